@@ -1,0 +1,144 @@
+"""The error tree, drawn by whose fault it is.
+
+A receiver's failure is *data* (an attempt row with a failure class); only our own side raises::
+
+    WebhooksError
+    ├── ConfigurationError           the developer's: `init_app` or `flask webhooks check` refuses to start
+    │   └── CatalogError             every mistake of the YAML catalogue at once, in `.problems`
+    ├── EmitError                    the calling code's: raised inside the host's own transaction
+    │   ├── UnknownEventError
+    │   ├── OwnerMissingError
+    │   ├── PayloadError             data that JSON cannot hold, or that a schema cannot dump
+    │   ├── PayloadTooLargeError
+    │   └── BulkStatementError       a bulk statement that `WEBHOOKS_BULK` does not let through
+    ├── SubscriptionError            the customer's: a subscription that cannot be accepted, in `.fields`
+    │   ├── AddressRefusedError      a destination that we never talk to
+    │   └── ExclusivityError         channels that one subscriber may not hold together
+    ├── SecretError                  a signing secret or encryption key that is malformed or does not fit
+    ├── VerificationError            raised by `receiving.verify`: not from the sender it claims
+    └── QueueError                   Redis cannot be reached: logged, and the database brings the work back
+
+Messages say what happened, with the values, and then what to do.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+__all__ = [
+    "AddressRefusedError",
+    "BulkStatementError",
+    "CatalogError",
+    "ConfigurationError",
+    "EmitError",
+    "ExclusivityError",
+    "OwnerMissingError",
+    "PayloadError",
+    "PayloadTooLargeError",
+    "Problem",
+    "QueueError",
+    "SecretError",
+    "SubscriptionError",
+    "UnknownEventError",
+    "VerificationError",
+    "WebhooksError",
+]
+
+
+class WebhooksError(Exception):
+    """Something in Flask-Webhooks went wrong."""
+
+
+class ConfigurationError(WebhooksError):
+    """The app is set up wrongly; it must not start like this."""
+
+
+class Problem(t.NamedTuple):
+    """One mistake in a catalogue."""
+
+    file: str
+    """Name of the file as it was configured."""
+    line: int
+    """Line in that file, from 1."""
+    path: str
+    """Where inside the document: `channels.invoices.events.paid.when`."""
+    message: str
+    """What is wrong."""
+    remedy: str
+    """What to write instead."""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.path}: {self.message} {self.remedy}".rstrip()
+
+
+class CatalogError(ConfigurationError):
+    """The catalogue has mistakes; `problems` lists all of them."""
+
+    def __init__(self, problems: t.Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = f"The webhook catalogue has {count} mistake{'' if count == 1 else 's'}:"
+        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
+
+
+class EmitError(WebhooksError):
+    """An event could not be recorded; the surrounding transaction has not been committed."""
+
+
+class UnknownEventError(EmitError):
+    """The event is not in the catalogue."""
+
+
+class OwnerMissingError(EmitError):
+    """Nobody owns the data, so nobody could be told about it."""
+
+
+class PayloadError(EmitError):
+    """The data cannot be written as JSON."""
+
+
+class PayloadTooLargeError(EmitError):
+    """The data is larger than `WEBHOOKS_PAYLOAD_LIMIT`."""
+
+
+class BulkStatementError(EmitError):
+    """A bulk statement on a catalogued model is not let through by `WEBHOOKS_BULK`."""
+
+
+class SubscriptionError(WebhooksError):
+    """A subscription cannot be accepted.
+
+    :param fields: field name to the list of messages about it, as the API returns them.
+    """
+
+    def __init__(self, message: str, fields: t.Mapping[str, t.Sequence[str]] | None = None) -> None:
+        super().__init__(message)
+        self.fields: dict[str, list[str]] = {name: list(texts) for name, texts in (fields or {}).items()}
+
+
+class AddressRefusedError(SubscriptionError):
+    """The destination is one that we never talk to.
+
+    The owner sees `str(error)`, which tells nothing about the network behind us; the operator's log gets
+    `detail` (name, address and rule).
+    """
+
+    def __init__(self, message: str, *, detail: str, field: str = "url") -> None:
+        super().__init__(message, {field: [message]})
+        self.detail = detail
+
+
+class ExclusivityError(SubscriptionError):
+    """Channels that one subscriber may not hold together."""
+
+
+class SecretError(WebhooksError):
+    """A signing secret or an encryption key is malformed or does not fit."""
+
+
+class VerificationError(WebhooksError):
+    """A received request does not carry a valid signature of the sender."""
+
+
+class QueueError(WebhooksError):
+    """Redis cannot be reached; what is due stays in the database."""

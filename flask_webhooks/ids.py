@@ -1,0 +1,31 @@
+"""Identifiers: UUIDv7 (RFC 9562, section 5.7), so that ids sort by the time they were made.
+
+Python gains `uuid.uuid7` in 3.14; this one serves 3.11 and newer alike.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+__all__ = ["uuid7"]
+
+_lock = threading.Lock()
+_last = 0
+
+
+def uuid7() -> str:
+    """Return a new UUIDv7 in its canonical text form.
+
+    Ids made by one process strictly increase: milliseconds, then a 74-bit counter that starts at a random
+    value each millisecond (RFC 9562, section 6.2, method 2) with its top bit clear, so it cannot overflow.
+    """
+    global _last
+    value = (time.time_ns() // 1_000_000) << 74 | (int.from_bytes(os.urandom(10)) & ((1 << 73) - 1))
+    with _lock:
+        if value >> 74 <= _last >> 74:
+            value = _last + 1 + (value & 0xFFFF_FFFF)
+        _last = value
+    digits = f"{value >> 74:012x}7{value >> 62 & 0xFFF:03x}{1 << 63 | value & ((1 << 62) - 1):016x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
