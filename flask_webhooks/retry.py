@@ -1,59 +1,214 @@
-"""From the outcome of an attempt to the next step: delivered, try again at some time, or failed.
+"""From the outcome of an attempt to the next step: delivered, try again after so long, or failed.
 
 The law of this room: pure functions. Time arrives as `now`, randomness as `draw`; nothing is read or written.
-The rules are section 4.4 of the design; the numbers are in `STANDARD`.
+
+In the order of time: `Failure.of_status` (or the transport) says what an answer was, `retry_after` reads the
+receiver's wish, `decide` makes a `Verdict` of both and of the subscription's `schedule`.
 """
 
 from __future__ import annotations
 
 import enum
+import math
+import typing as t
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
-__all__ = ["Failure"]
+__all__ = ["STANDARD", "Failure", "Verdict", "decide", "retry_after", "schedule"]
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+STANDARD: tuple[float, ...] = (
+    #             seconds before attempt   hours since the first attempt, without the added share
+    5.0,  #                            2   0.001
+    5 * MINUTE,  #                     3   0.1
+    30 * MINUTE,  #                    4   0.6
+    2 * HOUR,  #                       5   2.6
+    5 * HOUR,  #                       6   7.6
+    10 * HOUR,  #                      7   17.6
+    14 * HOUR,  #                      8   31.6
+    20 * HOUR,  #                      9   51.6
+    24 * HOUR,  #                     10   75.6: broken on Friday evening, there is Monday to mend it
+)
+"""Seconds to wait before attempts 2 to 10; the first is made at once. Standard Webhooks, "Deliverability"."""
+
+JITTER = 0.2
+"""Largest share added to a wait, so that what failed together does not come back together."""
+
+LONGEST_HINT = DAY
+"""Seconds; a longer `Retry-After` counts as this, so that a typing error cannot park us for years."""
+
+LONGEST_WAIT, MOST_WAITS = 7 * DAY, 50
+"""Bounds of a schedule of one's own: seconds per wait, and number of waits."""
 
 _HINTS: dict[str, str] = {
     "dns": "The host name did not resolve: check its spelling and that its DNS records are public.",
     "blocked_address": "The host name leads to an address we never talk to: use a publicly reachable one.",
     "connect": "No connection: check that the server is up and that its firewall lets us in on this port.",
-    "tls": "TLS failed: check that the certificate is valid, unexpired, complete and made for this host name.",
-    "timeout": "No complete answer in time: answer 2xx first, do the work afterwards.",
-    "protocol": "The answer was not valid HTTP: check that the port speaks HTTP or HTTPS as the URL says.",
+    "tls": "TLS failed: check that the certificate is valid, complete and made for this host name.",
+    "timeout": "No complete answer in time: answer 2xx first and do the work afterwards.",
+    "protocol": "The answer was not valid HTTP: check that the port speaks HTTP or HTTPS, as the URL says.",
     "too_large": "The response was too large: answer 2xx with a short or an empty body.",
     "redirect": "Redirects are never followed: subscribe with the final URL.",
-    "http_4xx": "The receiver refused the request: check the path, its authentication and its signature check.",
+    "http_4xx": "The receiver refused the request: check its path, authentication and signature check.",
     "http_5xx": "The receiver failed while handling the request: look in its log for this webhook-id.",
-    "poison": "The request could not be built on the sender's side: the operator finds why in the sender's log.",
+    "poison": "The sender could not build the request, nothing is wrong with the receiver: ask the operator.",
 }
 
 
 class Failure(enum.StrEnum):
-    """Why an attempt failed; every class is retried by the schedule, `POISON` excepted."""
+    """Why an attempt failed. Every class is tried again by the schedule.
+
+    Also `BLOCKED_ADDRESS` and `POISON`, which other systems drop at once: a zone that points to 0.0.0.0 for
+    an hour, or a worker deployed without its encryption key, must not lose what was promised. Such a retry
+    touches no network, and a subscription that only fails is disabled in the end.
+    """
 
     DNS = "dns"
     """The name did not resolve, or resolving it took too long."""
     BLOCKED_ADDRESS = "blocked_address"
     """The name resolved to an address that the guard refuses."""
     CONNECT = "connect"
-    """No connection could be made: refused, unreachable, or reset before the first byte."""
+    """No connection: refused, unreachable, or reset before an answer."""
     TLS = "tls"
     """The handshake failed or the certificate did not verify."""
     TIMEOUT = "timeout"
-    """The time to connect or the wall clock of the whole attempt ran out."""
+    """The time to connect, or for the whole attempt on the wall clock, ran out."""
     PROTOCOL = "protocol"
-    """Something answered, but not in valid HTTP."""
+    """Something answered, but not with a final HTTP response."""
     TOO_LARGE = "too_large"
     """The response was longer than we are ready to read."""
     REDIRECT = "redirect"
-    """A 3xx status: never followed."""
+    """A 3xx status, never followed."""
     HTTP_4XX = "http_4xx"
-    """A 4xx status."""
+    """A 4xx status; 410 also disables the subscription."""
     HTTP_5XX = "http_5xx"
-    """A 5xx status, or one outside 200 to 599."""
+    """A 5xx status, or one beyond 599."""
     POISON = "poison"
-    """Our own side: no request could be built (secret does not decrypt, format raised). Not tried again."""
+    """Our own side could not build the request: a secret that does not decrypt, a format that raises."""
 
     @property
     def hint(self) -> str:
-        """One line for the receiver's developer: what to do about it."""
+        """What the receiver's developer can do about it, in one line."""
         return _HINTS[self.value]
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the receiver has no part in it, so that it must not count against the subscription."""
+        return self is Failure.POISON
 
+    @classmethod
+    def of_status(cls, status: int) -> Failure | None:
+        """Return the class of a status; `None` for 2xx.
+
+        A status beyond 599 counts as 5xx (RFC 9110, section 15); one below 200 is not final, so no answer.
+        """
+        if 200 <= status < 300:
+            return None
+        if status < 200:
+            return cls.PROTOCOL
+        if status < 400:
+            return cls.REDIRECT
+        return cls.HTTP_4XX if status < 500 else cls.HTTP_5XX
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a delivery after an attempt."""
+
+    state: t.Literal["delivered", "pending", "failed"]
+    """The delivery's next state."""
+    retry_in: float | None = None
+    """Seconds from the end of the attempt to the next one; `None` unless `pending`."""
+    gone: bool = False
+    """The receiver answered 410: disable the subscription (`gone`)."""
+
+
+def schedule(
+    spec: str | Sequence[float] | None, default: str | Sequence[float] = "standard"
+) -> tuple[float, ...]:
+    """Return the seconds to wait before attempts 2, 3, …; one attempt more than the tuple is long.
+
+    :param spec: ``"standard"``, ``"none"`` (one attempt only), or a list: ``[10, 60]`` makes three attempts,
+        the second 10 to 12 seconds after the first. `None` takes the default.
+    :raises ValueError: says what is accepted.
+    """
+    chosen = default if spec is None else spec
+    if chosen == "standard":
+        return STANDARD
+    if chosen == "none":
+        return ()
+    if isinstance(chosen, str | bytes) or not isinstance(chosen, Sequence) or not _are_waits(chosen):
+        raise ValueError(
+            f"{chosen!r} is no retry schedule. Use 'standard', 'none', or a list of at most {MOST_WAITS}"
+            f" waits in seconds, each from 0 to {LONGEST_WAIT:.0f}, such as [5, 300, 3600]."
+        )
+    return tuple(float(wait) for wait in chosen)
+
+
+def _are_waits(waits: Sequence[object]) -> bool:
+    return len(waits) <= MOST_WAITS and all(
+        # YAML's `yes` is a bool, and a bool is an int; NaN fails both comparisons.
+        isinstance(wait, int | float) and not isinstance(wait, bool) and 0 <= wait <= LONGEST_WAIT
+        for wait in waits
+    )
+
+
+def decide(
+    *,
+    status: int | None,
+    failure: Failure | None,
+    attempts: int,
+    schedule: Sequence[float],
+    retry_after: float | None = None,
+    draw: float,
+) -> Verdict:
+    """Return what becomes of a delivery whose attempt number `attempts` has just ended.
+
+    A given failure outranks the status: a response cut off by the deadline can still carry status 200.
+
+    :param status: of the response; `None` when there was none.
+    :param failure: what the transport says; `None` leaves it to the status.
+    :param attempts: made so far, this one included, since the delivery was created or last retried by hand.
+    :param schedule: as `schedule` returns it.
+    :param retry_after: the receiver's wish in seconds; obeyed for 429 and 503 only (RFC 6585, section 4;
+        RFC 9110, section 15.6.4), and only to wait longer than the schedule says, never to try more often.
+    :param draw: uniform in [0, 1): the share of the jitter to add.
+    """
+    if failure is None:
+        failure = Failure.PROTOCOL if status is None else Failure.of_status(status)
+    if failure is None:
+        return Verdict("delivered")
+    if status == 410 and failure is Failure.HTTP_4XX:
+        return Verdict("failed", gone=True)
+    if attempts > len(schedule):
+        return Verdict("failed")
+    wait = schedule[max(attempts, 1) - 1] * (1 + JITTER * draw)
+    if retry_after is not None and status in (429, 503):
+        wait = max(wait, min(retry_after, LONGEST_HINT))
+    return Verdict("pending", retry_in=wait)
+
+
+def retry_after(value: str | None, now: datetime) -> float | None:
+    """Return how many seconds a `Retry-After` header asks to wait, from 0 to 24 hours.
+
+    Takes whole seconds or an HTTP-date (RFC 9110, section 10.2.3); a date in the past is 0. `None` for a
+    missing header and for anything else, so that a broken header leaves the schedule as it is.
+
+    :param now: aware; a date is counted from here.
+    """
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        # float() because int() refuses texts of more than 4,300 digits.
+        return min(float(text), LONGEST_HINT)
+    if not text or len(text) > 64:
+        return None
+    try:
+        date = parsedate_to_datetime(text)
+        # HTTP-dates are in GMT even where the obsolete asctime form does not say so (section 5.6.7).
+        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return min(max(math.ceil(seconds), 0.0), LONGEST_HINT)
