@@ -1,0 +1,319 @@
+"""The room that talks HTTP to receivers; the only one that imports requests and urllib3.
+
+The law of this room: a receiver's failure is data, never an exception; no receiver can make us talk to a place
+inside, hold a thread past the deadline, or cost memory beyond `response_limit`.
+
+One attempt in the order of time: `urls` reads the URL, `connections` takes a kept connection or lets `names`
+resolve and `addresses` judge before it opens one, `deadline` watches, and `Transport` reads the answer and names
+what went wrong.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import socket
+import ssl
+import time
+import typing as t
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from ..errors import AddressRefusedError, SubscriptionError
+from ..retry import Failure
+from .addresses import Network
+from .connections import Adapter, AttemptFailed, Dialer, current
+from .deadline import Attempt, Watch
+from .names import LookupFailed, Names, Resolver
+from .urls import REFUSED, Destination, parse, refused
+
+__all__ = ["REFUSED", "Outbound", "Reply", "Timings", "Transport"]
+
+logger = logging.getLogger(__name__)
+
+READ_FACTOR: t.Final = 4
+"""Times `response_limit` that is read before the connection is closed instead of drained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """One request to make, by POST."""
+
+    url: str
+    headers: Mapping[str, str]
+    """Without `Host`, `Content-Length` and the other headers of the connection, which are ours and ignored."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds; `None` where the phase did not happen, such as all of connecting on a kept connection."""
+
+    dns: float | None
+    connect: float | None
+    tls: float | None
+    first_byte: float | None
+    """From the start of the attempt to the first byte of the answer."""
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back, or why nothing did."""
+
+    status: int | None
+    headers: Mapping[str, str]
+    """At most 100, names as sent; values of repeated ones joined by a comma."""
+    body: bytes
+    """At most `response_limit` bytes as they came: never decompressed."""
+    truncated: bool
+    """Whether there was more of the body."""
+    failure: Failure | None
+    """`None` only for a complete 2xx."""
+    detail: str
+    """One line for the owner; tells nothing of the network behind us."""
+    log: str
+    """One line for the operator: name, address, rule, exception."""
+    address: str | None
+    """The address connected to; the proxy's, where there is one."""
+    timings: Timings
+
+
+class Transport:
+    """Sends requests to receivers; safe to share between threads and across a fork.
+
+    :param timeout: seconds to connect (name lookup included), and for the whole attempt on the wall clock.
+    :param allow_http: accept plain `http://` destinations.
+    :param allowed_networks: networks exempt from the guard.
+    :param response_limit: bytes of the body that are kept.
+    :param pool_size: idle connections that are kept, over all destinations.
+    :param proxy: egress proxy, `http://host:port`. It then resolves and connects, so it must guard the
+        addresses; URLs are still checked. Proxies of the environment are never used.
+    :param verify: `True` for certifi's authorities, a path to others, `False` only for development.
+    :param resolver: called like `socket.getaddrinfo`.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: tuple[float, float],
+        allow_http: bool,
+        allowed_networks: Sequence[Network],
+        response_limit: int,
+        pool_size: int,
+        proxy: str | None = None,
+        verify: bool | str = True,
+        resolver: Resolver = socket.getaddrinfo,
+    ) -> None:
+        self._connect_limit, self._limit = timeout
+        self._allowed = tuple(allowed_networks)
+        self._response_limit = response_limit
+        self._pool_size = pool_size
+        self._proxies = {"http": proxy, "https": proxy} if proxy else None
+        self._proxy = proxy
+        self._resolver = resolver
+        self._context = _tls_context(verify)
+        self._parse = functools.lru_cache(4096)(
+            functools.partial(parse, allow_http=allow_http, allowed=self._allowed)
+        )
+        self._open()
+
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        self._names = Names(self._resolver)
+        self._dialer = Dialer(self._names, self._allowed, self._connect_limit)
+        self._watch = Watch()
+        self._adapter = Adapter(self._context, size=self._pool_size, proxy=self._proxy)
+
+    def close(self) -> None:
+        """Close every kept connection and end the watch; attempts in flight end as `timeout`."""
+        self._watch.close()
+        self._adapter.close()
+
+    def check(self, url: str, *, resolve: bool = True) -> str:
+        """Return the normal form of `url`, which is what to save.
+
+        A name that cannot be looked up now is accepted: it may be a moment's trouble, and each attempt looks again.
+
+        :param resolve: also look the name up and judge its addresses; waits at most the seconds to connect.
+        :raises AddressRefusedError: a destination that we never talk to; one constant text.
+        :raises SubscriptionError: the URL is malformed.
+        """
+        destination = self._parse(url)
+        if resolve and destination.address is None and self._proxy is None:
+            try:
+                addresses = self._names.lookup(destination.host, destination.port, self._connect_limit)
+                self._dialer.judge(destination.host, addresses)
+            except LookupFailed as error:
+                logger.info("address.unresolved", extra={"host": destination.host, "reason": str(error)})
+            except AttemptFailed as error:
+                raise refused(error.log) from error
+        return destination.url
+
+    def send(self, outbound: Outbound) -> Reply:
+        """Make one attempt and return what came of it; raises nothing for what a receiver or customer does."""
+        if self._pid != os.getpid():
+            self._open()
+        attempt = Attempt(self._limit)
+        try:
+            destination = self._parse(outbound.url)
+            request = _prepare(destination, outbound)
+        except AddressRefusedError as error:
+            return _failed(attempt, Failure.BLOCKED_ADDRESS, str(error), error.detail)
+        except SubscriptionError as error:
+            return _failed(attempt, Failure.BLOCKED_ADDRESS, str(error), str(error))
+        except AttemptFailed as error:
+            return _failed(attempt, error.failure, error.detail, error.log)
+        current.attempt, current.dialer = attempt, self._dialer
+        self._watch.begin(attempt)
+        try:
+            return self._exchange(request, attempt)
+        finally:
+            self._watch.end(attempt)
+
+    def _exchange(self, request: requests.PreparedRequest, attempt: Attempt) -> Reply:
+        try:
+            response = self._post(request, attempt)
+            with response:
+                body, truncated = self._read(response)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, AttemptFailed, OSError) as error:
+            return _classified(attempt, error)
+        if attempt.expired:
+            return _overdue(attempt, response.status_code)
+        return _answered(attempt, response, body, truncated)
+
+    def _post(self, request: requests.PreparedRequest, attempt: Attempt) -> requests.Response:
+        """Send, and once more where a kept connection had been closed before anything came back."""
+        timeout = (self._limit, self._limit)
+        try:
+            return self._adapter.send(request, stream=True, timeout=timeout, proxies=self._proxies)
+        except requests.ConnectionError:
+            if not attempt.reused or attempt.first_byte is not None or attempt.expired:
+                raise
+            attempt.fresh = True
+            return self._adapter.send(request, stream=True, timeout=timeout, proxies=self._proxies)
+
+    def _read(self, response: requests.Response) -> tuple[bytes, bool]:
+        """Return at most `response_limit` bytes of the body, and whether there are more.
+
+        A little more than that is drained, so that the connection can be kept; a flood closes it.
+        """
+        most = self._response_limit
+        body = response.raw.read(most + 1, decode_content=False)
+        left = most * (READ_FACTOR - 1)
+        while left > 0:
+            more = response.raw.read(min(left, 65536), decode_content=False)
+            if not more:
+                break
+            left -= len(more)
+        else:
+            response.raw.close()
+        return body[:most], len(body) > most
+
+
+_TOKENS: t.Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\n[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
+_UNFIT_VALUE: t.Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+_OURS: t.Final = frozenset(
+    "accept-encoding connection content-length cookie expect host keep-alive proxy-authorization "
+    "proxy-connection te trailer transfer-encoding upgrade".split()
+)
+
+
+def _prepare(destination: Destination, outbound: Outbound) -> requests.PreparedRequest:
+    headers: dict[str, str] = {"Host": destination.authority, "Accept-Encoding": "identity"}
+    for name, value in outbound.headers.items():
+        if not _TOKENS.fullmatch(name) or "\n" in name or _UNFIT_VALUE.search(value):
+            detail = f"The header {name[:60]!r} cannot be sent: it is not a valid HTTP header."
+            raise AttemptFailed(Failure.PROTOCOL, detail, detail)
+        if name.lower() not in _OURS:
+            headers[name] = value
+    headers["Content-Length"] = str(len(outbound.body))
+    request = requests.PreparedRequest()
+    request.method = "POST"
+    request.url = destination.url
+    request.headers = t.cast("requests.structures.CaseInsensitiveDict[str]", headers)
+    request.body = outbound.body
+    return request
+
+
+def _tls_context(verify: bool | str) -> ssl.SSLContext:
+    if verify is False:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    path = requests.utils.DEFAULT_CA_BUNDLE_PATH if verify is True else verify
+    is_folder = os.path.isdir(path)
+    return ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
+
+
+def _timings(attempt: Attempt) -> Timings:
+    first = None if attempt.first_byte is None else attempt.first_byte - attempt.started
+    return Timings(attempt.dns, attempt.connect, attempt.tls, first, time.monotonic() - attempt.started)
+
+
+def _failed(attempt: Attempt, failure: Failure, detail: str, log: str, status: int | None = None) -> Reply:
+    return Reply(
+        status=status,
+        headers={},
+        body=b"",
+        truncated=False,
+        failure=failure,
+        detail=detail,
+        log=log,
+        address=attempt.address,
+        timings=_timings(attempt),
+    )
+
+
+def _overdue(attempt: Attempt, status: int | None = None) -> Reply:
+    limit = attempt.deadline - attempt.started
+    detail = f"No complete answer within {limit:g} seconds."
+    return _failed(attempt, Failure.TIMEOUT, detail, f"{attempt.address}: {detail}", status)
+
+
+def _classified(attempt: Attempt, error: Exception) -> Reply:
+    log = f"{attempt.address}: {error!r}"[:500]
+    if attempt.expired or isinstance(
+        error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+    ):
+        return _overdue(attempt)
+    if isinstance(error, AttemptFailed):
+        return _failed(attempt, error.failure, error.detail, error.log)
+    if attempt.first_byte is None:
+        return _failed(attempt, Failure.CONNECT, "The connection was closed before an answer.", log)
+    return _failed(attempt, Failure.PROTOCOL, "The answer was not valid or not complete HTTP.", log)
+
+
+def _answered(attempt: Attempt, response: requests.Response, body: bytes, truncated: bool) -> Reply:
+    failure = Failure.of_status(response.status_code)
+    detail = f"Answered {response.status_code}."
+    if failure is Failure.REDIRECT:
+        detail = f"Answered {response.status_code} with a redirect to {_shown(response)}; update the URL."
+    return Reply(
+        status=response.status_code,
+        headers=dict(response.headers),
+        body=body,
+        truncated=truncated,
+        failure=failure,
+        detail=detail,
+        log=f"{attempt.address}: {response.status_code}",
+        address=attempt.address,
+        timings=_timings(attempt),
+    )
+
+
+def _shown(response: requests.Response) -> str:
+    """Return the `Location` without user name, query and fragment, which may hold secrets."""
+    try:
+        parts = urlsplit(response.headers.get("location", ""))
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return "an unreadable address"
+    return (f"{parts.scheme}://{host}" if host else "")[:200] + parts.path[:200] or "nowhere"

@@ -1,0 +1,101 @@
+"""Names to addresses, with a time limit.
+
+`getaddrinfo` has none: a name server that does not answer holds its caller for 10 to 30 seconds. Each lookup
+runs in a daemon thread of its own that the caller stops waiting for; threads are bounded, and callers that ask
+for a name already being looked up wait for the same answer, so that one dead name holds one thread.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import typing as t
+from collections.abc import Callable
+
+from .addresses import Address, parse_address
+
+__all__ = ["Lookup", "LookupFailed", "Names", "Resolver"]
+
+Resolver: t.TypeAlias = Callable[..., t.Sequence[tuple[t.Any, ...]]]
+"""Called as `socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)`; answers and fails like it."""
+
+MOST_LOOKUPS: t.Final = 32
+"""Threads that may wait for a name server at the same time."""
+
+STALE_LOOKUP: t.Final = 10.0
+"""Seconds after which nobody joins a lookup any more: the next caller asks afresh."""
+
+
+class LookupFailed(Exception):
+    """The name did not resolve, or not in time; the text is for the operator."""
+
+
+class Lookup:
+    """One running lookup that any number of callers wait for."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self.begun = time.monotonic()
+        self.done = threading.Event()
+        self.addresses: tuple[Address, ...] = ()
+        self.error: BaseException | None = None
+
+    def run(self, resolver: Resolver) -> None:
+        """Ask the resolver and keep what it answers, in its order and without repetitions."""
+        try:
+            infos = resolver(self.host, self.port, type=socket.SOCK_STREAM)
+            found = [parse_address(info[4][0]) for info in infos]
+            if None in found:
+                raise LookupFailed(f"the resolver answered something that is no address: {infos!r}"[:300])
+            self.addresses = t.cast("tuple[Address, ...]", tuple(dict.fromkeys(found)))
+        except Exception as error:  # a caller reports whatever it is
+            self.error = error
+        finally:
+            self.done.set()
+
+
+class Names:
+    """Looks names up; safe to share between threads."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str, int], Lookup] = {}
+        self._free = threading.BoundedSemaphore(MOST_LOOKUPS)
+
+    def lookup(self, host: str, port: int, limit: float) -> tuple[Address, ...]:
+        """Return every address of `host`, at least one, after at most `limit` seconds.
+
+        :raises LookupFailed: no such name, no answer in time, or too many lookups hang.
+        """
+        ends = time.monotonic() + limit
+        lookup = self._begin(host, port, limit)
+        if not lookup.done.wait(max(0.0, ends - time.monotonic())):
+            raise LookupFailed(f"{host}: no answer from the resolver in {limit:.1f} s")
+        if lookup.error is not None:
+            raise LookupFailed(f"{host}: {type(lookup.error).__name__}: {lookup.error}") from lookup.error
+        if not lookup.addresses:
+            raise LookupFailed(f"{host}: no addresses")
+        return lookup.addresses
+
+    def _begin(self, host: str, port: int, limit: float) -> Lookup:
+        with self._lock:
+            running = self._running.get((host, port))
+            if running is not None and time.monotonic() - running.begun < STALE_LOOKUP:
+                return running
+        if not self._free.acquire(timeout=max(0.0, limit)):
+            raise LookupFailed(f"{host}: {MOST_LOOKUPS} lookups are already waiting for the resolver")
+        with self._lock:
+            lookup = self._running[host, port] = Lookup(host, port)
+        threading.Thread(target=self._run, args=(lookup,), name="webhooks-lookup", daemon=True).start()
+        return lookup
+
+    def _run(self, lookup: Lookup) -> None:
+        try:
+            lookup.run(self._resolver)
+        finally:
+            with self._lock:
+                if self._running.get((lookup.host, lookup.port)) is lookup:
+                    del self._running[lookup.host, lookup.port]
+            self._free.release()

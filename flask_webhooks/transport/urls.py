@@ -1,0 +1,206 @@
+"""Destination URLs: one strict reading, one normal form. Pure, no I/O.
+
+The law of this room: what two parsers could read differently is refused, not repaired. What is saved is the
+normal form, and what is sent to is exactly what was saved.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import quote
+
+import idna
+
+from ..errors import AddressRefusedError, SubscriptionError
+from .addresses import Address, Network, parse_address, refusal
+
+__all__ = ["REFUSED", "Destination", "parse", "refused"]
+
+REFUSED: t.Final = (
+    "This address cannot be used for webhooks: use one that is reachable from the public internet."
+)
+"""The one text that an owner sees for every address, name or port that we never talk to."""
+
+LONGEST_URL: t.Final = 2048
+"""Characters, before and after normalising."""
+
+SERVICE_PORTS: t.Final = frozenset(
+    {
+        1433,  # SQL Server
+        1521,  # Oracle
+        2049,  # NFS
+        2181,  # ZooKeeper
+        2375,  # Docker
+        2376,  # Docker over TLS
+        2379,  # etcd
+        2380,  # etcd peers
+        3306,  # MySQL
+        3389,  # RDP
+        5432,  # PostgreSQL
+        5672,  # AMQP
+        5984,  # CouchDB
+        6379,  # Redis
+        6443,  # Kubernetes API
+        8500,  # Consul
+        9042,  # Cassandra
+        9092,  # Kafka
+        9200,  # Elasticsearch
+        9300,  # Elasticsearch nodes
+        10250,  # Kubelet
+        10255,  # Kubelet, read only
+        11211,  # memcached
+        27017,  # MongoDB
+    }
+)
+"""Ports above 1023 that serve no webhooks, but answer or obey what happens to look like their protocol."""
+
+_METADATA_NAMES: t.Final = frozenset(
+    {"metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"}
+)
+_URL: t.Final = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?]*)(?P<target>.*)", re.DOTALL
+)
+_AUTHORITY: t.Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>[0-9]{1,5}))?")
+_LABEL: t.Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_NUMBER: t.Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_ASCII: t.Final = re.compile(r"[!-~]+")
+_DEFAULT_PORTS: t.Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A URL, taken apart once."""
+
+    url: str
+    """The normal form."""
+    scheme: str
+    """`http` or `https`."""
+    host: str
+    """A-labels in lower case without a trailing dot, or an address without brackets."""
+    port: int
+    """Never `None`: 80 or 443 if the URL names none."""
+    target: str
+    """Path and query, as they go into the request line (RFC 9112, section 3.2.1)."""
+    authority: str
+    """What goes into `Host`: with the port unless it is the scheme's own (RFC 9110, section 7.2)."""
+    address: Address | None
+    """The address, where the URL spells one instead of a name."""
+
+
+def refused(detail: str) -> AddressRefusedError:
+    """Return the error for a destination that we never talk to; `detail` is for the operator only."""
+    return AddressRefusedError(REFUSED, detail=detail)
+
+
+def parse(url: str, *, allow_http: bool = False, allowed: Sequence[Network] = ()) -> Destination:
+    """Return the destination that `url` names.
+
+    A name is judged by its form only; whoever connects must judge the address that it leads to.
+
+    :param allowed: the operator's exemptions. `localhost` may be used where they contain a loopback address;
+        other internal names (`*.local`, `*.internal`, a single label such as a container's) where there is any
+        exemption, for then it is on purpose and the addresses decide.
+    :raises AddressRefusedError: address, name or port that we never talk to; carries one constant text.
+    :raises SubscriptionError: anything else that is wrong with the URL, and how to write it.
+    """
+    scheme, authority, rest = _split(url, allow_http)
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None:
+        raise _malformed("The URL must have the form https://host/path or https://host:port/path.")
+    port = int(match["port"] or _DEFAULT_PORTS[scheme])
+    host, address = _host(match["host"])
+    _judge(host, address, port, allowed)
+    shown = f"[{host}]" if isinstance(address, IPv6Address) else host
+    authority = shown if port == _DEFAULT_PORTS[scheme] else f"{shown}:{port}"
+    # A path without "/" before "?" is legal in a URL but not in a request line (RFC 9112, section 3.2.1).
+    target = quote(rest if rest.startswith("/") else f"/{rest}", safe="%/:?@!$&'()*+,;=~-._[]|")
+    normal = f"{scheme}://{authority}{target}"
+    if len(normal) > LONGEST_URL:
+        raise _malformed(f"The URL is longer than {LONGEST_URL} characters.")
+    return Destination(normal, scheme, host, port, target, authority, address)
+
+
+def _malformed(message: str) -> SubscriptionError:
+    return SubscriptionError(message, {"url": [message]})
+
+
+def _split(url: str, allow_http: bool) -> tuple[str, str, str]:
+    """Return scheme, authority and the rest; refuse what parsers are known to disagree about."""
+    if len(url) > LONGEST_URL:
+        raise _malformed(f"The URL is longer than {LONGEST_URL} characters.")
+    if any(_is_unfit(character) for character in url):
+        raise _malformed("The URL must not contain spaces, control or invisible characters, or backslashes.")
+    if "#" in url:
+        raise _malformed("The URL must not have a fragment (#...): it never reaches a server.")
+    match = _URL.fullmatch(url)
+    scheme = match["scheme"].lower() if match else ""
+    if match is None or scheme not in _DEFAULT_PORTS:
+        raise _malformed("The URL must begin with https://.")
+    if scheme == "http" and not allow_http:
+        raise _malformed("The URL must begin with https://: plain http is switched off here.")
+    if "@" in match["authority"]:
+        raise _malformed(
+            "The URL must not contain a user name or password: use a header of the subscription."
+        )
+    return scheme, match["authority"], match["target"]
+
+
+def _is_unfit(character: str) -> bool:
+    # C: control, format (zero width), surrogate, private, unassigned. Z: spaces and separators.
+    return character == "\\" or (not "!" <= character <= "~" and unicodedata.category(character)[0] in "CZ")
+
+
+def _host(text: str) -> tuple[str, Address | None]:
+    """Return the host in normal form, and the address if it is one."""
+    if text.startswith("["):
+        address = parse_address(text[1:-1])
+        if not isinstance(address, IPv6Address):
+            raise _malformed("The brackets of the URL do not hold an IPv6 address.")
+        return str(address), address
+    host = _name(text)
+    labels = host.split(".")
+    # WHATWG URL, "ends in a number": resolvers read 0x7f.1, 0177.0.0.1 and 2130706433 as addresses too.
+    if _NUMBER.fullmatch(labels[-1]):
+        address = parse_address(host)
+        if not isinstance(address, IPv4Address):
+            raise _malformed("The host looks like an IP address: write it as four decimal numbers.")
+        return host, address
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise _malformed("The host is not a valid name: check its spelling.")
+    return host, None
+
+
+def _name(text: str) -> str:
+    """Return the name in lower-case A-labels, without one trailing dot (RFC 5890, section 2.3.2.1)."""
+    if not _ASCII.fullmatch(text):
+        try:
+            text = idna.encode(text, uts46=True).decode("ascii")
+        except (idna.IDNAError, UnicodeError) as error:
+            raise _malformed("The host is not a valid international name: check its spelling.") from error
+    return text.lower().removesuffix(".")
+
+
+def _judge(host: str, address: Address | None, port: int, allowed: Sequence[Network]) -> None:
+    if (port < 1024 and port not in (80, 443)) or port > 65535 or port in SERVICE_PORTS:
+        raise refused(f"{host}:{port}: port")
+    if address is not None:
+        rule = refusal(address, allowed)
+    elif host == "localhost" or host.endswith(".localhost"):
+        loopback = any(refusal(home, allowed) is None for home in _LOOPBACK)
+        rule = None if loopback else "name of this host (RFC 6761)"
+    elif host in _METADATA_NAMES:
+        rule = "name of a cloud metadata service"
+    elif not allowed and ("." not in host or host.endswith((".local", ".internal"))):
+        rule = "internal name"
+    else:
+        rule = None
+    if rule is not None:
+        raise refused(f"{host}: {rule}")
+
+
+_LOOPBACK: t.Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
