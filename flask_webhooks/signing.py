@@ -1,0 +1,252 @@
+"""Signatures and secrets, by the Standard Webhooks specification 1.0.0.
+
+The law of this room: a secret never shows itself (not in a `repr`, not in an error, not in an exception's
+context), and nothing leaves without a signature. Pure functions: the time is a parameter and so is the source
+of randomness; only Fernet reads both by itself.
+
+Signatures are made with `hmac` and not with `standardwebhooks`, whose `sign` takes text (our bodies are bytes)
+and overwrites the zone of an aware time instead of converting it. The tests verify with that library.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import typing as t
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from secrets import token_bytes
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from .errors import SecretError
+
+__all__ = ["PublicKey", "Secret", "Vault", "content", "derive_key", "generate", "headers", "parse"]
+
+Kind = t.Literal["v1", "v1a"]
+
+SYMMETRIC, PRIVATE, PUBLIC = "whsec_", "whsk_", "whpk_"
+"""Prefixes of a secret's text form (Standard Webhooks, "Signature scheme")."""
+
+SHORTEST, LONGEST = 24, 64
+"""Bytes of a symmetric secret: 192 to 512 bits."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """A secret that signs; made by `parse` or `generate`. Its `repr` tells only the kind."""
+
+    kind: Kind
+    """`v1`: HMAC-SHA256, shared with the receiver. `v1a`: ed25519, the receiver holds only `public`."""
+    text: str
+    """The whole secret, `whsec_…` or `whsk_…`: to be sealed, and for `v1` to be shown to its owner."""
+    public: str | None
+    """What a receiver verifies `v1a` with, `whpk_…`; `None` for `v1`."""
+    _sign: Callable[[bytes], bytes] = field(compare=False)
+
+    def __repr__(self) -> str:
+        return f"<Secret {self.kind}>"
+
+    def sign(self, signed_content: bytes) -> str:
+        """Return one signature as it stands in `webhook-signature`: ``v1,<base64>``."""
+        return f"{self.kind},{base64.b64encode(self._sign(signed_content)).decode()}"
+
+
+def generate(kind: Kind = "v1", *, size: int = 32, random: Callable[[int], bytes] = token_bytes) -> Secret:
+    """Return a new secret.
+
+    :param size: bytes of a `v1` secret, 24 to 64; an ed25519 key always has 32.
+    :param random: where the bytes come from; must be fit for cryptography.
+    """
+    if kind == "v1a":
+        return _asymmetric(random(32))
+    return parse(SYMMETRIC + base64.b64encode(random(size)).decode())
+
+
+def parse(text: str) -> Secret:
+    """Return the secret that a text such as ``whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw`` stands for.
+
+    ``whsk_`` takes a 32-byte seed, or seed and public key together (64 bytes) as some senders write it.
+
+    :raises SecretError: for anything but canonical base64 of the right length behind a known prefix. The
+        message never holds the secret or a part of it.
+    """
+    if text.startswith(SYMMETRIC):
+        key = _decode(text, SYMMETRIC)
+        if not SHORTEST <= len(key) <= LONGEST:
+            raise SecretError(
+                f"The secret has {len(key)} bytes. A whsec_ secret has {SHORTEST} to {LONGEST}: generate a new one."
+            )
+        return Secret("v1", text, None, lambda data: hmac.digest(key, data, "sha256"))
+    if text.startswith(PRIVATE):
+        key = _decode(text, PRIVATE)
+        if len(key) not in (32, 64):
+            raise SecretError(f"The private key has {len(key)} bytes. An ed25519 key in whsk_ has 32.")
+        secret = _asymmetric(key[:32])
+        if len(key) == 64 and key[32:] != _decode(t.cast(str, secret.public), PUBLIC):
+            raise SecretError("The two halves of the whsk_ key do not belong together. Generate a new key.")
+        return secret
+    raise SecretError(
+        "A signing secret begins with whsec_ or whsk_. Take it as it was shown, prefix included."
+    )
+
+
+def _asymmetric(seed: bytes) -> Secret:
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    public = PUBLIC + base64.b64encode(key.public_key().public_bytes_raw()).decode()
+    return Secret("v1a", PRIVATE + base64.b64encode(seed).decode(), public, key.sign)
+
+
+def _decode(text: str, prefix: str) -> bytes:
+    """Decode canonical base64, so that two texts are two keys."""
+    digits = text.removeprefix(prefix)
+    key = b""
+    try:
+        key = base64.b64decode(digits, validate=True)
+    except ValueError:
+        pass
+    # Raised out here so that the error carries no context: a UnicodeEncodeError holds the whole text.
+    if not key or base64.b64encode(key).decode() != digits:
+        raise SecretError(f"What follows {prefix} is not base64 (with padding, no spaces). Was it cut off?")
+    return key
+
+
+class PublicKey:
+    """The receiver's half of a `v1a` secret.
+
+    :param text: ``whpk_…``
+    :raises SecretError: when it is no ed25519 public key.
+    """
+
+    def __init__(self, text: str) -> None:
+        raw = _decode(text, PUBLIC) if text.startswith(PUBLIC) else b""
+        if len(raw) != 32:
+            raise SecretError("A public key begins with whpk_ and has 32 bytes. Take it as it was shown.")
+        self._key = Ed25519PublicKey.from_public_bytes(raw)
+
+    def fits(self, signature: bytes, signed_content: bytes) -> bool:
+        """Return whether the signature was made by the private half over exactly this content."""
+        try:
+            self._key.verify(signature, signed_content)
+        except InvalidSignature:
+            return False
+        return True
+
+
+def content(message_id: str, timestamp: int, body: bytes) -> bytes:
+    """Return what is signed: ``{id}.{timestamp}.{body}``.
+
+    :raises ValueError: when the id has a full stop, which would let one message pass for another.
+    """
+    if "." in message_id:
+        raise ValueError(f"The message id {message_id!r} has a full stop. Use a UUID.")
+    return b"%b.%d.%b" % (message_id.encode(), timestamp, body)
+
+
+def headers(message_id: str, body: bytes, now: datetime, secrets: Sequence[Secret]) -> dict[str, str]:
+    """Return the three headers of a delivery; made afresh for each attempt, over the same bytes.
+
+    :param message_id: the idempotency key, the same on every retry.
+    :param now: the time of the attempt, aware in any zone; sent in whole seconds.
+    :param secrets: one signature each, in this order; several while rotated secrets overlap.
+    :raises SecretError: without a secret; nothing is ever sent unsigned.
+    :raises ValueError: for a naive time, which could mean any instant.
+    """
+    if not secrets:
+        raise SecretError("The subscription has no secret to sign with. Rotate its secret.")
+    if now.tzinfo is None:
+        raise ValueError(f"{now!r} has no zone. Pass an aware time.")
+    timestamp = int(now.timestamp())
+    signed_content = content(message_id, timestamp, body)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join([secret.sign(signed_content) for secret in secrets]),
+    }
+
+
+def derive_key(secret_key: str | bytes) -> str:
+    """Return the Fernet key that belongs to an app's `SECRET_KEY`, by HKDF-SHA256 (RFC 5869).
+
+    The label keeps it apart from whatever else is derived from the same key. HKDF does not stretch: a
+    guessable `SECRET_KEY` makes a guessable Fernet key.
+
+    :raises SecretError: for an empty key.
+    """
+    raw = secret_key.encode() if isinstance(secret_key, str) else secret_key
+    if not raw:
+        raise SecretError(
+            "There is no key to encrypt secrets with. Set SECRET_KEY or WEBHOOKS_ENCRYPTION_KEYS."
+        )
+    key = HKDF(SHA256(), length=32, salt=None, info=b"flask-webhooks: secrets at rest, 1").derive(raw)
+    return base64.urlsafe_b64encode(key).decode()
+
+
+class Vault:
+    """Seals secrets for the database.
+
+    :param keys: Fernet keys; the first seals, all open. To change keys put the new one first, `rotate` every
+        row, then drop the old one.
+    :raises SecretError: without keys, or for one that is no Fernet key.
+    """
+
+    def __init__(self, keys: Sequence[str | bytes]) -> None:
+        fernets: list[Fernet] = []
+        for number, key in enumerate(keys, start=1):
+            fernet = _fernet(key)
+            if fernet is None:
+                raise SecretError(
+                    f"Encryption key {number} of {len(keys)} is no Fernet key (32 bytes in URL-safe base64)."
+                    " Make one with: cryptography.fernet.Fernet.generate_key()."
+                )
+            fernets.append(fernet)
+        if not fernets:
+            raise SecretError("There is no key to encrypt secrets with. Give at least one Fernet key.")
+        self._fernets = MultiFernet(fernets)
+
+    @classmethod
+    def from_secret_key(cls, secret_key: str | bytes, fallbacks: Sequence[str | bytes] = ()) -> Vault:
+        """Return a vault with keys derived from the app's `SECRET_KEY` and `SECRET_KEY_FALLBACKS`."""
+        return cls([derive_key(key) for key in (secret_key, *fallbacks)])
+
+    def __repr__(self) -> str:
+        return "<Vault>"
+
+    def seal(self, text: str) -> str:
+        """Return the text encrypted; a different one each time."""
+        return self._fernets.encrypt(text.encode()).decode()
+
+    def open(self, sealed: str) -> str:
+        """Return what was sealed.
+
+        :raises SecretError: when no key fits, or the text was changed.
+        """
+        return self._try(self._fernets.decrypt, sealed)
+
+    def rotate(self, sealed: str) -> str:
+        """Return the same secret sealed with the first key.
+
+        :raises SecretError: as `open`.
+        """
+        return self._try(self._fernets.rotate, sealed)
+
+    def _try(self, operation: Callable[[bytes], bytes], sealed: str) -> str:
+        try:
+            return operation(sealed.encode()).decode()
+        except InvalidToken as error:
+            raise SecretError(
+                "A stored secret opens with none of the encryption keys. Add the key it was sealed with to"
+                " WEBHOOKS_ENCRYPTION_KEYS (or the old SECRET_KEY to SECRET_KEY_FALLBACKS)."
+            ) from error
+
+
+def _fernet(key: str | bytes) -> Fernet | None:
+    try:
+        return Fernet(key)
+    except (ValueError, TypeError):
+        return None
