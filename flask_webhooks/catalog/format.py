@@ -1,0 +1,237 @@
+"""The catalogue format, version 1: every key, what may stand there, and one sentence for the editor.
+
+This page is the only definition. The loader reads through it, and `python -m flask_webhooks.catalog` writes
+`flask_webhooks/catalog.schema.json` from it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from . import names
+from .rules import CHANNEL_RULES, EMIT, KINDS
+from .shapes import (
+    Anything,
+    Choice,
+    Either,
+    Flag,
+    Json,
+    Key,
+    ListOf,
+    MapOf,
+    Nothing,
+    Number,
+    Record,
+    Scalar,
+    Text,
+)
+
+SCHEMA_ID = "https://flask-webhooks.readthedocs.io/catalog.schema.json"
+MESSAGE_WORDS = ("label", "event", "channel", "title")
+_MONTH = 31 * 24 * 3600
+
+
+def _underscored(value: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "_", value.strip()).strip("_")
+
+
+def _import_path(value: str) -> str | None:
+    module, _, name = value.replace("/", ".").rpartition(".")
+    return f"{module}:{name}" if module and ":" not in value else None
+
+
+def _braces(value: str) -> str | None:
+    unknown = re.findall(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})", value)
+    for word in unknown:
+        found = names.nearest(word, MESSAGE_WORDS)
+        if word not in MESSAGE_WORDS and found is not None:
+            return value.replace(f"{{{word}}}", f"{{{found}}}")
+    return None
+
+
+def _name(expected: str, example: str, never: tuple[str, ...] = ()) -> Text:
+    return Text(
+        f"{expected} (letters, digits, underscores; at most 64)", names.NAME, example, _underscored, never
+    )
+
+
+TEXT = Text()
+FORMAT = _name("the name of a format", "channel")
+IMPORT = Text("an import path", names.IMPORT, "example_app.models:Invoice", _import_path)
+ATTRIBUTE = Text("the name of an attribute", names.ATTRIBUTE, "status", _underscored)
+DOTTED = Text("an attribute or a dotted path of them", names.DOTTED, "client.business_id")
+MESSAGE = Text(
+    f"a message (in braces only {names.listed(MESSAGE_WORDS)})",
+    r"([^{}]|\{\{|\}\}|\{(" + "|".join(MESSAGE_WORDS) + r")\})+",
+    "{label} {event} successfully.",
+    _braces,
+)
+FORMATS = ListOf(FORMAT, "a list of formats")
+COLUMNS = ListOf(ATTRIBUTE, "a list of columns")
+SECONDS = Number(f"seconds, from 0 to {_MONTH} (31 days)", 0, _MONTH)
+RETRY = Either((Choice(("standard", "none")), ListOf(SECONDS, "a list of seconds")))
+VALUES = Either((Scalar(), ListOf(Scalar(), "a list of values")))
+
+RENDERING = {
+    "format": Key(
+        FORMAT, "Envelope of the body: channel, standard, entity, minimal, slack, or one of your own."
+    ),
+    "formats": Key(FORMATS, "Further formats that a subscription may choose."),
+    "retry": Key(RETRY, "standard, none, or the seconds to wait between attempts. Default: WEBHOOKS_RETRY."),
+}
+
+DEFAULTS = Record(
+    "defaults",
+    "a mapping",
+    {
+        **RENDERING,
+        "owner": Key(DOTTED, "Attribute or dotted path that names the tenant, for channels that do not say."),
+        "ignore": Key(COLUMNS, "Columns whose change alone is no update, for every channel that has them."),
+        "message": Key(MESSAGE, "Message of events that have none: {label}, {event}, {channel}, {title}."),
+    },
+)
+
+CONDITION = Record(
+    "condition",
+    'a mapping with "from", "to" or both',
+    {
+        "from": Key(VALUES, "The column had this value (or one of these) before."),
+        "to": Key(VALUES, "The column has this value (or one of these) now."),
+    },
+    filled=True,
+)
+MOVES = Either((Scalar(), ListOf(Scalar(), "a list of values"), CONDITION))
+WHEN = MapOf(
+    ATTRIBUTE,
+    MOVES,
+    "a mapping from columns to values",
+    special={"changed": Either((Scalar(), COLUMNS, CONDITION))},
+)
+
+DEPRECATED = Record(
+    "deprecated",
+    "a mapping with a reason",
+    {
+        "reason": Key(TEXT, "Why, and until when it is still sent."),
+        "replacement": Key(
+            Text("an event type", names.EVENT_TYPE, "invoices.paid"), "The event type to use instead."
+        ),
+    },
+    required=("reason",),
+)
+
+ON = Either((Choice((*KINDS, EMIT)), ListOf(Choice(KINDS), "a list of created, updated, deleted")))
+
+EVENT = Record(
+    "event",
+    "a mapping",
+    {
+        "title": Key(TEXT, "For people: `Invoice paid`."),
+        "description": Key(TEXT, "When it happens, for the receiver's developer."),
+        "on": Key(
+            ON, "What makes it happen: created, updated, deleted (or several), or emit for your code alone."
+        ),
+        "when": Key(
+            WHEN, "Column to its new value, or to {from: …, to: …}; `changed: [a, b]` for any change."
+        ),
+        "ignore": Key(COLUMNS, "A change of only these columns is no event."),
+        "transition": Key(
+            _name("the name of a transition", "SUBMIT"), "What the format entity calls the step: SUBMIT."
+        ),
+        "message": Key(MESSAGE, "What the format channel says: {label}, {event}, {channel}, {title}."),
+        "schema": Key(IMPORT, "marshmallow schema of this event, instead of the channel's."),
+        **RENDERING,
+        "deprecated": Key(Either((TEXT, DEPRECATED)), "Why receivers should stop using it."),
+        "sample": Key(Anything(), "Example of `data`, for documentation and test requests."),
+    },
+)
+
+EVENTS = Either(
+    (
+        ListOf(_name("the name of an event", "created"), "a list of events", least=0),
+        MapOf(
+            _name("the name of an event", "created"),
+            Either((Nothing(), EVENT)),
+            "a mapping of events",
+            least=0,
+        ),
+    )
+)
+
+INCLUDE = Record(
+    "include",
+    'a mapping with "path" or "schema"',
+    {
+        "path": Key(DOTTED, "Attributes to follow from the row; the include's own name if left out."),
+        "schema": Key(IMPORT, "marshmallow schema of what is found there."),
+    },
+)
+_INCLUDED = Text("an attribute or a dotted path of them", names.DOTTED, "client.address", None, ("changes",))
+INCLUDES = Either(
+    (
+        ListOf(_INCLUDED, "a list of attributes"),
+        MapOf(_INCLUDED, Either((Nothing(), DOTTED, INCLUDE)), "a mapping of includes"),
+    )
+)
+
+CHANNEL = Record(
+    "channel",
+    "a mapping",
+    {
+        "title": Key(TEXT, "For people: `Invoices`."),
+        "label": Key(TEXT, "One of them, in messages: `Invoice`."),
+        "description": Key(TEXT, "What it is about, for the receiver's developer."),
+        "model": Key(IMPORT, "Mapped class whose rows change. Leave it out if your code emits the events."),
+        "schema": Key(IMPORT, "marshmallow schema of `data`: the one that the API's own GET uses."),
+        "owner": Key(DOTTED, "Attribute or dotted path that names the tenant: `client.business_id`."),
+        "events": Key(EVENTS, "A list of created, updated, deleted; or a mapping with details."),
+        "includes": Key(INCLUDES, "What a listener may ask to have added to `data`."),
+        "touches": Key(
+            ListOf(ATTRIBUTE, "a list of relationships or channels"),
+            "A change here is an update there: relationships of the model, or channels.",
+        ),
+        "exclusive": Key(
+            Either((Flag(), Choice(("subscription", "owner")))),
+            "Who listens to this channel listens to no other: true (subscription) or owner.",
+        ),
+        **RENDERING,
+    },
+    needs={"includes": "model", "touches": "model"},
+    rules=CHANNEL_RULES,
+)
+
+DOCUMENT = Record(
+    "document",
+    "a mapping",
+    {
+        "version": Key(Number("1, the version of this format", 1, 1), "Version of this format: 1."),
+        "title": Key(TEXT, "Name of the product, on the console and in the documentation."),
+        "defaults": Key(DEFAULTS, "What channels of this file have unless they say otherwise."),
+        "channels": Key(
+            MapOf(
+                _name("the name of a channel", "invoices", (names.RESERVED_CHANNEL,)),
+                CHANNEL,
+                "a mapping of channels",
+            ),
+            "Streams of events, each about one resource.",
+        ),
+    },
+    required=("version", "channels"),
+    private=True,
+)
+
+
+def json_schema() -> Json:
+    """Return the JSON Schema (2020-12) that accepts and refuses the same documents as the loader.
+
+    What only Python can know (a model that does not exist, a key written twice) is the loader's alone.
+    """
+    defs: Json = {}
+    root = DOCUMENT.schema(defs)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "Flask-Webhooks catalogue",
+        **root,
+        "$defs": defs,
+    }

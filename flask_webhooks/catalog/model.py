@@ -1,0 +1,254 @@
+"""The catalogue as values: what the rest of the package works with once the YAML is read.
+
+Everything here is frozen and knows nothing of YAML, Flask or SQLAlchemy. Paths such as
+`channels.invoices.events.paid` are kept with file and line (`Catalog.where`), so that later checks against
+Python objects can still say where a mistake was written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import typing as t
+
+from .exclusivity import check_exclusive
+from .names import nearest
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Scalar: t.TypeAlias = str | int | float | bool | None
+"""A value that a condition can be compared with."""
+
+_UNCHANGED = (None, None)
+
+
+class Kind(enum.StrEnum):
+    """What happened to a row."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
+class Scope(enum.StrEnum):
+    """How far an exclusive channel reaches."""
+
+    SUBSCRIPTION = "subscription"
+    """A subscription that listens to it listens to nothing else."""
+    OWNER = "owner"
+    """All active subscriptions of an owner in one environment listen to nothing else."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Condition:
+    """What one column must do: `{from: [sent, overdue], to: paid}`."""
+
+    leaves: tuple[Scalar, ...] | None
+    """`from`: the old value is one of these; `None`: not asked."""
+    enters: tuple[Scalar, ...] | None
+    """`to`: the new value is one of these; `None`: any other value."""
+
+    def holds(self, kind: Kind, old: object, new: object) -> bool:
+        """Tell whether the change fulfils the condition.
+
+        An update must *enter*: without `from`, an old value that already was one of `to` does not count. A
+        created row is judged by its first value, a deleted one by its last; neither has a `from`.
+        """
+        if kind is not Kind.UPDATED:
+            value = new if kind is Kind.CREATED else old
+            return self.leaves is None and self.enters is not None and _among(value, self.enters)
+        if old == new:
+            return False
+        if self.enters is not None and not _among(new, self.enters):
+            return False
+        if self.leaves is not None:
+            return _among(old, self.leaves)
+        return self.enters is None or not _among(old, self.enters)
+
+
+def _among(value: object, wanted: tuple[Scalar, ...]) -> bool:
+    # YAML has no enums: a member is meant by its name or by its value.
+    if isinstance(value, enum.Enum):
+        return value.name in wanted or value.value in wanted
+    return value in wanted
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Deprecation:
+    """An event that receivers should stop using; it is still sent."""
+
+    reason: str
+    replacement: str | None
+    """Another event type of the same catalogue."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EventType:
+    """One kind of event, with everything the defaults and the channel say about it worked in."""
+
+    name: str
+    """`invoices.paid`: what a receiver sees and a listener names."""
+    channel: str
+    event: str
+    title: str
+    description: str
+    """May be empty."""
+    on: frozenset[Kind]
+    """What makes it happen by itself; empty: only `emit()` does."""
+    when: Mapping[str, Condition]
+    """Column to condition; all must hold."""
+    changed: frozenset[str]
+    """At least one of these columns must have changed; empty: not asked."""
+    ignore: frozenset[str]
+    """An update of only these columns is no event."""
+    transition: str | None
+    """`PAY`: what the format `entity` calls the step."""
+    message: str
+    """`Invoice paid successfully.`: finished text."""
+    schema: str | None
+    """Import path of the marshmallow schema: the event's own, else the channel's."""
+    format: str
+    """Envelope for a subscription that does not choose one."""
+    formats: tuple[str, ...]
+    """Envelopes that a subscription may choose; `format` is the first."""
+    retry: str | tuple[float, ...] | None
+    """`standard`, `none`, seconds between attempts; `None`: the app's `WEBHOOKS_RETRY`."""
+    deprecated: Deprecation | None
+    sample: Mapping[str, object] | None
+    """Example of `data`."""
+
+    @property
+    def path(self) -> str:
+        """Where the event stands in the YAML."""
+        return f"channels.{self.channel}.events.{self.event}"
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Columns that the conditions look at."""
+        return frozenset(self.when) | self.changed | self.ignore
+
+    def matches(
+        self, kind: Kind, changes: Mapping[str, tuple[object, object]], *, touched: bool = False
+    ) -> bool:
+        """Tell whether a change of a row is this event.
+
+        :param changes: column to (old, new). A created row has `None` as every old value, a deleted one as
+            every new value. Pairs of equal values count as unchanged.
+        :param touched: something that `touches` this row changed as well: an update even if no column did.
+        """
+        if kind not in self.on:
+            return False
+        for column, condition in self.when.items():
+            if not condition.holds(kind, *changes.get(column, _UNCHANGED)):
+                return False
+        if kind is not Kind.UPDATED:
+            return True
+        moved = [column for column, (old, new) in changes.items() if old != new]
+        if self.changed and self.changed.isdisjoint(moved):
+            return False
+        return touched or not self.ignore.issuperset(moved)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Include:
+    """Something that a listener may ask to have added to `data`."""
+
+    name: str
+    """Its key inside `data`."""
+    path: tuple[str, ...]
+    """Attributes to follow from the row."""
+    schema: str | None
+    """Import path of the schema of what is found there; `None`: see `bindings`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Channel:
+    """A stream of events about one resource."""
+
+    name: str
+    title: str
+    label: str
+    """One of them, in messages: `Invoice`."""
+    description: str
+    """May be empty."""
+    model: str | None
+    """Import path of the mapped class; `None`: events come from `emit()` alone."""
+    schema: str | None
+    owner: tuple[str, ...] | None
+    """Attributes that lead from a row to the key of its owner."""
+    events: Mapping[str, EventType]
+    """By their short names; empty for a channel that only touches others."""
+    includes: Mapping[str, Include]
+    touches: tuple[str, ...]
+    """Relationships of the model, or channels, that a change here updates too."""
+    exclusive: Scope | None
+    format: str
+    formats: tuple[str, ...]
+    retry: str | tuple[float, ...] | None
+
+    @property
+    def path(self) -> str:
+        """Where the channel stands in the YAML."""
+        return f"channels.{self.name}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Catalog:
+    """All channels and event types of an app, in the order they were written."""
+
+    title: str
+    channels: Mapping[str, Channel]
+    events: Mapping[str, EventType]
+    """By event type, `invoices.paid`."""
+    positions: Mapping[str, tuple[str, int]] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Path to (file, line)."""
+
+    def where(self, path: str) -> tuple[str, int]:
+        """Return file and line of a path, or of the nearest thing around it that was written."""
+        while path not in self.positions and path:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self.positions.get(path, ("", 1))
+
+    def expand(self, pattern: str) -> tuple[EventType, ...]:
+        """Return the event types that a listener's pattern stands for.
+
+        :param pattern: `invoices.created`, `invoices.*` or `*`. The last leaves out exclusive channels.
+        :return: empty if nothing is known under that name.
+        """
+        if pattern == "*":
+            return tuple(
+                event for event in self.events.values() if self.channels[event.channel].exclusive is None
+            )
+        channel, _, event = pattern.partition(".")
+        if event == "*":
+            return tuple(self.channels[channel].events.values()) if channel in self.channels else ()
+        return (self.events[pattern],) if pattern in self.events else ()
+
+    def patterns(self, event: str) -> tuple[str, ...]:
+        """Return what a listener may say to get an event type, closest first; empty if it is unknown."""
+        if event not in self.events:
+            return ()
+        channel = self.channels[self.events[event].channel]
+        named = (event, f"{channel.name}.*")
+        return named if channel.exclusive is not None else (*named, "*")
+
+    def check_exclusive(self, patterns: Iterable[str], held: Iterable[str] = ()) -> None:
+        """Refuse channels that may not be held together.
+
+        :param patterns: what the subscription is to listen to.
+        :param held: what the owner's other active subscriptions in that environment listen to.
+        :raises ExclusivityError: names the channels and what to unsubscribe.
+        """
+        exclusive = {
+            name: channel.exclusive.value
+            for name, channel in self.channels.items()
+            if channel.exclusive is not None
+        }
+        check_exclusive(exclusive, patterns, held)
+
+    def suggest(self, name: str) -> str | None:
+        """Return the event type (or `channel.*`) that an unknown name was probably meant to be."""
+        return nearest(name, [*self.events, *(f"{channel}.*" for channel in self.channels)])

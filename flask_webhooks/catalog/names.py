@@ -1,0 +1,56 @@
+"""How things are called, and what somebody probably meant.
+
+The patterns are plain ASCII without look-behind, so that Python and the ECMAScript regular expressions of an
+editor read them alike. They are always matched against the whole text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing as t
+
+NAME = r"[A-Za-z0-9_]{1,64}"
+"""Channel, event, format."""
+ATTRIBUTE = r"[A-Za-z_][A-Za-z0-9_]*"
+"""A Python attribute: column, relationship, property."""
+DOTTED = rf"{ATTRIBUTE}(\.{ATTRIBUTE})*"
+"""Attributes, one after the other: `client.business_id`."""
+IMPORT = rf"{DOTTED}:{DOTTED}"
+"""`package.module:Name`."""
+EVENT_TYPE = rf"{NAME}\.{NAME}"
+"""`invoices.created`."""
+
+RESERVED_CHANNEL = "webhooks"
+"""`webhooks.test` is the event of the API's test request."""
+
+
+def nearest(name: str, candidates: t.Iterable[str]) -> str | None:
+    """Return the candidate that `name` was probably meant to be, or `None`.
+
+    A different case, plural or separator comes first: `Invoice` finds `invoices`, `pay-run` finds `pay_run`.
+    """
+    known = list(candidates)
+    folded: dict[str, str] = {}
+    for candidate in known:
+        folded.setdefault(_fold(candidate), candidate)
+    if (same := folded.get(_fold(name))) is not None:
+        return same
+    close = difflib.get_close_matches(_fold(name), list(folded), n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]", "", name.casefold()).rstrip("s") or name
+
+
+def did_you_mean(name: str, candidates: t.Iterable[str], otherwise: str = "") -> str:
+    """Return `Did you mean "x"?`, or `otherwise` where nothing is near."""
+    found = nearest(name, candidates)
+    return f'Did you mean "{found}"?' if found is not None else otherwise
+
+
+def listed(names: t.Iterable[str]) -> str:
+    """Return names for a sentence: `a, b or c`."""
+    every = list(names)
+    return every[0] if len(every) == 1 else f"{', '.join(every[:-1])} or {every[-1]}" if every else "nothing"

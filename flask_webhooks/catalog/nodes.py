@@ -1,0 +1,225 @@
+"""YAML text to nodes that remember their line. The one place that touches PyYAML.
+
+Scalars are read as YAML 1.2 and JSON read them, because that is what editors do and what people mean: `on`,
+`yes` and `no` are words, a date is text, and there is no infinity. The text is composed into nodes and no
+further; the shapes make values from them, so nothing is walked twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import typing as t
+
+import yaml
+
+from ..errors import Problem
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    _Base = yaml.SafeLoader
+else:
+    # libyaml is about eight times as fast; wheels have it, some source builds do not.
+    _Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Node: t.TypeAlias = yaml.nodes.Node
+
+_TAG = "tag:yaml.org,2002:"
+_MERGE = _TAG + "merge"
+_DEPTH = 40
+_NODES = 50_000
+_INTEGER = re.compile(r"[-+]?[0-9]{1,300}\Z")
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+
+
+class _Loader(_Base):
+    """Resolves plain scalars by the YAML 1.2 core schema, plus the merge key."""
+
+    # types-PyYAML has it as an instance variable; PyYAML itself as one of the class.
+    yaml_implicit_resolvers = {}  # noqa: RUF012
+
+
+def _resolve(kind: str, pattern: str, first: str) -> None:
+    for letter in first:
+        _Loader.yaml_implicit_resolvers.setdefault(letter, []).append((_TAG + kind, re.compile(pattern)))
+
+
+_resolve("bool", r"(true|True|TRUE|false|False|FALSE)\Z", "tTfF")
+_resolve("int", r"[-+]?[0-9]{1,300}\Z", "-+0123456789")
+_resolve("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z", "-+.0123456789")
+_resolve("merge", r"<<\Z", "<")
+for _first in ("~", "n", "N", ""):
+    _Loader.yaml_implicit_resolvers[_first] = [(_TAG + "null", re.compile(r"(~|null|Null|NULL|)\Z"))]
+
+_TYPES = {
+    _TAG + "str": "string",
+    _TAG + "bool": "boolean",
+    _TAG + "int": "number",
+    _TAG + "float": "number",
+    _TAG + "null": "null",
+    _MERGE: "string",
+    _TAG + "seq": "array",
+    _TAG + "map": "object",
+}
+
+
+@dataclasses.dataclass(slots=True)
+class Report:
+    """What was found in one file: mistakes, and where everything stands."""
+
+    file: str
+    problems: list[Problem] = dataclasses.field(default_factory=list)
+    positions: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
+    walked: int = 0
+    """Nodes that `plain` has read."""
+    overfull: bool = False
+
+    def refuse(self, node: Node, path: str, message: str, remedy: str = "") -> None:
+        """Note a mistake at the line of `node`."""
+        self.problems.append(Problem(self.file, line_of(node), path or "(document)", message, remedy))
+
+    def refuse_at(self, path: str, message: str, remedy: str = "") -> None:
+        """Note a mistake at a path that was read before, or at the nearest one around it."""
+        around = path
+        while around and around not in self.positions:
+            around = around[: max(around.rfind("."), around.rfind("["), 0)]
+        line = self.positions.get(around, ("", 1))[1]
+        self.problems.append(Problem(self.file, line, path or "(document)", message, remedy))
+
+
+def line_of(node: Node) -> int:
+    """Return the line of a node, from 1."""
+    return int(node.start_mark.line) + 1
+
+
+def compose(text: str, report: Report) -> Node | None:
+    """Return the root node; `None` (with a problem noted) if the text is no YAML or has no document."""
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        line = mark.line + 1 if mark is not None else 1
+        report.problems.append(
+            Problem(report.file, line, "(document)", f"is no YAML: {what}.", _syntax_hint(what))
+        )
+        return None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        what = " ".join(str(error).split())
+        report.problems.append(Problem(report.file, 1, "(document)", f"is no YAML: {what}", ""))
+        return None
+    if root is None:
+        remedy = 'Begin with "version: 1" and "channels:".'
+        report.problems.append(Problem(report.file, 1, "(document)", "is empty.", remedy))
+    return root
+
+
+def _syntax_hint(what: str) -> str:
+    if "\\t" in what or "tab" in what:
+        return "Indent with spaces; YAML allows no tabs."
+    if "expected <block end>" in what or "mapping values" in what:
+        return "Look at the indentation here and in the line before, and quote text that contains ': '."
+    if "single document" in what:
+        return "Keep one document in a file; name several files in WEBHOOKS_CATALOG."
+    return "Look at this line and the one before."
+
+
+def type_of(node: Node) -> str:
+    """Return the JSON type of a node: `string`, `number`, `boolean`, `null`, `array`, `object`, or its tag."""
+    kind = _TYPES.get(node.tag)
+    if kind is None:
+        return str(node.tag)
+    if isinstance(node, yaml.SequenceNode) is not (kind == "array"):
+        return str(node.tag)
+    if isinstance(node, yaml.MappingNode) is not (kind == "object"):
+        return str(node.tag)
+    if kind == "number" and not _is_number(node.value):
+        return "string"
+    return kind
+
+
+def _is_number(text: str) -> bool:
+    return _NUMBER.match(text) is not None and math.isfinite(float(text))
+
+
+def scalar(node: Node) -> str | int | float | bool | None:
+    """Return the value of a scalar node as JSON would have it."""
+    kind = type_of(node)
+    if kind == "number":
+        return int(node.value) if _INTEGER.match(node.value) else float(node.value)
+    if kind == "boolean":
+        return str(node.value).lower() == "true"
+    return None if kind == "null" else str(node.value)
+
+
+def items(node: Node) -> list[Node]:
+    """Return the nodes of a sequence."""
+    return t.cast("list[Node]", node.value)
+
+
+def entries(node: Node, path: str, report: Report) -> Iterator[tuple[str, Node, Node]]:
+    """Yield (key, key node, value node) of a mapping; keys are always text.
+
+    A key written twice and a key that is no scalar are refused. `<<: *anchor` is merged as YAML 1.1 has it:
+    what is written in the mapping itself wins.
+    """
+    seen: dict[str, Node] = {}
+    merged: list[Node] = []
+    for key, value in node.value:
+        if key.tag == _MERGE:
+            merged += items(value) if isinstance(value, yaml.SequenceNode) else [value]
+        elif not isinstance(key, yaml.ScalarNode):
+            report.refuse(key, path, "a key is a list or a mapping.", "Write a plain word as key.")
+        elif key.value in seen:
+            first = line_of(seen[key.value])
+            where = f"{path}.{key.value}" if path else key.value
+            report.refuse(key, where, f"is written twice, first in line {first}.", "Remove one of the two.")
+        else:
+            seen[key.value] = key
+            yield key.value, key, value
+    for other in merged:
+        yield from _merged(other, seen, path, report)
+
+
+def _merged(
+    other: Node, seen: dict[str, Node], path: str, report: Report
+) -> Iterator[tuple[str, Node, Node]]:
+    if not isinstance(other, yaml.MappingNode):
+        report.refuse(
+            other, path, '"<<" merges something that is no mapping.', "Write <<: *name of a mapping."
+        )
+        return
+    for key, value in other.value:
+        # One level is what people write; a merge inside a merge could be a circle.
+        if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE and key.value not in seen:
+            seen[key.value] = key
+            yield key.value, key, value
+
+
+def plain(node: Node, path: str, report: Report, depth: int = 0) -> t.Any:
+    """Return a node and all below it as JSON values.
+
+    At most 40 deep and 50,000 nodes a file: that ends a mapping that contains itself through an anchor, and
+    anchors that multiply each other.
+    """
+    report.walked += 1
+    if depth > _DEPTH or report.walked > _NODES:
+        if not report.overfull:
+            report.refuse(node, path, "is too deep or too large.", "Make it flatter, or shorter.")
+            report.overfull = True
+            report.walked = _NODES
+        return None
+    kind = type_of(node)
+    if kind == "object":
+        return {
+            key: plain(value, f"{path}.{key}", report, depth + 1)
+            for key, _, value in entries(node, path, report)
+        }
+    if kind == "array":
+        return [plain(item, f"{path}[{at}]", report, depth + 1) for at, item in enumerate(items(node))]
+    if kind.startswith(("tag:", "!")):
+        report.refuse(node, path, f"has the tag {kind}.", "Leave the tag out; only plain YAML is read.")
+        return None
+    return scalar(node)
