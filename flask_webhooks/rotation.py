@@ -1,0 +1,369 @@
+"""Whose turn is it? The fair order in which one worker process sends to its destinations.
+
+The law of this room: a structure in memory and nothing else. No I/O; time is a parameter (monotonic seconds);
+one lock around everything, held for microseconds.
+
+A *lane* is one destination with its waiting items. The rules:
+
+1.  Lanes that may send take turns, one item each.
+2.  At most `cap` items of a lane are in flight.
+3.  A lane earns its slots. It begins with 2, a *suspect* one with 1; a success doubles them up to `cap`, a
+    failure halves them, a failure to reach the destination leaves 1.
+4.  A lane is *on probation* until it has succeeded quickly in this run, and again whenever its last attempt was
+    slow or did not reach the destination. All lanes on probation together hold at most `slow_share` of the
+    process's slots: dead or dripping destinations can never take every thread. (Lanes that slow down while
+    they hold slots may exceed the share until those attempts end; they get no new ones meanwhile.)
+5.  A lane whose lease ends before a whole attempt could does not start one.
+6.  A lane with a rate keeps its distance between two starts.
+
+Nothing scans all lanes. Each waiting lane stands in exactly one place: `ready` (may send now), `parked` (waits
+for a slot of the probation share), the `timed` heap (waits for its rate), or nowhere (has nothing to send, no
+free slot, or too short a lease; what changes that puts it back). Whoever stands in `ready` on probation holds
+its slot of the share already, so the one in front can always go.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import threading
+import typing as t
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+__all__ = ["Lane", "Rotation"]
+
+T = t.TypeVar("T")
+
+FIRST_LIMIT = 2
+"""Slots of a lane that has not answered yet in this run."""
+
+CATCH_UP = 0.05
+"""Seconds of a rate that may be made up for after a late turn; else 500/s would lose to every late wake-up. In
+any window of w seconds a lane starts at most rate * (w + 0.05) + 1 items."""
+
+
+class _Where(enum.Enum):
+    NOWHERE = enum.auto()
+    READY = enum.auto()
+    PARKED = enum.auto()
+    TIMED = enum.auto()
+
+
+@dataclass(slots=True, eq=False)
+class Lane(t.Generic[T]):
+    """One destination in the rotation."""
+
+    key: str
+    """The subscription's id."""
+    cap: int
+    """Most items in flight, ever."""
+    limit: int
+    """Most items in flight now: what it has earned, from 1 to `cap`."""
+    lease_until: float
+    """When another worker may take this destination over."""
+    rate: float | None = None
+    """Starts per second; `None` for no limit."""
+    probation: bool = True
+    """Counts against the slow share."""
+    stopped: bool = False
+    """Removed; only waits for what is in flight."""
+    in_flight: int = 0
+    """Items taken and not done."""
+    not_before: float = 0.0
+    """Earliest next start, by its rate."""
+    queue: deque[T] = field(default_factory=deque)
+    """Items not started, oldest first."""
+    where: _Where = _Where.NOWHERE
+    """The one place where it waits."""
+
+
+class Rotation(t.Generic[T]):
+    """The lanes of one worker process. Every method may be called from any thread.
+
+    :param cap: most items in flight per lane (`WEBHOOKS_SUBSCRIPTION_CONCURRENCY`).
+    :param concurrency: sender threads of this process (`WEBHOOKS_CONCURRENCY`).
+    :param slow_share: share of `concurrency` for lanes on probation; at least one slot.
+    :param slow_after: seconds from which an attempt was slow.
+    :param attempt: seconds that one attempt can take at most, with everything around it.
+    """
+
+    def __init__(
+        self,
+        *,
+        cap: int,
+        concurrency: int = 32,
+        slow_share: float = 0.5,
+        slow_after: float = 1.0,
+        attempt: float = 20.0,
+    ) -> None:
+        self._cap, self._slow_after, self._attempt = cap, slow_after, attempt
+        self._slow_most = max(1, int(concurrency * slow_share))
+        self._slow = 0  # slots of the probation share: in flight, or held by a lane in `ready`
+        self._lanes: dict[str, Lane[T]] = {}
+        self._ready: OrderedDict[str, Lane[T]] = OrderedDict()
+        self._parked: OrderedDict[str, Lane[T]] = OrderedDict()
+        self._timed: list[tuple[float, int, Lane[T]]] = []
+        self._tie = 0
+        self._queued = self._in_flight = 0
+        self._now = 0.0  # latest time seen
+        self._stopped = False
+        self._changed = threading.Condition(threading.Lock())
+
+    def add(
+        self,
+        key: str,
+        items: Iterable[T],
+        *,
+        lease_until: float,
+        rate: float | None = None,
+        suspect: bool = False,
+        cap: int | None = None,
+    ) -> None:
+        """Add a lane; a known one gets these terms and, behind its own, these items.
+
+        What a lane has earned stays, also while one that was removed still has items in flight.
+
+        :param suspect: its last attempt, by whichever worker, did not reach the destination.
+        :param cap: fewer slots than usual for this lane: 1 while it is probed.
+        """
+        with self._changed:
+            lane = self._lanes.get(key)
+            if lane is None:
+                lane = self._lanes[key] = Lane(key, 1, 1 if suspect else FIRST_LIMIT, lease_until)
+            lane.cap = min(self._cap, cap or self._cap)
+            lane.limit = min(lane.limit, lane.cap)
+            lane.lease_until, lane.stopped = lease_until, False
+            if rate != lane.rate:
+                self._set_rate(lane, rate)
+            if suspect:
+                lane.limit = 1
+                self._put_on_probation(lane, True)
+            self._extend(lane, items)
+            self._admit()
+
+    def extend(self, key: str, items: Iterable[T]) -> None:
+        """Queue more items on a lane.
+
+        :raises KeyError: when there is no such lane (any more); the items are still the caller's.
+        """
+        with self._changed:
+            self._extend(self._active(key), items)
+
+    def renew(self, key: str, lease_until: float) -> None:
+        """Note a longer lease.
+
+        :raises KeyError: when there is no such lane (any more).
+        """
+        with self._changed:
+            lane = self._active(key)
+            lane.lease_until = lease_until
+            self._place(lane)
+
+    def remove(self, key: str) -> list[T]:
+        """Take a lane out and give back what was not started, in order; nothing when there is no such lane.
+
+        Items in flight are still to be reported with `done`.
+        """
+        with self._changed:
+            lane = self._lanes.get(key)
+            if lane is None:
+                return []
+            self._leave(lane)
+            rest = list(lane.queue)
+            lane.queue.clear()
+            lane.stopped = True
+            self._queued -= len(rest)
+            if not lane.in_flight:
+                del self._lanes[key]
+            self._admit()
+            return rest
+
+    def take(self, now: float) -> T | None:
+        """Return the next item to send and count it as in flight; `None` when nobody may send now."""
+        with self._changed:
+            return self._take(now)
+
+    def wait_take(self, clock: Callable[[], float], timeout: float) -> T | None:
+        """Return the next item to send, waiting for one; `None` after `timeout` seconds or `stop`.
+
+        :param clock: the monotonic seconds that the other methods get as `now`.
+        """
+        with self._changed:
+            now = clock()
+            until = now + timeout
+            while (item := self._take(now)) is None and now < until and not self._stopped:
+                due = self._timed[0][0] if self._timed else until
+                self._changed.wait(max(min(due, until) - now, 0.0005))
+                now = clock()
+            # Whoever got something wakes the next: each change needs to wake only one thread.
+            if self._ready or self._timed:
+                self._changed.notify()
+            return item
+
+    def done(self, key: str, *, ok: bool, seconds: float, now: float, suspect: bool = False) -> None:
+        """Free the slot of an item of this lane, whatever became of it, and learn from it.
+
+        :param ok: the destination accepted it.
+        :param seconds: how long the attempt took.
+        :param suspect: it did not reach the destination (timeout, no connection). A slow attempt puts the lane
+            on probation without this.
+        :raises KeyError: when nothing of this lane is in flight.
+        """
+        with self._changed:
+            lane = self._lanes[key]
+            if not lane.in_flight:
+                raise KeyError(key)
+            self._now = max(self._now, now)
+            lane.in_flight -= 1
+            self._in_flight -= 1
+            self._slow -= lane.probation
+            self._learn(lane, ok=ok, slow=seconds >= self._slow_after, suspect=suspect)
+            if lane.stopped and not lane.in_flight:
+                del self._lanes[key]
+            self._place(lane)
+            self._admit()
+
+    def stop(self) -> None:
+        """Start nothing more: `take` and `wait_take` return `None` at once. `remove` gives back the rest."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def keys(self) -> list[str]:
+        """Return the lanes that were not removed."""
+        with self._changed:
+            return [key for key, lane in self._lanes.items() if not lane.stopped]
+
+    def idle(self) -> list[str]:
+        """Return the lanes that have nothing queued and nothing in flight: their leases can be let go."""
+        with self._changed:
+            return [
+                k for k, lane in self._lanes.items() if not (lane.queue or lane.in_flight or lane.stopped)
+            ]
+
+    def queued(self, key: str | None = None) -> int:
+        """Return how many items wait, in one lane or in all."""
+        with self._changed:
+            if key is None:
+                return self._queued
+            return len(self._lanes[key].queue) if key in self._lanes else 0
+
+    def in_flight(self, key: str | None = None) -> int:
+        """Return how many items are taken and not done, in one lane or in all."""
+        with self._changed:
+            if key is None:
+                return self._in_flight
+            return self._lanes[key].in_flight if key in self._lanes else 0
+
+    # All below is called with the lock held.
+
+    def _active(self, key: str) -> Lane[T]:
+        lane = self._lanes[key]
+        if lane.stopped:
+            raise KeyError(key)
+        return lane
+
+    def _extend(self, lane: Lane[T], items: Iterable[T]) -> None:
+        before = len(lane.queue)
+        lane.queue.extend(items)
+        self._queued += len(lane.queue) - before
+        self._place(lane)
+
+    def _set_rate(self, lane: Lane[T], rate: float | None) -> None:
+        """Take the new rate from the last start on, so that a slow one set by mistake can be undone."""
+        self._leave(lane)
+        lane.rate = rate
+        lane.not_before = min(lane.not_before, self._now + 1 / rate) if rate else 0.0
+
+    def _take(self, now: float) -> T | None:
+        self._now = max(self._now, now)
+        while self._timed and self._timed[0][0] <= self._now:
+            lane = heapq.heappop(self._timed)[2]
+            # Entries of lanes that went elsewhere meanwhile stay in the heap until their time.
+            if lane.where is _Where.TIMED and lane.not_before <= self._now:
+                lane.where = _Where.NOWHERE
+                self._place(lane)
+        while self._ready and not self._stopped:
+            lane = next(iter(self._ready.values()))
+            self._leave(lane)
+            if lane.in_flight < lane.limit and self._now + self._attempt <= lane.lease_until:
+                return self._start(lane)
+            self._admit()
+        return None
+
+    def _start(self, lane: Lane[T]) -> T:
+        item = lane.queue.popleft()
+        lane.in_flight += 1
+        self._queued -= 1
+        self._in_flight += 1
+        self._slow += lane.probation
+        if lane.rate:
+            lane.not_before = max(lane.not_before, self._now - CATCH_UP) + 1 / lane.rate
+        self._place(lane)
+        return item
+
+    def _place(self, lane: Lane[T]) -> None:
+        """Put a lane that stands nowhere where it belongs, at the end."""
+        if lane.where is not _Where.NOWHERE or not lane.queue or lane.in_flight >= lane.limit:
+            return
+        if lane.not_before > self._now:
+            lane.where = _Where.TIMED
+            self._tie += 1
+            heapq.heappush(self._timed, (lane.not_before, self._tie, lane))
+            self._changed.notify()
+        elif lane.probation and (self._slow >= self._slow_most or self._parked):
+            # Behind those that wait already, even if a slot has just come free: `_admit` hands it out.
+            lane.where = _Where.PARKED
+            self._parked[lane.key] = lane
+        else:
+            self._let_in(lane)
+
+    def _let_in(self, lane: Lane[T]) -> None:
+        lane.where = _Where.READY
+        self._ready[lane.key] = lane
+        self._slow += lane.probation
+        self._changed.notify()
+
+    def _leave(self, lane: Lane[T]) -> None:
+        """Take a lane out of where it stands, and give its slot of the share back."""
+        if lane.where is _Where.READY:
+            del self._ready[lane.key]
+            self._slow -= lane.probation
+        elif lane.where is _Where.PARKED:
+            del self._parked[lane.key]
+        lane.where = _Where.NOWHERE
+
+    def _admit(self) -> None:
+        """Let parked lanes in for the slots of the share that are free."""
+        while self._parked and self._slow < self._slow_most:
+            lane = next(iter(self._parked.values()))
+            self._leave(lane)
+            self._let_in(lane)
+
+    def _learn(self, lane: Lane[T], *, ok: bool, slow: bool, suspect: bool) -> None:
+        if suspect:
+            lane.limit = 1
+        elif ok:
+            lane.limit = min(lane.cap, lane.limit * 2)
+        else:
+            lane.limit = max(1, lane.limit // 2)
+        if ok or slow or suspect:
+            # A quick refusal says nothing new about how long this destination holds a thread.
+            self._put_on_probation(lane, slow or suspect)
+
+    def _put_on_probation(self, lane: Lane[T], probation: bool) -> None:
+        """Change on which side the lane's slots count."""
+        if lane.probation is probation:
+            return
+        sign = 1 if probation else -1
+        self._slow += sign * lane.in_flight
+        has_room = self._slow < self._slow_most and not self._parked
+        if lane.where is _Where.READY and (has_room or not probation):
+            self._slow += sign
+            lane.probation = probation
+            return
+        self._leave(lane)
+        lane.probation = probation
+        self._place(lane)
