@@ -1,0 +1,264 @@
+"""Every `WEBHOOKS_*` key: its default, its unit, its check, in one frozen `Settings`.
+
+`Settings.read` is called once, by `Webhooks.init_app`; what the app changes in its configuration afterwards is
+not seen. A wrong value or an unknown key stops the app with the key, the value and what is accepted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import typing as t
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from .errors import ConfigurationError
+from .health import Breaker
+from .retry import schedule
+
+__all__ = ["ENVIRONMENTS", "Environment", "Settings"]
+
+ENVIRONMENTS = ("staging", "production")
+PREFIX = "WEBHOOKS_"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Environment = str | t.Callable[[str, t.Any, str], str]
+
+
+def _text(value: t.Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+def _flag(value: t.Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _count(value: t.Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError
+    return value
+
+
+def _seconds(value: t.Any) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError
+    return float(value)
+
+
+def _duration(value: t.Any) -> timedelta:
+    return timedelta(seconds=_seconds(value))
+
+
+def _catalog(value: t.Any) -> tuple[str, ...]:
+    sources = (value,) if isinstance(value, str) or hasattr(value, "__fspath__") else tuple(value)
+    if not sources:
+        raise ValueError
+    return tuple(_text(str(source)) for source in sources)
+
+
+def _environment(value: t.Any) -> Environment:
+    if callable(value) or value in ENVIRONMENTS:
+        return t.cast("Environment", value)
+    raise ValueError
+
+
+def _redis_url(value: t.Any) -> str | None:
+    if value is None or value == "embedded":
+        return None
+    schemes = ("redis://", "rediss://", "unix://", "sentinel://", "redis+sentinel://")
+    if not isinstance(value, str) or not value.startswith(schemes):
+        raise ValueError
+    return value
+
+
+def _prefix(value: t.Any) -> str:
+    text = _text(value)
+    if not text.startswith("/") or text.endswith("/"):
+        raise ValueError
+    return text
+
+
+def _retry(value: t.Any) -> tuple[float, ...]:
+    return schedule(value, ())
+
+
+def _timeout(value: t.Any) -> tuple[float, float]:
+    connect, total = value
+    connect, total = _seconds(connect), _seconds(total)
+    if connect > total:
+        raise ValueError
+    return connect, total
+
+
+def _networks(value: t.Any) -> tuple[Network, ...]:
+    if isinstance(value, str):
+        raise ValueError
+    return tuple(ipaddress.ip_network(network) for network in value)
+
+
+def _keys(value: t.Any) -> tuple[str, ...]:
+    keys = (value,) if isinstance(value, str | bytes) else tuple(value)
+    return tuple(key.decode() if isinstance(key, bytes) else _text(key) for key in keys)
+
+
+def _breaker(value: t.Any) -> Breaker | None:
+    if value is True:
+        return Breaker()
+    if value is False or value is None:
+        return None
+    if isinstance(value, Breaker):
+        return value
+    return Breaker(**{name: _seconds(number) for name, number in dict(value).items()})  # type: ignore[arg-type]
+
+
+def _disable_after(value: t.Any) -> tuple[int, timedelta] | None:
+    if value is None:
+        return None
+    failures, silence = value
+    return _count(failures), _duration(silence)
+
+
+def _one_of(*choices: str) -> t.Callable[[t.Any], str]:
+    def check(value: t.Any) -> str:
+        if value not in choices:
+            raise ValueError
+        return t.cast("str", value)
+
+    return check
+
+
+def _proxy(value: t.Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.startswith(("http://", "https://")):
+        raise ValueError
+    return value
+
+
+def _key(default: t.Any, check: t.Callable[[t.Any], t.Any], accepted: str) -> t.Any:
+    return field(default=default, metadata={"check": check, "accepted": accepted})
+
+
+_COUNT = "a whole number from 1"
+_FLAG = "True or False"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The configuration of one app. Field `timeout` is the key `WEBHOOKS_TIMEOUT`, and so on."""
+
+    catalog: tuple[str, ...] = _key(
+        ("webhooks.yaml",),
+        _catalog,
+        "a path relative to the app's root, `package:resource`, a registered catalogue's name, or a list of these",
+    )
+    """Where the channels are declared; several sources are merged."""
+    environment: Environment = _key(
+        "staging", _environment, '"staging", "production" or a callable (event_type, data, owner) -> str'
+    )
+    """The tag of every message; only subscriptions of that environment get it."""
+    redis_url: str | None = _key(
+        None, _redis_url, 'None, "embedded", or a URL redis://, rediss://, unix:// or sentinel://'
+    )
+    """Where RQ lives. None: an embedded Valkey under the instance folder."""
+    queue: str = _key("webhooks", _text, "the name of an RQ queue")
+    """The RQ queue that wake-ups go to."""
+    url_prefix: str = _key("/webhooks", _prefix, 'a path such as "/webhooks", without a slash at its end')
+    """Where the API and the console are mounted."""
+    retry: tuple[float, ...] = _key(
+        schedule("standard", ()), _retry, '"standard", "none" or a list of seconds'
+    )
+    """Seconds before the second, third, ... attempt."""
+    timeout: tuple[float, float] = _key(
+        (5.0, 15.0),
+        _timeout,
+        "two numbers of seconds (to connect, for the whole attempt), the first not larger",
+    )
+    """Seconds: to connect, and for the whole attempt on the wall clock."""
+    allow_http: bool = _key(False, _flag, _FLAG)
+    """Whether destinations may be plain `http://`."""
+    allowed_networks: tuple[Network, ...] = _key((), _networks, 'a list of networks such as ["127.0.0.0/8"]')
+    """Networks that the private-address guard lets through."""
+    encryption_keys: tuple[str, ...] = _key((), _keys, "a Fernet key or a list of them, the newest first")
+    """Keys that seal secrets; empty: one is derived from SECRET_KEY."""
+    concurrency: int = _key(32, _count, _COUNT)
+    """Requests in flight per worker process."""
+    subscription_concurrency: int = _key(4, _count, _COUNT)
+    """Requests in flight to one subscription, over all workers."""
+    breaker: Breaker | None = _key(
+        Breaker(), _breaker, "True, False or a mapping with window, minimum, share, pause, longest"
+    )
+    """When a mostly failing subscription is paused; None: never."""
+    disable_after: tuple[int, timedelta] | None = _key(
+        (20, timedelta(days=3)), _disable_after, "None or (failures in a row, time without a success)"
+    )
+    """When a subscription is disabled: so many failures in a row and so long without a success."""
+    enabled: bool = _key(True, _flag, _FLAG)
+    """The operator's stop switch: False still records, and sends nothing."""
+    response_limit: int = _key(16_384, _count, f"{_COUNT}, in bytes")
+    """Bytes of a response body that are kept."""
+    payload_limit: int = _key(262_144, _count, f"{_COUNT}, in bytes")
+    """Bytes that the data of one message may have."""
+    retention: timedelta = _key(timedelta(days=30), _duration, "a timedelta or a number of seconds")
+    """Age at which finished messages, deliveries and attempts are purged."""
+    bulk: str = _key(
+        "capture", _one_of("capture", "warn", "raise", "ignore"), '"capture", "warn", "raise" or "ignore"'
+    )
+    """What happens to ORM bulk statements on catalogued models."""
+    bulk_limit: int = _key(10_000, _count, _COUNT)
+    """Rows of one bulk statement that are captured; more raise."""
+    on_error: str = _key("raise", _one_of("raise", "log"), '"raise" or "log"')
+    """What happens when a changed object cannot be serialised: fail the host's commit, or log and go on."""
+    record: str = _key("listened", _one_of("listened", "all"), '"listened" or "all"')
+    """Which events are kept: those somebody listens to, or all, so that missed ones can be replayed."""
+    egress_proxy: str | None = _key(None, _proxy, "None or an http:// or https:// URL")
+    """A proxy for all deliveries, which then owns the address check."""
+    subscription_limit: int = _key(100, _count, _COUNT)
+    """Subscriptions one owner may have in one environment."""
+    listener_limit: int = _key(500, _count, _COUNT)
+    """Listeners one subscription may have."""
+    header_limit: int = _key(20, _count, _COUNT)
+    """Custom headers one subscription may have."""
+    metadata_limit: int = _key(4_096, _count, f"{_COUNT}, in bytes")
+    """Bytes of JSON that a subscription's metadata may have."""
+    body_limit: int = _key(262_144, _count, f"{_COUNT}, in bytes")
+    """Bytes that a request to the API may have."""
+    page_limit: int = _key(100, _count, _COUNT)
+    """Rows on one page of a list."""
+
+    @classmethod
+    def read(cls, config: t.Mapping[str, t.Any]) -> Settings:
+        """Read and check every `WEBHOOKS_*` key of an app's configuration.
+
+        :raises ConfigurationError: for the first wrong value or unknown key.
+        """
+        fields = {PREFIX + item.name.upper(): item for item in dataclasses.fields(cls)}
+        values = {}
+        for key, value in config.items():
+            if not key.startswith(PREFIX):
+                continue
+            if key not in fields:
+                raise ConfigurationError(_unknown(key, fields))
+            values[fields[key].name] = _checked(key, value, fields[key])
+        return cls(**values)
+
+
+def _checked(key: str, value: t.Any, item: dataclasses.Field[t.Any]) -> t.Any:
+    try:
+        return item.metadata["check"](value)
+    except (ValueError, TypeError, KeyError) as error:
+        shown = "a value that is not shown here" if "KEYS" in key else repr(value)
+        raise ConfigurationError(f"{key} is {shown}. Accepted: {item.metadata['accepted']}.") from error
+
+
+def _unknown(key: str, fields: t.Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(fields), n=1)
+    remedy = f"Did you mean {near[0]}?" if near else "See the table of keys in the documentation."
+    return f"{key} is not a setting of Flask-Webhooks. {remedy}"

@@ -1,0 +1,140 @@
+"""How a receiver is doing, and what follows: nothing, a pause, or being switched off. Pure functions.
+
+Two mechanisms that must not be confused. The *breaker* is temporary: a subscription that mostly fails in the last
+minutes is paused, then probed with one request, and each failed probe doubles the pause. *Disabling* lasts until the
+owner acts: after so many failures in a row and so long without a success, or at once on 410.
+
+Only attempts that ended count, each once; what failed by our own fault does not count.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+__all__ = ["Breaker", "Health", "Reason", "after"]
+
+
+class Reason(enum.StrEnum):
+    """Why we switched a subscription off."""
+
+    GONE = "gone"
+    """The receiver answered 410."""
+    FAILING = "failing"
+    """Too many failures in a row, for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """When a mostly failing subscription is paused, and for how long."""
+
+    window: float = 120.0
+    """Seconds of attempts that are looked at."""
+    minimum: int = 10
+    """Attempts in the window below which nothing is decided."""
+    share: float = 0.9
+    """Failed attempts divided by all, from which on the breaker opens."""
+    pause: float = 30.0
+    """Seconds of the first pause; each pause that follows a failed probe is twice as long."""
+    longest: float = 900.0
+    """Seconds that a pause may grow to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is known of one receiver; the columns of the same names in `Lane`."""
+
+    failures: int = 0
+    """Attempts in a row that failed."""
+    failing_since: datetime | None = None
+    """When the first of them ended."""
+    succeeded_at: datetime | None = None
+    paused_until: datetime | None = None
+    """Nothing is sent before; then one probe."""
+    pauses: int = 0
+    """Pauses in a row."""
+    window_at: datetime | None = None
+    """Since when the two counts run."""
+    window_ok: int = 0
+    window_failed: int = 0
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the last attempt failed."""
+        return self.failures > 0
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether the next request is a probe: the receiver has not succeeded since its last pause."""
+        return self.pauses > 0
+
+
+def after(
+    health: Health,
+    *,
+    ok: bool,
+    now: datetime,
+    breaker: Breaker | None,
+    disable_after: tuple[int, timedelta] | None,
+) -> tuple[Health, Reason | None]:
+    """Return the health after an attempt that ended `now`, and the reason to disable if there is one."""
+    if ok:
+        counted = _counted(health, breaker, now)
+        return (
+            replace(
+                counted,
+                failures=0,
+                failing_since=None,
+                succeeded_at=now,
+                paused_until=None,
+                pauses=0,
+                window_ok=counted.window_ok + 1,
+            ),
+            None,
+        )
+    counted = _counted(health, breaker, now)
+    failed = replace(
+        counted,
+        failures=counted.failures + 1,
+        failing_since=counted.failing_since or now,
+        window_failed=counted.window_failed + 1,
+    )
+    if disable_after is not None and _is_hopeless(failed, now, *disable_after):
+        return failed, Reason.FAILING
+    if breaker is not None and _opens(failed, breaker, now):
+        pause = min(breaker.pause * 2**failed.pauses, breaker.longest)
+        return (
+            replace(
+                failed,
+                paused_until=now + timedelta(seconds=pause),
+                pauses=min(failed.pauses + 1, 32),
+                window_at=None,
+                window_ok=0,
+                window_failed=0,
+            ),
+            None,
+        )
+    return failed, None
+
+
+def _counted(health: Health, breaker: Breaker | None, now: datetime) -> Health:
+    """Begin a new window when the old one has passed."""
+    length = timedelta(seconds=breaker.window if breaker else 120)
+    if health.window_at is not None and now - health.window_at <= length:
+        return health
+    return replace(health, window_at=now, window_ok=0, window_failed=0)
+
+
+def _is_hopeless(health: Health, now: datetime, most: int, silence: timedelta) -> bool:
+    since = health.succeeded_at or health.failing_since or now
+    return health.failures >= most and now - since >= silence
+
+
+def _opens(health: Health, breaker: Breaker, now: datetime) -> bool:
+    if health.paused_until is not None and health.paused_until > now:
+        return False  # an attempt that was under way when the breaker opened
+    if health.is_probed:
+        return True
+    attempts = health.window_ok + health.window_failed
+    return attempts >= breaker.minimum and health.window_failed >= breaker.share * attempts

@@ -1,0 +1,435 @@
+"""Every statement that moves messages and deliveries. Each takes an open connection; none commits.
+
+**Recording** happens on the host's own connection, in the host's own transaction: one look-up, one INSERT of
+messages, one INSERT of deliveries, however many objects changed.
+
+**Sending** goes by *lanes*. A lane is the sending side of one subscription; a worker leases lanes, not single
+deliveries. While it holds a lane nobody else sends for that subscription, so the limit of requests in flight and the
+rate limit hold over all workers without counting, and claiming costs one UPDATE for many lanes instead of one for
+each delivery. The lease carries a fencing token: results are written only for lanes that still carry it.
+
+Work is found by a loose scan of the index (subscription_id, due_at): one probe for each lane that has pending
+deliveries, whatever the length of its backlog.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from .models import Attempt, Delivery, Lane, Listener, Message, State, Subscription
+
+__all__ = [
+    "Lease",
+    "Wanted",
+    "Window",
+    "bodies",
+    "cancel_all",
+    "discard_held",
+    "give_back",
+    "heads",
+    "health",
+    "held_by",
+    "hold",
+    "lease",
+    "listening",
+    "log",
+    "messages",
+    "next_due",
+    "record",
+    "reschedule",
+    "send_held",
+    "succeed",
+]
+
+A, D, L, M, S, N = (
+    t.cast("sa.Table", model.__table__)
+    for model in (Attempt, Delivery, Listener, Message, Subscription, Lane)
+)
+
+Row = dict[str, t.Any]
+T = t.TypeVar("T")
+CHUNK = 500  # values in one IN list: below every database's limit of parameters
+
+
+# ---- recording -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A subscription that wants an event, with the includes that its matching listeners ask for together."""
+
+    subscription_id: str
+    owner: str
+    environment: str
+    active: bool
+    format: str | None
+    includes: frozenset[str]
+
+    def joined(self, other: Wanted) -> Wanted:
+        """The same subscription with what two of its listeners ask for."""
+        return replace(self, includes=self.includes | other.includes)
+
+
+_LISTENING = (
+    sa.select(L.c.owner, L.c.event, L.c.includes, S.c.id, S.c.environment, S.c.active, S.c.format)
+    .join(S, S.c.id == L.c.subscription_id)
+    .where(
+        L.c.owner.in_(sa.bindparam("owners", expanding=True)),
+        L.c.event.in_(sa.bindparam("patterns", expanding=True)),
+        S.c.deleted_at.is_(None),
+    )
+)
+
+
+def listening(
+    connection: sa.Connection, owners: t.Collection[str], patterns: t.Collection[str]
+) -> dict[tuple[str, str], list[Wanted]]:
+    """Return who listens: (owner, listener pattern) to the subscriptions, one statement per 500 owners.
+
+    Subscriptions that are switched off are among them (their deliveries are held), removed ones are not.
+    """
+    found: dict[tuple[str, str], list[Wanted]] = {}
+    names = sorted(patterns)
+    for some in _chunks(sorted(owners)):
+        for row in connection.execute(_LISTENING, {"owners": some, "patterns": names}):
+            wanted = Wanted(
+                row.id, row.owner, row.environment, row.active, row.format, frozenset(row.includes)
+            )
+            found.setdefault((row.owner, row.event), []).append(wanted)
+    return found
+
+
+def _grown() -> sa.ScalarSelect[int]:
+    """The next sequence of an object: the clock in microseconds, or one more than its last if that is later.
+
+    So it grows when two machines' clocks differ, and does not start again when old messages are purged. The inner
+    query stands in a derived table because MySQL refuses to read the table that a statement inserts into.
+    """
+    last = (
+        sa.select((sa.func.max(M.c.sequence) + 1).label("n"))
+        .where(M.c.channel == sa.bindparam("channel"), M.c.entity_id == sa.bindparam("entity_id"))
+        .correlate(None)
+    )
+    clock = sa.select(sa.bindparam("sequence", type_=sa.BigInteger).label("n"))
+    either = sa.union_all(clock, last).subquery()
+    return sa.select(sa.func.max(either.c.n)).scalar_subquery()
+
+
+_RECORD = M.insert().values(sequence=_grown())
+_DELIVER = D.insert()
+
+
+def record(connection: sa.Connection, messages: t.Sequence[Row], deliveries: t.Sequence[Row]) -> list[Row]:
+    """Insert messages and their deliveries, one executemany each; return the messages that were new.
+
+    A message whose `dedupe_key` its owner has used before for that event is dropped with its deliveries.
+    `sequence` of a message comes in as the clock in microseconds; see `_grown`.
+    """
+    kept = [row for row in messages if row["dedupe_key"] is None]
+    once = [row for row in messages if row["dedupe_key"] is not None]
+    if kept:
+        connection.execute(_RECORD, kept)
+    if once:
+        kept += _record_once(connection, once)
+        new = {row["id"] for row in kept}
+        deliveries = [row for row in deliveries if row["message_id"] in new]
+    if deliveries:
+        connection.execute(_DELIVER, deliveries)
+    return kept
+
+
+def _record_once(connection: sa.Connection, rows: t.Sequence[Row]) -> list[Row]:
+    """Insert what is not there yet, also when another transaction is just inserting the same."""
+    dialect = connection.dialect.name
+    if dialect in ("mysql", "mariadb"):
+        statement: t.Any = _RECORD.prefix_with("IGNORE")
+    else:
+        flavour = postgresql if dialect == "postgresql" else sqlite
+        statement = flavour.insert(M).values(sequence=_grown()).on_conflict_do_nothing()
+    connection.execute(statement, rows)
+    ids = [row["id"] for row in rows]
+    new = set(connection.scalars(sa.select(M.c.id).where(M.c.id.in_(ids))))
+    return [row for row in rows if row["id"] in new]
+
+
+# ---- sending ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's hold on some lanes: who, under which fencing token, until when."""
+
+    holder: str
+    token: str
+    until: datetime
+
+
+def _lanes_with_work() -> sa.CTE:
+    """A loose index scan: every subscription that has pending deliveries, found one after the other."""
+    first = (
+        sa.select(D.c.subscription_id).where(D.c.due_at.is_not(None)).order_by(D.c.subscription_id).limit(1)
+    )
+    walk = sa.select(first.scalar_subquery().label("key")).cte("walk", recursive=True)
+    after = (
+        sa.select(D.c.subscription_id)
+        .where(D.c.due_at.is_not(None), D.c.subscription_id > walk.c.key)
+        .order_by(D.c.subscription_id)
+        .limit(1)
+        .correlate(walk)
+    )
+    return walk.union_all(sa.select(after.scalar_subquery()).where(walk.c.key.is_not(None)))
+
+
+def _earliest() -> sa.Select[tuple[str, datetime]]:
+    walk = _lanes_with_work()
+    earliest = (
+        sa.select(D.c.due_at)
+        .where(D.c.subscription_id == walk.c.key, D.c.due_at.is_not(None))
+        .order_by(D.c.due_at)
+        .limit(1)
+        .correlate(walk)
+        .scalar_subquery()
+    )
+    return sa.select(walk.c.key, earliest.label("due_at")).where(walk.c.key.is_not(None))
+
+
+_work = _earliest().subquery("work")
+_ready_at = sa.case(
+    (N.c.paused_until > _work.c.due_at, N.c.paused_until),
+    else_=_work.c.due_at,
+)
+_free = sa.or_(
+    N.c.leased_until.is_(None), N.c.leased_until <= sa.bindparam("now", type_=N.c.leased_until.type)
+)
+_FREE_LANES = (
+    sa.select(_work.c.key)
+    .outerjoin(N, N.c.subscription_id == _work.c.key)
+    .where(_ready_at <= sa.bindparam("now", type_=N.c.leased_until.type), _free)
+    .order_by(N.c.served_at.is_not(None), N.c.served_at, _work.c.due_at)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
+_NEXT_DUE = sa.select(
+    sa.func.min(
+        sa.case((N.c.leased_until > _ready_at, N.c.leased_until), else_=_ready_at),
+    )
+).select_from(_work.outerjoin(N, N.c.subscription_id == _work.c.key))
+
+
+def next_due(connection: sa.Connection) -> datetime | None:
+    """When a lane can next be leased for work: pauses and other workers' leases count; None when all is done."""
+    return connection.scalar(_NEXT_DUE)
+
+
+def lease(connection: sa.Connection, lease: Lease, now: datetime, most: int) -> list[sa.Row[t.Any]]:
+    """Take up to `most` free lanes that have work due, the longest unserved first; return their rows.
+
+    Commits on the way: SQLite cannot turn a transaction that has read into one that writes while others write.
+    Lanes that another worker is just taking are skipped, not waited for.
+    """
+    keys = list(connection.scalars(_FREE_LANES, {"now": now, "most": most}))
+    connection.commit()
+    if not keys:
+        return []
+    _open_lanes(connection, keys)
+    free = sa.select(N.c.subscription_id).where(N.c.subscription_id.in_(keys), _free)
+    taken = {"token": lease.token, "holder": lease.holder, "leased_until": lease.until, "served_at": now}
+    if connection.dialect.name != "sqlite":
+        keys = list(connection.scalars(free.with_for_update(skip_locked=True), {"now": now}))
+    connection.execute(sa.update(N).where(N.c.subscription_id.in_(keys), _free).values(taken), {"now": now})
+    mine = sa.select(N).where(N.c.subscription_id.in_(keys), N.c.token == lease.token)
+    return list(connection.execute(mine))
+
+
+def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:
+    """Make the lanes of subscriptions that were inserted without one, by hand or by a fixture."""
+    known = set(connection.scalars(sa.select(N.c.subscription_id).where(N.c.subscription_id.in_(keys))))
+    connection.commit()
+    for key in sorted(set(keys) - known):
+        try:
+            connection.execute(N.insert(), {"subscription_id": key})
+            connection.commit()
+        except sa.exc.IntegrityError:  # another worker was quicker
+            connection.rollback()
+
+
+def held_by(connection: sa.Connection, lease: Lease, keys: t.Collection[str]) -> set[str]:
+    """Renew the lease of these lanes and return those that are still ours: the fence before every write.
+
+    The UPDATE comes first on purpose: it takes the locks (on SQLite the only one there is), so that no other
+    worker can take a lane between this check and the commit.
+    """
+    ours = (N.c.subscription_id.in_(sorted(keys)), N.c.token == lease.token)
+    connection.execute(sa.update(N).where(*ours).values(leased_until=lease.until))
+    return set(connection.scalars(sa.select(N.c.subscription_id).where(*ours)))
+
+
+def give_back(connection: sa.Connection, lease: Lease, keys: t.Collection[str] | None = None) -> None:
+    """End the lease of these lanes, or of all that carry the token."""
+    ours = [N.c.token == lease.token]
+    if keys is not None:
+        ours.append(N.c.subscription_id.in_(sorted(keys)))
+    connection.execute(sa.update(N).where(*ours).values(token=None, holder=None, leased_until=None))
+
+
+_HEAD = (
+    sa.select(
+        D.c.id,
+        D.c.message_id,
+        D.c.subscription_id,
+        D.c.due_at,
+        D.c.attempts,
+        D.c.trigger,
+        D.c.format,
+        D.c.includes,
+        M.c.size,
+    )
+    .select_from(D.outerjoin(M, M.c.id == D.c.message_id))
+    .order_by(D.c.due_at, D.c.id)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which part of a lane to read: behind a place, at most so many."""
+
+    most: int
+    behind: tuple[datetime, str] | None = None
+    """`due_at` and id of the last delivery read; None: from the start."""
+
+
+def heads(
+    connection: sa.Connection, windows: t.Mapping[str, Window], now: datetime
+) -> dict[str, list[sa.Row[t.Any]]]:
+    """Return what is next in some lanes, in the order it fell due, with the size of its message."""
+    parts = []
+    for key, window in windows.items():
+        part = _HEAD.where(D.c.subscription_id == key, D.c.due_at <= now)
+        if window.behind is not None:
+            place = sa.tuple_(
+                *(
+                    sa.literal(value, D.c[name].type)
+                    for name, value in zip(("due_at", "id"), window.behind, strict=True)
+                )
+            )
+            part = part.where(sa.tuple_(D.c.due_at, D.c.id) > place)
+        parts.append(part.limit(window.most).subquery().select())
+    found: dict[str, list[sa.Row[t.Any]]] = {key: [] for key in windows}
+    for some in _chunks(parts, 50):
+        for row in connection.execute(sa.union_all(*some) if len(some) > 1 else some[0]):
+            found[row.subscription_id].append(row)
+    return found
+
+
+def bodies(connection: sa.Connection, ids: t.Sequence[str]) -> dict[str, bytes]:
+    """Return the bytes that deliveries were first sent with, where they are kept."""
+    found: dict[str, bytes] = {}
+    for some in _chunks(ids):
+        rows = connection.execute(sa.select(D.c.id, D.c.body).where(D.c.id.in_(some), D.c.body.is_not(None)))
+        found.update((row.id, row.body) for row in rows)
+    return found
+
+
+def messages(connection: sa.Connection, ids: t.Collection[str]) -> dict[str, sa.Row[t.Any]]:
+    """Return messages by id."""
+    found: dict[str, sa.Row[t.Any]] = {}
+    for some in _chunks(sorted(ids)):
+        found.update((row.id, row) for row in connection.execute(sa.select(M).where(M.c.id.in_(some))))
+    return found
+
+
+_RETRY = (
+    sa.update(D)
+    .where(D.c.id == sa.bindparam("delivery"), D.c.due_at.is_not(None))
+    .values(
+        state=sa.bindparam("state"),
+        due_at=sa.bindparam("due_at"),
+        attempts=sa.bindparam("attempts"),
+        trigger="automatic",
+        reason=sa.bindparam("reason"),
+        body=sa.func.coalesce(D.c.body, sa.bindparam("body", type_=D.c.body.type)),
+        finished_at=sa.bindparam("finished_at"),
+    )
+)
+_LOG = A.insert()
+_HEALTH = sa.update(N).where(N.c.subscription_id == sa.bindparam("lane"))
+
+
+def log(connection: sa.Connection, attempts: t.Sequence[Row]) -> None:
+    """Write attempts."""
+    if attempts:
+        connection.execute(_LOG, attempts)
+
+
+def succeed(connection: sa.Connection, ids: t.Sequence[str], now: datetime) -> None:
+    """Mark deliveries delivered: one statement. One that was cancelled meanwhile stays cancelled."""
+    done = {
+        "state": State.DELIVERED.value,
+        "due_at": None,
+        "attempts": D.c.attempts + 1,
+        "reason": None,
+        "finished_at": now,
+    }
+    for some in _chunks(ids):
+        connection.execute(sa.update(D).where(D.c.id.in_(some), D.c.due_at.is_not(None)).values(done))
+
+
+def reschedule(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
+    """Write what becomes of deliveries that failed: when they are due again, or that they are not.
+
+    A row has `delivery`, `state`, `due_at`, `attempts`, `reason`, `body`, `finished_at`. The body is kept once.
+    """
+    if rows:
+        connection.execute(_RETRY, rows)
+
+
+def health(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
+    """Write how receivers are doing: rows with `lane` and the columns of `Lane` that changed, all alike."""
+    if rows:
+        names = [name for name in rows[0] if name != "lane"]
+        connection.execute(_HEALTH.values({name: sa.bindparam(name) for name in names}), rows)
+
+
+# ---- switching off and on --------------------------------------------------------------------------------
+
+
+def hold(connection: sa.Connection, subscription_id: str, reason: str) -> int:
+    """Keep what is pending for a subscription that is off; return how many."""
+    pending = sa.update(D).where(D.c.subscription_id == subscription_id, D.c.due_at.is_not(None))
+    return connection.execute(pending.values(state=State.HELD.value, due_at=None, reason=reason)).rowcount
+
+
+def send_held(connection: sa.Connection, subscription_id: str, now: datetime) -> int:
+    """Make what was held due, oldest first; return how many."""
+    released = _held(subscription_id).values(state=State.PENDING.value, due_at=now, reason=None)
+    return connection.execute(released).rowcount
+
+
+def discard_held(connection: sa.Connection, subscription_id: str, now: datetime) -> int:
+    """Cancel what was held; return how many."""
+    dropped = _held(subscription_id).values(
+        state=State.CANCELLED.value, due_at=None, reason="discarded", finished_at=now
+    )
+    return connection.execute(dropped).rowcount
+
+
+def _held(subscription_id: str) -> sa.Update:
+    return sa.update(D).where(D.c.subscription_id == subscription_id, D.c.state == State.HELD.value)
+
+
+def cancel_all(connection: sa.Connection, subscription_id: str, reason: str, now: datetime) -> int:
+    """Cancel all that is pending or held for a subscription that is being removed; return how many."""
+    unfinished = sa.update(D).where(
+        D.c.subscription_id == subscription_id, D.c.state.in_([State.PENDING.value, State.HELD.value])
+    )
+    cancelled = unfinished.values(state=State.CANCELLED.value, due_at=None, reason=reason, finished_at=now)
+    return connection.execute(cancelled).rowcount
+
+
+def _chunks(items: t.Sequence[T], size: int = CHUNK) -> t.Iterator[t.Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,54 @@
+"""Blinker signals: what the host may observe. Nothing inside the package connects to them.
+
+The sender is always the Flask app. A receiver that fails is logged and stops neither the others nor the work.
+Connect lambdas and closures with `weak=False`, or they are gone before the first event.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+from blinker import NamedSignal, Namespace
+
+__all__ = [
+    "delivery_attempted",
+    "delivery_delivered",
+    "delivery_failed",
+    "message_recorded",
+    "send",
+    "subscription_changed",
+    "subscription_disabled",
+]
+
+logger = logging.getLogger(__name__)
+_namespace = Namespace()
+
+message_recorded = _namespace.signal("webhooks-message-recorded")
+"""After the commit that recorded messages. Arguments: `messages`, a list of `{id, event, owner, environment}`."""
+
+delivery_attempted = _namespace.signal("webhooks-delivery-attempted")
+"""After an attempt was written. Arguments: `delivery_id`, `subscription_id`, `event`, `number`, `status`, `failure`."""
+
+delivery_delivered = _namespace.signal("webhooks-delivery-delivered")
+"""After a delivery succeeded. Arguments: `delivery_id`, `subscription_id`, `event`, `attempts`."""
+
+delivery_failed = _namespace.signal("webhooks-delivery-failed")
+"""After the last attempt of a delivery failed. Arguments: `delivery_id`, `subscription_id`, `event`, `reason`."""
+
+subscription_changed = _namespace.signal("webhooks-subscription-changed")
+"""After a subscription was made, changed or removed. Arguments: `subscription_id`, `owner`, `action`."""
+
+subscription_disabled = _namespace.signal("webhooks-subscription-disabled")
+"""After a subscription was disabled by us. Arguments: `subscription_id`, `owner`, `reason`."""
+
+
+def send(signal: NamedSignal, sender: t.Any, **values: t.Any) -> None:
+    """Call every receiver of `signal`; log the ones that fail (blinker itself would stop at the first)."""
+    if not signal.receivers:
+        return
+    for receiver in signal.receivers_for(sender):
+        try:
+            receiver(sender, **values)
+        except Exception:
+            logger.exception("signal.receiver_failed", extra={"signal": signal.name})

@@ -1,0 +1,81 @@
+"""Everything the package knows about one app, in one frozen bundle; and how a door finds it.
+
+Nothing about an app is kept on the extension object, so two apps in one process do not meet.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from flask import Flask, current_app
+from werkzeug.local import LocalProxy
+
+from .bindings import Bound
+from .catalog import Catalog
+from .config import Settings
+from .errors import ConfigurationError
+from .payload import Format
+from .queue import Bell
+from .signing import Vault
+from .transport import Transport
+
+__all__ = ["EXTENSION", "AppState", "Principal", "current_webhooks", "state_of"]
+
+EXTENSION = "webhooks"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling the API or the console, and what they may do.
+
+    `rights` are among `read`, `write` and `secrets`. An operator sees the subscriptions of every owner.
+    """
+
+    owner: str
+    rights: t.AbstractSet[str] = frozenset({"read"})
+    operator: bool = False
+
+    def may(self, right: str) -> bool:
+        """Say whether this principal has a right."""
+        return right in self.rights
+
+
+@dataclass(frozen=True, eq=False)
+class AppState:
+    """One app's webhooks: what was configured, and the connections to the outside."""
+
+    app: Flask
+    engine: sa.Engine
+    """Where the tables live, and every catalogued model."""
+    settings: Settings
+    catalog: Catalog
+    bound: t.Mapping[str, Bound]
+    """Channel name to the channel with its model and schemas."""
+    formats: t.Mapping[str, Format]
+    """Built-in envelopes and those registered with `@webhooks.payload_format`."""
+    vault: Vault
+    transport: Transport
+    bell: Bell
+    load_principal: t.Callable[[], Principal | None] = field(repr=False)
+
+
+def state_of(app: Flask) -> AppState:
+    """Return the bundle of `app`.
+
+    :raises ConfigurationError: when the extension was not initialised on it.
+    """
+    try:
+        return t.cast("AppState", app.extensions[EXTENSION])
+    except KeyError:
+        raise ConfigurationError(
+            f"Flask-Webhooks is not initialised on the app {app.name!r}. Call webhooks.init_app(app, db)."
+        ) from None
+
+
+def _current() -> AppState:
+    return state_of(current_app._get_current_object())  # type: ignore[attr-defined]
+
+
+current_webhooks: AppState = LocalProxy(_current)  # type: ignore[assignment]
