@@ -28,7 +28,7 @@ from .shapes import (
 
 SCHEMA_ID = "https://flask-webhooks.readthedocs.io/catalog.schema.json"
 MESSAGE_WORDS = ("label", "event", "channel", "title")
-_MONTH = 31 * 24 * 3600
+_WEEK, _MOST_WAITS = 7 * 24 * 3600, 50
 
 
 def _underscored(value: str) -> str:
@@ -68,8 +68,10 @@ MESSAGE = Text(
 )
 FORMATS = ListOf(FORMAT, "a list of formats")
 COLUMNS = ListOf(ATTRIBUTE, "a list of columns")
-SECONDS = Number(f"seconds, from 0 to {_MONTH} (31 days)", 0, _MONTH)
-RETRY = Either((Choice(("standard", "none")), ListOf(SECONDS, "a list of seconds")))
+# The bounds are those of the room `retry`, which this one may not import; a test compares them.
+SECONDS = Number(f"seconds, from 0 to {_WEEK} (7 days)", 0, _WEEK)
+WAITS = ListOf(SECONDS, "a list of seconds", most=_MOST_WAITS, repeats=True)
+RETRY = Either((Choice(("standard", "none")), WAITS))
 VALUES = Either((Scalar(), ListOf(Scalar(), "a list of values")))
 
 RENDERING = {

@@ -38,7 +38,7 @@ class _Loader(_Base):
     """Resolves plain scalars by the YAML 1.2 core schema, plus the merge key."""
 
     # types-PyYAML has it as an instance variable; PyYAML itself as one of the class.
-    yaml_implicit_resolvers = {}  # noqa: RUF012
+    yaml_implicit_resolvers = {}
 
 
 def _resolve(kind: str, pattern: str, first: str) -> None:

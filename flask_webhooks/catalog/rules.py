@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
+from .names import did_you_mean
 from .nodes import Report
 from .shapes import INVALID, Json
 
@@ -79,6 +80,7 @@ class SaysWhen:
             where = f"{path}.events.{name}"
             if "model" in value and name not in KINDS and "on" not in event and "when" not in event:
                 remedy = f'Add "on" or "when"; or "on: emit" if your code calls emit("{path[9:]}.{name}").'
+                remedy = did_you_mean(name, KINDS, remedy)
                 report.refuse_at(where, "does not say when it happens.", remedy)
             if "model" in value:
                 continue

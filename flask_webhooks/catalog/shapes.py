@@ -224,11 +224,14 @@ class Anything(Shape):
 
 @dataclasses.dataclass(frozen=True)
 class ListOf(Shape):
-    """A list of one shape, with no item twice."""
+    """A list of one shape, with no item twice unless `repeats` says so."""
 
     item: Shape
     expected: str
     least: int = 1
+    most: int = 0
+    """0: no limit."""
+    repeats: bool = False
     takes = frozenset({"array"})
 
     def read(self, node: Node, path: str, report: Report) -> t.Any:
@@ -236,18 +239,25 @@ class ListOf(Shape):
         if len(nodes) < self.least:
             report.refuse(node, path, "is an empty list.", f"Write {self.expected}, or leave the key out.")
             return INVALID
+        if self.most and len(nodes) > self.most:
+            report.refuse(node, path, f"has {len(nodes)} items.", f"Write at most {self.most}.")
+            return INVALID
         values: list[t.Any] = []
         for at, child in enumerate(nodes):
             where = f"{path}[{at}]"
             value = read(self.item, child, where, report)
             report.positions[where] = (report.file, line_of(child))
-            if value is not INVALID and any(_same(value, other) for other in values):
+            if not self.repeats and value is not INVALID and any(_same(value, other) for other in values):
                 report.refuse(child, where, f"{value!r} stands twice in the list.", "Remove one of the two.")
             values.append(value)
         return values
 
     def schema(self, defs: Json) -> Json:
-        schema: Json = {"type": "array", "items": self.item.schema(defs), "uniqueItems": True}
+        schema: Json = {"type": "array", "items": self.item.schema(defs)}
+        if not self.repeats:
+            schema["uniqueItems"] = True
+        if self.most:
+            schema["maxItems"] = self.most
         return schema | ({"minItems": self.least} if self.least else {})
 
 

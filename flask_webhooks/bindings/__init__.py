@@ -1,0 +1,57 @@
+"""What the catalogue names, found in Python and checked: models, columns, schemas, relationships.
+
+`bind` at start-up resolves every import path once; after that an event costs no look-up. This room knows
+SQLAlchemy and marshmallow, and neither Flask nor YAML.
+
+============  ==================================================================
+`importing`   import paths to objects
+`trails`      dotted paths over mapped classes
+`conditions`  `when`, `changed`, `ignore` against columns and their types
+`dumping`     rows to `data`
+`bound`       one channel with all of that
+============  ==================================================================
+"""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+from types import MappingProxyType
+
+from ..catalog import Catalog, examine
+from ..errors import CatalogError
+from .bound import Binder, Bound, BoundInclude, BoundTouch
+
+__all__ = ["Bound", "BoundInclude", "BoundTouch", "bind", "open_catalog"]
+
+
+def bind(catalog: Catalog) -> t.Mapping[str, Bound]:
+    """Return every channel bound to its model, by channel name. Imports the models and schemas.
+
+    Every relationship must be resolvable, so all modules with models have to be imported before.
+
+    :raises CatalogError: with everything that does not exist or does not fit, each where it was written.
+    """
+    binder = Binder(catalog)
+    bound = {name: binder.bind(channel) for name, channel in catalog.channels.items()}
+    if binder.problems:
+        raise CatalogError(binder.problems)
+    return MappingProxyType(bound)
+
+
+def open_catalog(
+    sources: t.Sequence[str | Path] | str | Path, *, root: Path
+) -> tuple[Catalog, t.Mapping[str, Bound]]:
+    """Load and bind in one go, so that mistakes of both sorts are told at once.
+
+    :param sources: see `catalog.load`, as `root`.
+    :raises CatalogError: with every mistake of the text and of what it names, by file and line.
+    """
+    catalog, problems = examine(sources, root=root)
+    binder = Binder(catalog)
+    bound = {name: binder.bind(channel) for name, channel in catalog.channels.items()}
+    if problems or binder.problems:
+        raise CatalogError(
+            sorted([*problems, *binder.problems], key=lambda problem: (problem.file, problem.line))
+        )
+    return catalog, MappingProxyType(bound)

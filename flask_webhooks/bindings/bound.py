@@ -1,0 +1,351 @@
+"""One channel bound to its model, and everything that can be wrong on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+from types import MappingProxyType
+
+import marshmallow as ma
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from ..catalog import Catalog, Channel, EventType, Kind
+from ..catalog.names import did_you_mean
+from ..errors import Problem
+from .conditions import column_problems
+from .dumping import (
+    Dumper,
+    IncludeDumper,
+    OwnerReader,
+    Renderer,
+    SchemaRenderer,
+    column_renderer,
+    private_columns,
+    render_anything,
+    schema_trails,
+)
+from .importing import Unfound, locate
+from .trails import AnyMapper, Astray, Trail, column_of, follow
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BoundInclude:
+    """One include of a channel, ready to be dumped."""
+
+    name: str
+    path: tuple[str, ...]
+    relationships: tuple[str, ...]
+    """Leading part of the path that is relationships, for loading in bulk."""
+    many: bool
+    """Whether `dump` returns a list."""
+    dump: Callable[[t.Any], t.Any]
+    """Row to the value that stands under `name` in `data`."""
+    schema: ma.Schema | None
+    """`None`: plain columns, or a value."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BoundTouch:
+    """A change of this channel's rows is an update of those."""
+
+    channel: str
+    """The touched channel."""
+    relationship: str
+    """Attribute of this channel's rows that leads to the touched row or rows."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bound:
+    """One channel bound to its model."""
+
+    channel: Channel
+    model: type | None
+    schema: ma.Schema | None
+    """The channel's schema, created once; `None`: plain columns."""
+    dump: Callable[..., dict[str, t.Any]]
+    """`dump(row, event=None)`: `data` as a new dict, by the event's schema, the channel's, or the columns."""
+    schemas: Mapping[str, ma.Schema]
+    """Event type to the schema that `dump` takes for it; events without any are missing."""
+    owner: Callable[[t.Any], str | None]
+    """Row to its owner's key; `None` where the path ends early or the channel names no owner."""
+    columns: frozenset[str]
+    """Attribute keys of all columns."""
+    watch: frozenset[str]
+    """Columns whose old value the conditions need."""
+    includes: Mapping[str, BoundInclude]
+    relationships: tuple[str, ...]
+    """Relationships of the model that the schema reads, to be loaded in bulk."""
+    trails: tuple[tuple[str, ...], ...]
+    """The same with what nested schemas read below them, shortest first: `("lines",), ("lines", "product")`."""
+    touches: tuple[BoundTouch, ...]
+
+
+class Binder:
+    """Binds the channels of one catalogue and collects what is wrong."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.problems: list[Problem] = []
+        self._schemas: dict[str, ma.Schema | None] = {}
+        self._mappers = {name: self._mapper(channel) for name, channel in catalog.channels.items()}
+
+    def refuse(self, path: str, message: str, remedy: str = "") -> None:
+        """Note a mistake where `path` was written."""
+        self.problems.append(Problem(*self.catalog.where(path), path, message, remedy))
+
+    def bind(self, channel: Channel) -> Bound:
+        """Return a channel bound as far as that is possible."""
+        mapper = self._mappers[channel.name]
+        schema = self._schema(channel.schema, f"{channel.path}.schema")
+        by_event = self._event_schemas(channel)
+        trails = self._trails([schema, *by_event.values()], mapper, channel)
+        columns = frozenset(attr.key for attr in mapper.column_attrs) if mapper is not None else frozenset()
+        if mapper is not None:
+            self._check_owner(channel, mapper)
+            for event in channel.events.values():
+                self._check_columns(event, mapper)
+        used = {event.name: by_event.get(event.name, schema) for event in channel.events.values()}
+        return Bound(
+            channel=channel,
+            model=mapper.class_ if mapper is not None else None,
+            schema=schema,
+            dump=Dumper(
+                self._renderer(channel, mapper, schema),
+                {name: SchemaRenderer(own) for name, own in by_event.items()},
+            ),
+            schemas=MappingProxyType({name: each for name, each in used.items() if each is not None}),
+            owner=OwnerReader(channel.owner),
+            columns=columns,
+            watch=frozenset().union(*(event.columns for event in channel.events.values())) & columns,
+            includes=MappingProxyType(self._includes(channel, mapper)),
+            relationships=tuple(dict.fromkeys(trail[0] for trail in trails)),
+            trails=trails,
+            touches=tuple(self._touches(channel, mapper)),
+        )
+
+    def _mapper(self, channel: Channel) -> AnyMapper | None:
+        if channel.model is None:
+            return None
+        path = f"{channel.path}.model"
+        try:
+            mapper = sa.inspect(locate(channel.model), raiseerr=False)
+            if isinstance(mapper, orm.Mapper):
+                orm.configure_mappers()
+                return mapper
+        except Unfound as error:
+            self.refuse(path, error.message, error.remedy)
+            return None
+        except sa.exc.SQLAlchemyError as error:
+            remedy = "Mend the model, or import every module with models before the extension is initialised."
+            self.refuse(path, f"SQLAlchemy cannot configure it: {error}.", remedy)
+            return None
+        self.refuse(
+            path, f'"{channel.model}" is no mapped class.', "Name a class that inherits from db.Model."
+        )
+        return None
+
+    def _schema(self, name: str | None, path: str) -> ma.Schema | None:
+        if name is None:
+            return None
+        if name not in self._schemas:
+            self._schemas[name] = None
+            try:
+                self._schemas[name] = _instance(locate(name), name)
+            except Unfound as error:
+                self.refuse(path, error.message, error.remedy)
+        return self._schemas[name]
+
+    def _event_schemas(self, channel: Channel) -> dict[str, ma.Schema]:
+        found = {}
+        for event in channel.events.values():
+            if event.schema != channel.schema:
+                schema = self._schema(event.schema, f"{event.path}.schema")
+                if schema is not None:
+                    found[event.name] = schema
+        return found
+
+    def _trails(
+        self, schemas: list[ma.Schema | None], mapper: AnyMapper | None, channel: Channel
+    ) -> tuple[tuple[str, ...], ...]:
+        if mapper is None:
+            return ()
+        found: dict[tuple[str, ...], None] = {}
+        for schema in schemas:
+            try:
+                found |= dict.fromkeys(schema_trails(schema, mapper) if schema is not None else ())
+            except ma.exceptions.MarshmallowError as error:
+                remedy = "Import the module of the nested schema, or pass the class itself."
+                self.refuse(f"{channel.path}.schema", f"a nested schema cannot be found: {error}.", remedy)
+        return tuple(sorted(found, key=len))
+
+    def _renderer(self, channel: Channel, mapper: AnyMapper | None, schema: ma.Schema | None) -> Renderer:
+        if schema is not None:
+            return SchemaRenderer(schema)
+        if mapper is None:
+            return render_anything
+        sends = any(event.schema is None for event in channel.events.values())
+        if channel.schema is None and sends:
+            self._check_private(mapper, channel.path)
+        return column_renderer(mapper)
+
+    def _check_private(self, mapper: AnyMapper, path: str) -> None:
+        private = private_columns(mapper)
+        if private:
+            columns = ", ".join(f'"{column}"' for column in private)
+            message = f"without a schema every column of {mapper.class_.__name__} is sent, {columns} too."
+            self.refuse(path, message, "Name a schema that says what may leave the house.")
+
+    def _check_owner(self, channel: Channel, mapper: AnyMapper) -> None:
+        if channel.owner is None:
+            return
+        path = f"{channel.path}.owner"
+        dotted = ".".join(channel.owner)
+        inherited = "" if path in self.catalog.positions else f'the default owner "{dotted}" does not fit: '
+        try:
+            trail = follow(mapper, channel.owner)
+        except Astray as error:
+            self.refuse(path, f"{inherited}{error.message}", error.remedy)
+            return
+        if trail.many:
+            self.refuse(
+                path, f'{inherited}"{dotted}" leads to many rows, not to one owner.', "Name a single one."
+            )
+        elif trail.target is not None:
+            column = column_of(mapper, dotted) if len(channel.owner) == 1 else None
+            key = column or f"{dotted}.{trail.target.primary_key[0].key}"
+            self.refuse(path, f'{inherited}"{dotted}" is a relationship, not a key.', f'Write "{key}".')
+
+    def _check_columns(self, event: EventType, mapper: AnyMapper) -> None:
+        explicit = f"{event.path}.ignore" in self.catalog.positions
+        for path, message, remedy in column_problems(event, mapper, check_ignore=explicit):
+            self.refuse(path, message, remedy)
+
+    def _includes(self, channel: Channel, mapper: AnyMapper | None) -> dict[str, BoundInclude]:
+        found = {}
+        for name, include in channel.includes.items():
+            path = self._include_path(channel, name)
+            schema = self._schema(include.schema, f"{path}.schema")
+            if mapper is None:
+                continue
+            try:
+                trail = follow(mapper, include.path)
+            except Astray as error:
+                self.refuse(path, error.message, error.remedy)
+                continue
+            if include.schema is None and trail.target is not None:
+                schema = self._schema_of(trail.target)
+            render = self._include_renderer(trail, schema, include.schema, path)
+            found[name] = BoundInclude(
+                name,
+                include.path,
+                trail.relationships,
+                trail.many,
+                IncludeDumper(include.path, render),
+                schema,
+            )
+        return found
+
+    def _include_renderer(
+        self, trail: Trail, schema: ma.Schema | None, named: str | None, path: str
+    ) -> Renderer | None:
+        if schema is not None:
+            return SchemaRenderer(schema)
+        if trail.target is None:
+            return None
+        if named is None:
+            self._check_private(trail.target, path)
+        return column_renderer(trail.target)
+
+    def _include_path(self, channel: Channel, name: str) -> str:
+        mapped = f"{channel.path}.includes.{name}"
+        if mapped in self.catalog.positions:
+            return mapped
+        at = list(channel.includes).index(name)
+        return f"{channel.path}.includes[{at}]"
+
+    def _schema_of(self, mapper: AnyMapper) -> ma.Schema | None:
+        """The schema of the one channel that has this model and a schema."""
+        paths = {
+            channel.schema: f"{channel.path}.schema"
+            for name, channel in self.catalog.channels.items()
+            if self._mappers[name] is mapper and channel.schema is not None
+        }
+        if len(paths) != 1:
+            return None
+        [(name, path)] = paths.items()
+        return self._schema(name, path)
+
+    def _touches(self, channel: Channel, mapper: AnyMapper | None) -> t.Iterator[BoundTouch]:
+        for at, name in enumerate(channel.touches):
+            if mapper is None:
+                return
+            path = f"{channel.path}.touches[{at}]"
+            relationship = name if name in mapper.relationships else self._leading_to(name, mapper, path)
+            if relationship is None:
+                continue
+            target = mapper.relationships[relationship].mapper
+            touched = [
+                other for other, known in self._mappers.items() if known is not None and _meet(known, target)
+            ]
+            if name in touched and name != relationship:
+                touched = [name]
+            if not touched:
+                message = f'"{name}" leads to {target.class_.__name__}, which is the model of no channel.'
+                self.refuse(path, message, "Declare a channel with that model, or leave it out.")
+            elif not any(_can_be_touched(self.catalog.channels[other]) for other in touched):
+                message = f'nothing would happen: {" and ".join(touched)} has no plain event "updated".'
+                self.refuse(path, message, "Declare one there, or leave it out here.")
+            yield from (BoundTouch(other, relationship) for other in touched)
+
+    def _leading_to(self, name: str, mapper: AnyMapper, path: str) -> str | None:
+        model = mapper.class_.__name__
+        if name not in self.catalog.channels:
+            known = [*mapper.relationships.keys(), *self.catalog.channels]
+            remedy = did_you_mean(name, known, "Name a relationship of the model, or a channel.")
+            self.refuse(path, f'"{name}" is neither a relationship of {model} nor a channel.', remedy)
+            return None
+        target = self._mappers[name]
+        if target is None:
+            if self.catalog.channels[name].model is None:
+                self.refuse(path, f'the channel "{name}" has no model.', "Name a channel with one.")
+            return None
+        leading = [found.key for found in mapper.relationships if _meet(found.mapper, target)]
+        if len(leading) == 1:
+            return leading[0]
+        if leading:
+            remedy = f"Name the relationship: {' or '.join(leading)}."
+            self.refuse(path, f'{model} has {len(leading)} relationships to the channel "{name}".', remedy)
+        else:
+            remedy = "Add a relationship to the model, or name one that it has."
+            self.refuse(path, f'{model} has no relationship to the channel "{name}".', remedy)
+        return None
+
+
+def _meet(one: AnyMapper, other: AnyMapper) -> bool:
+    """Whether rows of one class can be rows of the other: the same class, or one inherits from the other."""
+    return one.isa(other) or other.isa(one)
+
+
+def _can_be_touched(channel: Channel) -> bool:
+    return bool(channel.touches) or any(
+        Kind.UPDATED in event.on and not event.when and not event.changed for event in channel.events.values()
+    )
+
+
+def _instance(found: object, name: str) -> ma.Schema:
+    if isinstance(found, ma.Schema):
+        return found
+    if not (isinstance(found, type) and issubclass(found, ma.Schema)):
+        raise Unfound(
+            f'"{name}" is no marshmallow schema.', "Name a class that inherits from marshmallow.Schema."
+        )
+    try:
+        return found()
+    # The class is the app's own: its __init__ can raise anything.
+    except Exception as error:
+        message = f'"{name}()" fails: {type(error).__name__}: {error}.'
+        raise Unfound(message, "Make it work without arguments, or name an instance.") from error

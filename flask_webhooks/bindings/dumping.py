@@ -1,0 +1,184 @@
+"""Rows to `data`: by a marshmallow schema, or plainly by their columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+from collections.abc import Mapping
+from datetime import timedelta
+
+import marshmallow as ma
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from ..errors import PayloadError
+from .trails import AnyMapper, Astray, Trail, follow, has
+
+if t.TYPE_CHECKING:
+    from ..catalog import EventType
+
+_PRIVATE = re.compile(r"passw|passphrase|secret|private_?key|api_?key|token|\botp\b|_otp", re.IGNORECASE)
+
+
+class Renderer(t.Protocol):
+    """One row to JSON values."""
+
+    def __call__(self, row: t.Any) -> dict[str, t.Any]:
+        """Return a new dict."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SchemaRenderer:
+    """What the app's own GET returns."""
+
+    schema: ma.Schema
+
+    def __call__(self, row: t.Any) -> dict[str, t.Any]:
+        return dict(self.schema.dump(row, many=False))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ColumnRenderer:
+    """The column attributes of a row under their own names; binary columns are left out."""
+
+    keys: tuple[str, ...]
+
+    def __call__(self, row: t.Any) -> dict[str, t.Any]:
+        return {key: _jsonable(getattr(row, key)) for key in self.keys}
+
+
+def _jsonable(value: t.Any) -> t.Any:
+    # Dates, decimals, UUIDs and enums are the encoder's; an interval it refuses.
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def column_renderer(mapper: AnyMapper) -> ColumnRenderer:
+    """Return the plain renderer of a mapped class."""
+    return ColumnRenderer(tuple(attr.key for attr in mapper.column_attrs if not _is_binary(attr)))
+
+
+def _is_binary(attr: orm.ColumnProperty[t.Any]) -> bool:
+    return isinstance(attr.columns[0].type, sa.LargeBinary)
+
+
+def private_columns(mapper: AnyMapper) -> list[str]:
+    """Return the columns whose names say that nobody else should read them: `password_hash`, `api_token`."""
+    return [key for key in column_renderer(mapper).keys if _PRIVATE.search(key)]
+
+
+def render_anything(row: t.Any) -> dict[str, t.Any]:
+    """Return `data` for an event whose channel has neither model nor schema.
+
+    :raises PayloadError: if it is neither a mapping nor a row of a mapped class.
+    """
+    if isinstance(row, Mapping):
+        return dict(row)
+    mapper = sa.inspect(type(row), raiseerr=False)
+    if isinstance(mapper, orm.Mapper):
+        return column_renderer(mapper)(row)
+    raise PayloadError(
+        f"{type(row).__name__} cannot be made into data: the channel has no schema. Pass a dict, or add a schema."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dumper:
+    """`dump` of a channel: its schema, or the event's own."""
+
+    default: Renderer
+    by_event: Mapping[str, Renderer]
+    """Event type to the schema it has of its own."""
+
+    def __call__(self, row: t.Any, event: EventType | None = None) -> dict[str, t.Any]:
+        """Return `data` of a row, as a new dict; values are what the JSON encoder takes."""
+        render = self.by_event.get(event.name, self.default) if event is not None else self.default
+        return render(row)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class IncludeDumper:
+    """`dump` of an include: follows the path and renders what is there."""
+
+    path: tuple[str, ...]
+    render: Renderer | None
+    """`None`: the value as it is."""
+
+    def __call__(self, row: t.Any) -> t.Any:
+        """Return a dict, a value, `None` where the path ends early, or a list where it leads to several."""
+        found = _reach(row, self.path)
+        if isinstance(found, list):
+            return [self._rendered(each) for each in found]
+        return self._rendered(found)
+
+    def _rendered(self, value: t.Any) -> t.Any:
+        return value if value is None or self.render is None else self.render(value)
+
+
+def _reach(value: t.Any, path: tuple[str, ...]) -> t.Any:
+    for at, name in enumerate(path):
+        if value is None:
+            return None
+        if isinstance(value, list):
+            found = [_reach(each, path[at:]) for each in value]
+            return [leaf for part in found for leaf in (part if isinstance(part, list) else [part])]
+        value = _listed(getattr(value, name))
+    return value
+
+
+def _listed(value: t.Any) -> t.Any:
+    # A collection may be a set, or a dict keyed by an attribute.
+    if isinstance(value, dict) and hasattr(value, "_sa_adapter"):
+        return list(value.values())
+    return list(value) if isinstance(value, tuple | set | frozenset | orm.Query) else value
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OwnerReader:
+    """`owner` of a channel."""
+
+    path: tuple[str, ...] | None
+
+    def __call__(self, row: t.Any) -> str | None:
+        """Return the owner's key; `None` if the path ends early. A dict is read by its keys."""
+        if self.path is None:
+            return None
+        for name in self.path:
+            row = row.get(name) if isinstance(row, Mapping) else getattr(row, name, None)
+            if row is None:
+                return None
+        return str(row)
+
+
+def schema_trails(schema: ma.Schema, mapper: AnyMapper, depth: int = 5) -> list[tuple[str, ...]]:
+    """Return the chains of relationships that dumping a row by a schema will cross, shortest first.
+
+    At most five deep, which also ends schemas that nest each other. Properties and functions are not seen.
+    """
+    found: dict[tuple[str, ...], None] = {}
+    for name, field in schema.dump_fields.items():
+        path = (field.attribute or name).split(".")
+        if not has(mapper, path[0]):
+            continue
+        crossed = _crossed(mapper, path)
+        for end in range(1, len(crossed.relationships) + 1):
+            found[crossed.relationships[:end]] = None
+        nested = nested_schema(field)
+        if nested is not None and crossed.target is not None and depth:
+            for deeper in schema_trails(nested, crossed.target, depth - 1):
+                found[crossed.relationships + deeper] = None
+    return sorted(found, key=len)
+
+
+def _crossed(mapper: AnyMapper, path: list[str]) -> Trail:
+    try:
+        return follow(mapper, path)
+    except Astray:  # marshmallow skips what is not there
+        return Trail((), None, False)
+
+
+def nested_schema(field: ma.fields.Field[t.Any]) -> ma.Schema | None:
+    """Return the schema of a nested field, also inside a list."""
+    if isinstance(field, ma.fields.List):
+        return nested_schema(field.inner)
+    return field.schema if isinstance(field, ma.fields.Nested) else None

@@ -1,0 +1,95 @@
+"""Dotted paths over mapped classes: which relationships they cross and where they end."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing as t
+
+from sqlalchemy import orm
+
+from ..catalog.names import did_you_mean
+
+AnyMapper: t.TypeAlias = orm.Mapper[t.Any]
+
+
+class Astray(Exception):
+    """A path that cannot be followed; holds what is wrong and what to write instead."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trail:
+    """A path that was followed to its end."""
+
+    relationships: tuple[str, ...]
+    """The leading attributes that are relationships: what to load in bulk."""
+    target: AnyMapper | None
+    """The class at the end; `None`: a column or another value."""
+    many: bool
+    """Whether the path leads to several."""
+
+
+def follow(mapper: AnyMapper, path: t.Sequence[str]) -> Trail:
+    """Return where a path leads.
+
+    A property, hybrid or proxy may return anything, so what comes after one is believed.
+
+    :raises Astray: at an attribute that does not exist, and where something follows a column.
+    """
+    here: AnyMapper | None = mapper
+    crossed: list[str] = []
+    many = False
+    for at, name in enumerate(path):
+        if here is None:
+            break
+        if name in here.relationships:
+            relationship = here.relationships[name]
+            many = many or bool(relationship.uselist)
+            crossed.append(name)
+            here = relationship.mapper
+            continue
+        if name in here.column_attrs and at + 1 < len(path):
+            message = f'"{name}" is a column of {here.class_.__name__}, nothing can follow it.'
+            raise Astray(message, _relationship_for(here, name, path[at + 1]))
+        if not has(here, name):
+            raise Astray(
+                f'{here.class_.__name__} has no attribute "{name}".', did_you_mean(name, known(here))
+            )
+        here = None
+    return Trail(tuple(crossed), here, many)
+
+
+def known(mapper: AnyMapper) -> list[str]:
+    """Return the attributes of a mapped class that a catalogue can name, mapped ones first."""
+    mapped = [str(key) for key in mapper.all_orm_descriptors.keys()]
+    plain = [name for name in dir(mapper.class_) if isinstance(_static(mapper, name), property)]
+    return [name for name in dict.fromkeys([*mapped, *plain]) if not name.startswith("_")]
+
+
+def has(mapper: AnyMapper, name: str) -> bool:
+    """Tell whether rows of a mapped class have an attribute."""
+    return _static(mapper, name) is not None
+
+
+def _static(mapper: AnyMapper, name: str) -> object:
+    # Asking the class itself would run descriptors: Flask-SQLAlchemy's `query` wants an application context.
+    return inspect.getattr_static(mapper.class_, name, None)
+
+
+def column_of(mapper: AnyMapper, relationship: str) -> str | None:
+    """Return the attribute of the foreign key behind a relationship, if it is a single column."""
+    columns = mapper.relationships[relationship].local_columns
+    keys = [attr.key for attr in mapper.column_attrs if columns & set(attr.columns)]
+    return keys[0] if len(keys) == 1 else None
+
+
+def _relationship_for(mapper: AnyMapper, column: str, then: str) -> str:
+    for relationship in mapper.relationships:
+        if column_of(mapper, relationship.key) == column:
+            return f'Did you mean "{relationship.key}.{then}"?'
+    return f'Stop at "{column}".'
