@@ -9,6 +9,7 @@ SQLAlchemy and marshmallow, and neither Flask nor YAML.
 `conditions`  `when`, `changed`, `ignore` against columns and their types
 `dumping`     rows to `data`
 `bound`       one channel with all of that
+`fields`      names and types in `data`, for the lock file
 ============  ==================================================================
 """
 
@@ -21,8 +22,9 @@ from types import MappingProxyType
 from ..catalog import Catalog, examine
 from ..errors import CatalogError
 from .bound import Binder, Bound, BoundInclude, BoundTouch
+from .fields import describe
 
-__all__ = ["Bound", "BoundInclude", "BoundTouch", "bind", "open_catalog"]
+__all__ = ["Bound", "BoundInclude", "BoundTouch", "bind", "describe", "open_catalog"]
 
 
 def bind(catalog: Catalog) -> t.Mapping[str, Bound]:

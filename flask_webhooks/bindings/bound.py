@@ -21,6 +21,7 @@ from .dumping import (
     Renderer,
     SchemaRenderer,
     column_renderer,
+    listed,
     private_columns,
     render_anything,
     schema_trails,
@@ -29,7 +30,7 @@ from .importing import Unfound, locate
 from .trails import AnyMapper, Astray, Trail, column_of, follow
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,6 +83,24 @@ class Bound:
     trails: tuple[tuple[str, ...], ...]
     """The same with what nested schemas read below them, shortest first: `("lines",), ("lines", "product")`."""
     touches: tuple[BoundTouch, ...]
+    kinds: frozenset[Kind]
+    """What can happen to a row that matters to an event, here or where it touches."""
+    needed: frozenset[str]
+    """Relationships that owner, data, includes and touches read: to be loaded before a row is deleted."""
+
+    def touched(self, row: t.Any, bound: Mapping[str, Bound]) -> Iterator[tuple[Bound, t.Any]]:
+        """Yield (channel, row) of everything that a change of `row` updates; a row may come more than once.
+
+        Reads relationships, which may load them.
+
+        :param bound: all channels of the catalogue by name.
+        """
+        for touch in self.touches:
+            found = listed(getattr(row, touch.relationship))
+            target = bound[touch.channel]
+            for other in found if isinstance(found, list) else [found]:
+                if target.model is not None and isinstance(other, target.model):
+                    yield target, other
 
 
 class Binder:
@@ -108,6 +127,8 @@ class Binder:
             self._check_owner(channel, mapper)
             for event in channel.events.values():
                 self._check_columns(event, mapper)
+        includes = self._includes(channel, mapper)
+        touches = tuple(self._touches(channel, mapper))
         used = {event.name: by_event.get(event.name, schema) for event in channel.events.values()}
         return Bound(
             channel=channel,
@@ -121,10 +142,17 @@ class Binder:
             owner=OwnerReader(channel.owner),
             columns=columns,
             watch=frozenset().union(*(event.columns for event in channel.events.values())) & columns,
-            includes=MappingProxyType(self._includes(channel, mapper)),
+            includes=MappingProxyType(includes),
             relationships=tuple(dict.fromkeys(trail[0] for trail in trails)),
             trails=trails,
-            touches=tuple(self._touches(channel, mapper)),
+            touches=touches,
+            kinds=_kinds(channel),
+            needed=frozenset(
+                [trail[0] for trail in trails]
+                + [name for include in includes.values() for name in include.relationships[:1]]
+                + [touch.relationship for touch in touches]
+                + [name for name in (channel.owner or ())[:1] if mapper and name in mapper.relationships]
+            ),
         )
 
     def _mapper(self, channel: Channel) -> AnyMapper | None:
@@ -323,6 +351,12 @@ class Binder:
             remedy = "Add a relationship to the model, or name one that it has."
             self.refuse(path, f'{model} has no relationship to the channel "{name}".', remedy)
         return None
+
+
+def _kinds(channel: Channel) -> frozenset[Kind]:
+    if channel.touches:
+        return frozenset(Kind)
+    return frozenset().union(*(event.on for event in channel.events.values()))
 
 
 def _meet(one: AnyMapper, other: AnyMapper) -> bool:

@@ -122,12 +122,13 @@ def _reach(value: t.Any, path: tuple[str, ...]) -> t.Any:
         if isinstance(value, list):
             found = [_reach(each, path[at:]) for each in value]
             return [leaf for part in found for leaf in (part if isinstance(part, list) else [part])]
-        value = _listed(getattr(value, name))
+        value = listed(getattr(value, name))
     return value
 
 
-def _listed(value: t.Any) -> t.Any:
-    # A collection may be a set, or a dict keyed by an attribute.
+def listed(value: t.Any) -> t.Any:
+    """Return a collection of a relationship as a list, and anything else as it is."""
+    # A collection may be a set, a query, or a dict keyed by an attribute.
     if isinstance(value, dict) and hasattr(value, "_sa_adapter"):
         return list(value.values())
     return list(value) if isinstance(value, tuple | set | frozenset | orm.Query) else value

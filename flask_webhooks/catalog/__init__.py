@@ -22,10 +22,12 @@ from __future__ import annotations
 from .exclusivity import check_exclusive
 from .format import json_schema
 from .loading import examine, load
+from .lock import Change, build_lock, compare
 from .model import Catalog, Channel, Condition, Deprecation, EventType, Include, Kind, Scope
 
 __all__ = [
     "Catalog",
+    "Change",
     "Channel",
     "Condition",
     "Deprecation",
@@ -33,7 +35,9 @@ __all__ = [
     "Include",
     "Kind",
     "Scope",
+    "build_lock",
     "check_exclusive",
+    "compare",
     "examine",
     "json_schema",
     "load",

@@ -250,5 +250,5 @@ class Catalog:
         check_exclusive(exclusive, patterns, held)
 
     def suggest(self, name: str) -> str | None:
-        """Return the event type (or `channel.*`) that an unknown name was probably meant to be."""
-        return nearest(name, [*self.events, *(f"{channel}.*" for channel in self.channels)])
+        """Return the event type that an unknown name was probably meant to be."""
+        return nearest(name, self.events)
