@@ -28,8 +28,10 @@ import urllib3
 from ..errors import AddressRefusedError, SubscriptionError
 from ..retry import Failure
 from .addresses import Network
-from .connections import Adapter, AttemptFailed, Dialer, current
+from .answers import AnswerTooLarge, Broken, Malformed
+from .connections import Adapter, Prepared, current
 from .deadline import Attempt, Watch
+from .dialing import AttemptFailed, Dialer
 from .names import LookupFailed, Names, Resolver
 from .urls import REFUSED, Destination, parse, refused
 
@@ -68,6 +70,7 @@ class Reply:
     """What came back, or why nothing did."""
 
     status: int | None
+    """`None` unless the answer came in whole: a 200 whose body never ended is no answer."""
     headers: Mapping[str, str]
     """At most 100, names as sent; values of repeated ones joined by a comma."""
     body: bytes
@@ -115,7 +118,6 @@ class Transport:
         self._allowed = tuple(allowed_networks)
         self._response_limit = response_limit
         self._pool_size = pool_size
-        self._proxies = {"http": proxy, "https": proxy} if proxy else None
         self._proxy = proxy
         self._resolver = resolver
         self._context = _tls_context(verify)
@@ -125,6 +127,7 @@ class Transport:
         self._open()
 
     def _open(self) -> None:
+        """Make everything that must not be shared with another process: sockets, locks and threads."""
         self._pid = os.getpid()
         self._names = Names(self._resolver)
         self._dialer = Dialer(self._names, self._allowed, self._connect_limit)
@@ -177,45 +180,66 @@ class Transport:
         finally:
             self._watch.end(attempt)
 
-    def _exchange(self, request: requests.PreparedRequest, attempt: Attempt) -> Reply:
+    def _exchange(self, request: Prepared, attempt: Attempt) -> Reply:
         try:
             response = self._post(request, attempt)
-            with response:
+            try:
                 body, truncated = self._read(response)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, AttemptFailed, OSError) as error:
+            finally:
+                response.raw.close()
+        except _ERRORS as error:
             return _classified(attempt, error)
+        # Before the status is believed: a connection that was shut down looks like one that came to its end.
         if attempt.expired:
-            return _overdue(attempt, response.status_code)
+            return _overdue(attempt)
         return _answered(attempt, response, body, truncated)
 
-    def _post(self, request: requests.PreparedRequest, attempt: Attempt) -> requests.Response:
-        """Send, and once more where a kept connection had been closed before anything came back."""
-        timeout = (self._limit, self._limit)
+    def _post(self, request: Prepared, attempt: Attempt) -> requests.Response:
+        """Send, and once more where a kept connection turned out closed before anything came back.
+
+        That is no attempt of its own: the receiver has closed an idle connection in the moment of our sending
+        (RFC 9112, section 9.3.1), which says nothing about how it is doing.
+        """
         try:
-            return self._adapter.send(request, stream=True, timeout=timeout, proxies=self._proxies)
-        except requests.ConnectionError:
+            return self._adapter.send(request, stream=True, timeout=_NO_TIMEOUT)
+        except (requests.ConnectionError, Broken):
             if not attempt.reused or attempt.first_byte is not None or attempt.expired:
                 raise
-            attempt.fresh = True
-            return self._adapter.send(request, stream=True, timeout=timeout, proxies=self._proxies)
+        attempt.fresh = True
+        return self._adapter.send(request, stream=True, timeout=_NO_TIMEOUT)
 
     def _read(self, response: requests.Response) -> tuple[bytes, bool]:
         """Return at most `response_limit` bytes of the body, and whether there are more.
 
-        A little more than that is drained, so that the connection can be kept; a flood closes it.
+        A little more than that is drained, so that the connection can be kept; the rest is never read.
         """
-        most = self._response_limit
-        body = response.raw.read(most + 1, decode_content=False)
-        left = most * (READ_FACTOR - 1)
-        while left > 0:
-            more = response.raw.read(min(left, 65536), decode_content=False)
-            if not more:
+        kept, most = bytearray(), self._response_limit
+        seen = 0
+        while seen <= most * READ_FACTOR:
+            piece = response.raw.read(READ_SIZE, decode_content=False)
+            if not piece:
                 break
-            left -= len(more)
-        else:
-            response.raw.close()
-        return body[:most], len(body) > most
+            kept += piece[: most - len(kept)]
+            seen += len(piece)
+        return bytes(kept), seen > most
 
+
+_ERRORS: t.Final = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    AttemptFailed,
+    AnswerTooLarge,
+    Broken,
+    Malformed,
+)
+"""All that a receiver can cause; anything else is a mistake of ours and is raised."""
+
+_NO_TIMEOUT: t.Final[t.Any] = urllib3.Timeout()
+"""The connections keep the time themselves; an instance spares requests making one."""
+
+READ_SIZE: t.Final = 65536
+"""Bytes taken from the body at once."""
 
 _TOKENS: t.Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\n[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _UNFIT_VALUE: t.Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
@@ -225,7 +249,7 @@ _OURS: t.Final = frozenset(
 )
 
 
-def _prepare(destination: Destination, outbound: Outbound) -> requests.PreparedRequest:
+def _prepare(destination: Destination, outbound: Outbound) -> Prepared:
     headers: dict[str, str] = {"Host": destination.authority, "Accept-Encoding": "identity"}
     for name, value in outbound.headers.items():
         if not _TOKENS.fullmatch(name) or "\n" in name or _UNFIT_VALUE.search(value):
@@ -234,12 +258,7 @@ def _prepare(destination: Destination, outbound: Outbound) -> requests.PreparedR
         if name.lower() not in _OURS:
             headers[name] = value
     headers["Content-Length"] = str(len(outbound.body))
-    request = requests.PreparedRequest()
-    request.method = "POST"
-    request.url = destination.url
-    request.headers = t.cast("requests.structures.CaseInsensitiveDict[str]", headers)
-    request.body = outbound.body
-    return request
+    return Prepared(destination, headers, outbound.body)
 
 
 def _tls_context(verify: bool | str) -> ssl.SSLContext:
@@ -258,9 +277,9 @@ def _timings(attempt: Attempt) -> Timings:
     return Timings(attempt.dns, attempt.connect, attempt.tls, first, time.monotonic() - attempt.started)
 
 
-def _failed(attempt: Attempt, failure: Failure, detail: str, log: str, status: int | None = None) -> Reply:
+def _failed(attempt: Attempt, failure: Failure, detail: str, log: str) -> Reply:
     return Reply(
-        status=status,
+        status=None,
         headers={},
         body=b"",
         truncated=False,
@@ -272,23 +291,25 @@ def _failed(attempt: Attempt, failure: Failure, detail: str, log: str, status: i
     )
 
 
-def _overdue(attempt: Attempt, status: int | None = None) -> Reply:
+def _overdue(attempt: Attempt) -> Reply:
     limit = attempt.deadline - attempt.started
     detail = f"No complete answer within {limit:g} seconds."
-    return _failed(attempt, Failure.TIMEOUT, detail, f"{attempt.address}: {detail}", status)
+    return _failed(attempt, Failure.TIMEOUT, detail, f"{attempt.address}: {detail}")
 
 
 def _classified(attempt: Attempt, error: Exception) -> Reply:
     log = f"{attempt.address}: {error!r}"[:500]
-    if attempt.expired or isinstance(
-        error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
-    ):
+    if attempt.expired:
         return _overdue(attempt)
     if isinstance(error, AttemptFailed):
         return _failed(attempt, error.failure, error.detail, error.log)
+    if isinstance(error, AnswerTooLarge):
+        return _failed(attempt, Failure.TOO_LARGE, "The headers of the answer are too large.", log)
+    if isinstance(error, Malformed):
+        return _failed(attempt, Failure.PROTOCOL, "The answer is not valid HTTP.", log)
     if attempt.first_byte is None:
         return _failed(attempt, Failure.CONNECT, "The connection was closed before an answer.", log)
-    return _failed(attempt, Failure.PROTOCOL, "The answer was not valid or not complete HTTP.", log)
+    return _failed(attempt, Failure.PROTOCOL, "The connection was closed within the answer.", log)
 
 
 def _answered(attempt: Attempt, response: requests.Response, body: bytes, truncated: bool) -> Reply:
@@ -298,7 +319,7 @@ def _answered(attempt: Attempt, response: requests.Response, body: bytes, trunca
         detail = f"Answered {response.status_code} with a redirect to {_shown(response)}; update the URL."
     return Reply(
         status=response.status_code,
-        headers=dict(response.headers),
+        headers=response.headers,
         body=body,
         truncated=truncated,
         failure=failure,
@@ -312,7 +333,7 @@ def _answered(attempt: Attempt, response: requests.Response, body: bytes, trunca
 def _shown(response: requests.Response) -> str:
     """Return the `Location` without user name, query and fragment, which may hold secrets."""
     try:
-        parts = urlsplit(response.headers.get("location", ""))
+        parts = urlsplit(next((v for n, v in response.headers.items() if n.lower() == "location"), ""))
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "an unreadable address"

@@ -1,43 +1,44 @@
-"""Guarded connections: requests' adapter and urllib3's pools, with our own way of opening and closing.
+"""Connections and their pools: requests' adapter and urllib3's pools, with our own exchange in the middle.
 
-The law of this room: no socket is connected but in `Dialer.dial`, where every address that the name leads to has
-passed the guard. Names stay in `Host`, SNI and certificate check, so nothing is rewritten and nothing to pin.
+requests and urllib3 do what they are good at (TLS with names verified, tunnels through a proxy, one entry that
+`responses` and its like can replace in an app's tests); what they do per request (merging, three header
+containers, a mail parser, polling before each read) costs several times the rest of an attempt, so a request is
+one `sendall` here and its answer usually one `recv`. Figures are in `bench/`.
 """
 
 from __future__ import annotations
 
+import functools
 import http.client
-import socket
 import ssl
 import threading
 import time
 import typing as t
 from collections import OrderedDict
-from collections.abc import Sequence
 
+import requests
 import urllib3
-from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..retry import Failure
-from .addresses import Address, Network, parse_address, refusal
+from .answers import Answer, Broken
 from .deadline import Attempt
-from .names import LookupFailed, Names
-from .urls import REFUSED
+from .dialing import AttemptFailed, Dialer
+from .urls import Destination
 
-__all__ = ["Adapter", "AttemptFailed", "Dialer", "current"]
+if t.TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
 
-MOST_ADDRESSES: t.Final = 6
-"""Addresses of one name that are tried; all of them are checked."""
+__all__ = ["Adapter", "Prepared", "current"]
 
+LONG_IDLE: t.Final = 0.5
+"""Seconds after which a kept connection is looked at before its next use: the receiver may have closed it, or
+said something unasked such as 408. In the midst of a drain that look would cost more than it finds."""
 
-class AttemptFailed(Exception):
-    """A failure that we classified where it happened; urllib3 lets it pass, for it knows nothing of it."""
-
-    def __init__(self, failure: Failure, detail: str, log: str) -> None:
-        super().__init__(log)
-        self.failure, self.detail, self.log = failure, detail, log
+MOST_POOLS: t.Final = 1024
+"""Destinations whose pool is remembered; the connections themselves are bounded by `Idle`."""
 
 
 class _Current(threading.local):
@@ -49,114 +50,42 @@ current = _Current()
 """What this thread is attempting: urllib3 offers no way to hand it down to a connection."""
 
 
-class Dialer:
-    """Opens TCP connections to places that the guard lets through."""
+class Prepared(requests.PreparedRequest):
+    """A request that needs no preparation: everything has been checked and is in its final form."""
 
-    def __init__(self, names: Names, allowed: Sequence[Network], limit: float) -> None:
-        self._names = names
-        self._allowed = tuple(allowed)
-        self._limit = limit
-
-    def dial(self, attempt: Attempt, host: str, port: int, *, is_proxy: bool) -> socket.socket:
-        """Return a socket connected to `host`, within the seconds to connect and the attempt's deadline.
-
-        :param is_proxy: the host is the operator's own egress proxy, which guards in our place.
-        :raises AttemptFailed: `dns`, `blocked_address`, `connect` or `timeout`.
-        """
-        begun = time.monotonic()
-        ends = min(begun + self._limit, attempt.deadline)
-        addresses = self._resolve(host, port, ends - begun)
-        attempt.dns = time.monotonic() - begun
-        if not is_proxy:
-            self.judge(host, addresses)
-        begun = time.monotonic()
-        sock = self._connect(host, port, addresses[:MOST_ADDRESSES], ends)
-        attempt.connect = time.monotonic() - begun
-        try:
-            peer = sock.getpeername()[0]
-            if not is_proxy:
-                self.judge(host, [parse_address(peer)])
-        except OSError as error:  # gone already
-            sock.close()
-            raise _unreachable(host, port, error) from error
-        except AttemptFailed:
-            sock.close()
-            raise
-        attempt.address = peer
-        return sock
-
-    def judge(self, host: str, addresses: Sequence[Address | None]) -> None:
-        """Refuse a host if only one of its addresses is one that we never talk to.
-
-        :raises AttemptFailed: `blocked_address`.
-        """
-        for address in addresses:
-            rule = "unreadable address" if address is None else refusal(address, self._allowed)
-            if rule is not None:
-                raise AttemptFailed(Failure.BLOCKED_ADDRESS, REFUSED, f"{host} is {address}: {rule}")
-
-    def _resolve(self, host: str, port: int, limit: float) -> Sequence[Address]:
-        address = parse_address(host)
-        if address is not None:
-            return (address,)
-        try:
-            return self._names.lookup(host, port, limit)
-        except LookupFailed as error:
-            detail = "The host name could not be resolved."
-            raise AttemptFailed(Failure.DNS, detail, str(error)) from error
-
-    def _connect(self, host: str, port: int, addresses: Sequence[Address], ends: float) -> socket.socket:
-        """Try one address after the other, each with its share of the time that is left."""
-        last: OSError = TimeoutError("no time left to connect")
-        for index, address in enumerate(addresses):
-            share = (ends - time.monotonic()) / (len(addresses) - index)
-            if share <= 0:
-                break
-            try:
-                return _connect_to(address, port, share)
-            except OSError as error:
-                last = error
-        if isinstance(last, TimeoutError):
-            detail = "The connection was not accepted in time."
-            raise AttemptFailed(Failure.TIMEOUT, detail, f"{host}:{port}: {last!r}") from last
-        raise _unreachable(host, port, last) from last
+    def __init__(self, destination: Destination, headers: dict[str, str], body: bytes) -> None:
+        # Not super().__init__(): it only fills what is filled here, and a jar of cookies.
+        self.destination = destination
+        self.method = "POST"
+        self.url = destination.url
+        self.headers = t.cast("requests.structures.CaseInsensitiveDict[str]", headers)
+        self.body = body
+        self.hooks = {"response": []}
+        self._cookies = None
+        self._body_position = None
 
 
-def _unreachable(host: str, port: int, error: OSError) -> AttemptFailed:
-    refused = isinstance(error, ConnectionRefusedError)
-    detail = "The connection was refused." if refused else "The connection could not be made."
-    return AttemptFailed(Failure.CONNECT, detail, f"{host}:{port}: {error!r}")
+class _Response(requests.Response):
+    """What the adapter returns, without a jar of cookies."""
 
-
-def _connect_to(address: Address, port: int, limit: float) -> socket.socket:
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(limit)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.connect((str(address), port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-class _Response(http.client.HTTPResponse):
-    def begin(self) -> None:
-        if self.headers is None:
-            if self.fp.peek(1):
-                current.attempt.first_byte = time.monotonic()
-        super().begin()
+    def __init__(self, request: requests.PreparedRequest, answer: Answer) -> None:
+        self.request = request
+        self.raw = answer
+        self.status_code = answer.status
+        self.reason = ""
+        self.headers = t.cast("requests.structures.CaseInsensitiveDict[str]", answer.headers)
 
 
 class _Guarded(urllib3.connection.HTTPConnection):
     """What both kinds of connection share."""
 
-    response_class = _Response
     attempt: Attempt | None = None
+    """Whose it is now; `None` while it waits in `Idle`."""
     lifeline: socket.socket | None = None
     address: str | None = None
     used = False
+    """Whether it has carried a request."""
+    idle_since = 0.0
 
     def _new_conn(self) -> socket.socket:
         attempt = current.attempt
@@ -166,21 +95,39 @@ class _Guarded(urllib3.connection.HTTPConnection):
         except OSError:
             sock.close()
             raise
-        sock.settimeout(min(t.cast(float, self.timeout), attempt.remaining) or 0.001)
         self.used = False
         self.address = attempt.address
-        self.attempt = attempt
         attempt.hold(self.lifeline)
+        sock.settimeout(max(0.001, min(t.cast(float, self.timeout), attempt.remaining)))
         return sock
 
-    def request(self, *args: t.Any, **kwargs: t.Any) -> None:
-        self.attempt = current.attempt
-        self.attempt.reused = self.used
-        self.attempt.address = self.address
+    def exchange(self, message: bytes, finish: t.Callable[[bool], None]) -> Answer:
+        """Send a request and read the head of its answer."""
+        attempt = current.attempt
+        attempt.reused = self.used
+        attempt.address = self.address
         if self.used:
-            self.attempt.hold(self.lifeline)
-        super().request(*args, **kwargs)
+            attempt.hold(self.lifeline)
         self.used = True
+        answer = Answer(self.sock.recv, finish)
+        unsent: OSError | None = None
+        try:
+            self.sock.sendall(message)
+        except OSError as error:  # it may have answered already, such as 413, and closed
+            unsent = error
+        try:
+            answer.read_head()
+        except (OSError, Broken):
+            if unsent is not None and answer.first_byte is None:
+                raise unsent from None
+            raise
+        finally:
+            attempt.first_byte = answer.first_byte
+        return answer
+
+    def is_stale(self) -> bool:
+        """Whether the receiver has closed the connection, or said something unasked, while nobody used it."""
+        return time.monotonic() - self.idle_since > LONG_IDLE and not self.is_connected
 
     def close(self) -> None:
         try:
@@ -188,10 +135,18 @@ class _Guarded(urllib3.connection.HTTPConnection):
         finally:
             lifeline, self.lifeline = self.lifeline, None
             if lifeline is not None:
-                if self.attempt is not None:  # http.client closes before the body is read: Connection: close
-                    self.attempt.retired.append(lifeline)
-                else:
-                    lifeline.close()
+                if self.attempt is not None:
+                    self.attempt.let_go()
+                lifeline.close()
+
+    def _tunnel(self) -> None:
+        try:
+            super()._tunnel()
+        except TimeoutError:
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            log = f"proxy {self.address}: {error!r}"
+            raise AttemptFailed(Failure.CONNECT, "The connection could not be made.", log) from error
 
 
 class _Connection(_Guarded):
@@ -200,19 +155,18 @@ class _Connection(_Guarded):
 
 class _TLSConnection(_Guarded, urllib3.connection.HTTPSConnection):
     def connect(self) -> None:
+        attempt = current.attempt
         try:
             super().connect()
         except ssl.SSLCertVerificationError as error:
             detail = f"The certificate did not verify: {error.verify_message}"
-            raise AttemptFailed(Failure.TLS, detail, f"{self.host}: {error!r}") from error
+            raise AttemptFailed(Failure.TLS, detail, f"{self.host} {attempt.address}: {error!r}") from error
         except TimeoutError:
             raise
-        except (ssl.SSLError, OSError) as error:
-            detail = "The TLS handshake failed."
-            raise AttemptFailed(Failure.TLS, detail, f"{self.host}: {error!r}") from error
-        attempt = current.attempt
-        dialled = (attempt.dns or 0.0) + (attempt.connect or 0.0)
-        attempt.tls = max(0.0, time.monotonic() - attempt.started - dialled)
+        except OSError as error:  # ssl.SSLError is one
+            log = f"{self.host} {attempt.address}: {error!r}"
+            raise AttemptFailed(Failure.TLS, "The TLS handshake failed.", log) from error
+        attempt.tls = time.monotonic() - attempt.connected
 
 
 class _Pooled(HTTPConnectionPool):
@@ -220,20 +174,57 @@ class _Pooled(HTTPConnectionPool):
 
     idle: Idle
 
-    def _get_conn(self, timeout: float | None = None) -> t.Any:
-        conn = super()._get_conn(timeout)
-        self.idle.take(t.cast(_Guarded, conn))
-        if current.attempt.fresh:
+    def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kept: list[_Guarded] = []
+        """Idle connections, the one used last at the end."""
+
+    def urlopen(self, method: str, url: str, body: t.Any = None, headers: t.Any = None, **_: t.Any) -> t.Any:  # type: ignore[override]
+        """Make one exchange. Of urllib3's many parameters only those that `HTTPAdapter.send` varies."""
+        if self.proxy is not None and self.scheme == "http":
+            headers = {**headers, **self.proxy_headers}
+        message = _message(method, url, headers, body)
+        conn = self._borrow()
+        try:
+            if conn.sock is None:
+                self._connect(conn)
+            return conn.exchange(message, functools.partial(self._give_back, conn))
+        except BaseException:
             conn.close()
+            conn.attempt = None
+            raise
+
+    def _borrow(self) -> _Guarded:
+        attempt = current.attempt
+        conn = None if attempt.fresh else self.idle.take(self)
+        if conn is None:
+            conn = t.cast(_Guarded, self._new_conn())
+        conn.attempt = attempt
         return conn
 
-    def _put_conn(self, conn: t.Any) -> None:
-        if conn is not None:
-            if conn.attempt is not None:
-                conn.attempt.let_go()
-                conn.attempt = None
-            self.idle.keep(conn)
-        super()._put_conn(conn)
+    def _connect(self, conn: _Guarded) -> None:
+        attempt = current.attempt
+        conn.timeout = min(current.dialer.limit, attempt.remaining)
+        try:
+            if self.proxy is not None and self.scheme == "https":
+                self._prepare_proxy(conn)
+            else:
+                conn.connect()
+        except TimeoutError as error:
+            log = f"{conn.host} {attempt.address}: {error!r}"
+            raise AttemptFailed(Failure.TIMEOUT, "The TLS handshake took too long.", log) from error
+        # From here on the watch alone keeps the time: a socket with a timeout of its own polls before each call.
+        conn.sock.settimeout(None)
+
+    def _give_back(self, conn: _Guarded, is_reusable: bool) -> None:
+        # First of all: a connection that others may use must not be shut down by the watch over this attempt.
+        current.attempt.let_go()
+        if is_reusable:
+            conn.attempt = None
+            self.idle.keep(self, conn)
+        else:
+            conn.close()
+            conn.attempt = None
 
 
 class _Pool(_Pooled):
@@ -250,49 +241,89 @@ class Idle:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[_Guarded, None] = OrderedDict()
+        self._waiting: OrderedDict[_Guarded, _Pooled] = OrderedDict()
 
-    def take(self, conn: _Guarded) -> None:
-        """Somebody uses the connection now."""
-        with self._lock:
-            self._waiting.pop(conn, None)
+    def take(self, pool: _Pooled) -> _Guarded | None:
+        """Return the connection of `pool` that was used last, if there is one that is still open."""
+        while True:
+            with self._lock:
+                if not pool.kept:
+                    return None
+                conn = pool.kept.pop()
+                del self._waiting[conn]
+            if not conn.is_stale():
+                return conn
+            conn.close()
 
-    def keep(self, conn: _Guarded) -> None:
-        """Nobody uses the connection now; the one that has waited longest is closed when there are too many."""
+    def keep(self, pool: _Pooled, conn: _Guarded) -> None:
+        """Keep a connection; when there are too many, close the one that has waited longest."""
+        conn.idle_since = time.monotonic()
+        surplus = None
         with self._lock:
-            self._waiting[conn] = None
-            while len(self._waiting) > self._most:
-                # Closed under the lock: whoever takes it from its pool afterwards sees it closed and reconnects.
-                self._waiting.popitem(last=False)[0].close()
+            pool.kept.append(conn)
+            self._waiting[conn] = pool
+            if len(self._waiting) > self._most:
+                surplus, home = self._waiting.popitem(last=False)
+                home.kept.remove(surplus)
+        if surplus is not None:
+            surplus.close()
+
+    def close(self) -> None:
+        """Close all."""
+        with self._lock:
+            for conn, pool in self._waiting.items():
+                pool.kept.clear()
+                conn.close()
+            self._waiting.clear()
 
 
 class Adapter(HTTPAdapter):
-    """requests' adapter with guarded pools and TLS contexts that are built once."""
+    """requests' adapter with guarded pools, and a TLS context that is built once.
+
+    :param size: idle connections that are kept over all destinations.
+    """
 
     def __init__(self, context: ssl.SSLContext, *, size: int, proxy: str | None) -> None:
+        self.idle = Idle(size)
         self._context = context
         self._proxy = proxy
-        self._idle = Idle(most=size)
-        super().__init__(pool_connections=1024, pool_maxsize=size)
+        super().__init__(pool_connections=MOST_POOLS, pool_maxsize=1)
+        manager = self.proxy_manager_for(proxy) if proxy else self.poolmanager
+        shared = {"idle": self.idle}
+        manager.pool_classes_by_scheme = {
+            "http": type("_Pool", (_Pool,), shared),
+            "https": type("_TLSPool", (_TLSPool,), shared),
+        }
+        self._pool_of = functools.lru_cache(MOST_POOLS)(
+            functools.partial(manager.connection_from_host, pool_kwargs={"ssl_context": context})
+        )
 
-    def init_poolmanager(self, *args: t.Any, **kwargs: t.Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._classes()
-
-    def proxy_manager_for(self, proxy: str, **kwargs: t.Any) -> t.Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = self._classes()
-        return manager
-
-    def _classes(self) -> dict[str, type[HTTPConnectionPool]]:
-        shared = {"idle": self._idle}
-        return {"http": type("Pool", (_Pool,), shared), "https": type("TLSPool", (_TLSPool,), shared)}
-
-    def build_connection_pool_key_attributes(
-        self, request: PreparedRequest, verify: t.Any, cert: t.Any = None
-    ) -> t.Any:
-        host_params, _ = super().build_connection_pool_key_attributes(request, True)
-        return host_params, {"ssl_context": self._context}
+    def get_connection_with_tls_context(self, request: t.Any, *_: t.Any, **__: t.Any) -> HTTPConnectionPool:
+        """Return the pool of the destination; the proxy, if any, is the one configured, whatever is passed."""
+        destination: Destination = request.destination
+        pool: HTTPConnectionPool = self._pool_of(destination.host, destination.port, destination.scheme)
+        return pool
 
     def cert_verify(self, conn: t.Any, url: t.Any, verify: t.Any, cert: t.Any) -> None:
         """Do nothing: the context says it all."""
+
+    def request_url(self, request: t.Any, proxies: t.Any) -> str:
+        """Return what goes into the request line: the whole URL only for a proxy that forwards."""
+        destination: Destination = request.destination
+        return destination.url if self._proxy and destination.scheme == "http" else destination.target
+
+    def build_response(self, req: requests.PreparedRequest, resp: t.Any) -> requests.Response:
+        """Return the answer in the shape of requests."""
+        return _Response(req, resp)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self.idle.close()
+        self._pool_of.cache_clear()
+        super().close()
+
+
+def _message(method: str, url: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return the whole request; in one piece it usually leaves in one segment."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return f"{method} {url} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body

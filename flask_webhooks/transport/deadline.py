@@ -29,6 +29,7 @@ class Attempt:
     __slots__ = (
         "address",
         "connect",
+        "connected",
         "deadline",
         "dns",
         "expired",
@@ -36,7 +37,6 @@ class Attempt:
         "fresh",
         "lifeline",
         "lock",
-        "retired",
         "reused",
         "started",
         "tls",
@@ -48,12 +48,13 @@ class Attempt:
         self.expired = False
         self.lock = threading.Lock()
         self.lifeline: socket.socket | None = None
-        self.retired: list[socket.socket] = []
         self.fresh = False
         """Whether a kept connection must not be used (again)."""
         self.reused = False
         """Whether the connection in use was kept from an earlier attempt."""
         self.address: str | None = None
+        self.connected = self.started
+        """When the connection was made, before TLS."""
         self.dns: float | None = None
         self.connect: float | None = None
         self.tls: float | None = None
@@ -83,14 +84,6 @@ class Attempt:
             self.expired = True
             _cut(self.lifeline)
 
-    def close(self) -> None:
-        """Close the lifelines of connections that were closed while the attempt still read from them."""
-        with self.lock:
-            self.lifeline = None
-            for lifeline in self.retired:
-                lifeline.close()
-            self.retired.clear()
-
 
 def _cut(lifeline: socket.socket | None) -> None:
     if lifeline is not None:
@@ -117,7 +110,6 @@ class Watch:
     def end(self, attempt: Attempt) -> None:
         """Watch no longer."""
         self._flying.discard(attempt)
-        attempt.close()
 
     def close(self) -> None:
         """End the thread; attempts in flight are ended at once."""

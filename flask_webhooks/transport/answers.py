@@ -1,0 +1,261 @@
+"""Reading one HTTP/1.1 answer from a connection (RFC 9112), bounded in every direction.
+
+The law of this room: nothing that a receiver sends makes us keep more than `MOST_HEAD` bytes of head or one
+buffer of body, and nothing is decompressed. Where bytes could be read in two ways, the answer is malformed.
+
+`http.client` reads the same with its mail parser, at several times the cost of the whole attempt; it also takes
+103 (Early Hints) for a final answer, and cannot say whether anything was read before a connection broke.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import typing as t
+from collections.abc import Callable
+
+__all__ = ["Answer", "AnswerTooLarge", "Broken", "Malformed"]
+
+MOST_HEAD: t.Final = 65536
+"""Bytes of status line and headers together, and of trailers."""
+
+MOST_HEADERS: t.Final = 100
+"""Header lines, as in `http.client`."""
+
+MOST_INTERIM: t.Final = 8
+"""Interim (1xx) answers before the final one."""
+
+BUFFER: t.Final = 65536
+"""Bytes asked from the connection at once."""
+
+_HEAD_END: t.Final = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE: t.Final = re.compile(r"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: .*)?")
+_CONTROLS: t.Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+_CHUNK_SIZE: t.Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?")
+
+
+class Malformed(Exception):
+    """What came is not HTTP/1.1."""
+
+
+class AnswerTooLarge(Exception):
+    """The head is larger than we are ready to read; a large body is cut instead."""
+
+
+class Broken(Exception):
+    """The connection was closed before the answer was complete."""
+
+
+class Answer:
+    """A final answer whose head has been read; the body is read from it in pieces.
+
+    :param receive: returns up to so many bytes from the connection, and none at its end.
+    :param finish: called once, as soon as the body is complete or given up, with whether the connection can
+        carry another request.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_chunked",
+        "_finish",
+        "_keep",
+        "_left",
+        "_receive",
+        "first_byte",
+        "headers",
+        "status",
+    )
+
+    def __init__(self, receive: Callable[[int], bytes], finish: Callable[[bool], None]) -> None:
+        self._receive = receive
+        self._finish: Callable[[bool], None] | None = finish
+        self._buffer = b""
+        self.first_byte: float | None = None
+        """Instant (`time.monotonic`) at which the first byte came; `None` if nothing did."""
+        self.status = 0
+        """Status code; 101 is final."""
+        self.headers: dict[str, str] = {}
+        """In the order and spelling they came; the values of repeated ones joined by a comma."""
+        self._left: int | None = 0
+        """Bytes left of the body, or of the chunk; `None` is up to the end of the connection."""
+        self._chunked = False
+        self._keep = False
+
+    def read_head(self) -> None:
+        """Read the status line and the headers of the final answer.
+
+        :raises Broken: the connection ended first; nothing was read if `first_byte` is `None`.
+        :raises Malformed: not HTTP/1.1.
+        :raises AnswerTooLarge: beyond `MOST_HEAD`, `MOST_HEADERS` or `MOST_INTERIM`.
+        """
+        for _ in range(MOST_INTERIM + 1):
+            version, fields = self._parse_head(self._take_head())
+            if self.status >= 200 or self.status == 101:
+                return self._frame(version, fields)
+        raise AnswerTooLarge(f"more than {MOST_INTERIM} interim answers")
+
+    def read(self, amount: int, decode_content: bool = False) -> bytes:
+        """Return up to `amount` bytes of the body as they came, and none only at its end.
+
+        :param decode_content: for the likeness of urllib3; never done.
+        :raises Broken: the connection ended within the body.
+        :raises Malformed: the chunks are none.
+        """
+        if self._finish is None:
+            return b""
+        if self._chunked and self._left == 0 and not self._next_chunk():
+            return self._end()
+        if self._left == 0:
+            return self._end()
+        if not self._buffer:
+            self._buffer = self._receive(BUFFER)
+            if not self._buffer:
+                if self._left is None:
+                    return self._end()
+                raise Broken("within the body")
+        take = amount if self._left is None else min(amount, self._left)
+        piece, self._buffer = self._buffer[:take], self._buffer[take:]
+        if self._left is not None:
+            self._left -= len(piece)
+            if self._left == 0:
+                self._end_piece()
+        return piece
+
+    def close(self) -> None:
+        """Give up on the rest, and with it on the connection."""
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish(False)
+
+    def _end(self) -> bytes:
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            # Bytes beyond the end answer nothing that we asked: whose they are is anybody's guess.
+            finish(self._keep and not self._buffer)
+        return b""
+
+    def _end_piece(self) -> None:
+        if not self._chunked:
+            self._end()
+        elif self._take_line():
+            raise Malformed("a chunk longer than its size")
+
+    def _more(self, where: str) -> bytes:
+        data = self._receive(BUFFER)
+        if not data:
+            raise Broken(where)
+        return data
+
+    def _take_head(self) -> str:
+        """Return the next head without its empty line; the rest stays in the buffer."""
+        if not self._buffer:
+            self._buffer = self._more("before an answer")
+        if self.first_byte is None:
+            self.first_byte = time.monotonic()
+        end = _HEAD_END.search(self._buffer)
+        if end is None:
+            end = self._gather_head()
+        if end.start() > MOST_HEAD:
+            raise AnswerTooLarge(f"a head of more than {MOST_HEAD} bytes")
+        head, self._buffer = self._buffer[: end.start()], self._buffer[end.end() :]
+        return head.decode("latin-1")
+
+    def _gather_head(self) -> re.Match[bytes]:
+        """Read until the head is complete; what was searched is not searched again, however little comes."""
+        gathered = bytearray(self._buffer)
+        end = None
+        while end is None:
+            if len(gathered) > MOST_HEAD:
+                raise AnswerTooLarge(f"a head of more than {MOST_HEAD} bytes")
+            if not b"HTTP/1.".startswith(gathered[:7]):
+                raise Malformed(f"begins with {bytes(gathered[:20])!r}")
+            searched = max(0, len(gathered) - 3)
+            gathered += self._more("within the head")
+            end = _HEAD_END.search(gathered, searched)
+        self._buffer = bytes(gathered)
+        return t.cast("re.Match[bytes]", _HEAD_END.search(self._buffer, searched))
+
+    def _parse_head(self, head: str) -> tuple[int, dict[str, str]]:
+        """Return the minor version and the headers by lower-case name; keep status and headers."""
+        if _CONTROLS.search(head):  # a database need not be able to hold them
+            head = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", head)
+        lines = head.split("\n")
+        match = _STATUS_LINE.fullmatch(lines[0].rstrip("\r"))
+        if match is None:
+            raise Malformed(f"begins with {lines[0][:20]!r}")
+        if len(lines) > MOST_HEADERS + 1:
+            raise AnswerTooLarge(f"more than {MOST_HEADERS} headers")
+        self.status = int(match[2])
+        fields: dict[str, str] = {}
+        spelling: dict[str, str] = {}
+        name = ""
+        for line in lines[1:]:
+            if line[0] in " \t":  # obs-fold (RFC 9112, section 5.2)
+                if name:
+                    fields[name] += " " + line.strip()
+                continue
+            spelled, colon, value = line.partition(":")
+            if not colon:
+                name = ""  # no header at all: skipped, like by browsers
+                continue
+            name = spelled.strip().lower()
+            value = value.strip()
+            if name in fields:
+                fields[name] += ", " + value
+            else:
+                fields[name], spelling[name] = value, spelled.strip()
+        self.headers = {spelling[key]: value for key, value in fields.items()}
+        return int(match[1]), fields
+
+    def _frame(self, version: int, fields: dict[str, str]) -> None:
+        """Find out where the body ends (RFC 9112, section 6.3) and whether the connection lives on (9.3)."""
+        tokens = fields.get("connection", "").lower()
+        self._keep = "keep-alive" in tokens if version == 0 else "close" not in tokens
+        coding, length = fields.get("transfer-encoding"), fields.get("content-length")
+        if self.status in (204, 304):
+            self._end()
+        elif self.status == 101:
+            self._keep = False
+            self._end()
+        elif coding is not None:
+            self._chunked = coding.lower().rpartition(",")[2].strip() == "chunked"
+            self._left = 0 if self._chunked else None
+            self._keep = self._keep and self._chunked and length is None
+        elif length is None:
+            self._left, self._keep = None, False
+        else:
+            self._left = _length(length)
+            if self._left == 0:
+                self._end()
+
+    def _next_chunk(self) -> bool:
+        """Read the size of the next chunk; return whether there is one, having read the trailers otherwise."""
+        match = _CHUNK_SIZE.fullmatch(self._take_line())
+        if match is None:
+            raise Malformed("a chunk without a size")
+        self._left = int(match[1], 16)
+        if self._left == 0:
+            for _ in range(MOST_HEADERS + 1):
+                if not self._take_line():
+                    return False
+            raise AnswerTooLarge(f"more than {MOST_HEADERS} trailers")
+        return True
+
+    def _take_line(self) -> bytes:
+        line, newline, rest = self._buffer.partition(b"\n")
+        while not newline:
+            if len(line) > 4096:
+                raise Malformed("a line of more than 4096 bytes between chunks")
+            line, newline, rest = (self._buffer + self._more("within the body")).partition(b"\n")
+            self._buffer = line
+        self._buffer = rest
+        return line.rstrip(b"\r")
+
+
+def _length(text: str) -> int:
+    """Return the length that all of a repeated Content-Length agree on (RFC 9112, section 6.3, item 5)."""
+    values = {value.strip() for value in text.split(",")}
+    value = values.pop()
+    if values or not re.fullmatch("[0-9]{1,18}", value):
+        raise Malformed(f"Content-Length: {text[:40]}")
+    return int(value)

@@ -1,0 +1,125 @@
+"""Opening connections: the guard at the moment it counts.
+
+The law of this room: no socket is connected but in `Dialer.dial`, where every address that the name leads to has
+passed the guard. Names stay in `Host`, SNI and certificate check, so nothing is rewritten and nothing to pin.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import typing as t
+from collections.abc import Sequence
+
+from ..retry import Failure
+from .addresses import Address, Network, parse_address, refusal
+from .deadline import Attempt
+from .names import LookupFailed, Names
+from .urls import REFUSED
+
+__all__ = ["AttemptFailed", "Dialer"]
+
+MOST_ADDRESSES: t.Final = 6
+"""Addresses of one name that are tried; all of them are checked."""
+
+
+class AttemptFailed(Exception):
+    """A failure classified where it happened; requests and urllib3 let it pass, for they know nothing of it."""
+
+    def __init__(self, failure: Failure, detail: str, log: str) -> None:
+        super().__init__(log)
+        self.failure, self.detail, self.log = failure, detail, log
+
+
+class Dialer:
+    """Opens TCP connections to places that the guard lets through."""
+
+    def __init__(self, names: Names, allowed: Sequence[Network], limit: float) -> None:
+        self._names = names
+        self._allowed = tuple(allowed)
+        self.limit = limit
+        """Seconds to connect, name lookup included."""
+
+    def dial(self, attempt: Attempt, host: str, port: int, *, is_proxy: bool) -> socket.socket:
+        """Return a socket connected to `host`, within the seconds to connect and the attempt's deadline.
+
+        :param is_proxy: the host is the operator's own egress proxy, which guards in our place.
+        :raises AttemptFailed: `dns`, `blocked_address`, `connect` or `timeout`.
+        """
+        begun = time.monotonic()
+        ends = min(begun + self.limit, attempt.deadline)
+        addresses = self._resolve(host, port, ends - begun)
+        attempt.dns = time.monotonic() - begun
+        if not is_proxy:
+            self.judge(host, addresses)
+        begun = time.monotonic()
+        sock = self._connect(host, port, addresses[:MOST_ADDRESSES], ends)
+        attempt.connected = time.monotonic()
+        attempt.connect = attempt.connected - begun
+        try:
+            peer = sock.getpeername()[0]
+            if not is_proxy:
+                self.judge(host, [parse_address(peer)])
+        except OSError as error:  # gone already
+            sock.close()
+            raise _unreachable(host, port, error) from error
+        except AttemptFailed:
+            sock.close()
+            raise
+        attempt.address = peer
+        return sock
+
+    def judge(self, host: str, addresses: Sequence[Address | None]) -> None:
+        """Refuse a host if only one of its addresses is one that we never talk to.
+
+        :raises AttemptFailed: `blocked_address`.
+        """
+        for address in addresses:
+            rule = "unreadable address" if address is None else refusal(address, self._allowed)
+            if rule is not None:
+                raise AttemptFailed(Failure.BLOCKED_ADDRESS, REFUSED, f"{host} is {address}: {rule}")
+
+    def _resolve(self, host: str, port: int, limit: float) -> Sequence[Address]:
+        address = parse_address(host)
+        if address is not None:
+            return (address,)
+        try:
+            return self._names.lookup(host, port, limit)
+        except LookupFailed as error:
+            detail = "The host name could not be resolved."
+            raise AttemptFailed(Failure.DNS, detail, str(error)) from error
+
+    def _connect(self, host: str, port: int, addresses: Sequence[Address], ends: float) -> socket.socket:
+        """Try one address after the other, each with its share of the time that is left."""
+        last: OSError = TimeoutError("no time left to connect")
+        for index, address in enumerate(addresses):
+            share = (ends - time.monotonic()) / (len(addresses) - index)
+            if share <= 0:
+                break
+            try:
+                return _connect_to(address, port, share)
+            except OSError as error:
+                last = error
+        if isinstance(last, TimeoutError):
+            detail = "The connection was not accepted in time."
+            raise AttemptFailed(Failure.TIMEOUT, detail, f"{host}:{port}: {last!r}") from last
+        raise _unreachable(host, port, last) from last
+
+
+def _unreachable(host: str, port: int, error: OSError) -> AttemptFailed:
+    refused = isinstance(error, ConnectionRefusedError)
+    detail = "The connection was refused." if refused else "The connection could not be made."
+    return AttemptFailed(Failure.CONNECT, detail, f"{host}:{port}: {error!r}")
+
+
+def _connect_to(address: Address, port: int, limit: float) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(limit)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect((str(address), port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
