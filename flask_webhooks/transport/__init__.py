@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from ..errors import AddressRefusedError, SubscriptionError
+from ..errors import AddressRefusedError, ConfigurationError, SubscriptionError
 from ..retry import Failure
 from .addresses import Network
 from .answers import AnswerTooLarge, Broken, Malformed
@@ -124,6 +124,8 @@ class Transport:
         self._parse = functools.lru_cache(4096)(
             functools.partial(parse, allow_http=allow_http, allowed=self._allowed)
         )
+        if proxy is not None and not proxy.startswith("http://"):
+            raise ConfigurationError(f"The egress proxy must be http://host:port, not {proxy!r}.")
         self._open()
 
     def _open(self) -> None:
@@ -133,6 +135,12 @@ class Transport:
         self._dialer = Dialer(self._names, self._allowed, self._connect_limit)
         self._watch = Watch()
         self._adapter = Adapter(self._context, size=self._pool_size, proxy=self._proxy)
+
+    def _mind_fork(self) -> None:
+        # Compared instead of os.register_at_fork, which would keep every transport alive for ever.
+        if self._pid != os.getpid():
+            self._adapter.idle.abandon()
+            self._open()
 
     def close(self) -> None:
         """Close every kept connection and end the watch; attempts in flight end as `timeout`."""
@@ -148,6 +156,7 @@ class Transport:
         :raises AddressRefusedError: a destination that we never talk to; one constant text.
         :raises SubscriptionError: the URL is malformed.
         """
+        self._mind_fork()
         destination = self._parse(url)
         if resolve and destination.address is None and self._proxy is None:
             try:
@@ -160,9 +169,21 @@ class Transport:
         return destination.url
 
     def send(self, outbound: Outbound) -> Reply:
-        """Make one attempt and return what came of it; raises nothing for what a receiver or customer does."""
-        if self._pid != os.getpid():
-            self._open()
+        """Make one attempt and return what came of it.
+
+        What a receiver or a customer's configuration does is never an exception, but a `Reply` with its class:
+
+        - `dns`, `blocked_address`, `connect`, `tls`: no request was made;
+        - `connect` also where the connection was closed before anything came back;
+        - `timeout`: no complete answer in time, whatever its status said;
+        - `protocol`: not HTTP/1.1, an answer that broke off, an upgrade, or a header of ours that cannot be sent;
+        - `too_large`: status line and headers beyond `answers.MOST_HEAD` bytes or `answers.MOST_HEADERS` lines.
+          A large *body* is no failure: it is cut, and the status counts;
+        - `redirect`, `http_4xx`, `http_5xx`: the answer was complete, and not 2xx.
+
+        :raises RuntimeError: the transport has been closed.
+        """
+        self._mind_fork()
         attempt = Attempt(self._limit)
         try:
             destination = self._parse(outbound.url)
@@ -216,7 +237,7 @@ class Transport:
         kept, most = bytearray(), self._response_limit
         seen = 0
         while seen <= most * READ_FACTOR:
-            piece = response.raw.read(READ_SIZE, decode_content=False)
+            piece = response.raw.read(most * READ_FACTOR + 1 - seen, decode_content=False)
             if not piece:
                 break
             kept += piece[: most - len(kept)]
@@ -238,10 +259,7 @@ _ERRORS: t.Final = (
 _NO_TIMEOUT: t.Final[t.Any] = urllib3.Timeout()
 """The connections keep the time themselves; an instance spares requests making one."""
 
-READ_SIZE: t.Final = 65536
-"""Bytes taken from the body at once."""
-
-_TOKENS: t.Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\n[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
+_TOKEN: t.Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNFIT_VALUE: t.Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 _OURS: t.Final = frozenset(
     "accept-encoding connection content-length cookie expect host keep-alive proxy-authorization "
@@ -252,7 +270,7 @@ _OURS: t.Final = frozenset(
 def _prepare(destination: Destination, outbound: Outbound) -> Prepared:
     headers: dict[str, str] = {"Host": destination.authority, "Accept-Encoding": "identity"}
     for name, value in outbound.headers.items():
-        if not _TOKENS.fullmatch(name) or "\n" in name or _UNFIT_VALUE.search(value):
+        if not _TOKEN.fullmatch(name) or _UNFIT_VALUE.search(value):
             detail = f"The header {name[:60]!r} cannot be sent: it is not a valid HTTP header."
             raise AttemptFailed(Failure.PROTOCOL, detail, detail)
         if name.lower() not in _OURS:

@@ -269,12 +269,20 @@ class Idle:
             surplus.close()
 
     def close(self) -> None:
-        """Close all."""
+        """Close all, and from now on whatever comes back."""
         with self._lock:
-            for conn, pool in self._waiting.items():
-                pool.kept.clear()
-                conn.close()
-            self._waiting.clear()
+            self._most = 0
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close all without the lock, which a fork may have copied in locked state.
+
+        In a forked child this closes the copies only: nothing is sent, the parent's connections go on.
+        """
+        for conn, pool in self._waiting.items():
+            pool.kept.clear()
+            conn.close()
+        self._waiting.clear()
 
 
 class Adapter(HTTPAdapter):

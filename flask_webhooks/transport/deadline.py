@@ -102,7 +102,12 @@ class Watch:
         self._closed = False
 
     def begin(self, attempt: Attempt) -> None:
-        """Watch over `attempt`. Costs no lock while others are in flight: they are due earlier."""
+        """Watch over `attempt`. Costs no lock while others are in flight: they are due earlier.
+
+        :raises RuntimeError: the watch has been closed.
+        """
+        if self._closed:
+            raise RuntimeError("This transport has been closed.")
         self._flying.add(attempt)
         if self._asleep or self._thread is None:
             self._rouse()

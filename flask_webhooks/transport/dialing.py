@@ -48,8 +48,10 @@ class Dialer:
         """
         begun = time.monotonic()
         ends = min(begun + self.limit, attempt.deadline)
-        addresses = self._resolve(host, port, ends - begun)
-        attempt.dns = time.monotonic() - begun
+        literal = parse_address(host)
+        addresses = self._resolve(host, port, ends - begun) if literal is None else (literal,)
+        if literal is None:
+            attempt.dns = time.monotonic() - begun
         if not is_proxy:
             self.judge(host, addresses)
         begun = time.monotonic()
@@ -80,9 +82,6 @@ class Dialer:
                 raise AttemptFailed(Failure.BLOCKED_ADDRESS, REFUSED, f"{host} is {address}: {rule}")
 
     def _resolve(self, host: str, port: int, limit: float) -> Sequence[Address]:
-        address = parse_address(host)
-        if address is not None:
-            return (address,)
         try:
             return self._names.lookup(host, port, limit)
         except LookupFailed as error:
