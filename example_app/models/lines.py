@@ -1,17 +1,18 @@
-"""What invoices, sales, quotes and bills share: priced lines, and totals made from them."""
+"""What invoices, sales, quotes and bills share: priced lines, totals made from them, and being paid."""
 
 from __future__ import annotations
 
 import typing as t
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .columns import ZERO, Money, Quantity, Rate, to_cents
-from .records import Model
+from .columns import ZERO, Money, Quantity, Rate, to_cents, utc_now
+from .records import Inconsistent, Model
 
 
 class PricedLine(Model):
@@ -59,3 +60,26 @@ class Totals:
         self.subtotal = sum((line.net for line in self.line_items), ZERO)
         self.tax_total = sum((line.tax for line in self.line_items), ZERO)
         self.total = self.subtotal + self.tax_total
+
+
+class Payable(Totals):
+    """A document that someone owes: an invoice or a bill. Once paid, it costs what was paid."""
+
+    if t.TYPE_CHECKING:
+        status: Mapped[t.Any]
+
+    amount_paid: Mapped[Money] = mapped_column(default=ZERO)
+    paid_at: Mapped[datetime | None]
+
+    @property
+    def amount_due(self) -> Money:
+        return self.total - (self.amount_paid or ZERO)
+
+    def settle(self) -> None:
+        super().settle()
+        if self.status != "paid":
+            return
+        if self.paid_at is None:
+            self.paid_at, self.amount_paid = utc_now(), self.total
+        elif self.amount_paid != self.total:
+            raise Inconsistent("line_items", f"It was paid with {self.amount_paid}, so that is its total.")

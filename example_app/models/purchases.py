@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import enum
-from datetime import date, datetime
+from datetime import date
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from .books import Account
 from .columns import ZERO, Currency, LongText, Money
-from .lines import PricedLine, Totals
+from .lines import Payable, PricedLine
 from .parties import Supplier
 from .payments import OnlinePayment, Payment
 from .records import Record
@@ -24,7 +24,7 @@ class BillStatus(enum.StrEnum):
     VOID = "void"
 
 
-class Bill(HasTransitions, Totals, Record):
+class Bill(HasTransitions, Payable, Record):
     """A supplier's claim on us."""
 
     __tablename__ = "bills"
@@ -42,18 +42,12 @@ class Bill(HasTransitions, Totals, Record):
     currency: Mapped[Currency]
     billed_on: Mapped[date]
     due_on: Mapped[date]
-    paid_at: Mapped[datetime | None]
-    amount_paid: Mapped[Money] = mapped_column(default=ZERO)
     notes: Mapped[LongText | None]
 
     supplier: Mapped[Supplier] = relationship()
     line_items: Mapped[list[BillLine]] = relationship(
         cascade="all, delete-orphan", order_by="BillLine.position"
     )
-
-    @property
-    def amount_due(self) -> Money:
-        return self.total - self.amount_paid
 
 
 class BillLine(PricedLine):

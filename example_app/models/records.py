@@ -72,6 +72,11 @@ class Inconsistent(Exception):
         super().__init__(message)
 
 
+def _created_at(context: t.Any) -> datetime:
+    """A record that was never changed was last changed when it was created, to the microsecond."""
+    return t.cast("datetime", context.get_current_parameters()["created_at"])
+
+
 class Tagged(Model):
     """A row that people refer to: ``INV-0007`` to them, ``id`` to the machine."""
 
@@ -81,7 +86,7 @@ class Tagged(Model):
     id: Mapped[int] = mapped_column(primary_key=True, sort_order=-4)
     tag: Mapped[str] = mapped_column(sa.String(20), sort_order=-3)
     created_at: Mapped[datetime] = mapped_column(default=utc_now, sort_order=90)
-    updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now, sort_order=91)
+    updated_at: Mapped[datetime] = mapped_column(default=_created_at, onupdate=utc_now, sort_order=91)
 
     def settle(self) -> None:
         """Bring derived fields in line with the others; refuse what cannot be.

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from .banking import BankAccount
-from .columns import ZERO, Currency, LongText, Money
-from .lines import PricedLine, Totals
+from .columns import Currency, LongText, utc_now
+from .lines import Payable, PricedLine, Totals
 from .parties import Client, User
 from .payments import OnlinePayment, Payment
 from .records import Record
@@ -35,7 +35,7 @@ class InvoicePrefix(Record):
     description: Mapped[str | None]
 
 
-class Invoice(HasTransitions, Totals, Record):
+class Invoice(HasTransitions, Payable, Record):
     """A claim on a client."""
 
     __tablename__ = "invoices"
@@ -58,8 +58,6 @@ class Invoice(HasTransitions, Totals, Record):
     issued_on: Mapped[date]
     due_on: Mapped[date]
     sent_at: Mapped[datetime | None]
-    paid_at: Mapped[datetime | None]
-    amount_paid: Mapped[Money] = mapped_column(default=ZERO)
     purchase_order: Mapped[str | None]
     notes: Mapped[LongText | None]
 
@@ -71,9 +69,10 @@ class Invoice(HasTransitions, Totals, Record):
         cascade="all, delete-orphan", order_by="InvoiceLine.position"
     )
 
-    @property
-    def amount_due(self) -> Money:
-        return self.total - self.amount_paid
+    def settle(self) -> None:
+        super().settle()
+        if self.status == InvoiceStatus.SENT and self.sent_at is None:
+            self.sent_at = utc_now()
 
 
 class InvoiceLine(PricedLine):

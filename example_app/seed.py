@@ -1,0 +1,22 @@
+"""Two businesses to begin with, the same every time, with at least one record of every kind."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from flask_sqlalchemy import SQLAlchemy
+
+from . import models as m
+from .demo import FOUNDINGS
+from .founding import Founder
+
+
+def seed(db: SQLAlchemy) -> None:
+    """Create the tables and the businesses that are missing, and commit. Safe to repeat.
+
+    Each person can sign in with `demo.PASSWORD`, and has an API token: see `demo.demo_token`.
+    """
+    db.create_all()
+    for founding in FOUNDINGS:
+        if db.session.scalar(sa.select(m.Business.id).where(m.Business.name == founding.name)) is None:
+            Founder(db, founding).found()
+    db.session.commit()

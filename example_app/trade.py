@@ -1,0 +1,80 @@
+"""Doing business: realistic steps, one at a time, the same ones for the same seed.
+
+Each step is one transaction, and says what it committed, so that whoever listens to the webhooks can check
+them against it. Now and then a step begins something and rolls it back: nobody may ever hear of that.
+"""
+
+from __future__ import annotations
+
+import random
+import typing as t
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from flask import Flask
+
+from .desk import Desk
+from .models import Business, db
+from .moves import MOVES
+
+
+class Change(t.NamedTuple):
+    """One record, created, updated or deleted: ``("invoices.created", "INV-0007")``."""
+
+    event: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did. ``changes`` is empty if it was rolled back."""
+
+    action: str
+    business_id: int
+    changes: tuple[Change, ...]
+
+    @property
+    def is_committed(self) -> bool:
+        return bool(self.changes)
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{change.event} {change.tag}" for change in self.changes) or "rolled back"
+        return f"business {self.business_id}: {self.action.replace('_', ' ')}: {done}"
+
+
+class Trade:
+    """The businesses of a seeded app, trading. Iterate for ever, or call :meth:`step`."""
+
+    def __init__(self, app: Flask, *, seed: int = 1, business: str | None = None) -> None:
+        """Begin trading.
+
+        :param business: its name, if only one is to trade.
+        """
+        self.app = app
+        self.rng = random.Random(seed)
+        query = sa.select(Business.id, Business.currency).order_by(Business.id)
+        if business is not None:
+            query = query.where(Business.name == business)
+        with app.app_context():
+            self.businesses = db.session.execute(query).tuples().all()
+        if not self.businesses:
+            raise LookupError("There is no business to trade. Run `flask --app example_app seed` first.")
+
+    def __iter__(self) -> Iterator[Step]:
+        while True:
+            yield self.step()
+
+    def step(self) -> Step:
+        """Do one thing, in a transaction and an app context of its own."""
+        (move,) = self.rng.choices(list(MOVES), weights=list(MOVES.values()))
+        business_id, currency = self.rng.choice(self.businesses)
+        with self.app.app_context():
+            done = move(Desk(self.rng, business_id, currency))
+            db.session.flush()
+            changes = tuple(Change(f"{record.__tablename__}.{kind}", record.tag) for kind, record in done)
+            if changes:
+                db.session.commit()
+            else:
+                db.session.rollback()
+        return Step(move.__name__, business_id, changes)

@@ -1,0 +1,19 @@
+"""The whole integration with Flask-Webhooks. Channels and events are in ``catalog/accounting.yaml``."""
+
+from __future__ import annotations
+
+from flask_webhooks import Principal, Webhooks
+
+from .auth import current_user
+
+webhooks = Webhooks()
+
+
+@webhooks.principal_loader
+def load_principal() -> Principal | None:
+    """Tell who is calling the webhooks API or console; ``None`` if nobody is signed in."""
+    user = current_user()
+    if user is None:
+        return None
+    rights = {"read", "write", "secrets"} if user.is_admin else {"read"}
+    return Principal(owner=str(user.business_id), rights=frozenset(rights))
