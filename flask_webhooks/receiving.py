@@ -1,0 +1,176 @@
+"""The other side: verify a delivery in a Flask app that receives one.
+
+The law of this door: whatever does not verify raises, with the part that failed; what is returned came from
+the sender, just now, unchanged. It serves any sender that follows the Standard Webhooks specification::
+
+    @app.post("/hooks")
+    def hooks():
+        try:
+            event = verify(request, app.config["HOOK_SECRET"])
+        except VerificationError:
+            abort(401)
+        if not seen_before(request.headers["webhook-id"]):
+            ...
+
+A delivery can arrive twice: keep the `webhook-id` and skip what is known.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import time
+import typing as t
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from standardwebhooks import Webhook
+
+from .errors import SecretError, VerificationError
+from .signing import PublicKey, content, parse
+
+__all__ = ["verify"]
+
+TOLERANCE = 300
+"""Seconds, as in the official libraries: longer than clocks drift, shorter than a replay is useful."""
+
+
+class Request(t.Protocol):
+    """What is needed of a request; Flask's and Werkzeug's have it."""
+
+    @property
+    def headers(self) -> t.Any:
+        """A mapping, or whatever else has `items()`; names in any case."""
+
+    def get_data(self) -> bytes:
+        """Return the raw body. Parsed and written again it would no longer verify."""
+        ...
+
+
+class _Delivery(t.NamedTuple):
+    message_id: str
+    timestamp: int
+    signatures: Sequence[tuple[str, bytes]]
+    body: bytes
+
+
+def verify(
+    request: Request,
+    secret: str | Sequence[str],
+    *,
+    tolerance: float = TOLERANCE,
+    now: datetime | None = None,
+) -> dict[str, t.Any]:
+    """Return the body of a request that was verified (Standard Webhooks, "Verifying signatures").
+
+    :param secret: ``whsec_…``, or ``whpk_…`` for ed25519 signatures; several while a secret is rotated. One
+        match of any signature with any secret is enough.
+    :param tolerance: seconds that `webhook-timestamp` may lie in the past or the future.
+    :param now: aware; the clock unless given.
+    :raises VerificationError: the message begins with the header that failed, or with "body".
+    :raises SecretError: when a secret of ours is malformed: a mistake in the receiving app, not in the request.
+    """
+    secrets = [secret] if isinstance(secret, str) else list(secret)
+    if not secrets:
+        raise SecretError("There is no secret to verify with. Pass the whsec_ or whpk_ of the subscription.")
+    checks = [_Check(text) for text in secrets]
+    delivery = _read(request)
+    _check_age(delivery.timestamp, tolerance, now.timestamp() if now else time.time())
+    if not any(check.fits(delivery) for check in checks):
+        raise VerificationError(
+            "webhook-signature: none of the signatures fits. Check that the secret is this subscription's, and"
+            " that the body is verified as it arrived, before anything parses it."
+        )
+    return _parse(delivery.body)
+
+
+def _read(request: Request) -> _Delivery:
+    given: Mapping[str, str] = {name.lower(): value for name, value in request.headers.items()}
+    missing = [
+        name for name in ("webhook-id", "webhook-timestamp", "webhook-signature") if not given.get(name)
+    ]
+    if missing:
+        raise VerificationError(
+            f"{missing[0]}: the header is missing. Is the sender one of Standard Webhooks?"
+        )
+    digits = given["webhook-timestamp"]
+    # 11 digits last until the year 5138 and fit into a datetime.
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 11):
+        raise VerificationError("webhook-timestamp: not a whole number of seconds since 1970.")
+    if "." in given["webhook-id"]:
+        raise VerificationError("webhook-id: has a full stop, which could hide where the timestamp begins.")
+    signatures = list(_signatures(given["webhook-signature"]))
+    return _Delivery(given["webhook-id"], int(digits), signatures, request.get_data())
+
+
+def _signatures(header: str) -> Iterable[tuple[str, bytes]]:
+    """Yield kind and bytes of each signature; one that is malformed or of a later version is skipped."""
+    for entry in header.split():
+        kind, _, digits = entry.partition(",")
+        try:
+            yield kind, base64.b64decode(digits, validate=True)
+        except ValueError:
+            continue
+
+
+def _check_age(timestamp: int, tolerance: float, now: float) -> None:
+    age = now - timestamp
+    if age > tolerance:
+        raise VerificationError(
+            f"webhook-timestamp: {age:.0f} seconds old; at most {tolerance} are accepted."
+        )
+    if -age > tolerance:
+        raise VerificationError(
+            f"webhook-timestamp: {-age:.0f} seconds ahead; at most {tolerance} are accepted."
+        )
+
+
+class _Check:
+    """One secret of the receiver, and whether it fits a delivery."""
+
+    def __init__(self, text: str) -> None:
+        self._public = PublicKey(text) if text.startswith("whpk_") else None
+        if self._public is None:
+            if parse(text).kind != "v1":
+                raise SecretError(
+                    "whsk_ is the sender's private key. A receiver verifies with the whpk_ key."
+                )
+            self._symmetric = Webhook(text)
+
+    def fits(self, delivery: _Delivery) -> bool:
+        if self._public is not None:
+            signed = content(delivery.message_id, delivery.timestamp, delivery.body)
+            return any(
+                self._public.fits(given, signed) for kind, given in delivery.signatures if kind == "v1a"
+            )
+        expected = self._expected(delivery)
+        return any(
+            hmac.compare_digest(expected, given) for kind, given in delivery.signatures if kind == "v1"
+        )
+
+    def _expected(self, delivery: _Delivery) -> bytes:
+        # The library's own `verify` has a fixed tolerance, and stumbles over malformed entries of the header.
+        signature = self._symmetric.sign(
+            msg_id=delivery.message_id,
+            timestamp=datetime.fromtimestamp(delivery.timestamp, UTC),
+            data=_text(delivery.body),
+        )
+        return base64.b64decode(signature.removeprefix("v1,"))
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise VerificationError("body: not UTF-8, so no JSON of a webhook.") from error
+
+
+def _parse(body: bytes) -> dict[str, t.Any]:
+    try:
+        parsed = json.loads(_text(body))
+    except (ValueError, RecursionError) as error:
+        raise VerificationError("body: signed by the sender, but not JSON.") from error
+    if not isinstance(parsed, dict):
+        raise VerificationError(f"body: signed by the sender, but a {type(parsed).__name__} and no object.")
+    return parsed
