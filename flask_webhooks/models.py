@@ -27,6 +27,7 @@ __all__ = [
     "Lane",
     "Listener",
     "Message",
+    "Owner",
     "Secret",
     "State",
     "Subscription",
@@ -149,6 +150,20 @@ class Subscription(Base):
         cascade="all, delete-orphan", order_by="Listener.event", lazy="selectin"
     )
     secrets: Mapped[list[Secret]] = relationship(cascade="all, delete-orphan", order_by="Secret.id")
+
+
+class Owner(Base):
+    """One owner in one environment: the row that a change of its subscriptions locks first.
+
+    Exclusivity and limits look at all subscriptions of an owner; without one row to wait for, two requests that
+    come together would each see the other's not.
+    """
+
+    __tablename__ = "webhook_owners"
+
+    owner: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    environment: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    changes: Mapped[int] = mapped_column(sa.BigInteger, default=0)
 
 
 class Listener(Base):

@@ -222,7 +222,7 @@ _NEXT_DUE = sa.select(
 
 def next_due(connection: sa.Connection) -> datetime | None:
     """When a lane can next be leased for work: pauses and other workers' leases count; None when all is done."""
-    return connection.scalar(_NEXT_DUE)
+    return t.cast("datetime | None", connection.scalar(_NEXT_DUE))
 
 
 def lease(connection: sa.Connection, lease: Lease, now: datetime, most: int) -> list[sa.Row[t.Any]]:

@@ -17,7 +17,7 @@ from .catalog import Catalog
 from .config import Settings
 from .errors import ConfigurationError
 from .payload import Format
-from .queue import Bell
+from .queue import Bell, Embedded
 from .signing import Vault
 from .transport import Transport
 
@@ -57,6 +57,7 @@ class AppState:
     """Built-in envelopes and those registered with `@webhooks.payload_format`."""
     vault: Vault
     transport: Transport
+    embedded: Embedded
     bell: Bell
     load_principal: t.Callable[[], Principal | None] = field(repr=False)
 

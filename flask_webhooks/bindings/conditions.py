@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import typing as t
 import uuid
 
@@ -66,19 +67,19 @@ def _impossible(value: t.Any, kind: sa.types.TypeEngine[t.Any]) -> tuple[str, st
         python_type = kind.python_type
     except NotImplementedError:
         return None
-    written = repr(value) if not isinstance(value, bool) else str(value).lower()
+    written = json.dumps(value)
     if issubclass(python_type, bool):
-        fits, holds = isinstance(value, bool), "true or false"
+        fits, holds, remedy = isinstance(value, bool), "true or false", "Write true or false."
     elif issubclass(python_type, str):
-        fits, holds = isinstance(value, str), "text"
+        fits, holds, remedy = isinstance(value, str), "text", f'Put it in quotes: "{written}".'
     elif issubclass(python_type, _NUMBERS):
-        fits, holds = isinstance(value, int | float) and not isinstance(value, bool), "numbers"
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits, holds, remedy = is_number, "numbers", "Write a number."
     elif issubclass(python_type, _UNSPEAKABLE):
         message = f"{written} is never a value of a column of type {kind}."
         return message, 'Only null can be compared there; use "changed" for any change.'
     else:
         return None
-    remedy = f'Write "{written}" in quotes.' if holds == "text" else f"Write {holds}."
     return None if fits else (f"{written} is never in this column, which holds {holds}.", remedy)
 
 

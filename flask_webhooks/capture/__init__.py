@@ -15,7 +15,21 @@ The listeners are set once per process, on `sqlalchemy.orm.Session`, so that pla
 as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 """
 
-from .capture import Watch, install, muted
-from .emitting import emit, emit_many
+from __future__ import annotations
 
-__all__ = ["Watch", "emit", "emit_many", "install", "muted"]
+import typing as t
+
+from . import capture as _capture
+from .capture import muted
+from .emitting import emit_many
+from .settling import settle
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["emit_many", "install", "muted"]
+
+
+def install(state: AppState) -> None:
+    """Begin to capture the models of an app's catalogue, for as long as the app lives."""
+    _capture.install(state, settle)

@@ -10,7 +10,7 @@ import weakref
 from dataclasses import dataclass, field
 
 from sqlalchemy import event, inspect
-from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction, attributes
+from sqlalchemy.orm import PASSIVE_NO_INITIALIZE, Session, SessionTransaction, UOWTransaction, attributes
 
 from .. import signals
 from ..catalog import Kind
@@ -22,9 +22,9 @@ if t.TYPE_CHECKING:
     from ..state import AppState
     from .settling import Emitted, Recorded
 
-__all__ = ["Buffer", "Watch", "buffer_of", "install", "muted", "watching"]
+__all__ = ["Buffer", "Watch", "add", "install", "is_muted", "muted", "watch_of", "watching"]
 
-INFO = "flask_webhooks"
+INFO = "webhooks_capture"
 OPT_OUT = "webhooks"
 """`Session(info={"webhooks": False})` is never looked at."""
 
@@ -43,6 +43,10 @@ class Buffer:
     """The root's `before_commit` has passed: what is flushed now is written at once."""
     recorded: list[Recorded] = field(default_factory=list)
     """What was written, for the signal after the commit."""
+
+
+Settle = t.Callable[["AppState", Session, t.Sequence[t.Any]], "list[Recorded]"]
+"""Writes what happened in a transaction; see `settling.settle`."""
 
 
 class Watch:
@@ -69,10 +73,10 @@ _known: dict[type, tuple[weakref.ref[Watch], ...]] = {}
 """Mapped class to the apps that capture it; filled as classes are met, emptied when an app comes or goes."""
 
 
-def install(watch: Watch) -> None:
-    """Begin to capture for one app, for as long as `watch` is referred to."""
-    if not _watches:
-        _listen()
+def install(state: AppState, settle: Settle) -> None:
+    """Begin to capture for one app, for as long as the app lives."""
+    _listen()
+    watch = state.app.extensions[INFO] = Watch(state, settle)
     number = id(watch)
     _watches[number] = weakref.ref(watch, lambda _: _forget(number))
     _known.clear()
@@ -83,6 +87,11 @@ def _forget(number: int) -> None:
     _known.clear()
 
 
+def watch_of(state: AppState) -> Watch:
+    """Return what `install` made for an app."""
+    return t.cast("Watch", state.app.extensions[INFO])
+
+
 def _listen() -> None:
     for name, listener in _LISTENERS.items():
         if not event.contains(Session, name, listener):
@@ -91,7 +100,8 @@ def _listen() -> None:
 
 def _remember_old_values(model: type) -> None:
     """Make SQLAlchemy load the old value of an expired column before it is set (else it is lost)."""
-    for attribute in inspect(model).column_attrs:
+    mapper: t.Any = inspect(model)
+    for attribute in mapper.column_attrs:
         column = getattr(model, attribute.key)
         if not event.contains(column, "set", _noop):
             event.listen(column, "set", _noop, active_history=True, propagate=True)
@@ -99,6 +109,11 @@ def _remember_old_values(model: type) -> None:
 
 def _noop(*_: t.Any) -> None:
     pass
+
+
+def is_muted() -> bool:
+    """Whether this thread or greenlet is inside `muted()`."""
+    return _muted.get()
 
 
 @contextlib.contextmanager
@@ -196,8 +211,12 @@ def _load(obj: t.Any, bound: Bound) -> None:
     unloaded = inspect(obj).unloaded
     for name in bound.columns & unloaded:
         getattr(obj, name)
-    if Kind.DELETED in bound.kinds:
-        for name in bound.needed & unloaded:
+    for name in {touch.relationship for touch in bound.touches} & unloaded:
+        getattr(obj, name)
+    if any(Kind.DELETED in event.on for event in bound.channel.events.values()):
+        wanted = {trail[0] for trail in bound.trails}
+        wanted |= {include.path[0] for include in bound.includes.values() if include.relationships}
+        for name in wanted & unloaded:
             getattr(obj, name)
 
 
@@ -267,7 +286,7 @@ def _history(obj: t.Any, bound: Bound) -> Values:
     """Return the columns that this flush changed, with their old values."""
     values: Values = {}
     for name in bound.columns:
-        history = attributes.get_history(obj, name, attributes.PASSIVE_NO_INITIALIZE)
+        history = attributes.get_history(obj, name, PASSIVE_NO_INITIALIZE)
         if history.added or history.deleted:
             old = history.deleted[0] if history.deleted else None
             new = history.added[0] if history.added else None

@@ -10,36 +10,18 @@ from sqlalchemy.orm import Session
 
 from .. import payload
 from ..errors import OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
-from .capture import Watch, _muted, add
+from .capture import add, is_muted, watch_of
 from .settling import Emitted
 
-__all__ = ["emit", "emit_many"]
+if t.TYPE_CHECKING:
+    from ..catalog import EventType
+    from ..state import AppState
 
-
-def emit(
-    watch: Watch,
-    session: Session,
-    event: str,
-    data: t.Any,
-    *,
-    owner: str | None = None,
-    dedupe_key: str | None = None,
-) -> None:
-    """Add an event to the session's transaction.
-
-    :param data: anything JSON can hold, or an instance of the channel's model, dumped at commit with its last state.
-    :param owner: whose it is; may be left out for an instance that knows its owner.
-    :param dedupe_key: a second event of this name, owner and key does nothing, also in a later transaction.
-    :raises UnknownEventError: with the nearest name.
-    :raises OwnerMissingError: for data without `owner`.
-    :raises PayloadError: data that JSON cannot hold, with the path to it.
-    :raises PayloadTooLargeError: over `WEBHOOKS_PAYLOAD_LIMIT`.
-    """
-    emit_many(watch, session, event, [data], owner=owner, dedupe_key=dedupe_key)
+__all__ = ["emit_many"]
 
 
 def emit_many(
-    watch: Watch,
+    state: AppState,
     session: Session,
     event: str,
     rows: t.Iterable[t.Any],
@@ -47,22 +29,33 @@ def emit_many(
     owner: str | None = None,
     dedupe_key: str | None = None,
 ) -> None:
-    """Add one event for each of `rows`, for what capture cannot see (Core and raw SQL); see `emit`."""
-    known = watch.state.catalog.events.get(event)
+    """Add an event for each of `rows` to the session's transaction.
+
+    :param rows: anything JSON can hold, or instances of the channel's model, dumped at commit with their last state.
+    :param owner: whose they are; may be left out for instances that know their owner.
+    :param dedupe_key: a second event of this name, owner and key does nothing, also in a later transaction.
+    :raises UnknownEventError: with the nearest name.
+    :raises OwnerMissingError: for data without `owner`.
+    :raises PayloadError: data that JSON cannot hold, with the path to it.
+    :raises PayloadTooLargeError: over `WEBHOOKS_PAYLOAD_LIMIT`.
+    """
+    known = state.catalog.events.get(event)
     if known is None:
-        near = watch.state.catalog.suggest(event)
+        near = state.catalog.suggest(event)
         remedy = f"Did you mean {near}?" if near else "Declare it in the catalogue."
         raise UnknownEventError(f"{event!r} is not an event of the catalogue. {remedy}")
-    if _muted.get():
+    if is_muted():
         return
-    items = [_item(watch, known, data, owner, dedupe_key) for data in rows]
-    add(session, watch, items)
+    items = [_item(state, known, data, owner, dedupe_key) for data in rows]
+    add(session, watch_of(state), items)
 
 
-def _item(watch: Watch, event: t.Any, data: t.Any, owner: str | None, dedupe_key: str | None) -> Emitted:
+def _item(
+    state: AppState, event: EventType, data: t.Any, owner: str | None, dedupe_key: str | None
+) -> Emitted:
     owner = None if owner is None else str(owner)
     if _is_mapped(data):
-        bound = watch.state.bound.get(event.channel)
+        bound = state.bound.get(event.channel)
         if bound is None or bound.model is None or not isinstance(data, bound.model):
             raise PayloadError(
                 f"{event.name} was emitted with an instance of {type(data).__name__}, which is not the model of "
@@ -72,10 +65,10 @@ def _item(watch: Watch, event: t.Any, data: t.Any, owner: str | None, dedupe_key
     if owner is None:
         raise OwnerMissingError(f"{event.name} was emitted without an owner. Pass owner=...")
     text = _encoded(event.name, data)
-    if len(text) > watch.state.settings.payload_limit:
+    if len(text) > state.settings.payload_limit:
         raise PayloadTooLargeError(
             f"The data of {event.name} has {len(text)} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
-            f"{watch.state.settings.payload_limit}. Send less, or raise the limit."
+            f"{state.settings.payload_limit}. Send less, or raise the limit."
         )
     return Emitted(event, owner, text, data, None, None, dedupe_key)
 

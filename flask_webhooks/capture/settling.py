@@ -99,7 +99,8 @@ def _occurrences(
     nets = coalesce(item for item in items if isinstance(item, Change))
     if any(net.obj is None for net in nets):
         _fetch(session, nets)
-    for net in [*nets, *_touched(state, nets)]:
+    touched = list(_touched(state, nets))
+    for net in [*nets, *touched]:
         events = [event for event in net.bound.channel.events.values() if net.matches(event)]
         if not events:
             continue
@@ -134,16 +135,28 @@ def _fetch(session: Session, nets: list[Net]) -> None:
 def _touched(state: AppState, nets: t.Sequence[Net]) -> t.Iterator[Net]:
     """Updates of what a changed object touches: once for each, however many of its parts changed."""
     own = {net.key: net for net in nets}
-    seen: set[tuple[t.Any, ...]] = set()
     for net in nets:
-        for bound, other in net.bound.touched(net.obj, state.bound):
-            mapper = inspect(other).mapper
-            key = (bound.channel.name, mapper.base_mapper.class_, *mapper.primary_key_from_instance(other))
-            if key in own:
-                own[key].touched = own[key].touched or own[key].kind is Kind.UPDATED
-            elif key not in seen:
-                seen.add(key)
-                yield Net(Kind.UPDATED, bound, key, other, {}, touched=True)
+        for touch in net.bound.touches:
+            bound = state.bound[touch.channel]
+            for other in _related(net.obj, touch.relationship):
+                if bound.model is None or not isinstance(other, bound.model):
+                    continue
+                mapper = inspect(other).mapper
+                identity = mapper.primary_key_from_instance(other)
+                key = (touch.channel, mapper.base_mapper.class_, *identity)
+                known = own.get(key)
+                if known is None:
+                    own[key] = Net(Kind.UPDATED, bound, key, other, {}, touched=True)
+                    yield own[key]
+                elif known.kind is Kind.UPDATED:
+                    known.touched = True
+
+
+def _related(obj: t.Any, relationship: str) -> t.Sequence[t.Any]:
+    value = getattr(obj, relationship)
+    if value is None:
+        return ()
+    return list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
 
 
 def _emitted(item: Emitted) -> _Occurrence:
@@ -199,12 +212,12 @@ def _load(session: Session, occurrences: t.Sequence[_Occurrence]) -> None:
         if bound is None or bound.model is None or not inspect(item.obj).persistent:
             continue
         paths, objects = wanted.setdefault(bound.model, (set(), []))
-        paths.update((name,) for name in bound.relationships)
+        paths.update(bound.trails)
         asked = {name for listener in item.listeners for name in listener.includes}
         paths.update(bound.includes[name].relationships for name in asked & bound.includes.keys())
         objects.append(item.obj)
     for model, (paths, objects) in wanted.items():
-        columns = inspect(model).column_attrs.keys()
+        columns: t.Iterable[str] = inspect(model).column_attrs.keys()
         names = {path[0] for path in paths if path} | set(columns)
         stale = [obj for obj in objects if inspect(obj).unloaded & names]
         if len(stale) > 1:
@@ -215,7 +228,7 @@ def _load(session: Session, occurrences: t.Sequence[_Occurrence]) -> None:
 def _select(
     session: Session, model: type, keys: t.Sequence[t.Any], paths: t.Collection[tuple[str, ...]] = ()
 ) -> list[t.Any]:
-    mapper = inspect(model)
+    mapper: t.Any = inspect(model)
     columns = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
     options = [_option(model, path) for path in sorted(paths)]
     rows: list[t.Any] = []
@@ -260,7 +273,7 @@ def _write(
 
 def _failed(state: AppState, item: _Occurrence, error: Exception) -> None:
     if state.settings.on_error == "log":
-        logger.exception("message.failed", exc_info=error, extra={"event": item.event.name})
+        logger.error("message.failed", exc_info=error, extra={"event": item.event.name})
     elif isinstance(error, EmitError | sa.exc.SQLAlchemyError):
         raise error
     else:

@@ -160,6 +160,12 @@ EVENTS = Either(
     )
 )
 
+# YAML 1.1 knew more words for true and false than editors and JSON do.
+_YES_NO = tuple((word, "Write true.") for word in ("yes", "Yes", "on")) + tuple(
+    (word, "Write false.") for word in ("no", "No", "off")
+)
+EXCLUSIVE = Either((Flag(), Choice(("subscription", "owner"), _YES_NO)))
+
 INCLUDE = Record(
     "include",
     'a mapping with "path" or "schema"',
@@ -193,7 +199,7 @@ CHANNEL = Record(
             "A change here is an update there: relationships of the model, or channels.",
         ),
         "exclusive": Key(
-            Either((Flag(), Choice(("subscription", "owner")))),
+            EXCLUSIVE,
             "Who listens to this channel listens to no other: true (subscription) or owner.",
         ),
         **RENDERING,
@@ -206,7 +212,7 @@ DOCUMENT = Record(
     "document",
     "a mapping",
     {
-        "version": Key(Number("1, the version of this format", 1, 1), "Version of this format: 1."),
+        "version": Key(Number("1, the one version of this format", 1, 1), "Version of this format: 1."),
         "title": Key(TEXT, "Name of the product, on the console and in the documentation."),
         "defaults": Key(DEFAULTS, "What channels of this file have unless they say otherwise."),
         "channels": Key(

@@ -102,9 +102,8 @@ def compose(text: str, report: Report) -> Node | None:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
         line = mark.line + 1 if mark is not None else 1
-        report.problems.append(
-            Problem(report.file, line, "(document)", f"is no YAML: {what}.", _syntax_hint(what))
-        )
+        hint = _syntax_hint(what, text.splitlines()[max(line - 2, 0) : line])
+        report.problems.append(Problem(report.file, line, "(document)", f"is no YAML: {what}.", hint))
         return None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         what = " ".join(str(error).split())
@@ -116,14 +115,22 @@ def compose(text: str, report: Report) -> Node | None:
     return root
 
 
-def _syntax_hint(what: str) -> str:
-    if "\\t" in what or "tab" in what:
+def _syntax_hint(what: str, lines: list[str]) -> str:
+    """Say what to look for.
+
+    :param lines: the line with the mistake, and the one before it.
+    """
+    if any("\t" in line[: len(line) - len(line.lstrip())] for line in lines):
         return "Indent with spaces; YAML allows no tabs."
-    if "expected <block end>" in what or "mapping values" in what:
-        return "Look at the indentation here and in the line before, and quote text that contains ': '."
     if "single document" in what:
         return "Keep one document in a file; name several files in WEBHOOKS_CATALOG."
-    return "Look at this line and the one before."
+    if "alias" in what:
+        return "An anchor (&name) must stand before its use (*name); quote text that begins with *."
+    if "flow" in what:
+        return "A bracket or brace is not closed, or a comma is missing, here or in the line before."
+    if "block" in what or "mapping values" in what:
+        return "Look at the indentation here and in the line before; quote text that contains ': '."
+    return "Look at this line and the one before; quote text that begins with a special character."
 
 
 def type_of(node: Node) -> str:
@@ -207,7 +214,8 @@ def plain(node: Node, path: str, report: Report, depth: int = 0) -> t.Any:
     report.walked += 1
     if depth > _DEPTH or report.walked > _NODES:
         if not report.overfull:
-            report.refuse(node, path, "is too deep or too large.", "Make it flatter, or shorter.")
+            shown = path if len(path) < 100 else f"{path[:100]}…"
+            report.refuse(node, shown, "is too deep or too large.", "Make it flatter, or shorter.")
             report.overfull = True
             report.walked = _NODES
         return None

