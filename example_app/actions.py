@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing as t
 from collections.abc import Callable
 
 from .models import Bill, BillPayment, BillStatus, Invoice, InvoicePayment, InvoiceStatus, db, utc_now
@@ -54,5 +55,8 @@ def pay_bill(bill: Bill) -> BillPayment:
     return payment
 
 
-INVOICE_ACTIONS: dict[str, Callable[[Invoice], object]] = {"send": send, "pay": pay, "void": void}
-BILL_ACTIONS: dict[str, Callable[[Bill], object]] = {"pay": pay_bill}
+ACTIONS: dict[str, dict[str, Callable[[t.Any], object]]] = {
+    "invoices": {"send": send, "pay": pay, "void": void},
+    "bills": {"pay": pay_bill},
+}
+"""By resource, then by the name under which the API and the home page offer them."""

@@ -26,7 +26,7 @@ from sqlalchemy.orm import selectinload
 from werkzeug.exceptions import MethodNotAllowed
 
 from . import problems, records
-from .actions import BILL_ACTIONS, INVOICE_ACTIONS
+from .actions import ACTIONS
 from .auth import check_csrf, current_user
 from .models import Tagged, db
 from .resources import RESOURCES, Resource
@@ -103,9 +103,8 @@ def delete_record(name: str, record_id: int) -> ResponseReturnValue:
 @bp.post("/bills/<int:record_id>/<any(pay):action>", defaults={"name": "bills"})
 def act(name: str, record_id: int, action: str) -> ResponseReturnValue:
     resource = _resource(name)
-    actions: dict[str, t.Any] = {"invoices": INVOICE_ACTIONS, "bills": BILL_ACTIONS}[name]
     record = records.find(resource, record_id, g.business_id, lock=True)
-    actions[action](record)
+    ACTIONS[name][action](record)
     db.session.commit()
     return _dump(resource, record)
 

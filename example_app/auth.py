@@ -39,7 +39,8 @@ def _signed_in() -> User | None:
 
 def csrf_token() -> str:
     """Return the token that forms of this session carry."""
-    return session.setdefault("csrf_token", secrets.token_urlsafe(32))
+    token: str = session.setdefault("csrf_token", secrets.token_urlsafe(32))
+    return token
 
 
 def check_csrf() -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import selectinload
 from werkzeug.wrappers import Response
 
 from . import records
-from .actions import INVOICE_ACTIONS
+from .actions import ACTIONS
 from .auth import check_csrf, current_user
 from .models import Client, Inconsistent, Invoice, InvoiceLine, TransitionRefused, User, db, utc_now
 from .models.columns import CENT
@@ -49,7 +49,7 @@ def _count_records(business_id: int) -> list[tuple[str, str, int]]:
         sa.select(sa.literal(name), sa.func.count()).where(resource.owner == business_id)
         for name, resource in RESOURCES.items()
     ]
-    found = dict(db.session.execute(sa.union_all(*counts)).tuples().all())
+    found = {name: number for name, number in db.session.execute(sa.union_all(*counts))}
     return [(name, resource.title, found[name]) for name, resource in RESOURCES.items()]
 
 
@@ -92,7 +92,7 @@ def change_invoice(invoice_id: int, action: str) -> Response:
     invoice = records.find(RESOURCES["invoices"], invoice_id, user.business_id, lock=True)
     tag = invoice.tag
     try:
-        (INVOICE_ACTIONS | {"delete": db.session.delete})[action](invoice)
+        (ACTIONS["invoices"] | {"delete": db.session.delete})[action](invoice)
         db.session.commit()
         flash(f"{tag}: {action} done.")
     except (TransitionRefused, Inconsistent) as refusal:

@@ -40,7 +40,11 @@ def _refused(error: HTTPException) -> ResponseReturnValue:
 
 
 def _invalid(error: ValidationError) -> ResponseReturnValue:
-    return _problem(422, "invalid", "Some fields were refused.", error.normalized_messages())
+    return _problem(422, "invalid", "Some fields were refused.", _by_field(error))
+
+
+def _by_field(error: ValidationError) -> dict[str, t.Any]:
+    return error.messages if isinstance(error.messages, dict) else {error.field_name: error.messages}
 
 
 def _inconsistent(error: Inconsistent) -> ResponseReturnValue:

@@ -57,7 +57,7 @@ class Trade:
         if business is not None:
             query = query.where(Business.name == business)
         with app.app_context():
-            self.businesses = db.session.execute(query).tuples().all()
+            self.businesses = db.session.execute(query).all()
         if not self.businesses:
             raise LookupError("There is no business to trade. Run `flask --app example_app seed` first.")
 

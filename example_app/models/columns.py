@@ -35,7 +35,7 @@ class Exact(sa.types.TypeDecorator[Decimal]):
     def process_result_value(self, value: t.Any, dialect: sa.Dialect) -> Decimal | None:
         if value is None or dialect.name != "sqlite":
             return t.cast("Decimal | None", value)
-        return value * self.unit
+        return t.cast("int", value) * self.unit
 
 
 class UTCDateTime(sa.types.TypeDecorator[datetime]):

@@ -50,8 +50,10 @@ class Base(DeclarativeBase):
 
 db = SQLAlchemy(model_class=Base)
 
-Model = t.cast("type[Base]", db.Model)
-"""``db.Model`` under the type it really has: type checkers see only ``Any``."""
+if t.TYPE_CHECKING:
+    Model = Base  # what ``db.Model`` is, where type checkers would only see ``Any``
+else:
+    Model = db.Model
 
 
 class TagCounter(Model):
@@ -109,7 +111,7 @@ class Record(Tagged):
         return mapped_column(sa.ForeignKey("business.id"), index=True, sort_order=-2)
 
     @orm.declared_attr.directive
-    def __table_args__(cls) -> tuple[sa.SchemaItem, ...]:
+    def __table_args__(cls) -> tuple[sa.Constraint, ...]:
         return (sa.UniqueConstraint("business_id", "tag"),)
 
 

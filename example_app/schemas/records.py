@@ -44,6 +44,6 @@ def Related(schema: type[Schema]) -> fields.Nested:
     return fields.Nested(schema, dump_only=True)
 
 
-def Children(schema: type[Schema], **options: t.Any) -> fields.List:
+def Children(schema: type[Schema], **options: t.Any) -> fields.List[t.Any]:
     """The lines of a document, written together with it."""
     return fields.List(fields.Nested(schema), **options)
