@@ -9,7 +9,6 @@ receiver's wish, `decide` makes a `Verdict` of both and of the subscription's `s
 from __future__ import annotations
 
 import enum
-import math
 import typing as t
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -203,12 +202,10 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     if text.isascii() and text.isdigit():
         # float() because int() refuses texts of more than 4,300 digits.
         return min(float(text), LONGEST_HINT)
-    if not text or len(text) > 64:
-        return None
     try:
         date = parsedate_to_datetime(text)
         # HTTP-dates are in GMT even where the obsolete asctime form does not say so (section 5.6.7).
         seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()
-    except (ValueError, TypeError, IndexError, OverflowError):
+    except (ValueError, IndexError, OverflowError):  # IndexError: email's parser has raised it for odd input
         return None
-    return min(max(math.ceil(seconds), 0.0), LONGEST_HINT)
+    return min(max(seconds, 0.0), LONGEST_HINT)

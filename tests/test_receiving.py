@@ -100,6 +100,22 @@ def test_a_changed_header_is_refused_and_named(changes, part):
         verify(sent(**changes), [SECRET.text, PAIR.public], now=NOW)
 
 
+@pytest.mark.parametrize(
+    ("signed_with", "known"), [(SECRET, SECRET.text), (PAIR, PAIR.public)], ids=["v1", "v1a"]
+)
+def test_a_signature_under_another_name_does_not_count(signed_with, known):
+    kind, _, digits = headers(ID, BODY, NOW, [signed_with])["webhook-signature"].partition(",")
+    other = {"v1": "v1a", "v1a": "v1"}[kind]
+
+    with pytest.raises(VerificationError, match=r"^webhook-signature: none"):
+        verify(sent(webhook_signature=f"{other},{digits}"), known, now=NOW)
+
+
+def test_no_tolerance_is_wide_enough_for_a_time_beyond_all_dates():
+    with pytest.raises(VerificationError, match=r"^webhook-timestamp: not a whole number"):
+        verify(sent(webhook_timestamp="9" * 12), SECRET.text, tolerance=float("inf"), now=NOW)
+
+
 def test_unknown_and_broken_signatures_beside_a_good_one_do_no_harm():
     good = headers(ID, BODY, NOW, [SECRET])["webhook-signature"]
 

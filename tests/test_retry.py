@@ -144,6 +144,7 @@ class TestDecide:
     @pytest.mark.parametrize(
         ("attempts", "verdict"),
         [
+            (0, Verdict("pending", retry_in=10)),
             (1, Verdict("pending", retry_in=10)),
             (2, Verdict("pending", retry_in=100)),
             (3, Verdict("failed")),
@@ -246,6 +247,21 @@ class TestRetryAfter:
         accra_plus_three = NOW.astimezone(timezone(timedelta(hours=3)))
 
         assert retry_after("Sun, 01 Mar 2026 12:00:30 GMT", accra_plus_three) == 30
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "Sun, 01 Mar 99999999999999999999 12:02:00 GMT",
+            "Sun, 01 Mar 0001 00:00:00 +2359",
+            "Sun, 01 Mar 2026 12:02:00 +99999999999999999999",
+            "Sun, 01 Mar 9999 23:59:59 -2359",
+            "9",
+            ", ,",
+            "0 0 0 0 0",
+        ],
+    )
+    def test_a_date_beyond_all_dates_does_no_harm(self, value):
+        assert retry_after(value, NOW) in (None, 0, 9, 86400)
 
     @given(st.integers(-100000, 100000))
     def test_reads_back_what_the_standard_library_writes(self, seconds):
