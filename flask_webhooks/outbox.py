@@ -112,10 +112,10 @@ def _grown() -> sa.ScalarSelect[int]:
     """
     last = (
         sa.select((sa.func.max(M.c.sequence) + 1).label("n"))
-        .where(M.c.channel == sa.bindparam("channel"), M.c.entity_id == sa.bindparam("entity_id"))
+        .where(M.c.channel == sa.bindparam("of_channel"), M.c.entity_id == sa.bindparam("of_entity"))
         .correlate(None)
     )
-    clock = sa.select(sa.bindparam("sequence", type_=sa.BigInteger).label("n"))
+    clock = sa.select(sa.bindparam("clock", type_=sa.BigInteger).label("n"))
     either = sa.union_all(clock, last).subquery()
     return sa.select(sa.func.max(either.c.n)).scalar_subquery()
 
@@ -128,10 +128,11 @@ def record(connection: sa.Connection, messages: t.Sequence[Row], deliveries: t.S
     """Insert messages and their deliveries, one executemany each; return the messages that were new.
 
     A message whose `dedupe_key` its owner has used before for that event is dropped with its deliveries.
-    `sequence` of a message comes in as the clock in microseconds; see `_grown`.
+    A message comes without `sequence`, and with `clock` in microseconds instead; see `_grown`.
     """
-    kept = [row for row in messages if row["dedupe_key"] is None]
-    once = [row for row in messages if row["dedupe_key"] is not None]
+    rows = [{**row, "of_channel": row["channel"], "of_entity": row["entity_id"]} for row in messages]
+    kept = [row for row in rows if row["dedupe_key"] is None]
+    once = [row for row in rows if row["dedupe_key"] is not None]
     if kept:
         connection.execute(_RECORD, kept)
     if once:

