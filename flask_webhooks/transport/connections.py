@@ -3,7 +3,7 @@
 requests and urllib3 do what they are good at (TLS with names verified, tunnels through a proxy, one entry that
 `responses` and its like can replace in an app's tests); what they do per request (merging, three header
 containers, a mail parser, polling before each read) costs several times the rest of an attempt, so a request is
-one `sendall` here and its answer usually one `recv`. Figures are in `bench/`.
+one `sendall` here and its answer usually one `recv`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import itertools
 import tracemalloc
 import typing as t
 
@@ -289,7 +290,9 @@ UNUSUAL = {
     "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\nok",
     "no length": b"HTTP/1.1 200 OK\r\n\r\nok",
     "length twice": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
-    "length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "length and chunks": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    ),
     "chunk extensions and trailers": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;a=b\r\no\r\n1 \r\nk\r\n0\r\nX-T: 1\r\n\r\n"
     ),
@@ -350,7 +353,7 @@ def read_all(*pieces: bytes) -> tuple[int, dict[str, str], bytes, bool]:
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    return [data[begin:end] for begin, end in itertools.pairwise(edges)]
 
 
 WHOLE = [*UNUSUAL.values(), response(204), response(404, {"X-A": "b"}, b"x" * 50)]

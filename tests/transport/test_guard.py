@@ -1,5 +1,8 @@
 """The guard: what may be saved, and what is connected to."""
 
+# Letters that only look like others are what is tested here.
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 import ipaddress
