@@ -9,7 +9,7 @@
 `actions`       send, pay, void
 `auth`          session cookies and bearer tokens
 `pages`         the home page
-`database`      SQLite's settings
+`database`      SQLite, made to keep its promises
 `seed`          two businesses to begin with: `demo` names them, `founding` sets them up
 `trade`         doing business, one step at a time: the `moves`, and the `desk` they are made at
 `commands`      `flask --app example_app seed`, `token`, `trade`
@@ -27,6 +27,7 @@ from flask import Flask, Response
 from . import api, auth, commands, pages
 from .database import set_up_sqlite
 from .models import db
+from .webhooks import webhooks
 
 CATALOG = Path(__file__).resolve().parent.parent / "catalog" / "accounting.yaml"
 
@@ -37,8 +38,6 @@ def create_app(config: Mapping[str, t.Any] | None = None) -> Flask:
     :param config: goes over the environment (``EXAMPLE_SECRET_KEY``, ``EXAMPLE_WEBHOOKS_ENVIRONMENT``, ...),
         which goes over the defaults here.
     """
-    from .webhooks import webhooks
-
     app = Flask(__name__, instance_path=str(CATALOG.parent.parent / "instance"))
     app.config.from_mapping(
         SECRET_KEY="only for trying out: set EXAMPLE_SECRET_KEY",

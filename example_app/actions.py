@@ -5,7 +5,17 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable
 
-from .models import Bill, BillPayment, BillStatus, Invoice, InvoicePayment, InvoiceStatus, db, utc_now
+from .models import (
+    Bill,
+    BillPayment,
+    BillStatus,
+    Invoice,
+    InvoicePayment,
+    InvoiceStatus,
+    TransitionRefused,
+    db,
+    utc_now,
+)
 
 
 def send(invoice: Invoice) -> None:
@@ -13,7 +23,7 @@ def send(invoice: Invoice) -> None:
 
     :raises TransitionRefused: if it is not a draft. So do the others, when the status is not right for them.
     """
-    invoice.status = InvoiceStatus.SENT
+    _move(invoice, InvoiceStatus.SENT)
     invoice.settle()
 
 
@@ -28,7 +38,7 @@ def pay(invoice: Invoice) -> InvoicePayment:
         paid_on=utc_now().date(),
         reference=invoice.number,
     )
-    invoice.status = InvoiceStatus.PAID
+    _move(invoice, InvoiceStatus.PAID)
     invoice.settle()
     db.session.add(payment)
     return payment
@@ -36,7 +46,7 @@ def pay(invoice: Invoice) -> InvoicePayment:
 
 def void(invoice: Invoice) -> None:
     """Give up a claim without deleting it."""
-    invoice.status = InvoiceStatus.VOID
+    _move(invoice, InvoiceStatus.VOID)
 
 
 def pay_bill(bill: Bill) -> BillPayment:
@@ -49,10 +59,17 @@ def pay_bill(bill: Bill) -> BillPayment:
         paid_on=utc_now().date(),
         reference=bill.number,
     )
-    bill.status = BillStatus.PAID
+    _move(bill, BillStatus.PAID)
     bill.settle()
     db.session.add(payment)
     return payment
+
+
+def _move(document: Invoice | Bill, status: t.Any) -> None:
+    """Change the status, unlike an assignment also refusing the one it has: nothing is paid twice."""
+    if document.status == status:
+        raise TransitionRefused(document.status, status, document.__transitions__[document.status])
+    document.status = status
 
 
 ACTIONS: dict[str, dict[str, Callable[[t.Any], object]]] = {

@@ -28,11 +28,13 @@ from werkzeug.exceptions import MethodNotAllowed
 from . import problems, records
 from .actions import ACTIONS
 from .auth import check_csrf, current_user
+from .database import begin_request
 from .models import Tagged, db
 from .resources import RESOURCES, Resource
 
 bp = Blueprint("api", __name__, url_prefix="/api")
 problems.answer_in_json(bp)
+bp.before_request(begin_request)
 
 LARGEST_PAGE = 100
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 import sqlalchemy as sa
-from flask import Flask, has_request_context, request
+from flask import Flask, request
 
 from .models import db
 
@@ -34,12 +34,23 @@ def _on_connect(connection: t.Any, record: object) -> None:
 
 
 def _begin(connection: sa.Connection) -> None:
-    """Take the write lock at once, except to answer a safe request.
+    mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+    connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def begin_to_write() -> None:
+    """Begin the session's transaction with SQLite's write lock, waiting for it if need be.
 
     A deferred transaction that has read cannot begin to write once another process has written: SQLite fails
-    it at once, without waiting (``SQLITE_BUSY_SNAPSHOT``). With a web server and a worker writing side by
-    side that is a matter of minutes. ``IMMEDIATE`` waits for its turn instead. Safe requests only read, so
-    they stay deferred and never wait.
+    it at once, without waiting (``SQLITE_BUSY_SNAPSHOT``). A view looks up the user before it writes, and a
+    worker writes all the time, so that would be a matter of minutes. Readers do not call this and never wait.
+    On other databases it is an ordinary BEGIN.
     """
-    only_reads = has_request_context() and request.method in SAFE_METHODS
-    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+    if not db.session().in_transaction():
+        db.session.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
+
+
+def begin_request() -> None:
+    """Call :func:`begin_to_write` for a request that may change something. Runs before each request."""
+    if request.method not in SAFE_METHODS:
+        begin_to_write()

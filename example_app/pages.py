@@ -14,12 +14,14 @@ from werkzeug.wrappers import Response
 from . import records
 from .actions import ACTIONS
 from .auth import check_csrf, current_user
+from .database import begin_request
 from .models import Client, Inconsistent, Invoice, InvoiceLine, TransitionRefused, User, db, utc_now
 from .models.columns import CENT
 from .resources import RESOURCES
 
 bp = Blueprint("pages", __name__)
 bp.before_request(check_csrf)
+bp.before_request(begin_request)
 
 LATEST = 8
 MOST = Decimal(10**9)
@@ -81,7 +83,7 @@ def _amount() -> Decimal:
         amount = Decimal(request.form.get("amount", ""))
     except InvalidOperation:
         abort(400, "The amount is not a number.")
-    if not CENT <= amount <= MOST:
+    if not (amount.is_finite() and CENT <= amount <= MOST):
         abort(400, f"The amount is not between {CENT} and {MOST}.")
     return amount.quantize(CENT)
 

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
 
 from . import models as m
+from .database import begin_to_write
 from .demo import FOUNDINGS
 from .founding import Founder
 
@@ -15,7 +16,8 @@ def seed(db: SQLAlchemy) -> None:
 
     Each person can sign in with `demo.PASSWORD`, and has an API token: see `demo.demo_token`.
     """
-    db.create_all()
+    begin_to_write()
+    db.metadata.create_all(db.session.connection())  # in the same transaction as the rows
     for founding in FOUNDINGS:
         if db.session.scalar(sa.select(m.Business.id).where(m.Business.name == founding.name)) is None:
             Founder(db, founding).found()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from flask import Flask
 
+from .database import begin_to_write
 from .desk import Desk
 from .models import Business, db
 from .moves import MOVES
@@ -70,6 +71,7 @@ class Trade:
         (move,) = self.rng.choices(list(MOVES), weights=list(MOVES.values()))
         business_id, currency = self.rng.choice(self.businesses)
         with self.app.app_context():
+            begin_to_write()
             done = move(Desk(self.rng, business_id, currency))
             db.session.flush()
             changes = tuple(Change(f"{record.__tablename__}.{kind}", record.tag) for kind, record in done)
