@@ -1,0 +1,281 @@
+"""What the catalogue names, found in Python: dumps, owners, includes, touches."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import typing as t
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import ForeignKey, LargeBinary, String
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    DynamicMapped,
+    Mapped,
+    attribute_keyed_dict,
+    mapped_column,
+    relationship,
+)
+
+from flask_webhooks.bindings import Bound, bind, open_catalog
+from flask_webhooks.catalog import Kind, load
+from flask_webhooks.errors import CatalogError, PayloadError
+
+SHOP = Path(__file__).parent / "catalog"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _shop() -> t.Iterator[None]:
+    sys.path.insert(0, str(SHOP))
+    yield
+    sys.path.remove(str(SHOP))
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Folder(Base):
+    __tablename__ = "folder"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[int | None]
+    content: Mapped[bytes | None] = mapped_column(LargeBinary)
+    lasts: Mapped[datetime.timedelta | None]
+    kept_as: Mapped[str | None] = mapped_column("odd_column_name", String(9))
+    papers: Mapped[list[Paper]] = relationship(back_populates="folder")
+    by_name: Mapped[dict[str, Paper]] = relationship(
+        collection_class=attribute_keyed_dict("name"), viewonly=True
+    )
+    as_set: Mapped[set[Paper]] = relationship(viewonly=True)
+    later: DynamicMapped[Paper] = relationship(viewonly=True)
+
+
+class Paper(Base):
+    __tablename__ = "paper"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(9))
+    kind: Mapped[str] = mapped_column(String(9))
+    folder_id: Mapped[int] = mapped_column(ForeignKey("folder.id"))
+    folder: Mapped[Folder] = relationship(back_populates="papers")
+    __mapper_args__: t.ClassVar[dict[str, t.Any]] = {
+        "polymorphic_on": "kind",
+        "polymorphic_identity": "plain",
+    }
+
+
+class Letter(Paper):
+    __mapper_args__: t.ClassVar[dict[str, t.Any]] = {"polymorphic_identity": "letter"}
+
+
+def bound_of(tmp_path: Path, channels: str) -> t.Mapping[str, Bound]:
+    (tmp_path / "webhooks.yaml").write_text(f"version: 1\nchannels:\n{channels}", encoding="utf-8")
+    return open_catalog("webhooks.yaml", root=tmp_path)[1]
+
+
+@pytest.fixture(scope="module")
+def everything() -> t.Mapping[str, Bound]:
+    return open_catalog("everything.yaml", root=SHOP / "good")[1]
+
+
+@pytest.fixture
+def invoice() -> t.Any:
+    import shop  # type: ignore[import-not-found]
+
+    client = shop.Client(id=3, business_id=42, name="Ama")
+    author = shop.User(id=5, name="Kofi", password_hash="never to be sent")
+    lines = [shop.Line(id=8, product="nails", quantity=2), shop.Line(id=9, product="paint", quantity=1)]
+    return shop.Invoice(
+        id=7, number="A7", status="sent", total=Decimal("12.50"), client=client, author=author, lines=lines
+    )
+
+
+def test_dump_is_what_the_schema_says(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+    assert everything["invoices"].dump(invoice) == {
+        "id": 7,
+        "number": "A7",
+        "status": "sent",
+        "total": "12.50",
+        "lines": [{"id": 8, "product": "nails"}, {"id": 9, "product": "paint"}],
+        "customer": "Ama",
+    }
+
+
+def test_dump_by_the_schema_of_the_event(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+    bound = everything["invoices"]
+    assert bound.dump(invoice, bound.channel.events["paid"]) == {"id": 7, "total": "12.50"}
+    assert "number" in bound.dump(invoice, bound.channel.events["created"])
+
+
+def test_dump_without_schema_is_the_columns(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+    assert everything["clients"].dump(invoice.client) == {"id": 3, "business_id": 42, "name": "Ama"}
+
+
+def test_plain_dump_leaves_out_bytes_and_names_attributes(tmp_path: Path) -> None:
+    folders = bound_of(
+        tmp_path, f"  folders: {{model: {__name__}:Folder, owner: tenant, events: [created]}}"
+    )["folders"]
+    row = Folder(id=1, tenant=2, content=b"x", lasts=datetime.timedelta(minutes=2), kept_as="a")
+    assert folders.dump(row) == {"id": 1, "tenant": 2, "lasts": 120.0, "kept_as": "a"}
+    assert folders.columns == {"id", "tenant", "content", "lasts", "kept_as"}
+
+
+def test_channel_without_model_takes_a_dict_or_any_row(
+    everything: t.Mapping[str, Bound], invoice: t.Any
+) -> None:
+    transactions = everything["transactions"]
+    assert transactions.model is None
+    data = {"account": {"id": 5}}
+    assert transactions.dump(data) == data
+    assert transactions.dump(data) is not data
+    assert transactions.dump(invoice.client)["name"] == "Ama"
+    assert transactions.owner(data) == "5"
+    with pytest.raises(PayloadError, match="Pass a dict, or add a schema"):
+        transactions.dump(object())
+
+
+def test_owner_is_text_or_nothing(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+    invoices, lines = everything["invoices"], everything["lines"]
+    assert invoices.owner(invoice) == "42"
+    assert lines.owner(invoice.lines[0]) == "42"
+    invoice.client = None
+    assert invoices.owner(invoice) is None
+    assert lines.owner(invoice.lines[0]) is None
+
+
+def test_includes(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+    includes = everything["invoices"].includes
+    assert {name: include.dump(invoice) for name, include in includes.items()} == {
+        # By the schema of the channel `lines`, the only one with that model.
+        "lines": [{"id": 8, "product": "nails"}, {"id": 9, "product": "paint"}],
+        # No schema anywhere: the columns.
+        "buyer": {"id": 3, "business_id": 42, "name": "Ama"},
+        "buyer_name": "Ama",
+        "author": {"id": 5, "name": "Kofi"},
+        "checker": None,
+        "display": "No. A7",
+        "number": "A7",
+    }
+    assert {name: include.relationships for name, include in includes.items() if include.relationships} == {
+        "lines": ("lines",),
+        "buyer": ("client",),
+        "buyer_name": ("client",),
+        "author": ("author",),
+        "checker": ("approver",),
+    }
+    assert [name for name, include in includes.items() if include.many] == ["lines"]
+
+
+@pytest.mark.parametrize("collection", ["papers", "by_name", "as_set"])
+def test_include_of_any_collection_is_a_list(tmp_path: Path, collection: str) -> None:
+    folders = bound_of(
+        tmp_path,
+        f"  folders: {{model: {__name__}:Folder, owner: tenant, events: [created], includes: [{collection}]}}",
+    )["folders"]
+    row, paper = Folder(id=1), Paper(id=2, name="a", kind="plain", folder_id=1)
+    if collection == "by_name":
+        row.by_name["a"] = paper
+    elif collection == "as_set":
+        row.as_set.add(paper)
+    else:
+        row.papers.append(paper)
+    assert folders.includes[collection].dump(row) == [{"id": 2, "name": "a", "kind": "plain", "folder_id": 1}]
+    assert folders.includes[collection].many
+
+
+def test_include_through_a_collection_is_flat(tmp_path: Path) -> None:
+    channel = (
+        f"  folders: {{model: {__name__}:Folder, owner: tenant, events: [created], includes: [papers.name]}}"
+    )
+    include = bound_of(tmp_path, channel)["folders"].includes["papers.name"]
+    row = Folder(papers=[Paper(name="a"), Paper(name="b")])
+    assert include.dump(row) == ["a", "b"]
+    assert include.dump(Folder()) == []
+    assert include.relationships == ("papers",)
+
+
+def test_watch_is_what_conditions_look_at(everything: t.Mapping[str, Bound]) -> None:
+    assert everything["invoices"].watch == {
+        "status",
+        "stage",
+        "urgent",
+        "due_on",
+        "client_id",
+        "approver_id",
+        "updated_at",
+    }
+    # The default `ignore` names a column that clients do not have.
+    assert everything["clients"].watch == frozenset()
+
+
+def test_what_the_schema_reads_can_be_loaded_in_bulk(everything: t.Mapping[str, Bound]) -> None:
+    assert set(everything["invoices"].relationships) == {"lines", "client"}
+    assert everything["invoices"].trails == (("lines",), ("client",))
+    assert everything["invoices"].needed == {"lines", "client", "author", "approver"}
+    assert everything["lines"].needed == {"invoice"}
+
+
+def test_touches_by_relationship_and_by_channel(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+    [touch] = everything["invoices"].touches
+    assert (touch.channel, touch.relationship) == ("clients", "client")
+    [(touched, row)] = everything["lines"].touched(invoice.lines[0], everything)
+    assert (touched.channel.name, row) == ("invoices", invoice)
+    invoice.client = None
+    assert list(everything["invoices"].touched(invoice, everything)) == []
+
+
+def test_touching_many(tmp_path: Path) -> None:
+    bound = bound_of(
+        tmp_path,
+        f"  folders: {{model: {__name__}:Folder, owner: tenant, events: [updated], touches: [papers]}}\n"
+        f"  papers: {{model: {__name__}:Paper, owner: folder.tenant, events: [updated]}}\n"
+        f"  letters: {{model: {__name__}:Letter, owner: folder.tenant, events: [updated]}}\n",
+    )
+    paper, letter = Paper(name="a"), Letter(name="b")
+    found = [
+        (each.channel.name, row)
+        for each, row in bound["folders"].touched(Folder(papers=[paper, letter]), bound)
+    ]
+    # A letter is a paper, a paper is not a letter.
+    assert found == [("papers", paper), ("papers", letter), ("letters", letter)]
+
+
+def test_channel_that_only_touches_wants_every_change(everything: t.Mapping[str, Bound]) -> None:
+    assert everything["lines"].kinds == set(Kind)
+    assert everything["clients"].kinds == {Kind.CREATED, Kind.UPDATED, Kind.DELETED}
+    assert everything["users"].kinds == {Kind.UPDATED}
+    assert everything["transactions"].kinds == frozenset()
+
+
+def test_schemas_are_created_once(everything: t.Mapping[str, Bound]) -> None:
+    invoices = everything["invoices"]
+    assert invoices.schemas["invoices.created"] is invoices.schema
+    assert invoices.schemas["invoices.paid"] is not invoices.schema
+    assert invoices.includes["lines"].schema is everything["lines"].schema
+    assert "clients.created" not in everything["clients"].schemas
+
+
+def test_bind_alone_tells_what_only_python_knows() -> None:
+    catalog = load("owner_no_attribute.yaml", root=SHOP / "bad")
+    with pytest.raises(CatalogError) as caught:
+        bind(catalog)
+    [problem] = caught.value.problems
+    assert (problem.file, problem.line) == ("owner_no_attribute.yaml", 5)
+
+
+def test_models_that_sqlalchemy_cannot_configure_are_told(tmp_path: Path) -> None:
+    class Broken(DeclarativeBase):
+        pass
+
+    class Chapter(Broken):
+        __tablename__ = "chapter"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        book: Mapped[t.Any] = relationship("Boook")
+
+    try:
+        sys.modules[__name__].Chapter = Chapter  # type: ignore[attr-defined]
+        with pytest.raises(CatalogError, match="import every module with models before"):
+            bound_of(tmp_path, f"  chapters: {{model: {__name__}:Chapter, owner: id, events: [created]}}")
+    finally:
+        Broken.registry.dispose()
