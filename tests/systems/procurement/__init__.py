@@ -1,0 +1,1 @@
+"""A platform on which companies hire freelancers: offers, milestones, invoices."""
