@@ -21,7 +21,6 @@ import socket
 import ssl
 import threading
 import time
-import typing as t
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -168,7 +167,7 @@ class Receiver:
                     sock = self.tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
                     self._talks.add(sock)
                 if getattr(self.behaviour, "shakes_hands", True):
-                    t.cast(ssl.SSLSocket, sock).do_handshake()
+                    sock.do_handshake()
             talk = Talk(self, sock, number)
             try:
                 self.behaviour(talk)

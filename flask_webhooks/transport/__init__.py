@@ -18,6 +18,7 @@ import socket
 import ssl
 import time
 import typing as t
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -127,20 +128,14 @@ class Transport:
         if proxy is not None and not proxy.startswith("http://"):
             raise ConfigurationError(f"The egress proxy must be http://host:port, not {proxy!r}.")
         self._open()
+        _transports.add(self)
 
     def _open(self) -> None:
         """Make everything that must not be shared with another process: sockets, locks and threads."""
-        self._pid = os.getpid()
         self._names = Names(self._resolver)
         self._dialer = Dialer(self._names, self._allowed, self._connect_limit)
         self._watch = Watch()
         self._adapter = Adapter(self._context, size=self._pool_size, proxy=self._proxy)
-
-    def _mind_fork(self) -> None:
-        # Compared instead of os.register_at_fork, which would keep every transport alive for ever.
-        if self._pid != os.getpid():
-            self._adapter.idle.abandon()
-            self._open()
 
     def close(self) -> None:
         """Close every kept connection and end the watch; attempts in flight end as `timeout`."""
@@ -156,7 +151,6 @@ class Transport:
         :raises AddressRefusedError: a destination that we never talk to; one constant text.
         :raises SubscriptionError: the URL is malformed.
         """
-        self._mind_fork()
         destination = self._parse(url)
         if resolve and destination.address is None and self._proxy is None:
             try:
@@ -183,7 +177,6 @@ class Transport:
 
         :raises RuntimeError: the transport has been closed.
         """
-        self._mind_fork()
         attempt = Attempt(self._limit)
         try:
             destination = self._parse(outbound.url)
@@ -244,6 +237,19 @@ class Transport:
             seen += len(piece)
         return bytes(kept), seen > most
 
+
+_transports: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+def _begin_anew_after_fork() -> None:
+    for transport in _transports:
+        transport._adapter.idle.abandon()
+        transport._open()
+
+
+# At the fork and not at the next use, when a worker's threads may all be the first to come.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew_after_fork)
 
 _ERRORS: t.Final = (
     requests.RequestException,

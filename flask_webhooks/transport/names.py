@@ -20,8 +20,12 @@ __all__ = ["Lookup", "LookupFailed", "Names", "Resolver"]
 Resolver: t.TypeAlias = Callable[..., t.Sequence[tuple[t.Any, ...]]]
 """Called as `socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)`; answers and fails like it."""
 
-MOST_LOOKUPS: t.Final = 32
-"""Threads that may wait for a name server at the same time."""
+MOST_LOOKUPS: t.Final = 256
+"""Threads that may wait for a name server at the same time.
+
+32 attempts in flight, each given up after 5 s of the 30 s that a lookup may hang: 32 * 30 / 5 = 192. So a
+customer whose names all hang cannot keep the others' from being looked up.
+"""
 
 STALE_LOOKUP: t.Final = 10.0
 """Seconds after which nobody joins a lookup any more: the next caller asks afresh."""
@@ -88,14 +92,21 @@ class Names:
             raise LookupFailed(f"{host}: {MOST_LOOKUPS} lookups are already waiting for the resolver")
         with self._lock:
             lookup = self._running[host, port] = Lookup(host, port)
-        threading.Thread(target=self._run, args=(lookup,), name="webhooks-lookup", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(lookup,), name="webhooks-lookup", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            self._forget(lookup)
+            raise LookupFailed(f"{host}: {error}") from error
         return lookup
 
     def _run(self, lookup: Lookup) -> None:
         try:
             lookup.run(self._resolver)
         finally:
-            with self._lock:
-                if self._running.get((lookup.host, lookup.port)) is lookup:
-                    del self._running[lookup.host, lookup.port]
-            self._free.release()
+            self._forget(lookup)
+
+    def _forget(self, lookup: Lookup) -> None:
+        with self._lock:
+            if self._running.get((lookup.host, lookup.port)) is lookup:
+                del self._running[lookup.host, lookup.port]
+        self._free.release()

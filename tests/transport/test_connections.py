@@ -332,6 +332,7 @@ def test_http_to_a_tls_port_is_no_success(transport: Transport, authority: Autho
 # A fork
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # there are other threads: that is the point
 def test_a_forked_child_shares_no_connection(transport: Transport) -> None:
     with Receiver(ok()) as receiver:
         assert transport.send(outbound(receiver.url())).failure is None

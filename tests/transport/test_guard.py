@@ -408,6 +408,17 @@ def test_the_address_asked_for_once_is_the_one_connected_to(make: Make) -> None:
         assert server.queries == {"hooks.example.com": 1}
 
 
+def test_the_other_end_is_judged_too(make: Make) -> None:
+    """0.0.0.0 is exempt here, but a system that is asked for it connects to 127.0.0.1, which is not."""
+    transport = make(allowed_networks=[ipaddress.ip_network("0.0.0.0/8")])
+    with Receiver(ok()) as receiver:
+        reply = transport.send(outbound(receiver.url(host="0.0.0.0")))
+
+        assert reply.failure is Failure.BLOCKED_ADDRESS
+        assert reply.log.startswith("0.0.0.0 is 127.0.0.1:")
+        assert receiver.requests == []
+
+
 @pytest.mark.parametrize(
     "addresses",
     [
