@@ -17,7 +17,7 @@ from .config import Settings
 from .errors import ConfigurationError
 from .payload import Format
 from .queue import Bell, Embedded
-from .signing import Vault
+from .signing import Vault, derive_key
 from .state import EXTENSION, AppState, Principal, state_of
 from .transport import Transport
 
@@ -175,14 +175,19 @@ def _session(app: Flask) -> Session:
 
 
 def _vault(app: Flask, settings: Settings) -> Vault:
-    if settings.encryption_keys:
-        return Vault(settings.encryption_keys)
-    if not app.config.get("SECRET_KEY"):
+    derived = [
+        derive_key(key)
+        for key in (app.config.get("SECRET_KEY"), *(app.config.get("SECRET_KEY_FALLBACKS") or ()))
+        if key
+    ]
+    # Derived keys stay behind the configured ones: an app that configures keys later can still open its secrets.
+    keys = [*settings.encryption_keys, *derived]
+    if not keys:
         raise ConfigurationError(
             "There is no key to seal webhook secrets with. Set SECRET_KEY, or WEBHOOKS_ENCRYPTION_KEYS to keys "
             "made with cryptography.fernet.Fernet.generate_key()."
         )
-    return Vault.from_secret_key(app.config["SECRET_KEY"], app.config.get("SECRET_KEY_FALLBACKS") or ())
+    return Vault(keys)
 
 
 def _transport(settings: Settings) -> Transport:

@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import typing as t
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .models import Attempt, Delivery, Lane, Listener, Message, State, Subscription
+from .models import Attempt, Delivery, Lane, Listener, Message, State, Subscription, Worker
 
 __all__ = [
     "Lease",
     "Wanted",
     "Window",
+    "backlog",
+    "beat",
     "bodies",
     "cancel_all",
     "discard_held",
@@ -40,15 +42,18 @@ __all__ = [
     "log",
     "messages",
     "next_due",
+    "purge",
     "record",
     "reschedule",
     "send_held",
+    "sign_off",
     "succeed",
+    "workers",
 ]
 
-A, D, L, M, S, N = (
+A, D, L, M, S, N, W = (
     t.cast("sa.Table", model.__table__)
-    for model in (Attempt, Delivery, Listener, Message, Subscription, Lane)
+    for model in (Attempt, Delivery, Listener, Message, Subscription, Lane, Worker)
 )
 
 Row = dict[str, t.Any]
@@ -429,6 +434,57 @@ def cancel_all(connection: sa.Connection, subscription_id: str, reason: str, now
     )
     cancelled = unfinished.values(state=State.CANCELLED.value, due_at=None, reason=reason, finished_at=now)
     return connection.execute(cancelled).rowcount
+
+
+# ---- housekeeping ----------------------------------------------------------------------------------------
+
+
+def beat(connection: sa.Connection, worker: str, now: datetime) -> None:
+    """Write that a worker lives, and forget those that have not been seen for a day."""
+    seen = connection.execute(sa.update(W).where(W.c.name == worker).values(seen_at=now))
+    if not seen.rowcount:
+        row = {"name": worker, "started_at": now, "seen_at": now, "delivered": 0, "failed": 0}
+        connection.execute(W.insert(), row)
+    connection.execute(sa.delete(W).where(W.c.seen_at < now - timedelta(days=1)))
+
+
+def sign_off(connection: sa.Connection, worker: str) -> None:
+    """Forget a worker that ends in good order."""
+    connection.execute(sa.delete(W).where(W.c.name == worker))
+
+
+def workers(connection: sa.Connection) -> list[sa.Row[t.Any]]:
+    """Return the workers that were seen lately, the newest heartbeat first."""
+    return list(connection.execute(sa.select(W).order_by(W.c.seen_at.desc())))
+
+
+def backlog(connection: sa.Connection, now: datetime) -> list[sa.Row[t.Any]]:
+    """Return, for each lane with pending deliveries, its subscription and since when the first is due."""
+    return list(connection.execute(_earliest()))
+
+
+def purge(connection: sa.Connection, before: datetime, most: int = 1_000) -> int:
+    """Delete up to `most` messages that occurred before a time, with their deliveries and attempts.
+
+    Messages that still have a pending delivery stay; held ones do not (design: they age like finished ones).
+    Return how many messages were deleted; 0 when there are no more.
+    """
+    pending = sa.exists().where(D.c.message_id == M.c.id, D.c.due_at.is_not(None))
+    old = sa.select(M.c.id).where(M.c.id < first_id(before), ~pending).order_by(M.c.id).limit(most)
+    ids = list(connection.scalars(old))
+    for some in _chunks(ids):
+        gone = list(connection.scalars(sa.select(D.c.id).where(D.c.message_id.in_(some))))
+        for part in _chunks(gone):
+            connection.execute(sa.delete(A).where(A.c.delivery_id.in_(part)))
+        connection.execute(sa.delete(D).where(D.c.message_id.in_(some)))
+        connection.execute(sa.delete(M).where(M.c.id.in_(some)))
+    return len(ids)
+
+
+def first_id(moment: datetime) -> str:
+    """The smallest UUIDv7 of a moment: ids made before it are smaller."""
+    digits = f"{int(moment.timestamp() * 1000):012x}"
+    return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
 
 
 def _chunks(items: t.Sequence[T], size: int = CHUNK) -> t.Iterator[t.Sequence[T]]:

@@ -15,6 +15,7 @@ import logging
 import os
 import subprocess
 import tempfile
+import threading
 import time
 import typing as t
 from pathlib import Path
@@ -23,11 +24,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
-from rq import Queue
+from rq import Queue, SimpleWorker
 
 from .errors import QueueError
 
-__all__ = ["JOB", "Bell", "Embedded", "connect"]
+__all__ = ["JOB", "Bell", "Embedded", "connect", "work"]
 
 logger = logging.getLogger(__name__)
 
@@ -238,3 +239,40 @@ class Embedded:
                     f"The embedded Valkey did not answer within {timeout:g} s. See {self.folder / 'valkey.log'}."
                 )
             time.sleep(0.01)
+
+
+class _Worker(SimpleWorker):
+    """RQ's worker without a fork: jobs share the process, its app and its connections to receivers."""
+
+    stop: threading.Event
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Called at the first SIGTERM or SIGINT."""
+        self.stop.set()
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+
+
+def work(url: str, queue: str, name: str, *, stop: threading.Event, burst: bool = False) -> None:
+    """Run RQ's worker in the main thread until `stop` is set; while Redis cannot be reached, wait and try again.
+
+    :param burst: return when the queue is empty.
+    """
+    wait, is_trouble = 1.0, False
+    while not stop.is_set():
+        try:
+            connection = connect(url)
+            worker = _Worker([Queue(queue, connection=connection)], name=name, connection=connection)
+            worker.stop = stop
+            if is_trouble:
+                logger.info("redis.back", extra={"worker": name})
+            wait, is_trouble = 1.0, False
+            worker.work(burst=burst, logging_level="WARNING")
+            if burst:
+                return
+        except (redis.RedisError, OSError, ValueError) as error:
+            # ValueError: RQ's "There exists an active worker named …", after a cut of the connection
+            if not is_trouble:
+                logger.warning("redis.trouble", extra={"worker": name, "reason": str(error)})
+            is_trouble = True
+        stop.wait(wait)
+        wait = min(wait * 2, 15.0)

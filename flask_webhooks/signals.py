@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 _namespace = Namespace()
 
 message_recorded = _namespace.signal("webhooks-message-recorded")
-"""After the commit that recorded messages. Arguments: `messages`, a list of `{id, event, owner, environment}`."""
+"""After the commit that recorded messages. Arguments: `messages`, a list of dicts with `id`, `event`, `owner`,
+`environment`, `occurred_at`, `text`, `data` (JSON text) and the further columns of `Message`."""
 
 delivery_attempted = _namespace.signal("webhooks-delivery-attempted")
 """After an attempt was written. Arguments: `delivery_id`, `subscription_id`, `event`, `number`, `status`, `failure`."""

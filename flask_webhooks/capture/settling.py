@@ -31,7 +31,7 @@ CHANGES = "changes"
 """The include that every listener may ask for: column to `{from, to}`."""
 
 logger = logging.getLogger("flask_webhooks.capture")
-Recorded = dict[str, str]
+Recorded = dict[str, t.Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ def _write(
         messages.append(message)
         deliveries.extend(_deliveries(item, message, now))
     kept = outbox.record(connection, messages, deliveries)
-    return [{name: row[name] for name in ("id", "event", "owner", "environment")} for row in kept]
+    return kept
 
 
 def _failed(state: AppState, item: _Occurrence, error: Exception) -> None:

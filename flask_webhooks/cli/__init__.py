@@ -1,0 +1,20 @@
+"""`flask webhooks …`: each command some lines that call one workflow and print what came of it.
+
+=============  ================================================
+`working`      worker, deliver, status, purge
+=============  ================================================
+
+Exit code 0 only when all went well. `--json` where the output is data.
+"""
+
+from __future__ import annotations
+
+from flask.cli import AppGroup
+
+from .working import deliver, purge, status, worker
+
+__all__ = ["webhooks_cli"]
+
+webhooks_cli = AppGroup("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")
+for command in (worker, deliver, status, purge):
+    webhooks_cli.add_command(command)

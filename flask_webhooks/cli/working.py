@@ -1,0 +1,142 @@
+"""Commands that deliver, and that tell how delivering goes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from .. import jobs, outbox, queue
+from ..delivering import Report, Run
+from ..errors import QueueError
+from ..state import AppState, current_webhooks, state_of
+from ..working import Sweep, lapsed
+
+__all__ = ["deliver", "purge", "status", "worker"]
+
+
+def _state() -> AppState:
+    return state_of(current_app._get_current_object())  # type: ignore[attr-defined]
+
+
+@click.command()
+@click.option("--burst", is_flag=True, help="Stop when the queue is empty.")
+@click.option("--verbose", is_flag=True, help="Log every attempt.")
+@with_appcontext
+def worker(burst: bool, verbose: bool) -> None:
+    """Deliver whenever the bell rings, and look by itself every two seconds.
+
+    Stops at SIGTERM or Ctrl-C when what is under way has ended; at once at the second.
+    """
+    state = _state()
+    logging.getLogger("flask_webhooks").setLevel(logging.INFO if verbose else logging.WARNING)
+    url = state.settings.redis_url or state.embedded.start()
+    name = jobs.worker_name()
+    jobs.lend(state.app)
+    click.echo(f"Worker {name} waits on queue {state.settings.queue!r} at {_shown(url)}. Ctrl-C stops it.")
+    with jobs.stopping() as stop, Sweep(state, name):
+        queue.work(url, state.settings.queue, name, stop=stop, burst=burst)
+    if state.settings.redis_url is None:
+        state.embedded.stop_if_last()
+    click.echo(f"Worker {name} has stopped.")
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Go on until stopped, without Redis.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@with_appcontext
+def deliver(watch: bool, as_json: bool) -> None:
+    """Work through what is due once, then exit. Needs no Redis."""
+    state = _state()
+    name = jobs.worker_name()
+    with jobs.stopping() as stop:
+        while True:
+            report = Run(state, holder=name, stop=stop).run()
+            if not watch or stop.is_set():
+                break
+            stop.wait(_until(report))
+    _tell(report, as_json)
+
+
+def _until(report: Report) -> float:
+    """Seconds to wait before the next look: a second, or less if something is due sooner."""
+    if report.next_due is None:
+        return 1.0
+    return min(1.0, max(0.0, (report.next_due - datetime.now(UTC)).total_seconds()))
+
+
+def _tell(report: Report, as_json: bool) -> None:
+    due = report.next_due.isoformat() if report.next_due else None
+    if as_json:
+        click.echo(json.dumps({"delivered": report.delivered, "failed": report.failed, "next_due": due}))
+        return
+    click.echo(f"Delivered {report.delivered}, failed {report.failed}. Next due: {due or 'nothing'}.")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
+@click.option(
+    "--fail-if-older", type=float, metavar="SECONDS", help="Exit 1 if something has been due longer."
+)
+@with_appcontext
+def status(as_json: bool, fail_if_older: float | None) -> None:
+    """Tell the backlog, the oldest due delivery, the queue and the workers."""
+    facts = _facts()
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        for name, value in facts.items():
+            click.echo(f"{name.replace('_', ' '):24} {value if value is not None else '-'}")
+    if fail_if_older is not None and (facts["oldest_due_seconds"] or 0) > fail_if_older:
+        raise SystemExit(1)
+
+
+def _facts() -> dict[str, t.Any]:
+    state, now = current_webhooks, datetime.now(UTC)
+    with state.engine.connect() as connection:
+        lanes = outbox.backlog(connection, now)
+        alive = [row.name for row in outbox.workers(connection) if not lapsed(row.seen_at, now)]
+    due = [row.due_at for row in lanes if row.due_at <= now]
+    try:
+        depth: int | None = state.bell.depth()
+    except QueueError:
+        depth = None
+    return {
+        "enabled": state.settings.enabled,
+        "workers": alive,
+        "subscriptions_with_work": len(lanes),
+        "subscriptions_due": len(due),
+        "oldest_due_seconds": round((now - min(due)).total_seconds(), 3) if due else None,
+        "redis_url": _shown(state.bell.url),
+        "jobs_queued": depth,
+    }
+
+
+def _shown(url: str) -> str:
+    """A Redis URL without its credentials."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+@click.command()
+@click.option("--days", type=click.IntRange(min=0), help="Age to purge from; by default WEBHOOKS_RETENTION.")
+@with_appcontext
+def purge(days: int | None) -> None:
+    """Delete finished messages with their deliveries and attempts when they are past their retention."""
+    state = current_webhooks
+    age = state.settings.retention if days is None else timedelta(days=days)
+    before, count = datetime.now(UTC) - age, 0
+    with click.progressbar(length=0, label="Purging", show_percent=False, show_eta=False) as bar:
+        while True:
+            with state.engine.begin() as connection:
+                gone = outbox.purge(connection, before)
+            if not gone:
+                break
+            count += gone
+            bar.update(gone)
+    click.echo(f"Deleted {count} messages that occurred before {before.isoformat(timespec='seconds')}.")

@@ -1,0 +1,76 @@
+"""For the tests of host apps: see what an action would send, with no Redis, no HTTP and no subscription."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import typing as t
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from flask import Flask, current_app
+
+from . import signals
+from .capture.capture import watch_of
+from .extension import Webhooks
+from .queue import Bell
+from .state import state_of
+
+__all__ = ["RecordedMessage", "recorded"]
+
+
+@dataclass(frozen=True)
+class RecordedMessage:
+    """A message that was committed."""
+
+    id: str
+    """The idempotency key."""
+    event: str
+    owner: str
+    environment: str
+    text: str
+    data: t.Any
+    """The main object, as a receiver gets it without includes."""
+    occurred_at: datetime
+
+
+class _SilentBell(Bell):
+    """Wakes nobody."""
+
+    def __init__(self) -> None:
+        pass
+
+    def ring(self) -> bool:
+        return False
+
+
+@contextlib.contextmanager
+def recorded(webhooks: Webhooks, app: Flask | None = None) -> t.Iterator[list[RecordedMessage]]:
+    """Yield the list of messages that are committed inside the block, in order, listened to or not.
+
+    ::
+
+        with recorded(webhooks) as messages:
+            client.post("/invoices", json=...)
+        assert [message.event for message in messages] == ["invoices.created"]
+
+    :param app: by default the current app.
+    """
+    app = app or t.cast("Flask", current_app._get_current_object())  # type: ignore[attr-defined]
+    watch = watch_of(state_of(app))
+    found: list[RecordedMessage] = []
+
+    def note(_: t.Any, messages: t.Sequence[t.Mapping[str, t.Any]], **__: t.Any) -> None:
+        names = ("id", "event", "owner", "environment", "text", "occurred_at")
+        found.extend(
+            RecordedMessage(**{name: row[name] for name in names}, data=json.loads(row["data"]))
+            for row in messages
+        )
+
+    before = watch.state
+    watch.state = replace(before, settings=replace(before.settings, record="all"), bell=_SilentBell())
+    try:
+        with signals.message_recorded.connected_to(note, app):
+            yield found
+    finally:
+        watch.state = before
