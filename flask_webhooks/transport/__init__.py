@@ -139,6 +139,7 @@ class Transport:
 
     def close(self) -> None:
         """Close every kept connection and end the watch; attempts in flight end as `timeout`."""
+        _transports.discard(self)
         self._watch.close()
         self._adapter.close()
 

@@ -160,5 +160,8 @@ class Watch:
         return 0.05 if pause is None else pause
 
     def _snapshot(self) -> t.Sequence[Attempt]:
-        # Copying a set of objects without __hash__ or __eq__ of their own is one step under the GIL.
-        return list(self._flying)
+        while True:
+            try:
+                return list(self._flying)
+            except RuntimeError:  # changed while it was copied, which the GIL prevents where there is one
+                continue
