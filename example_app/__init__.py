@@ -10,7 +10,7 @@
 `auth`          session cookies and bearer tokens
 `pages`         the home page
 `database`      SQLite, made to keep its promises
-`seed`          two businesses to begin with: `demo` names them, `founding` sets them up
+`seed`          two businesses to begin with: `firms` names them, `founding` sets them up
 `trade`         doing business, one step at a time: the `moves`, and the `desk` they are made at
 `commands`      `flask --app example_app seed`, `token`, `trade`
 ==============  ============================================================================================
@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,8 @@ from .database import set_up_sqlite
 from .models import db
 from .webhooks import webhooks
 
-CATALOG = Path(__file__).resolve().parent.parent / "catalog" / "accounting.yaml"
+HOME = Path(__file__).resolve().parent.parent
+CATALOG = HOME / "catalog" / "accounting.yaml"
 
 
 def create_app(config: Mapping[str, t.Any] | None = None) -> Flask:
@@ -38,7 +40,7 @@ def create_app(config: Mapping[str, t.Any] | None = None) -> Flask:
     :param config: goes over the environment (``EXAMPLE_SECRET_KEY``, ``EXAMPLE_WEBHOOKS_ENVIRONMENT``, ...),
         which goes over the defaults here.
     """
-    app = Flask(__name__, instance_path=str(CATALOG.parent.parent / "instance"))
+    app = Flask(__name__, instance_path=os.environ.get("EXAMPLE_INSTANCE_PATH", str(HOME / "instance")))
     app.config.from_mapping(
         SECRET_KEY="only for trying out: set EXAMPLE_SECRET_KEY",
         SQLALCHEMY_DATABASE_URI="sqlite:///example.sqlite",

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
-from .demo import PASSWORD
+from .firms import PASSWORD
 from .models import ApiToken, User, db
 from .seed import seed
 from .trade import Trade

