@@ -161,7 +161,8 @@ def _host(text: str) -> tuple[str, Address | None]:
         address = parse_address(text[1:-1])
         if not isinstance(address, IPv6Address):
             raise _malformed("The brackets of the URL do not hold an IPv6 address.")
-        return str(address), address
+        mapped = address.ipv4_mapped  # RFC 5952, section 5; str() does so only since Python 3.13
+        return str(address) if mapped is None else f"::ffff:{mapped}", address
     host = _name(text)
     labels = host.split(".")
     # WHATWG URL, "ends in a number": resolvers read 0x7f.1, 0177.0.0.1 and 2130706433 as addresses too.

@@ -9,6 +9,7 @@ import pytest
 
 from flask_webhooks.retry import Failure
 from flask_webhooks.transport import Reply, Transport
+from flask_webhooks.transport.connections import current
 from tests.receivers import (
     Authority,
     Behaviour,
@@ -36,8 +37,8 @@ NEVER_ENDING = {
 }
 
 
-def assert_ended_in_time(reply: Reply, began: float) -> None:
-    took = time.monotonic() - began
+def assert_ended_in_time(reply: Reply, began: float, ended: float | None = None) -> None:
+    took = (ended or time.monotonic()) - began
     assert reply.failure is Failure.TIMEOUT
     assert reply.status is None
     assert LIMIT <= took < LIMIT + 1.0, took
@@ -121,11 +122,11 @@ def test_a_receiver_that_never_reads_a_large_body_is_a_timeout(make: Make) -> No
 
 def test_one_watch_ends_many_at_their_own_time(make: Make) -> None:
     transport = make(timeout=(LIMIT, LIMIT))
-    replies: list[tuple[Reply, float]] = []
+    replies: list[tuple[Reply, float, float]] = []
 
     def send(url: str) -> None:
         began = time.monotonic()
-        replies.append((transport.send(outbound(url)), began))
+        replies.append((transport.send(outbound(url)), began, time.monotonic()))
 
     with Receiver(drip_headers(0.03)) as receiver:
         threads = [threading.Thread(target=send, args=(receiver.url(),)) for _ in range(32)]
@@ -136,8 +137,8 @@ def test_one_watch_ends_many_at_their_own_time(make: Make) -> None:
         watches = [thread for thread in threading.enumerate() if thread.name == "webhooks-deadline"]
 
     assert len(replies) == 32
-    for reply, began in replies:
-        assert_ended_in_time(reply, began)
+    for reply, began, ended in replies:
+        assert_ended_in_time(reply, began, ended)
     assert len(watches) == 1
 
 
@@ -148,6 +149,16 @@ def test_the_connection_of_a_finished_attempt_outlives_its_deadline(make: Make) 
         while time.monotonic() < ends:
             assert transport.send(outbound(receiver.url())).failure is None
 
+        assert receiver.connections == 1
+
+
+def test_a_deadline_that_comes_with_the_end_of_the_answer_harms_nobody_else(transport: Transport) -> None:
+    with Receiver(ok()) as receiver:
+        assert transport.send(outbound(receiver.url())).failure is None
+        # The watch decides to end the attempt in the moment that its connection goes back to be used by others.
+        current.attempt.expire()
+
+        assert transport.send(outbound(receiver.url())).timings.connect is None
         assert receiver.connections == 1
 
 

@@ -180,7 +180,7 @@ GOOD_URLS = {
     "https://8.8.8.8.:443/": "https://8.8.8.8/",
     "https://[2606:4700:0:0:0:0:0:1111]:8443/": "https://[2606:4700::1111]:8443/",
     "https://[2606:4700::1111]/": "https://[2606:4700::1111]/",
-    "https://[::ffff:8.8.8.8]/": "https://[::ffff:808:808]/",
+    "https://[::ffff:808:808]/": "https://[::ffff:8.8.8.8]/",
     "https://notlocalhost.com/": "https://notlocalhost.com/",
     "https://local.example.com/": "https://local.example.com/",
 }
