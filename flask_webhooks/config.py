@@ -125,6 +125,12 @@ def _disable_after(value: t.Any) -> tuple[int, timedelta] | None:
     return _count(failures), _duration(silence)
 
 
+def _url_length(value: t.Any) -> int:
+    if _count(value) > 2_048:  # what the column holds
+        raise ValueError
+    return _count(value)
+
+
 def _one_of(*choices: str) -> t.Callable[[t.Any], str]:
     def check(value: t.Any) -> str:
         if value not in choices:
@@ -230,6 +236,8 @@ class Settings:
     """Bytes of JSON that a subscription's metadata may have."""
     body_limit: int = _key(262_144, _count, f"{_COUNT}, in bytes")
     """Bytes that a request to the API may have."""
+    url_limit: int = _key(2_048, _url_length, "a whole number from 1 to 2048, in characters")
+    """Characters that a destination's URL may have."""
     page_limit: int = _key(100, _count, _COUNT)
     """Rows on one page of a list."""
 

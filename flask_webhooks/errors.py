@@ -13,7 +13,9 @@ A receiver's failure is *data* (an attempt row with a failure class); only our o
     │   └── BulkStatementError       a bulk statement that `WEBHOOKS_BULK` does not let through
     ├── SubscriptionError            the customer's: a subscription that cannot be accepted, in `.fields`
     │   ├── AddressRefusedError      a destination that we never talk to
-    │   └── ExclusivityError         channels that one subscriber may not hold together
+    │   ├── ExclusivityError         channels that one subscriber may not hold together
+    │   ├── SubscriptionMissingError it does not exist, or is somebody else's
+    │   └── SubscriptionChangedError somebody else has changed it since it was read
     ├── SecretError                  a signing secret or encryption key that is malformed or does not fit
     ├── VerificationError            raised by `receiving.verify`: not from the sender it claims
     └── QueueError                   Redis cannot be reached: logged, and the database brings the work back
@@ -38,7 +40,9 @@ __all__ = [
     "Problem",
     "QueueError",
     "SecretError",
+    "SubscriptionChangedError",
     "SubscriptionError",
+    "SubscriptionMissingError",
     "UnknownEventError",
     "VerificationError",
     "WebhooksError",
@@ -130,6 +134,14 @@ class AddressRefusedError(SubscriptionError):
 
 class ExclusivityError(SubscriptionError):
     """Channels that one subscriber may not hold together."""
+
+
+class SubscriptionMissingError(SubscriptionError):
+    """There is no such subscription, or it is another owner's: nobody learns which."""
+
+
+class SubscriptionChangedError(SubscriptionError):
+    """Somebody else has changed the subscription since it was read."""
 
 
 class SecretError(WebhooksError):

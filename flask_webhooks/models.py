@@ -24,6 +24,7 @@ __all__ = [
     "Attempt",
     "Base",
     "Delivery",
+    "IdempotentReply",
     "Lane",
     "Listener",
     "Message",
@@ -352,6 +353,22 @@ class Worker(Base):
     seen_at: Mapped[datetime]
     delivered: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     failed: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+
+
+class IdempotentReply(Base):
+    """The first answer to a request of the API that carried an `Idempotency-Key`."""
+
+    __tablename__ = "webhook_replies"
+    __table_args__ = (sa.Index("ix_webhook_replies_of_age", "created_at"),)
+
+    owner: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    key: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    digest: Mapped[str] = mapped_column(sa.String(64))
+    """SHA-256 of the request: the key cannot be taken for another one."""
+    status: Mapped[int]
+    sealed: Mapped[str] = mapped_column(LONG_TEXT)
+    """Headers and body, sealed: the answer to a creation holds the secret."""
+    created_at: Mapped[datetime]
 
 
 def attach(metadata: sa.MetaData) -> None:

@@ -1,0 +1,199 @@
+"""From a request to a view's arguments, and from what it returns to a response."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import flask
+import marshmallow as ma
+from flask import Response, request
+from sqlalchemy.orm import Session
+from webargs.flaskparser import FlaskParser
+
+from ..errors import SecretError, SubscriptionError
+from ..state import AppState, current_webhooks
+from . import replies
+from .operations import Answer, Call, Operation
+from .origins import check_origin
+from .problems import Refused, answer, nobody, of_error
+
+__all__ = ["view_of"]
+
+
+def view_of(operation: Operation) -> t.Callable[..., Response]:
+    """Return the Flask view of an operation."""
+
+    def view(**arguments: str) -> Response:
+        try:
+            return _respond(operation, arguments)
+        except (Refused, SubscriptionError, SecretError) as error:
+            return answer(of_error(error))
+
+    view.__name__ = operation.name
+    view.__doc__ = operation.view.__doc__
+    return view
+
+
+def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
+    state = t.cast("AppState", current_webhooks._get_current_object())  # type: ignore[attr-defined]
+    principal = state.load_principal()
+    if principal is None:
+        raise nobody()
+    if operation.writes:
+        check_origin(request)
+    if not principal.may(operation.right):
+        raise Refused(403, f"This needs the right {operation.right!r}, which you do not have.")
+    raw = _read(state) if operation.writes else b""
+    body = _parse_body(state, operation, raw)
+    query = _parse_query(operation)
+    if operation.writes:
+        _let_go(state)
+    with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
+        call = Call(state, principal, session, body, query, _version())
+        kept = replies.begin(call, operation, raw)
+        if kept is not None and kept.answer is not None:
+            return kept.answer
+        response = _shown(operation, operation.view(call, **arguments))
+        if kept is not None:
+            return kept.commit(response)
+        if operation.writes:
+            session.commit()
+        return response
+
+
+def _let_go(state: AppState) -> None:
+    """End the transaction that the host's session may have begun to find out who is calling, on SQLite.
+
+    There a transaction can hold the only write lock, and we would wait for ourselves. What it wrote is committed:
+    only we know that nothing of this request comes after it.
+    """
+    if state.engine.dialect.name == "sqlite":
+        host = state.app.extensions["sqlalchemy"].session()
+        if host.in_transaction():
+            host.commit()
+
+
+# ---- reading ---------------------------------------------------------------------------------------------
+
+
+def _read(state: AppState) -> bytes:
+    """Return the body, which has to be JSON if there is any, and no larger than the limit."""
+    most = state.settings.body_limit
+    if (request.content_length or 0) > most:
+        raise _too_large(most)
+    raw = request.stream.read(most + 1)
+    if len(raw) > most:
+        raise _too_large(most)
+    if raw and request.mimetype != "application/json":
+        raise Refused(415, "Send JSON, with the header Content-Type: application/json.")
+    return raw
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"The body is larger than {most} bytes.")
+
+
+class _Parser(FlaskParser):
+    """webargs over a body that has been read already: once, and bounded."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__()
+        self._raw = raw
+
+    def load_json(self, req: flask.Request, schema: ma.Schema) -> t.Any:
+        """Return the body; an empty one is an empty object."""
+        if not self._raw:
+            return {}
+        try:
+            return json.loads(self._raw, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise Refused(400, "The body is not valid JSON.") from None
+
+    def handle_error(self, error: ma.ValidationError, *args: t.Any, **kwargs: t.Any) -> t.NoReturn:
+        """Leave it to the caller."""
+        raise error
+
+
+def _no_constant(name: str) -> t.NoReturn:
+    raise ValueError(name)  # NaN and Infinity are not JSON (RFC 8259, section 6)
+
+
+def _parse_body(state: AppState, operation: Operation, raw: bytes) -> dict[str, t.Any]:
+    if operation.body is None:
+        if raw.strip() not in (b"", b"{}"):
+            raise Refused(422, "This takes no body.", fields={"": ["This takes no body."]})
+        return {}
+    try:
+        parsed: dict[str, t.Any] = _Parser(raw).parse(operation.body(), request, location="json")
+    except ma.ValidationError as error:
+        fields = dict(_flat(_inner(error, "json")))
+        valid = error.valid_data.get("json") if isinstance(error.valid_data, dict) else None
+        valid = error.valid_data if valid is None else valid
+        if operation.faults is not None and isinstance(valid, dict):
+            for name, messages in operation.faults(state, valid).items():
+                fields.setdefault(name, messages)
+        raise _invalid(fields) from None
+    return parsed
+
+
+def _parse_query(operation: Operation) -> dict[str, t.Any]:
+    schema = operation.query or ma.Schema
+    try:
+        parsed: dict[str, t.Any] = _Parser(b"").parse(
+            schema(unknown=ma.RAISE), request, location="query", unknown=ma.RAISE
+        )
+    except ma.ValidationError as error:
+        raise _invalid(dict(_flat(_inner(error, "query")))) from None
+    return parsed
+
+
+def _inner(error: ma.ValidationError, location: str) -> t.Any:
+    messages: t.Any = error.messages
+    return messages.get(location, messages) if isinstance(messages, dict) else messages
+
+
+def _flat(messages: t.Any, path: str = "") -> t.Iterator[tuple[str, list[str]]]:
+    """`{"events": {0: {"event": ["…"]}}}` to `events.0.event`."""
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            key = "" if key == "_schema" else str(key)
+            yield from _flat(inner, f"{path}.{key}".strip("."))
+    else:
+        yield path, [str(message) for message in (messages if isinstance(messages, list) else [messages])]
+
+
+def _invalid(fields: dict[str, list[str]]) -> Refused:
+    [detail, *more] = [message for messages in fields.values() for message in messages]
+    places = ", ".join(name or "the body" for name in fields)
+    return Refused(422, f"{len(more) + 1} things are wrong: see {places}." if more else detail, fields=fields)
+
+
+def _version() -> int | None:
+    """Return what `If-Match` asks for (RFC 9110, section 13.1.1)."""
+    if "If-Match" not in request.headers or request.if_match.star_tag:
+        return None
+    tags = list(request.if_match)
+    return int(tags[0]) if len(tags) == 1 and tags[0].isascii() and tags[0].isdigit() else -1
+
+
+# ---- answering -------------------------------------------------------------------------------------------
+
+
+def _shown(operation: Operation, returned: t.Any) -> Response:
+    given = returned if isinstance(returned, Answer) else Answer(returned)
+    status = given.status or operation.status
+    if given.raw is not None:
+        response = Response(given.raw, status, mimetype=given.mimetype)
+    elif status == 204:
+        response = Response(status=204)
+        del response.headers["Content-Type"]
+    else:
+        shown = operation.answer().dump(given.body) if operation.answer is not None else given.body
+        response = Response(json.dumps(shown), status, mimetype="application/json")
+    if given.version is not None:
+        response.set_etag(str(given.version))
+    response.headers["Cache-Control"] = "no-store" if operation.right == "secrets" else "private, no-cache"
+    if not operation.writes:
+        response.make_conditional(request)
+    return response

@@ -1,0 +1,150 @@
+"""What a route is: one value, from which the URL rule, the parsing, the checks and OpenAPI are made."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from dataclasses import dataclass, field
+
+import marshmallow as ma
+from sqlalchemy.orm import Session
+
+from ..state import AppState, Principal
+
+__all__ = ["OPERATIONS", "Answer", "Call", "Operation", "operation", "paths"]
+
+Right = t.Literal["read", "write", "secrets"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, as a view sees it."""
+
+    state: AppState
+    principal: Principal
+    session: Session = field(repr=False)
+    """Our own, with nothing of the host's in it; committed when the view has returned."""
+    body: dict[str, t.Any] = field(repr=False)
+    query: dict[str, t.Any]
+    version: int | None
+    """What `If-Match` asks for; None: anything; -1: what cannot be."""
+
+    @property
+    def owner(self) -> str | None:
+        """Whose rows may be seen; None for an operator, who sees all."""
+        return None if self.principal.operator else self.principal.owner
+
+    @property
+    def limit(self) -> int:
+        """Rows of a page."""
+        most = self.state.settings.page_limit
+        return min(int(self.query.get("limit", most)), most)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a view returns when a body alone is not enough."""
+
+    body: t.Any
+    status: int | None = None
+    """None: the operation's own."""
+    version: int | None = None
+    """For the ETag."""
+    raw: bytes | None = None
+    """Sent as it is, instead of `body`."""
+    mimetype: str = "application/json"
+
+
+View = t.Callable[..., t.Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method on one path."""
+
+    method: str
+    path: str
+    """Below `/api`, as Flask writes it: `/subscriptions/<id>`."""
+    view: View
+    right: Right
+    summary: str
+    body: type[ma.Schema] | None
+    query: type[ma.Schema] | None
+    answer: type[ma.Schema] | None
+    """None: no content, or not JSON of ours."""
+    status: int
+    errors: tuple[int, ...]
+    has_version: bool
+    """Answers with an ETag, and honours `If-Match`."""
+    faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None
+    """Finds what else is wrong with a body whose types are wrong already, so that all is told at once."""
+
+    @property
+    def name(self) -> str:
+        """The endpoint, without the blueprint's name."""
+        return self.view.__name__
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+        return self.method != "GET"
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it takes an `Idempotency-Key`."""
+        return self.method == "POST"
+
+    @property
+    def openapi_path(self) -> str:
+        """The path as OpenAPI writes it: `/subscriptions/{id}`."""
+        return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", self.path)
+
+    @property
+    def arguments(self) -> list[str]:
+        """Names in the path."""
+        return re.findall(r"<(?:\w+:)?(\w+)>", self.path)
+
+
+OPERATIONS: list[Operation] = []
+"""All of them, in the order they are documented."""
+
+F = t.TypeVar("F", bound=View)
+
+
+def operation(
+    method: str,
+    path: str,
+    summary: str,
+    *,
+    right: Right,
+    body: type[ma.Schema] | None = None,
+    query: type[ma.Schema] | None = None,
+    answer: type[ma.Schema] | None = None,
+    status: int = 200,
+    errors: tuple[int, ...] = (),
+    has_version: bool = False,
+    faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None = None,
+) -> t.Callable[[F], F]:
+    """Register a view. Its docstring is the operation's description.
+
+    :param right: what the principal must have; there is no default, so that none is forgotten.
+    :param errors: statuses beyond those that follow from the rest (401, 403, 404 for ids, 422 for input, ...).
+    """
+
+    def register(view: F) -> F:
+        OPERATIONS.append(
+            Operation(
+                method, path, view, right, summary, body, query, answer, status, errors, has_version, faults
+            )
+        )
+        return view
+
+    return register
+
+
+def paths() -> dict[str, list[str]]:
+    """Return every path with the methods it has."""
+    found: dict[str, list[str]] = {}
+    for each in OPERATIONS:
+        found.setdefault(each.path, []).append(each.method)
+    return found

@@ -1,0 +1,139 @@
+"""What goes wrong, as problem details (RFC 9457). Messages never hold a secret: what they show has been checked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import typing as t
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from flask import Response, request
+
+from ..errors import (
+    AddressRefusedError,
+    ExclusivityError,
+    SecretError,
+    SubscriptionChangedError,
+    SubscriptionError,
+    SubscriptionMissingError,
+)
+from ..state import current_webhooks
+
+__all__ = ["CODES", "Refused", "answer", "not_allowed", "of_error", "unknown"]
+
+logger = logging.getLogger("flask_webhooks.api")
+
+CODES = {
+    400: "malformed",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    412: "changed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    500: "failed",
+}
+"""Status to the `code` that a problem has unless it says more."""
+
+
+class Refused(Exception):
+    """A request that is answered with a problem."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str | None = None,
+        fields: Mapping[str, t.Sequence[str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail = status, detail
+        self.code = code or CODES[status]
+        self.fields = fields or {}
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, t.Any]:
+        """Return the problem details."""
+        errors = [
+            {"field": field, "message": message}
+            for field, messages in self.fields.items()
+            for message in messages
+        ]
+        found: dict[str, t.Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+        }
+        if errors:
+            found["errors"] = errors
+        return found
+
+
+def of_error(error: Exception) -> Refused:
+    """Return the problem that an error of ours is."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, SubscriptionMissingError):
+        return Refused(404, str(error))
+    if isinstance(error, SubscriptionChangedError):
+        return Refused(412, str(error))
+    if isinstance(error, ExclusivityError):
+        return Refused(409, str(error), code="exclusive", fields=error.fields)
+    if isinstance(error, AddressRefusedError):
+        logger.info("address.refused", extra={"reason": error.detail})
+    if isinstance(error, SubscriptionError):
+        return Refused(422, str(error), fields=error.fields)
+    if isinstance(error, SecretError):
+        logger.error("secret.unreadable", extra={"reason": str(error)})
+        return Refused(
+            500, "A stored secret cannot be opened. The operator has been told.", code="unreadable"
+        )
+    raise error
+
+
+def answer(problem: Refused) -> Response:
+    """Return the response of a problem."""
+    response = Response(json.dumps(problem.body()), problem.status, mimetype="application/problem+json")
+    response.headers.update(problem.headers)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _is_somebody() -> bool:
+    return current_webhooks.load_principal() is not None
+
+
+def nobody() -> Refused:
+    """The answer to a request without a principal."""
+    return Refused(
+        401,
+        "Nobody is signed in. Authenticate as you do for the rest of this app.",
+        headers={"WWW-Authenticate": 'Bearer realm="webhooks"'},
+    )
+
+
+def not_allowed(allowed: t.Sequence[str]) -> t.Callable[..., Response]:
+    """Return the view of a path for methods that it has not."""
+
+    def view(**_: t.Any) -> Response:
+        if not _is_somebody():
+            return answer(nobody())
+        told = ", ".join(sorted({*allowed, "HEAD", "OPTIONS"} if "GET" in allowed else {*allowed, "OPTIONS"}))
+        return answer(
+            Refused(405, f"{request.method} is not possible here. Possible: {told}.", headers={"Allow": told})
+        )
+
+    return view
+
+
+def unknown(path: str) -> Response:
+    """The view of every path that is none of ours."""
+    return answer(Refused(404, f"There is nothing at {request.path}.") if _is_somebody() else nobody())

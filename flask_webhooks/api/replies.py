@@ -1,0 +1,110 @@
+"""`Idempotency-Key`: a POST that is sent again is answered as it was the first time.
+
+The answer is kept in the same transaction as what the request did, so there is never one without the other; two
+requests that come together with one key are decided by the table's primary key. Answers are sealed, for some hold a
+secret. Kept: 24 hours, per owner, successes only: what was refused has done nothing and may be tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import typing as t
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from flask import Response, request
+
+from ..models import IdempotentReply
+from .operations import Call, Operation
+from .problems import Refused
+
+__all__ = ["LIFE", "begin"]
+
+LIFE = timedelta(hours=24)
+_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
+_HEADERS = ("ETag", "Cache-Control")
+
+
+@dataclass
+class Kept:
+    """The place of an answer: one that is there already, or one to be filled."""
+
+    call: Call
+    key: str
+    digest: str
+    answer: Response | None = None
+
+    def commit(self, response: Response) -> Response:
+        """Keep the answer and commit; if another request was first with this key, undo and return its answer."""
+        session = self.call.session
+        row = IdempotentReply(
+            owner=self.call.principal.owner,
+            key=self.key,
+            digest=self.digest,
+            status=response.status_code,
+            sealed=self.call.state.vault.seal(
+                json.dumps([_kept_headers(response), response.get_data(as_text=True)])
+            ),
+            created_at=datetime.now(UTC),
+        )
+        session.flush()
+        try:
+            session.add(row)
+            session.commit()
+        except sa.exc.IntegrityError:
+            session.rollback()
+            first = _find(self.call, self.key, self.digest)
+            if first is None:
+                raise
+            return first
+        return response
+
+
+def begin(call: Call, operation: Operation, raw: bytes) -> Kept | None:
+    """Return the place for the answer of this request; None where it has no key.
+
+    :raises Refused: a malformed key, or one that was used for another request.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None or not operation.is_repeatable:
+        return None
+    if not _KEY.fullmatch(key):
+        raise Refused(400, "An Idempotency-Key is 1 to 255 printable ASCII characters.")
+    told = json.dumps([request.method, request.full_path, call.principal.operator]).encode()
+    digest = hashlib.sha256(told + b"\n" + raw).hexdigest()
+    answer = _find(call, key, digest)
+    call.session.rollback()  # a transaction that has read cannot begin to write on SQLite
+    return Kept(call, key, digest, answer)
+
+
+def _find(call: Call, key: str, digest: str) -> Response | None:
+    row = call.session.get(IdempotentReply, (call.principal.owner, key))
+    if row is None:
+        return None
+    if datetime.now(UTC) - row.created_at > LIFE:
+        call.session.rollback()
+        gone = sa.delete(IdempotentReply).where(
+            IdempotentReply.owner == row.owner,
+            IdempotentReply.key == key,
+            IdempotentReply.created_at == row.created_at,
+        )
+        call.session.execute(gone, execution_options={"synchronize_session": False})
+        call.session.commit()
+        call.session.expunge_all()
+        return None
+    if row.digest != digest:
+        raise Refused(
+            422, "This Idempotency-Key was used for another request. Take a new one.", code="key_reused"
+        )
+    headers, body = json.loads(call.state.vault.open(row.sealed))
+    response = Response(body, row.status, mimetype="application/json")
+    response.headers.update(t.cast("dict[str, str]", headers))
+    response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _kept_headers(response: Response) -> dict[str, str]:
+    return {name: response.headers[name] for name in _HEADERS if name in response.headers}

@@ -1,0 +1,92 @@
+"""What several schemas need."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import UTC, datetime
+
+import marshmallow as ma
+from marshmallow import fields, validate
+
+__all__ = ["UUID", "Instant", "PageQuery", "Strict", "Text", "described", "identifier", "page"]
+
+
+class Strict(ma.Schema):
+    """A request: keys that are not known are refused, so that a misspelt one is noticed."""
+
+    class Meta:
+        unknown = ma.RAISE
+
+
+class Instant(fields.AwareDateTime):
+    """A moment, ISO 8601; without an offset it is taken for UTC. Always sent in UTC."""
+
+    def __init__(self, **kwargs: t.Any) -> None:
+        super().__init__(format="iso", default_timezone=UTC, **kwargs)
+
+    def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
+        try:
+            moment: datetime = super()._deserialize(value, attr, data, **kwargs)
+            return moment.astimezone(UTC)
+        except OverflowError:  # year 1 or 9999 with an offset
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+
+    def _serialize(self, value: t.Any, attr: str | None, obj: t.Any, **kwargs: t.Any) -> t.Any:
+        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+class Text(fields.String):
+    """Text that every database can keep and look for: no NUL, no half of a surrogate pair."""
+
+    def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise ma.ValidationError("Not valid text: it holds a NUL or half of a surrogate pair.")
+        return text
+
+
+def described(text: str, **more: t.Any) -> dict[str, t.Any]:
+    """Return what OpenAPI says of a field."""
+    return {"description": text, **more}
+
+
+UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
+
+
+def identifier(text: str, **kwargs: t.Any) -> fields.String:
+    """Return the field of an id: UUIDv7 in its canonical form."""
+    return fields.String(
+        validate=validate.Regexp(UUID, error="Not an id of ours: they are UUIDs in lower case."),
+        metadata=described(text, example="01981f6e-5c1a-7b2e-9c55-0f6f3a1d2b4c"),
+        **kwargs,
+    )
+
+
+class PageQuery(Strict):
+    """Which part of a list."""
+
+    limit = fields.Integer(
+        strict=False,
+        validate=validate.Range(min=1, max=1_000_000),
+        metadata=described(
+            "Rows on the page; at most `WEBHOOKS_PAGE_LIMIT`, which is also what you get without it."
+        ),
+    )
+    cursor = identifier("`next` of the page before. Left out: the newest rows.")
+
+
+def page(item: type[ma.Schema], name: str) -> type[ma.Schema]:
+    """Return the schema of a page of items."""
+    return type(
+        name,
+        (ma.Schema,),
+        {
+            "__doc__": f"A page of a list, newest first: {item.__name__}.",
+            "items": fields.List(fields.Nested(item), required=True, metadata=described("Newest first.")),
+            "next": fields.String(
+                required=True,
+                allow_none=True,
+                metadata=described("Give it as `cursor` to get the page after this one; null on the last."),
+            ),
+        },
+    )

@@ -1,0 +1,223 @@
+"""Subscriptions in JSON."""
+
+from __future__ import annotations
+
+import typing as t
+
+import marshmallow as ma
+from marshmallow import fields, pre_load, validate
+
+from .fields import Instant, PageQuery, Strict, Text, described, identifier, page
+
+__all__ = [
+    "CreatedSubscription",
+    "Listener",
+    "NewSubscription",
+    "Subscription",
+    "SubscriptionChange",
+    "SubscriptionPage",
+    "SubscriptionQuery",
+]
+
+ENVIRONMENTS = ("staging", "production")
+SIGNATURES = ("v1", "v1a")
+
+
+class Listener(Strict):
+    """One event type, or several by a pattern, with what it asks to have added to `data`."""
+
+    event = Text(
+        required=True,
+        metadata=described("`invoices.created`, `invoices.*` or `*`.", example="invoices.updated"),
+    )
+    includes = fields.List(
+        Text(),
+        load_default=list,
+        metadata=described(
+            "Attributes of the channel to add to `data`; `changes` is there for all.", example=["changes"]
+        ),
+    )
+
+
+class Event(fields.Field[t.Any]):
+    """A listener, or short for one without includes: its event as plain text."""
+
+    def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
+        if isinstance(value, str):
+            return {"event": Text().deserialize(value), "includes": []}
+        return Listener().load(value)
+
+    def _serialize(self, value: t.Any, attr: str | None, obj: t.Any, **kwargs: t.Any) -> t.Any:
+        return Listener().dump(value)
+
+
+class _Shared(Strict):
+    """What can be given when a subscription is made, and changed later."""
+
+    url = Text(
+        metadata=described(
+            "Where to send: HTTPS, reachable from the public internet.", example="https://example.com/hooks"
+        )
+    )
+    description = Text(validate=validate.Length(max=1024), metadata=described("Your own words."))
+    active = fields.Boolean(
+        truthy={True}, falsy={False}, metadata=described("Off: what happens is held, not sent.")
+    )
+    events = fields.List(Event(), metadata=described("What to listen to.", example=["invoices.created"]))
+    channels = fields.List(
+        Text(), metadata=described("Channels of which every event is wanted: `invoices` is `invoices.*`.")
+    )
+    format = Text(allow_none=True, metadata=described("Envelope; null: what the catalogue gives each event."))
+    headers = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(allow_none=True),
+        allow_none=True,
+        metadata=described(
+            "Headers to send along. Merged by name when changed: null removes one. Values are never shown again.",
+            example={"X-Api-Key": "…"},
+        ),
+    )
+    retry = fields.Raw(
+        allow_none=True,
+        metadata=described(
+            "`standard`, `none`, or seconds to wait before each further attempt; null: the event's or the app's.",
+            oneOf=[
+                {"type": "string", "enum": ["standard", "none"]},
+                {
+                    "type": "array",
+                    "items": {"type": "number", "minimum": 0, "maximum": 604800},
+                    "maxItems": 50,
+                },
+                {"type": "null"},
+            ],
+        ),
+    )
+    rate_limit = fields.Float(
+        allow_none=True,
+        validate=validate.Range(min=0, max=1000, min_inclusive=False),
+        metadata=described("Requests a second at most; null: no limit."),
+    )
+    metadata = fields.Dict(
+        allow_none=True,
+        metadata=described(
+            "Your own notes. Merged by name when changed: null removes one.", additionalProperties=True
+        ),
+    )
+    signature = fields.String(
+        validate=validate.OneOf(SIGNATURES),
+        metadata=described("Scheme of new secrets: `v1` (HMAC-SHA256) or `v1a` (ed25519)."),
+    )
+
+    @pre_load
+    def _aliases(self, data: t.Any, **_: t.Any) -> t.Any:
+        """`to_url` and `event_types` are other names for `url` and `events`."""
+        if not isinstance(data, dict):
+            return data
+        renamed = dict(data)
+        for alias, name in (("to_url", "url"), ("event_types", "events")):
+            if alias in renamed:
+                if name in renamed:
+                    raise ma.ValidationError(f"Another name for {name}: give one of the two.", alias)
+                renamed[name] = renamed.pop(alias)
+        return renamed
+
+
+class NewSubscription(_Shared):
+    """A subscription to be made. `to_url` is another name for `url`, `event_types` for `events`."""
+
+    url = Text(
+        required=True,
+        metadata=described(
+            "Where to send: HTTPS, reachable from the public internet.", example="https://example.com/hooks"
+        ),
+    )
+    environment = fields.String(
+        validate=validate.OneOf(ENVIRONMENTS),
+        metadata=described(
+            "Only messages of that environment are sent; the app's own by default. Fixed for good."
+        ),
+    )
+    secret = Text(
+        metadata=described(
+            "A secret of your own: `whsec_` and base64 of 24 to 64 bytes. One is made without it."
+        )
+    )
+    owner = Text(validate=validate.Length(min=1, max=255), metadata=described("For operators: whose it is."))
+
+
+class SubscriptionChange(_Shared):
+    """What to change; the rest stays as it is."""
+
+    environment = fields.String(
+        validate=validate.OneOf(ENVIRONMENTS), metadata=described("Cannot be changed; may be repeated.")
+    )
+    held = fields.String(
+        validate=validate.OneOf(("send", "discard")),
+        metadata=described(
+            "With `active: true`: what becomes of the deliveries that were held while it was off."
+        ),
+    )
+
+
+class Subscription(ma.Schema):
+    """A destination, and what it listens to."""
+
+    id = identifier("Its id.", required=True)
+    owner = fields.String(metadata=described("Shown to operators only."))
+    url = fields.String(
+        required=True, metadata=described("In its normal form.", example="https://example.com/hooks")
+    )
+    description = fields.String(required=True)
+    environment = fields.String(required=True, validate=validate.OneOf(ENVIRONMENTS))
+    active = fields.Boolean(required=True)
+    format = fields.String(required=True, allow_none=True)
+    events = fields.List(fields.Nested(Listener), required=True)
+    channels = fields.List(
+        fields.String(), required=True, metadata=described("Channels of which every event is listened to.")
+    )
+    headers = fields.List(
+        fields.String(), required=True, metadata=described("Names only.", example=["X-Api-Key"])
+    )
+    retry = fields.Raw(
+        required=True,
+        allow_none=True,
+        metadata=described(
+            "Its own schedule.",
+            oneOf=[
+                {"type": "string"},
+                {"type": "array", "items": {"type": "number"}},
+                {"type": "null"},
+            ],
+        ),
+    )
+    rate_limit = fields.Float(required=True, allow_none=True)
+    metadata = fields.Dict(required=True, metadata={"additionalProperties": True})
+    signature = fields.String(required=True, validate=validate.OneOf(SIGNATURES))
+    disabled_reason = fields.String(
+        required=True, allow_none=True, metadata=described("Why we switched it off: `gone` or `failing`.")
+    )
+    disabled_at = Instant(required=True, allow_none=True)
+    created_at = Instant(required=True)
+    updated_at = Instant(required=True)
+
+
+class CreatedSubscription(Subscription):
+    """A new subscription, with its secret: shown here and after a rotation."""
+
+    secret = fields.String(
+        required=True,
+        metadata=described("What to verify with: `whsec_…`, or for `v1a` the public key `whpk_…`."),
+    )
+
+
+SubscriptionPage = page(Subscription, "SubscriptionPage")
+
+
+class SubscriptionQuery(PageQuery):
+    """Which subscriptions."""
+
+    environment = fields.String(validate=validate.OneOf(ENVIRONMENTS))
+    active = fields.Boolean(metadata=described("Only those that are on, or off."))
+    owner = Text(
+        validate=validate.Length(min=1, max=255), metadata=described("For operators: only this owner's.")
+    )

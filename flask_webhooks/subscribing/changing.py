@@ -1,0 +1,371 @@
+"""Lock, look, write: a subscription made, changed, removed."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from .. import models, outbox, signals, signing
+from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
+from ..ids import uuid7
+from ..models import Delivery, Lane, Listener, State, Subscription
+from . import fields, secrets
+from .fields import UNSET, Faults, Unset, Wanted
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["change", "create", "find", "lock", "remove"]
+
+O = t.cast("sa.Table", models.Owner.__table__)  # noqa: E741
+HEALTHY: dict[str, t.Any] = {
+    "failures": 0,
+    "failing_since": None,
+    "succeeded_at": None,
+    "paused_until": None,
+    "pauses": 0,
+    "window_at": None,
+    "window_ok": 0,
+    "window_failed": 0,
+}
+"""A lane's health when its subscription is switched on again: what was before does not count."""
+
+
+def lock(session: Session, owner: str, environment: str) -> None:
+    """Make all other changes of an owner's subscriptions wait until this transaction ends.
+
+    It must be the first statement: on SQLite, writing takes the only lock there is, and a transaction that has read
+    before cannot take it any more; elsewhere it takes the row, and what is read after it is what is there.
+    """
+    row = {"owner": owner, "environment": environment, "changes": 1}
+    dialect = session.get_bind().dialect.name
+    if dialect in ("mysql", "mariadb"):
+        statement: t.Any = mysql.insert(O).values(row).on_duplicate_key_update(changes=O.c.changes + 1)
+    else:
+        flavour = postgresql if dialect == "postgresql" else sqlite
+        statement = flavour.insert(O).values(row)
+        statement = statement.on_conflict_do_update(
+            index_elements=[O.c.owner, O.c.environment], set_={"changes": O.c.changes + 1}
+        )
+    session.execute(statement)
+
+
+def find(
+    session: Session,
+    subscription_id: str,
+    *,
+    owner: str | None,
+    to_change: bool = False,
+    version: int | None = None,
+) -> Subscription:
+    """Return a subscription that has not been removed.
+
+    :param owner: whose it must be; None for an operator, who sees all.
+    :param to_change: lock its owner's row first. Ends the session's transaction to do so.
+    :param version: the one that the caller has seen; None for any.
+    :raises SubscriptionMissingError: there is none, or it is another owner's.
+    :raises SubscriptionChangedError: its version is another one.
+    """
+    if to_change:
+        place = session.execute(
+            sa.select(Subscription.owner, Subscription.environment).where(Subscription.id == subscription_id)
+        ).one_or_none()
+        session.rollback()  # the lock must be the first statement of its transaction
+        if place is not None and owner in (None, place.owner):
+            lock(session, place.owner, place.environment)
+    found = session.get(Subscription, subscription_id, populate_existing=True)
+    if found is None or found.deleted_at is not None or owner not in (None, found.owner):
+        raise SubscriptionMissingError("There is no such subscription.")
+    if version is not None and found.version != version:
+        raise SubscriptionChangedError(
+            f"The subscription is at version {found.version}, not {version}: read it again, then repeat the change."
+        )
+    return found
+
+
+def create(
+    state: AppState,
+    session: Session,
+    *,
+    owner: str,
+    environment: str,
+    url: str,
+    events: t.Sequence[t.Any] = (),
+    channels: t.Sequence[str] = (),
+    description: str = "",
+    active: bool = True,
+    format: str | None = None,
+    headers: t.Mapping[str, str] | None = None,
+    retry: t.Any = None,
+    rate_limit: float | None = None,
+    metadata: t.Mapping[str, t.Any] | None = None,
+    signature: str = "v1",
+    secret: str | None = None,
+) -> tuple[Subscription, signing.Secret]:
+    """Make a subscription and return it with its secret, which is not kept in the clear.
+
+    Looks the URL's name up before anything is locked. Flushes; the caller commits.
+
+    :param events: patterns, or ``{"event": pattern, "includes": [names]}``.
+    :param channels: short for every event of each.
+    :raises SubscriptionError: with every mistake of every field; `ExclusivityError` if that is the only one.
+    """
+    faults = Faults()
+    kind = fields.signature(signature, faults)
+    new = fields.secret(secret, kind, faults)
+    values: dict[str, t.Any] = {
+        "url": fields.url(state, url, faults),
+        "environment": fields.environment(environment, faults),
+        "description": fields.description(description, faults),
+        "active": fields.flag("active", active, faults),
+        "retry": fields.retry_(retry, faults),
+        "rate_limit": fields.rate_limit(rate_limit, faults),
+        "details": fields.metadata(state, fields.merged({}, metadata), faults),
+        "headers": fields.headers_(state, None, headers, faults),
+        "signature": kind,
+    }
+    wanted = fields.wanted(state, events, channels, faults)
+    values["format"] = fields.format_(state, format, wanted, faults)
+    faults.stop()
+    assert new is not None  # noqa: S101  # stop() has raised otherwise
+    now = _now()
+    session.rollback()
+    lock(session, owner, environment)
+    _check_limit(state, session, owner, environment)
+    _check_together(state, session, owner, environment, wanted if active else {}, None)
+    row = Subscription(id=uuid7(), owner=owner, created_at=now, updated_at=now, version=1, **values)
+    row.listeners = _listeners(row, wanted)
+    session.add(row)
+    session.flush()
+    session.add(Lane(subscription_id=row.id, **HEALTHY))
+    secrets.add(state, session, row.id, new, now)
+    session.flush()
+    _announce(state, session, row, "created")
+    return row, new
+
+
+def change(
+    state: AppState,
+    session: Session,
+    subscription_id: str,
+    *,
+    owner: str | None,
+    version: int | None = None,
+    held: str | None = None,
+    url: str | Unset = UNSET,
+    events: t.Sequence[t.Any] | Unset = UNSET,
+    channels: t.Sequence[str] | Unset = UNSET,
+    description: str | Unset = UNSET,
+    active: bool | Unset = UNSET,
+    format: str | Unset | None = UNSET,
+    headers: t.Mapping[str, str | None] | Unset | None = UNSET,
+    retry: t.Any = UNSET,
+    rate_limit: float | Unset | None = UNSET,
+    metadata: t.Mapping[str, t.Any] | Unset | None = UNSET,
+    environment: str | Unset = UNSET,
+    signature: str | Unset = UNSET,
+) -> Subscription:
+    """Change what is given and return the subscription. Ends the session's transaction first; the caller commits.
+
+    `events` and `channels` together replace what it listens to; what is pending stays pending. `headers` and
+    `metadata` are merged by name: None removes one, None for all of it clears (RFC 7396).
+
+    :param owner: whose it must be; None for an operator.
+    :param version: the one the caller has seen; None for any.
+    :param held: with `active=True`: `send` or `discard` what was held while it was off.
+    :raises SubscriptionMissingError: there is none of that owner.
+    :raises SubscriptionChangedError: it has another version.
+    :raises SubscriptionError: as `create`.
+    """
+    faults = Faults()
+    checked_url = (
+        url if isinstance(url, Unset) else fields.url(state, url, faults)
+    )  # before anything is locked
+    row = find(session, subscription_id, owner=owner, to_change=True, version=version)
+    before = _listening(row)
+    wanted = before
+    if not (isinstance(events, Unset) and isinstance(channels, Unset)):
+        wanted = fields.wanted(state, events, channels, faults)
+    values: dict[str, t.Any] = {"url": checked_url}
+    values["description"] = _or(description, lambda value: fields.description(value, faults))
+    values["active"] = _or(active, lambda value: fields.flag("active", value, faults))
+    values["retry"] = _or(retry, lambda value: fields.retry_(value, faults))
+    values["rate_limit"] = _or(rate_limit, lambda value: fields.rate_limit(value, faults))
+    values["details"] = _or(
+        metadata, lambda value: fields.metadata(state, fields.merged(row.details, value), faults)
+    )
+    values["headers"] = _or(headers, lambda value: fields.headers_(state, row.headers, value, faults))
+    if not (isinstance(format, Unset) and wanted is before):
+        chosen = row.format if isinstance(format, Unset) else format
+        values["format"] = fields.format_(state, chosen, wanted, faults)
+    values["signature"] = _or(signature, lambda value: fields.signature(value, faults))
+    if not isinstance(environment, Unset) and environment != row.environment:
+        faults.add("environment", "It is fixed when a subscription is made: make another one there.")
+    becomes_active = values["active"] if not isinstance(values["active"], Unset) else row.active
+    _check_held(session, row, becomes_active, held, faults)
+    faults.stop()
+    if becomes_active and (not row.active or wanted is not before):
+        _check_together(state, session, row.owner, row.environment, wanted, row.id)
+    _switch(state, session, row, becomes_active, held)
+    for name, value in values.items():
+        if not isinstance(value, Unset):
+            setattr(row, name, value)
+    if wanted is not before:
+        _listen(session, row, wanted)
+    row.version += 1
+    row.updated_at = _now()
+    session.flush()
+    _announce(state, session, row, "changed")
+    return row
+
+
+def remove(
+    state: AppState, session: Session, subscription_id: str, *, owner: str | None, version: int | None = None
+) -> None:
+    """Remove a subscription and cancel what is pending or held for it. Its log stays until it is purged.
+
+    :raises SubscriptionMissingError: there is none of that owner.
+    :raises SubscriptionChangedError: it has another version.
+    """
+    row = find(session, subscription_id, owner=owner, to_change=True, version=version)
+    now = _now()
+    row.deleted_at = row.updated_at = now
+    row.active = False
+    row.headers = None
+    row.version += 1
+    row.listeners.clear()
+    row.secrets.clear()
+    session.flush()
+    outbox.cancel_all(session.connection(), row.id, "removed", now)
+    _announce(state, session, row, "removed")
+
+
+def _or(value: t.Any, check: t.Callable[[t.Any], t.Any]) -> t.Any:
+    return value if isinstance(value, Unset) else check(value)
+
+
+# ---- looking at the owner's other subscriptions ----------------------------------------------------------
+
+
+def _check_together(
+    state: AppState, session: Session, owner: str, environment: str, wanted: Wanted, own: str | None
+) -> None:
+    """Refuse what the owner's other active subscriptions exclude.
+
+    :raises ExclusivityError: names both channels.
+    """
+    if not wanted:
+        return
+    others = (
+        sa.select(Listener.event)
+        .distinct()
+        .join(Subscription, Subscription.id == Listener.subscription_id)
+        .where(
+            Listener.owner == owner,
+            Subscription.environment == environment,
+            Subscription.active,
+            Subscription.deleted_at.is_(None),
+            Subscription.id != (own or ""),
+        )
+    )
+    state.catalog.check_exclusive(wanted, session.scalars(others).all())
+
+
+def _check_limit(state: AppState, session: Session, owner: str, environment: str) -> None:
+    most = state.settings.subscription_limit
+    count = session.scalar(
+        sa.select(sa.func.count())
+        .select_from(Subscription)
+        .where(
+            Subscription.owner == owner,
+            Subscription.environment == environment,
+            Subscription.deleted_at.is_(None),
+        )
+    )
+    if (count or 0) >= most:
+        raise SubscriptionError(
+            f"There are {count} subscriptions in {environment} already, which is the limit. Remove one first."
+        )
+
+
+# ---- listeners, switching --------------------------------------------------------------------------------
+
+
+def _listening(row: Subscription) -> Wanted:
+    return {listener.event: list(listener.includes) for listener in row.listeners}
+
+
+def _listeners(row: Subscription, wanted: Wanted) -> list[Listener]:
+    return [
+        Listener(id=uuid7(), subscription_id=row.id, owner=row.owner, event=pattern, includes=includes)
+        for pattern, includes in wanted.items()
+    ]
+
+
+def _listen(session: Session, row: Subscription, wanted: Wanted) -> None:
+    """Replace what it listens to: a listener that stays keeps its row."""
+    for listener in list(row.listeners):
+        if listener.event not in wanted:
+            row.listeners.remove(listener)
+        elif listener.includes != wanted[listener.event]:
+            listener.includes = wanted[listener.event]
+    known = {listener.event for listener in row.listeners}
+    session.flush()  # deletes before inserts: (subscription, event) is unique
+    row.listeners.extend(_listeners(row, {name: wanted[name] for name in wanted if name not in known}))
+
+
+def _check_held(session: Session, row: Subscription, active: bool, held: str | None, faults: Faults) -> None:
+    if held not in (None, "send", "discard"):
+        faults.add("held", 'Give "send" or "discard".')
+    elif held is not None and (row.active or not active):
+        faults.add(
+            "held", 'It says what becomes of held deliveries when switching on: give it with "active": true.'
+        )
+    elif active and not row.active and held is None and (count := _count_held(session, row.id)):
+        many = f"{count} deliveries are" if count > 1 else "1 delivery is"
+        faults.add("held", f'{many} held. Say what becomes of that: "send" delivers now, "discard" cancels.')
+
+
+def _count_held(session: Session, subscription_id: str) -> int:
+    held = sa.select(sa.func.count()).where(
+        Delivery.subscription_id == subscription_id, Delivery.state == State.HELD.value
+    )
+    return session.scalar(held) or 0
+
+
+def _switch(state: AppState, session: Session, row: Subscription, active: bool, held: str | None) -> None:
+    """Hold what is pending when it goes off; when it comes on, forgive its receiver and free what was held."""
+    connection = session.connection()
+    if row.active and not active:
+        outbox.hold(connection, row.id, "off")
+    elif active and not row.active:
+        row.disabled_reason = row.disabled_at = None
+        session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(**HEALTHY))
+        if held == "discard":
+            outbox.discard_held(connection, row.id, _now())
+        else:
+            # Also without `held`: what is recorded from the check on to here would stay held for ever.
+            outbox.send_held(connection, row.id, _now())
+
+
+# ---- after the commit ------------------------------------------------------------------------------------
+
+
+def _announce(state: AppState, session: Session, row: Subscription, action: str) -> None:
+    """Send the signal and ring the bell once the session's transaction is committed."""
+    told = {"subscription_id": row.id, "owner": row.owner, "action": action}
+
+    def tell(_: Session) -> None:
+        state.bell.ring()
+        signals.send(signals.subscription_changed, state.app, **told)
+
+    event.listen(session, "after_commit", tell, once=True)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,92 @@
+"""The signing secrets of a subscription: shown to those who may, and rotated without a gap."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from .. import models, signing
+from ..errors import SubscriptionError
+from ..ids import uuid7
+from . import fields
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["LONGEST_OVERLAP", "OVERLAP", "reveal", "rotate"]
+
+OVERLAP = timedelta(hours=24)
+LONGEST_OVERLAP = timedelta(days=7)
+MOST_SECRETS = 5
+"""Secrets that sign at once: each adds a signature of some 50 bytes to a header that receivers may bound."""
+
+
+def reveal(
+    state: AppState, subscription: models.Subscription, now: datetime
+) -> list[tuple[models.Secret, signing.Secret]]:
+    """Return the secrets in force, the current one first.
+
+    :raises SecretError: one was sealed with a key that is gone.
+    """
+    current = [row for row in subscription.secrets if row.expires_at is None or row.expires_at > now]
+    current.sort(key=lambda row: (row.expires_at is None, row.id), reverse=True)
+    return [(row, signing.parse(state.vault.open(row.sealed))) for row in current]
+
+
+def add(
+    state: AppState, session: Session, subscription_id: str, secret: signing.Secret, now: datetime
+) -> None:
+    """Seal a secret and keep it as the current one."""
+    row = models.Secret(
+        id=uuid7(), subscription_id=subscription_id, sealed=state.vault.seal(secret.text), created_at=now
+    )
+    session.add(row)
+
+
+def rotate(
+    state: AppState,
+    session: Session,
+    subscription: models.Subscription,
+    *,
+    now: datetime,
+    overlap: timedelta = OVERLAP,
+    secret: str | None = None,
+) -> signing.Secret:
+    """Put a new secret in force and return it; the old ones go on signing for as long as `overlap`.
+
+    Call it with the subscription locked (see `changing.find`).
+
+    :param secret: the customer's own, of the subscription's signature scheme; None makes one.
+    :raises SubscriptionError: a secret that is refused, an overlap out of bounds, too many secrets in force.
+    """
+    faults = fields.Faults()
+    if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
+        faults.add("overlap", f"Give seconds from 0 to {LONGEST_OVERLAP.total_seconds():.0f} (7 days).")
+    new = fields.secret(secret, t.cast("t.Literal['v1', 'v1a']", subscription.signature), faults)
+    faults.stop()
+    assert new is not None  # noqa: S101  # stop() has raised otherwise
+    in_force = reveal(state, subscription, now)
+    if any(old.text == new.text for _, old in in_force):
+        raise SubscriptionError(message := "This secret is in force already.", {"secret": [message]})
+    if overlap and len(in_force) >= MOST_SECRETS:
+        message = (
+            f"{len(in_force)} secrets are in force already. Wait for one to run out, or give the overlap 0."
+        )
+        raise SubscriptionError(message, {"overlap": [message]})
+    ends = now + overlap
+    for row, _ in in_force:
+        row.expires_at = ends if row.expires_at is None else min(row.expires_at, ends)
+    session.execute(
+        sa.delete(models.Secret).where(
+            models.Secret.subscription_id == subscription.id, models.Secret.expires_at <= now
+        ),
+        execution_options={"synchronize_session": False},
+    )
+    add(state, session, subscription.id, new, now)
+    subscription.version += 1
+    subscription.updated_at = now
+    session.flush()
+    return new
