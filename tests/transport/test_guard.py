@@ -544,3 +544,25 @@ def test_proxies_of_the_environment_are_ignored(
 def test_a_proxy_that_is_no_http_proxy_is_a_mistake_of_the_developer(make: Make) -> None:
     with pytest.raises(ConfigurationError, match="socks5://"):
         make(proxy="socks5://127.0.0.1:1080")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://user:password@example.com/", "user name or password"),
+        ("http://example.com/", "plain http is switched off"),
+        ("ftp://example.com/", "must begin with https://"),
+        ("https://example.com/#a", "fragment"),
+        ("https://example.com/a b", "spaces"),
+        ("https://2130706433/", "four decimal numbers"),
+        ("https://exa mple.com/", "spaces"),
+        ("https://exam!ple.com/", "check its spelling"),
+        (f"https://example.com/{'a' * 2048}", "2048 characters"),
+    ],
+)
+def test_the_owner_is_told_how_to_write_it(guarded: Transport, url: str, says: str) -> None:
+    with pytest.raises(SubscriptionError, match=says) as caught:
+        guarded.check(url)
+
+    assert not isinstance(caught.value, AddressRefusedError)
+    assert caught.value.fields == {"url": [str(caught.value)]}
