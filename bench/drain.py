@@ -157,8 +157,9 @@ def main() -> None:
             print(json.dumps(row), flush=True)
         else:
             print(
-                f"{row['database']:<12}{row['subscriptions']:>6} subscriptions {row['per_second']:>6}/s   bare requests "
-                f"({row['threads']} threads) {row['bare_requests_per_second']:>6}/s   ratio {row['ratio']}",
+                f"{row['database']:<12}{row['subscriptions']:>6} subscriptions {row['per_second']:>6}/s   "
+                f"bare requests ({row['threads']} threads) {row['bare_requests_per_second']:>6}/s   "
+                f"ratio {row['ratio']}",
                 flush=True,
             )
 

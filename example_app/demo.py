@@ -41,11 +41,13 @@ PATIENCE = 15.0
 HOME = Path(__file__).resolve().parent.parent
 
 
-class Style:
-    """Colours, where the terminal shows them."""
+COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
-    on = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    dim, green, red, bold, plain = (f"\x1b[{n}m" if on else "" for n in (2, 32, 31, 1, 0))
+
+class Style:
+    """Escape sequences, empty where the terminal shows no colours."""
+
+    dim, green, red, bold, plain = (f"\x1b[{n}m" * COLOURS for n in (2, 32, 31, 1, 0))
 
 
 class Ledger:

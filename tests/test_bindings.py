@@ -8,6 +8,7 @@ import typing as t
 from decimal import Decimal
 from pathlib import Path
 
+import marshmallow as ma
 import pytest
 from sqlalchemy import ForeignKey, LargeBinary, String
 from sqlalchemy.orm import (
@@ -19,7 +20,7 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from flask_webhooks.bindings import Bound, bind, open_catalog
+from flask_webhooks.bindings import Bound, bind, describe, open_catalog
 from flask_webhooks.catalog import Kind, load
 from flask_webhooks.errors import CatalogError, PayloadError
 
@@ -67,6 +68,27 @@ class Paper(Base):
 
 class Letter(Paper):
     __mapper_args__: t.ClassVar[dict[str, t.Any]] = {"polymorphic_identity": "letter"}
+
+
+class PaperSchema(ma.Schema):
+    name = ma.fields.String(data_key="called")
+    folder = ma.fields.Nested(lambda: FolderSchema())
+
+
+class FolderSchema(ma.Schema):
+    papers = ma.fields.Nested(PaperSchema, many=True)
+    names = ma.fields.Pluck(PaperSchema, "name", many=True, attribute="papers")
+    tags = ma.fields.List(ma.fields.Integer())
+    price = ma.fields.Decimal(as_string=True)
+    count = ma.fields.Integer(as_string=True)
+    day = ma.fields.Date(format="%d.%m.%Y")
+    extra = ma.fields.Raw()
+    nowhere = ma.fields.String(attribute="tenant.name")
+    unknown = ma.fields.String()
+
+
+class LostSchema(ma.Schema):
+    papers = ma.fields.Nested("NoSuchSchemaAnywhere", many=True)
 
 
 def bound_of(tmp_path: Path, channels: str) -> t.Mapping[str, Bound]:
@@ -279,3 +301,32 @@ def test_models_that_sqlalchemy_cannot_configure_are_told(tmp_path: Path) -> Non
             bound_of(tmp_path, f"  chapters: {{model: {__name__}:Chapter, owner: id, events: [created]}}")
     finally:
         Broken.registry.dispose()
+
+
+def test_schemas_that_nest_each_other_end(tmp_path: Path) -> None:
+    channel = f"  folders: {{model: {__name__}:Folder, schema: {__name__}:FolderSchema, owner: id, events: [created]}}"
+    bound = bound_of(tmp_path, channel)
+    trails = bound["folders"].trails
+    assert trails[:3] == (("papers",), ("papers", "folder"), ("papers", "folder", "papers"))
+    assert len(trails) == len(set(trails)) < 12
+    events, _ = describe(bound)
+    fields = events["folders.created"]
+    assert {path: fields[path] for path in fields if not path.startswith("papers")} == {
+        "names[]": "string",
+        "tags[]": "integer",
+        "price": "decimal",
+        "count": "string",
+        "day": "date (%d.%m.%Y)",
+        "extra": "any",
+        "nowhere": "string",
+        "unknown": "string",
+    }
+    assert fields["papers[].called"] == "string"
+    assert fields["papers[].folder.tags[]"] == "integer"
+    assert "object" in fields.values()
+
+
+def test_nested_schema_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    channel = f"  folders: {{model: {__name__}:Folder, schema: {__name__}:LostSchema, owner: id, events: [created]}}"
+    with pytest.raises(CatalogError, match="a nested schema cannot be found"):
+        bound_of(tmp_path, channel)

@@ -276,3 +276,23 @@ def test_where_finds_the_nearest_that_was_written(everything: Catalog) -> None:
     _, line = everything.where("channels.clients.nothing.here")
     assert lines[line - 1] == "  clients:"
     assert everything.where("nowhere")[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("channel", "said"),
+    [
+        ("<<: 5", '"<<" merges something that is no mapping.'),
+        ("? [a]\n    : 1", "a key is a list or a mapping."),
+        ("title: !!seq x", "has the tag tag:yaml.org,2002:seq."),
+        ("title: !!int x", ""),
+        ("title: !ours x", "has the tag !ours."),
+    ],
+)
+def test_odd_yaml(write: Write, channel: str, said: str) -> None:
+    text = f"version: 1\nchannels:\n  jobs:\n    events: [done]\n    {channel}\n"
+    if not said:  # a word that claims to be a number is a word
+        assert load("webhooks.yaml", root=write(text)).channels["jobs"].title == "x"
+        return
+    [problem] = told("webhooks.yaml", write(text))
+    assert problem.startswith("webhooks.yaml:5: channels.jobs")
+    assert said in problem

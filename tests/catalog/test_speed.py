@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import typing as t
 from pathlib import Path
+
+import pytest
 
 from flask_webhooks.catalog import load
 
@@ -31,6 +34,7 @@ def catalogue(channels: int, events: int) -> str:
     return "version: 1\nchannels:\n" + "".join(CHANNEL.format(n=n) + steps for n in range(channels))
 
 
+@pytest.mark.skipif(sys.gettrace() is not None, reason="coverage or a debugger makes everything slow")
 def test_31_channels_with_310_events_load_in_50_ms(write: t.Callable[..., Path]) -> None:
     root = write(catalogue(31, 10))
     best = 1.0

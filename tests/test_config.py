@@ -1,0 +1,118 @@
+"""Settings: defaults, checks, and messages that say what is accepted."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import timedelta
+from ipaddress import ip_network
+
+import pytest
+
+from flask_webhooks import ConfigurationError
+from flask_webhooks.config import Settings
+from flask_webhooks.health import Breaker
+from flask_webhooks.retry import STANDARD
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    settings = Settings.read({})
+
+    assert settings.catalog == ("webhooks.yaml",)
+    assert settings.environment == "staging"
+    assert settings.redis_url is None
+    assert (settings.queue, settings.url_prefix) == ("webhooks", "/webhooks")
+    assert settings.retry == STANDARD
+    assert settings.timeout == (5.0, 15.0)
+    assert (settings.allow_http, settings.allowed_networks) == (False, ())
+    assert (settings.concurrency, settings.subscription_concurrency) == (32, 4)
+    assert settings.breaker == Breaker()
+    assert settings.disable_after == (20, timedelta(days=3))
+    assert settings.enabled
+    assert (settings.response_limit, settings.payload_limit) == (16_384, 262_144)
+    assert settings.retention == timedelta(days=30)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "read"),
+    [
+        ("CATALOG", ["a.yaml", "pkg:b.yaml"], ("a.yaml", "pkg:b.yaml")),
+        ("ENVIRONMENT", "production", "production"),
+        ("REDIS_URL", "embedded", None),
+        ("REDIS_URL", "rediss://x/1", "rediss://x/1"),
+        ("RETRY", "none", ()),
+        ("RETRY", [1, 60], (1.0, 60.0)),
+        ("TIMEOUT", (1, 2.5), (1.0, 2.5)),
+        ("ALLOWED_NETWORKS", ["127.0.0.0/8", "::1"], (ip_network("127.0.0.0/8"), ip_network("::1"))),
+        ("BREAKER", False, None),
+        ("BREAKER", {"pause": 5}, Breaker(pause=5.0)),
+        ("DISABLE_AFTER", None, None),
+        ("DISABLE_AFTER", (5, 60), (5, timedelta(minutes=1))),
+        ("RETENTION", 86_400, timedelta(days=1)),
+    ],
+)
+def test_values_are_read(key: str, value: t.Any, read: t.Any) -> None:
+    assert getattr(Settings.read({f"WEBHOOKS_{key}": value}), key.lower()) == read
+
+
+def test_a_callable_environment_is_kept() -> None:
+    def choose(event: str, data: t.Any, owner: str) -> str:
+        return "production"
+
+    assert Settings.read({"WEBHOOKS_ENVIRONMENT": choose}).environment is choose
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepted"),
+    [
+        ("CATALOG", [], "a path"),
+        ("ENVIRONMENT", "prod", '"staging"'),
+        ("REDIS_URL", "localhost:6379", "redis://"),
+        ("QUEUE", "", "name"),
+        ("URL_PREFIX", "webhooks", '"/webhooks"'),
+        ("URL_PREFIX", "/webhooks/", "without a slash"),
+        ("RETRY", "often", '"standard"'),
+        ("RETRY", [-1], "seconds"),
+        ("TIMEOUT", 15, "two numbers"),
+        ("TIMEOUT", (15, 5), "not larger"),
+        ("ALLOW_HTTP", "yes", "True or False"),
+        ("ALLOWED_NETWORKS", "10.0.0.0/8", "a list"),
+        ("ALLOWED_NETWORKS", ["10.0.0.1/8"], "a list"),
+        ("CONCURRENCY", 0, "whole number"),
+        ("CONCURRENCY", True, "whole number"),
+        ("SUBSCRIPTION_CONCURRENCY", 2.5, "whole number"),
+        ("BREAKER", {"pauze": 5}, "pause"),
+        ("BREAKER", {"pause": -5}, "pause"),
+        ("DISABLE_AFTER", 20, "failures in a row"),
+        ("ENABLED", 1, "True or False"),
+        ("RESPONSE_LIMIT", "16k", "bytes"),
+        ("PAYLOAD_LIMIT", -1, "bytes"),
+        ("RETENTION", "30 days", "timedelta"),
+        ("BULK", "maybe", '"capture"'),
+        ("ON_ERROR", "ignore", '"raise"'),
+        ("RECORD", "none", '"listened"'),
+        ("EGRESS_PROXY", "proxy:3128", "http://"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_key_value_and_remedy(key: str, value: t.Any, accepted: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.read({f"WEBHOOKS_{key}": value})
+
+    message = str(caught.value)
+    assert message.startswith(f"WEBHOOKS_{key} is {value!r}. Accepted: ")
+    assert accepted in message
+
+
+def test_an_unknown_key_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"WEBHOOKS_TIMOUT .* Did you mean WEBHOOKS_TIMEOUT\?"):
+        Settings.read({"WEBHOOKS_TIMOUT": (1, 2)})
+
+
+def test_a_wrong_key_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.read({"WEBHOOKS_ENCRYPTION_KEYS": [b"s3cr3t", 42]})
+
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_other_keys_are_none_of_our_business() -> None:
+    assert Settings.read({"SECRET_KEY": "x", "WEBHOOK_URL": "y"}) == Settings()
