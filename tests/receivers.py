@@ -200,13 +200,6 @@ def ok(body: bytes = b"ok", status: int = 200, headers: dict[str, str] | None = 
     return behave
 
 
-class Inbox(Receiver):
-    """A good receiver: records what it gets in `requests` and answers 200."""
-
-    def __init__(self) -> None:
-        super().__init__(ok())
-
-
 def redirect(status: int, location: str) -> Behaviour:
     """Answer with a redirect."""
     return ok(b"", status, {"Location": location})
