@@ -238,6 +238,8 @@ class Settings:
     """Bytes that a request to the API may have."""
     url_limit: int = _key(2_048, _url_length, "a whole number from 1 to 2048, in characters")
     """Characters that a destination's URL may have."""
+    replay_rate: float = _key(50.0, _seconds, "a number above 0, in deliveries a second")
+    """Deliveries a second that one replay adds to the live events of its subscription."""
     page_limit: int = _key(100, _count, _COUNT)
     """Rows on one page of a list."""
 

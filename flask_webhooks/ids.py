@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
-__all__ = ["uuid7"]
+__all__ = ["first_at", "made_at", "uuid7"]
 
 _lock = threading.Lock()
 _last = 0
@@ -29,3 +30,17 @@ def uuid7() -> str:
         _last = value
     digits = f"{value >> 74:012x}7{value >> 62 & 0xFFF:03x}{1 << 63 | value & ((1 << 62) - 1):016x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def first_at(moment: datetime) -> str:
+    """Return the lowest id that can be made at a moment: `id >= first_at(since)` uses the index on ids."""
+    digits = f"{max(0, (moment - _EPOCH) // timedelta(milliseconds=1)):012x}"[-12:]
+    return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
+
+
+def made_at(identifier: str) -> datetime:
+    """Return when an id was made, to the millisecond."""
+    return _EPOCH + timedelta(milliseconds=int(identifier[:8] + identifier[9:13], 16))
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

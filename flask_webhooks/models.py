@@ -24,11 +24,13 @@ __all__ = [
     "Attempt",
     "Base",
     "Delivery",
+    "Hour",
     "IdempotentReply",
     "Lane",
     "Listener",
     "Message",
     "Owner",
+    "Replay",
     "Secret",
     "State",
     "Subscription",
@@ -87,6 +89,8 @@ class Instant(sa.types.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+HOUR_BUCKETS = 24
+"""Classes of duration in `Hour`: see `hours.BOUNDS`."""
 PLAIN_INSTANT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 LONG_BINARY = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
@@ -353,6 +357,76 @@ class Worker(Base):
     seen_at: Mapped[datetime]
     delivered: Mapped[int] = mapped_column(sa.BigInteger, default=0)
     failed: Mapped[int] = mapped_column(sa.BigInteger, default=0)
+
+
+class Hour(Base):
+    """What one subscription's attempts came to in one hour: statistics need not look at the attempts themselves.
+
+    Written in the transaction that writes the attempts, by whoever holds the lane, so that it never waits. Tests are
+    not in it.
+    """
+
+    __tablename__ = "webhook_hours"
+
+    subscription_id: Mapped[str] = mapped_column(UUID, primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    """When it begins."""
+    delivered: Mapped[int] = mapped_column(default=0)
+    """Deliveries that succeeded."""
+    failed: Mapped[int] = mapped_column(default=0)
+    """Deliveries whose schedule was used up."""
+    ok: Mapped[int] = mapped_column(default=0)
+    """Attempts answered 2xx; the next four count the others, each attempt once."""
+    redirected: Mapped[int] = mapped_column(default=0)
+    refused: Mapped[int] = mapped_column(default=0)
+    """4xx."""
+    broken: Mapped[int] = mapped_column(default=0)
+    """5xx."""
+    unanswered: Mapped[int] = mapped_column(default=0)
+    """No complete answer, or no request."""
+
+
+for _number in range(HOUR_BUCKETS):
+    setattr(
+        Hour,
+        f"took_{_number}",
+        mapped_column("took_" + str(_number), sa.Integer, default=0, server_default="0", nullable=False),
+    )
+
+
+class Replay(Base):
+    """Deliveries of one subscription that are sent again, a few at a time."""
+
+    __tablename__ = "webhook_replays"
+    __table_args__ = (
+        sa.Index("ix_webhook_replays_of", "subscription_id", "id"),
+        sa.Index("ix_webhook_replays_running", "state", "next_at"),
+    )
+
+    id: Mapped[Id]
+    subscription_id: Mapped[Key]
+    state: Mapped[Word]
+    """`running`, `done`, `cancelled`."""
+    states: Mapped[list[str]]
+    """Which deliveries: states of `State`, and `missed`."""
+    events: Mapped[list[str]]
+    """Which event types; empty: all that it listens to."""
+    since: Mapped[datetime]
+    until: Mapped[datetime]
+    digest: Mapped[str] = mapped_column(sa.String(64))
+    """Of what was asked for: the same asked again while it runs is the same replay."""
+    total: Mapped[int]
+    """Deliveries that matched when it was made."""
+    queued: Mapped[int] = mapped_column(default=0)
+    """Deliveries made due so far."""
+    stage: Mapped[int] = mapped_column(default=0)
+    """Which of `states` is being worked through."""
+    cursor: Mapped[str | None] = mapped_column(UUID, default=None)
+    """How far."""
+    next_at: Mapped[datetime]
+    """When to queue the next few."""
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None] = mapped_column(default=None)
 
 
 class IdempotentReply(Base):

@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from .. import health, outbox, signals
+from .. import health, hours, outbox, signals
 from ..health import Health
-from ..models import State, Subscription
+from ..models import State, Subscription, Trigger
 from .attempting import Result, due_again
 from .parcels import utcnow
 
@@ -24,12 +24,26 @@ S = t.cast("sa.Table", Subscription.__table__)
 
 
 def write(connection: sa.Connection, results: t.Sequence[Result]) -> None:
-    """Write attempts and the states of their deliveries: three statements for any number of results."""
+    """Write attempts, the states of their deliveries, and the sums: four statements for any number of results."""
     outbox.log(connection, [result.row for result in results])
+    hours.add(connection, _tally(results))
     done = [result.parcel.id for result in results if result.verdict.state == "delivered"]
     if done:
         outbox.succeed(connection, done, utcnow())
     outbox.reschedule(connection, [_failed(result) for result in results if not result.ok])
+
+
+def _tally(results: t.Iterable[Result]) -> hours.Tally:
+    tally = hours.Tally()
+    for result in results:
+        tally.add(
+            result.parcel.subscription_id,
+            result.ended_at,
+            status=result.row["status"],
+            seconds=result.seconds,
+            state=result.verdict.state,
+        )
+    return tally
 
 
 def _failed(result: Result) -> outbox.Row:
@@ -51,8 +65,8 @@ def judge(state: AppState, known: Health, results: t.Iterable[Result]) -> tuple[
     for result in results:
         if result.verdict.gone:
             reason = health.Reason.GONE
-        if not result.counts:
-            continue
+        if not result.counts or result.parcel.trigger == Trigger.REPLAY:
+            continue  # a replay says nothing of how it is doing with what happens now
         known, hopeless = health.after(
             known,
             ok=result.ok,

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from .. import outbox, signals
 from ..health import Health, Reason
 from ..ids import uuid7
+from ..models import Trigger
 from ..outbox import Lease, Window
 from ..rotation import Rotation
 from . import recording
@@ -47,6 +48,7 @@ LINGER = 0.02
 """Seconds that results wait for others while more are under way."""
 AGAIN = 0.25
 """Seconds between two looks for more lanes, and into a lane that was found empty while it is held."""
+AUTOMATIC = Trigger.AUTOMATIC.value
 TURN = 5.0
 """Seconds after which a lane is given up although it has more, if other lanes wait."""
 
@@ -239,7 +241,7 @@ class Run:
                 break
             chosen.append(row)
         messages = outbox.messages(connection, {row.message_id for row in chosen})
-        bodies = outbox.bodies(connection, [row.id for row in chosen if row.attempts])
+        bodies = outbox.bodies(connection, [row.id for row in chosen if row.attempts or row.trigger != AUTOMATIC])
         by_lane: dict[str, list[Parcel]] = {}
         for row in chosen:
             parcel = Parcel(
