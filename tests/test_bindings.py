@@ -77,7 +77,7 @@ class PaperSchema(ma.Schema):
 
 class FolderSchema(ma.Schema):
     papers = ma.fields.Nested(PaperSchema, many=True)
-    names = ma.fields.Pluck(PaperSchema, "name", many=True, attribute="papers")
+    names = ma.fields.Pluck(PaperSchema, "name", many=True, attribute="as_set", dump_only=True)
     tags = ma.fields.List(ma.fields.Integer())
     price = ma.fields.Decimal(as_string=True)
     count = ma.fields.Integer(as_string=True)
@@ -307,8 +307,10 @@ def test_schemas_that_nest_each_other_end(tmp_path: Path) -> None:
     channel = f"  folders: {{model: {__name__}:Folder, schema: {__name__}:FolderSchema, owner: id, events: [created]}}"
     bound = bound_of(tmp_path, channel)
     trails = bound["folders"].trails
-    assert trails[:3] == (("papers",), ("papers", "folder"), ("papers", "folder", "papers"))
-    assert len(trails) == len(set(trails)) < 12
+    assert trails[:2] == (("papers",), ("as_set",))
+    assert ("papers", "folder", "as_set") in trails
+    assert len(trails) == len(set(trails))
+    assert max(len(trail) for trail in trails) == 6
     events, _ = describe(bound)
     fields = events["folders.created"]
     assert {path: fields[path] for path in fields if not path.startswith("papers")} == {

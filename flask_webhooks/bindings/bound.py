@@ -205,7 +205,7 @@ class Binder:
         for schema in schemas:
             try:
                 found |= dict.fromkeys(schema_trails(schema, mapper) if schema is not None else ())
-            except ma.exceptions.MarshmallowError as error:
+            except (ma.exceptions.RegistryError, ValueError) as error:
                 remedy = "Import the module of the nested schema, or pass the class itself."
                 self.refuse(f"{channel.path}.schema", f"a nested schema cannot be found: {error}.", remedy)
         return tuple(sorted(found, key=len))
