@@ -270,7 +270,7 @@ def _check_together(
             Subscription.environment == environment,
             Subscription.active,
             Subscription.deleted_at.is_(None),
-            Subscription.id != (own or ""),
+            sa.true() if own is None else Subscription.id != own,
         )
     )
     state.catalog.check_exclusive(wanted, session.scalars(others).all())
