@@ -109,7 +109,7 @@ def _field(field: mf.Field[t.Any], path: str, depth: int) -> t.Iterator[tuple[st
 def _field_type(field: mf.Field[t.Any]) -> str:
     if isinstance(field, mf.Number | mf.Decimal) and getattr(field, "as_string", False):
         return "decimal" if isinstance(field, mf.Decimal) else "string"
-    if isinstance(field, mf.DateTime) and field.format not in (None, "iso", "iso8601"):
+    if isinstance(field, mf.DateTime | mf.Date | mf.Time) and field.format not in (None, "iso", "iso8601"):
         return f"{_named(type(field), _FIELD_TYPES)} ({field.format})"
     return _named(type(field), _FIELD_TYPES)
 
