@@ -178,6 +178,8 @@ class Listener(Base):
     __table_args__ = (
         sa.UniqueConstraint("subscription_id", "event"),
         sa.Index("ix_webhook_listeners_wanted", "owner", "event"),
+        # Whether a bulk statement matters to anybody at all.
+        sa.Index("ix_webhook_listeners_of_event", "event"),
     )
 
     id: Mapped[Id]

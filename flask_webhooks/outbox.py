@@ -37,6 +37,7 @@ __all__ = [
     "health",
     "held_by",
     "hold",
+    "is_anybody_listening",
     "lease",
     "listening",
     "log",
@@ -80,33 +81,54 @@ class Wanted:
         return replace(self, includes=self.includes | other.includes)
 
 
-_LISTENING = (
-    sa.select(L.c.owner, L.c.event, L.c.includes, S.c.id, S.c.environment, S.c.active, S.c.format)
-    .join(S, S.c.id == L.c.subscription_id)
-    .where(
-        L.c.owner.in_(sa.bindparam("owners", expanding=True)),
-        L.c.event.in_(sa.bindparam("patterns", expanding=True)),
-        S.c.deleted_at.is_(None),
-    )
+_WANTED = (L.c.owner, L.c.event, L.c.includes, S.c.id, S.c.environment, S.c.active, S.c.format)
+_IS_WANTED = (
+    S.c.id == L.c.subscription_id,
+    L.c.owner.in_(sa.bindparam("owners", expanding=True)),
+    L.c.event.in_(sa.bindparam("patterns", expanding=True)),
+    S.c.deleted_at.is_(None),
 )
+_LISTENING = sa.select(*_WANTED).where(*_IS_WANTED)
+_one = sa.select(sa.literal_column("1").label("one")).subquery("one")
+_LISTENING_OR_NULL = sa.select(*_WANTED, sa.func.current_setting("transaction_isolation")).select_from(
+    _one.outerjoin(sa.join(L, S, _IS_WANTED[0]), sa.and_(*_IS_WANTED[1:]))
+)
+"""For PostgreSQL: at least one row, which says how the transaction reads."""
 
 
 def listening(
     connection: sa.Connection, owners: t.Collection[str], patterns: t.Collection[str]
-) -> dict[tuple[str, str], list[Wanted]]:
+) -> tuple[dict[tuple[str, str], list[Wanted]], bool]:
     """Return who listens: (owner, listener pattern) to the subscriptions, one statement per 500 owners.
 
     Subscriptions that are switched off are among them (their deliveries are held), removed ones are not.
+
+    :return: with it whether the transaction reads from a snapshot, in which the newest may be missing.
     """
     found: dict[tuple[str, str], list[Wanted]] = {}
     names = sorted(patterns)
+    is_postgres = connection.dialect.name == "postgresql"
+    is_snapshot = connection.dialect.name in ("mysql", "mariadb")
     for some in _chunks(sorted(owners)):
-        for row in connection.execute(_LISTENING, {"owners": some, "patterns": names}):
-            wanted = Wanted(
-                row.id, row.owner, row.environment, row.active, row.format, frozenset(row.includes)
-            )
-            found.setdefault((row.owner, row.event), []).append(wanted)
-    return found
+        statement = _LISTENING_OR_NULL if is_postgres else _LISTENING
+        for row in connection.execute(statement, {"owners": some, "patterns": names}):
+            owner, event, includes, key, environment, active, chosen = row[:7]
+            if is_postgres and row[7] != "read committed":
+                is_snapshot = True
+            if key is not None:
+                wanted = Wanted(key, owner, environment, active, chosen, frozenset(includes))
+                found.setdefault((owner, event), []).append(wanted)
+    return found, is_snapshot
+
+
+_ANYBODY = sa.select(sa.literal(True)).where(
+    sa.exists().where(L.c.event.in_(sa.bindparam("patterns", expanding=True)))
+)
+
+
+def is_anybody_listening(connection: sa.Connection, patterns: t.Collection[str]) -> bool:
+    """Say whether there may be a listener to one of these patterns, of whatever owner."""
+    return connection.scalar(_ANYBODY, {"patterns": sorted(patterns)}) is not None
 
 
 def _grown() -> sa.ScalarSelect[int]:

@@ -2,27 +2,41 @@
 
 The steps, in the order they happen in one transaction:
 
-1. `before_flush`: what is about to be deleted is loaded with what its listeners want to see of it.
+1. `before_flush`: what is about to be deleted is loaded with what its listeners want to see of it, and old values
+   that SQLAlchemy does not know are read.
 2. `after_flush`: new keys are known and old values still are; each changed object becomes a `Change`, kept under
    the innermost transaction: a savepoint has a list of its own.
-3. A savepoint is released (`after_commit` while nested): its list goes to the transaction around it. It is rolled
+3. `do_orm_execute`: a bulk statement becomes a `Change` for each of its rows.
+4. A savepoint is released (`after_commit` while nested): its list goes to the transaction around it. It is rolled
    back (`after_transaction_end`): its list is dropped.
-4. `before_commit` of the root: flush, coalesce, ask once who listens, dump, write. Whatever other listeners of the
+5. `before_commit` of the root: flush, coalesce, ask once who listens, dump, write. Whatever other listeners of the
    host's flush after that is written at once.
-5. `after_commit` of the root: ring the bell, send the signal. Nothing here may touch the database.
+6. `after_commit` of the root: ring the bell, send the signal. Nothing here may touch the database.
 
 The listeners are set once per process, on `sqlalchemy.orm.Session`, so that plain `Session(engine)` is seen as well
 as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
+
+===========  ==========================================================================================
+`watching`   which app captures which class
+`capture`    the listeners, and the buffer of each session
+`reading`    a flush to changes, with old values
+`bulk`       a bulk statement to changes
+`changes`    changes to what they come to (pure)
+`touching`   what else that updates
+`hearing`    who listens
+`settling`   all of it together, at commit
+`writing`    events to rows
+`emitting`   events that the host emits itself
+===========  ==========================================================================================
 """
 
 from __future__ import annotations
 
 import typing as t
 
-from . import capture as _capture
-from .capture import muted
+from .capture import listen, listen_to_statements
 from .emitting import emit_many
-from .settling import settle
+from .watching import Watch, muted, register
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -32,4 +46,7 @@ __all__ = ["emit_many", "install", "muted"]
 
 def install(state: AppState) -> None:
     """Begin to capture the models of an app's catalogue, for as long as the app lives."""
-    _capture.install(state, settle)
+    listen()
+    if state.settings.bulk != "ignore":
+        listen_to_statements()
+    register(Watch(state))

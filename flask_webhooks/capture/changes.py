@@ -8,6 +8,7 @@ that a transition within the transaction is still seen.
 
 from __future__ import annotations
 
+import enum
 import typing as t
 from dataclasses import dataclass, field
 
@@ -16,11 +17,19 @@ from ..catalog import EventType, Kind
 if t.TYPE_CHECKING:
     from ..bindings import Bound
 
-__all__ = ["Change", "Key", "Net", "Values", "coalesce"]
+__all__ = ["LATER", "Change", "Key", "Net", "Values", "coalesce"]
 
 Key = tuple[t.Any, ...]
+"""Channel, the class that heads the inheritance, primary key."""
 Values = dict[str, tuple[t.Any, t.Any]]
-"""Column to (old, new)."""
+"""Column to (old, new); a new value that only the database knows yet is `LATER`."""
+
+
+class _Later(enum.Enum):
+    LATER = enum.auto()
+
+
+LATER = _Later.LATER
 
 
 @dataclass(slots=True)
@@ -30,9 +39,8 @@ class Change:
     kind: Kind
     bound: Bound
     key: Key
-    """The class that heads its inheritance and its primary key."""
     obj: t.Any
-    """The instance; None after a bulk statement, when only its key is known."""
+    """The instance; None after a bulk statement, when what instances say may be out of date."""
     values: Values
     moved: Key | None = None
     """Its new key, when the update changed the primary key."""
@@ -50,6 +58,11 @@ class Net:
     steps: list[tuple[Kind, Values]] = field(default_factory=list)
     touched: bool = False
     """Something that touches it changed: an update, even if none of its own columns did."""
+
+    def is_changed(self) -> bool:
+        """Say whether an update changed anything after all; what came back to its first value is dropped."""
+        self.values = {name: pair for name, pair in self.values.items() if pair[0] != pair[1]}
+        return bool(self.values)
 
     def matches(self, event: EventType) -> bool:
         """Say whether `event` happened: by what it comes to, or by a step whose columns stayed changed."""
@@ -71,39 +84,42 @@ def coalesce(changes: t.Iterable[Change]) -> list[Net]:
     for change in changes:
         known = nets.get(change.key)
         if known is None:
-            nets[change.key] = Net(
-                change.kind,
-                change.bound,
-                change.key,
-                change.obj,
-                dict(change.values),
-                [(change.kind, change.values)],
-            )
+            nets[change.key] = _first(change)
         elif known.kind is Kind.CREATED and change.kind is Kind.DELETED:
             del nets[change.key]
         else:
             _merge(known, change)
         if change.moved is not None and change.key in nets:
-            net = nets.pop(change.key)
-            net.key = change.moved
-            nets[change.moved] = net
-    return [net for net in nets.values() if _is_something(net)]
+            _move(nets, change.key, change.moved)
+    return [net for net in nets.values() if net.kind is not Kind.UPDATED or net.is_changed()]
+
+
+def _first(change: Change) -> Net:
+    return Net(
+        change.kind, change.bound, change.key, change.obj, change.values, [(change.kind, change.values)]
+    )
 
 
 def _merge(known: Net, change: Change) -> None:
     known.steps.append((change.kind, change.values))
-    known.obj = change.obj
     if known.kind is Kind.DELETED and change.kind is Kind.CREATED:
-        known.kind = Kind.UPDATED
+        known.kind, known.obj = Kind.UPDATED, change.obj
     elif change.kind is Kind.DELETED:
-        known.kind = Kind.DELETED
+        known.kind, known.obj = Kind.DELETED, change.obj
+    elif known.obj is not None:
+        known.obj = change.obj
+    values = dict(known.values)
     for name, (old, new) in change.values.items():
         first = known.values[name][0] if name in known.values else old
-        known.values[name] = (first, new)
+        values[name] = (first, new)
+    known.values = values
 
 
-def _is_something(net: Net) -> bool:
-    if net.kind is not Kind.UPDATED:
-        return True
-    net.values = {name: pair for name, pair in net.values.items() if pair[0] != pair[1]}
-    return bool(net.values)
+def _move(nets: dict[Key, Net], old: Key, new: Key) -> None:
+    """Go on under a new primary key; whoever had it before in this transaction keeps what happened to it."""
+    before = nets.pop(new, None)
+    if before is not None:
+        nets[*new, len(nets)] = before
+    net = nets.pop(old)
+    net.key = new
+    nets[new] = net

@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from .. import payload
 from ..errors import OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
-from .capture import add, is_muted, watch_of
+from .capture import add
 from .settling import Emitted
+from .watching import OPT_OUT, is_muted, watch_of
 
 if t.TYPE_CHECKING:
     from ..catalog import EventType
@@ -44,7 +45,7 @@ def emit_many(
         near = state.catalog.suggest(event)
         remedy = f"Did you mean {near}?" if near else "Declare it in the catalogue."
         raise UnknownEventError(f"{event!r} is not an event of the catalogue. {remedy}")
-    if is_muted():
+    if is_muted() or session.info.get(OPT_OUT) is False:
         return
     items = [_item(state, known, data, owner, dedupe_key) for data in rows]
     add(session, watch_of(state), items)

@@ -1,37 +1,31 @@
-"""The last step before COMMIT: which events happened, who listens, what they get; then the rows."""
+"""The last step before COMMIT: which events happened, and who listens. `writing` makes the rows."""
 
 from __future__ import annotations
 
 import logging
-import time
 import typing as t
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-import sqlalchemy as sa
-from sqlalchemy import inspect
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy import inspect, orm
+from sqlalchemy.orm import Session
 
-from .. import outbox, payload
 from ..catalog import EventType, Kind
-from ..config import ENVIRONMENTS
-from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError
-from ..ids import uuid7
-from ..models import State, Subscription, Trigger
-from .changes import Change, Net, Values, coalesce
+from ..errors import OwnerMissingError
+from .changes import LATER, Change, Net, Values, coalesce
+from .hearing import Hearing, check_database, connection_of
+from .loading import Path, load
+from .touching import touched
+from .writing import Occurrence, Recorded, failed, write
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
-    from ..outbox import Wanted
     from ..state import AppState
+    from .bulk import Aside
+    from .watching import Watch
 
 __all__ = ["Emitted", "Recorded", "settle"]
 
-CHANGES = "changes"
-"""The include that every listener may ask for: column to `{from, to}`."""
-
 logger = logging.getLogger("flask_webhooks.capture")
-Recorded = dict[str, t.Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,118 +42,113 @@ class Emitted:
     dedupe_key: str | None = None
 
 
-@dataclass(slots=True)
-class _Occurrence:
-    """An event that happened, on its way to becoming a message."""
-
-    event: EventType
-    owner: str
-    bound: Bound | None
-    obj: t.Any
-    values: Values
-    emitted: Emitted | None = None
-    listeners: t.Sequence[Wanted] = ()
-
-    @property
-    def about(self) -> str:
-        """What it is about, for error messages."""
-        return f"{self.event.name} of {type(self.obj).__name__}" if self.obj is not None else self.event.name
-
-
-def settle(state: AppState, session: Session, items: t.Sequence[Change | Emitted]) -> list[Recorded]:
+def settle(
+    watch: Watch, session: Session, hearing: Hearing, aside: Aside | None, items: t.Sequence[Change | Emitted]
+) -> list[Recorded]:
     """Write messages and deliveries for what happened in a transaction; return what was written.
 
     :raises EmitError: data that cannot be sent, unless `WEBHOOKS_ON_ERROR` is `log`.
     """
+    state = watch.state
     with session.no_autoflush:
-        occurrences = list(_occurrences(state, session, items))
+        nets = coalesce(item for item in items if isinstance(item, Change))
+        nets = _known(session, aside, nets)
+        occurrences = list(_occurrences(state, session, nets))
+        occurrences += [_emitted(item) for item in items if isinstance(item, Emitted)]
         if not occurrences:
             return []
-        connection = _connection(session, occurrences)
-        heard = _heard(state, connection, occurrences)
+        model = next((item.bound.model for item in occurrences if item.bound is not None), None)
+        connection = connection_of(session, model)
+        check_database(watch, connection, model)
+        hearing.ask(
+            connection,
+            {item.owner for item in occurrences},
+            {item.event.name for item in occurrences},
+            has_written=bool(nets),
+        )
+        heard = _heard(state, hearing, occurrences)
         if not heard:
             return []
-        _load(session, heard)
-        return _write(state, connection, heard)
-
-
-def _connection(session: Session, occurrences: t.Sequence[_Occurrence]) -> sa.Connection:
-    """The connection that the changed data is written on: a bind of its own would not be one transaction."""
-    models = (item.bound.model for item in occurrences if item.bound is not None and item.bound.model)
-    model = next(models, Subscription)
-    return session.connection(bind_arguments={"mapper": inspect(model)})
+        _load(heard)
+        return write(state, connection, heard)
 
 
 # ---- which events happened -------------------------------------------------------------------------------
 
 
-def _occurrences(
-    state: AppState, session: Session, items: t.Sequence[Change | Emitted]
-) -> t.Iterator[_Occurrence]:
-    nets = coalesce(item for item in items if isinstance(item, Change))
-    if any(net.obj is None for net in nets):
-        _fetch(session, nets)
-    touched = list(_touched(state, nets))
-    for net in [*nets, *touched]:
-        events = [event for event in net.bound.channel.events.values() if net.matches(event)]
-        if not events:
+def _known(session: Session, aside: Aside | None, nets: list[Net]) -> list[Net]:
+    """Return the nets with an object each, and with every value that a condition will look at."""
+    if aside is not None and any(net.obj is None for net in nets):
+        nets = aside.fetch(nets)
+    vague = [net for net in nets if _is_vague(net)]
+    if vague:
+        _refresh(net.obj for net in vague)
+        for net in vague:
+            net.values = _resolved(net.obj, net.values)
+            net.steps = [(kind, _resolved(net.obj, values)) for kind, values in net.steps]
+        nets = [net for net in nets if net.kind is not Kind.UPDATED or net.is_changed()]
+    return nets
+
+
+def _is_vague(net: Net) -> bool:
+    """Whether it takes the database to say what happened, or whether anything did."""
+    if net.kind is Kind.DELETED:
+        return False
+    later = [name for name, (_, new) in net.values.items() if new is LATER]
+    if not later:
+        return False
+    return len(later) == len(net.values) or not net.bound.watch.isdisjoint(later)
+
+
+def _resolved(obj: t.Any, values: Values) -> Values:
+    return {
+        name: (old, getattr(obj, name) if new is LATER else new) for name, (old, new) in values.items()
+    }
+
+
+def _occurrences(state: AppState, session: Session, nets: t.Sequence[Net]) -> t.Iterator[Occurrence]:
+    found = [(net, events) for net in [*nets, *touched(state, session, nets)] if (events := _events(net))]
+    _refresh(net.obj for net, _ in found if net.bound.channel.owner)
+    for net, events in found:
+        try:
+            owner = net.bound.owner(net.obj)
+        except Exception as error:  # a property of the host's
+            failed(state, events[0], net.obj, error)
             continue
-        owner = net.bound.owner(net.obj)
         if owner is None:
             logger.debug("message.ownerless", extra={"channel": net.bound.channel.name})
             continue
         values = net.values if net.kind is Kind.UPDATED else {}
         for event in events:
-            yield _Occurrence(event, owner, net.bound, net.obj, values)
-    for item in items:
-        if isinstance(item, Emitted):
-            yield _emitted(item)
+            yield Occurrence(event, owner, net.bound, net.obj, values)
 
 
-def _fetch(session: Session, nets: list[Net]) -> None:
-    """Load the objects of which a bulk statement told only the keys; rows that are gone again are dropped."""
-    by_model: dict[type, list[Net]] = {}
-    for net in nets:
-        if net.obj is None and net.bound.model is not None:
-            by_model.setdefault(net.bound.model, []).append(net)
-    for model, missing in by_model.items():
-        found = {
-            tuple(inspect(obj).identity): obj
-            for obj in _select(session, model, [net.key[2:] for net in missing])
-        }
-        for net in missing:
-            net.obj = found.get(tuple(net.key[2:]))
-    nets[:] = [net for net in nets if net.obj is not None]
+def _events(net: Net) -> list[EventType]:
+    return [event for event in net.bound.channel.events.values() if net.matches(event)]
 
 
-def _touched(state: AppState, nets: t.Sequence[Net]) -> t.Iterator[Net]:
-    """Updates of what a changed object touches: once for each, however many of its parts changed."""
-    own = {net.key: net for net in nets}
-    for net in nets:
-        for touch in net.bound.touches:
-            bound = state.bound[touch.channel]
-            for other in _related(net.obj, touch.relationship):
-                if bound.model is None or not isinstance(other, bound.model):
-                    continue
-                mapper = inspect(other).mapper
-                identity = mapper.primary_key_from_instance(other)
-                key = (touch.channel, mapper.base_mapper.class_, *identity)
-                known = own.get(key)
-                if known is None:
-                    own[key] = Net(Kind.UPDATED, bound, key, other, {}, touched=True)
-                    yield own[key]
-                elif known.kind is Kind.UPDATED:
-                    known.touched = True
+def _refresh(objects: t.Iterable[t.Any]) -> None:
+    """Load objects that are expired as a whole, in one statement for each class instead of one for each object."""
+    stale = [obj for obj in objects if _is_stale(obj._sa_instance_state)]
+    if len(stale) > 1:
+        for (session, model), some in _by_class(stale).items():
+            load(session, model, [obj._sa_instance_state.identity for obj in some])
 
 
-def _related(obj: t.Any, relationship: str) -> t.Sequence[t.Any]:
-    value = getattr(obj, relationship)
-    if value is None:
-        return ()
-    return list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+def _is_stale(state: orm.InstanceState[t.Any]) -> bool:
+    return bool(state.expired_attributes) and state.persistent
 
 
-def _emitted(item: Emitted) -> _Occurrence:
+def _by_class(objects: t.Iterable[t.Any]) -> dict[tuple[Session, type], list[t.Any]]:
+    found: dict[tuple[Session, type], list[t.Any]] = {}
+    for obj in objects:
+        state = inspect(obj)
+        if state.session is not None:
+            found.setdefault((state.session, type(obj)), []).append(obj)
+    return found
+
+
+def _emitted(item: Emitted) -> Occurrence:
     owner = item.owner
     if owner is None and item.bound is not None:
         owner = item.bound.owner(item.obj)
@@ -168,223 +157,47 @@ def _emitted(item: Emitted) -> _Occurrence:
             f"{item.event.name} was emitted for {type(item.obj).__name__} without an owner, and the object has "
             "none. Pass owner=..."
         )
-    return _Occurrence(item.event, owner, item.bound, item.obj, {}, item)
+    return Occurrence(
+        item.event, owner, item.bound, item.obj, {}, item.text, item.data, item.dedupe_key
+    )
 
 
 # ---- who listens -----------------------------------------------------------------------------------------
 
 
-def _heard(
-    state: AppState, connection: sa.Connection, occurrences: t.Sequence[_Occurrence]
-) -> list[_Occurrence]:
+def _heard(state: AppState, hearing: Hearing, occurrences: t.Sequence[Occurrence]) -> list[Occurrence]:
     """Return the occurrences that somebody listens to (all of them with `WEBHOOKS_RECORD = "all"`)."""
-    patterns = {item.event.name: state.catalog.patterns(item.event.name) for item in occurrences}
-    names = {name for some in patterns.values() for name in some}
-    found = outbox.listening(connection, {item.owner for item in occurrences}, names)
-    for item in occurrences:
-        item.listeners = _united(
-            wanted for name in patterns[item.event.name] for wanted in found.get((item.owner, name), ())
-        )
     environment = state.settings.environment
-    if isinstance(environment, str):
-        for item in occurrences:
-            item.listeners = [wanted for wanted in item.listeners if wanted.environment == environment]
-    return [item for item in occurrences if item.listeners or state.settings.record == "all"]
+    heard = []
+    for item in occurrences:
+        listeners = hearing.wanted(item.event, item.owner)
+        if isinstance(environment, str):
+            listeners = [wanted for wanted in listeners if wanted.environment == environment]
+        item.listeners = listeners
+        if listeners or state.settings.record == "all":
+            heard.append(item)
+    return heard
 
 
-def _united(listeners: t.Iterable[Wanted]) -> list[Wanted]:
-    """One entry a subscription: what `invoices.updated` and `invoices.*` ask for is asked for together."""
-    by_id: dict[str, Wanted] = {}
-    for wanted in listeners:
-        known = by_id.get(wanted.subscription_id)
-        by_id[wanted.subscription_id] = wanted if known is None else known.joined(wanted)
-    return list(by_id.values())
-
-
-# ---- what they get ---------------------------------------------------------------------------------------
-
-
-def _load(session: Session, occurrences: t.Sequence[_Occurrence]) -> None:
+def _load(occurrences: t.Sequence[Occurrence]) -> None:
     """Load what the dumps will read, a few statements for each model instead of some for each object."""
-    wanted: dict[type, tuple[set[tuple[str, ...]], list[t.Any]]] = {}
+    wanted: dict[tuple[Session, type], tuple[set[Path], dict[int, t.Any]]] = {}
     for item in occurrences:
-        bound = item.bound
-        if bound is None or bound.model is None or not inspect(item.obj).persistent:
+        if item.bound is None or item.obj is None:
             continue
-        paths, objects = wanted.setdefault(bound.model, (set(), []))
-        paths.update(bound.trails)
-        asked = {name for listener in item.listeners for name in listener.includes}
-        paths.update(bound.includes[name].relationships for name in asked & bound.includes.keys())
-        objects.append(item.obj)
-    for model, (paths, objects) in wanted.items():
-        columns: t.Iterable[str] = inspect(model).column_attrs.keys()
-        names = {path[0] for path in paths if path} | set(columns)
-        stale = [obj for obj in objects if inspect(obj).unloaded & names]
+        state = inspect(item.obj)
+        if not state.persistent or state.session is None:
+            continue
+        paths, objects = wanted.setdefault((state.session, type(item.obj)), (set(), {}))
+        paths.update(item.bound.trails)
+        paths.update(include.relationships for include in item.asked())
+        objects[id(item.obj)] = item.obj
+    for (session, model), (paths, objects) in wanted.items():
+        needed = {path[0] for path in paths if path}
+        stale = [obj for obj in objects.values() if _lacks(inspect(obj), needed)]
         if len(stale) > 1:
-            keys = [inspect(obj).identity for obj in stale]
-            _select(session, model, keys, [path for path in paths if path])
+            load(session, model, [inspect(obj).identity for obj in stale], [path for path in paths if path])
 
 
-def _select(
-    session: Session, model: type, keys: t.Sequence[t.Any], paths: t.Collection[tuple[str, ...]] = ()
-) -> list[t.Any]:
-    mapper: t.Any = inspect(model)
-    columns = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
-    options = [_option(model, path) for path in sorted(paths)]
-    rows: list[t.Any] = []
-    for start in range(0, len(keys), outbox.CHUNK):
-        some = keys[start : start + outbox.CHUNK]
-        match = (
-            columns[0].in_([key[0] for key in some]) if len(columns) == 1 else sa.tuple_(*columns).in_(some)
-        )
-        rows.extend(session.scalars(sa.select(model).where(match).options(*options)).unique())
-    return rows
-
-
-def _option(model: type, path: tuple[str, ...]) -> t.Any:
-    option: t.Any = None
-    cls: t.Any = model
-    for name in path:
-        attribute = getattr(cls, name)
-        option = selectinload(attribute) if option is None else option.selectinload(attribute)
-        cls = attribute.property.mapper.class_
-    return option
-
-
-def _write(
-    state: AppState, connection: sa.Connection, occurrences: t.Sequence[_Occurrence]
-) -> list[Recorded]:
-    now = datetime.now(UTC)
-    clock = time.time_ns() // 1000
-    dumps: dict[tuple[int, str | None], tuple[t.Any, str]] = {}
-    messages: list[outbox.Row] = []
-    deliveries: list[outbox.Row] = []
-    for item in occurrences:
-        try:
-            message = _message(state, item, now, clock, dumps)
-        except Exception as error:
-            _failed(state, item, error)
-            continue
-        messages.append(message)
-        deliveries.extend(_deliveries(item, message, now))
-    kept = outbox.record(connection, messages, deliveries)
-    return kept
-
-
-def _failed(state: AppState, item: _Occurrence, error: Exception) -> None:
-    if state.settings.on_error == "log":
-        logger.error("message.failed", exc_info=error, extra={"event": item.event.name})
-    elif isinstance(error, EmitError | sa.exc.SQLAlchemyError):
-        raise error
-    else:
-        raise PayloadError(
-            f"{item.about} cannot be serialised: {type(error).__name__}: {error}. Mend its schema, or set "
-            'WEBHOOKS_ON_ERROR = "log" to let the commit through without the event.'
-        ) from error
-
-
-def _message(
-    state: AppState,
-    item: _Occurrence,
-    now: datetime,
-    clock: int,
-    dumps: dict[tuple[int, str | None], tuple[t.Any, str]],
-) -> outbox.Row:
-    data, text = _data(item, dumps)
-    extras = _extras(item)
-    size = len(text) + len(extras or "")
-    if size > state.settings.payload_limit:
-        raise PayloadTooLargeError(
-            f"The data of {item.about} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is {state.settings.payload_limit}. "
-            "Send less, or raise the limit."
-        )
-    environment = _environment(state, item, data)
-    return {
-        "id": uuid7(),
-        "event": item.event.name,
-        "channel": item.event.channel,
-        "owner": item.owner,
-        "environment": environment,
-        "occurred_at": now,
-        "clock": clock,
-        "entity_id": _entity_id(item, data),
-        "text": item.event.message,
-        "transition": item.event.transition,
-        "status": _status(item, data),
-        "data": text,
-        "extras": extras,
-        "size": size,
-        "dedupe_key": item.emitted.dedupe_key if item.emitted else None,
-    }
-
-
-def _data(item: _Occurrence, dumps: dict[tuple[int, str | None], tuple[t.Any, str]]) -> tuple[t.Any, str]:
-    """Return the main object as a dict and as JSON; one that several events are about is dumped once."""
-    if item.emitted is not None and item.emitted.text is not None:
-        return item.emitted.data, item.emitted.text
-    key = (id(item.obj), item.event.schema)
-    if key not in dumps:
-        assert item.bound is not None  # noqa: S101  # an object without a bound channel is refused by emit()
-        data = item.bound.dump(item.obj, item.event)
-        dumps[key] = data, payload.encode(data)
-    return dumps[key]
-
-
-def _extras(item: _Occurrence) -> str | None:
-    """Return as JSON what listeners asked for beside the main object, all of it together; None for nothing."""
-    if item.bound is None:
-        return None
-    asked = {name for listener in item.listeners for name in listener.includes}
-    extras = {name: include.dump(item.obj) for name, include in item.bound.includes.items() if name in asked}
-    if CHANGES in asked and item.values:
-        extras[CHANGES] = {name: {"from": old, "to": new} for name, (old, new) in sorted(item.values.items())}
-    return payload.encode(extras) if extras else None
-
-
-def _environment(state: AppState, item: _Occurrence, data: t.Any) -> str:
-    environment = state.settings.environment
-    if isinstance(environment, str):
-        return environment
-    chosen = environment(item.event.name, data, item.owner)
-    if chosen not in ENVIRONMENTS:
-        raise EmitError(
-            f"WEBHOOKS_ENVIRONMENT returned {chosen!r} for {item.event.name}. Return one of {ENVIRONMENTS}."
-        )
-    item.listeners = [wanted for wanted in item.listeners if wanted.environment == chosen]
-    return chosen
-
-
-def _entity_id(item: _Occurrence, data: t.Any) -> str | None:
-    if item.obj is not None:
-        mapper = inspect(item.obj).mapper
-        return ",".join(str(part) for part in mapper.primary_key_from_instance(item.obj))
-    value = data.get("id") if isinstance(data, dict) else None
-    return None if value is None else str(value)
-
-
-def _status(item: _Occurrence, data: t.Any) -> str | None:
-    """The value of the column that the event's condition is about, else the object's `status`."""
-    name = next(iter(item.event.when), "status")
-    value = data.get(name) if isinstance(data, dict) else None
-    if value is None and item.obj is not None:
-        value = getattr(item.obj, name, None)
-    value = getattr(value, "value", value)
-    return None if value is None else str(value)
-
-
-def _deliveries(item: _Occurrence, message: outbox.Row, now: datetime) -> t.Iterator[outbox.Row]:
-    known = set(item.bound.includes if item.bound else ()) | {CHANGES}
-    for wanted in item.listeners:
-        chosen = wanted.format if wanted.format in item.event.formats else item.event.format
-        yield {
-            "id": uuid7(),
-            "message_id": message["id"],
-            "subscription_id": wanted.subscription_id,
-            "state": (State.PENDING if wanted.active else State.HELD).value,
-            "due_at": now if wanted.active else None,
-            "attempts": 0,
-            "trigger": Trigger.AUTOMATIC.value,
-            "format": chosen,
-            "includes": ",".join(sorted(wanted.includes & known)) or None,
-            "reason": None if wanted.active else "off",
-        }
+def _lacks(state: orm.InstanceState[t.Any], names: t.Collection[str]) -> bool:
+    return bool(state.expired_attributes) or any(name not in state.dict for name in names)

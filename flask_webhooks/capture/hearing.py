@@ -1,0 +1,142 @@
+"""Who listens: asked once a commit, and in a way that sees every subscription whose making was answered before.
+
+A transaction that reads from a snapshot (REPEATABLE READ, SERIALIZABLE, MariaDB's default) does not see what was
+committed since it began. There the question goes over a connection of its own, which sees everything.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy import inspect
+from sqlalchemy.orm import Session
+
+from .. import outbox
+from ..catalog import EventType, Kind
+from ..errors import EmitError
+from ..models import Subscription
+from ..outbox import Wanted
+
+if t.TYPE_CHECKING:
+    from ..bindings import Bound
+    from .watching import Watch
+
+__all__ = ["Hearing"]
+
+
+class Hearing:
+    """What one commit has learnt about listeners. A second question is asked only for what the first left out."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._found: dict[tuple[str, str], list[Wanted]] = {}
+        self._owners: set[str] = set()
+        self._events: set[str] = set()
+        self._patterns: dict[str, tuple[str, ...]] = {}
+
+    def ask(
+        self, connection: sa.Connection, owners: t.Set[str], events: t.Set[str], *, has_written: bool = True
+    ) -> None:
+        """Find out who listens.
+
+        :param has_written: whether the transaction has changed anything; one that only reads may be a snapshot
+            on SQLite too.
+        """
+        if owners <= self._owners and events <= self._events:
+            return
+        self._owners |= owners
+        self._events |= events
+        for event in self._events - self._patterns.keys():
+            self._patterns[event] = self._watch.state.catalog.patterns(event)
+        patterns = {pattern for event in self._events for pattern in self._patterns[event]}
+        if has_written or not _is_shared(connection):
+            self._found, is_snapshot = outbox.listening(connection, self._owners, patterns)
+            if not is_snapshot:
+                return
+        with self._watch.fresh.connect() as fresh:
+            found, _ = outbox.listening(fresh, self._owners, patterns)
+        self._found = _joined(self._found, found)
+
+    def wanted(self, event: EventType, owner: str) -> list[Wanted]:
+        """Return who wants an event of an owner, one entry a subscription.
+
+        What `invoices.updated` and `invoices.*` ask for is asked for together.
+        """
+        lists = [
+            listeners
+            for pattern in self._patterns[event.name]
+            if (listeners := self._found.get((owner, pattern))) is not None
+        ]
+        if len(lists) < 2:
+            return lists[0] if lists else []
+        by_id: dict[str, Wanted] = {}
+        for listeners in lists:
+            for each in listeners:
+                known = by_id.get(each.subscription_id)
+                by_id[each.subscription_id] = each if known is None else known.joined(each)
+        return list(by_id.values())
+
+    def is_deletion_heard(
+        self, session: Session, objects: t.Iterable[tuple[t.Any, tuple[Bound, ...]]]
+    ) -> bool:
+        """Say whether anybody listens to the deletion of one of these."""
+        if self._watch.state.settings.record == "all":
+            return True
+        owners, events = set(), set()
+        model: type | None = None
+        for obj, bounds in objects:
+            for bound in bounds:
+                found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
+                owner = bound.owner(obj) if found else None
+                if owner is not None:
+                    owners.add(owner)
+                    events |= found
+                    model = bound.model
+        if not owners:
+            return False
+        self.ask(connection_of(session, model), owners, events)
+        catalog = self._watch.state.catalog
+        return any(self.wanted(catalog.events[event], owner) for owner in owners for event in events)
+
+
+def connection_of(session: Session, model: type | None) -> sa.Connection:
+    """Return the connection that the changed data is written on: any other would not be one transaction."""
+    return session.connection(bind_arguments={"mapper": inspect(model or Subscription)})
+
+
+def check_database(watch: Watch, connection: sa.Connection, model: type | None) -> None:
+    """Refuse a session on another database than the app's: nobody would ever look for messages there.
+
+    :raises EmitError: names both.
+    """
+    engine, ours = connection.engine, watch.state.engine
+    if engine is not ours and engine.url != ours.url:
+        what = model.__name__ if model is not None else "An event"
+        raise EmitError(
+            f"{what} was written to {engine.url!r}, but the webhooks of {watch.state.app.name!r} live in "
+            f"{ours.url!r}: its events could not be written in the same transaction. Opt out with "
+            'Session(info={"webhooks": False}), or initialise an app on that database.'
+        )
+
+
+def _is_shared(connection: sa.Connection) -> bool:
+    """Whether others can write to the database: a SQLite in memory has one connection."""
+    url = connection.engine.url
+    if connection.dialect.name != "sqlite":
+        return False
+    return bool(url.database) and ":memory:" not in str(url.database) and "mode=memory" not in str(url)
+
+
+def _joined(
+    older: dict[tuple[str, str], list[Wanted]], newer: dict[tuple[str, str], list[Wanted]]
+) -> dict[tuple[str, str], list[Wanted]]:
+    """What the transaction itself sees (perhaps a subscription it has just made), overlaid with what is newer."""
+    found = dict(newer)
+    for key, listeners in older.items():
+        known = {each.subscription_id for each in found.get(key, ())}
+        found[key] = [
+            *found.get(key, ()),
+            *(each for each in listeners if each.subscription_id not in known),
+        ]
+    return found

@@ -1,0 +1,227 @@
+"""Which app captures which class: worked out once for each class, so that most objects cost one look-up."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import typing as t
+import weakref
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import event, inspect, orm
+from sqlalchemy.orm import Session
+
+from ..errors import EmitError
+
+if t.TYPE_CHECKING:
+    from ..bindings import Bound
+    from ..state import AppState
+
+__all__ = ["Plan", "Watch", "is_muted", "muted", "watch_of", "watching"]
+
+INFO = "webhooks_capture"
+OPT_OUT = "webhooks"
+"""`Session(info={"webhooks": False})` is never looked at."""
+
+_muted: contextvars.ContextVar[bool] = contextvars.ContextVar("webhooks_muted", default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is captured of one mapped class, by one app."""
+
+    bounds: tuple[Bound, ...]
+    """Its own channels and those of the classes it inherits from."""
+    head: type
+    """The class that heads its inheritance."""
+    columns: frozenset[str]
+    """Columns that some channel sees."""
+    owners: frozenset[str]
+    """Columns that the path to the owner begins with."""
+    automatic: tuple[str, ...]
+    """Columns that an UPDATE sets although nobody assigned them: `onupdate`, computed, the version counter."""
+    references: t.Mapping[str, tuple[str, ...]]
+    """Many-to-one relationships, which set their columns only during the flush."""
+
+    @classmethod
+    def make(cls, mapper: orm.Mapper[t.Any], bounds: tuple[Bound, ...]) -> Plan:
+        """Work out the plan of a class."""
+        columns = frozenset().union(*(bound.columns for bound in bounds))
+        return cls(
+            bounds=bounds,
+            head=mapper.base_mapper.class_,
+            columns=columns,
+            owners=frozenset(bound.channel.owner[0] for bound in bounds if bound.channel.owner) & columns,
+            automatic=tuple(attr.key for attr in mapper.column_attrs if _is_automatic(mapper, attr)),
+            references={
+                relation.key: tuple(
+                    mapper.get_property_by_column(column).key for column in relation.local_columns
+                )
+                for relation in mapper.relationships
+                if relation.direction is orm.MANYTOONE
+            },
+        )
+
+
+def _is_automatic(mapper: orm.Mapper[t.Any], attribute: orm.ColumnProperty[t.Any]) -> bool:
+    column = attribute.columns[0]
+    if not isinstance(column, sa.Column):
+        return False
+    return column is mapper.version_id_col or not (column.onupdate is None and column.server_onupdate is None)
+
+
+class Watch:
+    """The models of one app that are captured."""
+
+    def __init__(self, state: AppState) -> None:
+        self.state = state
+        self.models: dict[type, list[Bound]] = {}
+        for bound in state.bound.values():
+            if bound.model is not None and bound.kinds:
+                self.models.setdefault(bound.model, []).append(bound)
+        for model in self.models:
+            _remember_reassigned(model)
+        self._plans: dict[type, Plan | None] = {}
+        self._fresh: tuple[int, sa.Engine] | None = None
+
+    def plan(self, cls: type) -> Plan | None:
+        """Return what is captured of instances of `cls`, or None."""
+        try:
+            return self._plans[cls]
+        except KeyError:
+            bounds = tuple(bound for base in cls.__mro__ for bound in self.models.get(base, ()))
+            mapper: t.Any = inspect(cls, raiseerr=False)
+            plan = self._plans[cls] = Plan.make(mapper, bounds) if bounds and mapper is not None else None
+            return plan
+
+    @property
+    def fresh(self) -> sa.Engine:
+        """Connections beside the host's, for looks that must see what was committed a moment ago.
+
+        A pool of its own: a transaction that waits for a second connection of the same pool can wait for ever.
+        """
+        if self._fresh is None or self._fresh[0] != os.getpid():
+            host = self.state.engine
+            engine = sa.Engine(host.pool.recreate(), host.dialect, host.url)
+            weakref.finalize(self, engine.dispose)
+            self._fresh = os.getpid(), engine
+        return self._fresh[1]
+
+
+_watches: dict[int, weakref.ref[Watch]] = {}
+known: dict[type, tuple[weakref.ref[Watch], ...]] = {}
+"""Mapped class to the apps that capture it; filled as classes are met, emptied when an app comes or goes."""
+
+
+def register(watch: Watch) -> None:
+    """Begin to capture for one app, for as long as the app lives."""
+    watch.state.app.extensions[INFO] = watch
+    number = id(watch)
+    _watches[number] = weakref.ref(watch, lambda _: _forget(number))
+    known.clear()
+
+
+def _forget(number: int) -> None:
+    _watches.pop(number, None)
+    known.clear()
+
+
+def anybody() -> bool:
+    """Say whether any app captures anything."""
+    return bool(_watches)
+
+
+def watch_of(state: AppState) -> Watch:
+    """Return the watch of an app."""
+    return t.cast("Watch", state.app.extensions[INFO])
+
+
+def _remember_reassigned(model: type) -> None:
+    """Let SQLAlchemy load an expired foreign key before a parent's collection sets it.
+
+    `reading` asks for unknown old values just before the flush, in one SELECT for all. It cannot know those which
+    only the flush itself sets, on objects that nobody changed: the members of a collection without a back reference.
+    """
+    target: t.Any = inspect(model)
+    for mapper in target.registry.mappers:
+        for relation in mapper.relationships:
+            if relation.direction is orm.ONETOMANY and target.isa(relation.mapper):
+                if any(back.direction is orm.MANYTOONE for back in relation._reverse_property):
+                    continue
+                for column in relation.remote_side & set(target.columns):
+                    attribute = getattr(model, target.get_property_by_column(column).key)
+                    if not event.contains(attribute, "set", _noop):
+                        event.listen(attribute, "set", _noop, active_history=True, propagate=True)
+
+
+def _noop(*_: t.Any) -> None:
+    pass
+
+
+# ---- which app -------------------------------------------------------------------------------------------
+
+
+def watching(session: Session, cls: type) -> Watch | None:
+    """Return the app that captures `cls` in this session, or None.
+
+    :raises EmitError: several apps capture it, and the session's engine tells nothing about which.
+    """
+    refs = known.get(cls)
+    if refs is None:
+        refs = known[cls] = tuple(
+            ref for ref in list(_watches.values()) if (watch := ref()) is not None and watch.plan(cls)
+        )
+    if not refs or _muted.get() or session.info.get(OPT_OUT) is False:
+        return None
+    if len(refs) == 1:
+        return refs[0]()
+    return _choose(session, cls, [watch for ref in refs if (watch := ref()) is not None])
+
+
+def _choose(session: Session, cls: type, watches: list[Watch]) -> Watch:
+    buffers = session.info.get(INFO)
+    if buffers:
+        for watch in buffers:
+            if watch in watches and len(buffers) == 1:
+                return t.cast("Watch", watch)
+    engine = session.get_bind(mapper=inspect(cls)).engine
+    same = [watch for watch in watches if watch.state.engine is engine] or [
+        watch for watch in watches if watch.state.engine.url == engine.url
+    ]
+    if not same or any(watch.state.catalog != same[0].state.catalog for watch in same):
+        raise EmitError(
+            f"{len(watches)} apps capture {cls.__name__}, and the session's engine {engine.url!r} belongs to "
+            f"{len(same)} of them. Use the engine of one app, or opt out with Session(info={{'{OPT_OUT}': False}})."
+        )
+    return same[-1]
+
+
+# ---- opting out ------------------------------------------------------------------------------------------
+
+
+def is_muted() -> bool:
+    """Whether this thread or greenlet is inside `muted()`."""
+    return _muted.get()
+
+
+@contextlib.contextmanager
+def muted(session: Session | None) -> t.Iterator[None]:
+    """Capture nothing of what is changed inside; what was changed before is kept.
+
+    :param session: flushed on entry and on exit, so that the border is where the block is and not where
+        SQLAlchemy happens to flush.
+    """
+    _flush(session)
+    mark = _muted.set(True)
+    try:
+        yield
+        _flush(session)
+    finally:
+        _muted.reset(mark)
+
+
+def _flush(session: Session | None) -> None:
+    if session is not None and (session.new or session.dirty or session.deleted):
+        session.flush()

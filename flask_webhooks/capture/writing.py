@@ -1,0 +1,235 @@
+"""Occurrences to rows of messages and deliveries."""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing as t
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import marshmallow as ma
+import sqlalchemy as sa
+from sqlalchemy import inspect
+
+from .. import outbox, payload
+from ..catalog import EventType
+from ..config import ENVIRONMENTS
+from ..errors import EmitError, PayloadError, PayloadTooLargeError
+from ..ids import uuid7
+from ..models import State, Trigger
+from .changes import LATER, Values
+
+if t.TYPE_CHECKING:
+    from ..bindings import Bound, BoundInclude
+    from ..outbox import Wanted
+    from ..state import AppState
+
+__all__ = ["Occurrence", "Recorded", "failed", "write"]
+
+CHANGES = "changes"
+"""The include that every listener may ask for: column to `{from, to}`."""
+
+logger = logging.getLogger("flask_webhooks.capture")
+Recorded = dict[str, t.Any]
+
+
+@dataclass(slots=True)
+class Occurrence:
+    """An event that happened, on its way to becoming a message."""
+
+    event: EventType
+    owner: str
+    bound: Bound | None
+    obj: t.Any
+    values: Values
+    text: str | None = None
+    """JSON of emitted data; None for an object."""
+    data: t.Any = None
+    dedupe_key: str | None = None
+    listeners: t.Sequence[Wanted] = ()
+
+    def asked(self) -> t.Iterator[BoundInclude]:
+        """The includes that its listeners ask for."""
+        if self.bound is not None and self.bound.includes and self.obj is not None:
+            names = {name for listener in self.listeners for name in listener.includes}
+            yield from (include for name, include in self.bound.includes.items() if name in names)
+
+
+Dumps = dict[tuple[int, str | None], tuple[t.Any, str]]
+
+
+def write(
+    state: AppState, connection: sa.Connection, occurrences: t.Sequence[Occurrence]
+) -> list[Recorded]:
+    """Write messages and deliveries; return the messages that were new."""
+    now = datetime.now(UTC)
+    clock = time.time_ns() // 1000
+    dumps: Dumps = {}
+    messages: list[outbox.Row] = []
+    deliveries: list[outbox.Row] = []
+    for item in occurrences:
+        try:
+            message = _message(state, item, now, clock, dumps)
+        except Exception as error:  # whatever the host's schemas and properties raise
+            failed(state, item.event, item.obj, error)
+            continue
+        messages.append(message)
+        deliveries.extend(_deliveries(item, message, now))
+    return outbox.record(connection, messages, deliveries)
+
+
+def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> None:
+    """Fail the host's commit, or log, as `WEBHOOKS_ON_ERROR` says. A broken database connection always fails it.
+
+    :raises EmitError: names the event, the object and, if marshmallow fails at one, the field.
+    """
+    if isinstance(error, sa.exc.DBAPIError):
+        raise error
+    about = f"{event.name} of {_name_of(obj)}" if obj is not None else event.name
+    if state.settings.on_error == "log":
+        logger.error("message.failed: %s", about, exc_info=error, extra={"event": event.name, "object": about})
+        return
+    if isinstance(error, PayloadError):
+        raise PayloadError(f"{about}: {error}") from error
+    if isinstance(error, EmitError):
+        raise error
+    field = _field_of(state, event, obj)
+    raise PayloadError(
+        f"{about} cannot be serialised{field}: {type(error).__name__}: {error}. Mend its schema, or set "
+        'WEBHOOKS_ON_ERROR = "log" to let the commit through without the event.'
+    ) from error
+
+
+def _name_of(obj: t.Any) -> str:
+    key = ",".join(str(part) for part in inspect(obj).mapper.primary_key_from_instance(obj))
+    return f"{type(obj).__name__} {key}"
+
+
+def _field_of(state: AppState, event: EventType, obj: t.Any) -> str:
+    """Dump once more field by field: marshmallow lets errors through without saying where it was."""
+    schema: ma.Schema | None = state.bound[event.channel].schemas.get(event.name)
+    if schema is None or obj is None:
+        return ""
+    for name, field in schema.dump_fields.items():
+        try:
+            field.serialize(name, obj, accessor=schema.get_attribute)
+        except Exception:  # the one we are looking for
+            return f" at the field {name!r} of {type(schema).__name__}"
+    return ""
+
+
+def _message(
+    state: AppState, item: Occurrence, now: datetime, clock: int, dumps: Dumps
+) -> outbox.Row:
+    data, text = _data(item, dumps)
+    extras = _extras(item)
+    size = _size(text) + _size(extras)
+    if size > state.settings.payload_limit:
+        about = f"{item.event.name} of {_name_of(item.obj)}" if item.obj is not None else item.event.name
+        raise PayloadTooLargeError(
+            f"The data of {about} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is {state.settings.payload_limit}. "
+            "Send less, or raise the limit."
+        )
+    return {
+        "id": uuid7(),
+        "event": item.event.name,
+        "channel": item.event.channel,
+        "owner": item.owner,
+        "environment": _environment(state, item, data),
+        "occurred_at": now,
+        "clock": clock,
+        "entity_id": _entity_id(item, data),
+        "text": item.event.message,
+        "transition": item.event.transition,
+        "status": _status(item, data),
+        "data": text,
+        "extras": extras,
+        "size": size,
+        "dedupe_key": item.dedupe_key,
+    }
+
+
+def _size(text: str | None) -> int:
+    if text is None:
+        return 0
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _data(item: Occurrence, dumps: Dumps) -> tuple[t.Any, str]:
+    """Return the main object as a dict and as JSON; one that several events are about is dumped once."""
+    if item.text is not None:
+        return item.data, item.text
+    key = (id(item.obj), item.event.schema)
+    if key not in dumps:
+        assert item.bound is not None  # noqa: S101  # an object without a bound channel is refused by emit()
+        data = item.bound.dump(item.obj, item.event)
+        dumps[key] = data, payload.encode(data)
+    return dumps[key]
+
+
+def _extras(item: Occurrence) -> str | None:
+    """Return as JSON what listeners asked for beside the main object, all of it together; None for nothing."""
+    extras = {include.name: include.dump(item.obj) for include in item.asked()}
+    if item.values and any(CHANGES in listener.includes for listener in item.listeners):
+        extras[CHANGES] = _changes(item)
+    return payload.encode(extras, root="includes") if extras else None
+
+
+def _changes(item: Occurrence) -> dict[str, dict[str, t.Any]]:
+    found = {}
+    for name, (old, new) in sorted(item.values.items()):
+        now = getattr(item.obj, name) if new is LATER else new
+        if isinstance(old, bytes) or isinstance(now, bytes):
+            continue  # what `data` leaves out as well
+        if old != now:
+            found[name] = {"from": old, "to": now}
+    return found
+
+
+def _environment(state: AppState, item: Occurrence, data: t.Any) -> str:
+    environment = state.settings.environment
+    if isinstance(environment, str):
+        return environment
+    chosen = environment(item.event.name, data, item.owner)
+    if chosen not in ENVIRONMENTS:
+        raise EmitError(
+            f"WEBHOOKS_ENVIRONMENT returned {chosen!r} for {item.event.name}. Return one of {ENVIRONMENTS}."
+        )
+    item.listeners = [wanted for wanted in item.listeners if wanted.environment == chosen]
+    return chosen
+
+
+def _entity_id(item: Occurrence, data: t.Any) -> str | None:
+    if item.obj is not None:
+        return ",".join(str(part) for part in inspect(item.obj).mapper.primary_key_from_instance(item.obj))
+    value = data.get("id") if isinstance(data, dict) else None
+    return None if value is None else str(value)
+
+
+def _status(item: Occurrence, data: t.Any) -> str | None:
+    """The value of the column that the event's condition is about, else the object's `status`."""
+    name = next(iter(item.event.when), "status")
+    value = data.get(name) if isinstance(data, dict) else None
+    if value is None and item.obj is not None:
+        value = getattr(item.obj, name, None)
+    value = getattr(value, "value", value)
+    return None if value is None else str(value)
+
+
+def _deliveries(item: Occurrence, message: outbox.Row, now: datetime) -> t.Iterator[outbox.Row]:
+    known = frozenset(item.bound.includes if item.bound else ()) | {CHANGES}
+    for wanted in item.listeners:
+        chosen = wanted.format if wanted.format in item.event.formats else item.event.format
+        yield {
+            "id": uuid7(),
+            "message_id": message["id"],
+            "subscription_id": wanted.subscription_id,
+            "state": (State.PENDING if wanted.active else State.HELD).value,
+            "due_at": now if wanted.active else None,
+            "attempts": 0,
+            "trigger": Trigger.AUTOMATIC.value,
+            "format": chosen,
+            "includes": ",".join(sorted(wanted.includes & known)) or None,
+            "reason": None if wanted.active else "off",
+        }
