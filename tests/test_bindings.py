@@ -10,7 +10,7 @@ from pathlib import Path
 
 import marshmallow as ma
 import pytest
-from sqlalchemy import ForeignKey, LargeBinary, String
+from sqlalchemy import ForeignKey, LargeBinary, String, TypeDecorator
 from sqlalchemy.orm import (
     DeclarativeBase,
     DynamicMapped,
@@ -38,12 +38,20 @@ class Base(DeclarativeBase):
     pass
 
 
+class Shouted(TypeDecorator[str]):
+    """Its Python values are the app's own business."""
+
+    impl = String(9)
+    cache_ok = True
+
+
 class Folder(Base):
     __tablename__ = "folder"
     id: Mapped[int] = mapped_column(primary_key=True)
     tenant: Mapped[int | None]
     content: Mapped[bytes | None] = mapped_column(LargeBinary)
     lasts: Mapped[datetime.timedelta | None]
+    mood: Mapped[str | None] = mapped_column(Shouted)
     kept_as: Mapped[str | None] = mapped_column("odd_column_name", String(9))
     papers: Mapped[list[Paper]] = relationship(back_populates="folder")
     by_name: Mapped[dict[str, Paper]] = relationship(
@@ -139,8 +147,8 @@ def test_plain_dump_leaves_out_bytes_and_names_attributes(tmp_path: Path) -> Non
         tmp_path, f"  folders: {{model: {__name__}:Folder, owner: tenant, events: [created]}}"
     )["folders"]
     row = Folder(id=1, tenant=2, content=b"x", lasts=datetime.timedelta(minutes=2), kept_as="a")
-    assert folders.dump(row) == {"id": 1, "tenant": 2, "lasts": 120.0, "kept_as": "a"}
-    assert folders.columns == {"id", "tenant", "content", "lasts", "kept_as"}
+    assert folders.dump(row) == {"id": 1, "tenant": 2, "lasts": 120.0, "mood": None, "kept_as": "a"}
+    assert folders.columns == {"id", "tenant", "content", "lasts", "mood", "kept_as"}
 
 
 def test_channel_without_model_takes_a_dict_or_any_row(
@@ -332,3 +340,28 @@ def test_nested_schema_that_does_not_exist_is_told(tmp_path: Path) -> None:
     channel = f"  folders: {{model: {__name__}:Folder, schema: {__name__}:LostSchema, owner: id, events: [created]}}"
     with pytest.raises(CatalogError, match="a nested schema cannot be found"):
         bound_of(tmp_path, channel)
+
+
+def test_two_schemas_of_one_model_do_not_choose_themselves_for_an_include(tmp_path: Path) -> None:
+    bound = bound_of(
+        tmp_path,
+        f"  folders: {{model: {__name__}:Folder, owner: id, events: [created], includes: [papers, papers.folder]}}\n"
+        f"  papers: {{model: {__name__}:Paper, schema: {__name__}:PaperSchema, owner: id, events: [created]}}\n"
+        f"  sheets: {{model: {__name__}:Paper, schema: {__name__}:FolderSchema, owner: id, events: [created]}}\n",
+    )
+    includes = bound["folders"].includes
+    assert includes["papers"].schema is None
+    assert set(includes["papers"].dump(Folder(papers=[Paper(name="a")]))[0]) == {
+        "id",
+        "name",
+        "kind",
+        "folder_id",
+    }
+    assert includes["papers.folder"].many, "one folder for each of many papers"
+
+
+def test_column_of_a_type_of_the_app_may_be_compared_with_anything(tmp_path: Path) -> None:
+    channel = (
+        f"  folders: {{model: {__name__}:Folder, owner: id, events: {{cheered: {{when: {{mood: 7}}}}}}}}"
+    )
+    assert bound_of(tmp_path, channel)["folders"].watch == {"mood"}

@@ -83,6 +83,7 @@ def to(old: object, new: object, column: str = "status") -> dict[str, tuple[obje
         ("settled", UPDATED, to("PAID", "PAID"), False),
         ("unsent", UPDATED, to("SENT", "anything"), True),
         ("unsent", UPDATED, to("DRAFT", "SENT"), False),
+        ("unsent", UPDATED, to("SENT", "SENT") | to(1, 2, "total"), False),
         ("moved", UPDATED, to(1, 2, "client_id"), True),
         ("moved", UPDATED, to(2, 2, "client_id"), False),
         ("moved", UPDATED, to(1, 2, "total"), False),
