@@ -1,7 +1,7 @@
 """Statistics, summed up as attempts are written: one row for each subscription and hour.
 
-The law of this room: nothing here looks at attempts. A duration falls into one of 24 classes, each half as long again as
-the one before, so a percentile read from them is off by a fifth at most; in return a day of a million attempts is
+The law of this room: nothing here looks at attempts. A duration falls into one of 24 classes, each half as long again
+as the one before, so a percentile read from them is off by a fifth at most; in return a day of a million attempts is
 24 rows.
 """
 

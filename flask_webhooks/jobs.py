@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from flask import Flask, has_app_context
 from flask.cli import ScriptInfo
 
+from . import replaying
 from .delivering import Report, Run
 from .state import AppState, state_of
 
@@ -57,6 +58,8 @@ def deliver(app_path: str) -> dict[str, t.Any]:
         _renew_after_fork(state)
         stop = stack.enter_context(stopping())
         state.bell.clear()
+        if state.settings.enabled:
+            replaying.turn(state)
         report = Run(state, holder=worker_name(), stop=stop).run(seconds=SECONDS)
         _go_on(state, report, stop)
     return {"delivered": report.delivered, "failed": report.failed}

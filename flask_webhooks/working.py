@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from . import outbox
+from . import hours, outbox, replaying
 from .delivering import Run
 
 if t.TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Sweep:
                 outbox.beat(connection, self.worker, datetime.now(UTC))
             self._beat_at = now
         if self.state.settings.enabled:
+            replaying.turn(self.state)
             self._wake()
         if now - self._purge_at >= PURGE:
             self._purge()
@@ -100,6 +101,9 @@ class Sweep:
 
     def _purge(self) -> None:
         before = datetime.now(UTC) - self.state.settings.retention
+        with self.state.engine.begin() as connection:
+            hours.purge(connection, before)
+            replaying.purge(connection, before)
         count = 0
         while not self.stop.is_set():
             with self.state.engine.begin() as connection:

@@ -8,7 +8,15 @@ In the order of a request: `calls` authenticates, proves the origin, parses, ope
 
 ===============  ==========================================
 `operations`     what a route is; OpenAPI is made from it
-`subscriptions`  list, make, read, change, remove; secrets
+`subscriptions`  list, make, read, change, remove
+`secrets`        show and rotate
+`trials`         the test request
+`stats`          how a subscription performs
+`replays`        many deliveries sent again
+`messages`       what happened, and why somebody did not get it
+`deliveries`     the log; retry and cancel
+`catalog`        what there is to listen to
+`spec`           OpenAPI; `documents` serves it
 ===============  ==========================================
 """
 
@@ -16,14 +24,24 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from . import subscriptions
+from . import catalog, deliveries, documents, messages, replays, secrets, stats, subscriptions, trials
 from .calls import view_of
 from .operations import OPERATIONS, paths
 from .problems import not_allowed, unknown
 
 __all__ = ["make_blueprint"]
 
-_ROOMS = (subscriptions,)  # importing them fills OPERATIONS
+_ROOMS = (
+    subscriptions,
+    secrets,
+    trials,
+    stats,
+    replays,
+    messages,
+    deliveries,
+    catalog,
+    documents,
+)  # importing them fills OPERATIONS
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing as t
 
 import flask
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from webargs.flaskparser import FlaskParser
 
 from ..errors import SecretError, SubscriptionError
+from ..schemas.fields import UUID
 from ..state import AppState, current_webhooks
 from . import replies
 from .operations import Answer, Call, Operation
@@ -19,6 +21,8 @@ from .origins import check_origin
 from .problems import Refused, answer, nobody, of_error
 
 __all__ = ["view_of"]
+
+_ID = re.compile(UUID)
 
 
 def view_of(operation: Operation) -> t.Callable[..., Response]:
@@ -44,6 +48,7 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
         check_origin(request)
     if not principal.may(operation.right):
         raise Refused(403, f"This needs the right {operation.right!r}, which you do not have.")
+    _check_ids(arguments)
     raw = _read(state) if operation.writes else b""
     body = _parse_body(state, operation, raw)
     query = _parse_query(operation)
@@ -72,6 +77,13 @@ def _let_go(state: AppState) -> None:
         host = state.app.extensions["sqlalchemy"].session()
         if host.in_transaction():
             host.commit()
+
+
+def _check_ids(arguments: dict[str, str]) -> None:
+    """Answer 404 to what cannot be an id, before a database sees it."""
+    for name, value in arguments.items():
+        if name.endswith("_id") and not _ID.fullmatch(value):
+            raise Refused(404, f"There is no such {name.removesuffix('_id')}.")
 
 
 # ---- reading ---------------------------------------------------------------------------------------------

@@ -76,6 +76,8 @@ class Operation:
     errors: tuple[int, ...]
     has_version: bool
     """Answers with an ETag, and honours `If-Match`."""
+    mimetype: str | None
+    """Of an answer that is no JSON of ours."""
     faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None
     """Finds what else is wrong with a body whose types are wrong already, so that all is told at once."""
 
@@ -123,6 +125,7 @@ def operation(
     status: int = 200,
     errors: tuple[int, ...] = (),
     has_version: bool = False,
+    mimetype: str | None = None,
     faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None = None,
 ) -> t.Callable[[F], F]:
     """Register a view. Its docstring is the operation's description.
@@ -134,7 +137,19 @@ def operation(
     def register(view: F) -> F:
         OPERATIONS.append(
             Operation(
-                method, path, view, right, summary, body, query, answer, status, errors, has_version, faults
+                method=method,
+                path=path,
+                view=view,
+                right=right,
+                summary=summary,
+                body=body,
+                query=query,
+                answer=answer,
+                status=status,
+                errors=errors,
+                has_version=has_version,
+                mimetype=mimetype,
+                faults=faults,
             )
         )
         return view

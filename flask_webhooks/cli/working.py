@@ -11,7 +11,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from .. import jobs, outbox, queue
+from .. import jobs, outbox, queue, replaying
 from ..delivering import Report, Run
 from ..errors import QueueError
 from ..state import AppState, current_webhooks, state_of
@@ -56,6 +56,7 @@ def deliver(watch: bool, as_json: bool) -> None:
     name = jobs.worker_name()
     with jobs.stopping() as stop:
         while True:
+            replaying.turn(state)
             report = Run(state, holder=name, stop=stop).run()
             if not watch or stop.is_set():
                 break

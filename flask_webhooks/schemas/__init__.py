@@ -6,8 +6,23 @@ the console and the command line are held to the same. Instants are ISO 8601 in 
 
 from __future__ import annotations
 
+from .catalog import Catalog, Event
 from .fields import Instant, Strict
+from .log import (
+    Attempt,
+    Delivery,
+    DeliveryPage,
+    DeliveryQuery,
+    Message,
+    MessageDetail,
+    MessagePage,
+    MessageQuery,
+    OneDelivery,
+    Trial,
+)
 from .problems import FieldProblem, Problem
+from .replays import NewReplay, Replay, Stats, StatsQuery
+from .secrets import Rotation, Secrets
 from .subscriptions import (
     CreatedSubscription,
     NewSubscription,
@@ -18,14 +33,32 @@ from .subscriptions import (
 )
 
 __all__ = [
+    "Attempt",
+    "Catalog",
     "CreatedSubscription",
+    "Delivery",
+    "DeliveryPage",
+    "DeliveryQuery",
+    "Event",
     "FieldProblem",
     "Instant",
+    "Message",
+    "MessageDetail",
+    "MessagePage",
+    "MessageQuery",
+    "NewReplay",
     "NewSubscription",
+    "OneDelivery",
     "Problem",
+    "Replay",
+    "Rotation",
+    "Secrets",
+    "Stats",
+    "StatsQuery",
     "Strict",
     "Subscription",
     "SubscriptionChange",
     "SubscriptionPage",
     "SubscriptionQuery",
+    "Trial",
 ]

@@ -1,0 +1,274 @@
+"""One message to one subscription: what was sent, what came back, and by hand once more."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy import event as sa_event
+
+from .. import models, replaying, schemas
+from ..delivering import parcels
+from ..ids import made_at
+from ..models import State
+from ..retry import Failure
+from .operations import Call, operation
+from .problems import Refused
+from .reading import bounded, event_names, newest, owner_of, paged
+
+__all__ = ["one"]
+
+A, D, M, S = models.Attempt, models.Delivery, models.Message, models.Subscription
+_NAMES = (
+    "id",
+    "message_id",
+    "subscription_id",
+    "state",
+    "reason",
+    "attempts",
+    "due_at",
+    "finished_at",
+    "trigger",
+    "format",
+)
+_COLUMNS = tuple(getattr(D, name) for name in _NAMES)
+
+
+@operation(
+    "GET",
+    "/deliveries",
+    "List deliveries",
+    right="read",
+    query=schemas.DeliveryQuery,
+    answer=schemas.DeliveryPage,
+)
+def list_deliveries(call: Call) -> t.Any:
+    """The log, newest first."""
+    query, owner = call.query, owner_of(call)
+    subscriptions = _subscriptions(call, owner)
+    names = event_names(call)
+    if subscriptions is not None and not subscriptions:
+        return {"items": [], "next": None}
+    if "message" in query:
+        rows = _of_message(call, subscriptions)
+    elif names is not None and query.get("state", State.DELIVERED) == State.DELIVERED:
+        return _by_event(call, names, subscriptions)
+    else:
+        rows = newest(call.session, _ranges(call, names, subscriptions), D.id, call.limit + 1)
+    return _page(call, rows, lambda row: str(row.id))
+
+
+def _page(call: Call, rows: t.Sequence[t.Any], cursor: t.Callable[[t.Any], str]) -> dict[str, t.Any]:
+    ids = {row.message_id for row in rows}
+    events = dict(call.session.execute(sa.select(M.id, M.event).where(M.id.in_(ids))).tuples().all())
+    return paged(rows, call.limit, lambda row: _shown(row, events.get(row.message_id)), cursor)
+
+
+def _shown(row: t.Any, event: str | None) -> dict[str, t.Any]:
+    found = {name: getattr(row, name) for name in _NAMES}
+    return {**found, "event": event, "created_at": made_at(row.id)}
+
+
+def _subscriptions(call: Call, owner: str | None) -> list[str] | None:
+    """Return whose deliveries may be listed, removed subscriptions among them; None: an operator asks for all."""
+    asked = call.query.get("subscription")
+    if owner is None:
+        return None if asked is None else [asked]
+    found = sa.select(S.id).where(S.owner == owner)
+    if asked is not None:
+        found = found.where(S.id == asked)
+    return list(call.session.scalars(found))
+
+
+def _single_cursor(call: Call) -> str | None:
+    cursor: str | None = call.query.get("cursor")
+    if cursor is not None and "_" in cursor:
+        raise Refused(422, message := "This cursor is of another list.", fields={"cursor": [message]})
+    return cursor
+
+
+def _ranges(
+    call: Call, names: t.Sequence[str] | None, subscriptions: t.Sequence[str] | None
+) -> list[sa.Select[t.Any]]:
+    """One range of the index (subscription, state, id) for each pair of the two."""
+    found = bounded(sa.select(*_COLUMNS), D.id, call.query)
+    cursor = _single_cursor(call)
+    if cursor is not None:
+        found = found.where(D.id < cursor)
+    if names is not None:
+        found = found.join(M, M.id == D.message_id).where(M.event.in_(names))
+    states = [call.query["state"]] if "state" in call.query else [state.value for state in State]
+    if subscriptions is None:
+        return [found.where(D.state.in_(states))]
+    return [
+        found.where(D.subscription_id == key, D.state == state) for key in subscriptions for state in states
+    ]
+
+
+def _of_message(call: Call, subscriptions: t.Sequence[str] | None) -> list[t.Any]:
+    found = bounded(sa.select(*_COLUMNS), D.id, call.query).where(D.message_id == call.query["message"])
+    if subscriptions is not None:
+        found = found.where(D.subscription_id.in_(subscriptions))
+    if "state" in call.query:
+        found = found.where(D.state == call.query["state"])
+    cursor = _single_cursor(call)
+    if cursor is not None:
+        found = found.where(D.id < cursor)
+    return list(call.session.execute(found.order_by(D.id.desc()).limit(call.limit + 1)))
+
+
+def _by_event(call: Call, names: t.Sequence[str], subscriptions: t.Sequence[str] | None) -> dict[str, t.Any]:
+    """Deliveries of some events, by their messages: the index (owner, event, id) finds those."""
+    found = bounded(sa.select(*_COLUMNS), D.id, call.query).join(M, M.id == D.message_id)
+    owner = owner_of(call)
+    if owner is not None:
+        found = found.where(M.owner == owner)
+    if subscriptions is not None:
+        found = found.where(D.subscription_id.in_(subscriptions))
+    if "state" in call.query:
+        found = found.where(D.state == call.query["state"])
+    if "cursor" in call.query:
+        message, _, subscription = call.query["cursor"].partition("_")
+        found = found.where(
+            M.id <= message,
+            sa.or_(M.id < message, D.subscription_id < subscription),
+        )
+    parts = [
+        found.where(M.event == name).order_by(M.id.desc(), D.subscription_id.desc()).limit(call.limit + 1)
+        for name in names
+    ]
+    rows = [row for part in parts for row in call.session.execute(part)]
+    rows.sort(key=lambda row: (row.message_id, row.subscription_id), reverse=True)
+    return _page(call, rows, lambda row: f"{row.message_id}_{row.subscription_id}")
+
+
+# ---- one -------------------------------------------------------------------------------------------------
+
+
+@operation("GET", "/deliveries/<delivery_id>", "Read a delivery", right="read", answer=schemas.OneDelivery)
+def get_delivery(call: Call, delivery_id: str) -> t.Any:
+    """With every attempt: the exact request, the response, the timings."""
+    return one(call, delivery_id)
+
+
+def one(call: Call, delivery_id: str) -> dict[str, t.Any]:
+    """Return a delivery with its attempts, as the schema takes it."""
+    row, subscription = _own(call, delivery_id)
+    message = call.session.get(M, row.message_id)
+    attempts = call.session.scalars(sa.select(A).where(A.delivery_id == row.id).order_by(A.id))
+    return {
+        **_shown(row, message.event if message is not None else None),
+        "body": _body(call, row, subscription),
+        "attempt_log": [_attempt(each) for each in attempts],
+    }
+
+
+def _own(call: Call, delivery_id: str) -> tuple[models.Delivery, models.Subscription]:
+    row = call.session.get(D, delivery_id, populate_existing=True)
+    subscription = call.session.get(S, row.subscription_id) if row is not None else None
+    if row is None or subscription is None or call.owner not in (None, subscription.owner):
+        raise Refused(404, "There is no such delivery.")
+    return row, subscription
+
+
+def _body(call: Call, row: models.Delivery, subscription: models.Subscription) -> str | None:
+    """Return the bytes that were or will be sent; made again where they are not kept, which comes to the same."""
+    if row.body is not None:
+        return row.body.decode(errors="replace")
+    connection = call.session.connection()
+    now = datetime.now(UTC)
+    destination = parcels.destinations(call.state, connection, [subscription.id], now)[subscription.id]
+    message = connection.execute(
+        sa.select(t.cast("sa.Table", M.__table__)).where(M.id == row.message_id)
+    ).one_or_none()
+    parcel = parcels.Parcel(
+        id=row.id,
+        subscription_id=row.subscription_id,
+        number=1,
+        trigger=row.trigger,
+        format=row.format,
+        includes=frozenset(row.includes.split(",")) if row.includes else frozenset(),
+        message=message,
+        body=None,
+    )
+    try:
+        return parcels.render(call.state, destination.recipient, parcel).decode()
+    except parcels.Unsendable:
+        return None
+
+
+def _attempt(row: models.Attempt) -> dict[str, t.Any]:
+    response = None
+    if row.status is not None:
+        response = {
+            "status": row.status,
+            "headers": json.loads(row.response_headers) if row.response_headers else {},
+            "body": (row.response_body or b"").decode(errors="replace"),
+            "truncated": row.response_truncated,
+        }
+    return {
+        **{
+            name: getattr(row, name)
+            for name in ("id", "number", "trigger", "started_at", "failure", "detail", "worker")
+        },
+        "hint": Failure(row.failure).hint if row.failure in set(Failure) else None,
+        "request": {
+            "url": row.url,
+            "headers": json.loads(row.request_headers),
+            "body_sha256": row.body_sha256,
+            "body_size": row.body_size,
+        },
+        "response": response,
+        "timings": {
+            name: getattr(row, f"{name}_seconds") for name in ("dns", "connect", "tls", "first_byte", "total")
+        },
+    }
+
+
+# ---- by hand ---------------------------------------------------------------------------------------------
+
+
+@operation(
+    "POST",
+    "/deliveries/<delivery_id>/retry",
+    "Send a delivery again",
+    right="write",
+    answer=schemas.Delivery,
+    status=202,
+    errors=(409,),
+)
+def retry_delivery(call: Call, delivery_id: str) -> t.Any:
+    """Makes it due at once, whatever became of it: same idempotency key, same bytes, its whole schedule before it."""
+    _own(call, delivery_id)
+    call.session.rollback()
+    if not replaying.retry(call.session.connection(), delivery_id, datetime.now(UTC)):
+        raise Refused(409, "The subscription is switched off. Switch it on first.")
+    bell = call.state.bell
+    sa_event.listen(call.session, "after_commit", lambda _: bell.ring(), once=True)
+    return _again(call, delivery_id)
+
+
+@operation(
+    "POST",
+    "/deliveries/<delivery_id>/cancel",
+    "Cancel a delivery",
+    right="write",
+    answer=schemas.Delivery,
+    errors=(409,),
+)
+def cancel_delivery(call: Call, delivery_id: str) -> t.Any:
+    """Calls it off, if it is pending or held. A request that is under way is not called back."""
+    row, _ = _own(call, delivery_id)
+    was = row.state
+    call.session.rollback()
+    if not replaying.cancel(call.session.connection(), delivery_id, datetime.now(UTC)):
+        raise Refused(409, f"It is {was}: there is nothing to call off.")
+    return _again(call, delivery_id)
+
+
+def _again(call: Call, delivery_id: str) -> dict[str, t.Any]:
+    row, _ = _own(call, delivery_id)
+    event = call.session.scalar(sa.select(M.event).where(M.id == row.message_id))
+    return _shown(row, event)

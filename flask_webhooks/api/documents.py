@@ -1,0 +1,56 @@
+"""The API's own description: OpenAPI, and a page of it without scripts."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from itertools import groupby
+
+from flask import render_template, request
+
+from .operations import Answer, Call, operation
+from .spec import document
+
+
+@operation("GET", "/openapi.json", "This description", right="read", mimetype="application/json")
+def get_openapi(call: Call) -> t.Any:
+    """OpenAPI 3.1, with the webhooks themselves."""
+    return Answer(None, raw=json.dumps(document(call.state)).encode())
+
+
+@operation("GET", "/docs", "This description as a page", right="read", mimetype="text/html")
+def get_docs(call: Call) -> t.Any:
+    """HTML without scripts, for people."""
+    found = document(call.state)
+    operations = [
+        {"method": method.upper(), "path": path, **each}
+        for path, methods in found["paths"].items()
+        for method, each in methods.items()
+    ]
+    page = render_template(
+        "webhooks/api.html",
+        spec=found,
+        groups=[(tag, list(some)) for tag, some in groupby(operations, key=lambda each: each["tags"][0])],
+        schemas=found["components"]["schemas"],
+        base=request.root_path + call.state.settings.url_prefix + "/api",
+    )
+    return Answer(None, raw=page.encode(), mimetype="text/html")
+
+
+@operation("GET", "/docs.css", "How that page looks", right="read", mimetype="text/css")
+def get_docs_style(call: Call) -> t.Any:
+    """A stylesheet of our own: the page works under `default-src 'self'`."""
+    return Answer(None, raw=_STYLE.encode(), mimetype="text/css")
+
+
+_STYLE = """\
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem 1.5rem 6rem; max-width: 60rem; }
+code, pre { font: .875em/1.5 ui-monospace, monospace; }
+pre { background: var(--soft); overflow: auto; padding: .75rem; border-radius: .4rem; }
+details { border: 1px solid var(--line); border-radius: .4rem; margin: .5rem 0; padding: .25rem .75rem; }
+summary { cursor: pointer; padding: .25rem 0; }
+table { border-collapse: collapse; width: 100%; margin: .5rem 0; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .5rem; text-align: left; vertical-align: top; }
+.method { display: inline-block; min-width: 4.5em; font-weight: 700; }
+"""

@@ -1,0 +1,141 @@
+"""What happened, and where each went."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import sqlalchemy as sa
+
+from .. import models, schemas
+from ..catalog.names import RESERVED_CHANNEL
+from ..config import ENVIRONMENTS
+from .operations import Call, operation
+from .problems import Refused
+from .reading import bounded, event_names, newest, owner_of, paged
+
+M, D, S = models.Message, models.Delivery, models.Subscription
+_COLUMNS = (
+    M.id,
+    M.event,
+    M.channel,
+    M.owner,
+    M.environment,
+    M.occurred_at,
+    M.text,
+    M.entity_id,
+    M.sequence,
+    M.size,
+)
+"""All but the data, which may be large."""
+
+
+def _shown(call: Call, row: t.Any) -> dict[str, t.Any]:
+    found = {
+        name: getattr(row, name) for name in schemas.Message().fields if name not in ("is_test", "owner")
+    }
+    found["is_test"] = row.channel == RESERVED_CHANNEL
+    if call.principal.operator:
+        found["owner"] = row.owner
+    return found
+
+
+@operation(
+    "GET", "/messages", "List messages", right="read", query=schemas.MessageQuery, answer=schemas.MessagePage
+)
+def list_messages(call: Call) -> t.Any:
+    """What happened, newest first."""
+    found = bounded(t.cast("t.Any", sa.select(*_COLUMNS)), M.id, call.query)
+    if "cursor" in call.query:
+        found = found.where(M.id < call.query["cursor"])
+    owner = owner_of(call)
+    if owner is not None:
+        found = found.where(M.owner == owner)
+    environments = [call.query["environment"]] if "environment" in call.query else list(ENVIRONMENTS)
+    names = event_names(call)
+    # Each part is a range of one index, read from its end: the log's length does not matter.
+    if names is not None:
+        parts = [found.where(M.event == name, M.environment.in_(environments)) for name in names]
+    elif owner is not None:
+        parts = [found.where(M.environment == environment) for environment in environments]
+    else:
+        parts = [found.where(M.environment.in_(environments))]
+    rows = newest(call.session, parts, M.id, call.limit + 1)
+    return paged(rows, call.limit, lambda row: _shown(call, row))
+
+
+@operation("GET", "/messages/<message_id>", "Read a message", right="read", answer=schemas.MessageDetail)
+def get_message(call: Call, message_id: str) -> t.Any:
+    """Its data, and for every subscription of its owner the delivery, or why there is none."""
+    row = call.session.get(M, message_id)
+    if row is None or call.owner not in (None, row.owner):
+        raise Refused(404, "There is no such message.")
+    found = _shown(call, row)
+    found["data"] = json.loads(row.data)
+    found["includes"] = json.loads(row.extras) if row.extras else {}
+    found["subscriptions"] = _outcomes(call, row)
+    return found
+
+
+def _outcomes(call: Call, message: models.Message) -> list[dict[str, t.Any]]:
+    deliveries = {
+        each.subscription_id: each
+        for each in call.session.scalars(
+            sa.select(D).where(D.message_id == message.id).options(sa.orm.defer(D.body))
+        )
+    }
+    of_owner = sa.select(S).where(S.owner == message.owner).order_by(S.id)
+    told = []
+    for row in call.session.scalars(of_owner):
+        delivery = deliveries.get(row.id)
+        if delivery is None and row.deleted_at is not None:
+            continue
+        reason, explanation = _told(delivery) if delivery is not None else _why_not(call, message, row)
+        told.append(
+            {
+                "subscription_id": row.id,
+                "url": row.url,
+                "delivery_id": delivery.id if delivery is not None else None,
+                "state": delivery.state if delivery is not None else None,
+                "reason": reason,
+                "explanation": explanation,
+            }
+        )
+    return told
+
+
+_STATES = {
+    "pending": "It will be sent, or sent again, at due_at.",
+    "delivered": "The receiver answered 2xx.",
+    "failed": "Every attempt failed; see its log.",
+    "held": "The subscription is switched off: it waits until that is switched on again.",
+    "cancelled": "It was called off.",
+}
+
+
+def _told(delivery: models.Delivery) -> tuple[str | None, str]:
+    return delivery.reason, _STATES[delivery.state]
+
+
+def _why_not(call: Call, message: models.Message, row: models.Subscription) -> tuple[str, str]:
+    """Return why a subscription has no delivery of a message: the first reason that holds."""
+    if message.channel == RESERVED_CHANNEL:
+        return "test", "It was a test of another subscription."
+    if row.environment != message.environment:
+        return (
+            "other_environment",
+            f"The subscription is for {row.environment}, this is {message.environment}.",
+        )
+    channel = call.state.catalog.channels.get(message.channel)
+    patterns = {listener.event for listener in row.listeners}
+    listens = not patterns.isdisjoint(call.state.catalog.patterns(message.event))
+    if not listens and "*" in patterns and channel is not None and channel.exclusive is not None:
+        return "exclusive", f'The channel {message.channel} is exclusive: "*" leaves it out. Name it.'
+    if not listens:
+        return "not_listening", f"The subscription does not listen to {message.event}."
+    if row.created_at > message.occurred_at:
+        return "newer", "The subscription is newer than the message. A replay with `missed` sends it."
+    return "muted", (
+        "It listens today, but did not when this was recorded, or the event was meant for others. A replay with "
+        "`missed` sends it."
+    )

@@ -1,0 +1,79 @@
+"""Lists that stay fast and stable while rows arrive: newest first, by id, from the end of an index.
+
+Ids are made in the order of time, so "the page after this one" is "ids below the last one": new rows come before it and
+move nothing.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ..ids import first_at
+from .operations import Call
+from .problems import Refused
+
+__all__ = ["bounded", "event_names", "newest", "owner_of", "paged"]
+
+PARTS = 50
+"""Ranges that one statement reads; SQLite takes 500 at most."""
+
+
+def owner_of(call: Call) -> str | None:
+    """Return whose rows are asked for; None: an operator asks for all.
+
+    :raises Refused: another owner's, and the caller is no operator.
+    """
+    asked: str | None = call.query.get("owner")
+    if call.owner is None:
+        return asked
+    if asked not in (None, call.owner):
+        raise Refused(403, "Only operators may look at other owners.")
+    return call.owner
+
+
+def event_names(call: Call) -> list[str] | None:
+    """Return the event types that the query names; None: all.
+
+    An event that is in the catalogue no longer can still be looked for by its whole name.
+    """
+    pattern = call.query.get("event")
+    if pattern is None or pattern == "*":
+        return None
+    return [event.name for event in call.state.catalog.expand(pattern)] or [pattern]
+
+
+def bounded(found: sa.Select[t.Any], column: t.Any, query: t.Mapping[str, t.Any]) -> sa.Select[t.Any]:
+    """Limit a list to `since` and `until`: a range of ids."""
+    if "since" in query:
+        found = found.where(column >= first_at(query["since"]))
+    if "until" in query:
+        found = found.where(column < first_at(query["until"]))
+    return found
+
+
+def newest(session: Session, parts: t.Sequence[sa.Select[t.Any]], column: t.Any, limit: int) -> list[t.Any]:
+    """Return the newest rows of several ranges together."""
+    limited = [part.order_by(column.desc()).limit(limit).subquery().select() for part in parts]
+    rows: list[t.Any] = []
+    for start in range(0, len(limited), PARTS):
+        some = limited[start : start + PARTS]
+        rows.extend(session.execute(sa.union_all(*some) if len(some) > 1 else some[0]))
+    rows.sort(key=lambda row: row.id, reverse=True)
+    return rows[:limit]
+
+
+def paged(
+    rows: t.Sequence[t.Any],
+    limit: int,
+    show: t.Callable[[t.Any], dict[str, t.Any]],
+    cursor: t.Callable[[t.Any], str] = lambda row: str(row.id),
+) -> dict[str, t.Any]:
+    """Return a page of rows, of which there is one more than `limit` if there is another page."""
+    kept = rows[:limit]
+    return {
+        "items": [show(row) for row in kept],
+        "next": cursor(kept[-1]) if len(rows) > limit else None,
+    }

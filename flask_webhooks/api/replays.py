@@ -1,0 +1,135 @@
+"""Many deliveries sent again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing as t
+from datetime import UTC, datetime
+
+from sqlalchemy import event as sa_event
+
+from .. import models, replaying, schemas, subscribing
+from ..errors import SubscriptionError
+from ..state import AppState
+from .operations import Answer, Call, operation
+from .problems import Refused
+
+_SHOWN = (
+    "id",
+    "subscription_id",
+    "state",
+    "states",
+    "events",
+    "since",
+    "until",
+    "total",
+    "queued",
+    "created_at",
+    "finished_at",
+)
+
+
+def _shown(row: models.Replay) -> dict[str, t.Any]:
+    return {name: getattr(row, name) for name in _SHOWN}
+
+
+@operation(
+    "POST",
+    "/subscriptions/<subscription_id>/replay",
+    "Replay deliveries",
+    right="write",
+    body=schemas.NewReplay,
+    answer=schemas.Replay,
+    status=202,
+    errors=(409,),
+)
+def replay_subscription(call: Call, subscription_id: str) -> t.Any:
+    """Sends again what failed, was held, was delivered, or was missed: same idempotency key, same bytes, new signature.
+
+    It runs in the background at a bounded rate beside live events. What is on its way already is left alone, so asking
+    twice sends nothing twice. With `dry_run` it answers 200 with the count and does nothing.
+    """
+    now = datetime.now(UTC)
+    row = subscribing.find(
+        call.session, subscription_id, owner=call.owner, to_change=not call.body["dry_run"]
+    )
+    wanted = _filter(call, now)
+    if call.body["dry_run"]:
+        return Answer(_dry(call, row, wanted, now), status=200)
+    try:
+        replay, _ = replaying.start(call.state, call.session, row, wanted)
+    except SubscriptionError as error:
+        raise Refused(409, str(error)) from error
+    _ring(call)
+    return _shown(replay)
+
+
+def _filter(call: Call, now: datetime) -> replaying.Filter:
+    body = call.body
+    states = body.get("states") or replaying.MODES[body.get("mode", "failed")]
+    chosen = tuple(state for state in replaying.STATES if state in states)
+    told = {name: str(body[name]) for name in ("since", "until") if name in body}
+    events = _events(call.state, body.get("events", ()))
+    digest = hashlib.sha256(json.dumps([chosen, sorted(events), told], sort_keys=True).encode()).hexdigest()
+    since = body.get("since") or now - call.state.settings.retention
+    return replaying.Filter(chosen, events, since, min(body.get("until") or now, now), digest)
+
+
+def _events(state: AppState, patterns: t.Sequence[str]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for at, pattern in enumerate(patterns):
+        names = [event.name for event in state.catalog.expand(pattern)]
+        if not names:
+            near = state.catalog.suggest(pattern)
+            message = f"There is no event {pattern!r} in the catalogue." + (
+                f' Did you mean "{near}"?' if near else ""
+            )
+            raise Refused(422, message, fields={f"events.{at}": [message]})
+        found.update(dict.fromkeys(names))
+    return tuple(found)
+
+
+def _dry(call: Call, row: models.Subscription, wanted: replaying.Filter, now: datetime) -> dict[str, t.Any]:
+    total = replaying.count(call.session.connection(), row, wanted, replaying.listened_to(call.state, row))
+    call.session.rollback()  # a transaction that has read cannot begin to write on SQLite: the kept answer needs it
+    return {
+        "id": None,
+        "subscription_id": row.id,
+        "state": "dry_run",
+        "states": wanted.states,
+        "events": wanted.events,
+        "since": wanted.since,
+        "until": wanted.until,
+        "total": total,
+        "queued": 0,
+        "created_at": now,
+        "finished_at": now,
+    }
+
+
+def _ring(call: Call) -> None:
+    bell = call.state.bell
+    sa_event.listen(call.session, "after_commit", lambda _: bell.ring(), once=True)
+
+
+@operation("GET", "/replays/<replay_id>", "Show a replay", right="read", answer=schemas.Replay)
+def get_replay(call: Call, replay_id: str) -> t.Any:
+    """How far it is. `done` means that everything is queued; what came of it is in the deliveries."""
+    return _shown(_found(call, replay_id))
+
+
+@operation("POST", "/replays/<replay_id>/cancel", "Cancel a replay", right="write", answer=schemas.Replay)
+def cancel_replay(call: Call, replay_id: str) -> t.Any:
+    """Queues no more. What is queued already, some seconds' worth, is still sent."""
+    _found(call, replay_id)
+    call.session.rollback()
+    replaying.stop(call.session.connection(), replay_id, datetime.now(UTC))
+    return _shown(call.session.get_one(models.Replay, replay_id, populate_existing=True))
+
+
+def _found(call: Call, replay_id: str) -> models.Replay:
+    row = replaying.find(call.session, replay_id, owner=call.owner)
+    if row is None:
+        raise Refused(404, "There is no such replay.")
+    return row

@@ -1,0 +1,57 @@
+"""The signing secrets of a subscription."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+from .. import models, schemas, subscribing
+from ..errors import SubscriptionChangedError
+from .operations import Answer, Call, operation
+from .subscriptions import shown_secret
+
+
+def _shown(call: Call, row: models.Subscription) -> dict[str, t.Any]:
+    secrets = [
+        {"secret": shown_secret(secret), "created_at": kept.created_at, "expires_at": kept.expires_at}
+        for kept, secret in subscribing.reveal(call.state, row, datetime.now(UTC))
+    ]
+    return {"secret": secrets[0]["secret"] if secrets else "", "secrets": secrets}
+
+
+@operation(
+    "GET",
+    "/subscriptions/<subscription_id>/secret",
+    "Show the secrets",
+    right="secrets",
+    answer=schemas.Secrets,
+)
+def get_secret(call: Call, subscription_id: str) -> t.Any:
+    """All that sign now, the current one first. Needs the right `secrets`."""
+    return _shown(call, subscribing.find(call.session, subscription_id, owner=call.owner))
+
+
+@operation(
+    "POST",
+    "/subscriptions/<subscription_id>/secret/rotate",
+    "Rotate the secret",
+    right="secrets",
+    body=schemas.Rotation,
+    answer=schemas.Secrets,
+    has_version=True,
+)
+def rotate_secret(call: Call, subscription_id: str) -> t.Any:
+    """Puts a new secret in force. For `overlap` seconds requests carry the signatures of the old ones as well."""
+    row = subscribing.find(call.session, subscription_id, owner=call.owner, to_change=True)
+    if call.version not in (None, row.version):
+        raise SubscriptionChangedError("Somebody else has changed the subscription: read it again.")
+    subscribing.rotate(
+        call.state,
+        call.session,
+        row,
+        now=datetime.now(UTC),
+        overlap=timedelta(seconds=call.body["overlap"]),
+        secret=call.body.get("secret"),
+    )
+    call.session.expire(row, ["secrets"])
+    return Answer(_shown(call, row), version=row.version)

@@ -1,0 +1,322 @@
+"""OpenAPI 3.1, made from the operations, their schemas and the catalogue."""
+
+from __future__ import annotations
+
+import inspect
+import typing as t
+from importlib.metadata import version
+from weakref import WeakKeyDictionary
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+
+from .. import schemas
+from ..bindings import samples
+from ..catalog import EventType
+from ..schemas.fields import UUID
+from ..schemas.subscriptions import Event, Listener
+from ..state import AppState
+from .catalog import bodies
+from .operations import OPERATIONS, Operation
+from .problems import CODES
+
+__all__ = ["document"]
+
+Json = dict[str, t.Any]
+_made: WeakKeyDictionary[AppState, Json] = WeakKeyDictionary()
+
+REASONS = {
+    400: "The request is malformed.",
+    401: "Nobody is signed in.",
+    403: "A right is missing, or the request does not prove that it comes from this site.",
+    404: "It does not exist, or is another owner's.",
+    409: "It does not go together with what is there.",
+    412: "Somebody else has changed it: `If-Match` does not fit.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    422: "Fields are wrong; `errors` names all of them.",
+}
+
+
+def document(state: AppState) -> Json:
+    """Return the OpenAPI document of an app; made once."""
+    if state not in _made:
+        _made[state] = _document(state)
+    return _made[state]
+
+
+def _document(state: AppState) -> Json:
+    plugin = MarshmallowPlugin(schema_name_resolver=_schema_name)
+    spec = APISpec(
+        title=f"{state.catalog.title or state.app.name}: webhooks",
+        version=version("flask-webhooks"),
+        openapi_version="3.1.0",
+        plugins=[plugin],
+        info={
+            "description": (
+                "Subscribe to events, and see what became of them. Authenticate as for the rest of this app. Another "
+                "owner's objects do not exist. Lists are newest first and go on with `cursor`. Errors are problem "
+                "details (RFC 9457)."
+            )
+        },
+        servers=[{"url": f"{state.settings.url_prefix}/api"}],
+        security=[{"host": []}],
+    )
+    plugin.converter.add_attribute_function(_event_schema)  # type: ignore[union-attr]
+    spec.components.security_scheme(
+        "host", {"type": "http", "scheme": "bearer", "description": "As for the rest of this app."}
+    )
+    spec.components.schema("Listener", schema=Listener)
+    spec.components.schema("Problem", schema=schemas.Problem)
+    for status, text in REASONS.items():
+        spec.components.response(f"Problem{status}", _problem(status, text))
+    for operation in OPERATIONS:
+        spec.path(operation.openapi_path, operations={operation.method.lower(): _operation(operation)})
+    made: Json = spec.to_dict()
+    _name_events(made["components"]["schemas"], state)
+    made["webhooks"] = {
+        event.name: {"post": _webhook(state, event)} for event in state.catalog.events.values()
+    }
+    return made
+
+
+def _schema_name(schema: t.Any) -> str:
+    kind = schema if isinstance(schema, type) else type(schema)
+    return kind.__name__
+
+
+def _event_schema(_: t.Any, field: t.Any, **__: t.Any) -> Json:
+    if not isinstance(field, Event):
+        return {}
+    return {"oneOf": [{"type": "string"}, {"$ref": "#/components/schemas/Listener"}]}
+
+
+def _name_events(known: Json, state: AppState) -> None:
+    """Say which events, channels and formats there are, where they can be chosen."""
+    channels = [name for name, channel in state.catalog.channels.items() if channel.events]
+    patterns = ["*", *(f"{name}.*" for name in channels), *state.catalog.events]
+    known["Listener"]["properties"]["event"]["enum"] = patterns
+    for name in ("NewSubscription", "SubscriptionChange"):
+        properties = known[name]["properties"]
+        properties["events"]["items"]["oneOf"][0]["enum"] = patterns
+        properties["channels"]["items"]["enum"] = channels
+        properties["format"]["enum"] = [*state.formats, None]
+        for alias, of in (("to_url", "url"), ("event_types", "events")):
+            properties[alias] = {
+                **properties[of],
+                "description": f"Another name for `{of}`: give one of the two.",
+            }
+        known[name]["not"] = {
+            "anyOf": [{"required": ["url", "to_url"]}, {"required": ["events", "event_types"]}]
+        }
+    known["NewSubscription"]["anyOf"] = [{"required": ["url"]}, {"required": ["to_url"]}]
+    known["NewSubscription"]["required"].remove("url")
+    if not known["NewSubscription"]["required"]:
+        del known["NewSubscription"]["required"]
+
+
+# ---- operations ------------------------------------------------------------------------------------------
+
+
+def _operation(operation: Operation) -> Json:
+    found: Json = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "description": inspect.getdoc(operation.view) or "",
+        "tags": [operation.path.split("/")[1]],
+        "x-right": operation.right,
+        "parameters": [*_path_parameters(operation), *_headers(operation)],
+        "responses": _responses(operation),
+    }
+    if operation.query is not None:
+        found["parameters"].append({"in": "query", "schema": operation.query})
+    if operation.body is not None:
+        required = any(field.required for field in operation.body().fields.values())
+        found["requestBody"] = {
+            "required": required,
+            "content": {"application/json": {"schema": operation.body}},
+        }
+    return found
+
+
+def _path_parameters(operation: Operation) -> list[Json]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "pattern": UUID} if name.endswith("_id") else {"type": "string"},
+        }
+        for name in operation.arguments
+    ]
+
+
+def _headers(operation: Operation) -> list[Json]:
+    found: list[Json] = []
+    if operation.is_repeatable:
+        found.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "description": "The same request with the same key within 24 hours is answered as the first time.",
+                "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+            }
+        )
+    if operation.has_version and operation.method in ("PATCH", "DELETE", "POST") and operation.arguments:
+        found.append(
+            {
+                "name": "If-Match",
+                "in": "header",
+                "description": "The ETag that you have seen: another one is answered 412.",
+                "schema": {"type": "string"},
+                "example": '"3"',
+            }
+        )
+    return found
+
+
+def _responses(operation: Operation) -> Json:
+    found: Json = {str(operation.status): _success(operation)}
+    if operation.name == "replay_subscription":
+        found["200"] = {**_success(operation), "description": "With `dry_run`: the count."}
+    statuses = {401, 403, *operation.errors}
+    if operation.arguments:
+        statuses.add(404)
+    if operation.writes:
+        statuses |= {413, 415, 422, 400}
+    if operation.query is not None:
+        statuses.add(422)
+    if operation.has_version and operation.writes and operation.arguments:
+        statuses.add(412)
+    for status in sorted(statuses):
+        found[str(status)] = f"Problem{status}"
+    if operation.query is None and not operation.writes:
+        found["422"] = "Problem422"
+    return found
+
+
+def _success(operation: Operation) -> Json:
+    found: Json = {"description": operation.summary + "."}
+    if operation.status == 204:
+        return {"description": "Done."}
+    if operation.answer is not None:
+        found["content"] = {"application/json": {"schema": operation.answer}}
+    elif operation.mimetype is not None:
+        kind = {"type": "object"} if operation.mimetype == "application/json" else {"type": "string"}
+        found["content"] = {operation.mimetype: {"schema": kind}}
+    if operation.has_version:
+        found["headers"] = {
+            "ETag": {
+                "description": "Its version, for `If-Match`.",
+                "required": True,
+                "schema": {"type": "string"},
+            }
+        }
+    return found
+
+
+def _problem(status: int, text: str) -> Json:
+    example: Json = {
+        "type": "about:blank",
+        "title": _title(status),
+        "status": status,
+        "detail": text,
+        "code": CODES[status],
+    }
+    if status == 422:
+        example["errors"] = [{"field": "events.0", "message": "There is no event 'invoices.create'."}]
+    return {
+        "description": text,
+        "content": {
+            "application/problem+json": {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {CODES[status]: {"value": example}},
+            }
+        },
+    }
+
+
+def _title(status: int) -> str:
+    from http import HTTPStatus
+
+    return HTTPStatus(status).phrase
+
+
+# ---- the webhooks themselves -----------------------------------------------------------------------------
+
+
+def _webhook(state: AppState, event: EventType) -> Json:
+    data = samples.data_schema(state.bound[event.channel], event)
+    return {
+        "operationId": f"on.{event.name}",
+        "summary": event.title,
+        "description": event.description or event.message,
+        "deprecated": event.deprecated is not None,
+        "tags": [event.channel],
+        "security": [],
+        "parameters": [
+            _sent("webhook-id", "The idempotency key: the same on every retry."),
+            _sent("webhook-timestamp", "Of the attempt, in seconds since 1970."),
+            _sent(
+                "webhook-signature",
+                "`v1,` and base64; several with spaces between (Standard Webhooks 1.0.0).",
+            ),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": _envelope(event.format, data),
+                    "examples": {name: {"value": body} for name, body in bodies(state, event).items()},
+                }
+            },
+        },
+        "responses": {
+            "2XX": {"description": "Received."},
+            "410": {"description": "Switch the subscription off."},
+            "default": {"description": "Anything else is tried again."},
+        },
+    }
+
+
+def _sent(name: str, text: str) -> Json:
+    return {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
+
+
+_TEXT = {"type": "string"}
+_MOMENT = {"type": "string", "format": "date-time"}
+_ENVELOPES: t.Mapping[str, tuple[Json, str]] = {
+    "channel": (
+        {
+            "event": _TEXT,
+            "message": _TEXT,
+            "idempotency_key": {"type": "string", "format": "uuid"},
+            "environment": _TEXT,
+        },
+        "data",
+    ),
+    "standard": ({"type": _TEXT, "timestamp": _MOMENT}, "data"),
+    "minimal": ({"event": _TEXT}, "data"),
+    "entity": (
+        {
+            "entity_type": _TEXT,
+            "transition_name": {"type": ["string", "null"]},
+            "status": {"type": ["string", "null"]},
+            "timestamp": _MOMENT,
+            "id": {"type": ["string", "null"]},
+            "event_type": _TEXT,
+        },
+        "entity_state",
+    ),
+}
+
+
+def _envelope(format: str, data: Json) -> Json:
+    if format not in _ENVELOPES:
+        return {"type": "object"}
+    properties, place = _ENVELOPES[format]
+    return {
+        "type": "object",
+        "properties": {**properties, place: data},
+        "required": [*properties, place],
+    }

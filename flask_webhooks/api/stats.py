@@ -1,0 +1,92 @@
+"""How a subscription performs: from sums by hour, never from the attempts."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+from .. import hours, models, schemas, subscribing
+from ..hours import Sums
+from ..ids import first_at
+from ..models import State
+from .operations import Call, operation
+from .problems import Refused
+
+COUNTED = 10_000
+"""What is counted at most, of what is not summed up: a range of an index, some milliseconds."""
+LONGEST = 31 * 24
+"""Hours."""
+D, N = (t.cast("sa.Table", model.__table__) for model in (models.Delivery, models.Lane))
+
+
+@operation(
+    "GET",
+    "/subscriptions/<subscription_id>/stats",
+    "Show statistics",
+    right="read",
+    query=schemas.StatsQuery,
+    answer=schemas.Stats,
+)
+def get_stats(call: Call, subscription_id: str) -> t.Any:
+    """Counts, success rate and durations, in whole hours up to the current one. Tests are not in it."""
+    subscribing.find(call.session, subscription_id, owner=call.owner)
+    window: str = call.query["window"]
+    length = int(window[:-1]) * (24 if window[-1] == "d" else 1)
+    if length > LONGEST:
+        raise Refused(422, message := "At most 31 days.", fields={"window": [message]})
+    now = datetime.now(UTC)
+    until = hours.hour_of(now) + timedelta(hours=1)
+    since = until - timedelta(hours=length)
+    connection = call.session.connection()
+    by_hour = hours.read(connection, subscription_id, since, until)
+    total = Sums.of(by_hour.values())
+    return {
+        "window": window,
+        "since": since,
+        "until": now,
+        "states": {
+            "delivered": total.counts["delivered"],
+            "failed": total.counts["failed"],
+            "cancelled": _count(connection, subscription_id, State.CANCELLED, since),
+            "pending": _count(connection, subscription_id, State.PENDING),
+            "held": _count(connection, subscription_id, State.HELD),
+        },
+        **_figures(total),
+        "success_rate": total.success_rate,
+        "health": _health(connection, subscription_id),
+        "series": [_point(at, by_hour.get(at)) for at in (since + timedelta(hours=n) for n in range(length))],
+    }
+
+
+def _figures(sums: Sums) -> dict[str, t.Any]:
+    p50, p95 = sums.percentile(0.5), sums.percentile(0.95)
+    return {
+        "attempts": sums.attempts,
+        "p50": None if p50 is None else round(p50, 4),
+        "p95": None if p95 is None else round(p95, 4),
+    }
+
+
+def _point(at: datetime, row: t.Mapping[str, int] | None) -> dict[str, t.Any]:
+    sums = Sums.of([] if row is None else [row])
+    return {"at": at, **_figures(sums), **{name: sums.counts[name] for name in hours.OUTCOMES}}
+
+
+def _count(
+    connection: sa.Connection, subscription_id: str, state: State, since: datetime | None = None
+) -> int:
+    rows = sa.select(D.c.id).where(D.c.subscription_id == subscription_id, D.c.state == state.value)
+    if since is not None:
+        rows = rows.where(D.c.id >= first_at(since))
+    some = rows.limit(COUNTED).subquery()
+    return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+
+
+def _health(connection: sa.Connection, subscription_id: str) -> dict[str, t.Any]:
+    names = ("failures", "failing_since", "succeeded_at", "paused_until")
+    row = connection.execute(
+        sa.select(*(N.c[name] for name in names)).where(N.c.subscription_id == subscription_id)
+    ).one_or_none()
+    return dict.fromkeys(names) | {"failures": 0} if row is None else dict(row._mapping)

@@ -1,0 +1,96 @@
+"""The test request."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from .. import schemas, subscribing
+from ..bindings import samples
+from ..delivering.trial import TEST_EVENT, Subject, run_trial
+from ..errors import PayloadError
+from ..state import AppState
+from .deliveries import one
+from .operations import Call, operation
+from .problems import Refused
+
+
+@operation(
+    "POST",
+    "/subscriptions/<subscription_id>/test",
+    "Send a test",
+    right="write",
+    body=schemas.Trial,
+    answer=schemas.OneDelivery,
+)
+def try_subscription(call: Call, subscription_id: str) -> t.Any:
+    """Sends now and answers with the attempt, whatever came of it. It is never retried, and changes no statistics.
+
+    Works while the subscription is switched off, so that a receiver can be tried before it counts.
+    """
+    row = subscribing.find(call.session, subscription_id, owner=call.owner)
+    subject, format = _subject(call, row.owner), row.format
+    call.session.rollback()  # no transaction is open while a request is under way
+    try:
+        delivery_id = run_trial(call.state, subscription_id, subject, format=format)
+    except PayloadError as error:
+        raise Refused(422, str(error), fields={"event": [str(error)]}) from error
+    found = one(call, delivery_id)
+    call.session.rollback()  # a transaction that has read cannot begin to write on SQLite: the kept answer needs it
+    return found
+
+
+def _subject(call: Call, owner: str) -> Subject:
+    name, entity_id = call.body.get("event"), call.body.get("entity_id")
+    if name is None or name == TEST_EVENT:
+        if entity_id is not None:
+            raise Refused(422, "Name the event too.", fields={"event": ["Name the event of the record."]})
+        return Subject()
+    event = call.state.catalog.events.get(name)
+    if event is None:
+        near = call.state.catalog.suggest(name)
+        message = f"There is no event {name!r} in the catalogue." + (
+            f' Did you mean "{near}"?' if near else ""
+        )
+        raise Refused(422, message, fields={"event": [message]})
+    bound = call.state.bound[event.channel]
+    if entity_id is None:
+        return Subject(name, samples.sample(bound, event))
+    if bound.model is None:
+        message = f"The channel {event.channel} has no records: its events come from code alone."
+        raise Refused(422, message, fields={"entity_id": [message]})
+    data = _dumped(call.state, bound, event, entity_id, owner)
+    if data is None:
+        message = f"There is no such record in {event.channel}."
+        raise Refused(422, message, fields={"entity_id": [message]})
+    return Subject(name, data, entity_id)
+
+
+def _dumped(state: AppState, bound: t.Any, event: t.Any, key: str, owner: str) -> dict[str, t.Any] | None:
+    """Return the data of a record of that owner's; None if there is none, or it is somebody else's."""
+    mapper: t.Any = sa.inspect(bound.model)
+    parts = key.split(",")
+    if len(parts) != len(mapper.primary_key):
+        return None
+    try:
+        identity = [_typed(column, part) for column, part in zip(mapper.primary_key, parts, strict=True)]
+    except (ValueError, TypeError, ArithmeticError):
+        return None
+    with Session(state.engine, info={"webhooks": False}) as session:
+        row = session.get(bound.model, identity[0] if len(identity) == 1 else tuple(identity))
+        if row is None or bound.owner(row) != owner:
+            return None
+        data: dict[str, t.Any] = bound.dump(row, event)
+        return data
+
+
+def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
+    kind = column.type.python_type
+    if kind is int:
+        number = int(text)
+        if not -(2**63) <= number < 2**63 or not text.isascii():
+            raise ValueError
+        return number
+    return kind(text)

@@ -1,0 +1,56 @@
+"""One delivery, moved by hand. Each statement says which state it must be in, so that two clicks are one."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from ..models import Delivery, State, Subscription, Trigger
+
+__all__ = ["cancel", "retry"]
+
+D, S = (t.cast("sa.Table", model.__table__) for model in (Delivery, Subscription))
+
+
+def retry(connection: sa.Connection, delivery_id: str, now: datetime) -> bool:
+    """Make a delivery due at once, with its whole schedule before it again; say whether it was possible.
+
+    Possible from every state while its subscription is on. One that is due already stays as it is.
+    """
+    is_on = (
+        sa.select(S.c.id).where(S.c.id == D.c.subscription_id, S.c.active, S.c.deleted_at.is_(None)).exists()
+    )
+    due = (
+        sa.update(D)
+        .where(D.c.id == delivery_id, is_on, sa.or_(D.c.due_at.is_(None), D.c.due_at > now))
+        .values(
+            state=State.PENDING.value,
+            due_at=now,
+            attempts=0,
+            trigger=Trigger.MANUAL.value,
+            reason=None,
+            finished_at=None,
+        )
+    )
+    if connection.execute(due).rowcount:
+        return True
+    pending = sa.select(D.c.id).where(D.c.id == delivery_id, is_on, D.c.due_at.is_not(None))
+    return connection.scalar(pending) is not None
+
+
+def cancel(connection: sa.Connection, delivery_id: str, now: datetime) -> bool:
+    """Call off a delivery that is pending or held; say whether it is cancelled now.
+
+    A request that is under way already is not called back.
+    """
+    off = (
+        sa.update(D)
+        .where(D.c.id == delivery_id, D.c.state.in_([State.PENDING.value, State.HELD.value]))
+        .values(state=State.CANCELLED.value, due_at=None, reason="by_hand", finished_at=now)
+    )
+    if connection.execute(off).rowcount:
+        return True
+    is_off = sa.select(D.c.id).where(D.c.id == delivery_id, D.c.state == State.CANCELLED.value)
+    return connection.scalar(is_off) is not None

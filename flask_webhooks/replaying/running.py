@@ -1,0 +1,232 @@
+"""A replay from its beginning to its end: `start`, then `turn` after `turn`, or `stop`.
+
+A turn queues what can be sent in the next seconds, each delivery due a moment after the one before: that is the bounded
+rate, and live events that fall due in between are sent in between. It is one short transaction whose first statement
+takes the replay for itself, so that it does not matter how many processes take turns.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ..errors import SubscriptionError
+from ..ids import uuid7
+from ..models import Delivery, IdempotentReply, Replay, State, Subscription, Trigger
+from . import filtering
+from .filtering import MISSED, Filter
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["find", "listened_to", "purge", "start", "stop", "turn"]
+
+logger = logging.getLogger("flask_webhooks.replaying")
+
+D, P, R = (t.cast("sa.Table", model.__table__) for model in (Delivery, IdempotentReply, Replay))
+AHEAD = 5.0
+"""Seconds of sending that one turn queues: what a cancelled replay still sends at most."""
+
+
+def listened_to(state: AppState, subscription: Subscription) -> dict[str, set[str]]:
+    """Return the event types that a subscription listens to today, with the includes of all its listeners."""
+    found: dict[str, set[str]] = {}
+    for listener in subscription.listeners:
+        for event in state.catalog.expand(listener.event):
+            found.setdefault(event.name, set()).update(listener.includes)
+    return found
+
+
+def find(session: Session, replay_id: str, *, owner: str | None) -> Replay | None:
+    """Return a replay of the owner's; `owner=None` for an operator."""
+    found = session.get(Replay, replay_id)
+    if found is None or owner is None:
+        return found
+    subscription = session.get(Subscription, found.subscription_id)
+    return found if subscription is not None and subscription.owner == owner else None
+
+
+def start(
+    state: AppState, session: Session, subscription: Subscription, wanted: Filter
+) -> tuple[Replay, bool]:
+    """Return a replay that begins with the next turn, and whether it is a new one.
+
+    Call it with the owner's row locked: the same asked for twice is one replay. The caller commits and rings the bell.
+
+    :raises SubscriptionError: it is switched off, or another replay of it is running.
+    """
+    if not subscription.active:
+        raise SubscriptionError("The subscription is switched off. Switch it on first.")
+    running = session.scalars(
+        sa.select(Replay).where(Replay.subscription_id == subscription.id, Replay.state == "running")
+    ).first()
+    if running is not None:
+        if running.digest == wanted.digest:
+            return running, False
+        raise SubscriptionError(f"The replay {running.id} is still running. Wait for its end, or cancel it.")
+    listened = listened_to(state, subscription)
+    now = datetime.now(UTC)
+    row = Replay(
+        id=uuid7(),
+        subscription_id=subscription.id,
+        state="running",
+        states=list(wanted.states),
+        events=list(wanted.events),
+        since=wanted.since,
+        until=wanted.until,
+        digest=wanted.digest,
+        total=filtering.count(session.connection(), subscription, wanted, listened),
+        next_at=now,
+        created_at=now,
+    )
+    session.add(row)
+    session.flush()
+    return row, True
+
+
+def stop(connection: sa.Connection, replay_id: str, now: datetime) -> None:
+    """Queue no more of a replay; one that has ended stays as it is."""
+    connection.execute(
+        sa.update(R)
+        .where(R.c.id == replay_id, R.c.state == "running")
+        .values(state="cancelled", finished_at=now)
+    )
+
+
+def purge(connection: sa.Connection, before: datetime) -> None:
+    """Forget replays that ended before, and what the API answered under idempotency keys that are used up."""
+    connection.execute(sa.delete(R).where(R.c.finished_at < before))
+    day_ago = datetime.now(UTC) - timedelta(days=1)
+    connection.execute(sa.delete(P).where(P.c.created_at < day_ago))
+
+
+def turn(state: AppState) -> int:
+    """Queue the next few deliveries of every replay whose time has come; return how many. Commits."""
+    now = datetime.now(UTC)
+    due = sa.select(R.c.id).where(R.c.state == "running", R.c.next_at <= now)
+    with state.engine.connect() as connection:
+        ids = connection.scalars(due).all()
+    return sum(_turn(state, replay_id, now) for replay_id in ids)
+
+
+def _turn(state: AppState, replay_id: str, now: datetime) -> int:
+    pause = timedelta(seconds=AHEAD)
+    with Session(state.engine, info={"webhooks": False}) as session:
+        mine = session.execute(
+            sa.update(R)
+            .where(R.c.id == replay_id, R.c.state == "running", R.c.next_at <= now)
+            .values(next_at=now + pause)
+        )
+        if not t.cast("t.Any", mine).rowcount:
+            return 0  # cancelled, or somebody else has taken this turn
+        replay = session.get_one(Replay, replay_id)
+        subscription = session.get(Subscription, replay.subscription_id)
+        if subscription is None or subscription.deleted_at is not None or not subscription.active:
+            replay.state, replay.finished_at = "cancelled", now
+            session.commit()
+            return 0
+        count = _queue(state, session, replay, subscription, now)
+        session.commit()
+    if count:
+        state.bell.ring()
+    return count
+
+
+def _queue(
+    state: AppState, session: Session, replay: Replay, subscription: Subscription, now: datetime
+) -> int:
+    """Queue a few, stage by stage; end the replay when no stage has more."""
+    rate = state.settings.replay_rate
+    room = max(1, int(rate * AHEAD))
+    listened = listened_to(state, subscription)
+    wanted = Filter(tuple(replay.states), tuple(replay.events), replay.since, replay.until)
+    queued = 0
+    while queued < room and replay.stage < len(wanted.states):
+        step = replay.states[replay.stage]
+        times = [now + timedelta(seconds=(queued + n) / rate) for n in range(room - queued)]
+        if step == MISSED:
+            found = _send_missed(state, session, subscription, wanted, listened, replay.cursor, times)
+        else:
+            found = _send_again(session, subscription, wanted, step, replay.cursor, times)
+        queued += len(found)
+        if len(found) < len(times):
+            replay.stage, replay.cursor = replay.stage + 1, None
+        else:
+            replay.cursor = found[-1]
+    replay.queued += queued
+    if replay.stage >= len(wanted.states):
+        replay.state, replay.finished_at = "done", now
+    logger.info("replay.turned", extra={"replay": replay.id, "queued": queued, "state": replay.state})
+    return queued
+
+
+_AGAIN = (
+    sa.update(D)
+    .where(D.c.id == sa.bindparam("delivery"), D.c.due_at.is_(None))
+    .values(
+        state=State.PENDING.value,
+        due_at=sa.bindparam("due"),
+        attempts=0,
+        trigger=Trigger.REPLAY.value,
+        reason=None,
+        finished_at=None,
+    )
+)
+
+
+def _send_again(
+    session: Session,
+    subscription: Subscription,
+    wanted: Filter,
+    state: str,
+    cursor: str | None,
+    times: t.Sequence[datetime],
+) -> list[str]:
+    connection = session.connection()
+    ids = list(
+        connection.scalars(filtering.delivered(subscription.id, wanted, state, cursor).limit(len(times)))
+    )
+    if ids:
+        connection.execute(
+            _AGAIN, [{"delivery": key, "due": due} for key, due in zip(ids, times, strict=False)]
+        )
+    return ids
+
+
+def _send_missed(
+    state: AppState,
+    session: Session,
+    subscription: Subscription,
+    wanted: Filter,
+    listened: t.Mapping[str, set[str]],
+    cursor: str | None,
+    times: t.Sequence[datetime],
+) -> list[str]:
+    connection = session.connection()
+    rows = connection.execute(
+        filtering.missed(subscription, wanted, listened, cursor).limit(len(times))
+    ).all()
+    deliveries = []
+    for row, due in zip(rows, times, strict=False):
+        event = state.catalog.events[row.event]
+        chosen = subscription.format if subscription.format in event.formats else event.format
+        deliveries.append(
+            {
+                "id": uuid7(),
+                "message_id": row.id,
+                "subscription_id": subscription.id,
+                "state": State.PENDING.value,
+                "due_at": due,
+                "attempts": 0,
+                "trigger": Trigger.REPLAY.value,
+                "format": chosen,
+                "includes": ",".join(sorted(listened[row.event])) or None,
+            }
+        )
+    if deliveries:
+        connection.execute(D.insert(), deliveries)
+    return [row.id for row in rows]

@@ -1,0 +1,57 @@
+"""The catalogue in JSON."""
+
+from __future__ import annotations
+
+import marshmallow as ma
+from marshmallow import fields
+
+from .fields import described
+
+__all__ = ["Catalog", "Event"]
+
+
+class EventSummary(ma.Schema):
+    """One event type."""
+
+    name = fields.String(required=True, metadata=described("", example="invoices.created"))
+    title = fields.String(required=True)
+    description = fields.String(required=True)
+    message = fields.String(required=True, metadata=described("", example="Invoice created successfully."))
+    format = fields.String(required=True, metadata=described("Envelope for those who choose none."))
+    formats = fields.List(fields.String(), required=True, metadata=described("Envelopes to choose from."))
+    transition = fields.String(required=True, allow_none=True)
+    deprecated = fields.Boolean(required=True)
+
+
+class Channel(ma.Schema):
+    """A stream of events about one resource."""
+
+    name = fields.String(required=True, metadata=described("", example="invoices"))
+    title = fields.String(required=True)
+    label = fields.String(required=True)
+    description = fields.String(required=True)
+    exclusive = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described("`subscription` or `owner`: who listens to it listens to nothing else."),
+    )
+    includes = fields.List(fields.String(), required=True, metadata=described("What a listener may ask for."))
+    events = fields.List(fields.Nested(EventSummary), required=True)
+
+
+class Catalog(ma.Schema):
+    """All channels."""
+
+    title = fields.String(required=True)
+    channels = fields.List(fields.Nested(Channel), required=True)
+
+
+class Event(EventSummary):
+    """One event type with what a receiver gets."""
+
+    channel = fields.String(required=True)
+    includes = fields.List(fields.String(), required=True)
+    schema = fields.Dict(required=True, metadata=described("JSON Schema of `data`, without includes."))
+    samples = fields.Dict(
+        keys=fields.String(), required=True, metadata=described("An example of the body, by format.")
+    )

@@ -1,0 +1,217 @@
+"""Messages, deliveries and attempts in JSON: what happened, where it went, and what came back."""
+
+from __future__ import annotations
+
+import marshmallow as ma
+from marshmallow import fields, validate
+
+from .fields import UUID, Instant, PageQuery, Strict, Text, described, identifier, page
+from .subscriptions import ENVIRONMENTS
+
+__all__ = [
+    "Attempt",
+    "Delivery",
+    "DeliveryPage",
+    "DeliveryQuery",
+    "Message",
+    "MessageDetail",
+    "MessagePage",
+    "MessageQuery",
+    "OneDelivery",
+    "Trial",
+]
+
+STATES = ("pending", "delivered", "failed", "held", "cancelled")
+TRIGGERS = ("automatic", "manual", "replay", "test")
+
+
+class Message(ma.Schema):
+    """One occurrence of an event."""
+
+    id = identifier("The idempotency key, `webhook-id` of every request.", required=True)
+    event = fields.String(required=True, metadata=described("", example="invoices.created"))
+    owner = fields.String(metadata=described("Shown to operators only."))
+    environment = fields.String(required=True, validate=validate.OneOf(ENVIRONMENTS))
+    occurred_at = Instant(required=True)
+    text = fields.String(required=True, metadata=described("", example="Invoice created successfully."))
+    entity_id = fields.String(required=True, allow_none=True, metadata=described("Key of the record."))
+    sequence = fields.Integer(
+        required=True, metadata=described("Of two messages about one record, the larger one is newer.")
+    )
+    size = fields.Integer(required=True, metadata=described("Bytes of data."))
+    is_test = fields.Boolean(required=True)
+
+
+class Outcome(ma.Schema):
+    """Where a message went, or why it did not."""
+
+    subscription_id = identifier("", required=True)
+    url = fields.String(required=True)
+    delivery_id = fields.String(
+        required=True, allow_none=True, metadata=described("Null: there is no delivery.")
+    )
+    state = fields.String(required=True, allow_none=True, validate=validate.OneOf(STATES))
+    reason = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described(
+            "Class of the last failure; or why there is no delivery: `not_listening`, `other_environment`, `newer` "
+            "(the subscription is), `exclusive` (`*` leaves out exclusive channels), `muted` (it listens, but was not "
+            "told)."
+        ),
+    )
+    explanation = fields.String(required=True, metadata=described("The reason as a sentence."))
+
+
+class MessageDetail(Message):
+    """A message with its data and where it went."""
+
+    data = fields.Raw(required=True, metadata=described("The main object as it was at the commit."))
+    includes = fields.Dict(required=True, metadata=described("What listeners asked for beside it."))
+    subscriptions = fields.List(fields.Nested(Outcome), required=True)
+
+
+MessagePage = page(Message, "MessagePage")
+
+
+class _Window(PageQuery):
+    """A list that can be limited to a time."""
+
+    since = Instant(metadata=described("Recorded at or after."))
+    until = Instant(metadata=described("Recorded before."))
+    event = Text(
+        validate=validate.Length(max=200),
+        metadata=described("An event type, or a pattern such as `invoices.*`."),
+    )
+    owner = Text(
+        validate=validate.Length(min=1, max=255), metadata=described("For operators: only this owner's.")
+    )
+
+
+class MessageQuery(_Window):
+    """Which messages."""
+
+    environment = fields.String(validate=validate.OneOf(ENVIRONMENTS))
+
+
+class Delivery(ma.Schema):
+    """One message to one subscription."""
+
+    id = identifier("", required=True)
+    message_id = identifier("", required=True)
+    subscription_id = identifier("", required=True)
+    event = fields.String(
+        required=True, allow_none=True, metadata=described("Null: the message has been purged.")
+    )
+    state = fields.String(required=True, validate=validate.OneOf(STATES))
+    reason = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described("Class of the last failure, or why it waits or ended."),
+    )
+    attempts = fields.Integer(
+        required=True, metadata=described("Made since it was recorded or last retried by hand.")
+    )
+    due_at = Instant(
+        required=True, allow_none=True, metadata=described("When it is sent next; null: not again.")
+    )
+    created_at = Instant(required=True)
+    finished_at = Instant(required=True, allow_none=True)
+    trigger = fields.String(required=True, validate=validate.OneOf(TRIGGERS))
+    format = fields.String(required=True)
+
+
+DeliveryPage = page(Delivery, "DeliveryPage")
+
+
+class DeliveryQuery(_Window):
+    """Which deliveries."""
+
+    cursor = fields.String(
+        validate=validate.Regexp(
+            rf"{UUID[:-1]}(_{UUID[1:-1]})?$", error="Not a cursor of ours: give `next` of the page before."
+        ),
+        metadata=described("`next` of the page before. Left out: the newest rows."),
+    )
+    subscription = identifier("Only to this one.")
+    message = identifier("Only of this one.")
+    state = fields.String(validate=validate.OneOf(STATES))
+
+
+class Request(ma.Schema):
+    """What was sent."""
+
+    url = fields.String(required=True)
+    headers = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata=described("Values of custom headers are masked."),
+    )
+    body_sha256 = fields.String(required=True)
+    body_size = fields.Integer(required=True, metadata=described("Bytes."))
+
+
+class Response(ma.Schema):
+    """What came back."""
+
+    status = fields.Integer(required=True)
+    headers = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
+    body = fields.String(
+        required=True, metadata=described("Its beginning; bytes that are no UTF-8 are replaced.")
+    )
+    truncated = fields.Boolean(required=True)
+
+
+class Timings(ma.Schema):
+    """Seconds; null where a phase did not happen, such as connecting on a kept connection."""
+
+    dns = fields.Float(required=True, allow_none=True)
+    connect = fields.Float(required=True, allow_none=True)
+    tls = fields.Float(required=True, allow_none=True)
+    first_byte = fields.Float(required=True, allow_none=True)
+    total = fields.Float(required=True)
+
+
+class Attempt(ma.Schema):
+    """One request."""
+
+    id = identifier("", required=True)
+    number = fields.Integer(required=True)
+    trigger = fields.String(required=True, validate=validate.OneOf(TRIGGERS))
+    started_at = Instant(required=True)
+    failure = fields.String(
+        required=True, allow_none=True, metadata=described("Class of the failure; null: it succeeded.")
+    )
+    detail = fields.String(required=True, metadata=described("One line.", example="Answered 200."))
+    hint = fields.String(required=True, allow_none=True, metadata=described("What to look at."))
+    request = fields.Nested(Request, required=True)
+    response = fields.Nested(Response, required=True, allow_none=True)
+    timings = fields.Nested(Timings, required=True)
+    worker = fields.String(required=True)
+
+
+class OneDelivery(Delivery):
+    """A delivery with all that was sent and came back."""
+
+    body = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described("The body, the same in every attempt; null where it cannot be made any more."),
+    )
+    attempt_log = fields.List(fields.Nested(Attempt), required=True, metadata=described("Oldest first."))
+
+
+class Trial(Strict):
+    """What to test with."""
+
+    event = Text(
+        validate=validate.Length(max=200),
+        metadata=described(
+            "An event type, whose sample is sent; without it `webhooks.test` is.", example="invoices.created"
+        ),
+    )
+    entity_id = Text(
+        validate=validate.Length(min=1, max=255),
+        metadata=described("With `event`: send this record as it is now, instead of a sample."),
+    )
