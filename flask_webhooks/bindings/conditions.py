@@ -60,11 +60,9 @@ def _impossible(value: t.Any, kind: sa.types.TypeEngine[t.Any]) -> tuple[str, st
     """Say why a column of this type never has that value; `None` if it may."""
     if isinstance(kind, sa.Enum):
         return _no_member(value, kind)
-    # A decorated type returns what it likes.
-    if isinstance(kind, sa.types.TypeDecorator):
-        return None
     try:
         python_type = kind.python_type
+    # A TypeDecorator does not say what it returns.
     except NotImplementedError:
         return None
     written = json.dumps(value)
