@@ -28,6 +28,8 @@ from statistics import quantiles
 import requests
 from flask import Flask
 
+from flask_webhooks.state import state_of
+
 from . import create_app
 from .firms import FOUNDINGS, PASSWORD, demo_token
 from .models import db
@@ -246,7 +248,9 @@ def run(folder: Path, seconds: float | None) -> bool:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     ledger = Ledger()
-    with processes(folder) as (address, receiver):
+    with contextlib.ExitStack() as stack:
+        stack.callback(state_of(app).embedded.stop_if_last)  # after everybody else has gone
+        address, receiver = stack.enter_context(processes(folder))
         wait_for(address)
         subscribe(address, receiver)
         person = FOUNDINGS[0].people[0][1]

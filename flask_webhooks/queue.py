@@ -8,6 +8,7 @@ nothing: workers also look at the database by themselves.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -48,9 +49,9 @@ def connect(url: str, *, patient: bool = True) -> redis.Redis:
 
     :param patient: for a worker, which waits and retries; else for a web request, which must not.
     """
-    options: dict[str, t.Any] = {}
+    options: dict[str, t.Any] = {"client_name": _client_name()}
     if not patient:
-        options = {
+        options |= {
             "socket_connect_timeout": CONNECT_TIMEOUT,
             "socket_timeout": TALK_TIMEOUT,
             "retry": Retry(NoBackoff(), 0),
@@ -59,6 +60,11 @@ def connect(url: str, *, patient: bool = True) -> redis.Redis:
         return _sentinel(url, options)
     client: redis.Redis = redis.Redis.from_url(url, **options)
     return client
+
+
+def _client_name() -> str:
+    """How this process calls itself: the embedded server is stopped when only its own connections are left."""
+    return f"webhooks:{os.getpid()}"
 
 
 def _sentinel(url: str, options: dict[str, t.Any]) -> redis.Redis:
@@ -147,6 +153,8 @@ class Bell:
     def _connection(self) -> redis.Redis:
         if self._client is None or self._pid != os.getpid():
             self._client, self._pid = connect(self.url, patient=False), os.getpid()
+            if self._url is None:
+                atexit.register(self._embedded.stop_if_last)
         return self._client
 
 
@@ -195,7 +203,8 @@ class Embedded:
         try:
             with open(self.folder / "valkey.lock", "w") as lock, self._client() as client:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                if len(client.client_list()) <= 1:
+                names = {other["name"] for other in client.client_list()}
+                if names <= {_client_name()}:
                     client.shutdown(nosave=True)
         except (redis.RedisError, OSError):
             return
