@@ -236,7 +236,9 @@ def run(name: str, rounds: int, only: str | None) -> t.Iterator[Outcome]:
 
 def main() -> int:
     """Measure, and print a table or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument(
         "--database", nargs="+", default=["sqlite", "postgresql"], choices=["sqlite", "postgresql"]

@@ -14,6 +14,7 @@ deliveries, whatever the length of its backlog.
 
 from __future__ import annotations
 
+import functools
 import typing as t
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .models import Attempt, Delivery, Lane, Listener, Message, State, Subscription, Worker
+from .prepared import Prepared
 
 __all__ = [
     "Lease",
@@ -82,18 +84,23 @@ class Wanted:
 
 
 _WANTED = (L.c.owner, L.c.event, L.c.includes, S.c.id, S.c.environment, S.c.active, S.c.format)
-_IS_WANTED = (
-    S.c.id == L.c.subscription_id,
-    L.c.owner.in_(sa.bindparam("owners", expanding=True)),
-    L.c.event.in_(sa.bindparam("patterns", expanding=True)),
-    S.c.deleted_at.is_(None),
-)
-_LISTENING = sa.select(*_WANTED).where(*_IS_WANTED)
 _one = sa.select(sa.literal_column("1").label("one")).subquery("one")
-_LISTENING_OR_NULL = sa.select(*_WANTED, sa.func.current_setting("transaction_isolation")).select_from(
-    _one.outerjoin(sa.join(L, S, _IS_WANTED[0]), sa.and_(*_IS_WANTED[1:]))
-)
-"""For PostgreSQL: at least one row, which says how the transaction reads."""
+
+
+@functools.lru_cache(maxsize=512)
+def _listening(dialect: sa.Dialect, owners: int, patterns: int) -> Prepared:
+    """The look-up for so many owners and patterns. PostgreSQL also says, in each row, how the transaction reads."""
+    conditions = (
+        L.c.owner.in_([sa.bindparam(f"owner{n}", type_=sa.String, required=True) for n in range(owners)]),
+        L.c.event.in_([sa.bindparam(f"pattern{n}", type_=sa.String, required=True) for n in range(patterns)]),
+        S.c.deleted_at.is_(None),
+    )
+    joined = S.c.id == L.c.subscription_id
+    if dialect.name != "postgresql":
+        return Prepared(sa.select(*_WANTED).where(joined, *conditions), dialect)
+    how = sa.func.current_setting(sa.literal_column("'transaction_isolation'"), type_=sa.String)
+    source = _one.outerjoin(sa.join(L, S, joined), sa.and_(*conditions))
+    return Prepared(sa.select(*_WANTED, how).select_from(source), dialect)
 
 
 def listening(
@@ -106,14 +113,13 @@ def listening(
     :return: with it whether the transaction reads from a snapshot, in which the newest may be missing.
     """
     found: dict[tuple[str, str], list[Wanted]] = {}
-    names = sorted(patterns)
-    is_postgres = connection.dialect.name == "postgresql"
+    asked = {f"pattern{n}": pattern for n, pattern in enumerate(sorted(patterns))}
     is_snapshot = connection.dialect.name in ("mysql", "mariadb")
     for some in _chunks(sorted(owners)):
-        statement = _LISTENING_OR_NULL if is_postgres else _LISTENING
-        for row in connection.execute(statement, {"owners": some, "patterns": names}):
-            owner, event, includes, key, environment, active, chosen = row[:7]
-            if is_postgres and row[7] != "read committed":
+        values = {**asked, **{f"owner{n}": owner for n, owner in enumerate(some)}}
+        prepared = _listening(connection.dialect, len(some), len(asked))
+        for owner, event, includes, key, environment, active, chosen, *how in prepared.rows(connection, values):
+            if how and how[0] != "read committed":
                 is_snapshot = True
             if key is not None:
                 wanted = Wanted(key, owner, environment, active, chosen, frozenset(includes))
@@ -131,11 +137,12 @@ def is_anybody_listening(connection: sa.Connection, patterns: t.Collection[str])
     return connection.scalar(_ANYBODY, {"patterns": sorted(patterns)}) is not None
 
 
-def _grown() -> sa.ScalarSelect[int]:
+def _grown() -> sa.ColumnElement[int]:
     """The next sequence of an object: the clock in microseconds, or one more than its last if that is later.
 
     So it grows when two machines' clocks differ, and does not start again when old messages are purged. The inner
-    query stands in a derived table because MySQL refuses to read the table that a statement inserts into.
+    query stands in a derived table because MySQL refuses to read the table that a statement inserts into. `nth`
+    counts the messages about one object within the statement, which does not see its own rows.
     """
     last = (
         sa.select((sa.func.max(M.c.sequence) + 1).label("n"))
@@ -144,11 +151,17 @@ def _grown() -> sa.ScalarSelect[int]:
     )
     clock = sa.select(sa.bindparam("clock", type_=sa.BigInteger).label("n"))
     either = sa.union_all(clock, last).subquery()
-    return sa.select(sa.func.max(either.c.n)).scalar_subquery()
+    return sa.select(sa.func.max(either.c.n) + sa.bindparam("nth", type_=sa.BigInteger)).scalar_subquery()
 
 
 _RECORD = M.insert().values(sequence=_grown())
-_DELIVER = D.insert()
+_MESSAGE = tuple(column.name for column in M.columns if column.name != "sequence")
+_DELIVERY = ("id", "message_id", "subscription_id", "state", "due_at", "attempts", "trigger", "format", "includes", "reason")
+
+
+@functools.lru_cache(maxsize=64)
+def _recording(dialect: sa.Dialect, table: sa.Table) -> Prepared:
+    return Prepared(_RECORD, dialect, _MESSAGE) if table is M else Prepared(D.insert(), dialect, _DELIVERY)
 
 
 def record(connection: sa.Connection, messages: t.Sequence[Row], deliveries: t.Sequence[Row]) -> list[Row]:
@@ -157,17 +170,22 @@ def record(connection: sa.Connection, messages: t.Sequence[Row], deliveries: t.S
     A message whose `dedupe_key` its owner has used before for that event is dropped with its deliveries.
     A message comes without `sequence`, and with `clock` in microseconds instead; see `_grown`.
     """
-    rows = [{**row, "of_channel": row["channel"], "of_entity": row["entity_id"]} for row in messages]
+    counts: dict[t.Any, int] = {}
+    rows = []
+    for row in messages:
+        key = row["channel"], row["entity_id"]
+        nth = counts[key] = counts.get(key, -1) + 1
+        rows.append({**row, "of_channel": key[0], "of_entity": key[1], "nth": nth})
     kept = [row for row in rows if row["dedupe_key"] is None]
     once = [row for row in rows if row["dedupe_key"] is not None]
     if kept:
-        connection.execute(_RECORD, kept)
+        _recording(connection.dialect, M).run(connection, kept)
     if once:
         kept += _record_once(connection, once)
         new = {row["id"] for row in kept}
         deliveries = [row for row in deliveries if row["message_id"] in new]
     if deliveries:
-        connection.execute(_DELIVER, deliveries)
+        _recording(connection.dialect, D).run(connection, deliveries)
     return kept
 
 

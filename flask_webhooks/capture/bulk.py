@@ -191,7 +191,9 @@ class _Statement:
 
     def _insert_returning(self) -> tuple[Result, list[t.Any]]:
         statement: t.Any = self.execution.statement
-        keys = [self.mapper.get_property_by_column(column).class_attribute for column in self.mapper.primary_key]
+        keys = [
+            self.mapper.get_property_by_column(column).class_attribute for column in self.mapper.primary_key
+        ]
         if not self.session.connection().dialect.insert_returning:
             return self._insert_of_known_keys([key.key for key in keys])
         own = len(statement._returning)
@@ -233,7 +235,11 @@ class _Statement:
             self._check_count(len(parameters))
             keys = [prop.key for prop in self.mapper._identity_key_props]
             rows = load(
-                self.session, cls, [tuple(row[key] for key in keys) for row in parameters], columns=True, again=True
+                self.session,
+                cls,
+                [tuple(row[key] for key in keys) for row in parameters],
+                columns=True,
+                again=True,
             )
             return rows
         select = select.where(*statement._where_criteria)
@@ -241,7 +247,9 @@ class _Statement:
             select = select.with_for_update(of=cls)
         if paths:
             plan = self.watch.plan(cls)
-            select = select.options(*(option(cls, path) for path in sorted(reads(plan) if plan else ()) if path))
+            select = select.options(
+                *(option(cls, path) for path in sorted(reads(plan) if plan else ()) if path)
+            )
         select = select.execution_options(populate_existing=True)
         rows = list(self.session.scalars(select, parameters or {}).unique())
         self._check_count(len(rows))

@@ -30,6 +30,7 @@ class _Later(enum.Enum):
 
 
 LATER = _Later.LATER
+_UNKNOWN = (None, LATER)
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class Change:
     obj: t.Any
     """The instance; None after a bulk statement, when what instances say may be out of date."""
     values: Values
+    """Of an update what changed, of a deletion everything, of a creation at least what conditions look at."""
     moved: Key | None = None
     """Its new key, when the update changed the primary key."""
 
@@ -58,6 +60,8 @@ class Net:
     steps: list[tuple[Kind, Values]] = field(default_factory=list)
     touched: bool = False
     """Something that touches it changed: an update, even if none of its own columns did."""
+    remade: bool = False
+    """It was deleted and made again: some of its new values may be `LATER`."""
 
     def is_changed(self) -> bool:
         """Say whether an update changed anything after all; what came back to its first value is dropped."""
@@ -103,7 +107,11 @@ def _first(change: Change) -> Net:
 def _merge(known: Net, change: Change) -> None:
     known.steps.append((change.kind, change.values))
     if known.kind is Kind.DELETED and change.kind is Kind.CREATED:
-        known.kind, known.obj = Kind.UPDATED, change.obj
+        known.kind, known.obj, known.remade = Kind.UPDATED, change.obj, True
+        known.values = {
+            name: (old, change.values.get(name, _UNKNOWN)[1]) for name, (old, _) in known.values.items()
+        }
+        return
     elif change.kind is Kind.DELETED:
         known.kind, known.obj = Kind.DELETED, change.obj
     elif known.obj is not None:

@@ -36,7 +36,7 @@ class Hearing:
         self._patterns: dict[str, tuple[str, ...]] = {}
 
     def ask(
-        self, connection: sa.Connection, owners: t.Set[str], events: t.Set[str], *, has_written: bool = True
+        self, connection: sa.Connection, owners: set[str], events: set[str], *, has_written: bool = True
     ) -> None:
         """Find out who listens.
 

@@ -7,6 +7,7 @@ Those are asked for just before the flush, in one SELECT for all objects of a cl
 from __future__ import annotations
 
 import copy
+import functools
 import typing as t
 
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from .loading import CHUNK, load, rows_where
 if t.TYPE_CHECKING:
     from .watching import Plan
 
-__all__ = ["Olds", "changes", "frozen", "load_for_delete", "old_values", "reads"]
+__all__ = ["Olds", "changes", "frozen", "identity_of", "load_for_delete", "old_values", "reads"]
 
 State = orm.InstanceState[t.Any]
 
@@ -73,9 +74,7 @@ def _olds(
     return olds, unknown
 
 
-def _ask(
-    session: Session, cls: type, wanted: list[tuple[State, set[str]]], found: dict[State, Olds]
-) -> None:
+def _ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], found: dict[State, Olds]) -> None:
     """Read columns of rows as they are before the flush; what was expired and is not being changed is put back."""
     mapper: t.Any = inspect(cls)
     names = sorted(set().union(*(unknown for _, unknown in wanted)))
@@ -95,9 +94,7 @@ def _ask(
                         attributes.set_committed_value(state.obj(), name, value)
 
 
-def changes(
-    states: t.Iterable[tuple[Kind, State, Plan]], olds: t.Mapping[State, Olds]
-) -> list[Change]:
+def changes(states: t.Iterable[tuple[Kind, State, Plan]], olds: t.Mapping[State, Olds]) -> list[Change]:
     """Return what a flush did, for each channel that sees it."""
     found: list[Change] = []
     for kind, state, plan in states:
@@ -106,13 +103,13 @@ def changes(
             continue
         obj = state.obj()
         held = state.dict
-        key = (plan.head, *state.mapper.primary_key_from_instance(obj))
+        key = identity_of(state)
         for bound in plan.bounds:
             if kind is Kind.CREATED:
-                values = {name: (None, frozen(held.get(name, LATER))) for name in bound.columns}
+                values = {name: (None, frozen(held.get(name, LATER))) for name in bound.watch}
             else:
                 values = {name: (frozen(held[name]), None) for name in bound.columns if name in held}
-            found.append(Change(kind, bound, (bound.channel.name, *key), obj, values))
+            found.append(Change(kind, bound, (bound.channel.name, plan.head, *key), obj, values))
     return found
 
 
@@ -121,7 +118,7 @@ def _updated(found: list[Change], state: State, plan: Plan, olds: Olds | None) -
     if not values:
         return
     obj = state.obj()
-    new = tuple(state.mapper.primary_key_from_instance(obj))
+    new = identity_of(state)
     old = tuple(state.identity or new)
     for bound in plan.bounds:
         seen = values if len(plan.bounds) == 1 else _only(values, bound.columns)
@@ -129,6 +126,17 @@ def _updated(found: list[Change], state: State, plan: Plan, olds: Olds | None) -
             name = bound.channel.name
             moved = (name, plan.head, *new) if new != old else None
             found.append(Change(Kind.UPDATED, bound, (name, plan.head, *old), obj, seen, moved))
+
+
+def identity_of(state: State) -> tuple[t.Any, ...]:
+    """Return the primary key that the object has now."""
+    held = state.dict
+    return tuple([held[name] for name in _key_names(state.mapper)])
+
+
+@functools.cache
+def _key_names(mapper: orm.Mapper[t.Any]) -> tuple[str, ...]:
+    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
 
 def _only(values: Values, columns: t.Collection[str]) -> Values:
@@ -218,7 +226,9 @@ def _at_hand(state: State, name: str) -> bool:
     return got is not PASSIVE_NO_RESULT and name in state.dict
 
 
-def _load(session: Session, states: t.Sequence[tuple[State, Plan]], paths_of: t.Callable[[Plan], Paths]) -> None:
+def _load(
+    session: Session, states: t.Sequence[tuple[State, Plan]], paths_of: t.Callable[[Plan], Paths]
+) -> None:
     groups: dict[type, tuple[set[tuple[str, ...]], list[t.Any]]] = {}
     for state, plan in states:
         paths = paths_of(plan)

@@ -14,7 +14,7 @@ from ..errors import OwnerMissingError
 from .changes import LATER, Change, Net, Values, coalesce
 from .hearing import Hearing, check_database, connection_of
 from .loading import Path, load
-from .touching import touched
+from .touching import Contacts
 from .writing import Occurrence, Recorded, failed, write
 
 if t.TYPE_CHECKING:
@@ -53,7 +53,8 @@ def settle(
     with session.no_autoflush:
         nets = coalesce(item for item in items if isinstance(item, Change))
         nets = _known(session, aside, nets)
-        occurrences = list(_occurrences(state, session, nets))
+        contacts = Contacts(state, session)
+        occurrences = list(_occurrences(state, nets, contacts))
         occurrences += [_emitted(item) for item in items if isinstance(item, Emitted)]
         if not occurrences:
             return []
@@ -69,6 +70,7 @@ def settle(
         heard = _heard(state, hearing, occurrences)
         if not heard:
             return []
+        contacts.agree(heard)
         _load(heard)
         return write(state, connection, heard)
 
@@ -82,7 +84,7 @@ def _known(session: Session, aside: Aside | None, nets: list[Net]) -> list[Net]:
         nets = aside.fetch(nets)
     vague = [net for net in nets if _is_vague(net)]
     if vague:
-        _refresh(net.obj for net in vague)
+        _refresh([net.obj for net in vague])
         for net in vague:
             net.values = _resolved(net.obj, net.values)
             net.steps = [(kind, _resolved(net.obj, values)) for kind, values in net.steps]
@@ -92,23 +94,23 @@ def _known(session: Session, aside: Aside | None, nets: list[Net]) -> list[Net]:
 
 def _is_vague(net: Net) -> bool:
     """Whether it takes the database to say what happened, or whether anything did."""
-    if net.kind is Kind.DELETED:
+    if net.kind is Kind.DELETED or not net.values:
         return False
     later = [name for name, (_, new) in net.values.items() if new is LATER]
     if not later:
         return False
-    return len(later) == len(net.values) or not net.bound.watch.isdisjoint(later)
+    return net.remade or len(later) == len(net.values) or not net.bound.watch.isdisjoint(later)
 
 
 def _resolved(obj: t.Any, values: Values) -> Values:
-    return {
-        name: (old, getattr(obj, name) if new is LATER else new) for name, (old, new) in values.items()
-    }
+    return {name: (old, getattr(obj, name) if new is LATER else new) for name, (old, new) in values.items()}
 
 
-def _occurrences(state: AppState, session: Session, nets: t.Sequence[Net]) -> t.Iterator[Occurrence]:
-    found = [(net, events) for net in [*nets, *touched(state, session, nets)] if (events := _events(net))]
-    _refresh(net.obj for net, _ in found if net.bound.channel.owner)
+def _occurrences(state: AppState, nets: t.Sequence[Net], contacts: Contacts) -> t.Iterator[Occurrence]:
+    if any(net.bound.touches for net in nets):
+        nets = [*nets, *contacts.touched(nets)]
+    found = [(net, events) for net in nets if net.bound.channel.events and (events := _events(net))]
+    _refresh([net.obj for net, _ in found])
     for net, events in found:
         try:
             owner = net.bound.owner(net.obj)
@@ -127,8 +129,10 @@ def _events(net: Net) -> list[EventType]:
     return [event for event in net.bound.channel.events.values() if net.matches(event)]
 
 
-def _refresh(objects: t.Iterable[t.Any]) -> None:
+def _refresh(objects: t.Sequence[t.Any]) -> None:
     """Load objects that are expired as a whole, in one statement for each class instead of one for each object."""
+    if len(objects) < 2:
+        return
     stale = [obj for obj in objects if _is_stale(obj._sa_instance_state)]
     if len(stale) > 1:
         for (session, model), some in _by_class(stale).items():
@@ -157,9 +161,7 @@ def _emitted(item: Emitted) -> Occurrence:
             f"{item.event.name} was emitted for {type(item.obj).__name__} without an owner, and the object has "
             "none. Pass owner=..."
         )
-    return Occurrence(
-        item.event, owner, item.bound, item.obj, {}, item.text, item.data, item.dedupe_key
-    )
+    return Occurrence(item.event, owner, item.bound, item.obj, {}, item.text, item.data, item.dedupe_key)
 
 
 # ---- who listens -----------------------------------------------------------------------------------------

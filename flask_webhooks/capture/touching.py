@@ -7,43 +7,89 @@ import typing as t
 from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session, object_session
 
-from ..bindings import BoundTouch
+from ..bindings.dumping import listed
 from ..catalog import Kind
 from .changes import LATER, Net
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
     from ..state import AppState
+    from .writing import Occurrence
 
-__all__ = ["touched"]
+__all__ = ["Contacts"]
 
 
-def touched(state: AppState, session: Session, nets: t.Sequence[Net]) -> list[Net]:
-    """Return the updates of what changed objects touch, and of what these touch in turn.
+class Contacts:
+    """Who touched whom in one transaction."""
 
-    One that has changed itself is marked, and not returned.
-    """
-    known = {net.key: net for net in nets}
-    more: list[Net] = []
-    agreed = _Agreement()
-    waiting = list(nets)
-    for net in waiting:
-        for touch in net.bound.touches:
-            bound = state.bound[touch.channel]
-            for other in _others(session, net, touch):
-                if bound.model is None or not isinstance(other, bound.model):
-                    continue
-                agreed.check(net, touch, other)
-                made = _touch(known, bound, other)
-                if made is not None:
-                    more.append(made)
-                    waiting.append(made)
-    return more
+    def __init__(self, state: AppState, session: Session) -> None:
+        self._state, self._session = state, session
+        self._met: list[tuple[Net, str, t.Any]] = []
+
+    def touched(self, nets: t.Sequence[Net]) -> list[Net]:
+        """Return the updates of what changed objects touch, and of what these touch in turn.
+
+        One that has changed itself is marked, and not returned.
+        """
+        known = {net.key: net for net in nets}
+        reached: set[tuple[str, int]] = set()
+        more: list[Net] = []
+        waiting = list(nets)
+        for net in waiting:
+            for touch in net.bound.touches:
+                for other in _others(self._session, net, touch.relationship):
+                    self._met.append((net, touch.relationship, other))
+                    if (touch.channel, id(other)) in reached:
+                        continue
+                    reached.add((touch.channel, id(other)))
+                    made = _touch(known, self._state.bound[touch.channel], other)
+                    if made is not None:
+                        more.append(made)
+                        waiting.append(made)
+        return more
+
+    def agree(self, heard: t.Iterable[Occurrence]) -> None:
+        """See to it that loaded collections of touched objects hold what the database does, where they are read.
+
+        `Line(invoice_id=7)` does not appear in `invoice.lines` if that was loaded before; the event would lack it.
+        """
+        if not self._met:
+            return
+        read = {
+            (id(item.obj), path[0])
+            for item in heard
+            if item.bound is not None and item.obj is not None
+            for path in (*item.bound.trails, *(include.relationships for include in item.asked()))
+            if path
+        }
+        held: dict[tuple[int, str], set[int]] = {}
+        for net, name, other in self._met if read else ():
+            for back in inspect(net.obj).mapper.relationships[name]._reverse_property:
+                if (id(other), back.key) in read and back.uselist:
+                    _agree(held, net, name, other, back.key)
+
+
+def _agree(held: dict[tuple[int, str], set[int]], net: Net, name: str, other: t.Any, back: str) -> None:
+    """Expire a collection that contradicts what happened to one of its members."""
+    state = inspect(other)
+    if back not in state.dict or not state.persistent:
+        return
+    if (id(other), back) not in held:
+        held[id(other), back] = {id(each) for each in listed(getattr(other, back))}
+    belongs = net.kind is not Kind.DELETED and getattr(net.obj, name) is other
+    if (id(net.obj) in held[id(other), back]) != belongs:
+        t.cast("Session", state.session).expire(other, [back])
 
 
 def _touch(known: dict[t.Any, Net], bound: Bound, other: t.Any) -> Net | None:
-    mapper = inspect(other).mapper
-    key = (bound.channel.name, mapper.base_mapper.class_, *mapper.primary_key_from_instance(other))
+    if bound.model is None or not isinstance(other, bound.model):
+        return None
+    state = inspect(other)
+    key = (
+        bound.channel.name,
+        state.mapper.base_mapper.class_,
+        *state.mapper.primary_key_from_instance(other),
+    )
     net = known.get(key)
     if net is None:
         net = known[key] = Net(Kind.UPDATED, bound, key, other, {}, touched=True)
@@ -53,17 +99,15 @@ def _touch(known: dict[t.Any, Net], bound: Bound, other: t.Any) -> Net | None:
     return None
 
 
-def _others(session: Session, net: Net, touch: BoundTouch) -> t.Iterator[t.Any]:
+def _others(session: Session, net: Net, name: str) -> list[t.Any]:
     """What it leads to, and what it led to before: a line that moves changes two invoices."""
-    value = getattr(net.obj, touch.relationship)
-    if isinstance(value, list | tuple | set | frozenset):
-        yield from value
-    elif value is not None:
-        yield value
-    if net.kind is Kind.UPDATED:
-        before = _before(session, net, touch.relationship)
+    value = listed(getattr(net.obj, name))
+    found = list(value) if isinstance(value, list) else [] if value is None else [value]
+    if net.kind is Kind.UPDATED and net.values:
+        before = _before(session, net, name)
         if before is not None:
-            yield before
+            found.append(before)
+    return found
 
 
 def _before(session: Session, net: Net, name: str) -> t.Any:
@@ -78,31 +122,3 @@ def _before(session: Session, net: Net, name: str) -> t.Any:
     if tuple(target.primary_key) != (remote,):
         return None
     return (object_session(net.obj) or session).get(target.class_, old)
-
-
-class _Agreement:
-    """Sees to it that a loaded collection of a touched object holds what the database does.
-
-    `Line(invoice_id=7)` does not appear in `invoice.lines` if that was loaded before; the event would lack it.
-    """
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[int, str], set[int]] = {}
-
-    def check(self, net: Net, touch: BoundTouch, other: t.Any) -> None:
-        """Expire the collection on the other side if it contradicts what happened to one of its members."""
-        relation = inspect(net.obj).mapper.relationships[touch.relationship]
-        state = inspect(other)
-        if not state.persistent:
-            return
-        for back in relation._reverse_property:
-            if back.key not in state.dict or not back.uselist:
-                continue
-            held = self._held.get((id(other), back.key))
-            if held is None:
-                held = self._held[id(other), back.key] = {id(each) for each in getattr(other, back.key)}
-            belongs = net.kind is not Kind.DELETED and getattr(net.obj, touch.relationship) is other
-            if (id(net.obj) in held) != belongs:
-                t.cast("Session", state.session).expire(other, [back.key])
-                self._held.pop((id(other), back.key), None)
-                held.clear()

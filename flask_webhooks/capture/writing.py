@@ -59,9 +59,7 @@ class Occurrence:
 Dumps = dict[tuple[int, str | None], tuple[t.Any, str]]
 
 
-def write(
-    state: AppState, connection: sa.Connection, occurrences: t.Sequence[Occurrence]
-) -> list[Recorded]:
+def write(state: AppState, connection: sa.Connection, occurrences: t.Sequence[Occurrence]) -> list[Recorded]:
     """Write messages and deliveries; return the messages that were new."""
     now = datetime.now(UTC)
     clock = time.time_ns() // 1000
@@ -88,7 +86,9 @@ def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> N
         raise error
     about = f"{event.name} of {_name_of(obj)}" if obj is not None else event.name
     if state.settings.on_error == "log":
-        logger.error("message.failed: %s", about, exc_info=error, extra={"event": event.name, "object": about})
+        logger.error(
+            "message.failed: %s", about, exc_info=error, extra={"event": event.name, "object": about}
+        )
         return
     if isinstance(error, PayloadError):
         raise PayloadError(f"{about}: {error}") from error
@@ -119,9 +119,7 @@ def _field_of(state: AppState, event: EventType, obj: t.Any) -> str:
     return ""
 
 
-def _message(
-    state: AppState, item: Occurrence, now: datetime, clock: int, dumps: Dumps
-) -> outbox.Row:
+def _message(state: AppState, item: Occurrence, now: datetime, clock: int, dumps: Dumps) -> outbox.Row:
     data, text = _data(item, dumps)
     extras = _extras(item)
     size = _size(text) + _size(extras)
