@@ -108,7 +108,7 @@ class Rotation(t.Generic[T]):
         self._tie = 0
         self._queued = self._in_flight = 0
         self._now = 0.0  # latest time seen
-        self._stopped = False
+        self._stopped = self._paused = False
         self._changed = threading.Condition(threading.Lock())
 
     def add(
@@ -119,19 +119,24 @@ class Rotation(t.Generic[T]):
         lease_until: float,
         rate: float | None = None,
         suspect: bool = False,
+        trusted: bool = False,
         cap: int | None = None,
+        not_before: float = 0.0,
     ) -> None:
         """Add a lane; a known one gets these terms and, behind its own, these items.
 
         What a lane has earned stays, also while one that was removed still has items in flight.
 
         :param suspect: its last attempt, by whichever worker, did not reach the destination.
+        :param trusted: it has answered lately: a new lane begins without probation.
+        :param not_before: with a rate, when the next item may start: another worker may have sent the last one.
         :param cap: fewer slots than usual for this lane: 1 while it is probed.
         """
         with self._changed:
             lane = self._lanes.get(key)
             if lane is None:
                 lane = self._lanes[key] = Lane(key, 1, 1 if suspect else FIRST_LIMIT, lease_until)
+                lane.probation, lane.rate, lane.not_before = not trusted, rate, not_before
             lane.cap = min(self._cap, cap or self._cap)
             lane.limit = min(lane.limit, lane.cap)
             lane.lease_until, lane.stopped = lease_until, False
@@ -141,6 +146,19 @@ class Rotation(t.Generic[T]):
                 lane.limit = 1
                 self._put_on_probation(lane, True)
             self._extend(lane, items)
+            self._admit()
+
+    def set_terms(self, key: str, *, rate: float | None, cap: int | None = None) -> None:
+        """Change the rate and the slots of a lane; nothing when there is no such lane (any more)."""
+        with self._changed:
+            lane = self._lanes.get(key)
+            if lane is None:
+                return
+            lane.cap = min(self._cap, cap or self._cap)
+            lane.limit = min(lane.limit, lane.cap)
+            if rate != lane.rate:
+                self._set_rate(lane, rate)
+            self._place(lane)
             self._admit()
 
     def extend(self, key: str, items: Iterable[T]) -> None:
@@ -198,7 +216,7 @@ class Rotation(t.Generic[T]):
                 self._changed.wait(max(min(due, until) - now, 0.0005))
                 now = clock()
             # Whoever got something wakes the next: each change needs to wake only one thread.
-            if self._ready or self._timed:
+            if (self._ready and not self._paused) or self._timed:
                 self._changed.notify()
             return item
 
@@ -224,6 +242,42 @@ class Rotation(t.Generic[T]):
                 del self._lanes[key]
             self._place(lane)
             self._admit()
+
+    def drop(self, key: str, items: t.Container[T]) -> list[T]:
+        """Take out those of these items that were not started, and return them."""
+        with self._changed:
+            lane = self._lanes.get(key)
+            if lane is None:
+                return []
+            gone = [item for item in lane.queue if item in items]
+            if gone:
+                self._leave(lane)
+                lane.queue = deque(item for item in lane.queue if item not in items)
+                self._queued -= len(gone)
+                self._place(lane)
+                self._admit()
+            return gone
+
+    def pause(self) -> None:
+        """Start nothing until `resume`."""
+        with self._changed:
+            self._paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        with self._changed:
+            self._paused = False
+            self._changed.notify_all()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` has been called."""
+        return self._stopped
+
+    def next_start(self, key: str) -> float:
+        """Return when the lane's rate allows its next start; a time that has passed if it does now."""
+        with self._changed:
+            return self._lanes[key].not_before if key in self._lanes else 0.0
 
     def stop(self) -> None:
         """Start nothing more: `take` and `wait_take` return `None` at once. `remove` gives back the rest."""
@@ -285,7 +339,7 @@ class Rotation(t.Generic[T]):
             if lane.where is _Where.TIMED and lane.not_before <= self._now:
                 lane.where = _Where.NOWHERE
                 self._place(lane)
-        while self._ready and not self._stopped:
+        while self._ready and not (self._stopped or self._paused):
             lane = next(iter(self._ready.values()))
             self._leave(lane)
             if lane.in_flight < lane.limit and self._now + self._attempt <= lane.lease_until:

@@ -13,10 +13,8 @@ import time
 import typing as t
 from datetime import UTC, datetime, timedelta
 
-import sqlalchemy as sa
-
-from . import hours, outbox, replaying
-from .delivering import Run
+from . import dispatch, hours, replaying
+from .delivering import TROUBLE, Patience, Run, lease_length
 
 if t.TYPE_CHECKING:
     from .state import AppState
@@ -31,8 +29,6 @@ HEARTBEAT = 15.0
 """Seconds between two heartbeats."""
 PURGE = 3600.0
 """Seconds between two purges."""
-LONGEST_WAIT = 30.0
-"""Seconds between two tries while the database cannot be reached."""
 
 
 class Sweep:
@@ -42,9 +38,9 @@ class Sweep:
         self.state, self.worker, self.interval = state, worker, interval
         self.stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks-sweep", daemon=True)
-        self._beat_at = self._purge_at = 0.0
-        self._wait = interval
-        self._is_trouble = False
+        self._beat_at = self._purge_at = float("-inf")
+        self._lease = lease_length(state.settings.timeout[1])
+        self._patience = Patience(f"{worker}:sweep", self.stop)
 
     def __enter__(self) -> Sweep:
         self._thread.start()
@@ -55,29 +51,27 @@ class Sweep:
         self._thread.join(timeout=30.0)
         try:
             with self.state.engine.begin() as connection:
-                outbox.sign_off(connection, self.worker)
-        except sa.exc.SQLAlchemyError as error:
+                dispatch.sign_off(connection, self.worker)
+        except TROUBLE as error:
             logger.warning("worker.sign_off_failed", extra={"worker": self.worker, "reason": str(error)})
 
     def _run(self) -> None:
         while not self.stop.is_set():
             try:
                 self._turn(time.monotonic())
-                self._wait = self.interval
-                if self._is_trouble:
-                    logger.info("database.back", extra={"worker": self.worker})
-                self._is_trouble = False
-            except sa.exc.SQLAlchemyError as error:
-                if not self._is_trouble:  # said once, not at every try
-                    logger.warning("database.trouble", extra={"worker": self.worker, "reason": str(error)})
-                self._is_trouble = True
-                self._wait = min(self._wait * 2, LONGEST_WAIT)
-            self.stop.wait(self._wait)
+                self._patience.relax()
+                self.stop.wait(self.interval)
+            except TROUBLE as error:
+                self._patience.bear(error, for_ever=True)
+            except Exception:
+                # The thread must not end: without it nothing that fell due, or was lost by Redis, would be found.
+                logger.exception("sweep.failed", extra={"worker": self.worker})
+                self.stop.wait(self.interval * 5)
 
     def _turn(self, now: float) -> None:
         if now - self._beat_at >= HEARTBEAT:
             with self.state.engine.begin() as connection:
-                outbox.beat(connection, self.worker, datetime.now(UTC))
+                dispatch.beat(connection, self.worker, datetime.now(UTC))
             self._beat_at = now
         if self.state.settings.enabled:
             replaying.turn(self.state)
@@ -88,14 +82,12 @@ class Sweep:
 
     def _wake(self) -> None:
         with self.state.engine.connect() as connection:
-            due = outbox.next_due(connection)
+            due = dispatch.next_due(connection, datetime.now(UTC), self._lease)
         if due is None:
             return
         ahead = (due - datetime.now(UTC)).total_seconds()
-        if ahead > 0:
-            self.stop.wait(min(ahead, self.interval) if ahead < self.interval else 0)
-            if ahead >= self.interval:
-                return
+        if ahead >= self.interval or self.stop.wait(max(0.0, ahead)):
+            return
         if not self.state.bell.ring() and not self.stop.is_set():
             Run(self.state, holder=f"{self.worker}:sweep", stop=self.stop).run(seconds=10.0)
 
@@ -107,7 +99,7 @@ class Sweep:
         count = 0
         while not self.stop.is_set():
             with self.state.engine.begin() as connection:
-                gone = outbox.purge(connection, before)
+                gone = dispatch.purge(connection, before)
             count += gone
             if not gone:
                 break

@@ -11,7 +11,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from .. import jobs, outbox, queue, replaying
+from .. import dispatch, jobs, queue, replaying
 from ..delivering import Report, Run
 from ..errors import QueueError
 from ..state import AppState, current_webhooks, state_of
@@ -100,8 +100,8 @@ def status(as_json: bool, fail_if_older: float | None) -> None:
 def _facts() -> dict[str, t.Any]:
     state, now = current_webhooks, datetime.now(UTC)
     with state.engine.connect() as connection:
-        lanes = outbox.backlog(connection, now)
-        alive = [row.name for row in outbox.workers(connection) if not lapsed(row.seen_at, now)]
+        lanes = dispatch.backlog(connection, now)
+        alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
     due = [row.due_at for row in lanes if row.due_at <= now]
     try:
         depth: int | None = state.bell.depth()
@@ -135,7 +135,7 @@ def purge(days: int | None) -> None:
     with click.progressbar(length=0, label="Purging", show_percent=False, show_eta=False) as bar:
         while True:
             with state.engine.begin() as connection:
-                gone = outbox.purge(connection, before)
+                gone = dispatch.purge(connection, before)
             if not gone:
                 break
             count += gone

@@ -1,13 +1,20 @@
 """The delivery engine: from due deliveries to signed requests and recorded attempts.
 
-============  ====================================================================
-`parcels`     destinations and parcels; rendering, signing
-`attempting`  one attempt, without a database
-`recording`   results written back in batches
-`run`         the coordinator and its senders
-============  ====================================================================
+=============  ===================================================================
+`parcels`      destinations and parcels; rendering, signing
+`attempting`   one attempt, without a database
+`sending`      the threads that make attempts
+`lanes`        the lanes that a worker holds, and for how long
+`reading`      what is due becomes parcels
+`recording`    results written back in batches
+`run`          the coordinator: all of this, again and again
+`trouble`      when the database cannot be reached
+`trial`        one test request, now
+=============  ===================================================================
 """
 
+from .lanes import lease_length
 from .run import Report, Run
+from .trouble import TROUBLE, Patience
 
-__all__ = ["Report", "Run"]
+__all__ = ["TROUBLE", "Patience", "Report", "Run", "lease_length"]

@@ -18,7 +18,9 @@ from .parcels import Destination, Parcel, Request, Unsendable, build, utcnow
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["Result", "attempt"]
+__all__ = ["Result", "attempt", "crashed"]
+
+LONGEST_DETAIL = 1_000
 
 
 @dataclass(slots=True)
@@ -38,6 +40,10 @@ class Result:
     """What was sent."""
     row: dict[str, t.Any]
     """The attempt's row."""
+    log: str = ""
+    """One line for the operator, with what the owner is not told."""
+    is_logged: bool = True
+    """Whether the row is written; see `recording.strip`."""
 
     @property
     def is_unreachable(self) -> bool:
@@ -84,7 +90,16 @@ def attempt(
         verdict=verdict,
         body=request.outbound.body,
         row=_row(parcel, request, reply, started, worker),
+        log=reply.log,
     )
+
+
+def crashed(
+    state: AppState, destination: Destination, parcel: Parcel, worker: str, error: Exception
+) -> Result:
+    """What came of an attempt that our own code did not survive: it must neither stop the others nor be lost."""
+    trouble = Unsendable(f"The attempt failed within the sender: {type(error).__name__}.")
+    return _unsendable(state, destination, parcel, worker, utcnow(), trouble, random.random)
 
 
 def schedule(state: AppState, destination: Destination, parcel: Parcel) -> t.Sequence[float]:
@@ -113,7 +128,7 @@ def _row(parcel: Parcel, request: Request, reply: Reply, started: datetime, work
         "started_at": started,
         "status": reply.status,
         "failure": reply.failure.value if reply.failure is not None else None,
-        "detail": reply.detail,
+        "detail": clean(reply.detail),
         "url": request.outbound.url,
         "request_headers": json.dumps(request.logged),
         "body_sha256": hashlib.sha256(body).hexdigest(),
@@ -156,7 +171,7 @@ def _unsendable(
         "started_at": started,
         "status": None,
         "failure": error.reason,
-        "detail": str(error),
+        "detail": clean(str(error)),
         "url": destination.recipient.url,
         "request_headers": "{}",
         "body_sha256": "",
@@ -182,7 +197,13 @@ def _unsendable(
         verdict=verdict,
         body=None,
         row=row,
+        log=str(error),
     )
+
+
+def clean(text: str) -> str:
+    """Without what a database does not take (PostgreSQL: NUL, halves of surrogate pairs), and not too long."""
+    return text[:LONGEST_DETAIL].encode("utf-8", "replace").decode().replace("\0", "�")
 
 
 def due_again(result: Result) -> datetime | None:

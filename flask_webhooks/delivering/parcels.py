@@ -49,9 +49,11 @@ class Destination:
     """Requests a second."""
     problem: str
     """Why nothing can be sent, such as a secret that no key opens; empty if all is well."""
+    sealed: tuple[str, ...] = ()
+    """What was opened, so that a second look need not open it again."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Parcel:
     """A delivery in this worker's hands, with its message."""
 
@@ -66,6 +68,12 @@ class Parcel:
     """The row of the message; None if it has been purged."""
     body: bytes | None
     """What was sent before, if it was tried before."""
+    due_at: datetime | None = None
+    """As it was read: whoever changes it meanwhile is not overruled."""
+    size: int = 0
+    """Bytes in memory, about."""
+    read_at: float = 0.0
+    """Monotonic seconds when it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +97,16 @@ class Unsendable(Exception):
 
 
 def destinations(
-    state: AppState, connection: sa.Connection, ids: t.Collection[str], now: datetime
+    state: AppState,
+    connection: sa.Connection,
+    ids: t.Collection[str],
+    now: datetime,
+    known: t.Mapping[str, Destination] | None = None,
 ) -> dict[str, Destination]:
-    """Return destinations by subscription: two statements. A secret that does not open is a `problem`."""
+    """Return destinations by subscription: two statements. A secret that does not open is a `problem`.
+
+    :param known: what an earlier look returned; secrets that are still the same are not opened again.
+    """
     sealed: dict[str, list[str]] = {}
     rows = connection.execute(
         sa.select(K.c.subscription_id, K.c.sealed)
@@ -101,18 +116,18 @@ def destinations(
     for row in rows:
         sealed.setdefault(row.subscription_id, []).append(row.sealed)
     found = connection.execute(sa.select(S).where(S.c.id.in_(ids)))
-    return {row.id: _opened(state, row, sealed.get(row.id, ())) for row in found}
+    known = known or {}
+    return {row.id: _opened(state, row, sealed.get(row.id, ()), known.get(row.id)) for row in found}
 
 
-def _opened(state: AppState, row: sa.Row[t.Any], sealed: t.Iterable[str]) -> Destination:
-    secrets: tuple[signing.Secret, ...] = ()
-    headers: dict[str, str] = {}
-    problem = ""
-    try:
-        secrets = tuple(signing.parse(state.vault.open(text)) for text in sealed)
-        headers = json.loads(state.vault.open(row.headers)) if row.headers else {}
-    except SecretError as error:
-        problem = str(error)
+def _opened(
+    state: AppState, row: sa.Row[t.Any], sealed: t.Iterable[str], known: Destination | None
+) -> Destination:
+    texts = (*sealed, row.headers or "")
+    if known is None or known.sealed != texts:
+        secrets, headers, problem = _unsealed(state, texts)
+    else:
+        secrets, headers, problem = known.secrets, known.headers, known.problem
     recipient = payload.Recipient(
         id=row.id,
         url=row.url,
@@ -131,7 +146,20 @@ def _opened(state: AppState, row: sa.Row[t.Any], sealed: t.Iterable[str]) -> Des
         retry=retry.schedule(row.retry) if row.retry is not None else None,
         rate=row.rate_limit,
         problem=problem,
+        sealed=texts,
     )
+
+
+def _unsealed(
+    state: AppState, texts: t.Sequence[str]
+) -> tuple[tuple[signing.Secret, ...], t.Mapping[str, str], str]:
+    """Open secrets and, last, the custom headers."""
+    *sealed, headers = texts
+    try:
+        secrets = tuple(signing.parse(state.vault.open(text)) for text in sealed)
+        return secrets, json.loads(state.vault.open(headers)) if headers else {}, ""
+    except SecretError as error:
+        return (), {}, str(error)
 
 
 def build(state: AppState, destination: Destination, parcel: Parcel, now: datetime) -> Request:
@@ -155,20 +183,19 @@ def build(state: AppState, destination: Destination, parcel: Parcel, now: dateti
 def render(state: AppState, recipient: payload.Recipient, parcel: Parcel) -> bytes:
     """Return the body of a parcel.
 
-    :raises Unsendable: as `build`.
+    :raises Unsendable: as `build`. An event or format that is gone is tried again by the schedule: during a deployment
+        an old worker meets the new web process's events.
     """
     row = parcel.message
     if row is None:
         raise Unsendable("The message has been purged.", reason="purged", final=True)
     event = state.catalog.events.get(row.event)
     if event is None:
-        raise Unsendable(
-            f"The event {row.event} is no longer in the catalogue.", reason="unknown_event", final=True
-        )
+        raise Unsendable(f"The event {row.event} is not in this worker's catalogue.", reason="unknown_event")
     make = state.formats.get(parcel.format)
     if make is None:
         raise Unsendable(
-            f"The format {parcel.format!r} is no longer registered.", reason="unknown_format", final=True
+            f"The format {parcel.format!r} is not registered in this worker.", reason="unknown_format"
         )
     try:
         return payload.render(make, _message(state, parcel, row), recipient)

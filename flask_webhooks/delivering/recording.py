@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import typing as t
-from dataclasses import asdict
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from .. import health, hours, outbox, signals
-from ..health import Health
+from .. import dispatch, hours, signals
+from ..health import Health, Reason, after
 from ..models import State, Subscription, Trigger
 from .attempting import Result, due_again
 from .parcels import utcnow
@@ -17,20 +17,56 @@ from .parcels import utcnow
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["announce", "disable", "write"]
+__all__ = ["REFUSED", "Outcome", "announce", "announce_one", "strip", "write"]
 
 logger = logging.getLogger("flask_webhooks.delivering")
 S = t.cast("sa.Table", Subscription.__table__)
 
+REFUSED = (sa.exc.SQLAlchemyError, ValueError, TypeError)
+"""What a value raises that the database, its driver or SQLAlchemy does not take."""
 
-def write(connection: sa.Connection, results: t.Sequence[Result]) -> None:
-    """Write attempts, the states of their deliveries, and the sums: four statements for any number of results."""
-    outbox.log(connection, [result.row for result in results])
-    hours.add(connection, _tally(results))
-    done = [result.parcel.id for result in results if result.verdict.state == "delivered"]
+
+@dataclass(slots=True)
+class Outcome:
+    """What was written, to be told after the commit."""
+
+    kept: t.Sequence[Result]
+    """Results of lanes that were still ours."""
+    health: dict[str, Health]
+    """By lane."""
+    disabled: dict[str, Reason]
+    """Subscriptions that were switched off."""
+    closed: t.Sequence[str] = field(default=())
+    """Lanes that were given back."""
+
+
+def write(
+    state: AppState, connection: sa.Connection, results: t.Sequence[Result], known: t.Mapping[str, Health]
+) -> Outcome:
+    """Write attempts, the states of their deliveries, and the sums: four statements for any number of results.
+
+    :param known: how the receivers of the lanes that are ours were doing; results of others are dropped.
+    """
+    kept = [result for result in results if result.parcel.subscription_id in known]
+    dispatch.log(connection, [result.row for result in kept if result.is_logged])
+    hours.add(connection, _tally(kept))
+    done = [result.parcel.id for result in kept if result.verdict.state == "delivered"]
     if done:
-        outbox.succeed(connection, done, utcnow())
-    outbox.reschedule(connection, [_failed(result) for result in results if not result.ok])
+        dispatch.succeed(connection, done, utcnow())
+    dispatch.reschedule(connection, [_failed(result) for result in kept if not result.ok])
+    outcome = Outcome(kept, {}, {})
+    for key, some in _by_lane(kept).items():
+        outcome.health[key], reason = judge(state, known[key], some)
+        if reason is not None and disable(connection, key, reason):
+            outcome.disabled[key] = reason
+    return outcome
+
+
+def _by_lane(results: t.Iterable[Result]) -> dict[str, list[Result]]:
+    by_lane: dict[str, list[Result]] = {}
+    for result in results:
+        by_lane.setdefault(result.parcel.subscription_id, []).append(result)
+    return by_lane
 
 
 def _tally(results: t.Iterable[Result]) -> hours.Tally:
@@ -46,28 +82,29 @@ def _tally(results: t.Iterable[Result]) -> hours.Tally:
     return tally
 
 
-def _failed(result: Result) -> outbox.Row:
+def _failed(result: Result) -> dispatch.Row:
     pending = result.verdict.state == "pending"
     return {
         "delivery": result.parcel.id,
-        "state": (State.PENDING if pending else State.FAILED).value,
-        "due_at": due_again(result),
-        "attempts": result.parcel.number,
-        "reason": "gone" if result.verdict.gone else result.failure,
-        "body": result.body,
-        "finished_at": None if pending else result.ended_at,
+        "was_due": result.parcel.due_at,
+        "next_state": (State.PENDING if pending else State.FAILED).value,
+        "next_due": due_again(result),
+        "made": result.parcel.number,
+        "why": "gone" if result.verdict.gone else result.failure,
+        "sent": result.body,
+        "ended": None if pending else result.ended_at,
     }
 
 
-def judge(state: AppState, known: Health, results: t.Iterable[Result]) -> tuple[Health, health.Reason | None]:
+def judge(state: AppState, known: Health, results: t.Iterable[Result]) -> tuple[Health, Reason | None]:
     """Return the health of one receiver after some results, and the reason to disable it if there is one."""
     reason = None
     for result in results:
         if result.verdict.gone:
-            reason = health.Reason.GONE
+            reason = Reason.GONE
         if not result.counts or result.parcel.trigger == Trigger.REPLAY:
             continue  # a replay says nothing of how it is doing with what happens now
-        known, hopeless = health.after(
+        known, hopeless = after(
             known,
             ok=result.ok,
             now=result.ended_at,
@@ -78,52 +115,82 @@ def judge(state: AppState, known: Health, results: t.Iterable[Result]) -> tuple[
     return known, reason
 
 
-def health_row(lane: str, known: Health) -> outbox.Row:
-    """The columns of a lane that say how its receiver is doing."""
-    return {"lane": lane, **asdict(known)}
-
-
-def disable(connection: sa.Connection, subscription_id: str, reason: health.Reason) -> None:
-    """Switch a subscription off and hold what is pending for it."""
+def disable(connection: sa.Connection, subscription_id: str, reason: Reason) -> bool:
+    """Switch a subscription off and hold what is pending for it; return whether it was on."""
     now = utcnow()
     off = {"active": False, "disabled_reason": reason.value, "disabled_at": now, "updated_at": now}
-    connection.execute(
+    switched = connection.execute(
         sa.update(S).where(S.c.id == subscription_id, S.c.active).values(**off, version=S.c.version + 1)
     )
-    held = outbox.hold(connection, subscription_id, reason.value)
+    if not switched.rowcount:
+        return False  # its owner was quicker, and has dealt with what is pending
+    held = dispatch.hold(connection, subscription_id, reason.value)
     logger.warning(
         "subscription.disabled",
         extra={"subscription": subscription_id, "reason": reason.value, "held": held},
     )
+    return True
 
 
-def announce(state: AppState, results: t.Iterable[Result]) -> None:
+def strip(result: Result, error: Exception) -> bool:
+    """Leave out of a result what the database may have refused; return False when nothing more can be left out.
+
+    What was answered goes first. The last resort keeps the attempt out of the log, for the delivery's state must be
+    written, or it would be sent again and again.
+    """
+    logger.error(
+        "attempt.not_recorded",
+        extra={"delivery_id": result.parcel.id, "reason": f"{type(error).__name__}: {error}"[:500]},
+    )
+    if result.row.get("request_headers", "{}") != "{}":
+        blank = {"response_headers": None, "response_body": None, "request_headers": "{}", "address": None}
+        result.row.update(blank, detail="What was answered could not be recorded.")
+        return True
+    if result.is_logged:
+        result.is_logged = False
+        return True
+    return False
+
+
+def announce(state: AppState, outcome: Outcome, owners: t.Mapping[str, str]) -> None:
     """Log each attempt in one line and send the signals, after the commit."""
-    for result in results:
-        parcel, row = result.parcel, result.row
-        event = parcel.message.event if parcel.message is not None else ""
-        named = {"delivery_id": parcel.id, "subscription_id": parcel.subscription_id, "event": event}
-        logger.info(
-            "delivery.attempted",
-            extra={
-                **named,
-                "number": parcel.number,
-                "trigger": parcel.trigger,
-                "status": row["status"],
-                "failure": result.failure,
-                "seconds": round(result.seconds, 4),
-                "state": result.verdict.state,
-            },
-        )
+    for result in outcome.kept:
+        announce_one(state, result)
+    for key, reason in outcome.disabled.items():
         signals.send(
-            signals.delivery_attempted,
+            signals.subscription_disabled,
             state.app,
-            **named,
-            number=parcel.number,
-            status=row["status"],
-            failure=result.failure,
+            subscription_id=key,
+            owner=owners[key],
+            reason=reason.value,
         )
-        if result.verdict.state == "delivered":
-            signals.send(signals.delivery_delivered, state.app, **named, attempts=parcel.number)
-        elif result.verdict.state == "failed":
-            signals.send(signals.delivery_failed, state.app, **named, reason=result.failure)
+
+
+def announce_one(state: AppState, result: Result) -> None:
+    """Log one attempt and send its signals."""
+    parcel, row = result.parcel, result.row
+    event = parcel.message.event if parcel.message is not None else ""
+    named = {"delivery_id": parcel.id, "subscription_id": parcel.subscription_id, "event": event}
+    if logger.isEnabledFor(logging.INFO):
+        told = {
+            "number": parcel.number,
+            "trigger": parcel.trigger,
+            "status": row["status"],
+            "failure": result.failure,
+            "seconds": round(result.seconds, 4),
+            "state": result.verdict.state,
+            "detail": result.log,
+        }
+        logger.info("delivery.attempted", extra={**named, **told})
+    signals.send(
+        signals.delivery_attempted,
+        state.app,
+        **named,
+        number=parcel.number,
+        status=row["status"],
+        failure=result.failure,
+    )
+    if result.verdict.state == "delivered":
+        signals.send(signals.delivery_delivered, state.app, **named, attempts=parcel.number)
+    elif result.verdict.state == "failed":
+        signals.send(signals.delivery_failed, state.app, **named, reason=result.failure)

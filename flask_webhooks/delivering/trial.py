@@ -62,7 +62,7 @@ def run_trial(state: AppState, subscription_id: str, subject: Subject, *, format
     )
     result = attempt(state, destination, parcel, "test")
     _write(state, message, result)
-    recording.announce(state, [result])
+    recording.announce_one(state, result)
     return parcel.id
 
 

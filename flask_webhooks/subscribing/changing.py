@@ -10,7 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from .. import models, outbox, signals, signing
+from .. import dispatch, models, signals, signing
 from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..ids import uuid7
 from ..models import Delivery, Lane, Listener, State, Subscription
@@ -241,7 +241,7 @@ def remove(
     row.listeners.clear()
     row.secrets.clear()
     session.flush()
-    outbox.cancel_all(session.connection(), row.id, "removed", now)
+    dispatch.cancel_all(session.connection(), row.id, "removed", now)
     _announce(state, session, row, "removed")
 
 
@@ -342,15 +342,15 @@ def _switch(state: AppState, session: Session, row: Subscription, active: bool, 
     """Hold what is pending when it goes off; when it comes on, forgive its receiver and free what was held."""
     connection = session.connection()
     if row.active and not active:
-        outbox.hold(connection, row.id, "off")
+        dispatch.hold(connection, row.id, "off")
     elif active and not row.active:
         row.disabled_reason = row.disabled_at = None
         session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(**HEALTHY))
         if held == "discard":
-            outbox.discard_held(connection, row.id, _now())
+            dispatch.discard_held(connection, row.id, _now())
         else:
             # Also without `held`: what is recorded from the check on to here would stay held for ever.
-            outbox.send_held(connection, row.id, _now())
+            dispatch.send_held(connection, row.id, _now())
 
 
 # ---- after the commit ------------------------------------------------------------------------------------

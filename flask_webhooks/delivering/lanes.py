@@ -1,0 +1,342 @@
+"""The lanes that one worker holds: taking them, knowing how long they are ours, keeping up with changes, letting go.
+
+The law of this room: the database first, memory after the commit. Where the connection breaks between the two, `adopt`
+puts them together again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing as t
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from .. import dispatch
+from ..dispatch import Lease
+from ..health import Health
+from ..ids import uuid7
+from ..rotation import Rotation
+from .parcels import Destination, Parcel, destinations
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["Held", "Lanes"]
+
+logger = logging.getLogger("flask_webhooks.delivering")
+
+FIRST, MORE, MOST = 16, 64, 512
+"""Lanes that are taken at the first look, at each further one, and held at most. Few at first: what one worker has
+taken another cannot. Many in the end: those of receivers that hang are held, but do no work."""
+AGAIN = 0.1
+"""Seconds between two looks for more lanes."""
+RENEW = 10.0
+"""Seconds between two renewals of the leases."""
+REFRESH = 2.0
+"""Seconds after which a change of a subscription, or of a delivery that waits here, has effect at the latest."""
+TURN = 2.0
+"""Seconds after which a lane is given up although it has more, if other lanes wait."""
+TRUST = timedelta(hours=1)
+"""Age of a success that makes a lane trusted from the start."""
+SAVE = 1.0
+"""Seconds between two writes of a receiver's good health; bad news is written at once."""
+
+
+def lease_length(timeout: float) -> timedelta:
+    """Long enough for one whole attempt and the time between two renewals.
+
+    A dead worker's lanes are free again within a minute, unless the timeout itself is longer than that.
+    """
+    return timedelta(seconds=max(45.0, timeout * 2 + 15))
+
+
+UNSAVED = Health(failures=-1)
+
+
+@dataclass(slots=True)
+class Held:
+    """A lane that this worker holds."""
+
+    destination: Destination
+    health: Health
+    since: float
+    """Monotonic seconds when it was leased."""
+    saved: Health
+    """As it stands in the database."""
+    saved_at: float = 0.0
+    behind: tuple[datetime, str] | None = None
+    """How far it has been read."""
+    hands: dict[str, Parcel] = field(default_factory=dict)
+    """Deliveries read and not yet written back."""
+    bytes: int = 0
+    """What they weigh."""
+    read_at: float = 0.0
+    """Monotonic seconds before which it is not read again."""
+    is_dry: bool = False
+    """The last look found nothing more."""
+    is_closing: bool = False
+    """Takes nothing more; given back when nothing is under way."""
+
+    def let_go(self, parcel: Parcel) -> None:
+        """Forget a parcel."""
+        if self.hands.pop(parcel.id, None) is not None:
+            self.bytes -= parcel.size
+
+
+def _is_news(saved: Health, health: Health) -> bool:
+    """Whether the next worker must know it: more than another success of a receiver that does well."""
+    return health.failures != saved.failures or health.window_failed != saved.window_failed
+
+
+def vars_of(health: Health) -> dict[str, t.Any]:
+    """The columns; `asdict` takes ten times as long, which counts at a thousand lanes a second."""
+    return {name: getattr(health, name) for name in Health.__dataclass_fields__}
+
+
+class Lanes:
+    """All lanes of one run.
+
+    :param clock: tells what time the database's times are compared with; waiting goes by the monotonic clock.
+    """
+
+    def __init__(
+        self, state: AppState, holder: str, rotation: Rotation[Parcel], clock: t.Callable[[], datetime]
+    ) -> None:
+        self.state, self.holder, self.rotation, self.clock = state, holder, rotation, clock
+        self.length = lease_length(state.settings.timeout[1])
+        self.held: dict[str, Held] = {}
+        self._token = uuid7()
+        self._renewed = self._refreshed = time.monotonic()
+        self._look_at = self._turn_at = 0.0
+        self._is_first = True
+
+    # ---- taking ----------------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many more lanes to take now; while some are held that is looked at ten times a second."""
+        now = time.monotonic()
+        if self.held and now < self._look_at:
+            return 0
+        self._look_at = now + AGAIN
+        if self._is_first:
+            self._is_first = False
+            return FIRST
+        return min(MORE, MOST - len(self.held)) if self._is_hungry() else 0
+
+    def look_at_once(self) -> None:
+        """Do not wait with the next look."""
+        self._look_at = 0.0
+
+    def _is_hungry(self) -> bool:
+        """Whether the senders could do more than the lanes at hand give them: counted without those that fail."""
+        cap, slots, parcels = self.state.settings.subscription_concurrency, 0, 0
+        for lane in self.held.values():
+            if not (lane.is_closing or lane.health.is_suspect or lane.destination.rate):
+                slots += min(cap, len(lane.hands))
+                parcels += len(lane.hands)
+        # As many again as can be in flight, or there would be a gap at each turn; and enough for a good batch.
+        return slots < 2 * self.state.settings.concurrency or parcels < 400
+
+    def take(self, connection: sa.Connection, most: int) -> None:
+        """Lease up to `most` lanes. Commits."""
+        began, now = time.monotonic(), self.clock()
+        rows = dispatch.lease(connection, self._lease(now), now, most, self.held)
+        connection.commit()
+        if not rows:
+            return
+        if len(rows) == most:
+            self.look_at_once()  # there are more
+        opened = destinations(self.state, connection, [row.subscription_id for row in rows], now)
+        connection.rollback()
+        for row in rows:
+            destination = opened.get(row.subscription_id)
+            if destination is None or not destination.active:
+                self._turn_away(connection, row.subscription_id)
+            else:
+                self._open(row, destination, began)
+
+    def _lease(self, now: datetime) -> Lease:
+        return Lease(self.holder, self._token, now + self.length)
+
+    def _open(self, row: sa.Row[t.Any], destination: Destination, began: float) -> None:
+        health = Health(**{name: getattr(row, name) for name in Health.__dataclass_fields__})
+        self.held[row.subscription_id] = Held(destination, health, time.monotonic(), health)
+        now = self.clock()
+        self.rotation.add(
+            row.subscription_id,
+            (),
+            lease_until=began + self.length.total_seconds(),
+            rate=destination.rate,
+            suspect=health.is_suspect,
+            trusted=health.succeeded_at is not None and now - health.succeeded_at < TRUST,
+            cap=1 if health.is_probed else None,
+            not_before=self._not_before(row.sendable_at, destination.rate, now),
+        )
+
+    @staticmethod
+    def _not_before(sendable_at: datetime | None, rate: float | None, now: datetime) -> float:
+        """In monotonic seconds; never later than one interval, whatever the clocks say."""
+        if sendable_at is None or rate is None:
+            return 0.0
+        return time.monotonic() + min(max((sendable_at - now).total_seconds(), 0.0), 1 / rate)
+
+    def _turn_away(self, connection: sa.Connection, key: str) -> None:
+        dispatch.hold_if_off(connection, key, self.clock())
+        dispatch.give_back(connection, self._lease(self.clock()), [key])
+        connection.commit()
+
+    # ---- keeping ---------------------------------------------------------------------------------------
+
+    @property
+    def is_renewal_due(self) -> bool:
+        """Whether the leases must be renewed soon."""
+        return bool(self.held) and time.monotonic() - self._renewed > RENEW
+
+    def fence(self, connection: sa.Connection, keys: t.Collection[str]) -> set[str]:
+        """Return which lanes are still ours, locked until the commit; renew all leases when it is time."""
+        began, renew = time.monotonic(), self.is_renewal_due
+        checked = self.held.keys() if renew else keys
+        if not checked:
+            return set()
+        ours = dispatch.fence(connection, self._lease(self.clock()), checked, renew=renew)
+        for key in set(checked) - ours:
+            if not self.held[key].is_closing:
+                logger.warning("lane.taken_over", extra={"subscription": key, "worker": self.holder})
+                self.shut(key)
+        if renew:
+            self._renewed = began
+            self._extend(ours, began + self.length.total_seconds())
+        return ours
+
+    def _extend(self, keys: t.Iterable[str], until: float) -> None:
+        # Before the commit: should that fail, the lease in memory is too long by some seconds at most, in which
+        # the run is paused anyway, and `adopt` looks again before it goes on.
+        for key in keys:
+            if not self.held[key].is_closing:
+                self.rotation.renew(key, until)
+
+    def adopt(self, connection: sa.Connection) -> None:
+        """After trouble: renew what is still ours, and give back what was taken without our learning of it."""
+        self._renewed = float("-inf")
+        self.fence(connection, ())
+        dispatch.give_back(connection, self._lease(self.clock()), self.held.keys(), but=True)
+        self.doubt()
+
+    def doubt(self) -> None:
+        """Do not rely on what was saved: a transaction did not come to its end."""
+        for lane in self.held.values():
+            lane.saved = UNSAVED
+
+    def refresh(self, connection: sa.Connection) -> None:
+        """Every two seconds: see what was switched off, changed, rotated, cancelled or held meanwhile."""
+        now = time.monotonic()
+        if not self.held or now - self._refreshed < REFRESH:
+            return
+        self._refreshed = now
+        known = {key: lane.destination for key, lane in self.held.items()}
+        opened = destinations(self.state, connection, known.keys(), self.clock(), known)
+        for key, lane in self.held.items():
+            destination = opened.get(key)
+            if destination is None or not destination.active:
+                self.shut(key)
+                continue
+            if destination.rate != lane.destination.rate and not lane.is_closing:
+                self.restore(key, destination.rate)
+            lane.destination = destination
+        self._withdraw(connection, now)
+
+    def _withdraw(self, connection: sa.Connection, now: float) -> None:
+        """Take back what waits here for a while and was cancelled, held or finished in the database."""
+        waiting = {
+            parcel.id: parcel
+            for lane in self.held.values()
+            for parcel in lane.hands.values()
+            if now - parcel.read_at > REFRESH
+        }
+        if not waiting:
+            return
+        gone = waiting.keys() - dispatch.still_due(connection, list(waiting))
+        for key in {waiting[identifier].subscription_id for identifier in gone}:
+            lane = self.held[key]
+            dropped = {lane.hands[identifier] for identifier in gone if identifier in lane.hands}
+            for parcel in self.rotation.drop(key, dropped):
+                lane.let_go(parcel)
+
+    def restore(self, key: str, rate: float | None) -> None:
+        """Give a lane its full terms again: after a probe that succeeded, or for a new rate."""
+        self.rotation.set_terms(key, rate=rate, cap=1 if self.held[key].health.is_probed else None)
+
+    # ---- letting go ------------------------------------------------------------------------------------
+
+    def shut(self, key: str) -> None:
+        """Take nothing more from a lane; what was read and not begun stays due in the database."""
+        lane = self.held[key]
+        lane.is_closing = True
+        for parcel in self.rotation.remove(key):
+            lane.let_go(parcel)
+
+    def take_turns(self, connection: sa.Connection) -> None:
+        """Shut lanes that had their turn, as many as wait for one; and those that may send only much later."""
+        now = time.monotonic()
+        if now < self._turn_at:
+            return
+        self._turn_at = now + TURN / 2
+        for key, lane in self.held.items():
+            is_slow = lane.destination.rate is not None and self.rotation.next_start(key) > now + TURN
+            if is_slow and not lane.is_closing and not self.rotation.in_flight(key):
+                self.shut(key)
+        old = [
+            key
+            for key, lane in self.held.items()
+            if not lane.is_closing and lane.hands and now - lane.since > TURN
+        ]
+        if old and not self.room_is_left():
+            for key in old[: dispatch.waiting(connection, self.clock(), self.length, len(old))]:
+                self.shut(key)
+
+    def room_is_left(self) -> bool:
+        """Whether waiting lanes will be taken without another being given up."""
+        return len(self.held) < MOST and self._is_hungry()
+
+    def finished(self, written: t.Collection[str] = ()) -> list[str]:
+        """Return the lanes to give back, supposing that these deliveries are written."""
+        return [
+            key
+            for key, lane in self.held.items()
+            if (lane.is_closing or lane.is_dry) and not (lane.hands.keys() - written)
+        ]
+
+    def save(
+        self, connection: sa.Connection, judged: t.Mapping[str, Health], closing: t.Collection[str]
+    ) -> None:
+        """Write how receivers are doing, where it is worth it, and give back the lanes that are done."""
+        now = time.monotonic()
+        rows = []
+        for key in sorted({*judged, *closing}):
+            lane = self.held[key]
+            health = judged.get(key, lane.health)
+            is_due = key in closing or now - lane.saved_at > SAVE or _is_news(lane.saved, health)
+            if is_due and (health != lane.saved or lane.destination.rate):
+                rows.append({"lane": key, **vars_of(health), "sendable_at": self._sendable_at(key, now)})
+                lane.saved, lane.saved_at = health, now
+        dispatch.health(connection, rows)
+        if closing:
+            dispatch.give_back(connection, self._lease(self.clock()), closing)
+
+    def _sendable_at(self, key: str, now: float) -> datetime | None:
+        if self.held[key].destination.rate is None:
+            return None
+        return self.clock() + timedelta(seconds=max(0.0, self.rotation.next_start(key) - now))
+
+    def forget(self, keys: t.Iterable[str]) -> None:
+        """Drop lanes that have been given back."""
+        for key in keys:
+            self.rotation.remove(key)
+            del self.held[key]
+
+    def give_back_all(self, connection: sa.Connection) -> None:
+        """End every lease: at the end of a run."""
+        dispatch.give_back(connection, self._lease(self.clock()), self.held.keys())

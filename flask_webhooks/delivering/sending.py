@@ -1,0 +1,106 @@
+"""The senders: threads that take parcels from the rotation, talk to receivers, and put results in a queue.
+
+They never touch the database, and nothing that happens to a parcel stops them.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import typing as t
+
+from ..rotation import Rotation
+from .attempting import Result, attempt, crashed
+from .parcels import Destination, Parcel
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["Senders"]
+
+logger = logging.getLogger("flask_webhooks.delivering")
+
+BATCH = 100
+"""Results that are written at once when they come fast."""
+LINGER = 0.02
+"""Seconds that results wait for others while more are under way."""
+WAIT = 0.05
+"""Seconds to wait for the first result."""
+
+
+class Senders:
+    """The threads of one run.
+
+    :param destination_of: where a subscription's parcels go, as far as is known now.
+    """
+
+    def __init__(
+        self,
+        state: AppState,
+        rotation: Rotation[Parcel],
+        worker: str,
+        destination_of: t.Callable[[str], Destination],
+    ) -> None:
+        self._state, self._rotation, self._worker = state, rotation, worker
+        self._destination_of = destination_of
+        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def hire(self) -> None:
+        """Start threads as there is work for them; they stay until the rotation is stopped."""
+        most = self._state.settings.concurrency
+        wanted = min(most, self._rotation.queued() + self._rotation.in_flight())
+        while len(self._threads) < wanted:
+            thread = threading.Thread(target=self._work, name=f"webhooks-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def dismiss(self) -> None:
+        """Wait a moment for the threads to end; the rotation has been stopped."""
+        for thread in self._threads:
+            thread.join(timeout=2.0)
+
+    def gather(self) -> list[Result]:
+        """Return results: after a short wait for the first, as many as come soon; maybe none."""
+        results: list[Result] = []
+        try:
+            results.append(self._results.get(timeout=WAIT))
+            until = time.monotonic() + LINGER
+            while len(results) < BATCH and self._is_busy():
+                results.append(self._results.get(timeout=max(0.0, until - time.monotonic())))
+        except queue.Empty:
+            pass
+        while len(results) < 5 * BATCH:
+            try:
+                results.append(self._results.get_nowait())
+            except queue.Empty:
+                break
+        return results
+
+    def _is_busy(self) -> bool:
+        return bool(self._rotation.queued() or self._rotation.in_flight())
+
+    def _work(self) -> None:
+        while not self._rotation.is_stopped:
+            parcel = self._rotation.wait_take(time.monotonic, 1.0)
+            if parcel is not None:
+                self._deliver(parcel)
+
+    def _deliver(self, parcel: Parcel) -> None:
+        destination = self._destination_of(parcel.subscription_id)
+        try:
+            result = attempt(self._state, destination, parcel, self._worker)
+        except Exception as error:
+            logger.exception("delivery.crashed", extra={"delivery_id": parcel.id})
+            result = crashed(self._state, destination, parcel, self._worker, error)
+        # First into the queue: the coordinator must not see a lane with nothing under way and its result missing.
+        self._results.put(result)
+        self._rotation.done(
+            parcel.subscription_id,
+            ok=result.ok,
+            seconds=result.seconds,
+            now=time.monotonic(),
+            suspect=result.is_unreachable,
+        )

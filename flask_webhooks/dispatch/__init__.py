@@ -1,0 +1,57 @@
+"""Every statement that takes deliveries out of the outbox. Each takes an open connection; few commit, and say so.
+
+==============  ============================================================================
+`lanes`         leases: taking, fencing, giving back; how receivers are doing
+`sending`       what is next in a lane; attempts and what becomes of deliveries
+`switching`     off and on: holding, sending or discarding what was held
+`housekeeping`  heartbeats, backlog, purging
+`tables`        the tables, by one letter each
+==============  ============================================================================
+
+**Sending** goes by *lanes*. A lane is the sending side of one subscription; a worker leases lanes, not single
+deliveries. While it holds a lane nobody else sends for that subscription, so the limit of requests in flight and the
+rate limit hold over all workers without counting, and claiming costs one UPDATE for many lanes instead of one for
+each delivery. The lease carries a fencing token: results are written only for lanes that still carry it.
+
+Who moves deliveries of a subscription takes its lane's row first: workers by the fence, switching by `lock`. So they
+wait for each other in one order, and never crosswise.
+"""
+
+from .housekeeping import backlog, beat, count, purge, sign_off, workers
+from .lanes import Lease, fence, give_back, health, lease, lock, next_due, waiting
+from .sending import Window, bodies, heads, log, logged, messages, reschedule, still_due, succeed
+from .switching import cancel_all, discard_held, hold, hold_if_off, send_held
+from .tables import CHUNK, Row
+
+__all__ = [
+    "CHUNK",
+    "Lease",
+    "Row",
+    "Window",
+    "backlog",
+    "beat",
+    "bodies",
+    "cancel_all",
+    "count",
+    "discard_held",
+    "fence",
+    "give_back",
+    "heads",
+    "health",
+    "hold",
+    "hold_if_off",
+    "lease",
+    "lock",
+    "log",
+    "logged",
+    "messages",
+    "next_due",
+    "purge",
+    "reschedule",
+    "send_held",
+    "sign_off",
+    "still_due",
+    "succeed",
+    "waiting",
+    "workers",
+]

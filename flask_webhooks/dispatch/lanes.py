@@ -1,0 +1,197 @@
+"""Leases of lanes: finding those with work, taking them, the fence before every write, giving them back.
+
+Work is found by a loose scan of the index (subscription_id, due_at): one probe for each lane that has pending
+deliveries, whatever the length of its backlog.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from .tables import D, N, Row, chunks
+
+__all__ = ["Lease", "earliest", "fence", "give_back", "health", "lease", "lock", "next_due", "waiting"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's hold on some lanes: who, under which fencing token, until when."""
+
+    holder: str
+    token: str
+    until: datetime
+
+
+def earliest() -> sa.Select[tuple[str, datetime]]:
+    """Each lane with pending deliveries, and since when the first is due."""
+    walk = _lanes_with_work()
+    first = (
+        sa.select(D.c.due_at)
+        .where(D.c.subscription_id == walk.c.key, D.c.due_at.is_not(None))
+        .order_by(D.c.due_at)
+        .limit(1)
+        .correlate(walk)
+        .scalar_subquery()
+    )
+    return sa.select(walk.c.key, first.label("due_at")).where(walk.c.key.is_not(None))
+
+
+def _lanes_with_work() -> sa.CTE:
+    """A loose index scan: every subscription that has pending deliveries, found one after the other."""
+    first = (
+        sa.select(D.c.subscription_id).where(D.c.due_at.is_not(None)).order_by(D.c.subscription_id).limit(1)
+    )
+    walk = sa.select(first.scalar_subquery().label("key")).cte("walk", recursive=True)
+    after = (
+        sa.select(D.c.subscription_id)
+        .where(D.c.due_at.is_not(None), D.c.subscription_id > walk.c.key)
+        .order_by(D.c.subscription_id)
+        .limit(1)
+        .correlate(walk)
+    )
+    return walk.union_all(sa.select(after.scalar_subquery()).where(walk.c.key.is_not(None)))
+
+
+def _later(one: t.Any, other: t.Any) -> sa.Case[t.Any]:
+    """The later of two moments; the first where there is no second."""
+    return sa.case((other > one, other), else_=one)
+
+
+_instant = N.c.leased_until.type
+_now, _far = sa.bindparam("now", type_=_instant), sa.bindparam("far", type_=_instant)
+_work = earliest().subquery("work")
+_ready_at = _later(_later(_work.c.due_at, N.c.paused_until), N.c.sendable_at)
+# A lease that ends later than any worker asks for was written by a clock that has been put back since.
+_taken = sa.and_(N.c.leased_until > _now, N.c.leased_until <= _far)
+_is_free = sa.or_(N.c.leased_until.is_(None), ~_taken)
+_FREE = (
+    sa.select(_work.c.key, N.c.subscription_id)
+    .outerjoin(N, N.c.subscription_id == _work.c.key)
+    .where(_ready_at <= _now, _is_free)
+    .order_by(N.c.served_at.is_not(None), N.c.served_at, _work.c.due_at)
+    .limit(sa.bindparam("most", type_=sa.Integer))
+)
+_NEXT_DUE = sa.select(
+    sa.func.min(sa.case((sa.and_(_taken, N.c.leased_until > _ready_at), N.c.leased_until), else_=_ready_at))
+).select_from(_work.outerjoin(N, N.c.subscription_id == _work.c.key))
+
+
+def next_due(connection: sa.Connection, now: datetime, longest: timedelta) -> datetime | None:
+    """When a lane can next be leased for work; None when all is done.
+
+    Pauses, rates and the leases of other workers count.
+
+    :param longest: that a lease can be.
+    """
+    return t.cast("datetime | None", connection.scalar(_NEXT_DUE, {"now": now, "far": now + 2 * longest}))
+
+
+def waiting(connection: sa.Connection, now: datetime, longest: timedelta, most: int) -> int:
+    """Count up to `most` lanes that have work due and are nobody's."""
+    return len(connection.execute(_FREE, {"now": now, "far": now + 2 * longest, "most": most}).all())
+
+
+def lease(
+    connection: sa.Connection, lease: Lease, now: datetime, most: int, known: t.Container[str] = ()
+) -> list[sa.Row[t.Any]]:
+    """Take up to `most` free lanes that have work due, the longest unserved first; return their rows.
+
+    Commits on the way: SQLite cannot turn a transaction that has read into one that writes while others write.
+    Lanes that another worker is just taking are skipped, not waited for.
+
+    :param known: lanes not to take, though their lease may have run out: the worker has not let go of them yet.
+    """
+    times = {"now": now, "far": now + 2 * (lease.until - now)}
+    found = connection.execute(_FREE, {**times, "most": most}).all()
+    connection.commit()
+    keys = [row.key for row in found if row.key not in known]
+    if not keys:
+        return []
+    _open_lanes(connection, [row.key for row in found if row.subscription_id is None])
+    free = sa.select(N.c.subscription_id).where(N.c.subscription_id.in_(keys), _is_free)
+    taken = {"token": lease.token, "holder": lease.holder, "leased_until": lease.until, "served_at": now}
+    if connection.dialect.name != "sqlite":
+        keys = list(connection.scalars(free.with_for_update(skip_locked=True), times))
+    take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free).values(taken)
+    if connection.dialect.update_returning:
+        return list(connection.execute(take.returning(N), times))
+    connection.execute(take, times)
+    mine = sa.select(N).where(N.c.subscription_id.in_(keys), N.c.token == lease.token)
+    return list(connection.execute(mine))
+
+
+def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:
+    """Make the lanes of subscriptions that were inserted without one, by hand or by a fixture."""
+    for key in sorted(keys):
+        try:
+            connection.execute(N.insert(), {"subscription_id": key})
+            connection.commit()
+        except sa.exc.IntegrityError:  # another worker was quicker
+            connection.rollback()
+
+
+def fence(connection: sa.Connection, lease: Lease, keys: t.Collection[str], *, renew: bool) -> set[str]:
+    """Lock these lanes and return those that are still ours: the first statement of every write.
+
+    With the rows locked no other worker can take a lane between this check and the commit.
+
+    :param renew: also write the lease's end. SQLite always does: its only lock is taken by writing.
+    """
+    ours: set[str] = set()
+    for some in chunks(sorted(keys)):
+        mine = sa.and_(N.c.subscription_id.in_(some), N.c.token == lease.token)
+        look = sa.select(N.c.subscription_id).where(mine)
+        if renew or connection.dialect.name == "sqlite":
+            connection.execute(sa.update(N).where(mine).values(leased_until=lease.until))
+        else:
+            look = look.order_by(N.c.subscription_id).with_for_update()
+        ours.update(connection.scalars(look))
+    return ours
+
+
+def lock(connection: sa.Connection, subscription_id: str) -> None:
+    """Wait for the worker that is just writing this lane, and let the next one wait for us.
+
+    To be called before statements that move deliveries of a whole subscription.
+    """
+    lane = N.c.subscription_id == subscription_id
+    if connection.dialect.name == "sqlite":  # whose only lock is taken by writing
+        connection.execute(sa.update(N).where(lane).values(token=N.c.token))
+    else:
+        connection.execute(sa.select(N.c.subscription_id).where(lane).with_for_update())
+
+
+def give_back(
+    connection: sa.Connection,
+    lease: Lease,
+    keys: t.Collection[str],
+    *,
+    but: bool = False,
+) -> None:
+    """End the lease of these lanes.
+
+    :param but: of all lanes that carry the token but these: what a worker took without learning of it, because
+        the connection broke. That looks at every lane.
+    """
+    freed = {"token": None, "holder": None, "leased_until": None}
+    if but:
+        others = sa.update(N).where(N.c.token == lease.token, N.c.subscription_id.not_in(sorted(keys)))
+        connection.execute(others.values(freed))
+        return
+    for some in chunks(sorted(keys)):
+        these = sa.update(N).where(N.c.subscription_id.in_(some), N.c.token == lease.token)
+        connection.execute(these.values(freed))
+
+
+_HEALTH = sa.update(N).where(N.c.subscription_id == sa.bindparam("lane"))
+
+
+def health(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
+    """Write how receivers are doing: rows with `lane` and columns of `Lane`, all alike."""
+    if rows:
+        names = [name for name in rows[0] if name != "lane"]
+        connection.execute(_HEALTH.values({name: sa.bindparam(name) for name in names}), rows)

@@ -1,0 +1,26 @@
+"""The tables, by one letter each, and the size of lists in statements."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+
+from ..models import Attempt, Delivery, Lane, Message, Subscription, Worker
+
+__all__ = ["CHUNK", "A", "D", "M", "N", "Row", "S", "W", "chunks"]
+
+A, D, M, S, N, W = (
+    t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message, Subscription, Lane, Worker)
+)
+
+Row = dict[str, t.Any]
+T = t.TypeVar("T")
+CHUNK = 500
+"""Values in one IN list: below every database's limit of parameters."""
+
+
+def chunks(items: t.Sequence[T], size: int = CHUNK) -> t.Iterator[t.Sequence[T]]:
+    """Cut a list."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
