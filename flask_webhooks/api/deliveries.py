@@ -7,9 +7,8 @@ import typing as t
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from sqlalchemy import event as sa_event
 
-from .. import models, replaying, schemas
+from .. import models, replaying, schemas, subscribing
 from ..delivering import parcels
 from ..ids import made_at
 from ..models import State
@@ -62,7 +61,10 @@ def list_deliveries(call: Call) -> t.Any:
 
 def _page(call: Call, rows: t.Sequence[t.Any], cursor: t.Callable[[t.Any], str]) -> dict[str, t.Any]:
     ids = {row.message_id for row in rows}
-    events = dict(call.session.execute(sa.select(M.id, M.event).where(M.id.in_(ids))).tuples().all())
+    events = {
+        message: event
+        for message, event in call.session.execute(sa.select(M.id, M.event).where(M.id.in_(ids)))
+    }
     return paged(rows, call.limit, lambda row: _shown(row, events.get(row.message_id)), cursor)
 
 
@@ -245,8 +247,7 @@ def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     call.session.rollback()
     if not replaying.retry(call.session.connection(), delivery_id, datetime.now(UTC)):
         raise Refused(409, "The subscription is switched off. Switch it on first.")
-    bell = call.state.bell
-    sa_event.listen(call.session, "after_commit", lambda _: bell.ring(), once=True)
+    subscribing.afterwards(call.session, call.state.bell.ring)
     return _again(call, delivery_id)
 
 

@@ -7,8 +7,6 @@ import json
 import typing as t
 from datetime import UTC, datetime
 
-from sqlalchemy import event as sa_event
-
 from .. import models, replaying, schemas, subscribing
 from ..errors import SubscriptionError
 from ..state import AppState
@@ -61,7 +59,7 @@ def replay_subscription(call: Call, subscription_id: str) -> t.Any:
         replay, _ = replaying.start(call.state, call.session, row, wanted)
     except SubscriptionError as error:
         raise Refused(409, str(error)) from error
-    _ring(call)
+    subscribing.afterwards(call.session, call.state.bell.ring)
     return _shown(replay)
 
 
@@ -106,11 +104,6 @@ def _dry(call: Call, row: models.Subscription, wanted: replaying.Filter, now: da
         "created_at": now,
         "finished_at": now,
     }
-
-
-def _ring(call: Call) -> None:
-    bell = call.state.bell
-    sa_event.listen(call.session, "after_commit", lambda _: bell.ring(), once=True)
 
 
 @operation("GET", "/replays/<replay_id>", "Show a replay", right="read", answer=schemas.Replay)

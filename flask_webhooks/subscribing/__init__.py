@@ -4,19 +4,21 @@ The law of this room: whatever looks at all subscriptions of an owner (exclusivi
 that owner's row, which is the *first* statement of the transaction. Nothing here commits: the session is the caller's
 own and short, with nothing of the host's in it. Signals and the bell wait for its commit.
 
-===========  ==========================================================
+============ ==========================================================
 `fields`     what the customer wrote, checked; every mistake at once
 `headers`    custom headers, the part of it that could be turned against a receiver
 `changing`   lock, look, write
 `secrets`    reveal and rotate
-===========  ==========================================================
+`afterwards` what waits for the commit
+============ ==========================================================
 """
 
 from __future__ import annotations
 
+from .afterwards import afterwards
 from .changing import change, create, find, remove
 from .fields import examine
 from .headers import names
 from .secrets import reveal, rotate
 
-__all__ = ["change", "create", "examine", "find", "names", "remove", "reveal", "rotate"]
+__all__ = ["afterwards", "change", "create", "examine", "find", "names", "remove", "reveal", "rotate"]

@@ -6,7 +6,6 @@ import typing as t
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -15,6 +14,7 @@ from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMi
 from ..ids import uuid7
 from ..models import Delivery, Lane, Listener, State, Subscription
 from . import fields, secrets
+from .afterwards import afterwards
 from .fields import UNSET, Faults, Unset, Wanted
 
 if t.TYPE_CHECKING:
@@ -360,11 +360,11 @@ def _announce(state: AppState, session: Session, row: Subscription, action: str)
     """Send the signal and ring the bell once the session's transaction is committed."""
     told = {"subscription_id": row.id, "owner": row.owner, "action": action}
 
-    def tell(_: Session) -> None:
+    def tell() -> None:
         state.bell.ring()
         signals.send(signals.subscription_changed, state.app, **told)
 
-    event.listen(session, "after_commit", tell, once=True)
+    afterwards(session, tell)
 
 
 def _now() -> datetime:

@@ -1,0 +1,50 @@
+"""A client of the management API."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+URL = "http://127.0.0.1:5999/hooks"
+
+
+class Customer:
+    """Calls the API as one owner; `last` is the last response."""
+
+    def __init__(self, client: FlaskClient, owner: str = "1", rights: str = "") -> None:
+        self.client, self.headers = client, {"X-Owner": owner}
+        if rights:
+            self.headers["X-Rights"] = rights
+        self.last: t.Any = None
+
+    def __call__(
+        self, method: str, path: str, body: t.Any = None, *, expect: int | None = None, **headers: str
+    ) -> t.Any:
+        """Call, and return the JSON; `if_match="…"` becomes the header `If-Match`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.last = self.client.open(
+            f"/webhooks/api{path}", method=method, json=body, headers={**self.headers, **named}
+        )
+        if expect is not None:
+            assert self.last.status_code == expect, self.last.get_data(as_text=True)
+        return self.last.get_json(silent=True)
+
+    def subscribe(self, *events: str, **values: t.Any) -> t.Any:
+        """Make a subscription."""
+        body = {"url": URL, "events": list(events) or ["invoices.*"], **values}
+        return self("POST", "/subscriptions", body, expect=201)
+
+
+@pytest.fixture
+def call(app: Flask) -> Customer:
+    """The owner 1."""
+    return Customer(app.test_client())
+
+
+@pytest.fixture
+def other(app: Flask) -> Customer:
+    """The owner 2."""
+    return Customer(app.test_client(), "2")

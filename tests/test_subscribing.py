@@ -1,0 +1,348 @@
+"""Subscriptions made and changed, alone and by many at once."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from flask_webhooks import models, signals, signing, subscribing
+from flask_webhooks.errors import (
+    ExclusivityError,
+    SubscriptionChangedError,
+    SubscriptionError,
+    SubscriptionMissingError,
+)
+from flask_webhooks.ids import uuid7
+from flask_webhooks.models import Delivery, Lane, Listener, State, Subscription
+from flask_webhooks.state import AppState, state_of
+from flask_webhooks.subscribing import changing
+
+URL = "http://127.0.0.1:5999/hooks"
+
+
+@pytest.fixture
+def session(state: AppState) -> t.Iterator[Session]:
+    with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
+        yield session
+
+
+def make(state: AppState, session: Session, **values: t.Any) -> Subscription:
+    values = {"owner": "1", "environment": "staging", "url": URL, "events": ["invoices.created"], **values}
+    row, _ = subscribing.create(state, session, **values)
+    session.commit()
+    return row
+
+
+def at_once(count: int, work: t.Callable[[int], None]) -> list[Exception]:
+    """Run `work` in threads that begin together; return what they raised."""
+    barrier, raised = threading.Barrier(count), []
+
+    def run(number: int) -> None:
+        barrier.wait()
+        try:
+            work(number)
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+@pytest.fixture
+def busy(make_app: t.Callable[..., Flask]) -> t.Callable[..., AppState]:
+    """Makes a state with room for twenty threads."""
+
+    def make(**config: t.Any) -> AppState:
+        options = {"pool_size": 25, "pool_timeout": 60}
+        return state_of(make_app(SQLALCHEMY_ENGINE_OPTIONS=options, **config))
+
+    return make
+
+
+def test_a_new_subscription_is_whole(state: AppState, session: Session) -> None:
+    row, secret = subscribing.create(
+        state,
+        session,
+        owner="1",
+        environment="staging",
+        url=URL,
+        events=[{"event": "invoices.updated", "includes": ["lines"]}],
+        channels=["clients"],
+        headers={"X-Key": "open sesame"},
+    )
+    session.commit()
+
+    found = session.get_one(Subscription, row.id, populate_existing=True)
+    assert {(each.event, tuple(each.includes), each.owner) for each in found.listeners} == {
+        ("invoices.updated", ("lines",), "1"),
+        ("clients.*", (), "1"),
+    }
+    assert session.get(Lane, row.id) is not None
+    assert "sesame" not in (found.headers or "")
+    assert subscribing.names(state.vault, found.headers) == ["X-Key"]
+    assert secret.text not in found.secrets[0].sealed
+    assert [each.text for _, each in subscribing.reveal(state, found, datetime.now(UTC))] == [secret.text]
+
+
+def test_every_mistake_is_told_at_once(state: AppState, session: Session) -> None:
+    with pytest.raises(SubscriptionError) as caught:
+        make(
+            state,
+            session,
+            environment="moon",
+            url="https://10.0.0.1/",
+            events=["invoice.created", {"event": "invoices.*", "includes": ["linse"]}],
+            channels=["client"],
+            description="x" * 1025,
+            format="morse",
+            headers={"Host": "x", "X-A": "a\r\nb"},
+            retry=[-1],
+            rate_limit=0,
+            metadata={"a": "x" * 5000},
+            secret="whsec_short",
+        )
+
+    fields = caught.value.fields
+    assert set(fields) == {
+        "environment", "url", "events.0", "events.1.includes", "channels.0", "description", "format", "headers",
+        "retry", "rate_limit", "metadata", "secret",
+    }  # fmt: skip
+    assert len(fields["headers"]) == 2
+    assert 'Did you mean "invoices.created"?' in fields["events.0"][0]
+
+
+def test_exclusive_channels_name_each_other(state: AppState, session: Session) -> None:
+    with pytest.raises(ExclusivityError, match=r"ledgers.*invoices"):
+        make(state, session, events=["ledgers.closed", "invoices.created"])
+
+
+@pytest.mark.parametrize("locked", [True, False], ids=["with the lock", "without the lock"])
+def test_the_limit_holds_when_twenty_come_at_once(
+    busy: t.Callable[..., AppState], monkeypatch: pytest.MonkeyPatch, locked: bool
+) -> None:
+    state = busy(WEBHOOKS_SUBSCRIPTION_LIMIT=5)
+    together = threading.Barrier(20)
+
+    if not locked:
+        # Shows that the test can fail: without the lock all twenty look before any of them writes.
+        monkeypatch.setattr(changing, "lock", lambda *_: None)
+        check = changing._check_limit
+
+        def slowly(*args: t.Any) -> None:
+            check(*args)
+            together.wait(timeout=30)
+
+        monkeypatch.setattr(changing, "_check_limit", slowly)
+
+    def work(_: int) -> None:
+        with Session(state.engine, info={"webhooks": False}) as session:
+            make(state, session)
+
+    raised = at_once(20, work)
+
+    with Session(state.engine) as session:
+        count = session.scalar(sa.select(sa.func.count()).select_from(Subscription))
+    if locked:
+        assert count == 5
+        assert len(raised) == 15
+        assert {type(error) for error in raised} == {SubscriptionError}
+    elif state.engine.dialect.name == "sqlite":
+        # There a transaction that has read cannot begin to write any more: requests fail instead.
+        assert {type(error) for error in raised} == {sa.exc.OperationalError}
+    else:
+        assert count == 20
+
+
+def test_exclusivity_of_an_owner_holds_when_twenty_come_at_once(
+    busy: t.Callable[..., AppState], tmp_path: t.Any
+) -> None:
+    text = (
+        "version: 1\ntitle: Both\nchannels:\n"
+        "  a: {title: A, label: A, events: [x], exclusive: owner}\n"
+        "  b: {title: B, label: B, events: [x]}\n"
+    )
+    (tmp_path / "both.yaml").write_text(text)
+    state = busy(WEBHOOKS_CATALOG=str(tmp_path / "both.yaml"))
+
+    def work(number: int) -> None:
+        with Session(state.engine, info={"webhooks": False}) as session:
+            make(state, session, events=["a.x" if number % 2 else "b.x"])
+
+    raised = at_once(20, work)
+
+    with Session(state.engine) as session:
+        listened = set(session.scalars(sa.select(Listener.event)))
+    assert len(listened) == 1, "an exclusive channel is held beside another"
+    assert [type(error) for error in raised] == [ExclusivityError] * 10
+
+
+def test_a_change_replaces_what_it_listens_to(state: AppState, session: Session) -> None:
+    row = make(state, session, events=["invoices.created", "invoices.updated"])
+    kept = {each.event: each.id for each in row.listeners}
+
+    changed = subscribing.change(
+        state, session, row.id, owner="1", events=["invoices.updated"], channels=["clients"]
+    )
+    session.commit()
+
+    assert {each.event for each in changed.listeners} == {"invoices.updated", "clients.*"}
+    assert {each.id for each in changed.listeners if each.event == "invoices.updated"} == {
+        kept["invoices.updated"]
+    }
+    assert changed.version == 2
+
+
+def test_headers_and_metadata_are_merged_by_name(state: AppState, session: Session) -> None:
+    row = make(state, session, headers={"X-A": "1", "X-B": "2"}, metadata={"a": 1, "b": 2})
+
+    changed = subscribing.change(
+        state, session, row.id, owner="1", headers={"x-a": None, "X-C": "3"}, metadata={"a": None, "c": 3}
+    )
+    session.commit()
+
+    assert subscribing.names(state.vault, changed.headers) == ["X-B", "X-C"]
+    assert changed.details == {"b": 2, "c": 3}
+
+
+def test_a_lost_update_is_refused(state: AppState, session: Session) -> None:
+    row = make(state, session)
+    subscribing.change(state, session, row.id, owner="1", version=1, description="first")
+    session.commit()
+
+    with pytest.raises(SubscriptionChangedError, match="version 2"):
+        subscribing.change(state, session, row.id, owner="1", version=1, description="second")
+
+
+def test_somebody_elses_does_not_exist(state: AppState, session: Session) -> None:
+    row = make(state, session)
+
+    for act in (subscribing.change, subscribing.remove):
+        with pytest.raises(SubscriptionMissingError):
+            act(state, session, row.id, owner="2")
+
+
+def pending(session: Session, row: Subscription, state: State = State.PENDING) -> str:
+    key = uuid7()
+    due = datetime.now(UTC) if state is State.PENDING else None
+    session.add(
+        Delivery(
+            id=key,
+            message_id=uuid7(),
+            subscription_id=row.id,
+            state=state.value,
+            due_at=due,
+            format="channel",
+        )
+    )
+    session.commit()
+    return key
+
+
+def test_switching_off_holds_and_on_asks_what_becomes_of_it(state: AppState, session: Session) -> None:
+    row = make(state, session)
+    key = pending(session, row)
+    session.execute(
+        sa.update(Lane)
+        .where(Lane.subscription_id == row.id)
+        .values(failures=7, paused_until=datetime.now(UTC))
+    )
+    session.commit()
+
+    subscribing.change(state, session, row.id, owner="1", active=False)
+    session.commit()
+    assert session.get_one(Delivery, key, populate_existing=True).state == "held"
+
+    with pytest.raises(SubscriptionError) as caught:
+        subscribing.change(state, session, row.id, owner="1", active=True)
+    assert "1 delivery is held" in caught.value.fields["held"][0]
+
+    subscribing.change(state, session, row.id, owner="1", active=True, held="send")
+    session.commit()
+    assert session.get_one(Delivery, key, populate_existing=True).state == "pending"
+    lane = session.get_one(Lane, row.id, populate_existing=True)
+    assert (lane.failures, lane.paused_until) == (0, None)
+
+
+def test_discarding_cancels_what_was_held(state: AppState, session: Session) -> None:
+    row = make(state, session, active=False)
+    key = pending(session, row, State.HELD)
+
+    subscribing.change(state, session, row.id, owner="1", active=True, held="discard")
+    session.commit()
+
+    found = session.get_one(Delivery, key, populate_existing=True)
+    assert (found.state, found.reason) == ("cancelled", "discarded")
+
+
+def test_removing_keeps_the_row_and_cancels(state: AppState, session: Session) -> None:
+    row = make(state, session)
+    key = pending(session, row)
+
+    subscribing.remove(state, session, row.id, owner="1")
+    session.commit()
+
+    assert session.get_one(Subscription, row.id, populate_existing=True).deleted_at is not None
+    assert session.scalars(sa.select(Listener)).all() == []
+    assert session.scalars(sa.select(models.Secret)).all() == []
+    assert session.get_one(Delivery, key, populate_existing=True).state == "cancelled"
+
+
+def test_the_signal_waits_for_the_commit(app: Flask, state: AppState, session: Session) -> None:
+    told: list[str] = []
+
+    def hear(sender: Flask, *, action: str, **_: t.Any) -> None:
+        told.append(action)
+
+    with signals.subscription_changed.connected_to(hear, app):
+        row, _ = subscribing.create(
+            state, session, owner="1", environment="staging", url=URL, events=["invoices.created"]
+        )
+        assert told == []
+        session.commit()
+        assert told == ["created"]
+        subscribing.change(state, session, row.id, owner="1", description="x")
+        session.rollback()
+        session.commit()
+
+    assert told == ["created"]
+
+
+def test_a_rotation_overlaps_and_ends(state: AppState, session: Session) -> None:
+    row = make(state, session)
+    now = datetime.now(UTC)
+    [(_, first)] = subscribing.reveal(state, row, now)
+
+    second = subscribing.rotate(state, session, row, now=now, overlap=timedelta(minutes=5))
+    session.commit()
+    row = session.get_one(Subscription, row.id, populate_existing=True)
+
+    in_force = [secret.text for _, secret in subscribing.reveal(state, row, now + timedelta(minutes=4))]
+    assert in_force == [second.text, first.text]
+    assert [each.text for _, each in subscribing.reveal(state, row, now + timedelta(minutes=6))] == [
+        second.text
+    ]
+
+
+def test_a_secret_of_ones_own_must_be_real(state: AppState, session: Session) -> None:
+    own = signing.generate(size=24).text
+
+    _, secret = subscribing.create(
+        state, session, owner="1", environment="staging", url=URL, events=["*"], secret=own
+    )
+    assert secret.text == own
+    for bad in ("whsec_" + "A" * 40 + "=", "whsec_" + "QUJD", "password", "whsk_" + "A" * 43 + "="):
+        with pytest.raises(SubscriptionError) as caught:
+            subscribing.create(
+                state, session, owner="1", environment="staging", url=URL, events=["*"], secret=bad
+            )
+        assert bad not in str(caught.value.fields)
