@@ -11,12 +11,10 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
 from .. import schemas
-from ..bindings import samples
-from ..catalog import EventType
+from ..describing import webhook
 from ..schemas.fields import UUID
 from ..schemas.subscriptions import Event, Listener
 from ..state import AppState
-from .catalog import bodies
 from .operations import OPERATIONS, Operation
 from .problems import CODES
 
@@ -75,7 +73,7 @@ def _document(state: AppState) -> Json:
     made: Json = spec.to_dict()
     _name_events(made["components"]["schemas"], state)
     made["webhooks"] = {
-        event.name: {"post": _webhook(state, event)} for event in state.catalog.events.values()
+        event.name: {"post": webhook(state, event)} for event in state.catalog.events.values()
     }
     return made
 
@@ -240,83 +238,3 @@ def _title(status: int) -> str:
     from http import HTTPStatus
 
     return HTTPStatus(status).phrase
-
-
-# ---- the webhooks themselves -----------------------------------------------------------------------------
-
-
-def _webhook(state: AppState, event: EventType) -> Json:
-    data = samples.data_schema(state.bound[event.channel], event)
-    return {
-        "operationId": f"on.{event.name}",
-        "summary": event.title,
-        "description": event.description or event.message,
-        "deprecated": event.deprecated is not None,
-        "tags": [event.channel],
-        "security": [],
-        "parameters": [
-            _sent("webhook-id", "The idempotency key: the same on every retry."),
-            _sent("webhook-timestamp", "Of the attempt, in seconds since 1970."),
-            _sent(
-                "webhook-signature",
-                "`v1,` and base64; several with spaces between (Standard Webhooks 1.0.0).",
-            ),
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": _envelope(event.format, data),
-                    "examples": {name: {"value": body} for name, body in bodies(state, event).items()},
-                }
-            },
-        },
-        "responses": {
-            "2XX": {"description": "Received."},
-            "410": {"description": "Switch the subscription off."},
-            "default": {"description": "Anything else is tried again."},
-        },
-    }
-
-
-def _sent(name: str, text: str) -> Json:
-    return {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
-
-
-_TEXT = {"type": "string"}
-_MOMENT = {"type": "string", "format": "date-time"}
-_ENVELOPES: t.Mapping[str, tuple[Json, str]] = {
-    "channel": (
-        {
-            "event": _TEXT,
-            "message": _TEXT,
-            "idempotency_key": {"type": "string", "format": "uuid"},
-            "environment": _TEXT,
-        },
-        "data",
-    ),
-    "standard": ({"type": _TEXT, "timestamp": _MOMENT}, "data"),
-    "minimal": ({"event": _TEXT}, "data"),
-    "entity": (
-        {
-            "entity_type": _TEXT,
-            "transition_name": {"type": ["string", "null"]},
-            "status": {"type": ["string", "null"]},
-            "timestamp": _MOMENT,
-            "id": {"type": ["string", "null"]},
-            "event_type": _TEXT,
-        },
-        "entity_state",
-    ),
-}
-
-
-def _envelope(format: str, data: Json) -> Json:
-    if format not in _ENVELOPES:
-        return {"type": "object"}
-    properties, place = _ENVELOPES[format]
-    return {
-        "type": "object",
-        "properties": {**properties, place: data},
-        "required": [*properties, place],
-    }

@@ -17,9 +17,9 @@ from .dumping import column_renderer
 
 if t.TYPE_CHECKING:
     from ..catalog import EventType
-    from .bound import Bound
+    from .bound import Bound, BoundInclude
 
-__all__ = ["data_schema", "sample"]
+__all__ = ["data_schema", "sample", "with_includes"]
 
 Json = dict[str, t.Any]
 _DEEPEST = 4
@@ -75,12 +75,35 @@ def data_schema(bound: Bound, event: EventType) -> Json:
     return {"type": "object"}
 
 
+def with_includes(data: Json, bound: Bound) -> Json:
+    """Return the JSON Schema of `data` with what a listener may ask for, `changes` among it; none is required."""
+    change = {"type": "object", "properties": {"from": {}, "to": {}}, "required": ["from", "to"]}
+    known = {include.name: _of_include(include) for include in bound.includes.values()}
+    known["changes"] = {"type": "object", "additionalProperties": change}
+    return {**data, "properties": {**data.get("properties", {}), **known}}
+
+
+def _of_include(include: BoundInclude) -> Json:
+    if include.schema is None:
+        return {"type": "array"} if include.many else {}
+    found = _of_schema(include.schema, _DEEPEST)
+    return {"type": "array", "items": found} if include.many else {**found, "type": ["object", "null"]}
+
+
 def sample(bound: Bound, event: EventType) -> Json:
     """Return an example of `data`: the catalogue's own, else one made from `data_schema`."""
     if event.sample is not None:
         return dict(event.sample)
-    made = _example(data_schema(bound, event), "")
-    return made if isinstance(made, dict) else {}
+    schema = data_schema(bound, event)
+    made = _example(schema, "")
+    if not isinstance(made, dict):
+        return {}
+    for column, condition in event.when.items():
+        # `invoices.paid` shows an invoice that is paid, not one in the first of its states.
+        known = schema["properties"].get(column, {})
+        if condition.enters and condition.enters[0] in known.get("enum", condition.enters):
+            made |= {column: condition.enters[0]} if known else {}
+    return made
 
 
 def _of_schema(schema: ma.Schema, depth: int) -> Json:

@@ -1,0 +1,28 @@
+"""The catalogue as documentation: for the API, the console, and `flask webhooks catalog`.
+
+===========  ==================================================================
+`bodies`     what a receiver gets: an example of every event in every format
+`openapi`    the same as JSON Schema: a `webhooks` section of OpenAPI 3.1
+`listing`    channels and events as plain values, and as a table
+`page`       a page in Markdown for the customers' documentation
+===========  ==================================================================
+"""
+
+from __future__ import annotations
+
+from .bodies import SAMPLE_ID, bodies
+from .listing import event_values, includes, listing, table
+from .openapi import document, webhook
+from .page import page
+
+__all__ = [
+    "SAMPLE_ID",
+    "bodies",
+    "document",
+    "event_values",
+    "includes",
+    "listing",
+    "page",
+    "table",
+    "webhook",
+]

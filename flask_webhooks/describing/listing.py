@@ -1,0 +1,79 @@
+"""Channels and events as plain values for JSON, and as a table for a terminal."""
+
+from __future__ import annotations
+
+import typing as t
+
+if t.TYPE_CHECKING:
+    from ..catalog import Channel, EventType
+    from ..state import AppState
+
+__all__ = ["event_values", "includes", "listing", "table"]
+
+Json = dict[str, t.Any]
+
+
+def listing(state: AppState) -> Json:
+    """Return every channel that has events, with them."""
+    return {
+        "title": state.catalog.title,
+        "channels": [
+            {
+                **{name: getattr(channel, name) for name in ("name", "title", "label", "description")},
+                "exclusive": channel.exclusive.value if channel.exclusive is not None else None,
+                "includes": includes(state, channel),
+                "events": [event_values(event) for event in channel.events.values()],
+            }
+            for channel in state.catalog.channels.values()
+            if channel.events
+        ],
+    }
+
+
+def event_values(event: EventType) -> Json:
+    """Return what is to be said about an event."""
+    names = ("name", "title", "description", "message", "format", "formats", "transition")
+    return {name: getattr(event, name) for name in names} | {"deprecated": event.deprecated is not None}
+
+
+def includes(state: AppState, channel: Channel) -> list[str]:
+    """Return what a listener to a channel may ask for."""
+    return ["changes", *state.bound[channel.name].includes]
+
+
+def table(state: AppState) -> str:
+    """Return a line for each event: what it is called, what makes it happen, its formats and its includes."""
+    head = ("EVENT", "HAPPENS", "FORMATS", "INCLUDES")
+    rows = [head]
+    for channel in state.catalog.channels.values():
+        offered = ", ".join(state.bound[channel.name].includes) or "-"
+        for event in channel.events.values():
+            rows.append((event.name, _happens(event), ", ".join(event.formats), offered))
+    # The last column is not padded: it may be long, and nothing follows it.
+    widths = [max(len(row[at]) for row in rows) for at in range(len(head) - 1)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+        for row in rows
+    ]
+    return "\n".join([*lines, "", _summary(state)])
+
+
+def _happens(event: EventType) -> str:
+    if not event.on:
+        words = "emitted"
+    else:
+        words = " or ".join(kind.value for kind in sorted(event.on))
+    if event.when or event.changed:
+        words += f" ({', '.join([*event.when, *sorted(event.changed)])})"
+    return f"{words}, deprecated" if event.deprecated is not None else words
+
+
+def _summary(state: AppState) -> str:
+    channels = [channel for channel in state.catalog.channels.values() if channel.events]
+    alone = [channel.name for channel in channels if channel.exclusive is not None]
+    text = f"{_count(len(state.catalog.events), 'event')} in {_count(len(channels), 'channel')}."
+    return f"{text} Exclusive: {', '.join(alone)}." if alone else text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
