@@ -17,7 +17,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, undefer
 from .. import outbox
 from ..catalog import Kind
 from ..errors import BulkStatementError
-from .changes import Change, Net, Values
+from .changes import Change, Key, Values
 from .hearing import check_database
 from .loading import load, option
 from .reading import frozen, reads
@@ -52,10 +52,10 @@ class Aside:
             )
         return self._sessions[connection]
 
-    def fetch(self, nets: list[Net]) -> list[Net]:
-        """Give nets of bulk statements their objects, as they are now; those whose row is gone are dropped."""
-        groups: dict[type, list[Net]] = {}
-        for net in nets:
+    def fetch(self, nets: dict[Key, Change]) -> None:
+        """Give nets of bulk statements their objects, as they are now; drop those whose row is gone."""
+        groups: dict[type, list[Change]] = {}
+        for net in nets.values():
             if net.obj is None and net.bound.model is not None:
                 groups.setdefault(net.bound.model, []).append(net)
         for model, some in groups.items():
@@ -64,7 +64,8 @@ class Aside:
             by_key = {tuple(mapper.primary_key_from_instance(obj)): obj for obj in found}
             for net in some:
                 net.obj = by_key.get(tuple(net.key[2:]))
-        return [net for net in nets if net.obj is not None]
+                if net.obj is None:
+                    del nets[net.key]
 
     def close(self) -> None:
         """Let go of the rows; the transaction is not touched."""
@@ -160,7 +161,7 @@ class _Statement:
                 f"{self.about} changes primary keys, so its rows cannot be followed. Change the objects one by one, "
                 "or set WEBHOOKS_BULK to 'warn' or 'ignore' and use emit_many."
             )
-        found = []
+        found: list[Change] = []
         for obj in after:
             _, old = before[self._key(obj)]
             values = {name: (old[name], new) for name, new in self._values(obj).items() if old[name] != new}
@@ -169,7 +170,7 @@ class _Statement:
 
     def delete(self) -> tuple[Result, list[Change]]:
         """Read the rows with all that a listener may ask for, then run it."""
-        found = []
+        found: list[Change] = []
         for obj in self._rows(lock=True, paths=True):
             values = {name: (old, None) for name, old in self._values(obj).items()}
             found.extend(self._changes(Kind.DELETED, obj, obj, values))
@@ -177,13 +178,11 @@ class _Statement:
 
     def insert(self) -> tuple[Result, list[Change]]:
         """Run it, learn the keys of its rows, and read them."""
-        parameters = self.execution.parameters
-        if isinstance(parameters, list):
-            self._check_count(len(parameters))
+        self._check_count(len(self._parameters() or ()))
         self._refuse_upsert()
         result, keys = self._insert_returning()
         self._check_count(len(keys))
-        found = []
+        found: list[Change] = []
         for obj in load(self.session, self.mapper.class_, keys, columns=True, again=True):
             values = {name: (None, new) for name, new in self._values(obj).items()}
             found.extend(self._changes(Kind.CREATED, obj, None, values))
@@ -203,20 +202,21 @@ class _Statement:
         width = len(result.keys()) - len(keys)
         frozen = result.freeze()
         identities = [tuple(row[width:]) for row in frozen()]
-        given_back = frozen().columns(*range(width))
-        if width == 1 and statement._returning and frozen().keys() and result._source_supports_scalars:
-            return given_back, identities
-        return given_back, identities
+        return frozen().columns(*range(width)), identities
 
     def _insert_of_known_keys(self, names: list[str]) -> tuple[Result, list[t.Any]]:
-        parameters = self.execution.parameters
-        rows = parameters if isinstance(parameters, list) else [parameters or {}]
+        rows = self._parameters() or [t.cast("t.Mapping[str, t.Any]", self.execution.parameters or {})]
         if not all(row.get(name) is not None for row in rows for name in names):
             raise BulkStatementError(
                 f"{self.about} leaves its keys to a database that cannot return them. Give the keys, add the "
                 "objects one by one, or set WEBHOOKS_BULK to 'warn' or 'ignore' and use emit_many."
             )
         return self.execution.invoke_statement(), [tuple(row[name] for name in names) for row in rows]
+
+    def _parameters(self) -> list[t.Mapping[str, t.Any]] | None:
+        """The rows of a statement that comes with a list of them."""
+        parameters = self.execution.parameters
+        return parameters if isinstance(parameters, list) else None
 
     def _refuse_upsert(self) -> None:
         if getattr(self.execution.statement, "_post_values_clause", None) is not None:

@@ -141,12 +141,13 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
     if not anybody():
         return
     found: dict[Watch, list[tuple[Kind, InstanceState[t.Any], Plan]]] = {}
+    last: type | None = None
+    watch = plan = None
     for kind, state in _states(session, context):
         cls = state.class_
-        if known.get(cls) == ():
-            continue
-        watch = watching(session, cls)
-        plan = watch.plan(cls) if watch is not None else None
+        if cls is not last:  # they come class by class
+            last, watch = cls, None if known.get(cls) == () else watching(session, cls)
+            plan = watch.plan(cls) if watch is not None else None
         if watch is not None and plan is not None:
             found.setdefault(watch, []).append((kind, state, plan))
     for watch, seen in found.items():
@@ -157,22 +158,22 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
             add(session, watch, changes, flushing=True)
 
 
-def _states(session: Session, context: UOWTransaction) -> t.Iterator[tuple[Kind, InstanceState[t.Any]]]:
+def _states(session: Session, context: UOWTransaction) -> list[tuple[Kind, InstanceState[t.Any]]]:
     """What the unit of work did; `session.deleted` knows nothing of orphans that it deleted by itself.
 
     Deletions come first: one followed by an INSERT of the same key is an update.
     """
-    rest = []
+    gone, rest = [], []
     for state, (is_delete, is_listed) in context.states.items():
         if is_delete:
             # An UPDATE instead of DELETE and INSERT takes the deleted one off the unit's list.
             if not is_listed or state in session._deleted:
-                yield Kind.DELETED, state
+                gone.append((Kind.DELETED, state))
         elif state.key is not None:
             rest.append((Kind.UPDATED, state))
         elif not is_listed:
             rest.append((Kind.CREATED, state))
-    yield from rest
+    return gone + rest
 
 
 def _after_flush_postexec(session: Session, context: UOWTransaction) -> None:

@@ -36,7 +36,7 @@ def load(
     :param columns: deferred columns too.
     :param again: what is loaded already as well, as it stands in the database now.
     """
-    mapper: orm.Mapper[t.Any] = inspect(model)  # type: ignore[assignment]
+    mapper: orm.Mapper[t.Any] = inspect(model)
     attributes = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
     options: list[t.Any] = [option(model, path) for path in sorted(paths) if path]
     if columns:
@@ -44,7 +44,7 @@ def load(
     found: list[t.Any] = []
     for start in range(0, len(keys), CHUNK):
         some = keys[start : start + CHUNK]
-        statement = sa.select(model).where(rows_where(attributes, some)).options(*options)
+        statement: t.Any = sa.select(model).where(rows_where(attributes, some)).options(*options)
         if again:
             statement = statement.execution_options(populate_existing=True)
         found.extend(session.scalars(statement).unique())

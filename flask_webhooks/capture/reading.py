@@ -7,7 +7,6 @@ Those are asked for just before the flush, in one SELECT for all objects of a cl
 from __future__ import annotations
 
 import copy
-import functools
 import typing as t
 
 import sqlalchemy as sa
@@ -22,7 +21,7 @@ from .loading import CHUNK, load, rows_where
 if t.TYPE_CHECKING:
     from .watching import Plan
 
-__all__ = ["Olds", "changes", "frozen", "identity_of", "load_for_delete", "old_values", "reads"]
+__all__ = ["Olds", "changes", "frozen", "load_for_delete", "old_values", "reads"]
 
 State = orm.InstanceState[t.Any]
 
@@ -103,13 +102,16 @@ def changes(states: t.Iterable[tuple[Kind, State, Plan]], olds: t.Mapping[State,
             continue
         obj = state.obj()
         held = state.dict
-        key = identity_of(state)
+        key = tuple([held[name] for name in plan.keys])
         for bound in plan.bounds:
             if kind is Kind.CREATED:
                 values = {name: (None, frozen(held.get(name, LATER))) for name in bound.watch}
             else:
                 values = {name: (frozen(held[name]), None) for name in bound.columns if name in held}
-            found.append(Change(kind, bound, (bound.channel.name, plan.head, *key), obj, values))
+            is_later = kind is Kind.CREATED and not bound.watch <= held.keys()
+            found.append(
+                Change(kind, bound, (bound.channel.name, plan.head, *key), obj, values, is_later=is_later)
+            )
     return found
 
 
@@ -118,25 +120,17 @@ def _updated(found: list[Change], state: State, plan: Plan, olds: Olds | None) -
     if not values:
         return
     obj = state.obj()
-    new = identity_of(state)
+    new = tuple([state.dict[name] for name in plan.keys])
     old = tuple(state.identity or new)
     for bound in plan.bounds:
         seen = values if len(plan.bounds) == 1 else _only(values, bound.columns)
         if seen:
             name = bound.channel.name
             moved = (name, plan.head, *new) if new != old else None
-            found.append(Change(Kind.UPDATED, bound, (name, plan.head, *old), obj, seen, moved))
-
-
-def identity_of(state: State) -> tuple[t.Any, ...]:
-    """Return the primary key that the object has now."""
-    held = state.dict
-    return tuple([held[name] for name in _key_names(state.mapper)])
-
-
-@functools.cache
-def _key_names(mapper: orm.Mapper[t.Any]) -> tuple[str, ...]:
-    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
+            is_later = any(pair[1] is LATER for pair in seen.values())
+            found.append(
+                Change(Kind.UPDATED, bound, (name, plan.head, *old), obj, seen, moved, is_later=is_later)
+            )
 
 
 def _only(values: Values, columns: t.Collection[str]) -> Values:

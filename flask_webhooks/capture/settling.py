@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ..catalog import EventType, Kind
 from ..errors import OwnerMissingError
-from .changes import LATER, Change, Net, Values, coalesce
+from .changes import LATER, Change, Key, Values, coalesce
 from .hearing import Hearing, check_database, connection_of
 from .loading import Path, load
 from .touching import Contacts
@@ -51,10 +51,10 @@ def settle(
     """
     state = watch.state
     with session.no_autoflush:
-        nets = coalesce(item for item in items if isinstance(item, Change))
-        nets = _known(session, aside, nets)
+        nets = coalesce([item for item in items if isinstance(item, Change)])
+        _complete(aside, nets)
         contacts = Contacts(state, session)
-        occurrences = list(_occurrences(state, nets, contacts))
+        occurrences = _occurrences(watch, nets, contacts)
         occurrences += [_emitted(item) for item in items if isinstance(item, Emitted)]
         if not occurrences:
             return []
@@ -78,61 +78,63 @@ def settle(
 # ---- which events happened -------------------------------------------------------------------------------
 
 
-def _known(session: Session, aside: Aside | None, nets: list[Net]) -> list[Net]:
-    """Return the nets with an object each, and with every value that a condition will look at."""
-    if aside is not None and any(net.obj is None for net in nets):
-        nets = aside.fetch(nets)
-    vague = [net for net in nets if _is_vague(net)]
-    if vague:
-        _refresh([net.obj for net in vague])
-        for net in vague:
-            net.values = _resolved(net.obj, net.values)
-            net.steps = [(kind, _resolved(net.obj, values)) for kind, values in net.steps]
-        nets = [net for net in nets if net.kind is not Kind.UPDATED or net.is_changed()]
-    return nets
+def _complete(aside: Aside | None, nets: dict[Key, Change]) -> None:
+    """Give every net an object, and every value that a condition will look at."""
+    if aside is not None:
+        aside.fetch(nets)
+    vague = [net for net in nets.values() if net.is_later and _is_vague(net)]
+    if not vague:
+        return
+    _refresh([net.obj for net in vague])
+    for net in vague:
+        net.values = _resolved(net.obj, net.values)
+        for step in net.steps:
+            step.values = _resolved(net.obj, step.values)
+        if net.kind is Kind.UPDATED and not net.is_changed():
+            del nets[net.key]
 
 
-def _is_vague(net: Net) -> bool:
+def _is_vague(net: Change) -> bool:
     """Whether it takes the database to say what happened, or whether anything did."""
-    if net.kind is Kind.DELETED or not net.values:
+    if net.kind is Kind.DELETED:
         return False
     later = [name for name, (_, new) in net.values.items() if new is LATER]
     if not later:
         return False
-    return net.remade or len(later) == len(net.values) or not net.bound.watch.isdisjoint(later)
+    return net.is_remade or len(later) == len(net.values) or not net.bound.watch.isdisjoint(later)
 
 
 def _resolved(obj: t.Any, values: Values) -> Values:
     return {name: (old, getattr(obj, name) if new is LATER else new) for name, (old, new) in values.items()}
 
 
-def _occurrences(state: AppState, nets: t.Sequence[Net], contacts: Contacts) -> t.Iterator[Occurrence]:
-    if any(net.bound.touches for net in nets):
-        nets = [*nets, *contacts.touched(nets)]
-    found = [(net, events) for net in nets if net.bound.channel.events and (events := _events(net))]
-    _refresh([net.obj for net, _ in found])
+def _occurrences(watch: Watch, nets: dict[Key, Change], contacts: Contacts) -> list[Occurrence]:
+    contacts.touch(nets)
+    found = [(net, events) for net in nets.values() if (events := _events(watch, net))]
+    if len(found) > 1:
+        _refresh([net.obj for net, _ in found])
+    occurrences = []
     for net, events in found:
         try:
             owner = net.bound.owner(net.obj)
         except Exception as error:  # a property of the host's
-            failed(state, events[0], net.obj, error)
+            failed(watch.state, events[0], net.obj, error)
             continue
         if owner is None:
             logger.debug("message.ownerless", extra={"channel": net.bound.channel.name})
             continue
         values = net.values if net.kind is Kind.UPDATED else {}
-        for event in events:
-            yield Occurrence(event, owner, net.bound, net.obj, values)
+        occurrences += [Occurrence(event, owner, net.bound, net.obj, values) for event in events]
+    return occurrences
 
 
-def _events(net: Net) -> list[EventType]:
-    return [event for event in net.bound.channel.events.values() if net.matches(event)]
+def _events(watch: Watch, net: Change) -> list[EventType]:
+    possible = watch.events[net.bound.channel.name, None if net.steps else net.kind]
+    return [event for event in possible if net.matches(event)]
 
 
 def _refresh(objects: t.Sequence[t.Any]) -> None:
     """Load objects that are expired as a whole, in one statement for each class instead of one for each object."""
-    if len(objects) < 2:
-        return
     stale = [obj for obj in objects if _is_stale(obj._sa_instance_state)]
     if len(stale) > 1:
         for (session, model), some in _by_class(stale).items():

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, object_session
 
 from ..bindings.dumping import listed
 from ..catalog import Kind
-from .changes import LATER, Net
+from .changes import LATER, Change, Key
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -24,29 +24,24 @@ class Contacts:
 
     def __init__(self, state: AppState, session: Session) -> None:
         self._state, self._session = state, session
-        self._met: list[tuple[Net, str, t.Any]] = []
+        self._met: list[tuple[Change, str, t.Any]] = []
 
-    def touched(self, nets: t.Sequence[Net]) -> list[Net]:
-        """Return the updates of what changed objects touch, and of what these touch in turn.
-
-        One that has changed itself is marked, and not returned.
-        """
-        known = {net.key: net for net in nets}
+    def touch(self, nets: dict[Key, Change]) -> None:
+        """Add the updates of what changed objects touch, and of what these touch in turn; mark what is there."""
         reached: set[tuple[str, int]] = set()
-        more: list[Net] = []
-        waiting = list(nets)
+        waiting = [net for net in nets.values() if net.bound.touches]
         for net in waiting:
             for touch in net.bound.touches:
-                for other in _others(self._session, net, touch.relationship):
-                    self._met.append((net, touch.relationship, other))
-                    if (touch.channel, id(other)) in reached:
+                name = touch.relationship
+                for other in _others(self._session, net, name):
+                    self._met.append((net, name, other))
+                    contact = touch.channel, id(other)
+                    if contact in reached:
                         continue
-                    reached.add((touch.channel, id(other)))
-                    made = _touch(known, self._state.bound[touch.channel], other)
-                    if made is not None:
-                        more.append(made)
+                    reached.add(contact)
+                    made = _touch(nets, self._state.bound[touch.channel], other)
+                    if made is not None and made.bound.touches:
                         waiting.append(made)
-        return more
 
     def agree(self, heard: t.Iterable[Occurrence]) -> None:
         """See to it that loaded collections of touched objects hold what the database does, where they are read.
@@ -69,7 +64,7 @@ class Contacts:
                     _agree(held, net, name, other, back.key)
 
 
-def _agree(held: dict[tuple[int, str], set[int]], net: Net, name: str, other: t.Any, back: str) -> None:
+def _agree(held: dict[tuple[int, str], set[int]], net: Change, name: str, other: t.Any, back: str) -> None:
     """Expire a collection that contradicts what happened to one of its members."""
     state = inspect(other)
     if back not in state.dict or not state.persistent:
@@ -81,36 +76,33 @@ def _agree(held: dict[tuple[int, str], set[int]], net: Net, name: str, other: t.
         t.cast("Session", state.session).expire(other, [back])
 
 
-def _touch(known: dict[t.Any, Net], bound: Bound, other: t.Any) -> Net | None:
-    if bound.model is None or not isinstance(other, bound.model):
+def _touch(nets: dict[Key, Change], bound: Bound, obj: t.Any) -> Change | None:
+    """Note that it was touched; return the change if there was none."""
+    if bound.model is None or not isinstance(obj, bound.model):
         return None
-    state = inspect(other)
-    key = (
-        bound.channel.name,
-        state.mapper.base_mapper.class_,
-        *state.mapper.primary_key_from_instance(other),
-    )
-    net = known.get(key)
+    mapper: t.Any = inspect(obj).mapper
+    key = (bound.channel.name, mapper.base_mapper.class_, *mapper.primary_key_from_instance(obj))
+    net = nets.get(key)
     if net is None:
-        net = known[key] = Net(Kind.UPDATED, bound, key, other, {}, touched=True)
+        net = nets[key] = Change(Kind.UPDATED, bound, key, obj, {}, is_touched=True)
         return net
     if net.kind is Kind.UPDATED:
-        net.touched = True
+        net.is_touched = True
     return None
 
 
-def _others(session: Session, net: Net, name: str) -> list[t.Any]:
+def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
     """What it leads to, and what it led to before: a line that moves changes two invoices."""
     value = listed(getattr(net.obj, name))
-    found = list(value) if isinstance(value, list) else [] if value is None else [value]
+    found = value if isinstance(value, list) else () if value is None else (value,)
     if net.kind is Kind.UPDATED and net.values:
         before = _before(session, net, name)
         if before is not None:
-            found.append(before)
+            return [*found, before]
     return found
 
 
-def _before(session: Session, net: Net, name: str) -> t.Any:
+def _before(session: Session, net: Change, name: str) -> t.Any:
     relation: orm.RelationshipProperty[t.Any] = inspect(net.obj).mapper.relationships[name]
     if relation.direction is not orm.MANYTOONE or len(relation.local_remote_pairs or ()) != 1:
         return None

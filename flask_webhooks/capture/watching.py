@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, inspect, orm
 from sqlalchemy.orm import Session
 
+from ..catalog import Kind
 from ..errors import EmitError
 
 if t.TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Plan:
     """Its own channels and those of the classes it inherits from."""
     head: type
     """The class that heads its inheritance."""
+    keys: tuple[str, ...]
+    """Attributes of the primary key."""
     columns: frozenset[str]
     """Columns that some channel sees."""
     owners: frozenset[str]
@@ -52,6 +55,7 @@ class Plan:
         return cls(
             bounds=bounds,
             head=mapper.base_mapper.class_,
+            keys=tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key),
             columns=columns,
             owners=frozenset(bound.channel.owner[0] for bound in bounds if bound.channel.owner) & columns,
             automatic=tuple(attr.key for attr in mapper.column_attrs if _is_automatic(mapper, attr)),
@@ -83,6 +87,14 @@ class Watch:
                 self.models.setdefault(bound.model, []).append(bound)
         for model in self.models:
             _remember_reassigned(model)
+        self.events = {
+            (name, kind): tuple(
+                event for event in bound.channel.events.values() if kind is None or kind in event.on
+            )
+            for name, bound in state.bound.items()
+            for kind in (*Kind, None)
+        }
+        """What can happen by one kind of change, and by several together (None), by channel."""
         self._plans: dict[type, Plan | None] = {}
         self._fresh: tuple[int, sa.Engine] | None = None
 
