@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import typing as t
 from datetime import UTC, datetime
 
@@ -20,7 +21,7 @@ from flask import Flask, has_app_context
 from flask.cli import ScriptInfo
 
 from . import replaying
-from .delivering import Report, Run
+from .delivering import TROUBLE, Report, Run
 from .state import AppState, state_of
 
 __all__ = ["deliver", "lend", "stopping", "worker_name"]
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 SECONDS = 30.0
 """How long one job works at most: a warm shutdown of a stock worker waits no longer than this."""
+LINGER = 6.0
+"""Seconds that a job in a stock worker waits for the next delivery to fall due: as long as the first retry takes."""
 
 _lent: Flask | None = None
 _pid: int | None = None
@@ -57,12 +60,38 @@ def deliver(app_path: str) -> dict[str, t.Any]:
         state = state_of(app)
         _renew_after_fork(state)
         stop = stack.enter_context(stopping())
+        total = _work(state, stop)
+    return {"delivered": total.delivered, "failed": total.failed}
+
+
+def _work(state: AppState, stop: threading.Event) -> Report:
+    total, until = Report(), time.monotonic() + SECONDS
+    while True:
         state.bell.clear()
         if state.settings.enabled:
-            replaying.turn(state)
-        report = Run(state, holder=worker_name(), stop=stop).run(seconds=SECONDS)
-        _go_on(state, report, stop)
-    return {"delivered": report.delivered, "failed": report.failed}
+            with contextlib.suppress(*TROUBLE):  # which the run bears, and says once
+                replaying.turn(state)
+        report = Run(state, holder=worker_name(), stop=stop).run(seconds=max(0.0, until - time.monotonic()))
+        total.delivered += report.delivered
+        total.failed += report.failed
+        if not state.settings.enabled or _lent is not None or not _linger(state, report, stop, until):
+            break
+    _go_on(state, report, stop)
+    return total
+
+
+def _linger(state: AppState, report: Report, stop: threading.Event, until: float) -> bool:
+    """In a stock worker, which has no sweep: wait for a retry that falls due soon; False when there is none."""
+    if report.next_due is None:
+        return False
+    wait = (report.next_due - datetime.now(UTC)).total_seconds()
+    due = time.monotonic() + wait
+    if wait > LINGER or due > until:
+        return False
+    while time.monotonic() < due and not state.bell.is_rung():
+        if stop.wait(min(0.1, max(0.0, due - time.monotonic()))):
+            return False
+    return True
 
 
 def _go_on(state: AppState, report: Report, stop: threading.Event) -> None:
@@ -89,6 +118,14 @@ def _renew_after_fork(state: AppState) -> None:
     _pid = os.getpid()
 
 
+def _call(handler: t.Callable[..., t.Any], number: int, frame: t.Any) -> None:
+    """Call another's handler. RQ's writes to Redis: that it is gone must not break off the run that is to end well."""
+    try:
+        handler(number, frame)
+    except Exception as error:
+        logger.warning("signal.handler_failed", extra={"reason": str(error)})
+
+
 @contextlib.contextmanager
 def stopping() -> t.Iterator[threading.Event]:
     """Yield an event that SIGTERM and SIGINT set, besides doing what they did before."""
@@ -103,7 +140,7 @@ def stopping() -> t.Iterator[threading.Event]:
         stop.set()
         handler = before[signal.Signals(number)]
         if callable(handler):
-            handler(number, frame)  # RQ's: warm at the first signal, hard at the second
+            _call(handler, number, frame)  # RQ's: warm at the first signal, hard at the second
         elif not first:
             raise SystemExit(128 + number)
 

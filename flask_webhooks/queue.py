@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -26,6 +27,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 from rq import Queue, SimpleWorker
+from rq.exceptions import StopRequested
 
 from .errors import QueueError
 
@@ -38,8 +40,10 @@ CONNECT_TIMEOUT, TALK_TIMEOUT = 0.2, 0.25
 """Seconds that a web request waits for Redis at most, together well under half a second."""
 QUIET = 5.0
 """Seconds without another try after Redis could not be reached."""
-FLAG_LIFE = 30
+FLAG_LIFE = 10
 """Seconds after which a waiting wake-up is taken for lost and another is sent."""
+JOB_TIMEOUT = 900
+"""Seconds after which RQ breaks a job off: far more than it takes with any sane `WEBHOOKS_TIMEOUT`."""
 JOB_LIFE = 600
 """Seconds that a wake-up may wait in the queue; later ones say the same."""
 
@@ -132,6 +136,12 @@ class Bell:
             queue = Queue(self._name, connection=self._connection())
             queue.enqueue_at(moment, JOB, self._app_path, job_id=f"{self._name}-next-due", **self._job())
 
+    def is_rung(self) -> bool:
+        """Say whether somebody has rung since the last `clear`; False where Redis cannot be reached."""
+        with contextlib.suppress(redis.RedisError, OSError):
+            return bool(self._connection().exists(self._flag))
+        return False
+
     def depth(self) -> int:
         """Return how many jobs wait in the queue.
 
@@ -147,8 +157,9 @@ class Bell:
 
     @staticmethod
     def _job() -> dict[str, t.Any]:
-        # failure_ttl is a year by default; result_ttl=0 would cost RQ half its speed.
-        return {"ttl": JOB_LIFE, "result_ttl": 60, "failure_ttl": 86_400, "job_timeout": 180}
+        # failure_ttl is a year by default; result_ttl=0 would cost RQ half its speed. The timeout is only a backstop:
+        # the job keeps its own time, and attempts have a deadline.
+        return {"ttl": JOB_LIFE, "result_ttl": 60, "failure_ttl": 86_400, "job_timeout": JOB_TIMEOUT}
 
     def _connection(self) -> redis.Redis:
         if self._client is None or self._pid != os.getpid():
@@ -254,6 +265,7 @@ class _Worker(SimpleWorker):
     """RQ's worker without a fork: jobs share the process, its app and its connections to receivers."""
 
     stop: threading.Event
+    max_connection_wait_time = 5.0  # seconds; RQ's minute is long for somebody who waits for a delivery
 
     def handle_warm_shutdown_request(self) -> None:
         """Called at the first SIGTERM or SIGINT."""
@@ -261,27 +273,67 @@ class _Worker(SimpleWorker):
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
 
 
+class _Once(logging.Filter):
+    """Lets RQ's complaint that Redis is gone through once, not at every try."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_trouble = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "connect to Redis" not in record.msg:
+            return True
+        was, self.is_trouble = self.is_trouble, True
+        return not was
+
+
 def work(url: str, queue: str, name: str, *, stop: threading.Event, burst: bool = False) -> None:
     """Run RQ's worker in the main thread until `stop` is set; while Redis cannot be reached, wait and try again.
 
     :param burst: return when the queue is empty.
     """
-    wait, is_trouble = 1.0, False
-    while not stop.is_set():
-        try:
-            connection = connect(url)
-            worker = _Worker([Queue(queue, connection=connection)], name=name, connection=connection)
-            worker.stop = stop
-            if is_trouble:
-                logger.info("redis.back", extra={"worker": name})
-            wait, is_trouble = 1.0, False
-            worker.work(burst=burst, logging_level="WARNING")
-            if burst:
-                return
-        except (redis.RedisError, OSError, ValueError) as error:
-            # ValueError: RQ's "There exists an active worker named …", after a cut of the connection
-            if not is_trouble:
-                logger.warning("redis.trouble", extra={"worker": name, "reason": str(error)})
-            is_trouble = True
-        stop.wait(wait)
-        wait = min(wait * 2, 15.0)
+    once = _Once()
+    rq_log = logging.getLogger("rq.worker")
+    rq_log.addFilter(once)
+    wait = 0.5
+    try:
+        while not stop.is_set():
+            began = time.monotonic()
+            with _own_signals(), contextlib.suppress(StopRequested):
+                if _work_once(url, queue, name, stop=stop, burst=burst, once=once) and burst:
+                    return
+            wait = 0.5 if time.monotonic() - began > 10 else min(wait * 2, 5.0)
+            stop.wait(wait)
+    finally:
+        rq_log.removeFilter(once)
+
+
+def _work_once(url: str, queue: str, name: str, *, stop: threading.Event, burst: bool, once: _Once) -> bool:
+    """Run RQ's worker until it gives up; return False when Redis could not be reached to begin with."""
+    try:
+        connection = connect(url)
+        connection.ping()
+        if once.is_trouble:
+            logger.warning("redis.back", extra={"worker": name})
+            once.is_trouble = False
+        worker = _Worker([Queue(queue, connection=connection)], name=name, connection=connection)
+        worker.stop = stop
+        worker.work(burst=burst, logging_level="WARNING")
+        return True
+    except (redis.RedisError, OSError, ValueError) as error:
+        # ValueError: RQ's "There exists an active worker named …", after a cut of the connection
+        if not once.is_trouble:
+            logger.warning("redis.trouble", extra={"worker": name, "reason": str(error)})
+            once.is_trouble = True
+        return False
+
+
+@contextlib.contextmanager
+def _own_signals() -> t.Iterator[None]:
+    """Put the handlers back that were there before RQ installed its own, which would act on a worker that is gone."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

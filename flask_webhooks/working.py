@@ -32,10 +32,15 @@ PURGE = 3600.0
 
 
 class Sweep:
-    """A thread that looks after one worker. Use it as a context manager."""
+    """A thread that looks after one worker. Use it as a context manager.
 
-    def __init__(self, state: AppState, worker: str, *, interval: float = INTERVAL) -> None:
-        self.state, self.worker, self.interval = state, worker, interval
+    :param wakes: also look for what is due, and wake somebody for it.
+    """
+
+    def __init__(
+        self, state: AppState, worker: str, *, interval: float = INTERVAL, wakes: bool = True
+    ) -> None:
+        self.state, self.worker, self.interval, self.wakes = state, worker, interval, wakes
         self.stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks-sweep", daemon=True)
         self._beat_at = self._purge_at = float("-inf")
@@ -73,7 +78,7 @@ class Sweep:
             with self.state.engine.begin() as connection:
                 dispatch.beat(connection, self.worker, datetime.now(UTC))
             self._beat_at = now
-        if self.state.settings.enabled:
+        if self.state.settings.enabled and self.wakes:
             replaying.turn(self.state)
             self._wake()
         if now - self._purge_at >= PURGE:

@@ -2,6 +2,7 @@
 
 =============  ================================================
 `working`      worker, deliver, status, purge
+`keys`         rotate-encryption
 =============  ================================================
 
 Exit code 0 only when all went well. `--json` where the output is data.
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 from flask.cli import AppGroup
 
+from .keys import rotate_encryption
 from .working import deliver, purge, status, worker
 
 __all__ = ["webhooks_cli"]
 
 webhooks_cli = AppGroup("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")
-for command in (worker, deliver, status, purge):
+for command in (worker, deliver, status, purge, rotate_encryption):
     webhooks_cli.add_command(command)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import typing as t
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -12,7 +14,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from .. import dispatch, jobs, queue, replaying
-from ..delivering import Report, Run
+from ..delivering import TROUBLE, Report, Run
 from ..errors import QueueError
 from ..state import AppState, current_webhooks, state_of
 from ..working import Sweep, lapsed
@@ -52,23 +54,35 @@ def worker(burst: bool, verbose: bool) -> None:
 @with_appcontext
 def deliver(watch: bool, as_json: bool) -> None:
     """Work through what is due once, then exit. Needs no Redis."""
-    state = _state()
-    name = jobs.worker_name()
-    with jobs.stopping() as stop:
+    state, total = _state(), Report()
+    with jobs.stopping() as stop, Sweep(state, jobs.worker_name(), wakes=False) if watch else nullcontext():
         while True:
-            replaying.turn(state)
-            report = Run(state, holder=name, stop=stop).run()
+            try:
+                report = _deliver_once(state, stop)
+            except TROUBLE as error:
+                if not watch:
+                    raise click.ClickException(f"The database cannot be reached: {error}") from error
+                continue
+            total.delivered += report.delivered
+            total.failed += report.failed
+            total.next_due = report.next_due
             if not watch or stop.is_set():
                 break
-            stop.wait(_until(report))
-    _tell(report, as_json)
+            stop.wait(_until(report) if state.settings.enabled else 1.0)
+    _tell(total, as_json)
+
+
+def _deliver_once(state: AppState, stop: threading.Event) -> Report:
+    if state.settings.enabled:
+        replaying.turn(state)
+    return Run(state, holder=jobs.worker_name(), stop=stop).run()
 
 
 def _until(report: Report) -> float:
-    """Seconds to wait before the next look: a second, or less if something is due sooner."""
+    """Seconds to wait before the next look: half a second, or less if something is due sooner."""
     if report.next_due is None:
-        return 1.0
-    return min(1.0, max(0.0, (report.next_due - datetime.now(UTC)).total_seconds()))
+        return 0.5
+    return min(0.5, max(0.02, (report.next_due - datetime.now(UTC)).total_seconds()))
 
 
 def _tell(report: Report, as_json: bool) -> None:

@@ -1,0 +1,34 @@
+"""The command about encryption keys."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from flask.cli import with_appcontext
+
+from .. import resealing
+from ..state import current_webhooks
+
+__all__ = ["rotate_encryption"]
+
+
+@click.command("rotate-encryption")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@with_appcontext
+def rotate_encryption(as_json: bool) -> None:
+    """Seal every stored secret with the first of WEBHOOKS_ENCRYPTION_KEYS.
+
+    Put the new key first and restart everything, run this, then drop the old key. Exits 1 if a secret opens with none
+    of the keys; it stays as it is.
+    """
+    state, sums = current_webhooks, resealing.Resealed()
+    with click.progressbar(length=resealing.count(state), label="Sealing", hidden=as_json) as bar:
+        for sums in resealing.reseal(state):
+            bar.update(sums.done + sums.unreadable - bar.pos)
+    if as_json:
+        click.echo(json.dumps({"done": sums.done, "unreadable": sums.unreadable}))
+    else:
+        click.echo(f"Sealed {sums.done} anew; {sums.unreadable} could not be opened.")
+    if sums.unreadable:
+        raise SystemExit(1)

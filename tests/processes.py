@@ -1,0 +1,116 @@
+"""Real processes for tests: workers as they run in production, started, signalled and killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+from flask_webhooks.state import AppState
+from tests.stage import wait_until
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = {"WEBHOOKS_BREAKER": False, "WEBHOOKS_TIMEOUT": [2, 5]}
+
+
+class Process:
+    """A command of a virtual environment, with what it says in a file."""
+
+    def __init__(self, words: t.Sequence[str], env: t.Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with open(log, "ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *words],
+                cwd=ROOT,
+                env={**os.environ, **env},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    @property
+    def said(self) -> str:
+        """All that it has printed."""
+        return self.log.read_text()
+
+    def wait_for(self, text: str, seconds: float = 20.0) -> None:
+        """Return as soon as it has printed this."""
+        wait_until(
+            lambda: text in self.said or self._process.poll() is not None, seconds, about=f"{text} in {self.log}"
+        )
+        assert text in self.said, self.said
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def end(self, number: int = signal.SIGTERM, seconds: float = 30.0) -> int:
+        """Send a signal, wait for the end and return the exit code."""
+        self.send(number)
+        return self._process.wait(seconds)
+
+    def wait(self, seconds: float = 30.0) -> int:
+        """Wait for the end and return the exit code."""
+        return self._process.wait(seconds)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    def kill_all(self) -> None:
+        """Kill it with its children."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait(10)
+
+
+class Processes:
+    """Starts processes that share the test's database, instance folder and Redis; kills what is left at the end."""
+
+    def __init__(self, state: AppState, folder: Path, redis_url: str | None, **settings: t.Any) -> None:
+        self._folder = folder
+        self._running: list[Process] = []
+        self.redis_url = redis_url
+        config = {**SETTINGS, "WEBHOOKS_REDIS_URL": redis_url or "embedded", **settings}
+        self.env = {
+            "FLASK_APP": "tests.served:create_app",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "TEST_DATABASE": state.engine.url.render_as_string(hide_password=False),
+            "TEST_FOLDER": str(folder),
+            "TEST_SETTINGS": json.dumps(config),
+        }
+
+    def start(self, *words: str, **env: str) -> Process:
+        """Start `python -m words…`."""
+        log = self._folder / f"process-{len(self._running)}.log"
+        process = Process(words, {**self.env, **env}, log)
+        self._running.append(process)
+        return process
+
+    def worker(self, *, ready: bool = True) -> Process:
+        """`flask webhooks worker`."""
+        process = self.start("flask", "webhooks", "worker")
+        if ready:
+            process.wait_for("waits on queue")
+        return process
+
+    def stock_worker(self, *words: str, **env: str) -> Process:
+        """`rq worker webhooks --url …`, as somebody would start it who does not know us."""
+        assert self.redis_url is not None
+        return self.start("rq.cli", "worker", "webhooks", "--url", self.redis_url, *words, **env)
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running:
+            process.kill_all()
