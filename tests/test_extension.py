@@ -21,8 +21,8 @@ from flask_webhooks import (
     UnknownEventError,
     Webhooks,
 )
-from flask_webhooks.state import AppState, state_of
 from flask_webhooks.models import Message
+from flask_webhooks.state import AppState, state_of
 from flask_webhooks.testing import recorded as recorded_inside
 from tests import elsewhere
 from tests.host import CATALOG, Invoice, Status, db, make_host
