@@ -11,7 +11,7 @@ from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session
 
-from . import capture, models, payload
+from . import capture, models, payload, startup
 from .bindings import Bound, open_catalog
 from .config import Settings
 from .errors import ConfigurationError
@@ -58,6 +58,13 @@ class Webhooks:
 
         :raises ConfigurationError: a wrong setting, a catalogue with mistakes, a second call for the same app.
         """
+        try:
+            self._start(app, db)
+        except Exception as error:
+            if not startup.forgive(app, error, self._formats):
+                raise
+
+    def _start(self, app: Flask, db: SQLAlchemy) -> None:
         if EXTENSION in app.extensions:
             raise ConfigurationError(f"Flask-Webhooks is initialised on {app.name!r} already. Call it once.")
         if "sqlalchemy" not in app.extensions:

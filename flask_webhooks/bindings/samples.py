@@ -145,7 +145,7 @@ def _plain(field: mf.Field[t.Any], depth: int) -> Json:
 
 
 def _of_enum(field: mf.Enum[t.Any]) -> Json:
-    members = list(field.enum)
+    members: list[enum.Enum] = list(t.cast("t.Any", field.enum))
     values = [member.value for member in members] if field.by_value else [member.name for member in members]
     is_text = all(isinstance(value, str) for value in values)
     return {"type": "string", "enum": values} if is_text else {"enum": values}

@@ -75,8 +75,13 @@ def _missing(name: str, root: Path, error: Exception) -> Problem:
         beside = nearest(path.name, [entry.name for entry in path.parent.iterdir()])
     except (OSError, ValueError):
         beside = None
-    remedy = (
-        f'Did you mean "{beside}"?' if beside else f"Looked at {path}; set WEBHOOKS_CATALOG to where it is."
-    )
+    remedy = f'Did you mean "{beside}"?' if beside else _none_yet(path)
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return Problem(name, 1, "(document)", f"cannot be read: {reason}.", remedy)
+
+
+def _none_yet(path: Path) -> str:
+    return (
+        f"Looked at {path}. Run `flask webhooks init` to write one from your models, "
+        "or set WEBHOOKS_CATALOG to where it is."
+    )

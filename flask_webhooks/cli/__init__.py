@@ -3,6 +3,7 @@
 =============  ================================================
 `working`      worker, deliver, status, purge
 `keys`         rotate-encryption
+`cataloguing`  init, check, catalog
 =============  ================================================
 
 Exit code 0 only when all went well. `--json` where the output is data.
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 from flask.cli import AppGroup
 
+from .cataloguing import catalog, check, init
 from .keys import rotate_encryption
 from .working import deliver, purge, status, worker
 
 __all__ = ["webhooks_cli"]
 
 webhooks_cli = AppGroup("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")
-for command in (worker, deliver, status, purge, rotate_encryption):
+for command in (worker, deliver, status, purge, rotate_encryption, init, check, catalog):
     webhooks_cli.add_command(command)

@@ -1,0 +1,29 @@
+"""What `flask webhooks check` looks at, part by part. Nothing is changed but the lock file, and that only if asked.
+
+================  =====================================================================
+`findings`        what a part comes to: errors, warnings, notes
+`configuration`   every `WEBHOOKS_*` key
+`catalogues`      the catalogue with the models and schemas it names, and the lock file
+`outside`         database and Redis
+================  =====================================================================
+"""
+
+from __future__ import annotations
+
+from .catalogues import check_catalog, check_lock, lock_path
+from .configuration import check_configuration, settings_of
+from .findings import Check, Finding, Level
+from .outside import check_database, check_redis
+
+__all__ = [
+    "Check",
+    "Finding",
+    "Level",
+    "check_catalog",
+    "check_configuration",
+    "check_database",
+    "check_lock",
+    "check_redis",
+    "lock_path",
+    "settings_of",
+]

