@@ -105,6 +105,8 @@ def run(execution: ORMExecuteState, watch: Watch, aside: Aside) -> tuple[Result 
         return None, []
     connection = execution.session.connection(bind_arguments={"mapper": mapper})
     check_database(watch, connection, mapper.class_)
+    if execution.session.autoflush:  # SQLAlchemy does so only after us
+        execution.session.flush()
     if not _is_heard(watch, connection, plans, kind):
         return None, []
     statement = _Statement(execution, watch, aside, mapper, about)

@@ -89,8 +89,10 @@ def _ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], foun
             for name, value in zip(names, row[len(keys) :], strict=True):
                 if name in unknown:
                     found[state][name] = value
-                    if name not in state.dict and name not in state.committed_state:
-                        attributes.set_committed_value(state.obj(), name, value)
+            # The key too: SQLAlchemy would load each expired row for it.
+            for name, value in zip([*(key.key for key in keys), *names], row, strict=True):
+                if name not in state.dict and name not in state.committed_state:
+                    attributes.set_committed_value(state.obj(), name, value)
 
 
 def changes(states: t.Iterable[tuple[Kind, State, Plan]], olds: t.Mapping[State, Olds]) -> list[Change]:

@@ -195,12 +195,21 @@ def _load(occurrences: t.Sequence[Occurrence]) -> None:
         paths, objects = wanted.setdefault((state.session, type(item.obj)), (set(), {}))
         paths.update(item.bound.trails)
         paths.update(include.relationships for include in item.asked())
+        if item.bound.schema is None:  # then every column is sent, deferred ones too
+            paths.update((name,) for name in item.bound.columns)
         objects[id(item.obj)] = item.obj
     for (session, model), (paths, objects) in wanted.items():
         needed = {path[0] for path in paths if path}
         stale = [obj for obj in objects.values() if _lacks(inspect(obj), needed)]
         if len(stale) > 1:
-            load(session, model, [inspect(obj).identity for obj in stale], [path for path in paths if path])
+            columns = inspect(model).column_attrs.keys()
+            load(
+                session,
+                model,
+                [inspect(obj).identity for obj in stale],
+                [path for path in paths if path and path[0] not in columns],
+                columns=not needed.isdisjoint(columns),
+            )
 
 
 def _lacks(state: orm.InstanceState[t.Any], names: t.Collection[str]) -> bool:

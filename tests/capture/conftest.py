@@ -1,0 +1,104 @@
+"""Fixtures for capture: who listens, what was sent to the database, and an app with difficult models."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import typing as t
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from flask_webhooks.models import Base, Message
+from flask_webhooks.state import AppState, state_of
+from tests.capture import zoo as zoo_module
+from tests.host import db
+from tests.stage import recorded, subscribe
+
+NOWHERE = "http://127.0.0.1:9/"
+
+
+@pytest.fixture
+def listening(state: AppState) -> None:
+    """Somebody listens to all about invoices, and wants to know what changed."""
+    subscribe(state, NOWHERE, "invoices.*", "clients.*", "reports.*", includes=["changes"])
+
+
+@pytest.fixture
+def zoo(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
+    """The app with difficult models, inside its context; somebody listens to everything."""
+    app = zoo_module.make_zoo(database_url, tmp_path)
+    with app.app_context():
+        state = state_of(app)
+        subscribe(state, NOWHERE, "*", includes=["changes"])
+        yield state
+        zoo_module.db.session.remove()
+        for engine in zoo_module.db.engines.values():
+            engine.dispose()
+    state.transport.close()
+
+
+@contextlib.contextmanager
+def counting(engine: sa.Engine) -> t.Iterator[list[str]]:
+    """Yield the statements that are sent meanwhile; an executemany is one."""
+    sent: list[str] = []
+
+    def note(_: t.Any, __: t.Any, statement: str, *___: t.Any) -> None:
+        sent.append(statement)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+
+
+RECORDING = ["SELECT webhook_listeners", "INSERT webhook_messages", "INSERT webhook_deliveries"]
+"""All that we may send for one commit with listeners, however many objects changed."""
+
+
+def kinds(sent: t.Iterable[str]) -> list[str]:
+    """Verb and table of statements, without those that only begin or end something."""
+    found = []
+    for statement in sent:
+        verb, *words = statement.replace('"', "").replace("`", "").split()
+        table = next((word for word in words if word.split(".")[0] in TABLES), "")
+        if table:
+            found.append(f"{verb} {table.split('.')[0]}")
+    return found
+
+
+TABLES = {*zoo_module.Base.metadata.tables, *db.metadata.tables, *Base.metadata.tables}
+
+
+def events(state: AppState) -> list[str]:
+    """Names of all messages, in the order they were recorded."""
+    return [message.event for message in recorded(state)]
+
+
+def told(state: AppState, event: str) -> list[dict[str, t.Any]]:
+    """The data of all messages of an event."""
+    return [json.loads(message.data) for message in recorded(state) if message.event == event]
+
+
+def changes(message: Message) -> dict[str, t.Any]:
+    """What an update changed: column to [old, new]."""
+    extras = json.loads(message.extras or "{}")
+    return {name: [pair["from"], pair["to"]] for name, pair in extras.get("changes", {}).items()}
+
+
+def last_changes(state: AppState, event: str) -> dict[str, t.Any]:
+    """What the last message of an event says was changed."""
+    return changes([message for message in recorded(state) if message.event == event][-1])
+
+
+@pytest.fixture(autouse=True)
+def clean_session(request: pytest.FixtureRequest) -> t.Iterator[None]:
+    """Leave no transaction open for the next test."""
+    yield
+    if "app" in request.fixturenames:
+        app: Flask = request.getfixturevalue("app")
+        with app.app_context():
+            db.session.remove()
