@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import ipaddress
+import re
 import typing as t
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,7 +18,7 @@ from .errors import ConfigurationError
 from .health import Breaker
 from .retry import schedule
 
-__all__ = ["ENVIRONMENTS", "Environment", "Settings"]
+__all__ = ["ENVIRONMENTS", "Environment", "Look", "Settings"]
 
 ENVIRONMENTS = ("staging", "production")
 PREFIX = "WEBHOOKS_"
@@ -148,6 +149,33 @@ def _proxy(value: t.Any) -> str | None:
     return value
 
 
+@dataclass(frozen=True)
+class Look:
+    """How the console looks; see docs/console.md."""
+
+    name: str = "Webhooks"
+    """Of the product, beside the logo."""
+    logo: str | None = None
+    """URL of an image, of this site unless the content security policy allows others."""
+    accent: str | None = None
+    """`#rrggbb`; made legible by itself in the light and in the dark look."""
+    base: str | None = None
+    """A template of the app's own with the blocks of `webhooks/base.html`."""
+    home: str | None = None
+    """Where the name leads: back to the product."""
+
+
+def _look(value: t.Any) -> Look:
+    found = value if isinstance(value, Look) else Look(**dict(value))
+    for part in dataclasses.fields(Look):
+        given = getattr(found, part.name)
+        if given is not None:
+            _text(given)
+    if found.accent is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", found.accent):
+        raise ValueError
+    return found
+
+
 def _key(default: t.Any, check: t.Callable[[t.Any], t.Any], accepted: str) -> t.Any:
     return field(default=default, metadata={"check": check, "accepted": accepted})
 
@@ -242,6 +270,10 @@ class Settings:
     """Deliveries a second that one replay adds to the live events of its subscription."""
     page_limit: int = _key(100, _count, _COUNT)
     """Rows on one page of a list."""
+    console: Look = _key(
+        Look(), _look, 'a mapping with any of name, logo, accent ("#rrggbb"), base (a template), home (a URL)'
+    )
+    """How the console looks."""
 
     @classmethod
     def read(cls, config: t.Mapping[str, t.Any]) -> Settings:

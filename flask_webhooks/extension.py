@@ -97,9 +97,10 @@ class Webhooks:
         self._add_doors(app, settings)
 
     def _add_doors(self, app: Flask, settings: Settings) -> None:
-        from .api import make_blueprint
+        from . import api, console
 
-        app.register_blueprint(make_blueprint(), url_prefix=settings.url_prefix)
+        app.register_blueprint(api.make_blueprint(), url_prefix=settings.url_prefix)
+        app.register_blueprint(console.make_blueprint(), url_prefix=f"{settings.url_prefix}/console")
 
     def principal_loader(self, load: F) -> F:
         """Register the function that says who is calling the API or the console; None means nobody (401)."""

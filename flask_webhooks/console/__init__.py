@@ -1,0 +1,58 @@
+"""The developer console: HTML below `WEBHOOKS_URL_PREFIX/console`, for the host's customers and for operators.
+
+The law of this door: every page names the right it needs, and nothing is reached without a principal; what is not the
+caller's own does not exist. Every POST carries a token and answers with a redirect, so that all of it works without
+JavaScript; htmx asks for the same pages and gets the part that changed. No inline script, style or handler.
+
+In the order of a request: `visits` authenticates, checks the token, opens a session of our own and commits; a page
+function returns a `Page`, a `Redirect` or a `Raw`.
+
+==============  ==================================================================
+`pages`         what a page is; the URL rules are made from it
+`visits`        from a request to a page function, and to a response
+`tokens`        the token of every form
+`words`         gettext, where Flask-Babel is there
+`looks`         how instants, durations, sizes and states are written
+`colours`       the host's accent colour, made legible
+`webhooks`      list, switch, remove
+`editing`       new and edit; `forms` reads what was sent, `picking` offers events
+`health`        one webhook: health, charts; `secrets`, `trials`, `snippets`
+`log`           deliveries, live; `delivery`, one of them with every attempt
+`catalogue`     channels and events
+`replays`       what is sent again
+`operating`     for operators
+==============  ==================================================================
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from . import catalogue, delivery, editing, health, log, operating, replays, secrets, trials, webhooks
+from .looks import add_filters
+from .pages import PAGES
+from .visits import accent, context, secure, unknown, view_of
+
+__all__ = ["make_blueprint"]
+
+_ROOMS = (webhooks, editing, health, secrets, trials, log, delivery, replays, catalogue, operating)
+"""Importing them fills PAGES."""
+
+
+def make_blueprint() -> Blueprint:
+    """Return the blueprint; a new one for each app."""
+    blueprint = Blueprint(
+        "webhooks_console",
+        __name__,
+        template_folder="../templates",
+        static_folder="../static",
+        static_url_path="/static",
+    )
+    for page in PAGES:
+        blueprint.add_url_rule(page.path, page.name, view_of(page), methods=[page.method])
+    blueprint.add_url_rule("/accent.css", "accent", accent)
+    blueprint.add_url_rule("/<path:path>", "unknown", unknown, methods=["GET", "POST"])
+    blueprint.context_processor(context)
+    blueprint.after_request(secure)
+    add_filters(blueprint)
+    return blueprint

@@ -1,0 +1,105 @@
+"""Events: what there is to listen to, what it looks like, and who listens."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import sqlalchemy as sa
+
+from ..bindings import samples as bodies
+from ..models import Listener, Subscription
+from . import samples
+from .occasions import occasion
+from .pages import Page, Visit, page
+from .picking import CHANGES
+from .visits import nothing
+
+__all__ = ["event", "events"]
+
+DEEPEST = 6
+
+
+@page("GET", "/events", right="read")
+def events(visit: Visit) -> Page:
+    """Show every channel and its events."""
+    listeners = _listeners(visit)
+    channels = [channel for channel in visit.state.catalog.channels.values() if channel.events]
+    values = {
+        "catalog": visit.state.catalog,
+        "channels": channels,
+        "listening": {
+            event.name: len(_who(visit, listeners, event.name))
+            for channel in channels
+            for event in channel.events.values()
+        },
+        "occasion": occasion,
+    }
+    return Page("events.html", values)
+
+
+@page("GET", "/events/<event_name>", right="read")
+def event(visit: Visit, event_name: str) -> Page:
+    """Show one event: its data as a table, a body in each format, who listens."""
+    found = visit.state.catalog.events.get(event_name)
+    if found is None:
+        raise nothing()
+    channel = visit.state.catalog.channels[found.channel]
+    bound = visit.state.bound[found.channel]
+    environment = visit.state.settings.environment
+    shared = environment if isinstance(environment, str) else "staging"
+    schema = bodies.data_schema(bound, found)
+    who = _who(visit, _listeners(visit), found.name)
+    subscriptions = visit.session.scalars(sa.select(Subscription).where(Subscription.id.in_(who))).all()
+    values = {
+        "event": found,
+        "channel": channel,
+        "occasion": occasion(channel, found),
+        "rows": [
+            row
+            for row in _rows(schema, "", 0)
+            if row["name"].partition(".")[0].rstrip("[]") not in bound.includes
+        ],
+        "schema": json.dumps(schema, indent=2, ensure_ascii=False),
+        "includes": [*bound.includes, CHANGES],
+        "samples": [(name, samples.body(visit.state, found, name, shared)) for name in found.formats],
+        "subscriptions": subscriptions,
+    }
+    return Page("event.html", values)
+
+
+def _listeners(visit: Visit) -> dict[str, set[str]]:
+    """Return pattern to the ids of the visitor's webhooks that have it."""
+    rows = sa.select(Listener.event, Listener.subscription_id).join(
+        Subscription, Subscription.id == Listener.subscription_id
+    )
+    rows = rows.where(Subscription.deleted_at.is_(None))
+    if visit.owner is not None:
+        rows = rows.where(Listener.owner == visit.owner)
+    found: dict[str, set[str]] = {}
+    for pattern, key in visit.session.execute(rows.limit(20_000)):
+        found.setdefault(pattern, set()).add(key)
+    return found
+
+
+def _who(visit: Visit, listeners: t.Mapping[str, set[str]], name: str) -> set[str]:
+    return set().union(*(listeners.get(pattern, set()) for pattern in visit.state.catalog.patterns(name)))
+
+
+def _rows(schema: t.Mapping[str, t.Any], prefix: str, depth: int) -> t.Iterator[dict[str, t.Any]]:
+    """Walk a JSON Schema: one line for each property, nested ones below."""
+    for name, inner in schema.get("properties", {}).items():
+        kinds = inner.get("type", "any")
+        several = kinds if isinstance(kinds, list) else [kinds]
+        yield {
+            "name": f"{prefix}{name}",
+            "depth": depth,
+            "kind": next((kind for kind in several if kind != "null"), "null"),
+            "format": inner.get("format", ""),
+            "is_nullable": "null" in several,
+            "choices": [str(choice) for choice in inner.get("enum", [])],
+            "description": inner.get("description", ""),
+        }
+        if depth < DEEPEST:
+            below = inner.get("items", inner) if "array" in several else inner
+            yield from _rows(below, f"{prefix}{name}{'[]' if 'array' in several else ''}.", depth + 1)

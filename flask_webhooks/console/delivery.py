@@ -1,0 +1,201 @@
+"""One delivery: what happened when, what was sent, what came back, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import typing as t
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy import event as sa_event
+
+from .. import reading, replaying
+from ..delivering import parcels
+from ..models import Attempt, Message, State
+from ..reading import Story
+from .looks import pretty, reason_label, remedy, text_of
+from .pages import Page, Redirect, Refused, Visit, page
+from .visits import nothing
+from .words import _
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["cancel", "delivery", "retry", "told"]
+
+M = t.cast("sa.Table", Message.__table__)
+LONGEST_BODY = 65_536
+"""Characters of a request body that the page shows; the API gives all of it."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of a request's time."""
+
+    name: str
+    label: str
+    start: float
+    """Seconds from the start of the attempt."""
+    length: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """An attempt, ready to be shown."""
+
+    row: Attempt
+    label: str
+    """What went wrong, in a few words; empty if nothing did."""
+    remedy: str
+    request_headers: t.Mapping[str, str]
+    response_headers: t.Mapping[str, str]
+    response_body: str
+    phases: tuple[Phase, ...]
+    curl: str
+
+
+@page("GET", "/deliveries/<uuid:delivery_id>", right="read")
+def delivery(visit: Visit, delivery_id: object) -> Page:
+    """Show a delivery."""
+    story = _story(visit, str(delivery_id))
+    body = request_body(visit.state, visit, story)
+    attempts = told(visit.state, story, body)
+    values = {
+        "story": story,
+        "attempts": attempts,
+        "body": pretty(body[:LONGEST_BODY]) if body else "",
+        "is_cut": len(body) > LONGEST_BODY,
+        "changes": _changes(story),
+        "now": datetime.now(UTC),
+    }
+    return Page("_delivery.html" if visit.is_partial else "delivery.html", values)
+
+
+@page("POST", "/deliveries/<uuid:delivery_id>/retry", right="write")
+def retry(visit: Visit, delivery_id: object) -> Redirect:
+    """Make it due now: same key, same bytes, a fresh signature."""
+    key = str(delivery_id)
+    _story(visit, key)
+    visit.session.rollback()
+    if not replaying.retry(visit.session.connection(), key, datetime.now(UTC)):
+        raise Refused(409, _("The webhook is switched off. Switch it on first."))
+    _ring(visit)
+    return Redirect("delivery", {"delivery_id": key}, notice="retried")
+
+
+@page("POST", "/deliveries/<uuid:delivery_id>/cancel", right="write")
+def cancel(visit: Visit, delivery_id: object) -> Redirect:
+    """Call it off, if it waits."""
+    key = str(delivery_id)
+    _story(visit, key)
+    visit.session.rollback()
+    if not replaying.cancel(visit.session.connection(), key, datetime.now(UTC)):
+        raise Refused(409, _("It does not wait any more: there is nothing to call off."))
+    return Redirect("delivery", {"delivery_id": key}, notice="cancelled")
+
+
+def _ring(visit: Visit) -> None:
+    bell = visit.state.bell
+    sa_event.listen(visit.session, "after_commit", lambda session: bell.ring(), once=True)
+
+
+def _story(visit: Visit, delivery_id: str) -> Story:
+    found = reading.story(visit.session, delivery_id, owner=visit.owner)
+    if found is None:
+        raise nothing()
+    return found
+
+
+def _changes(story: Story) -> list[tuple[str, str, str]]:
+    """Return (column, before, after) of an update."""
+    extras = json.loads(story.message.extras) if story.message is not None and story.message.extras else {}
+    changes = extras.get("changes") if isinstance(extras, dict) else None
+    if not isinstance(changes, dict):
+        return []
+    return [
+        (name, _value(pair.get("from")), _value(pair.get("to")))
+        for name, pair in changes.items()
+        if isinstance(pair, dict)
+    ]
+
+
+def _value(value: t.Any) -> str:
+    return text_of((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode())
+
+
+def request_body(state: AppState, visit: Visit, story: Story) -> str:
+    """Return what was or will be sent; made again where the bytes are not kept, which comes to the same."""
+    row = story.delivery
+    if row.body is not None:
+        return text_of(row.body)
+    connection = visit.session.connection()
+    found = parcels.destinations(state, connection, [row.subscription_id], datetime.now(UTC))
+    parcel = parcels.Parcel(
+        id=row.id,
+        subscription_id=row.subscription_id,
+        number=1,
+        trigger=row.trigger,
+        format=row.format,
+        includes=frozenset(row.includes.split(",")) if row.includes else frozenset(),
+        message=connection.execute(sa.select(M).where(M.c.id == row.message_id)).one_or_none(),
+        body=None,
+    )
+    try:
+        return text_of(parcels.render(state, found[row.subscription_id].recipient, parcel))
+    except parcels.Unsendable:
+        return ""
+
+
+def told(state: AppState, story: Story, body: str = "") -> list[Told]:
+    """Return the attempts, ready to be shown, in the order they were made."""
+    return [_told(attempt, body) for attempt in story.attempts]
+
+
+def _told(row: Attempt, body: str) -> Told:
+    request_headers = json.loads(row.request_headers or "{}")
+    return Told(
+        row=row,
+        label=reason_label(row.failure) if row.failure else "",
+        remedy=remedy(row.failure),
+        request_headers=request_headers,
+        response_headers=json.loads(row.response_headers or "{}"),
+        response_body=pretty(row.response_body) if row.response_body else "",
+        phases=tuple(_phases(row)),
+        curl=_curl(row, request_headers, body),
+    )
+
+
+def _phases(row: Attempt) -> t.Iterator[Phase]:
+    """Take the times apart: name lookup, connection and TLS come one after the other, then we wait."""
+    at = 0.0
+    for name, label, length in (
+        ("dns", _("DNS"), row.dns_seconds),
+        ("connect", _("Connect"), row.connect_seconds),
+        ("tls", _("TLS"), row.tls_seconds),
+    ):
+        if length is not None:
+            yield Phase(name, label, at, length)
+            at += length
+    if row.first_byte_seconds is not None:
+        yield Phase("wait", _("First byte"), at, max(row.first_byte_seconds - at, 0.0))
+        at = max(row.first_byte_seconds, at)
+        yield Phase("body", _("Body"), at, max(row.total_seconds - at, 0.0))
+    elif row.total_seconds > at:
+        yield Phase("wait", _("Waited"), at, row.total_seconds - at)
+
+
+def _curl(row: Attempt, headers: t.Mapping[str, str], body: str) -> str:
+    """The same request for a terminal. Values of custom headers are masked, so those are left out."""
+    words = ["curl", "-i", "-X", "POST", row.url]
+    for name, value in headers.items():
+        if value != parcels.MASK:
+            words += ["-H", f"{name}: {value}"]
+    words += ["--data-raw", body]
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def is_waiting(story: Story) -> bool:
+    """Whether it can be called off."""
+    return story.delivery.state in (State.PENDING.value, State.HELD.value)

@@ -1,0 +1,183 @@
+"""New and edit: the form, its live checks and its preview."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+
+from .. import subscribing
+from ..config import ENVIRONMENTS
+from ..errors import SubscriptionError
+from ..models import Listener, Subscription
+from ..transport import Outbound
+from . import forms, samples
+from .forms import Form
+from .pages import Page, Redirect, Refused, Visit, page
+from .picking import choices, count_events
+from .webhooks import held_count
+from .words import _
+
+__all__ = ["check_url", "create", "edit", "new", "preview", "probe", "save"]
+
+
+@page("GET", "/webhooks/new", right="write")
+def new(visit: Visit) -> Page:
+    """Show an empty form, or one with an event picked."""
+    configured = visit.state.settings.environment
+    form = Form(environment=configured if isinstance(configured, str) else ENVIRONMENTS[0])
+    event = visit.query.get("event", "")
+    if visit.state.catalog.expand(event):
+        form.wanted = {event: []}
+    return _form_page(visit, form, None)
+
+
+@page("POST", "/webhooks/new", right="write", stores=False)
+def create(visit: Visit) -> Page:
+    """Make a webhook and show its secret, this once."""
+    form = forms.of_form(visit.form)
+    form.errors = forms.shape_faults(form)
+    try:
+        if form.errors:
+            raise SubscriptionError("", subscribing.examine(visit.state, form.values()))
+        row, secret = subscribing.create(
+            visit.state,
+            visit.session,
+            owner=visit.principal.owner,
+            environment=form.environment,
+            signature=form.signature,
+            **form.values(),
+        )
+        visit.session.commit()
+    except SubscriptionError as error:
+        visit.session.rollback()
+        form.take(error.fields, str(error))
+        return _form_page(visit, form, None, status=422)
+    return Page("created.html", {"subscription": row, "secret": secret.public or secret.text})
+
+
+@page("GET", "/webhooks/<uuid:subscription_id>/edit", right="write")
+def edit(visit: Visit, subscription_id: object) -> Page:
+    """Show the form of a webhook."""
+    row = subscribing.find(visit.session, str(subscription_id), owner=visit.owner)
+    return _form_page(visit, forms.of_row(visit.state, row), row)
+
+
+@page("POST", "/webhooks/<uuid:subscription_id>/edit", right="write")
+def save(visit: Visit, subscription_id: object) -> Page | Redirect:
+    """Change a webhook, unless somebody else has meanwhile."""
+    key = str(subscription_id)
+    form = forms.of_form(visit.form)
+    form.errors = forms.shape_faults(form)
+    try:
+        if form.errors:
+            raise SubscriptionError("", subscribing.examine(visit.state, form.values()))
+        subscribing.change(
+            visit.state,
+            visit.session,
+            key,
+            owner=visit.owner,
+            version=form.version,
+            held=form.held or None,
+            signature=form.signature,
+            **form.values(),
+        )
+        visit.session.commit()
+    except SubscriptionError as error:
+        visit.session.rollback()
+        row = subscribing.find(visit.session, key, owner=visit.owner)
+        form.take(error.fields, str(error))
+        form.environment = row.environment
+        return _form_page(visit, form, row, status=422)
+    return Redirect("webhook", {"subscription_id": key}, notice="saved")
+
+
+def _form_page(visit: Visit, form: Form, row: Subscription | None, status: int = 200) -> Page:
+    state = visit.state
+    picked = [event.name for pattern in form.wanted for event in state.catalog.expand(pattern)]
+    values = {
+        "form": form,
+        "subscription": row,
+        "environments": ENVIRONMENTS,
+        "choices": choices(state, form.wanted),
+        "picked": count_events(state.catalog, form.wanted),
+        "formats": list(state.formats),
+        "events": picked or list(state.catalog.events),
+        "catalog": state.catalog,
+        "beside": _beside(visit, row, form.environment),
+        "held": held_count(visit, row.id) if row is not None and not row.active else 0,
+        **_preview(visit, form, picked[0] if picked else next(iter(state.catalog.events))),
+    }
+    return Page("form.html", values, status)
+
+
+def _beside(visit: Visit, row: Subscription | None, environment: str) -> list[str]:
+    """Channels that the owner's other active webhooks hold: they matter to channels exclusive over all of these."""
+    owner = row.owner if row is not None else visit.principal.owner
+    others = (
+        sa.select(Listener.event)
+        .distinct()
+        .join(Subscription, Subscription.id == Listener.subscription_id)
+        .where(
+            Listener.owner == owner,
+            Subscription.environment == environment,
+            Subscription.active,
+            Subscription.deleted_at.is_(None),
+            Subscription.id != (row.id if row is not None else ""),
+        )
+    )
+    return sorted({pattern.partition(".")[0] for pattern in visit.session.scalars(others)})
+
+
+# ---- while the form is being filled in -------------------------------------------------------------------
+
+
+@page("POST", "/check-url", right="write")
+def check_url(visit: Visit) -> Page:
+    """Say what is wrong with a URL, as saving would."""
+    url = visit.form.get("url", "").strip()
+    faults = (
+        subscribing.examine(visit.state, {"url": url}).get("url", []) if url not in ("", "https://") else []
+    )
+    return Page("_url_check.html", {"faults": faults, "checked": url not in ("", "https://")})
+
+
+@page("POST", "/probe", right="write")
+def probe(visit: Visit) -> Page:
+    """Send one unsigned request to a URL, so that its owner sees whether it can be reached at all."""
+    url = visit.form.get("url", "").strip()
+    faults = subscribing.examine(visit.state, {"url": url}).get("url", [])
+    if faults:
+        return Page("_url_check.html", {"faults": faults, "checked": True})
+    visit.session.rollback()
+    body = b'{"event":"webhooks.probe","message":"Somebody is setting up a webhook to this address."}'
+    reply = visit.state.transport.send(Outbound(url, {"Content-Type": "application/json"}, body))
+    return Page("_url_check.html", {"faults": [], "checked": True, "reply": reply})
+
+
+@page("POST", "/preview", right="read")
+def preview(visit: Visit) -> Page:
+    """Show the body of an event in a format."""
+    form = forms.of_form(visit.form)
+    name = visit.form.get("preview_event", "")
+    if name not in visit.state.catalog.events:
+        raise Refused(404, _("There is no such event."))
+    return Page("_preview.html", _preview(visit, form, name))
+
+
+def _preview(visit: Visit, form: Form, name: str) -> dict[str, t.Any]:
+    event = visit.state.catalog.events[name]
+    format = form.format if form.format in visit.state.formats else event.format
+    includes = {
+        include
+        for pattern, names in form.wanted.items()
+        if event in visit.state.catalog.expand(pattern)
+        for include in names
+    }
+    environment = form.environment or ENVIRONMENTS[0]
+    return {
+        "preview_event": name,
+        "preview_format": format,
+        "preview": samples.body(visit.state, event, format, environment, includes),
+        "is_offered": format in event.formats,
+    }

@@ -1,0 +1,155 @@
+"""What the form of a webhook sends, as `subscribing` takes it; and what it shows."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from werkzeug.datastructures import MultiDict
+
+from .. import subscribing
+from ..errors import SecretError
+from ..models import Subscription
+from .words import _
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["Form", "of_form", "of_row"]
+
+
+@dataclass
+class Form:
+    """The fields, as text; and what is wrong with them."""
+
+    url: str = "https://"
+    description: str = ""
+    active: bool = True
+    environment: str = "staging"
+    format: str = ""
+    """Empty: what the catalogue gives each event."""
+    retry: str = ""
+    """Empty, `standard`, `none` or `own`."""
+    waits: str = ""
+    """With `own`: seconds, with commas between."""
+    rate_limit: str = ""
+    signature: str = "v1"
+    wanted: dict[str, list[str]] = field(default_factory=dict)
+    """Pattern to includes."""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    """New ones: name and value."""
+    known_headers: list[str] = field(default_factory=list)
+    """Names of those that are kept already."""
+    dropped: list[str] = field(default_factory=list)
+    """Names of those to be removed."""
+    held: str = ""
+    version: int | None = None
+    errors: dict[str, list[str]] = field(default_factory=dict)
+
+    def values(self) -> dict[str, t.Any]:
+        """Return the arguments for `subscribing`, without environment, signature and version."""
+        return {
+            "url": self.url.strip(),
+            "description": self.description.strip(),
+            "active": self.active,
+            "format": self.format or None,
+            "events": [{"event": pattern, "includes": names} for pattern, names in self.wanted.items()],
+            "headers": self._headers(),
+            "retry": self._retry(),
+            "rate_limit": self._rate(),
+        }
+
+    def _headers(self) -> dict[str, str | None]:
+        given: dict[str, str | None] = dict.fromkeys(self.dropped)
+        given.update((name, value) for name, value in self.headers if name or value)
+        return given
+
+    def _retry(self) -> t.Any:
+        if self.retry != "own":
+            return self.retry or None
+        words = self.waits.replace(",", " ").split()
+        return [float(word) if word.replace(".", "", 1).isdigit() else word for word in words]
+
+    def _rate(self) -> float | str | None:
+        text = self.rate_limit.strip().replace(",", ".")
+        try:
+            return float(text) if text else None
+        except ValueError:
+            return text
+
+    def take(self, errors: t.Mapping[str, t.Sequence[str]], message: str) -> None:
+        """Note what was refused: `events.0.includes` belongs to `events`."""
+        for name, messages in errors.items():
+            self.errors.setdefault(name.partition(".")[0].replace("channels", "events"), []).extend(messages)
+        if not errors:
+            self.errors[""] = [message]
+
+
+def of_form(sent: MultiDict[str, str]) -> Form:
+    """Read what was sent; nothing is checked here."""
+    names, values = sent.getlist("header_name"), sent.getlist("header_value")
+    return Form(
+        url=sent.get("url", ""),
+        description=sent.get("description", ""),
+        active="active" in sent,
+        environment=sent.get("environment", ""),
+        format=sent.get("format", ""),
+        retry=sent.get("retry", ""),
+        waits=sent.get("waits", ""),
+        rate_limit=sent.get("rate_limit", ""),
+        signature=sent.get("signature", "v1"),
+        wanted=_wanted(sent),
+        headers=[(name.strip(), value) for name, value in zip(names, values, strict=False)],
+        known_headers=sent.getlist("known_header"),
+        dropped=sent.getlist("drop_header"),
+        held=sent.get("held", ""),
+        version=sent.get("version", type=int),
+    )
+
+
+def _wanted(sent: MultiDict[str, str]) -> dict[str, list[str]]:
+    includes: dict[str, list[str]] = {}
+    for each in sent.getlist("include"):
+        pattern, _space, name = each.partition(" ")
+        includes.setdefault(pattern, []).append(name)
+    picked = list(dict.fromkeys(sent.getlist("event")))
+    whole = {pattern.partition(".")[0] for pattern in picked if pattern.endswith(".*")}
+    return {
+        pattern: includes.get(pattern, [])
+        for pattern in picked
+        # A single event beside its whole channel says something only if it asks for more.
+        if pattern.endswith("*") or pattern.partition(".")[0] not in whole or pattern in includes
+    }
+
+
+def of_row(state: AppState, row: Subscription) -> Form:
+    """Show what is kept."""
+    own = isinstance(row.retry, list)
+    try:
+        known = subscribing.names(state.vault, row.headers)
+    except SecretError:
+        known = []
+    return Form(
+        url=row.url,
+        description=row.description,
+        active=row.active,
+        environment=row.environment,
+        format=row.format or "",
+        retry="own" if own else row.retry or "",
+        waits=", ".join(f"{wait:g}" for wait in row.retry) if own else "",
+        rate_limit=f"{row.rate_limit:g}" if row.rate_limit is not None else "",
+        signature=row.signature,
+        wanted={listener.event: list(listener.includes) for listener in row.listeners},
+        known_headers=known,
+        version=row.version,
+    )
+
+
+def shape_faults(form: Form) -> dict[str, list[str]]:
+    """Return what a form can get wrong and an API call cannot."""
+    faults: dict[str, list[str]] = {}
+    if form.rate_limit.strip() and isinstance(form.values()["rate_limit"], str):
+        faults["rate_limit"] = [_("Give a number of requests a second, or leave it empty.")]
+    if any(value and not name for name, value in form.headers):
+        faults["headers"] = [_("Give the header a name.")]
+    return faults

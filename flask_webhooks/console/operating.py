@@ -1,0 +1,36 @@
+"""For operators: is everything being sent, by whom, and who makes trouble."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from .. import reading
+from ..errors import QueueError
+from ..reading.engine import ALIVE
+from .pages import Page, Visit, page
+
+__all__ = ["operator"]
+
+
+@page("GET", "/operator", right="read", operators=True)
+def operator(visit: Visit) -> Page:
+    """Show lag, backlog, queue, workers, the worst receivers, retention."""
+    now = datetime.now(UTC)
+    found = reading.engine(visit.session.connection(), now)
+    values = {
+        "engine": found,
+        "lag": found.lag(now),
+        "queue": _depth(visit),
+        "queue_name": visit.state.settings.queue,
+        "now": now,
+        "alive": ALIVE,
+    }
+    return Page("_operator.html" if visit.is_partial else "operator.html", values)
+
+
+def _depth(visit: Visit) -> int | None:
+    """Return how many wake-ups wait in the queue; None: Redis cannot be reached."""
+    try:
+        return visit.state.bell.depth()
+    except QueueError:
+        return None

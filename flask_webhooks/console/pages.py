@@ -1,0 +1,126 @@
+"""What a page is: one value, from which the URL rule, the checks and the response are made."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from sqlalchemy.orm import Session
+from werkzeug.datastructures import MultiDict
+
+from ..state import AppState, Principal
+
+__all__ = ["PAGES", "Page", "Raw", "Redirect", "Refused", "Route", "Visit", "page"]
+
+Right = t.Literal["read", "write", "secrets"]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request, as a page function sees it."""
+
+    state: AppState
+    principal: Principal
+    session: Session = field(repr=False)
+    """Our own, with nothing of the host's in it; committed when the page function has returned."""
+    form: MultiDict[str, str] = field(repr=False)
+    query: MultiDict[str, str]
+    is_partial: bool
+    """Whether htmx asks: a part of the page is enough."""
+
+    @property
+    def owner(self) -> str | None:
+        """Whose rows may be seen; None for an operator, who sees all."""
+        return None if self.principal.operator else self.principal.owner
+
+
+@dataclass(frozen=True)
+class Page:
+    """A template and what it shows."""
+
+    template: str
+    """Below `webhooks/`."""
+    values: dict[str, t.Any] = field(default_factory=dict)
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Redirect:
+    """The answer to a POST: look there."""
+
+    endpoint: str
+    """A page of ours."""
+    values: dict[str, t.Any] = field(default_factory=dict)
+    notice: str = ""
+    """What to say there: a key of `visits.NOTICES`."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Something that is no HTML."""
+
+    body: str
+    mimetype: str
+
+
+class Refused(Exception):
+    """A request that is answered with the page of a problem."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.detail = status, detail
+
+
+Answer = Page | Redirect | Raw
+Function = t.Callable[..., Answer]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method on one path."""
+
+    method: t.Literal["GET", "POST"]
+    path: str
+    """Below the console's prefix."""
+    function: Function
+    right: Right
+    operators: bool
+    """Whether it is there for operators alone; for others it does not exist."""
+    stores: bool
+    """Whether its answer may be kept by the browser; pages with secrets may not."""
+
+    @property
+    def name(self) -> str:
+        """The endpoint, without the blueprint's name."""
+        return self.function.__name__
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+        return self.method == "POST"
+
+
+PAGES: list[Route] = []
+
+F = t.TypeVar("F", bound=Function)
+
+
+def page(
+    method: t.Literal["GET", "POST"],
+    path: str,
+    *,
+    right: Right,
+    operators: bool = False,
+    stores: bool = True,
+) -> t.Callable[[F], F]:
+    """Register a page function.
+
+    :param right: what the principal must have; there is no default, so that none is forgotten.
+    """
+
+    def register(function: F) -> F:
+        PAGES.append(Route(method, path, function, right, operators, stores))
+        return function
+
+    return register

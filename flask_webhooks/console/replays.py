@@ -1,0 +1,151 @@
+"""Replay: choose, count, begin, watch, stop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy import event as sa_event
+
+from .. import models, replaying, subscribing
+from ..errors import SubscriptionError
+from ..replaying.running import listened_to
+from .pages import Page, Redirect, Visit, page
+from .visits import nothing
+from .words import _
+
+__all__ = ["count_replay", "new_replay", "replay", "start_replay", "stop_replay"]
+
+SPANS: t.Mapping[str, timedelta] = {
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+}
+MODES = ("failed", "held", "all", "missed")
+
+
+@page("GET", "/webhooks/<uuid:subscription_id>/replay", right="write")
+def new_replay(visit: Visit, subscription_id: object) -> Page:
+    """Show the filter, and what was replayed before."""
+    row = subscribing.find(visit.session, str(subscription_id), owner=visit.owner)
+    return _wizard(visit, row, _asked(visit.query))
+
+
+@page("POST", "/webhooks/<uuid:subscription_id>/replay/count", right="write")
+def count_replay(visit: Visit, subscription_id: object) -> Page:
+    """Say how many it would be."""
+    row = subscribing.find(visit.session, str(subscription_id), owner=visit.owner)
+    asked = _asked(visit.form)
+    wanted = _filter(visit, asked)
+    total = replaying.count(visit.session.connection(), row, wanted, listened_to(visit.state, row))
+    if visit.is_partial:
+        return Page("_replay_count.html", {"subscription": row, "asked": asked, "total": total})
+    return _wizard(visit, row, asked, total=total)
+
+
+@page("POST", "/webhooks/<uuid:subscription_id>/replay", right="write")
+def start_replay(visit: Visit, subscription_id: object) -> Page | Redirect:
+    """Begin."""
+    key = str(subscription_id)
+    row = subscribing.find(visit.session, key, owner=visit.owner, to_change=True)
+    asked = _asked(visit.form)
+    try:
+        found, _is_new = replaying.start(visit.state, visit.session, row, _filter(visit, asked))
+    except SubscriptionError as error:
+        visit.session.rollback()
+        row = subscribing.find(visit.session, key, owner=visit.owner)
+        return _wizard(visit, row, asked, status=409, fault=str(error))
+    _ring(visit)
+    return Redirect("replay", {"replay_id": found.id}, notice="replaying")
+
+
+@page("GET", "/replays/<uuid:replay_id>", right="read")
+def replay(visit: Visit, replay_id: object) -> Page:
+    """Show how far it is."""
+    row, subscription = _found(visit, str(replay_id))
+    values = {"replay": row, "subscription": subscription}
+    return Page("_replay.html" if visit.is_partial else "replay.html", values)
+
+
+@page("POST", "/replays/<uuid:replay_id>/stop", right="write")
+def stop_replay(visit: Visit, replay_id: object) -> Redirect:
+    """Queue no more."""
+    row, _subscription = _found(visit, str(replay_id))
+    key = row.id
+    visit.session.rollback()
+    replaying.stop(visit.session.connection(), key, datetime.now(UTC))
+    return Redirect("replay", {"replay_id": key}, notice="stopped")
+
+
+def _found(visit: Visit, replay_id: str) -> tuple[models.Replay, models.Subscription]:
+    row = replaying.find(visit.session, replay_id, owner=visit.owner)
+    subscription = visit.session.get(models.Subscription, row.subscription_id) if row is not None else None
+    if row is None or subscription is None:
+        raise nothing()
+    return row, subscription
+
+
+def _ring(visit: Visit) -> None:
+    bell = visit.state.bell
+    sa_event.listen(visit.session, "after_commit", lambda session: bell.ring(), once=True)
+
+
+def _asked(sent: t.Any) -> dict[str, t.Any]:
+    mode, span = sent.get("mode", "failed"), sent.get("time", "24h")
+    return {
+        "mode": mode if mode in MODES else "failed",
+        "time": span if span in SPANS else "24h",
+        "events": sent.getlist("event"),
+    }
+
+
+def _filter(visit: Visit, asked: t.Mapping[str, t.Any]) -> replaying.Filter:
+    now = datetime.now(UTC)
+    events = tuple(name for name in asked["events"] if name in visit.state.catalog.events)
+    digest = hashlib.sha256(json.dumps(["console", asked["mode"], asked["time"], sorted(events)]).encode())
+    return replaying.Filter(
+        states=replaying.MODES[asked["mode"]],
+        events=events,
+        since=now - SPANS[asked["time"]],
+        until=now,
+        digest=digest.hexdigest(),
+    )
+
+
+def _wizard(
+    visit: Visit, row: models.Subscription, asked: dict[str, t.Any], *, status: int = 200, **more: t.Any
+) -> Page:
+    R = models.Replay
+    before = visit.session.scalars(
+        sa.select(R).where(R.subscription_id == row.id).order_by(R.id.desc()).limit(10)
+    ).all()
+    values = {
+        "subscription": row,
+        "asked": asked,
+        "modes": _modes(visit),
+        "spans": list(SPANS),
+        "events": sorted(listened_to(visit.state, row)),
+        "replays": before,
+        **more,
+    }
+    return Page("replay_new.html", values, status)
+
+
+def _modes(visit: Visit) -> list[tuple[str, str, str]]:
+    missed = _("Events that this webhook listens to now and has no delivery of: from before it was set up.")
+    if visit.state.settings.record != "all":
+        missed += " " + _("Only events that somebody listened to were kept.")
+    return [
+        ("failed", _("Failed"), _("What could not be delivered after every retry.")),
+        ("held", _("Held"), _("What was kept back while the webhook was off.")),
+        (
+            "all",
+            _("Everything"),
+            _("Also what was delivered already. Your receiver sees the same webhook-id again."),
+        ),
+        ("missed", _("Missed"), missed),
+    ]

@@ -1,0 +1,83 @@
+"""The signing secret: shown to those who may and only when asked, rotated with an overlap."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from .. import subscribing
+from ..errors import SubscriptionError
+from ..models import Subscription
+from .pages import Page, Redirect, Visit, page
+
+__all__ = ["OVERLAPS", "reveal", "rotate", "shown_secrets"]
+
+OVERLAPS = (0, 3600, 86_400, 3 * 86_400, 7 * 86_400)
+"""Seconds that may be chosen; a day by default, as in the API."""
+
+
+@dataclass(frozen=True)
+class ShownSecret:
+    """A secret in force."""
+
+    created_at: datetime
+    expires_at: datetime | None
+    """None for the current one."""
+    text: str
+    """Empty unless it was asked for."""
+
+
+def shown_secrets(
+    visit: Visit, row: Subscription, now: datetime, *, clear: bool = False
+) -> list[ShownSecret]:
+    """Return the secrets in force, the current one first."""
+    if clear:
+        return [
+            ShownSecret(kept.created_at, kept.expires_at, secret.public or secret.text)
+            for kept, secret in subscribing.reveal(visit.state, row, now)
+        ]
+    current = [kept for kept in row.secrets if kept.expires_at is None or kept.expires_at > now]
+    current.sort(key=lambda kept: (kept.expires_at is None, kept.id), reverse=True)
+    return [ShownSecret(kept.created_at, kept.expires_at, "") for kept in current]
+
+
+@page("POST", "/webhooks/<uuid:subscription_id>/secret", right="secrets", stores=False)
+def reveal(visit: Visit, subscription_id: object) -> Page:
+    """Show the secrets. A POST, so that neither a history nor a link shows them again."""
+    row = subscribing.find(visit.session, str(subscription_id), owner=visit.owner)
+    return _page(visit, row)
+
+
+@page("POST", "/webhooks/<uuid:subscription_id>/rotate", right="secrets", stores=False)
+def rotate(visit: Visit, subscription_id: object) -> Page | Redirect:
+    """Put a new secret in force and show it."""
+    key = str(subscription_id)
+    overlap = visit.form.get("overlap", type=int)
+    row = subscribing.find(visit.session, key, owner=visit.owner, to_change=True)
+    try:
+        subscribing.rotate(
+            visit.state,
+            visit.session,
+            row,
+            now=datetime.now(UTC),
+            overlap=timedelta(seconds=overlap if overlap is not None else 86_400),
+        )
+    except SubscriptionError as error:
+        visit.session.rollback()
+        row = subscribing.find(visit.session, key, owner=visit.owner)
+        return _page(visit, row, fault=str(error), status=422)
+    visit.session.commit()
+    visit.session.expire(row, ["secrets"])
+    return _page(visit, row, is_new=True)
+
+
+def _page(visit: Visit, row: Subscription, status: int = 200, **more: t.Any) -> Page:
+    values = {
+        "subscription": row,
+        "secrets": shown_secrets(visit, row, datetime.now(UTC), clear="fault" not in more),
+        "overlaps": OVERLAPS,
+        "is_clear": True,
+        **more,
+    }
+    return Page("_secret.html" if visit.is_partial else "secret.html", values, status)

@@ -1,0 +1,24 @@
+"""Code that verifies what a webhook sends, with its own particulars in it; never with its secret."""
+
+from __future__ import annotations
+
+from flask import render_template
+
+from ..models import Subscription
+from .looks import path
+
+__all__ = ["LANGUAGES", "snippets"]
+
+LANGUAGES = (("python", "Python"), ("node", "Node.js"), ("go", "Go"), ("php", "PHP"), ("curl", "curl"))
+
+
+def snippets(subscription: Subscription) -> list[tuple[str, str, str]]:
+    """Return (name, title, code) for each language."""
+    values = {
+        "subscription": subscription,
+        "path": path(subscription.url).partition("?")[0] or "/",
+        "is_public": subscription.signature == "v1a",
+    }
+    return [
+        (name, title, render_template(f"webhooks/snippets/{name}.txt", **values)) for name, title in LANGUAGES
+    ]

@@ -1,0 +1,54 @@
+"""The token that every form carries, so that no other site can make a signed-in browser change anything.
+
+Signed with the app's own key and bound to who it was made for: owner, rights and operator. A colleague who may only
+read cannot lend an administrator a token. It needs no session and no cookie of ours. Beside it, what the browser
+itself says about the origin of a request is believed when it says "not here".
+"""
+
+from __future__ import annotations
+
+import hmac
+from urllib.parse import urlsplit
+
+from flask import Request
+from itsdangerous import BadData, URLSafeTimedSerializer
+
+from ..state import AppState, Principal
+
+__all__ = ["FIELD", "LIFE", "fits", "is_foreign", "make"]
+
+FIELD = "webhooks_token"
+LIFE = 12 * 3600
+"""Seconds: a working day. A form that lay open longer is sent again after a reload."""
+
+
+def make(state: AppState, principal: Principal) -> str:
+    """Return a token for the forms that this principal is shown."""
+    return str(_serializer(state).dumps(_bound_to(principal)))
+
+
+def fits(state: AppState, principal: Principal, token: str) -> bool:
+    """Say whether a token was made for this principal, and lately."""
+    try:
+        bound = _serializer(state).loads(token, max_age=LIFE)
+    except BadData:
+        return False
+    return isinstance(bound, str) and hmac.compare_digest(bound.encode(), _bound_to(principal).encode())
+
+
+def is_foreign(request: Request) -> bool:
+    """Say whether the browser tells that another site is behind a request."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    return origin is not None and urlsplit(origin).netloc != request.host
+
+
+def _bound_to(principal: Principal) -> str:
+    rights = ",".join(sorted(principal.rights))
+    return f"{'*' if principal.operator else '-'}|{rights}|{principal.owner}"
+
+
+def _serializer(state: AppState) -> URLSafeTimedSerializer:
+    key = state.app.secret_key or state.settings.encryption_keys[0]
+    return URLSafeTimedSerializer(key, salt="flask-webhooks-console")

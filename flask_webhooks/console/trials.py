@@ -1,0 +1,39 @@
+"""A test request, now, and what came back."""
+
+from __future__ import annotations
+
+from .. import reading, subscribing
+from ..delivering.trial import TEST_EVENT, Subject, run_trial
+from ..errors import PayloadError
+from . import samples
+from .delivery import told
+from .pages import Page, Redirect, Refused, Visit, page
+from .words import _
+
+__all__ = ["send_test"]
+
+
+@page("POST", "/webhooks/<uuid:subscription_id>/test", right="write")
+def send_test(visit: Visit, subscription_id: object) -> Page | Redirect:
+    """Send a test through the same guard, signature and log as a real delivery."""
+    row = subscribing.find(visit.session, str(subscription_id), owner=visit.owner)
+    subject = _subject(visit, visit.form.get("event", TEST_EVENT))
+    visit.session.rollback()  # no transaction is open during an HTTP request
+    try:
+        delivery_id = run_trial(visit.state, row.id, subject, format=row.format)
+    except PayloadError as error:
+        raise Refused(422, str(error)) from error
+    if not visit.is_partial:
+        return Redirect("delivery", {"delivery_id": delivery_id})
+    story = reading.story(visit.session, delivery_id, owner=visit.owner)
+    assert story is not None  # noqa: S101  # it has just been written
+    return Page("_trial.html", {"story": story, "attempt": told(visit.state, story)[-1]})
+
+
+def _subject(visit: Visit, name: str) -> Subject:
+    if name in ("", TEST_EVENT):
+        return Subject()
+    event = visit.state.catalog.events.get(name)
+    if event is None:
+        raise Refused(404, _("There is no such event."))
+    return Subject(name, samples.data(visit.state, event))

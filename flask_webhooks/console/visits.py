@@ -1,0 +1,220 @@
+"""From a request to a page function, and from what it returns to a response."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import typing as t
+from pathlib import Path
+
+from flask import Response, g, redirect, render_template, request, url_for
+from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response as Answered
+
+from .. import reading
+from ..errors import SecretError, SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
+from ..state import AppState, Principal, current_webhooks
+from . import colours, tokens
+from .pages import Answer, Raw, Redirect, Refused, Route, Visit
+from .words import _, language, ngettext
+
+__all__ = ["accent", "context", "secure", "unknown", "view_of"]
+
+BLUEPRINT = "webhooks_console"
+STATIC = Path(__file__).resolve().parent.parent / "static"
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'; object-src 'none'"
+LIGHT, DARK = "#ffffff", "#15171c"
+"""The surfaces that text stands on; `--surface` in the style sheet."""
+
+
+def view_of(route: Route) -> t.Callable[..., Answered]:
+    """Return the Flask view of a page."""
+
+    def view(**arguments: str) -> Answered:
+        try:
+            return _respond(route, arguments)
+        except Refused as error:
+            return _problem(error)
+        except SubscriptionMissingError:
+            return _problem(nothing())
+        except SubscriptionChangedError:
+            return _problem(
+                Refused(409, _("Somebody else has changed this webhook meanwhile. Go back, reload, repeat."))
+            )
+        except SubscriptionError as error:
+            return _problem(Refused(422, str(error)))
+        except SecretError:
+            return _problem(Refused(500, _("A stored secret cannot be opened. Tell the operator.")))
+
+    view.__name__ = route.name
+    view.__doc__ = route.function.__doc__
+    return view
+
+
+def nothing() -> Refused:
+    """What is not there, or is another owner's: nobody learns which."""
+    return Refused(404, _("There is nothing at this address."))
+
+
+def _state() -> AppState:
+    return t.cast("AppState", current_webhooks._get_current_object())  # type: ignore[attr-defined]
+
+
+def _respond(route: Route, arguments: dict[str, str]) -> Answered:
+    state = _state()
+    principal = _authenticated(state)
+    if route.operators and not principal.operator:
+        raise nothing()
+    if route.writes:
+        _check_token(state, principal)
+    if not principal.may(route.right):
+        raise Refused(403, _("You may look at this, but not do that. Ask an administrator of your account."))
+    if route.writes:
+        _let_go(state)
+    with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
+        is_partial = "HX-Request" in request.headers and "HX-Boosted" not in request.headers
+        visit = Visit(state, principal, session, request.form, request.args, is_partial)
+        found = route.function(visit, **arguments)
+        if route.writes:
+            session.commit()
+        response = _shown(visit, found)
+    if not route.stores:
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _authenticated(state: AppState) -> Principal:
+    principal = state.load_principal()
+    if principal is None:
+        raise Refused(401, _("Sign in to the application first, then come back to this page."))
+    g.webhooks_principal = principal
+    if not principal.may("read"):
+        raise Refused(403, _("You may not see webhooks. Ask an administrator of your account."))
+    return principal
+
+
+def _check_token(state: AppState, principal: Principal) -> None:
+    given = request.form.get(tokens.FIELD) or request.headers.get("X-Webhooks-Token", "")
+    if tokens.is_foreign(request) or not tokens.fits(state, principal, given):
+        raise Refused(400, _("This form is out of date. Go back, reload the page and send it again."))
+
+
+def _let_go(state: AppState) -> None:
+    """End the transaction in which the host's session may have found out who is calling, on SQLite.
+
+    There a transaction can hold the only write lock, and we would wait for ourselves; see `api.calls`.
+    """
+    if state.engine.dialect.name == "sqlite":
+        host = state.app.extensions["sqlalchemy"].session()
+        if host.in_transaction():
+            host.commit()
+
+
+# ---- answering -------------------------------------------------------------------------------------------
+
+
+def _shown(visit: Visit, found: Answer) -> Answered:
+    if isinstance(found, Raw):
+        return Response(found.body, mimetype=found.mimetype, headers={"Cache-Control": "private, no-cache"})
+    if isinstance(found, Redirect):
+        values = {**found.values, **({"notice": found.notice} if found.notice else {})}
+        address = url_for(f"{BLUEPRINT}.{found.endpoint}", **values)
+        if visit.is_partial:  # htmx would follow a redirect itself and swap a whole page into a part
+            return Response(status=204, headers={"HX-Redirect": address})
+        return redirect(address, 303)
+    g.webhooks_visit = visit
+    html = render_template(f"webhooks/{found.template}", visit=visit, **found.values)
+    return Response(html, found.status, headers={"Cache-Control": "private, no-cache", **found.headers})
+
+
+def _problem(error: Refused) -> Response:
+    html = render_template("webhooks/problem.html", problem=error)
+    return Response(html, error.status, headers={"Cache-Control": "no-store"})
+
+
+def unknown(path: str) -> Answered:
+    """The view of every path that is no page of ours."""
+    try:
+        _authenticated(_state())
+    except Refused as error:
+        return _problem(error)
+    return _problem(nothing())
+
+
+def secure(response: Response) -> Response:
+    """Say what these pages need, unless the host says it or has a base template with needs of its own."""
+    if current_webhooks.settings.console.base is None:
+        response.headers.setdefault("Content-Security-Policy", POLICY)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    response.vary.add("HX-Request")
+    return response
+
+
+def context() -> dict[str, t.Any]:
+    """What every template may use."""
+    state = _state()
+    principal: Principal | None = g.get("webhooks_principal")
+    return {
+        "_": _,
+        "ngettext": ngettext,
+        "language": language(),
+        "console": state.settings.console,
+        "base_template": state.settings.console.base or "webhooks/base.html",
+        "principal": principal,
+        "settings": state.settings,
+        "token_field": tokens.FIELD,
+        "token": functools.partial(tokens.make, state, principal) if principal is not None else str,
+        "asset": asset,
+        "notice": _notices().get(request.args.get("notice", "")),
+        "is_idle": functools.partial(_is_idle, state),
+        "may": principal.may if principal is not None else (lambda right: False),
+    }
+
+
+def _is_idle(state: AppState) -> bool:
+    """Whether no worker has been seen lately."""
+    with state.engine.connect() as connection:
+        return not reading.is_worked(connection)
+
+
+def asset(name: str) -> str:
+    """Return the URL of a file of ours; it changes when the file does, so that browsers may keep it."""
+    return url_for(f"{BLUEPRINT}.static", filename=name, v=_digest(name))
+
+
+@functools.cache
+def _digest(name: str) -> str:
+    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:10]
+
+
+def accent() -> Response:
+    """A style sheet with the host's accent colour; empty without one."""
+    colour = current_webhooks.settings.console.accent
+    body = ""
+    if colour is not None:
+        light, dark = colours.legible(colour, LIGHT), colours.legible(colour, DARK)
+        rule = ":root{{--accent:{};--on-accent:{}}}"
+        body = (
+            rule.format(light, colours.on(light))
+            + "@media(prefers-color-scheme:dark){"
+            + rule.format(dark, colours.on(dark))
+            + "}"
+        )
+    return Response(body, mimetype="text/css", headers={"Cache-Control": "max-age=300"})
+
+
+def _notices() -> dict[str, str]:
+    """Code to what it says: the address can choose a text, and never bring one."""
+    return {
+        "created": _("The webhook is set up. Copy its secret now, then send a test."),
+        "saved": _("Saved."),
+        "removed": _("The webhook is removed. Its log stays until it is purged."),
+        "on": _("Switched on. It starts with a clean record."),
+        "off": _("Switched off. What happens from now on is held for you."),
+        "rotated": _("A new secret signs from now on. The old one overlaps until it runs out."),
+        "retried": _("On its way: the delivery is due now."),
+        "cancelled": _("Cancelled."),
+        "replaying": _("The replay has begun."),
+        "stopped": _("The replay is stopped. What was queued already is still sent."),
+    }

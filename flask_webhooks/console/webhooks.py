@@ -1,0 +1,101 @@
+"""The first page: every webhook and how it is doing; the switch; removal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from .. import reading, subscribing
+from ..errors import SubscriptionError
+from ..models import State
+from ..reading import Overview, Standing
+from ..reading.overviews import count_in
+from .pages import Page, Redirect, Visit, page
+from .words import _
+
+__all__ = ["index", "remove", "switch"]
+
+MOST = 50
+STATES = ("on", "failing", "paused", "disabled", "off")
+
+
+@page("GET", "/", right="read")
+def index(visit: Visit) -> Page:
+    """List webhooks."""
+    query = {name: visit.query.get(name, "").strip() for name in ("q", "environment", "state", "before")}
+    found = reading.overviews(
+        visit.session,
+        owner=visit.owner,
+        now=datetime.now(UTC),
+        text=query["q"][:200],
+        environment=query["environment"],
+        before=query["before"],
+        most=MOST + 1,
+    )
+    shown = found[:MOST]
+    values = {
+        "overviews": [each for each in shown if query["state"] in ("", each.standing)],
+        "next": shown[-1].subscription.id if len(found) > MOST else None,
+        "is_first": not found and not any(query.values()),
+        "query": query,
+        "states": STATES,
+        "catalog": visit.state.catalog,
+        "tallies": {state: sum(each.standing == state for each in shown) for state in STATES},
+    }
+    return Page("_webhooks.html" if visit.is_partial else "webhooks.html", values)
+
+
+def overview_of(visit: Visit, subscription_id: str) -> Overview:
+    """Return one webhook of the visitor's.
+
+    :raises SubscriptionMissingError: there is none.
+    """
+    row = subscribing.find(visit.session, subscription_id, owner=visit.owner)
+    return reading.one_overview(visit.session, row, datetime.now(UTC))
+
+
+@page("POST", "/webhooks/<uuid:subscription_id>/switch", right="write")
+def switch(visit: Visit, subscription_id: object) -> Page | Redirect:
+    """Switch on or off. What is held needs a word on what becomes of it, which the webhook's own page asks for."""
+    key = str(subscription_id)
+    on = visit.form.get("active") == "on"
+    held = visit.form.get("held") or None
+    try:
+        subscribing.change(visit.state, visit.session, key, owner=visit.owner, active=on, held=held)
+    except SubscriptionError as error:
+        if "held" not in error.fields:
+            raise
+        visit.session.rollback()
+        return Redirect("webhook", {"subscription_id": key, "_anchor": "held"})
+    visit.session.flush()
+    if visit.is_partial and visit.form.get("place") == "list":
+        visit.session.commit()
+        return Page(
+            "_webhook_row.html", {"overview": overview_of(visit, key), "catalog": visit.state.catalog}
+        )
+    return Redirect("webhook", {"subscription_id": key}, notice="on" if on else "off")
+
+
+@page("POST", "/webhooks/<uuid:subscription_id>/remove", right="write")
+def remove(visit: Visit, subscription_id: object) -> Redirect:
+    """Remove a webhook; what is pending or held for it is cancelled."""
+    subscribing.remove(visit.state, visit.session, str(subscription_id), owner=visit.owner)
+    return Redirect("index", notice="removed")
+
+
+def held_count(visit: Visit, subscription_id: str) -> int:
+    """Return how many deliveries wait for a word of their owner."""
+    return count_in(visit.session.connection(), subscription_id, State.HELD)
+
+
+def standing_note(overview: Overview) -> str:
+    """Return one sentence on why a webhook is not simply on; empty if it is."""
+    row = overview.subscription
+    if overview.standing is Standing.DISABLED:
+        if row.disabled_reason == "gone":
+            return _("Your receiver answered 410 Gone, so we switched this webhook off. Events are held.")
+        return _("It failed for too long, so we switched this webhook off. Events are held.")
+    if overview.standing is Standing.OFF:
+        return _("Switched off by hand. Events are held.")
+    if overview.standing is Standing.PAUSED:
+        return _("Most requests failed lately. We wait a while, then try with one request.")
+    return ""

@@ -1,0 +1,54 @@
+"""gettext, where the host has Flask-Babel; the English text itself where it has not.
+
+The catalogues are our own domain, `webhooks`, beside the package, so that they never mix with the host's.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+from pathlib import Path
+
+from flask import current_app, has_app_context
+
+__all__ = ["_", "language", "ngettext"]
+
+FOLDER = Path(__file__).resolve().parent.parent / "translations"
+
+
+def _(text: str, **values: t.Any) -> str:
+    """Return a text in the visitor's language, with `%(name)s` filled in."""
+    domain = _domain()
+    found = domain.gettext(text) if domain is not None else text
+    return found % values if values else found
+
+
+def ngettext(one: str, many: str, count: int, **values: t.Any) -> str:
+    """Return the form that fits a number, with `%(num)s` and other names filled in."""
+    domain = _domain()
+    found = domain.ngettext(one, many, count) if domain is not None else (one if count == 1 else many)
+    return found % {"num": count, **values}
+
+
+def language() -> str:
+    """Return the language of this page, for `<html lang>`."""
+    if _domain() is None:
+        return "en"
+    from flask_babel import get_locale  # type: ignore[import-untyped, unused-ignore]
+
+    locale = get_locale()
+    known = {folder.name for folder in FOLDER.iterdir() if folder.is_dir()}
+    return locale.language if locale is not None and locale.language in known else "en"
+
+
+def _domain() -> t.Any:
+    if not has_app_context() or "babel" not in current_app.extensions:
+        return None
+    return _load()
+
+
+@functools.cache
+def _load() -> t.Any:
+    from flask_babel import Domain  # type: ignore[import-untyped, unused-ignore]
+
+    return Domain(translation_directories=[str(FOLDER)], domain="webhooks")

@@ -1,0 +1,41 @@
+"""What people look at: statements that only read. Each takes an open connection or session; none writes.
+
+The law of this room: nothing here counts or sorts the log. Every statement walks an index from its newest end and stops
+at a limit, so a page costs the same with a thousand deliveries and with a million.
+
+===========  ====================================================
+`overviews`  subscriptions with how their receivers are doing
+`charts`     sums over time, in as many points as a chart shows
+`deliveries` pages of the log, filtered
+`stories`    one delivery with its message and every attempt
+`engine`     workers, backlog, the worst receivers
+===========  ====================================================
+"""
+
+from __future__ import annotations
+
+from .charts import WINDOWS, Point, Series, series
+from .deliveries import Entry, Search, Slice, search
+from .engine import Engine, engine, is_worked
+from .overviews import Overview, Standing, one_overview, overviews
+from .stories import Story, story
+
+__all__ = [
+    "WINDOWS",
+    "Engine",
+    "Entry",
+    "Overview",
+    "Point",
+    "Search",
+    "Series",
+    "Slice",
+    "Standing",
+    "Story",
+    "engine",
+    "is_worked",
+    "one_overview",
+    "overviews",
+    "search",
+    "series",
+    "story",
+]

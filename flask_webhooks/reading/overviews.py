@@ -1,0 +1,171 @@
+"""Subscriptions with how their receivers are doing: three statements for any number of them."""
+
+from __future__ import annotations
+
+import enum
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ..hours import Sums, hour_of
+from ..models import Attempt, Delivery, Hour, Lane, State, Subscription
+
+__all__ = ["Overview", "Standing", "one_overview", "overviews"]
+
+A, D, H, N = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Hour, Lane))
+SPARK = 24
+"""Hours that a sparkline shows."""
+
+
+class Standing(enum.StrEnum):
+    """How a subscription stands, the most pressing first."""
+
+    DISABLED = "disabled"
+    """We switched it off; `Subscription.disabled_reason` says why."""
+    OFF = "off"
+    PAUSED = "paused"
+    """The breaker is open until `Lane.paused_until`."""
+    FAILING = "failing"
+    """Its last attempts failed."""
+    ON = "on"
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One subscription and its last day."""
+
+    subscription: Subscription
+    lane: sa.Row[t.Any] | None
+    """None: nothing was ever sent."""
+    spark: tuple[Sums, ...]
+    """The last 24 hours, the current one last."""
+    last_at: datetime | None
+    """When the last request was made, tests among them."""
+    standing: Standing
+
+    @property
+    def day(self) -> Sums:
+        """The 24 hours together."""
+        return Sums.of(hour.counts for hour in self.spark)
+
+    @property
+    def peak(self) -> int:
+        """Attempts of its busiest hour."""
+        return max(hour.attempts for hour in self.spark)
+
+
+def overviews(
+    session: Session,
+    *,
+    owner: str | None,
+    now: datetime,
+    text: str = "",
+    environment: str = "",
+    before: str = "",
+    most: int = 100,
+) -> list[Overview]:
+    """Return subscriptions that have not been removed, newest first.
+
+    :param owner: whose; None for those of all.
+    :param text: part of the URL or the description.
+    :param before: the id after which the page begins.
+    """
+    found = sa.select(Subscription).where(Subscription.deleted_at.is_(None))
+    if owner is not None:
+        found = found.where(Subscription.owner == owner)
+    if environment:
+        found = found.where(Subscription.environment == environment)
+    if text:
+        is_in = [
+            column.icontains(text, autoescape=True) for column in (Subscription.url, Subscription.description)
+        ]
+        found = found.where(sa.or_(*is_in))
+    if before:
+        found = found.where(Subscription.id < before)
+    rows = session.scalars(found.order_by(Subscription.id.desc()).limit(most)).all()
+    return _described(session, rows, now)
+
+
+def one_overview(session: Session, subscription: Subscription, now: datetime) -> Overview:
+    """Return one."""
+    return _described(session, [subscription], now)[0]
+
+
+def _described(session: Session, rows: t.Sequence[Subscription], now: datetime) -> list[Overview]:
+    ids = [row.id for row in rows]
+    connection = session.connection()
+    lanes = {
+        row.subscription_id: row
+        for row in connection.execute(sa.select(N).where(N.c.subscription_id.in_(ids)))
+    }
+    first = hour_of(now) - timedelta(hours=SPARK - 1)
+    hours: dict[tuple[str, datetime], t.Mapping[str, int]] = {}
+    for row in connection.execute(
+        sa.select(H).where(H.c.subscription_id.in_(ids), H.c.hour >= first)
+    ).mappings():
+        hours[row["subscription_id"], row["hour"]] = t.cast("t.Mapping[str, int]", row)
+    last = _last_attempts(connection, ids)
+    return [
+        Overview(
+            subscription=row,
+            lane=lanes.get(row.id),
+            spark=tuple(_hour(hours.get((row.id, first + timedelta(hours=n)))) for n in range(SPARK)),
+            last_at=last.get(row.id),
+            standing=standing(row, lanes.get(row.id), now),
+        )
+        for row in rows
+    ]
+
+
+def _hour(row: t.Mapping[str, int] | None) -> Sums:
+    return Sums.of([row] if row is not None else [])
+
+
+def _last_attempts(connection: sa.Connection, ids: t.Sequence[str]) -> dict[str, datetime]:
+    """One probe of the index (subscription, started_at) for each."""
+    newest = (
+        sa.select(A.c.started_at)
+        .where(A.c.subscription_id == Subscription.id)
+        .order_by(A.c.started_at.desc())
+        .limit(1)
+        .correlate(Subscription)
+        .scalar_subquery()
+    )
+    rows = connection.execute(sa.select(Subscription.id, newest.label("at")).where(Subscription.id.in_(ids)))
+    return {row.id: row.at for row in rows if row.at is not None}
+
+
+def standing(subscription: Subscription, lane: sa.Row[t.Any] | None, now: datetime) -> Standing:
+    """Say how a subscription stands."""
+    if not subscription.active:
+        return Standing.DISABLED if subscription.disabled_reason else Standing.OFF
+    if lane is not None and lane.paused_until is not None and lane.paused_until > now:
+        return Standing.PAUSED
+    if lane is not None and lane.failures:
+        return Standing.FAILING
+    return Standing.ON
+
+
+def oldest_waiting(connection: sa.Connection, subscription_id: str, state: State) -> str | None:
+    """Return the id of the oldest delivery of a subscription in a state."""
+    found = (
+        sa.select(D.c.id)
+        .where(D.c.subscription_id == subscription_id, D.c.state == state.value)
+        .order_by(D.c.id)
+        .limit(1)
+    )
+    return connection.scalar(found)
+
+
+def count_in(connection: sa.Connection, subscription_id: str, state: State, most: int = 10_000) -> int:
+    """Return how many deliveries of a subscription are in a state; counting ends at `most`."""
+    some = (
+        sa.select(D.c.id)
+        .where(D.c.subscription_id == subscription_id, D.c.state == state.value)
+        .limit(most)
+        .subquery()
+    )
+    return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
