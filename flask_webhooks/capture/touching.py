@@ -95,7 +95,8 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
     """What it leads to, and what it led to before: a line that moves changes two invoices."""
     value = listed(getattr(net.obj, name))
     found = value if isinstance(value, list) else () if value is None else (value,)
-    if net.kind is Kind.UPDATED and net.values:
+    # An orphan has lost its parent when it is deleted, but not yet its foreign key.
+    if net.values and (net.kind is Kind.UPDATED or (net.kind is Kind.DELETED and value is None)):
         before = _before(session, net, name)
         if before is not None:
             return [*found, before]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 
 from flask_webhooks.models import Base, Message
 from flask_webhooks.state import AppState, state_of
@@ -92,13 +91,3 @@ def changes(message: Message) -> dict[str, t.Any]:
 def last_changes(state: AppState, event: str) -> dict[str, t.Any]:
     """What the last message of an event says was changed."""
     return changes([message for message in recorded(state) if message.event == event][-1])
-
-
-@pytest.fixture(autouse=True)
-def clean_session(request: pytest.FixtureRequest) -> t.Iterator[None]:
-    """Leave no transaction open for the next test."""
-    yield
-    if "app" in request.fixturenames:
-        app: Flask = request.getfixturevalue("app")
-        with app.app_context():
-            db.session.remove()

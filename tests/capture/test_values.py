@@ -63,7 +63,13 @@ class TestForgotten:
         with counting(zoo.engine) as sent:
             db.session.commit()
 
-        assert kinds(sent) == ["UPDATE animal", "SELECT animal", RECORDING[0], "SELECT animal", *RECORDING[1:]]
+        assert kinds(sent) == [
+            "UPDATE animal",
+            "SELECT animal",
+            RECORDING[0],
+            "SELECT animal",
+            *RECORDING[1:],
+        ]
 
     def test_deferred(self, zoo: AppState, animal: Animal) -> None:
         db.session.expire_all()

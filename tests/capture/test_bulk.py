@@ -1,0 +1,311 @@
+"""Bulk statements through the ORM: a message for each row, with old and new values."""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+from decimal import Decimal
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from flask_webhooks.errors import BulkStatementError
+from flask_webhooks.state import AppState, state_of
+from tests.capture.conftest import NOWHERE, RECORDING, changes, counting, events, kinds, told
+from tests.capture.zoo import Animal, Dog, Seat
+from tests.capture.zoo import db as zoo_db
+from tests.host import Client, Invoice, Line, Note, Status, db
+from tests.stage import recorded, subscribe
+
+
+@pytest.fixture
+def rows(listening: None, app: Flask) -> None:
+    """Three committed invoices, of which nobody has been told."""
+    with Session(db.engine, info={"webhooks": False}) as session:
+        session.add_all(Invoice(id=number, owner="1", number=f"N{number}") for number in (1, 2, 3))
+        session.commit()
+
+
+def told_changes(state: AppState, event: str = "invoices.updated") -> list[tuple[str | None, t.Any]]:
+    return [
+        (message.entity_id, changes(message).get("number"))
+        for message in recorded(state)
+        if message.event == event
+    ]
+
+
+@pytest.mark.usefixtures("rows")
+class TestUpdate:
+    @pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False])
+    def test_one_message_a_row(self, state: AppState, synchronize: t.Any) -> None:
+        result = db.session.execute(
+            sa.update(Invoice).where(Invoice.id < 3).values(number="new"),
+            execution_options={"synchronize_session": synchronize},
+        )
+        db.session.commit()
+
+        assert result.rowcount == 2  # type: ignore[attr-defined]
+        assert told_changes(state) == [("1", ["N1", "new"]), ("2", ["N2", "new"])]
+        assert [data["number"] for data in told(state, "invoices.updated")] == ["new", "new"]
+
+    def test_rows_that_stay_as_they_are(self, state: AppState) -> None:
+        db.session.execute(sa.update(Invoice).where(Invoice.id == 1).values(number="N1"))
+        db.session.commit()
+
+        assert events(state) == []
+
+    def test_transitions(self, state: AppState) -> None:
+        db.session.execute(sa.update(Invoice).where(Invoice.id == 1).values(status=Status.SENT))
+        db.session.execute(sa.update(Invoice).where(Invoice.id == 1).values(status=Status.PAID))
+        db.session.commit()
+
+        assert events(state) == ["invoices.updated", "invoices.sent", "invoices.paid"]
+
+    def test_with_expressions_and_returning(self, state: AppState) -> None:
+        if not db.engine.dialect.update_returning:
+            pytest.skip("no RETURNING")
+        found = db.session.execute(
+            sa.update(Invoice).where(Invoice.id == 2).values(total=Invoice.total + 5).returning(Invoice.total)
+        ).all()
+        db.session.commit()
+
+        assert [tuple(row) for row in found] == [(Decimal("5.00"),)]
+        assert changes(recorded(state)[0])["total"] == ["0.00", "5.00"]
+
+    def test_the_legacy_form(self, state: AppState) -> None:
+        count = db.session.query(Invoice).filter(Invoice.id == 1).update({"number": "new"})
+        db.session.commit()
+
+        assert count == 1
+        assert told_changes(state) == [("1", ["N1", "new"])]
+
+    def test_by_primary_key(self, state: AppState) -> None:
+        db.session.execute(sa.update(Invoice), [{"id": 1, "number": "a"}, {"id": 3, "number": "b"}])
+        db.session.commit()
+
+        assert told_changes(state) == [("1", ["N1", "a"]), ("3", ["N3", "b"])]
+
+    def test_it_sees_what_was_not_flushed_yet(self, state: AppState) -> None:
+        db.session.add(Invoice(id=9, owner="1", number="N9"))
+        db.session.execute(sa.update(Invoice).where(Invoice.id == 9).values(number="new"))
+        db.session.commit()
+
+        assert events(state) == ["invoices.created"]
+        assert told(state, "invoices.created")[0]["number"] == "new"
+
+    def test_it_mixes_with_objects(self, state: AppState) -> None:
+        invoice = db.session.get_one(Invoice, 1)
+        invoice.number = "a"
+        db.session.flush()
+        db.session.execute(
+            sa.update(Invoice).where(Invoice.id == 1).values(note="b"),
+            execution_options={"synchronize_session": False},
+        )
+        invoice.total = Decimal(1)
+        db.session.commit()
+
+        [message] = recorded(state)
+        assert changes(message).keys() >= {"number", "note", "total"}
+        assert told(state, "invoices.updated")[0]["note"] == "b"
+
+    def test_rolled_back_with_its_savepoint(self, state: AppState) -> None:
+        nested = db.session.begin_nested()
+        db.session.execute(sa.update(Invoice).values(number="new"))
+        nested.rollback()
+        db.session.commit()
+
+        assert events(state) == []
+
+
+@pytest.mark.usefixtures("rows")
+class TestDelete:
+    def test_one_message_a_row_with_includes(self, state: AppState) -> None:
+        subscribe(state, NOWHERE, "invoices.deleted", includes=["client"])
+        client = Client(owner="1", name="Ann")
+        db.session.add(client)
+        db.session.get_one(Invoice, 1).client = client
+        db.session.commit()
+        result = db.session.execute(sa.delete(Invoice).where(Invoice.id != 2))
+        db.session.commit()
+
+        assert result.rowcount == 2  # type: ignore[attr-defined]
+        deleted = [message for message in recorded(state) if message.event == "invoices.deleted"]
+        assert [message.entity_id for message in deleted] == ["1", "3"]
+        assert '"Ann"' in (deleted[0].extras or "")
+
+    def test_the_legacy_form(self, state: AppState) -> None:
+        assert db.session.query(Invoice).filter(Invoice.id == 1).delete() == 1
+        db.session.commit()
+
+        assert events(state) == ["invoices.deleted"]
+
+    def test_and_made_again(self, state: AppState) -> None:
+        db.session.execute(sa.delete(Invoice).where(Invoice.id == 1))
+        db.session.add(Invoice(id=1, owner="1", number="again"))
+        db.session.commit()
+
+        assert told_changes(state) == [("1", ["N1", "again"])]
+
+    def test_of_lines_touches_their_invoice(self, state: AppState) -> None:
+        db.session.add_all(Line(invoice_id=1) for _ in range(3))
+        db.session.commit()
+        db.session.execute(sa.delete(Line).where(Line.invoice_id == 1))
+        db.session.commit()
+
+        assert events(state) == ["invoices.updated"] * 2
+
+
+class TestInsert:
+    @pytest.mark.usefixtures("listening")
+    def test_a_list(self, state: AppState) -> None:
+        db.session.execute(sa.insert(Invoice), [{"owner": "1", "number": "a"}, {"owner": "1", "number": "b"}])
+        db.session.commit()
+
+        assert [data["number"] for data in told(state, "invoices.created")] == ["a", "b"]
+
+    @pytest.mark.usefixtures("listening")
+    def test_values(self, state: AppState) -> None:
+        db.session.execute(sa.insert(Invoice).values(owner="1", number="a"))
+        db.session.commit()
+
+        assert [data["number"] for data in told(state, "invoices.created")] == ["a"]
+
+    @pytest.mark.usefixtures("listening")
+    def test_returning_objects_gives_the_host_what_it_asked_for(self, state: AppState) -> None:
+        statement = sa.insert(Invoice).returning(Invoice)
+        found = db.session.scalars(
+            statement, [{"owner": "1", "number": "a"}, {"owner": "1", "number": "b"}]
+        ).all()
+        db.session.commit()
+
+        assert [invoice.number for invoice in found] == ["a", "b"]
+        assert len(told(state, "invoices.created")) == 2
+
+    @pytest.mark.usefixtures("listening")
+    def test_returning_columns_gives_the_host_what_it_asked_for(self, state: AppState) -> None:
+        rows = db.session.execute(
+            sa.insert(Invoice).returning(Invoice.number, Invoice.owner), [{"owner": "1", "number": "a"}]
+        ).all()
+        db.session.commit()
+
+        assert [tuple(row) for row in rows] == [("a", "1")]
+        assert len(told(state, "invoices.created")) == 1
+
+    @pytest.mark.usefixtures("rows")
+    def test_from_select(self, state: AppState) -> None:
+        source = sa.select(
+            Invoice.id + 100, Invoice.owner, Invoice.number + "x", Invoice.total, Invoice.status
+        )
+        db.session.execute(
+            sa.insert(Invoice).from_select(
+                ["id", "owner", "number", "total", "status"], source, include_defaults=False
+            )
+        )
+        db.session.commit()
+
+        assert [data["number"] for data in told(state, "invoices.created")] == ["N1x", "N2x", "N3x"]
+
+
+class TestInheritance:
+    def test_rows_of_subclasses_are_seen_by_their_channels(self, zoo: AppState) -> None:
+        zoo_db.session.add_all([Dog(id=1, name="a", breed="pug"), Animal(id=2, name="b")])
+        zoo_db.session.commit()
+        before = len(recorded(zoo))
+        zoo_db.session.execute(sa.update(Animal).values(name="c"))
+        zoo_db.session.commit()
+
+        found = [(message.event, message.entity_id) for message in recorded(zoo)[before:]]
+        assert {pair for pair in found if "updated" in pair[0]} == {
+            ("animals.updated", "1"),
+            ("animals.updated", "2"),
+            ("dogs.updated", "1"),
+        }
+
+    def test_a_statement_that_changes_keys_is_refused(self, zoo: AppState) -> None:
+        zoo_db.session.add(Seat(row="A", number=1))
+        zoo_db.session.commit()
+
+        with pytest.raises(BulkStatementError, match="primary keys"):
+            zoo_db.session.execute(sa.update(Seat).values(number=2))
+
+
+class TestLimits:
+    @pytest.mark.usefixtures("rows")
+    @pytest.mark.parametrize("words", ["update", "delete", "insert"])
+    def test_more_rows_than_the_limit_raise_before_they_change(
+        self, make_app: t.Callable[..., Flask], words: str
+    ) -> None:
+        app = make_app(WEBHOOKS_BULK_LIMIT=2)
+        statements: dict[str, tuple[t.Any, ...]] = {
+            "update": (sa.update(Invoice).values(number="x"),),
+            "delete": (sa.delete(Invoice),),
+            "insert": (sa.insert(Invoice), [{"owner": "1", "number": "x"}] * 3),
+        }
+        with app.app_context():
+            with pytest.raises(BulkStatementError, match="WEBHOOKS_BULK_LIMIT"):
+                db.session.execute(*statements[words])
+            db.session.rollback()
+            numbers = db.session.scalars(sa.select(Invoice.number)).all()
+            db.session.remove()
+
+        assert sorted(numbers) == ["N1", "N2", "N3"]
+
+    @pytest.mark.usefixtures("rows")
+    def test_raise(self, make_app: t.Callable[..., Flask]) -> None:
+        app = make_app(WEBHOOKS_BULK="raise")
+        with app.app_context(), pytest.raises(BulkStatementError, match="WEBHOOKS_BULK"):
+            db.session.execute(sa.update(Invoice).values(number="x"))
+
+    @pytest.mark.usefixtures("rows")
+    @pytest.mark.parametrize("mode", ["warn", "ignore"])
+    def test_let_through(
+        self, make_app: t.Callable[..., Flask], mode: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = make_app(WEBHOOKS_BULK=mode)
+        with app.app_context(), caplog.at_level(logging.WARNING, "flask_webhooks.capture"):
+            db.session.execute(sa.update(Invoice).values(number="x"))
+            db.session.commit()
+            found = events(state_of(app))
+            db.session.remove()
+
+        assert found == []
+        assert ("update of Invoice" in caplog.text) == (mode == "warn")
+
+    def test_nobody_listens(self, state: AppState) -> None:
+        subscribe(state, NOWHERE, "clients.*")
+        with Session(db.engine, info={"webhooks": False}) as session:
+            session.add(Invoice(id=1, owner="1"))
+            session.commit()
+        with counting(state.engine) as sent:
+            db.session.execute(sa.update(Invoice).values(number="x"))
+            db.session.commit()
+
+        assert kinds(sent) == ["SELECT webhook_listeners", "UPDATE invoice"]
+
+    @pytest.mark.usefixtures("rows")
+    def test_a_few_statements_for_all_rows(self, state: AppState) -> None:
+        with counting(state.engine) as sent:
+            db.session.execute(sa.update(Invoice).values(number="x"))
+            db.session.commit()
+
+        found = kinds(sent)
+        assert [kind for kind in found if kind in RECORDING] == ["SELECT webhook_listeners", *RECORDING]
+        assert [kind for kind in found if kind not in RECORDING] == [
+            "SELECT invoice",
+            "UPDATE invoice",
+            "SELECT invoice",
+            "SELECT invoice",
+        ]
+
+    @pytest.mark.usefixtures("rows")
+    def test_models_of_no_catalogue_and_muted_sessions(self, state: AppState) -> None:
+        db.session.execute(sa.update(Note).values(text="x"))
+        db.session.commit()
+        with Session(db.engine, info={"webhooks": False}) as session:
+            session.execute(sa.update(Invoice).values(number="x"))
+            session.commit()
+        db.session.commit()
+
+        assert events(state) == []
