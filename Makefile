@@ -31,11 +31,15 @@ test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a re
 test-deep: $(VENV)/.dev        ## the same with thousands of examples and long fault runs
 	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest
 
-check: $(VENV)/.dev            ## format, lint, types, import floors
+check: $(VENV)/.dev            ## format, lint, types, import floors, coverage
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m 'not deep' --quiet
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 bench: $(VENV)/.dev            ## the numbers, each beside its yardstick
 	$(BIN)/python -m bench
