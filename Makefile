@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SECONDS ?=
 
-.PHONY: help demo test test-deep check bench clean
+.PHONY: help demo system test test-deep check bench clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -24,6 +24,10 @@ $(VENV)/.dev: $(VENV)/.pip pyproject.toml setup.cfg
 
 demo: $(VENV)/.demo            ## watch signed webhooks of an accounting app arrive (SECONDS=20 stops by itself)
 	$(BIN)/python -m example_app.demo $(if $(SECONDS),--seconds $(SECONDS))
+
+system:          ## as root, on Debian: Chromium and MariaDB, for the tests that need them
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium mariadb-server
 
 test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a real Valkey and real sockets
 	$(BIN)/python -m pytest -m 'not deep'
