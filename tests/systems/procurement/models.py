@@ -34,7 +34,9 @@ class Offer(db.Model):
     company_id: Mapped[str] = mapped_column(String(40))
     freelancer_id: Mapped[int] = mapped_column(ForeignKey("freelancer.id"))
     title: Mapped[str] = mapped_column(String(80))
-    status: Mapped[str] = mapped_column(Enum("open", "accepted", "declined", "withdrawn"), default="open")
+    status: Mapped[str] = mapped_column(
+        Enum("open", "accepted", "declined", "withdrawn", name="offer_status"), default="open"
+    )
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
     freelancer: Mapped[Freelancer] = relationship()
     milestones: Mapped[list[Milestone]] = relationship(back_populates="offer")
@@ -46,7 +48,9 @@ class Milestone(db.Model):
     offer_id: Mapped[int] = mapped_column(ForeignKey("offer.id"))
     title: Mapped[str] = mapped_column(String(80))
     amount: Mapped[Decimal] = mapped_column(Numeric(12, 2))
-    status: Mapped[str] = mapped_column(Enum("planned", "delivered", "approved"), default="planned")
+    status: Mapped[str] = mapped_column(
+        Enum("planned", "delivered", "approved", name="milestone_status"), default="planned"
+    )
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
     offer: Mapped[Offer] = relationship(back_populates="milestones")
 
@@ -57,6 +61,8 @@ class Invoice(db.Model):
     milestone_id: Mapped[int] = mapped_column(ForeignKey("milestone.id"))
     number: Mapped[str] = mapped_column(String(20))
     amount: Mapped[Decimal] = mapped_column(Numeric(12, 2))
-    status: Mapped[str] = mapped_column(Enum("sent", "paid", "cancelled"), default="sent")
+    status: Mapped[str] = mapped_column(
+        Enum("sent", "paid", "cancelled", name="invoice_status"), default="sent"
+    )
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
     milestone: Mapped[Milestone] = relationship()
