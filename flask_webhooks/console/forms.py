@@ -124,7 +124,7 @@ def _wanted(sent: MultiDict[str, str]) -> dict[str, list[str]]:
 
 def of_row(state: AppState, row: Subscription) -> Form:
     """Show what is kept."""
-    own = isinstance(row.retry, list)
+    own: list[float] | None = row.retry if isinstance(row.retry, list) else None
     try:
         known = subscribing.names(state.vault, row.headers)
     except SecretError:
@@ -135,8 +135,8 @@ def of_row(state: AppState, row: Subscription) -> Form:
         active=row.active,
         environment=row.environment,
         format=row.format or "",
-        retry="own" if own else row.retry or "",
-        waits=", ".join(f"{wait:g}" for wait in row.retry) if own else "",
+        retry="own" if own is not None else row.retry or "",
+        waits=", ".join(f"{wait:g}" for wait in own or ()),
         rate_limit=f"{row.rate_limit:g}" if row.rate_limit is not None else "",
         signature=row.signature,
         wanted={listener.event: list(listener.includes) for listener in row.listeners},

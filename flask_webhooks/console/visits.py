@@ -72,7 +72,7 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     if route.writes:
         _let_go(state)
     with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
-        is_partial = "HX-Request" in request.headers and "HX-Boosted" not in request.headers
+        is_partial = "HX-Request" in request.headers and "HX-History-Restore-Request" not in request.headers
         visit = Visit(state, principal, session, request.form, request.args, is_partial)
         found = route.function(visit, **arguments)
         if route.writes:

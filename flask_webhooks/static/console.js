@@ -93,7 +93,14 @@
     }
     function block(channel, reason) {
       channel.classList.toggle("is-blocked", Boolean(reason));
+      const covered = boxes(channel)[0].checked;
       all("input, button", channel).forEach((input) => { input.disabled = Boolean(reason) && !input.checked; });
+      all(".wh-choice:not(.is-whole)", channel).forEach((choice) => {
+        // What the whole channel brings along need not be chosen again, unless it asks for includes of its own.
+        const asks = all("input:checked", choice).length > 0;
+        choice.classList.toggle("is-covered", covered && !asks);
+        if (covered && !asks) choice.querySelector("input").disabled = true;
+      });
       const text = channel.querySelector("[data-blocked]");
       text.hidden = !reason;
       text.textContent = reason;
@@ -188,8 +195,10 @@
         : { stroke: tone, width: 2, spanGaps: true, points: { show: numbers.at.length < 40, size: 4, fill: tone } };
     });
     const data = stacked ? sums.slice().reverse() : names.map((name) => numbers[name]);
-    const top = Math.max(1, ...(stacked ? sums[sums.length - 1] : names.flatMap((name) => numbers[name].map((value) => value || 0))));
+    const top = Math.max(stacked ? 1 : 20, ...(stacked ? sums[sums.length - 1] : names.flatMap((name) => numbers[name].map((value) => value || 0))));
     const { shared, x } = axes();
+    const narrow = new Intl.DateTimeFormat(root.lang || undefined, width < 10800 ? { hour: "2-digit", minute: "2-digit", hourCycle: "h23" } : { day: "numeric", month: "short" });
+    x.values = (u, values) => values.map((value) => narrow.format(new Date(value * 1000)));
     const short = (value) => (value >= 10000 ? Math.round(value / 1000) + "k" : value >= 1000 ? (value / 1000).toFixed(1) + "k" : value);
     const milliseconds = (value) => (value == null ? "–" : value >= 1000 ? (value / 1000).toFixed(value >= 10000 ? 0 : 1) + " s" : Math.round(value) + " ms");
     const plot = new uPlot({

@@ -1,0 +1,114 @@
+"""Nothing from outside runs: everything is escaped, and nothing needs more than `default-src 'self'`."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from flask_webhooks.console.looks import pretty, text_of
+from flask_webhooks.models import Message, Subscription
+from flask_webhooks.state import AppState
+from tests.console.conftest import Log, Visitor, places, write_log
+
+SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+
+
+def test_no_page_has_inline_script_style_or_handler(app: Flask, state: AppState, log: Log) -> None:
+    operator = Visitor(app, operator=True)
+    for method, path in places(state, log):
+        if method == "POST":
+            continue
+        answer = operator.get(path)
+
+        assert answer.status_code == 200, path
+        assert not re.search(r"<script(?![^>]*\bsrc=)[^>]*>|<style|\sstyle\s*=|\son[a-z]+\s*=|javascript:", answer.text), path
+        assert not re.search(r'(?:src|action)="(?:https?:)?//|<link[^>]*href="(?:https?:)?//', answer.text), path
+        if answer.mimetype == "text/html":
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'self';")
+
+
+def test_scripts_in_every_field_stay_text(visitor: Visitor, app: Flask, state: AppState) -> None:
+    log = write_log(
+        state,
+        url="https://example.com/?" + SCRIPT,
+        response_body=SCRIPT.encode(),
+        response_headers=json.dumps({SCRIPT: SCRIPT}),
+        request_headers=json.dumps({SCRIPT: SCRIPT}),
+        detail=SCRIPT,
+        address=SCRIPT[:60],
+        worker=SCRIPT,
+    )
+    with Session(state.engine) as session:
+        row = session.get_one(Subscription, log.subscription.id)
+        row.description = SCRIPT
+        row.details = {SCRIPT: SCRIPT}
+        for message in session.query(Message):
+            message.text = message.entity_id = SCRIPT
+            message.data = json.dumps({SCRIPT: SCRIPT})
+            message.extras = json.dumps({"changes": {SCRIPT: {"from": SCRIPT, "to": [SCRIPT]}}})
+        session.commit()
+
+    shown = 0
+    for each in (visitor, Visitor(app, operator=True)):
+        for method, path in places(state, log):
+            page = each.get(path).text if method == "GET" else ""
+            assert "<script>alert" not in page, path
+            assert "<img src=x" not in page, path
+            shown += html.escape("<script>alert(1)", quote=False) in page
+    assert shown > 6
+
+
+def test_scripts_in_a_refused_form_stay_text(visitor: Visitor) -> None:
+    names = ("url", "description", "environment", "format", "retry", "waits", "rate_limit", "header_name", "header_value", "event", "include")
+
+    answer = visitor.post("/webhooks/new", dict.fromkeys(names, SCRIPT))
+
+    assert answer.status_code == 422
+    assert "<script>alert" not in answer.text
+    assert "<img src=x" not in answer.text
+
+
+@pytest.mark.parametrize("query", ["q", "state", "environment", "before", "notice", "window", "event", "status", "webhook", "time", "anchor", "newest"])
+def test_scripts_in_the_address_stay_text(visitor: Visitor, log: Log, query: str) -> None:
+    for path in ("/", "/deliveries", "/deliveries/live", f"/webhooks/{log.subscription.id}", "/webhooks/new"):
+        answer = visitor.get(path, query_string={query: SCRIPT})
+
+        assert answer.status_code == 200
+        assert "<script>alert" not in answer.text
+
+
+def test_a_secret_is_on_no_page_that_was_not_asked_for_it(visitor: Visitor, state: AppState, log: Log) -> None:
+    for method, path in places(state, log):
+        if method == "GET":
+            assert not re.search(r"whsec_[A-Za-z0-9+/]", visitor.get(path).text), path
+
+
+def test_pages_with_a_secret_are_not_stored(visitor: Visitor, log: Log) -> None:
+    for path in ("secret", "rotate"):
+        assert visitor.post(f"/webhooks/{log.subscription.id}/{path}").headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("مرحبا עולם".encode(), "مرحبا עולם"),
+        ("a\u202eb".encode(), "a\\u202eb"),
+        (b"\x00\x1b[31m", "\\u0000\\u001b[31m"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        ("日本語\t\n".encode(), "日本語\t\n"),
+    ],
+    ids=["right to left", "override", "control", "no utf-8", "cjk"],
+)
+def test_payloads_of_any_script_are_shown_and_marks_that_mislead_are_named(raw: bytes, shown: str) -> None:
+    assert text_of(raw) == shown
+
+
+def test_what_is_no_json_is_shown_as_it_is() -> None:
+    assert pretty(b"down") == "down"
+    assert pretty(b'{"a":1}') == '{\n  "a": 1\n}'
+    assert pretty(b"[" * 100_000) == "[" * 100_000
