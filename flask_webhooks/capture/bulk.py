@@ -104,7 +104,7 @@ def run(execution: ORMExecuteState, watch: Watch, aside: Aside) -> tuple[Result 
         logger.warning("bulk.not_captured: %s. Use emit_many, or WEBHOOKS_BULK = 'capture'.", about)
         return None, []
     connection = execution.session.connection(bind_arguments={"mapper": mapper})
-    check_database(watch, connection, mapper.class_)
+    check_database(watch, connection.engine, mapper.class_)
     if execution.session.autoflush:  # SQLAlchemy does so only after us
         execution.session.flush()
     if not _is_heard(watch, connection, plans, kind):

@@ -33,8 +33,6 @@ class Buffer:
     """By the innermost transaction in which it happened."""
     hearing: Hearing | None = None
     """Who listens: what this commit has asked so far; None before it began."""
-    late: bool = False
-    """The root's `before_commit` has passed: what is flushed now is written at once."""
     olds: dict[InstanceState[t.Any], reading.Olds] = field(default_factory=dict)
     """Of the flush that is running."""
     aside: bulk.Aside | None = None
@@ -43,6 +41,13 @@ class Buffer:
     """What was written, for the signal after the commit."""
     broken: str | None = None
     """Why the transaction can only be rolled back."""
+
+
+class Buffers(dict[Watch, Buffer]):
+    """The buffers of one session's root transaction: one for each app that captures something in it."""
+
+    late = False
+    """The root's `before_commit` has passed: what is flushed now is written at once."""
 
 
 def listen() -> None:
@@ -60,11 +65,18 @@ def listen_to_statements() -> None:
 
 def buffer_of(session: Session, watch: Watch) -> Buffer:
     """Return the buffer of the session's transaction, made anew if there is none."""
-    buffers = session.info.setdefault(INFO, {})
+    buffers = _buffers(session)
     buffer = buffers.get(watch)
     if buffer is None:
         buffer = buffers[watch] = Buffer(watch)
-    return t.cast("Buffer", buffer)
+    return buffer
+
+
+def _buffers(session: Session) -> Buffers:
+    buffers: Buffers | None = session.info.get(INFO)
+    if buffers is None:
+        buffers = session.info[INFO] = Buffers()
+    return buffers
 
 
 def _innermost(session: Session) -> SessionTransaction:
@@ -82,7 +94,7 @@ def add(session: Session, watch: Watch, items: t.Iterable[Item], *, flushing: bo
     """
     buffer = buffer_of(session, watch)
     buffer.items.setdefault(_innermost(session), []).extend(items)
-    if buffer.late and not flushing:
+    if not flushing and _buffers(session).late:
         _settle(session, buffer)
 
 
@@ -132,7 +144,7 @@ def _is_heard(session: Session, buffer: Buffer, states: t.Sequence[Seen]) -> boo
 
     Inside the commit they can be asked for now. Before it, somebody may still come: then all is loaded.
     """
-    if buffer.hearing is None or buffer.late:
+    if buffer.hearing is None or _buffers(session).late:
         return True
     return buffer.hearing.is_deletion_heard(session, [(state.obj(), plan.bounds) for state, plan in states])
 
@@ -177,8 +189,9 @@ def _states(session: Session, context: UOWTransaction) -> list[tuple[Kind, Insta
 
 
 def _after_flush_postexec(session: Session, context: UOWTransaction) -> None:
-    for buffer in _buffers(session):
-        if buffer.late:
+    buffers: Buffers | None = session.info.get(INFO)
+    if buffers is not None and buffers.late:
+        for buffer in list(buffers.values()):
             _settle(session, buffer)
 
 
@@ -199,21 +212,27 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
     return result
 
 
-def _buffers(session: Session) -> t.Sequence[Buffer]:
-    buffers = session.info.get(INFO)
-    return list(buffers.values()) if buffers else ()
-
-
 def _before_commit(session: Session) -> None:
     if not anybody() or session.in_nested_transaction():
         return
-    for buffer in _buffers(session):
-        buffer.late, buffer.hearing = False, Hearing(buffer.watch)
+    buffers = _buffers(session)
+    buffers.late = False
+    for buffer in buffers.values():
         _refuse_broken(buffer)
+        buffer.hearing = None
+    _open_ears(session, buffers)
     session.flush()
-    for buffer in _buffers(session):
+    for buffer in list(buffers.values()):
         _settle(session, buffer)
-        buffer.late = True
+    buffers.late = True
+
+
+def _open_ears(session: Session, buffers: Buffers) -> None:
+    """From here on somebody who listens can be asked for: the commit has begun."""
+    for watch in _watched(session, session.deleted):
+        buffer_of(session, watch)
+    for buffer in buffers.values():
+        buffer.hearing = Hearing(buffer.watch)
 
 
 def _refuse_broken(buffer: Buffer) -> None:
@@ -224,8 +243,11 @@ def _refuse_broken(buffer: Buffer) -> None:
 
 
 def _after_commit(session: Session) -> None:
+    buffers: Buffers | None = session.info.get(INFO)
+    if not buffers:
+        return
     nested = session.get_nested_transaction()
-    for buffer in _buffers(session):
+    for buffer in buffers.values():
         if nested is not None:
             items = buffer.items.pop(nested, None)
             if items:
@@ -245,12 +267,15 @@ def _around(transaction: SessionTransaction) -> SessionTransaction:
 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    for buffer in _buffers(session):
+    buffers: Buffers | None = session.info.get(INFO)
+    if buffers is None:
+        return
+    for buffer in buffers.values():
         buffer.items.pop(transaction, None)
         if transaction.parent is None and buffer.aside is not None:
             buffer.aside.close()
     if transaction.parent is None:
-        session.info.pop(INFO, None)
+        del session.info[INFO]
 
 
 _LISTENERS: dict[str, t.Callable[..., None]] = {

@@ -105,12 +105,12 @@ def connection_of(session: Session, model: type | None) -> sa.Connection:
     return session.connection(bind_arguments={"mapper": inspect(model or Subscription)})
 
 
-def check_database(watch: Watch, connection: sa.Connection, model: type | None) -> None:
+def check_database(watch: Watch, engine: sa.Engine, model: type | None) -> None:
     """Refuse a session on another database than the app's: nobody would ever look for messages there.
 
     :raises EmitError: names both.
     """
-    engine, ours = connection.engine, watch.state.engine
+    ours = watch.state.engine
     if engine is not ours and engine.url != ours.url:
         what = model.__name__ if model is not None else "An event"
         raise EmitError(

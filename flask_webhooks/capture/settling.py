@@ -6,6 +6,7 @@ import logging
 import typing as t
 from dataclasses import dataclass
 
+import sqlalchemy as sa
 from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session
 
@@ -58,9 +59,7 @@ def settle(
         occurrences += [_emitted(item) for item in items if isinstance(item, Emitted)]
         if not occurrences:
             return []
-        model = next((item.bound.model for item in occurrences if item.bound is not None), None)
-        connection = connection_of(session, model)
-        check_database(watch, connection, model)
+        connection = _connection(watch, session, occurrences)
         hearing.ask(
             connection,
             {item.owner for item in occurrences},
@@ -73,6 +72,17 @@ def settle(
         contacts.agree(heard)
         _load(heard)
         return write(state, connection, heard)
+
+
+def _connection(watch: Watch, session: Session, occurrences: t.Sequence[Occurrence]) -> sa.Connection:
+    """The one connection that everything was written on."""
+    models = {item.bound.model for item in occurrences if item.bound is not None}
+    model = models.pop() if models else None
+    connection = connection_of(session, model)
+    check_database(watch, connection.engine, model)
+    for other in models:
+        check_database(watch, session.get_bind(inspect(other)).engine, other)
+    return connection
 
 
 # ---- which events happened -------------------------------------------------------------------------------
@@ -202,7 +212,7 @@ def _load(occurrences: t.Sequence[Occurrence]) -> None:
         needed = {path[0] for path in paths if path}
         stale = [obj for obj in objects.values() if _lacks(inspect(obj), needed)]
         if len(stale) > 1:
-            columns = inspect(model).column_attrs.keys()
+            columns = set(t.cast("orm.Mapper[t.Any]", inspect(model)).column_attrs.keys())
             load(
                 session,
                 model,

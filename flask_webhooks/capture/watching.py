@@ -193,11 +193,6 @@ def watching(session: Session, cls: type) -> Watch | None:
 
 
 def _choose(session: Session, cls: type, watches: list[Watch]) -> Watch:
-    buffers = session.info.get(INFO)
-    if buffers:
-        for watch in buffers:
-            if watch in watches and len(buffers) == 1:
-                return t.cast("Watch", watch)
     engine = session.get_bind(mapper=inspect(cls)).engine
     same = [watch for watch in watches if watch.state.engine is engine] or [
         watch for watch in watches if watch.state.engine.url == engine.url
