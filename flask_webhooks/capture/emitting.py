@@ -13,8 +13,10 @@ from ..errors import OwnerMissingError, PayloadError, PayloadTooLargeError, Unkn
 from .capture import add
 from .settling import Emitted
 from .watching import OPT_OUT, is_muted, watch_of
+from .writing import size_of
 
 if t.TYPE_CHECKING:
+    from ..bindings import Bound
     from ..catalog import EventType
     from ..state import AppState
 
@@ -62,16 +64,34 @@ def _item(
                 f"{event.name} was emitted with an instance of {type(data).__name__}, which is not the model of "
                 f"channel {event.channel}. Pass a dict, or name the model in the catalogue."
             )
+        if owner is None and bound.owner(data) is None and not _may_get_one(bound, data):
+            raise OwnerMissingError(
+                f"{event.name} was emitted with a {type(data).__name__} that has no owner. Pass owner=..."
+            )
         return Emitted(event, owner, None, None, data, bound, dedupe_key)
     if owner is None:
         raise OwnerMissingError(f"{event.name} was emitted without an owner. Pass owner=...")
     text = _encoded(event.name, data)
-    if len(text) > state.settings.payload_limit:
+    size = size_of(text)
+    if size > state.settings.payload_limit:
         raise PayloadTooLargeError(
-            f"The data of {event.name} has {len(text)} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
+            f"The data of {event.name} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
             f"{state.settings.payload_limit}. Send less, or raise the limit."
         )
     return Emitted(event, owner, text, data, None, None, dedupe_key)
+
+
+def _may_get_one(bound: Bound, obj: t.Any) -> bool:
+    """Whether the flush may give a new object its owner: a default, or the key of something it belongs to."""
+    state: t.Any = inspect(obj)
+    path = bound.channel.owner
+    if path is None or state.persistent:
+        return False
+    attribute = state.mapper.column_attrs.get(path[0])
+    if attribute is None:
+        return True
+    column = attribute.columns[0]
+    return bool(column.foreign_keys) or not (column.default is None and column.server_default is None)
 
 
 def _encoded(name: str, data: t.Any) -> str:

@@ -25,7 +25,7 @@ if t.TYPE_CHECKING:
     from ..outbox import Wanted
     from ..state import AppState
 
-__all__ = ["Occurrence", "Recorded", "failed", "write"]
+__all__ = ["Occurrence", "Recorded", "failed", "size_of", "write"]
 
 CHANGES = "changes"
 """The include that every listener may ask for: column to `{from, to}`."""
@@ -122,7 +122,7 @@ def _field_of(state: AppState, event: EventType, obj: t.Any) -> str:
 def _message(state: AppState, item: Occurrence, now: datetime, clock: int, dumps: Dumps) -> outbox.Row:
     data, text = _data(item, dumps)
     extras = _extras(item)
-    size = _size(text) + _size(extras)
+    size = size_of(text) + size_of(extras)
     if size > state.settings.payload_limit:
         about = f"{item.event.name} of {_name_of(item.obj)}" if item.obj is not None else item.event.name
         raise PayloadTooLargeError(
@@ -148,7 +148,8 @@ def _message(state: AppState, item: Occurrence, now: datetime, clock: int, dumps
     }
 
 
-def _size(text: str | None) -> int:
+def size_of(text: str | None) -> int:
+    """Bytes that a text has in UTF-8."""
     if text is None:
         return 0
     return len(text) if text.isascii() else len(text.encode())
