@@ -69,6 +69,12 @@ class Lane(t.Generic[T]):
     """Counts against the slow share."""
     stopped: bool = False
     """Removed; only waits for what is in flight."""
+    failed: int = 0
+    """Failures in a row, in this run."""
+    halted: bool = False
+    """Starts nothing until `release`."""
+    unjudged: int = 0
+    """Items that are done, and whose outcome nobody has told yet to have dealt with."""
     in_flight: int = 0
     """Items taken and not done."""
     not_before: float = 0.0
@@ -87,6 +93,7 @@ class Rotation(t.Generic[T]):
     :param slow_share: share of `concurrency` for lanes on probation; at least one slot.
     :param slow_after: seconds from which an attempt was slow.
     :param attempt: seconds that one attempt can take at most, with everything around it.
+    :param streak: failures in a row from which on a lane starts nothing after one until `release`; None: never.
     """
 
     def __init__(
@@ -97,8 +104,10 @@ class Rotation(t.Generic[T]):
         slow_share: float = 0.5,
         slow_after: float = 1.0,
         attempt: float = 20.0,
+        streak: int | None = None,
     ) -> None:
         self._cap, self._slow_after, self._attempt = cap, slow_after, attempt
+        self._streak = streak
         self._slow_most = max(1, int(concurrency * slow_share))
         self._slow = 0  # slots of the probation share: in flight, or held by a lane in `ready`
         self._lanes: dict[str, Lane[T]] = {}
@@ -139,7 +148,7 @@ class Rotation(t.Generic[T]):
                 lane.probation, lane.rate, lane.not_before = not trusted, rate, not_before
             lane.cap = min(self._cap, cap or self._cap)
             lane.limit = min(lane.limit, lane.cap)
-            lane.lease_until, lane.stopped = lease_until, False
+            lane.lease_until, lane.stopped, lane.halted = lease_until, False, False
             if rate != lane.rate:
                 self._set_rate(lane, rate)
             if suspect:
@@ -220,13 +229,16 @@ class Rotation(t.Generic[T]):
                 self._changed.notify()
             return item
 
-    def done(self, key: str, *, ok: bool, seconds: float, now: float, suspect: bool = False) -> None:
+    def done(
+        self, key: str, *, ok: bool, seconds: float, now: float, suspect: bool = False, halt: bool = False
+    ) -> None:
         """Free the slot of an item of this lane, whatever became of it, and learn from it.
 
         :param ok: the destination accepted it.
         :param seconds: how long the attempt took.
         :param suspect: it did not reach the destination (timeout, no connection). A slow attempt puts the lane
             on probation without this.
+        :param halt: start nothing more on this lane until `release`.
         :raises KeyError: when nothing of this lane is in flight.
         """
         with self._changed:
@@ -237,11 +249,30 @@ class Rotation(t.Generic[T]):
             lane.in_flight -= 1
             self._in_flight -= 1
             self._slow -= lane.probation
+            lane.unjudged += 1
+            lane.failed = 0 if ok else lane.failed + 1
+            if halt or (self._streak is not None and lane.failed >= self._streak):
+                self._leave(lane)
+                lane.halted = True
             self._learn(lane, ok=ok, slow=seconds >= self._slow_after, suspect=suspect)
             if lane.stopped and not lane.in_flight:
                 del self._lanes[key]
             self._place(lane)
             self._admit()
+
+    def release(self, key: str, judged: int | None = None) -> None:
+        """Let a lane go on that has been halted, if what its outcomes mean has been decided.
+
+        :param judged: of how many items since the last time; None: of all.
+        """
+        with self._changed:
+            lane = self._lanes.get(key)
+            if lane is None:
+                return
+            lane.unjudged = 0 if judged is None else max(0, lane.unjudged - judged)
+            if lane.halted and not lane.unjudged:
+                lane.halted = False
+                self._place(lane)
 
     def drop(self, key: str, items: t.Container[T]) -> list[T]:
         """Take out those of these items that were not started, and return them."""
@@ -304,6 +335,15 @@ class Rotation(t.Generic[T]):
                 return self._queued
             return len(self._lanes[key].queue) if key in self._lanes else 0
 
+    def startable(self) -> tuple[int, int]:
+        """Return how many items could start at once, and how many wait in the lanes that may send now."""
+        with self._changed:
+            slots = items = 0
+            for lane in self._ready.values():
+                slots += min(lane.limit - lane.in_flight, len(lane.queue))
+                items += len(lane.queue)
+            return slots, items
+
     def in_flight(self, key: str | None = None) -> int:
         """Return how many items are taken and not done, in one lane or in all."""
         with self._changed:
@@ -360,7 +400,7 @@ class Rotation(t.Generic[T]):
 
     def _place(self, lane: Lane[T]) -> None:
         """Put a lane that stands nowhere where it belongs, at the end."""
-        if lane.where is not _Where.NOWHERE or not lane.queue or lane.in_flight >= lane.limit:
+        if lane.where is not _Where.NOWHERE or not lane.queue or lane.in_flight >= lane.limit or lane.halted:
             return
         if lane.not_before > self._now:
             lane.where = _Where.TIMED

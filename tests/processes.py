@@ -42,7 +42,9 @@ class Process:
     def wait_for(self, text: str, seconds: float = 20.0) -> None:
         """Return as soon as it has printed this."""
         wait_until(
-            lambda: text in self.said or self._process.poll() is not None, seconds, about=f"{text} in {self.log}"
+            lambda: text in self.said or self._process.poll() is not None,
+            seconds,
+            about=f"{text} in {self.log}",
         )
         assert text in self.said, self.said
 

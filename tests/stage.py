@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from flask_webhooks import signing
-from flask_webhooks.models import Delivery, Listener, Message, Secret, Subscription
+from flask_webhooks.ids import uuid7
+from flask_webhooks.models import Attempt, Delivery, Lane, Listener, Message, Secret, Subscription
 from flask_webhooks.state import AppState
 
 
@@ -32,6 +33,50 @@ def subscribe(
         session.add(row)
         session.commit()
     return row
+
+
+def fill(state: AppState, subscriptions: t.Sequence[Subscription], count: int, **columns: t.Any) -> list[str]:
+    """Put `count` due deliveries of `reports.ready` into the database, spread evenly; return their messages' ids."""
+    now = datetime.now(UTC)
+    message = {
+        "event": "reports.ready",
+        "channel": "reports",
+        "owner": "1",
+        "environment": "staging",
+        "occurred_at": now,
+        "sequence": 1,
+        "text": "Report ready.",
+        "data": columns.pop("data", '{"id": 1}'),
+        "size": 9,
+    }
+    delivery = {"state": "pending", "due_at": now, "attempts": 0, "trigger": "automatic", "format": "channel"}
+    messages = [{"id": uuid7(), **message} for _ in range(count)]
+    rows = [
+        {
+            "id": uuid7(),
+            "message_id": row["id"],
+            "subscription_id": subscriptions[number % len(subscriptions)].id,
+            **delivery,
+            **columns,
+        }
+        for number, row in enumerate(messages)
+    ]
+    with state.engine.begin() as connection:
+        connection.execute(sa.insert(t.cast("sa.Table", Message.__table__)), messages)
+        connection.execute(sa.insert(t.cast("sa.Table", Delivery.__table__)), rows)
+    return [row["id"] for row in messages]
+
+
+def attempts(state: AppState) -> list[Attempt]:
+    """The whole log, in the order it was written."""
+    with Session(state.engine, expire_on_commit=False) as session:
+        return list(session.scalars(sa.select(Attempt).order_by(Attempt.id)))
+
+
+def lane_of(state: AppState, subscription: Subscription) -> Lane:
+    """How the sending side of a subscription stands."""
+    with Session(state.engine, expire_on_commit=False) as session:
+        return session.get_one(Lane, subscription.id)
 
 
 def secret_of(state: AppState, subscription: Subscription) -> str:

@@ -567,3 +567,90 @@ class Dying(RuleBasedStateMachine):
 
 
 TestDying = Dying.TestCase
+
+
+class TestHalting:
+    def test_a_lane_that_is_halted_starts_nothing_until_it_is_released(self):
+        rota = rotation()
+        fill(rota, "ab", items=10)
+        rota.done(rota.take(0.0)[0], ok=False, seconds=0.01, now=0.0, halt=True)
+
+        assert {item[0] for item in drain(rota)} == {"b"}
+        rota.release("a")
+        assert {item[0] for item in drain(rota)} == {"a"}
+
+    def test_a_streak_of_failures_halts_and_then_each_further_one_does(self):
+        rota = rotation(streak=3, cap=1)
+        fill(rota, "a", items=10, proven=False)
+        for _ in range(3):
+            rota.done(rota.take(0.0)[0], ok=False, seconds=0.01, now=0.0)
+        assert rota.take(0.0) is None
+
+        rota.release("a")
+        rota.done(rota.take(0.0)[0], ok=False, seconds=0.01, now=0.0)
+        assert rota.take(0.0) is None
+
+        rota.release("a")
+        rota.done(rota.take(0.0)[0], ok=True, seconds=0.01, now=0.0)
+        assert rota.take(0.0) == "a5"
+
+    def test_a_halted_lane_holds_no_slot_of_the_share(self):
+        rota = rotation(concurrency=2, slow_share=0.5)
+        fill(rota, "a", items=3, proven=False)
+        rota.done(rota.take(0.0)[0], ok=False, seconds=0.01, now=0.0, halt=True)
+        fill(rota, "b", items=1, proven=False)
+
+        assert drain(rota) == ["b0"]
+
+
+class TestPausing:
+    def test_nothing_starts_between_pause_and_resume(self):
+        rota = rotation()
+        fill(rota, "a", items=2)
+        rota.extend("a", ["x", "y"])
+        rota.pause()
+        assert rota.take(0.0) is None
+
+        rota.resume()
+
+        assert rota.take(0.0) == "x"
+
+    def test_items_that_are_dropped_do_not_start(self):
+        rota = rotation()
+        rota.add("a", ["a0", "a1", "a2"], lease_until=FOREVER)
+
+        assert rota.drop("a", {"a1", "elsewhere"}) == ["a1"]
+
+        assert drain(rota) == ["a0", "a2"]
+        assert rota.queued() == 0
+
+    def test_dropping_the_last_item_frees_the_slot_of_the_share(self):
+        rota = rotation(concurrency=2, slow_share=0.5)
+        fill(rota, "ab", items=1, proven=False)
+
+        rota.drop("a", {"a0"})
+
+        assert drain(rota) == ["b0"]
+
+
+class TestTrust:
+    def test_a_trusted_lane_does_not_wait_for_the_share(self):
+        rota = rotation(concurrency=2, slow_share=0.5)
+        fill(rota, "a", items=5, proven=False)
+        rota.take(0.0)
+        rota.add("b", ["b0"], lease_until=FOREVER, trusted=True)
+
+        assert rota.take(0.0) == "b0"
+
+    def test_a_rate_goes_on_where_another_worker_left_it(self):
+        rota = rotation()
+        rota.add("a", ["a0"], lease_until=FOREVER, rate=1.0, not_before=100.5)
+
+        assert rota.take(100.0) is None
+        assert rota.take(100.5) == "a0"
+
+    def test_what_could_start_is_counted_without_lanes_that_wait(self):
+        rota = rotation(concurrency=8, slow_share=0.25)
+        fill(rota, "abc", items=5, proven=False)
+
+        assert rota.startable() == (4, 10)  # two of the share's two slots; c is parked

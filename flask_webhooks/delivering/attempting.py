@@ -62,15 +62,16 @@ def attempt(
     parcel: Parcel,
     worker: str,
     draw: t.Callable[[], float] = random.random,
+    clock: t.Callable[[], datetime] = utcnow,
 ) -> Result:
     """Make one attempt and return what came of it; raises nothing for what the customer or receiver does."""
-    started = utcnow()
+    started = clock()
     try:
         request = build(state, destination, parcel, started)
     except Unsendable as error:
         return _unsendable(state, destination, parcel, worker, started, error, draw)
     reply = state.transport.send(request.outbound)
-    ended = utcnow()
+    ended = clock()
     verdict = retry.decide(
         status=reply.status,
         failure=reply.failure,

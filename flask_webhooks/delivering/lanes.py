@@ -75,6 +75,8 @@ class Held:
     """What they weigh."""
     read_at: float = 0.0
     """Monotonic seconds before which it is not read again."""
+    next_start: float = 0.0
+    """Monotonic seconds before which its rate allows no request, when the rotation does not know it any more."""
     is_dry: bool = False
     """The last look found nothing more."""
     is_closing: bool = False
@@ -103,12 +105,18 @@ class Lanes:
     """
 
     def __init__(
-        self, state: AppState, holder: str, rotation: Rotation[Parcel], clock: t.Callable[[], datetime]
+        self,
+        state: AppState,
+        holder: str,
+        rotation: Rotation[Parcel],
+        clock: t.Callable[[], datetime],
+        *,
+        renew: float = RENEW,
     ) -> None:
         self.state, self.holder, self.rotation, self.clock = state, holder, rotation, clock
         self.length = lease_length(state.settings.timeout[1])
         self.held: dict[str, Held] = {}
-        self._token = uuid7()
+        self._token, self._renew_after = uuid7(), renew
         self._renewed = self._refreshed = time.monotonic()
         self._look_at = self._turn_at = 0.0
         self._is_first = True
@@ -131,14 +139,17 @@ class Lanes:
         self._look_at = 0.0
 
     def _is_hungry(self) -> bool:
-        """Whether the senders could do more than the lanes at hand give them: counted without those that fail."""
-        cap, slots, parcels = self.state.settings.subscription_concurrency, 0, 0
-        for lane in self.held.values():
-            if not (lane.is_closing or lane.health.is_suspect or lane.destination.rate):
-                slots += min(cap, len(lane.hands))
-                parcels += len(lane.hands)
-        # As many again as can be in flight, or there would be a gap at each turn; and enough for a good batch.
-        return slots < 2 * self.state.settings.concurrency or parcels < 400
+        """Whether the senders could do more than the lanes at hand give them.
+
+        Only what may start now counts, so that lanes that hang, wait for their rate or have used up their slots do not
+        pass for work.
+        """
+        concurrency, in_flight = self.state.settings.concurrency, self.rotation.in_flight()
+        if in_flight >= concurrency:
+            return False
+        slots, parcels = self.rotation.startable()
+        # Half as many again as can be in flight, or there would be a gap at each turn; and enough for a good batch.
+        return in_flight + slots < 1.5 * concurrency or parcels < 200
 
     def take(self, connection: sa.Connection, most: int) -> None:
         """Lease up to `most` lanes. Commits."""
@@ -193,7 +204,7 @@ class Lanes:
     @property
     def is_renewal_due(self) -> bool:
         """Whether the leases must be renewed soon."""
-        return bool(self.held) and time.monotonic() - self._renewed > RENEW
+        return bool(self.held) and time.monotonic() - self._renewed > self._renew_after
 
     def fence(self, connection: sa.Connection, keys: t.Collection[str]) -> set[str]:
         """Return which lanes are still ours, locked until the commit; renew all leases when it is time."""
@@ -275,6 +286,7 @@ class Lanes:
         """Take nothing more from a lane; what was read and not begun stays due in the database."""
         lane = self.held[key]
         lane.is_closing = True
+        lane.next_start = max(lane.next_start, self.rotation.next_start(key))
         for parcel in self.rotation.remove(key):
             lane.let_go(parcel)
 
@@ -327,16 +339,14 @@ class Lanes:
             dispatch.give_back(connection, self._lease(self.clock()), closing)
 
     def _sendable_at(self, key: str, now: float) -> datetime | None:
-        if self.held[key].destination.rate is None:
+        lane = self.held[key]
+        if lane.destination.rate is None:
             return None
-        return self.clock() + timedelta(seconds=max(0.0, self.rotation.next_start(key) - now))
+        start = max(lane.next_start, self.rotation.next_start(key))
+        return self.clock() + timedelta(seconds=max(0.0, start - now))
 
     def forget(self, keys: t.Iterable[str]) -> None:
         """Drop lanes that have been given back."""
         for key in keys:
             self.rotation.remove(key)
             del self.held[key]
-
-    def give_back_all(self, connection: sa.Connection) -> None:
-        """End every lease: at the end of a run."""
-        dispatch.give_back(connection, self._lease(self.clock()), self.held.keys())

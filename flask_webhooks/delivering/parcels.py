@@ -128,6 +128,7 @@ def _opened(
         secrets, headers, problem = _unsealed(state, texts)
     else:
         secrets, headers, problem = known.secrets, known.headers, known.problem
+    waits, wrong = _waits(row.retry)
     recipient = payload.Recipient(
         id=row.id,
         url=row.url,
@@ -143,11 +144,21 @@ def _opened(
         removed=row.deleted_at is not None,
         secrets=secrets,
         headers=headers,
-        retry=retry.schedule(row.retry) if row.retry is not None else None,
-        rate=row.rate_limit,
-        problem=problem,
+        retry=waits,
+        rate=row.rate_limit if row.rate_limit is not None and row.rate_limit > 0 else None,
+        problem=problem or wrong,
         sealed=texts,
     )
+
+
+def _waits(spec: t.Any) -> tuple[tuple[float, ...] | None, str]:
+    """The schedule of its own, or what is wrong with it: one broken row must not stop the others."""
+    if spec is None:
+        return None, ""
+    try:
+        return retry.schedule(spec), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _unsealed(

@@ -36,6 +36,8 @@ class Outcome:
     """By lane."""
     disabled: dict[str, Reason]
     """Subscriptions that were switched off."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """How many results, by lane."""
     closed: t.Sequence[str] = field(default=())
     """Lanes that were given back."""
 
@@ -56,6 +58,7 @@ def write(
     dispatch.reschedule(connection, [_failed(result) for result in kept if not result.ok])
     outcome = Outcome(kept, {}, {})
     for key, some in _by_lane(kept).items():
+        outcome.counts[key] = len(some)
         outcome.health[key], reason = judge(state, known[key], some)
         if reason is not None and disable(connection, key, reason):
             outcome.disabled[key] = reason

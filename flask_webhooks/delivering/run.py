@@ -21,7 +21,7 @@ from .. import dispatch
 from ..rotation import Rotation
 from . import recording
 from .attempting import Result
-from .lanes import Lanes
+from .lanes import RENEW, Lanes
 from .parcels import Parcel, utcnow
 from .reading import read
 from .sending import Senders
@@ -59,6 +59,7 @@ class Run:
     :param holder: the worker's name, in the log and on its leases.
     :param stop: set by another thread or a signal handler: finish what is under way, give back the rest, return.
     :param clock: the time that is compared with the database's.
+    :param renew: seconds between two renewals of the leases.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Run:
         holder: str,
         stop: threading.Event | None = None,
         clock: t.Callable[[], datetime] = utcnow,
+        renew: float = RENEW,
     ) -> None:
         self.state = state
         self.holder = holder
@@ -79,9 +81,13 @@ class Run:
             cap=settings.subscription_concurrency,
             concurrency=settings.concurrency,
             attempt=settings.timeout[1] + 1,
+            # Results are judged in batches: a receiver that fails fast must not get hundreds of requests meanwhile.
+            streak=int(settings.breaker.minimum) if settings.breaker else None,
         )
-        self._lanes = Lanes(state, holder, self._rotation, clock)
-        self._senders = Senders(state, self._rotation, holder, lambda key: self._lanes.held[key].destination)
+        self._lanes = Lanes(state, holder, self._rotation, clock, renew=renew)
+        self._senders = Senders(
+            state, self._rotation, holder, clock, lambda key: self._lanes.held[key].destination
+        )
         self._patience = Patience(holder, self.stop)
         self._unwritten: list[Result] = []
 
@@ -102,6 +108,11 @@ class Run:
         # Not in a `finally`: what is no Exception, such as the second SIGTERM's SystemExit, means at once.
         self._finish()
         return self.report
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing new is begun any more."""
+        return self._rotation.is_stopped
 
     def _turn(self) -> bool:
         """One round of reading and writing; False when nothing is due."""
@@ -127,6 +138,8 @@ class Run:
         # The connection may have broken after the COMMIT had reached the server: these are done.
         self._recorded([result for result in self._unwritten if result.row["id"] in written])
         self._unwritten.clear()
+        for key in self._lanes.held:
+            self._rotation.release(key)
         self._patience.relax()
         self._rotation.resume()
 
@@ -214,6 +227,7 @@ class Run:
                 self._lanes.shut(key)
             elif was_probed != known.is_probed and not lane.is_closing:
                 self._lanes.restore(key, lane.destination.rate)
+            self._rotation.release(key, outcome.counts[key])
         owners = {key: self._lanes.held[key].destination.recipient.owner for key in outcome.disabled}
         self._lanes.forget(outcome.closed)
         recording.announce(self.state, outcome, owners)
@@ -247,7 +261,8 @@ class Run:
             logger.error("results.unwritten", extra={"worker": self.holder, "deliveries": left})
         try:
             with self.state.engine.begin() as connection:
-                self._lanes.give_back_all(connection)
+                ours = self._lanes.fence(connection, self._lanes.held.keys())
+                self._lanes.save(connection, {}, ours)
                 dispatch.count(connection, self.holder, self.report.delivered, self.report.failed)
             with self.state.engine.connect() as connection:
                 self.report.next_due = dispatch.next_due(connection, self._clock(), self._lanes.length)

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 import typing as t
+from datetime import datetime
 
 from ..rotation import Rotation
 from .attempting import Result, attempt, crashed
@@ -41,9 +42,10 @@ class Senders:
         state: AppState,
         rotation: Rotation[Parcel],
         worker: str,
+        clock: t.Callable[[], datetime],
         destination_of: t.Callable[[str], Destination],
     ) -> None:
-        self._state, self._rotation, self._worker = state, rotation, worker
+        self._state, self._rotation, self._worker, self._clock = state, rotation, worker, clock
         self._destination_of = destination_of
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -91,16 +93,17 @@ class Senders:
     def _deliver(self, parcel: Parcel) -> None:
         destination = self._destination_of(parcel.subscription_id)
         try:
-            result = attempt(self._state, destination, parcel, self._worker)
+            result = attempt(self._state, destination, parcel, self._worker, clock=self._clock)
         except Exception as error:
             logger.exception("delivery.crashed", extra={"delivery_id": parcel.id})
             result = crashed(self._state, destination, parcel, self._worker, error)
-        # First into the queue: the coordinator must not see a lane with nothing under way and its result missing.
-        self._results.put(result)
         self._rotation.done(
             parcel.subscription_id,
             ok=result.ok,
             seconds=result.seconds,
             now=time.monotonic(),
             suspect=result.is_unreachable,
+            halt=result.verdict.gone,
         )
+        # After `done`, so that nothing is judged before it has been counted.
+        self._results.put(result)
