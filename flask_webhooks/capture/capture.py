@@ -29,14 +29,14 @@ class Buffer:
     """What one session has seen for one app in its current root transaction."""
 
     watch: Watch
+    aside: bulk.Aside
+    """Rows that no object of the host's session stands for."""
     items: dict[SessionTransaction, list[Item]] = field(default_factory=dict)
     """By the innermost transaction in which it happened."""
     hearing: Hearing | None = None
     """Who listens: what this commit has asked so far; None before it began."""
     olds: dict[InstanceState[t.Any], reading.Olds] = field(default_factory=dict)
     """Of the flush that is running."""
-    aside: bulk.Aside | None = None
-    """Rows that bulk statements changed."""
     recorded: list[Recorded] = field(default_factory=list)
     """What was written, for the signal after the commit."""
     broken: str | None = None
@@ -68,7 +68,7 @@ def buffer_of(session: Session, watch: Watch) -> Buffer:
     buffers = _buffers(session)
     buffer = buffers.get(watch)
     if buffer is None:
-        buffer = buffers[watch] = Buffer(watch)
+        buffer = buffers[watch] = Buffer(watch, bulk.Aside(session, watch))
     return buffer
 
 
@@ -203,10 +203,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
     watch = watching(session, mapper.class_) or bulk.watch_below(session, mapper) if mapper else None
     if watch is None or watch.state.settings.bulk == "ignore":
         return None
-    buffer = buffer_of(session, watch)
-    if buffer.aside is None:
-        buffer.aside = bulk.Aside(session, watch)
-    result, changes = bulk.run(execution, watch, buffer.aside)
+    result, changes = bulk.run(execution, watch, buffer_of(session, watch).aside)
     if changes:
         add(session, watch, changes)
     return result
@@ -272,7 +269,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         return
     for buffer in buffers.values():
         buffer.items.pop(transaction, None)
-        if transaction.parent is None and buffer.aside is not None:
+        if transaction.parent is None:
             buffer.aside.close()
     if transaction.parent is None:
         del session.info[INFO]

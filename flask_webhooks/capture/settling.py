@@ -44,7 +44,7 @@ class Emitted:
 
 
 def settle(
-    watch: Watch, session: Session, hearing: Hearing, aside: Aside | None, items: t.Sequence[Change | Emitted]
+    watch: Watch, session: Session, hearing: Hearing, aside: Aside, items: t.Sequence[Change | Emitted]
 ) -> list[Recorded]:
     """Write messages and deliveries for what happened in a transaction; return what was written.
 
@@ -53,7 +53,7 @@ def settle(
     state = watch.state
     with session.no_autoflush:
         nets = coalesce([item for item in items if isinstance(item, Change)])
-        _complete(aside, nets)
+        _complete(session, aside, nets)
         contacts = Contacts(state, session)
         occurrences = _occurrences(watch, nets, contacts)
         occurrences += [_emitted(item) for item in items if isinstance(item, Emitted)]
@@ -88,9 +88,13 @@ def _connection(watch: Watch, session: Session, occurrences: t.Sequence[Occurren
 # ---- which events happened -------------------------------------------------------------------------------
 
 
-def _complete(aside: Aside | None, nets: dict[Key, Change]) -> None:
+def _complete(session: Session, aside: Aside, nets: dict[Key, Change]) -> None:
     """Give every net an object, and every value that a condition will look at."""
-    if aside is not None:
+    for net in nets.values():
+        if net.obj is not None and net.kind is not Kind.DELETED:
+            if net.obj._sa_instance_state.session_id != session.hash_key:  # expunged: it may never be loaded
+                net.obj = None
+    if any(net.obj is None for net in nets.values()):
         aside.fetch(nets)
     vague = [net for net in nets.values() if net.is_later and _is_vague(net)]
     if not vague:

@@ -1,0 +1,333 @@
+"""Random transactions against a model in plain Python of what must have been recorded.
+
+The model knows two states, the committed one and the one that the transaction has come to, and a copy for each open
+savepoint. What must be told is the difference between the two; only for transitions it keeps what happened between.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import typing as t
+from dataclasses import dataclass, field
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from flask_webhooks.models import Delivery, Message
+from flask_webhooks.state import AppState, state_of
+from tests.capture.conftest import NOWHERE, changes
+from tests.host import Invoice, Line, Status, db
+from tests.stage import recorded, subscribe
+
+IDS = st.integers(1, 4)
+TEXTS = st.sampled_from(["a", "b", "c"])
+STATUSES = st.sampled_from(list(Status))
+Row = dict[str, t.Any]
+
+
+@dataclass
+class World:
+    """Everything that a transaction can change."""
+
+    invoices: dict[int, Row] = field(default_factory=dict)
+    lines: dict[int, tuple[int, str]] = field(default_factory=dict)
+    """To (invoice, text)."""
+    gone: dict[int, Row] = field(default_factory=dict)
+    """The last state of rows that this transaction has deleted."""
+    steps: dict[int, list[tuple[Status, Status]]] = field(default_factory=dict)
+    """What the status of an invoice went through in this transaction."""
+
+
+def expected(before: World, after: World) -> list[tuple[str, int, Row, Row]]:
+    """Return (event, id, data, changes) of all that must be told."""
+    found = []
+    for key in before.invoices.keys() | after.invoices.keys():
+        old, new = before.invoices.get(key), after.invoices.get(key)
+        if old is None and new is not None:
+            found.append(("invoices.created", key, new, {}))
+            found += [(name, key, new, {}) for name in transitions(after.steps.get(key, []))]
+        elif old is not None and new is None:
+            found.append(("invoices.deleted", key, after.gone[key], {}))
+        elif old is not None and new is not None:
+            diff = {name: (old[name], new[name]) for name in old if old[name] != new[name]}
+            if diff or touches(before, after, key):
+                found.append(("invoices.updated", key, new, diff))
+            if "status" in diff:
+                steps = [*after.steps.get(key, []), (old["status"], new["status"])]
+                found += [(name, key, new, diff) for name in transitions(steps)]
+    return found
+
+
+def transitions(steps: list[tuple[Status, Status]]) -> list[str]:
+    """Names of the transitions among these steps, each once."""
+    found = []
+    if any(old is not new and new is Status.SENT for old, new in steps):
+        found.append("invoices.sent")
+    if (Status.SENT, Status.PAID) in steps:
+        found.append("invoices.paid")
+    return found
+
+
+def touches(before: World, after: World, key: int) -> bool:
+    """Whether a line of this invoice came, went or changed."""
+    return {number: line for number, line in before.lines.items() if line[0] == key} != {
+        number: line for number, line in after.lines.items() if line[0] == key
+    }
+
+
+class Transactions(RuleBasedStateMachine):
+    """What a host may do in a session."""
+
+    app: Flask
+    state: AppState
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context = self.app.app_context()
+        self.context.push()
+        self.session = db.session()
+        self.committed, self.now = World(), World()
+        self.savepoints: list[tuple[t.Any, World]] = []
+        self.next_line = 1
+
+    def teardown(self) -> None:
+        db.session.remove()
+        self.context.pop()
+        with Session(self.state.engine, info={"webhooks": False}) as session:
+            for model in (Line, Invoice, Message, Delivery):
+                session.execute(sa.delete(model))
+            session.commit()
+
+    # ---- objects ----
+
+    @rule(key=IDS, number=TEXTS, status=STATUSES, flush=st.booleans())
+    def add(self, key: int, number: str, status: Status, flush: bool) -> None:
+        if key in self.now.invoices:
+            return
+        self.session.add(Invoice(id=key, owner="1", number=number, status=status, note=None))
+        self.now.invoices[key] = {"number": number, "status": status, "note": None}
+        if flush:
+            self.session.flush()
+
+    @rule(key=IDS, name=st.sampled_from(["number", "note"]), value=TEXTS, flush=st.booleans())
+    def assign(self, key: int, name: str, value: str, flush: bool) -> None:
+        if key in self.now.invoices:
+            setattr(self._invoice(key), name, value)
+            self.now.invoices[key][name] = value
+            if flush:
+                self.session.flush()
+
+    @rule(key=IDS, status=STATUSES)
+    def move(self, key: int, status: Status) -> None:
+        if key in self.now.invoices:
+            self.session.flush()
+            self._invoice(key).status = status
+            self.session.flush()
+            self._step(key, status)
+
+    @rule(key=IDS, flush=st.booleans())
+    def delete(self, key: int, flush: bool) -> None:
+        if key in self.now.invoices:
+            self.session.flush()
+            self.session.delete(self._invoice(key))
+            self._gone(key)
+            if flush:
+                self.session.flush()
+
+    @rule(key=IDS, text=TEXTS, by_key=st.booleans())
+    def add_line(self, key: int, text: str, by_key: bool) -> None:
+        if key not in self.now.invoices:
+            return
+        number, self.next_line = self.next_line, self.next_line + 1
+        if by_key:
+            self.session.flush()
+            self.session.add(Line(id=number, invoice_id=key, text=text))
+        else:
+            invoice = self._invoice(key)
+            invoice.lines.append(Line(id=number, text=text))
+        self.session.flush()
+        self.now.lines[number] = (key, text)
+
+    @rule(text=TEXTS, data=st.data(), is_deleted=st.booleans())
+    def change_line(self, text: str, data: st.DataObject, is_deleted: bool) -> None:
+        if not self.now.lines:
+            return
+        number = data.draw(st.sampled_from(sorted(self.now.lines)))
+        self.session.flush()
+        line = self.session.get_one(Line, number)
+        if is_deleted:
+            self.session.delete(line)
+            del self.now.lines[number]
+        else:
+            line.text = text
+            self.now.lines[number] = (self.now.lines[number][0], text)
+        self.session.flush()
+
+    # ---- bulk ----
+
+    @rule(keys=st.sets(IDS), value=TEXTS)
+    def bulk_update(self, keys: set[int], value: str) -> None:
+        self.session.execute(sa.update(Invoice).where(Invoice.id.in_(keys)).values(note=value))
+        for key in keys & self.now.invoices.keys():
+            self.now.invoices[key]["note"] = value
+
+    @rule(keys=st.sets(IDS), status=STATUSES)
+    def bulk_move(self, keys: set[int], status: Status) -> None:
+        self.session.flush()
+        self.session.execute(sa.update(Invoice).where(Invoice.id.in_(keys)).values(status=status))
+        for key in keys & self.now.invoices.keys():
+            self._step(key, status)
+
+    @rule(keys=st.sets(IDS))
+    def bulk_delete(self, keys: set[int]) -> None:
+        keys -= {line[0] for line in self.now.lines.values()}
+        self.session.execute(sa.delete(Invoice).where(Invoice.id.in_(keys)))
+        for key in keys & self.now.invoices.keys():
+            self._gone(key)
+
+    @rule(keys=st.sets(IDS, min_size=1), number=TEXTS)
+    def bulk_insert(self, keys: set[int], number: str) -> None:
+        self.session.flush()
+        fresh = sorted(keys - self.now.invoices.keys())
+        if fresh:
+            rows = [{"id": key, "owner": "1", "number": number, "note": None} for key in fresh]
+            self.session.execute(sa.insert(Invoice), rows)
+        for key in fresh:
+            self.now.invoices[key] = {"number": number, "status": Status.DRAFT, "note": None}
+
+    # ---- the session ----
+
+    @rule()
+    def flush(self) -> None:
+        self.session.flush()
+
+    @rule()
+    def expire(self) -> None:
+        self.session.flush()
+        self.session.expire_all()
+
+    @rule()
+    def savepoint(self) -> None:
+        self.savepoints.append((self.session.begin_nested(), copy.deepcopy(self.now)))
+
+    @precondition(lambda self: self.savepoints)
+    @rule()
+    def release(self) -> None:
+        nested, _ = self.savepoints.pop()
+        nested.commit()
+
+    @precondition(lambda self: self.savepoints)
+    @rule()
+    def roll_back_savepoint(self) -> None:
+        nested, self.now = self.savepoints.pop()
+        nested.rollback()
+
+    @precondition(lambda self: self.now.invoices)
+    @rule(number=TEXTS)
+    def fail_in_a_savepoint(self, number: str) -> None:
+        self.session.flush()
+        self.session.expunge_all()
+        with self.session.begin_nested() as nested:
+            self.session.add(Invoice(id=99, owner="1", number=number))
+            self.session.flush()
+            self.session.add(Invoice(id=min(self.now.invoices), owner="1"))
+            with pytest.raises(IntegrityError):
+                self.session.flush()
+            nested.rollback()
+
+    @rule(how=st.sampled_from(["rollback", "close"]))
+    def roll_back(self, how: str) -> None:
+        getattr(self.session, how)()
+        self.savepoints.clear()
+        self.now = copy.deepcopy(self.committed)
+
+    @rule()
+    def commit(self) -> None:
+        before = {message.id for message in recorded(self.state)}
+        self.session.commit()
+        self.savepoints.clear()
+        found = [message for message in recorded(self.state) if message.id not in before]
+        wanted = expected(self.committed, self.now)
+        self.now.steps.clear()
+        self.now.gone.clear()
+        self.committed = copy.deepcopy(self.now)
+
+        assert sorted(map(told, found)) == sorted(map(plain, wanted))
+
+    def _invoice(self, key: int) -> Invoice:
+        return self.session.get_one(Invoice, key)
+
+    def _step(self, key: int, status: Status) -> None:
+        row = self.now.invoices[key]
+        self.now.steps.setdefault(key, []).append((row["status"], status))
+        row["status"] = status
+
+    def _gone(self, key: int) -> None:
+        row = self.now.invoices.pop(key)
+        self.now.lines = {number: line for number, line in self.now.lines.items() if line[0] != key}
+        self.now.gone[key] = row
+        if key not in self.committed.invoices:
+            self.now.steps.pop(key, None)
+
+
+def told(message: Message) -> tuple[str, int, str, str]:
+    """A message, for comparison."""
+    data, diff = json.loads(message.data), changes(message)
+    names = ("number", "status", "note")
+    return (
+        message.event,
+        int(message.entity_id or 0),
+        json.dumps({name: data[name] for name in names}),
+        json.dumps({name: diff[name] for name in names if name in diff}),
+    )
+
+
+def plain(wanted: tuple[str, int, Row, Row]) -> tuple[str, int, str, str]:
+    """What the model expects, for comparison."""
+    event, key, row, diff = wanted
+    names = ("number", "status", "note")
+    return (
+        event,
+        key,
+        json.dumps({name: value_of(row[name]) for name in names}),
+        json.dumps({name: [value_of(each) for each in diff[name]] for name in names if name in diff}),
+    )
+
+
+def value_of(value: t.Any) -> t.Any:
+    """As it stands in JSON."""
+    return value.value if isinstance(value, Status) else value
+
+
+def run(app: Flask, examples: int) -> None:
+    """Drive random transactions through one app."""
+    machine = type("Transactions", (Transactions,), {"app": app, "state": state_of(app)})
+    subscribe(state_of(app), NOWHERE, "invoices.*", includes=["changes"])
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+            derandomize="WEBHOOKS_TEST_DEEP" not in os.environ,
+        ),
+    )
+
+
+def test_hundreds(make_app: t.Callable[..., Flask]) -> None:
+    run(make_app(), 200)
+
+
+@pytest.mark.deep
+def test_thousands(make_app: t.Callable[..., Flask]) -> None:
+    run(make_app(), 3000)
