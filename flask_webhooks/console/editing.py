@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from .. import subscribing
 from ..config import ENVIRONMENTS
-from ..errors import SubscriptionError
+from ..errors import SubscriptionChangedError, SubscriptionError
 from ..models import Listener, Subscription
 from ..transport import Outbound
 from . import forms, samples
@@ -88,7 +88,7 @@ def save(visit: Visit, subscription_id: object) -> Page | Redirect:
         row = subscribing.find(visit.session, key, owner=visit.owner)
         form.take(error.fields, str(error))
         form.environment = row.environment
-        return _form_page(visit, form, row, status=422)
+        return _form_page(visit, form, row, status=409 if isinstance(error, SubscriptionChangedError) else 422)
     return Redirect("webhook", {"subscription_id": key}, notice="saved")
 
 

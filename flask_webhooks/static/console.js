@@ -125,7 +125,17 @@
       enforce();
     });
     search.addEventListener("input", filter);
-    picker.addEventListener("change", enforce);
+    const example = document.getElementById("wh-preview-event");
+    picker.addEventListener("change", (event) => {
+      // The preview shows what was chosen last.
+      const box = event.target;
+      if (box.checked && (box.name === "event" || box.name === "include")) {
+        const [pattern] = box.value.split(" ");
+        const name = pattern.endsWith(".*") ? (boxes(box.closest(".wh-channel"))[1] || box).value : pattern;
+        if (all("option", example).some((option) => option.value === name)) example.value = name;
+      }
+      enforce();
+    });
     picker.querySelector("[data-picker-clear]").addEventListener("click", () => {
       all("input[name=event], input[name=include]", picker).forEach((box) => { box.checked = false; });
       picker.dispatchEvent(new Event("change", { bubbles: true }));

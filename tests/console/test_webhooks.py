@@ -1,0 +1,280 @@
+"""The first page and the form: what a customer sees, and what is refused beside its field."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from flask_webhooks.models import Delivery, Lane, Subscription, Worker
+from flask_webhooks.state import AppState
+from tests.console.conftest import Log, Visitor, write_log
+from tests.receivers import Receiver
+from tests.stage import subscribe
+
+FORM: dict[str, t.Any] = {
+    "url": "https://93.184.215.14/hooks",
+    "description": "Mine",
+    "active": "on",
+    "environment": "staging",
+    "signature": "v1",
+    "event": ["invoices.created", "invoices.updated"],
+    "include": ["invoices.updated lines", "invoices.updated changes"],
+}
+
+
+def only(state: AppState) -> Subscription:
+    """Return the one webhook there is."""
+    with Session(state.engine, expire_on_commit=False) as session:
+        return session.scalars(sa.select(Subscription)).one()
+
+
+# ---- list ------------------------------------------------------------------------------------------------
+
+
+def test_without_a_webhook_the_page_teaches(visitor: Visitor, app: Flask) -> None:
+    page = visitor.get("/").text
+
+    assert "Add your first webhook" in page
+    assert "invoices.created" in page
+    assert "Add your first webhook" not in Visitor(app, rights="read").get("/").text
+
+
+@pytest.mark.parametrize(
+    ("columns", "lane", "label"),
+    [
+        ({}, {}, "On"),
+        ({"active": False}, {}, "Off"),
+        ({"active": False, "disabled_reason": "gone"}, {}, "Disabled"),
+        ({}, {"failures": 3}, "Failing"),
+        ({}, {"failures": 12, "paused_until": timedelta(minutes=5)}, "Paused"),
+        ({}, {"failures": 0, "paused_until": timedelta(minutes=-5)}, "On"),
+    ],
+    ids=["on", "off", "disabled", "failing", "paused", "pause over"],
+)
+def test_each_standing_has_its_badge(
+    visitor: Visitor, state: AppState, columns: dict[str, t.Any], lane: dict[str, t.Any], label: str
+) -> None:
+    row = subscribe(state, "https://example.com/", "*", **columns)
+    moments = {name: datetime.now(UTC) + value if isinstance(value, timedelta) else value for name, value in lane.items()}
+    with Session(state.engine) as session:
+        session.add(Lane(subscription_id=row.id, **moments))
+        session.commit()
+
+    page = visitor.get("/").text
+
+    badge = re.search(r'class="wh-badge[^>]*>.*?</svg>(\w+)', page)
+    assert badge is not None
+    assert badge[1] == label
+
+
+def test_search_and_filters(visitor: Visitor, state: AppState) -> None:
+    subscribe(state, "https://one.example/", "*", description="Alpha 100%")
+    subscribe(state, "https://two.example/", "*", active=False)
+
+    def found(query: str) -> list[str]:
+        return sorted(re.findall(r"https://(\w+)\.example</span>", visitor.get(f"/?{query}").text))
+
+    assert found("") == ["one", "two"]
+    assert found("q=ONE.ex") == ["one"]
+    assert found("q=alpha 100%25") == ["one"]
+    assert found("q=%25") == ["one"]
+    assert found("state=off") == ["two"]
+    assert found("environment=production") == []
+
+
+def test_htmx_gets_the_list_alone(visitor: Visitor, state: AppState) -> None:
+    subscribe(state, "https://one.example/", "*")
+
+    part = visitor.get("/", headers={"HX-Request": "true"}).text
+
+    assert "one.example" in part
+    assert "<html" not in part
+
+
+def test_a_missing_worker_is_told_with_the_command(visitor: Visitor, state: AppState) -> None:
+    assert "flask webhooks worker" in visitor.get("/").text
+
+    for age, is_told in ((timedelta(seconds=100), False), (timedelta(seconds=130), True)):
+        with Session(state.engine) as session:
+            session.merge(Worker(name="w", started_at=datetime.now(UTC), seen_at=datetime.now(UTC) - age))
+            session.commit()
+
+        assert ("flask webhooks worker" in visitor.get("/").text) is is_told
+
+
+def test_the_switch_holds_and_asks(visitor: Visitor, state: AppState, log: Log) -> None:
+    place = f"/webhooks/{log.subscription.id}/switch"
+
+    off = visitor.post(place)
+    blocked = visitor.post(place, {"active": "on"})
+    is_on_after_blocked = only(state).active
+    on = visitor.post(place, {"active": "on", "held": "discard"})
+
+    assert off.headers["Location"].endswith("?notice=off")
+    assert blocked.headers["Location"].endswith("#held")
+    assert is_on_after_blocked is False
+    assert on.headers["Location"].endswith("?notice=on")
+    with state.engine.connect() as connection:
+        states = connection.scalars(sa.select(Delivery.state)).all()
+    assert sorted(states) == ["cancelled", "cancelled", "cancelled", "delivered", "failed"]
+
+
+def test_the_switch_answers_htmx_with_its_row(visitor: Visitor, state: AppState) -> None:
+    row = subscribe(state, "https://one.example/", "*")
+
+    answer = visitor.post(f"/webhooks/{row.id}/switch", {"place": "list"}, HX_Request="true")
+
+    assert 'aria-checked="false"' in answer.text
+    assert answer.text.lstrip().startswith("<tr")
+
+
+# ---- form ------------------------------------------------------------------------------------------------
+
+
+def test_a_webhook_is_made_and_its_secret_shown_once(visitor: Visitor, state: AppState) -> None:
+    answer = visitor.post("/webhooks/new", FORM)
+
+    row = only(state)
+    assert answer.status_code == 200
+    assert re.search(r"whsec_[A-Za-z0-9+/=]{40,}", answer.text)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert {each.event: each.includes for each in row.listeners} == {
+        "invoices.created": [],
+        "invoices.updated": ["lines", "changes"],
+    }
+    assert (row.owner, row.description, row.environment) == ("1", "Mine", "staging")
+
+
+def test_every_mistake_is_told_beside_its_field(visitor: Visitor) -> None:
+    wrong = {
+        "url": "ftp://example.com",
+        "description": "x" * 2000,
+        "retry": "own",
+        "waits": "5, soon",
+        "rate_limit": "fast",
+        "header_name": ["Host", "X-Ok"],
+        "header_value": ["evil", "fine"],
+        "format": "entity",
+    }
+
+    page = visitor.post("/webhooks/new", {**FORM, **wrong}).text
+
+    for field in ("url", "description", "retry", "rate_limit", "headers", "format"):
+        assert f'id="wh-error-{field}"' in page, field
+    for field in ("url", "description", "retry", "rate_limit"):
+        assert f'aria-invalid="true" aria-describedby="wh-error-{field}"' in page, field
+    assert 'value="ftp://example.com"' in page
+    assert 'value="X-Ok"' in page
+
+
+@pytest.mark.parametrize(
+    ("events", "names"),
+    [(["ledgers.closed", "invoices.created"], ("Ledgers", "invoices")), (["ledgers.*", "*"], ("Ledgers", "every channel"))],
+    ids=["beside another", "beside everything"],
+)
+def test_ledgers_beside_others_is_refused_and_explained(
+    visitor: Visitor, events: list[str], names: tuple[str, str]
+) -> None:
+    answer = visitor.post("/webhooks/new", {**FORM, "event": events, "include": []})
+
+    assert answer.status_code == 422
+    assert "is exclusive" in answer.text
+    assert names[1] in answer.text
+
+
+def test_the_picker_knows_what_is_exclusive(visitor: Visitor) -> None:
+    page = visitor.get("/webhooks/new").text
+
+    marked = re.findall(r'data-name="(\w+)"[^>]*?data-exclusive="(\w+)"', page)
+    assert marked == [("ledgers", "subscription")]
+    assert page.count('class="wh-channel') >= 4
+    assert "When status becomes sent." in page
+    assert "A change of only updated_at does not count." in page
+
+
+def test_a_change_keeps_what_was_not_changed(visitor: Visitor, state: AppState) -> None:
+    visitor.post("/webhooks/new", {**FORM, "header_name": "X-Api-Key", "header_value": "hush", "retry": "own", "waits": "5, 60"})
+    row = only(state)
+    page = visitor.get(f"/webhooks/{row.id}/edit").text
+
+    answer = visitor.post(
+        f"/webhooks/{row.id}/edit",
+        {**FORM, "description": "Yours", "version": row.version, "retry": "own", "waits": "5, 60"},
+    )
+
+    changed = only(state)
+    assert answer.headers["Location"].endswith("?notice=saved")
+    assert (changed.description, changed.retry) == ("Yours", [5, 60])
+    assert state.vault.open(changed.headers or "") == '{"X-Api-Key": "hush"}'
+    assert "X-Api-Key" in page
+    assert "hush" not in page
+    assert 'value="5, 60"' in page
+
+
+def test_a_header_is_removed_by_name(visitor: Visitor, state: AppState) -> None:
+    visitor.post("/webhooks/new", {**FORM, "header_name": "X-Api-Key", "header_value": "hush"})
+    row = only(state)
+
+    visitor.post(f"/webhooks/{row.id}/edit", {**FORM, "version": row.version, "drop_header": "X-Api-Key"})
+
+    assert only(state).headers is None
+
+
+def test_a_change_over_another_change_is_refused(visitor: Visitor, state: AppState) -> None:
+    row = subscribe(state, "https://93.184.215.14/", "*")
+    visitor.post(f"/webhooks/{row.id}/edit", {**FORM, "version": row.version})
+
+    answer = visitor.post(f"/webhooks/{row.id}/edit", {**FORM, "version": row.version, "description": "Late"})
+
+    assert answer.status_code == 409
+    assert only(state).description == "Mine"
+
+
+def test_a_single_event_beside_its_whole_channel_says_nothing(visitor: Visitor, state: AppState) -> None:
+    visitor.post("/webhooks/new", {**FORM, "event": ["invoices.*", "invoices.created", "invoices.updated"]})
+
+    assert {each.event for each in only(state).listeners} == {"invoices.*", "invoices.updated"}
+
+
+def test_a_url_is_checked_while_the_form_is_filled_in(visitor: Visitor) -> None:
+    good = visitor.post("/check-url", {"url": "https://93.184.215.14/x"}).text
+    bad = visitor.post("/check-url", {"url": "https://169.254.169.254/"}).text
+
+    assert "may be used" in good
+    assert "wh-error" not in good
+    assert "wh-error" in bad
+
+
+def test_a_url_is_tried_on_demand(visitor: Visitor, inbox: Receiver) -> None:
+    reached = visitor.post("/probe", {"url": inbox.url()}).text
+    refused = visitor.post("/probe", {"url": "http://127.0.0.1:1/"}).text
+
+    assert "Reached in" in reached
+    assert ">200<" in reached
+    assert inbox.requests[0].method == "POST"
+    assert "wh-error" in refused
+
+
+def test_the_preview_shows_the_body_as_it_would_be_sent(visitor: Visitor) -> None:
+    sent = {"preview_event": "invoices.updated", "format": "channel", "environment": "production", "event": "invoices.updated", "include": "invoices.updated changes"}
+
+    body = visitor.post("/preview", sent).text
+
+    for part in ("invoices.updated", "idempotency_key", "production", "&#34;changes&#34;"):
+        assert part in body
+    assert visitor.post("/preview", {"preview_event": "no.thing"}).status_code == 404
+
+
+def test_a_webhook_is_removed(visitor: Visitor, state: AppState) -> None:
+    log = write_log(state)
+
+    answer = visitor.post(f"/webhooks/{log.subscription.id}/remove")
+
+    assert answer.headers["Location"].endswith("?notice=removed")
+    assert "example.com" not in visitor.get("/").text
