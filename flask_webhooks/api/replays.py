@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import typing as t
 from datetime import UTC, datetime
 
@@ -69,7 +67,7 @@ def _filter(call: Call, now: datetime) -> replaying.Filter:
     chosen = tuple(state for state in replaying.STATES if state in states)
     told = {name: str(body[name]) for name in ("since", "until") if name in body}
     events = _events(call.state, body.get("events", ()))
-    digest = hashlib.sha256(json.dumps([chosen, sorted(events), told], sort_keys=True).encode()).hexdigest()
+    digest = replaying.digest(chosen, sorted(events), told)
     since = body.get("since") or now - call.state.settings.retention
     return replaying.Filter(chosen, events, since, min(body.get("until") or now, now), digest)
 

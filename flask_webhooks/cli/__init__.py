@@ -4,6 +4,10 @@
 `working`      worker, deliver, status, purge
 `keys`         rotate-encryption
 `cataloguing`  init, check, catalog
+`customers`    subscriptions, send-test
+`resending`    replay, backfill
+`tailing`      tail
+`developing`   dev
 =============  ================================================
 
 Exit code 0 only when all went well. `--json` where the output is data.
@@ -14,11 +18,18 @@ from __future__ import annotations
 from flask.cli import AppGroup
 
 from .cataloguing import catalog, check, init
+from .customers import send_test, subscriptions
+from .developing import dev
 from .keys import rotate_encryption
+from .resending import backfill, replay
+from .tailing import tail
 from .working import deliver, purge, status, worker
 
 __all__ = ["webhooks_cli"]
 
 webhooks_cli = AppGroup("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")
-for command in (worker, deliver, status, purge, rotate_encryption, init, check, catalog):
+for command in (
+    *(worker, deliver, status, purge, rotate_encryption, init, check, catalog),
+    *(subscriptions, send_test, replay, backfill, tail, dev),
+):
     webhooks_cli.add_command(command)

@@ -9,6 +9,7 @@ at a limit, so a page costs the same with a thousand deliveries and with a milli
 `deliveries` pages of the log, filtered
 `stories`    one delivery with its message and every attempt
 `engine`     workers, backlog, the worst receivers
+`tail`       attempts as they are made
 ===========  ====================================================
 """
 
@@ -19,6 +20,7 @@ from .deliveries import Entry, Search, Slice, search
 from .engine import Engine, engine, is_worked
 from .overviews import Overview, Standing, one_overview, overviews
 from .stories import Story, story
+from .tail import Tail
 
 __all__ = [
     "WINDOWS",
@@ -31,6 +33,7 @@ __all__ = [
     "Slice",
     "Standing",
     "Story",
+    "Tail",
     "engine",
     "is_worked",
     "one_overview",

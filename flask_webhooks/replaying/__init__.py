@@ -14,7 +14,7 @@ log. Nothing here commits, but `turn`.
 from __future__ import annotations
 
 from .by_hand import cancel, retry
-from .filtering import MODES, STATES, Filter, count
+from .filtering import MODES, STATES, Filter, count, digest
 from .running import find, listened_to, purge, start, stop, turn
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Filter",
     "cancel",
     "count",
+    "digest",
     "find",
     "listened_to",
     "purge",

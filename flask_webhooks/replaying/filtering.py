@@ -6,6 +6,8 @@ sorted already.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import typing as t
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +18,7 @@ from ..catalog.names import RESERVED_CHANNEL
 from ..ids import first_at
 from ..models import Delivery, Message, State, Subscription
 
-__all__ = ["MISSED", "MODES", "STATES", "Filter", "count", "delivered", "missed"]
+__all__ = ["MISSED", "MODES", "STATES", "Filter", "count", "delivered", "digest", "missed"]
 
 D, M = (t.cast("sa.Table", model.__table__) for model in (Delivery, Message))
 
@@ -47,6 +49,11 @@ class Filter:
 
     digest: str = ""
     """Of what was asked for, before defaults such as "until now": tells two replays apart."""
+
+
+def digest(*told: t.Any) -> str:
+    """Return what tells one replay from another: of what somebody asked for, in words that do not change."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def delivered(subscription_id: str, wanted: Filter, state: str, cursor: str | None) -> sa.Select[t.Any]:

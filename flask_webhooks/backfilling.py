@@ -1,0 +1,199 @@
+"""Rows that were there before a subscription: each becomes one `created` event for that subscription alone.
+
+The law of this room: a message of a backfill carries a dedupe key made of the subscription and the row's primary key,
+so that no second run doubles anything; a run that was broken off goes on where it was, because what has its message
+already is passed over. Rows are read a few at a time, in the order of their primary key, and fall due one after the
+other at a bounded rate, so that live events are sent in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import typing as t
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from . import replaying, subscribing
+from .capture.loading import option
+from .capture.writing import Occurrence, write
+from .catalog import EventType, Kind
+from .errors import SubscriptionError
+from .models import Delivery, Message, Subscription
+from .outbox import Wanted
+
+if t.TYPE_CHECKING:
+    from .state import AppState
+
+__all__ = ["Backfill", "Turn"]
+
+D, M = (t.cast("sa.Table", model.__table__) for model in (Delivery, Message))
+AHEAD = 5.0
+"""Seconds of sending that one turn queues: what a run that is broken off still sends at most."""
+MOST = 250
+"""Rows of one turn: their locks are held for the time it takes to dump them."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one transaction came to."""
+
+    seen: int
+    """Rows looked at."""
+    queued: int
+    """Of these, rows that are sent now; the others had been sent before, or are another owner's."""
+
+
+class Backfill:
+    """One run for one channel and one subscription.
+
+    :param rate: deliveries a second; None: `WEBHOOKS_REPLAY_RATE`.
+    :raises SubscriptionError: no such channel or subscription, it is off, or it does not listen to the event.
+    """
+
+    def __init__(
+        self, state: AppState, channel: str, subscription_id: str, *, rate: float | None = None
+    ) -> None:
+        self.state, self.rate = state, rate or state.settings.replay_rate
+        self._key = subscription_id
+        self._event, self._bound = _event_of(state, channel), state.bound[channel]
+        self._mapper: t.Any = sa.inspect(t.cast("type", self._bound.model))
+        with self._session() as session:
+            self._owner = self._subscription(session, to_change=False).owner
+
+    def count(self) -> int:
+        """Return how many rows there are to look at."""
+        with self._session() as session:
+            rows = self._where(sa.select(*self._mapper.primary_key).select_from(self._mapper))
+            return session.scalar(sa.select(sa.func.count()).select_from(rows.subquery())) or 0
+
+    def turns(self) -> t.Iterator[Turn]:
+        """Yield turn after turn, each committed. Who waits `queued / rate` seconds in between keeps to the rate."""
+        after: tuple[t.Any, ...] | None = None
+        most = max(1, min(MOST, int(self.rate * AHEAD)))
+        while True:
+            with self._session() as session:
+                wanted = self._subscription(session, to_change=True)
+                rows = self._rows(session, wanted, after, most)
+                if not rows:
+                    return
+                after = tuple(self._mapper.primary_key_from_instance(rows[-1]))
+                turn = Turn(len(rows), self._queue(session, wanted, rows))
+                session.commit()
+            self.state.bell.ring()
+            yield turn
+
+    # ---- who gets it -----------------------------------------------------------------------------------
+
+    def _session(self) -> Session:
+        return Session(self.state.engine, info={"webhooks": False})
+
+    def _subscription(self, session: Session, *, to_change: bool) -> Wanted:
+        """Look whether it may still be sent to: with its owner's row locked, nobody switches it off meanwhile."""
+        row = subscribing.find(session, self._key, owner=None, to_change=to_change)
+        if not row.active:
+            raise SubscriptionError("The subscription is switched off. Switch it on first.")
+        listened = replaying.listened_to(self.state, row)
+        if self._event.name not in listened:
+            raise SubscriptionError(
+                f"The subscription does not listen to {self._event.name}. Add it to its events first."
+            )
+        self._check_environment(row)
+        includes = frozenset(listened[self._event.name])
+        return Wanted(row.id, row.owner, row.environment, True, row.format, includes)
+
+    def _check_environment(self, row: Subscription) -> None:
+        environment = self.state.settings.environment
+        if isinstance(environment, str) and environment != row.environment:
+            raise SubscriptionError(
+                f"The subscription is of {row.environment}, this app's WEBHOOKS_ENVIRONMENT is {environment}. "
+                "Run it where that environment is."
+            )
+
+    # ---- which rows ------------------------------------------------------------------------------------
+
+    def _where(self, rows: sa.Select[t.Any]) -> sa.Select[t.Any]:
+        """Only the owner's, where that can be said in SQL; `_queue` looks at each row in any case."""
+        path = self._bound.channel.owner or ()
+        if len(path) != 1 or path[0] not in self._mapper.column_attrs:
+            return rows
+        column = self._mapper.column_attrs[path[0]].columns[0]
+        if isinstance(column.type, sa.Integer) and self._owner.isdecimal():
+            return rows.where(column == int(self._owner))
+        return rows.where(column == self._owner) if type(column.type) in (sa.String, sa.Text) else rows
+
+    def _rows(
+        self, session: Session, wanted: Wanted, after: tuple[t.Any, ...] | None, most: int
+    ) -> t.Sequence[t.Any]:
+        """Read on, with the rows locked: a change that comes meanwhile is recorded after us, as the newer one."""
+        bound, model = self._bound, t.cast("type", self._bound.model)
+        keys = self._mapper.primary_key
+        asked = [bound.includes[name].relationships for name in wanted.includes if name in bound.includes]
+        paths = {path for path in (*bound.trails, *asked) if path and path[0] in self._mapper.relationships}
+        found = self._where(sa.select(model)).order_by(*keys).limit(most)
+        if after is not None:
+            behind = keys[0] > after[0] if len(keys) == 1 else sa.tuple_(*keys) > sa.tuple_(*after)
+            found = found.where(behind)
+        found = found.options(*(option(model, path) for path in sorted(paths)))
+        return session.scalars(found.with_for_update(read=True, of=model)).unique().all()
+
+    # ---- sending ---------------------------------------------------------------------------------------
+
+    def _queue(self, session: Session, wanted: Wanted, rows: t.Sequence[t.Any]) -> int:
+        connection = session.connection()
+        items = {self._dedupe_key(row): row for row in rows if self._is_meant(row, wanted)}
+        done = sa.select(M.c.dedupe_key).where(
+            M.c.owner == wanted.owner,
+            M.c.environment == wanted.environment,
+            M.c.event == self._event.name,
+            M.c.dedupe_key.in_(list(items)),
+        )
+        for key in connection.scalars(done).all():
+            del items[key]
+        occurrences = [
+            Occurrence(self._event, wanted.owner, self._bound, row, {}, dedupe_key=key, listeners=[wanted])
+            for key, row in items.items()
+        ]
+        recorded = write(self.state, connection, occurrences)
+        self._spread(connection, [message["id"] for message in recorded])
+        return len(recorded)
+
+    def _is_meant(self, row: t.Any, wanted: Wanted) -> bool:
+        if self._bound.owner(row) != wanted.owner:
+            return False
+        environment = self.state.settings.environment
+        if isinstance(environment, str):
+            return True
+        data = self._bound.dump(row, self._event)
+        return environment(self._event.name, data, wanted.owner) == wanted.environment
+
+    def _dedupe_key(self, row: t.Any) -> str:
+        """The column holds 255 characters, and a primary key may have more."""
+        key = repr([str(part) for part in self._mapper.primary_key_from_instance(row)])
+        return f"backfill:{self._key}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+    def _spread(self, connection: sa.Connection, ids: t.Sequence[str]) -> None:
+        if not ids:
+            return
+        now = datetime.now(UTC)
+        one = sa.update(D).where(D.c.message_id == sa.bindparam("message"), D.c.subscription_id == self._key)
+        rows = [
+            {"message": key, "due": now + timedelta(seconds=number / self.rate)}
+            for number, key in enumerate(ids)
+        ]
+        connection.execute(one.values(due_at=sa.bindparam("due")), rows)
+
+
+def _event_of(state: AppState, channel: str) -> EventType:
+    """Return the event that says that a row of the channel was made."""
+    found = state.catalog.channels.get(channel)
+    if found is None:
+        raise SubscriptionError(f"There is no channel {channel!r}: {', '.join(state.catalog.channels)}.")
+    if state.bound[channel].model is None:
+        raise SubscriptionError(f"The channel {channel} has no model: its events come from code alone.")
+    for event in found.events.values():
+        if Kind.CREATED in event.on and not event.when:
+            return event
+    raise SubscriptionError(f"The channel {channel} has no event for a new row.")
