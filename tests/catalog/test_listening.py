@@ -1,0 +1,42 @@
+"""Who listens is found through an index, however many subscriptions there are: shown by the database's own plan."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from flask import Flask
+
+from bench.catalogue import EACH, fill, look_up, plan
+from flask_webhooks.state import state_of
+
+INDEX = "ix_webhook_listeners_wanted"
+
+
+@pytest.fixture
+def crowded(make_app: t.Callable[..., Flask]) -> Flask:
+    """With 10,000 subscriptions of 1,000 owners."""
+    app = make_app()
+    fill(state_of(app), 10_000)
+    return app
+
+
+def test_the_look_up_reads_one_range_of_one_index(crowded: Flask) -> None:
+    state = state_of(crowded)
+
+    shown = plan(state, "500")
+
+    assert look_up(state, "500") == EACH
+    assert INDEX in shown, shown
+    # No table is read as a whole: `SCAN` is SQLite's word, `Seq Scan` PostgreSQL's.
+    assert "SCAN webhook" not in shown, shown
+    assert "Seq Scan" not in shown, shown
+
+
+def test_without_the_index_the_plan_is_another(crowded: Flask) -> None:
+    """The test above can fail."""
+    state = state_of(crowded)
+    with state.engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP INDEX {INDEX}")
+
+    assert INDEX not in plan(state, "500")
