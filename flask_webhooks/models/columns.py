@@ -1,0 +1,77 @@
+"""What columns are made of, and the root of the tables."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from ..ids import uuid7
+
+__all__ = [
+    "LONG_BINARY",
+    "LONG_TEXT",
+    "PLAIN_INSTANT",
+    "UUID",
+    "Base",
+    "Id",
+    "Instant",
+    "Key",
+    "Name",
+    "Seconds",
+    "Word",
+]
+
+
+class Instant(sa.types.TypeDecorator[datetime]):
+    """A moment: an aware datetime in UTC with microseconds, also where the database knows no time zones."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(timezone=True)
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[t.Any]:
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(sa.DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+PLAIN_INSTANT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+LONG_BINARY = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+UUID = sa.Uuid(as_uuid=False)
+
+Id = t.Annotated[str, mapped_column(UUID, primary_key=True, default=uuid7)]
+Key = t.Annotated[str, mapped_column(UUID)]
+Name = t.Annotated[str, mapped_column(sa.String(255))]
+Word = t.Annotated[str, mapped_column(sa.String(32))]
+Seconds = t.Annotated[float, mapped_column(sa.Double)]
+
+
+class Base(DeclarativeBase):
+    """Root of the tables; its metadata is copied into the host's by `attach`."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: Instant(), dict[str, t.Any]: sa.JSON(), list[str]: sa.JSON()}
