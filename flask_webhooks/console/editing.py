@@ -88,7 +88,9 @@ def save(visit: Visit, subscription_id: object) -> Page | Redirect:
         row = subscribing.find(visit.session, key, owner=visit.owner)
         form.take(error.fields, str(error))
         form.environment = row.environment
-        return _form_page(visit, form, row, status=409 if isinstance(error, SubscriptionChangedError) else 422)
+        return _form_page(
+            visit, form, row, status=409 if isinstance(error, SubscriptionChangedError) else 422
+        )
     return Redirect("webhook", {"subscription_id": key}, notice="saved")
 
 

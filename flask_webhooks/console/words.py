@@ -26,8 +26,9 @@ def _(text: str, **values: t.Any) -> str:
 def ngettext(one: str, many: str, count: int, **values: t.Any) -> str:
     """Return the form that fits a number, with `%(num)s` and other names filled in."""
     domain = _domain()
-    found = domain.ngettext(one, many, count) if domain is not None else (one if count == 1 else many)
-    return found % {"num": count, **values}
+    if domain is not None:
+        return str(domain.ngettext(one, many, count, **values))
+    return (one if count == 1 else many) % {"num": count, **values}
 
 
 def language() -> str:

@@ -8,7 +8,9 @@
   const all = (selector, inside) => Array.from((inside || document).querySelectorAll(selector));
 
   // ---- times: local, with UTC on hover -------------------------------------------------------------------
-  const full = new Intl.DateTimeFormat(root.lang || undefined, { dateStyle: "medium", timeStyle: "medium" });
+  // The visitor's own variety of the page's language: 24 hours for British English, say.
+  const variety = navigator.languages.find((each) => each.split("-")[0] === root.lang) || root.lang || undefined;
+  const full = new Intl.DateTimeFormat(variety, { dateStyle: "medium", timeStyle: "medium" });
   function localise(inside) {
     all("time[data-local]", inside).forEach((time) => { time.textContent = full.format(new Date(time.dateTime)); });
     all("time[data-hover]", inside).forEach((time) => {
@@ -207,7 +209,7 @@
     const data = stacked ? sums.slice().reverse() : names.map((name) => numbers[name]);
     const top = Math.max(stacked ? 1 : 20, ...(stacked ? sums[sums.length - 1] : names.flatMap((name) => numbers[name].map((value) => value || 0))));
     const { shared, x } = axes();
-    const narrow = new Intl.DateTimeFormat(root.lang || undefined, width < 10800 ? { hour: "2-digit", minute: "2-digit", hourCycle: "h23" } : { day: "numeric", month: "short" });
+    const narrow = new Intl.DateTimeFormat(variety, width < 10800 ? { hour: "2-digit", minute: "2-digit", hourCycle: "h23" } : { day: "numeric", month: "short" });
     x.values = (u, values) => values.map((value) => narrow.format(new Date(value * 1000)));
     const short = (value) => (value >= 10000 ? Math.round(value / 1000) + "k" : value >= 1000 ? (value / 1000).toFixed(1) + "k" : value);
     const milliseconds = (value) => (value == null ? "–" : value >= 1000 ? (value / 1000).toFixed(value >= 10000 ? 0 : 1) + " s" : Math.round(value) + " ms");

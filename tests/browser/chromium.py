@@ -8,7 +8,13 @@ import subprocess
 
 __all__ = ["ARGUMENTS", "find_chromium", "install"]
 
-ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",
+]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -23,10 +29,16 @@ def install() -> None:
     if find_chromium() is not None:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise SystemExit("There is no Chromium. Install it (apt-get install chromium), or set CHROMIUM to its path.")
+        raise SystemExit(
+            "There is no Chromium. Install it (apt-get install chromium), or set CHROMIUM to its path."
+        )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
-    subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], check=True, env=environment)
+    subprocess.run(
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"],
+        check=True,
+        env=environment,
+    )
 
 
 if __name__ == "__main__":

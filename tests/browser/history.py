@@ -41,14 +41,73 @@ class Line(t.NamedTuple):
 def lines(now: datetime) -> list[Line]:
     """The webhooks, the newest first."""
     return [
-        Line("https://api.northwind.example/hooks/invoices", "Invoices into the ERP", ("invoices.*", "invoice_payments.created"), per_hour=180),
-        Line("https://hooks.warehouse.example/acme/stock-and-orders", "Stock levels for the warehouse", ("items.*", "bills.updated"), per_hour=64, bad=0.06, seconds=0.24, lane={"failures": 4, "failing_since": now - timedelta(minutes=12)}),
-        Line("https://ledger-sync.example.net/v2/postings", "General ledger mirror", ("ledgers.*",), per_hour=320, seconds=0.035),
-        Line("https://crm.example.org/webhooks/8f2c", "Clients into the CRM", ("clients.*",), per_hour=12, bad=0.5, seconds=1.4, lane={"failures": 11, "failing_since": now - timedelta(hours=2), "paused_until": now + timedelta(minutes=7), "pauses": 4}),
-        Line("https://hooks.slack.example/services/T024/B7/acme", "Paid invoices into #sales", ("invoices.updated",), per_hour=5, seconds=0.19, columns={"format": "minimal"}),
-        Line("https://old-billing.example.com/notify", "The billing system we left", ("invoices.*",), per_hour=0, columns={"active": False, "disabled_reason": "gone", "disabled_at": now - timedelta(days=2)}),
-        Line("https://staging.northwind.example/hooks", "Trial of the new receiver", ("*",), environment="staging", per_hour=9, seconds=0.11),
-        Line("https://dev-tunnel.example.io/ada", "Ada's laptop", ("invoices.created",), environment="staging", per_hour=0, columns={"active": False}),
+        Line(
+            "https://api.northwind.example/hooks/invoices",
+            "Invoices into the ERP",
+            ("invoices.*", "invoice_payments.created"),
+            per_hour=180,
+        ),
+        Line(
+            "https://hooks.warehouse.example/acme/stock-and-orders",
+            "Stock levels for the warehouse",
+            ("items.*", "bills.updated"),
+            per_hour=64,
+            bad=0.06,
+            seconds=0.24,
+            lane={"failures": 4, "failing_since": now - timedelta(minutes=12)},
+        ),
+        Line(
+            "https://ledger-sync.example.net/v2/postings",
+            "General ledger mirror",
+            ("ledgers.*",),
+            per_hour=320,
+            seconds=0.035,
+        ),
+        Line(
+            "https://crm.example.org/webhooks/8f2c",
+            "Clients into the CRM",
+            ("clients.*",),
+            per_hour=12,
+            bad=0.5,
+            seconds=1.4,
+            lane={
+                "failures": 11,
+                "failing_since": now - timedelta(hours=2),
+                "paused_until": now + timedelta(minutes=7),
+                "pauses": 4,
+            },
+        ),
+        Line(
+            "https://hooks.slack.example/services/T024/B7/acme",
+            "Paid invoices into #sales",
+            ("invoices.updated",),
+            per_hour=5,
+            seconds=0.19,
+            columns={"format": "minimal"},
+        ),
+        Line(
+            "https://old-billing.example.com/notify",
+            "The billing system we left",
+            ("invoices.*",),
+            per_hour=0,
+            columns={"active": False, "disabled_reason": "gone", "disabled_at": now - timedelta(days=2)},
+        ),
+        Line(
+            "https://staging.northwind.example/hooks",
+            "Trial of the new receiver",
+            ("*",),
+            environment="staging",
+            per_hour=9,
+            seconds=0.11,
+        ),
+        Line(
+            "https://dev-tunnel.example.io/ada",
+            "Ada's laptop",
+            ("invoices.created",),
+            environment="staging",
+            per_hour=0,
+            columns={"active": False},
+        ),
     ]
 
 
@@ -79,7 +138,9 @@ def _subscription(state: AppState, session: Session, line: Line, owner: str, mad
         created_at=made, updated_at=made, **line.columns,
     )  # fmt: skip
     row.listeners = [
-        Listener(owner=owner, event=event, includes=["line_items", "changes"] if event == "invoices.*" else [])
+        Listener(
+            owner=owner, event=event, includes=["line_items", "changes"] if event == "invoices.*" else []
+        )
         for event in line.events
     ]
     row.secrets = [Secret(sealed=state.vault.seal(signing.generate().text), created_at=made)]
@@ -103,11 +164,15 @@ def _tally(key: str, line: Line, rng: random.Random, now: datetime) -> hours.Tal
             bad = rng.random() < line.bad * (8 if 3 < back < 6 and line.bad < 0.01 else 1)
             status = rng.choice((500, 503, 404, None)) if bad else rng.choice((200, 204))
             state = "failed" if bad else "delivered"
-            tally.add(key, at, status=status, seconds=rng.lognormvariate(math.log(line.seconds), 0.45), state=state)
+            tally.add(
+                key, at, status=status, seconds=rng.lognormvariate(math.log(line.seconds), 0.45), state=state
+            )
     return tally
 
 
-def _log(state: AppState, session: Session, row: Subscription, line: Line, rng: random.Random, now: datetime) -> None:
+def _log(
+    state: AppState, session: Session, row: Subscription, line: Line, rng: random.Random, now: datetime
+) -> None:
     names = [event for pattern in line.events for event in state.catalog.expand(pattern)]
     at = now - timedelta(seconds=rng.uniform(330, 400) if line.lane else rng.uniform(4, 60))
     for number in range(24):
@@ -150,7 +215,10 @@ def _message(
     data.update({name: entity for name in ("id",) if name in data})
     extras = {"line_items": [{"description": "Consulting", "quantity": "2", "unit_price": "450.00"}]}
     if event.event == "updated":
-        extras["changes"] = {"status": {"from": "sent", "to": "paid"}, "amount_due": {"from": "900.00", "to": "0.00"}}  # type: ignore[assignment]
+        extras["changes"] = {
+            "status": {"from": "sent", "to": "paid"},
+            "amount_due": {"from": "900.00", "to": "0.00"},
+        }  # type: ignore[assignment]
     message = Message(
         id=_id(at), event=event.name, channel=event.channel, owner=row.owner, environment=row.environment,
         occurred_at=at, sequence=int(at.timestamp() * 1e6), entity_id=entity, text=event.message,
@@ -161,10 +229,19 @@ def _message(
 
 
 def _attempt(
-    delivery: Delivery, row: Subscription, message: Message, at: datetime, number: int, fails: bool, line: Line, rng: random.Random
+    delivery: Delivery,
+    row: Subscription,
+    message: Message,
+    at: datetime,
+    number: int,
+    fails: bool,
+    line: Line,
+    rng: random.Random,
 ) -> Attempt:
     seconds = rng.lognormvariate(math.log(line.seconds), 0.4)
-    body = b'{"error":"upstream connect error","detail":"inventory-db: connection pool exhausted after 2000 ms"}'
+    body = (
+        b'{"error":"upstream connect error","detail":"inventory-db: connection pool exhausted after 2000 ms"}'
+    )
     return Attempt(
         id=_id(at), delivery_id=delivery.id, subscription_id=row.id, number=number, trigger="automatic",
         started_at=at, status=503 if fails else 204, failure="http_5xx" if fails else None,
@@ -191,7 +268,15 @@ def _held(state: AppState, session: Session, key: str, owner: str, now: datetime
         at = now - timedelta(minutes=20 * number + 3)
         message = _message(state, session, row, event, at, random.Random(number))
         session.add(
-            Delivery(id=_id(at), message_id=message.id, subscription_id=key, state="held", due_at=None, format="channel", reason="off")
+            Delivery(
+                id=_id(at),
+                message_id=message.id,
+                subscription_id=key,
+                state="held",
+                due_at=None,
+                format="channel",
+                reason="off",
+            )
         )
 
 

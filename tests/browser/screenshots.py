@@ -112,7 +112,9 @@ def shots(page: Page, console: str, ids: t.Mapping[str, str], names: t.Collectio
         yield name
 
 
-def take(browser: Browser, address: str, ids: t.Mapping[str, str], scheme: str, names: t.Collection[str]) -> None:
+def take(
+    browser: Browser, address: str, ids: t.Mapping[str, str], scheme: str, names: t.Collection[str]
+) -> None:
     """Take every page in one look, and some at 360 pixels."""
     for width in (1280, 360):
         context = browser.new_context(
@@ -151,7 +153,11 @@ def save(page: Page, name: str) -> None:
 
 def main() -> None:
     """Entry point of `make screenshots`; arguments are the names of pages, none is all."""
-    with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as (address, ids), sync_playwright() as play:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serve(Path(folder)) as (address, ids),
+        sync_playwright() as play,
+    ):
         browser = play.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         for scheme in ("light", "dark"):
             take(browser, address, ids, scheme, sys.argv[1:])

@@ -45,13 +45,17 @@ def try_ledgers(page: Page) -> None:
     box.check()
     expect(page.locator("[data-picker-note]")).to_contain_text("Ledgers is exclusive")
     search.fill("invoices")
-    expect(page.locator(".wh-channel[data-name=invoices]").get_by_role("checkbox", name="Invoice created")).to_be_disabled()
+    expect(
+        page.locator(".wh-channel[data-name=invoices]").get_by_role("checkbox", name="Invoice created")
+    ).to_be_disabled()
     page.get_by_role("button", name="Choose others instead").click()
     expect(box).not_to_be_checked()
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_a_customers_whole_life(open_page: Looks, site: Site, customer: Customer, look: dict[str, t.Any]) -> None:
+def test_a_customers_whole_life(
+    open_page: Looks, site: Site, customer: Customer, look: dict[str, t.Any]
+) -> None:
     page = open_page(**look)
 
     # Set up a webhook for invoices, after Ledgers were refused.
@@ -133,7 +137,9 @@ def test_a_customers_whole_life(open_page: Looks, site: Site, customer: Customer
 
 def succeeded(page: Page, webhook: str) -> int:
     """Return what the chart shows as succeeded."""
-    numbers = page.evaluate("async (address) => await (await fetch(address)).json()", f"{webhook}/charts?as=json")
+    numbers = page.evaluate(
+        "async (address) => await (await fetch(address)).json()", f"{webhook}/charts?as=json"
+    )
     return sum(numbers["ok"])
 
 

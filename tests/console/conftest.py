@@ -47,7 +47,9 @@ def state(app: Flask) -> AppState:
 class Visitor:
     """A browser without JavaScript, signed in as somebody."""
 
-    def __init__(self, app: Flask, owner: str | None = "1", rights: str = ALL, *, operator: bool = False) -> None:
+    def __init__(
+        self, app: Flask, owner: str | None = "1", rights: str = ALL, *, operator: bool = False
+    ) -> None:
         self.client: FlaskClient = app.test_client()
         self.prefix = "/webhooks/console"
         self.headers = {"X-Rights": rights}
@@ -62,7 +64,12 @@ class Visitor:
         return self.client.get(self.prefix + path, headers=headers, **options)
 
     def post(
-        self, path: str, data: t.Mapping[str, t.Any] | None = None, *, token: str | None = None, **headers: str
+        self,
+        path: str,
+        data: t.Mapping[str, t.Any] | None = None,
+        *,
+        token: str | None = None,
+        **headers: str,
     ) -> TestResponse:
         """Send a form with the token that this visitor was shown."""
         given = self.token() if token is None else token
@@ -90,7 +97,9 @@ class Log(t.NamedTuple):
     replay: str
 
 
-def write_log(state: AppState, url: str = "https://example.com/hooks", owner: str = "1", **more: t.Any) -> Log:
+def write_log(
+    state: AppState, url: str = "https://example.com/hooks", owner: str = "1", **more: t.Any
+) -> Log:
     """Put a log into the database; `more` overrides columns of the attempt."""
     row = subscribe(state, url, "invoices.*", owner=owner, description=f"The hooks of {owner}")
     ids: dict[str, str] = {}
@@ -164,7 +173,9 @@ def places(state: AppState, log: Log) -> list[tuple[str, str]]:
         if blueprint != "webhooks_console" or name in ("static", "accent", "unknown"):
             continue
         path = re.sub(r"<(?:\w+:)?(\w+)>", lambda match: ids[match[1]], rule.rule)
-        found += [(method, path.removeprefix("/webhooks/console")) for method in rule.methods & {"GET", "POST"}]
+        found += [
+            (method, path.removeprefix("/webhooks/console")) for method in rule.methods & {"GET", "POST"}
+        ]
     return sorted(found)
 
 

@@ -29,7 +29,11 @@ def test_another_owners_page_is_not_there(app: Flask, state: AppState, log: Log)
     other = Visitor(app, owner="2")
 
     for method, path in places(state, log):
-        if log.subscription.id not in path and log.deliveries["failed"] not in path and log.replay not in path:
+        if (
+            log.subscription.id not in path
+            and log.deliveries["failed"] not in path
+            and log.replay not in path
+        ):
             continue
         answer = other.get(path) if method == "GET" else other.post(path, {"active": "on"})
 
@@ -41,7 +45,12 @@ def test_lists_hold_ones_own_alone(app: Flask, state: AppState, log: Log) -> Non
     theirs = write_log(state, "https://other.example/hooks", owner="2")
     visitor = Visitor(app)
 
-    for path in ("/", "/deliveries", "/deliveries/live?anchor=00000000-0000-7000-8000-000000000000", "/events/invoices.created"):
+    for path in (
+        "/",
+        "/deliveries",
+        "/deliveries/live?anchor=00000000-0000-7000-8000-000000000000",
+        "/events/invoices.created",
+    ):
         assert "other.example" not in visitor.get(path).text
         assert theirs.subscription.id not in visitor.get(path).text
 
@@ -49,7 +58,9 @@ def test_lists_hold_ones_own_alone(app: Flask, state: AppState, log: Log) -> Non
 def test_a_webhook_of_somebody_else_is_no_filter(visitor: Visitor, state: AppState, log: Log) -> None:
     theirs = write_log(state, "https://other.example/hooks", owner="2")
 
-    assert theirs.deliveries["failed"] not in visitor.get(f"/deliveries?webhook={theirs.subscription.id}").text
+    assert (
+        theirs.deliveries["failed"] not in visitor.get(f"/deliveries?webhook={theirs.subscription.id}").text
+    )
 
 
 def test_operators_see_every_owner(app: Flask, state: AppState, log: Log) -> None:
@@ -72,7 +83,9 @@ def test_readers_change_nothing(app: Flask, state: AppState, log: Log) -> None:
     needing = {(page.method, page.right) for page in PAGES}
     for method, path in places(state, log):
         if method == "POST":
-            assert reader.post(path, token=token).status_code in ({403} if path != "/preview" else {403, 404}), path
+            assert reader.post(path, token=token).status_code in (
+                {403} if path != "/preview" else {403, 404}
+            ), path
     assert ("POST", "write") in needing
     assert reader.get("/webhooks/new").status_code == 403
     assert "Switch off" not in reader.get(f"/webhooks/{log.subscription.id}").text
@@ -124,7 +137,8 @@ def test_a_token_fits_only_whom_it_was_made_for(app: Flask, lender: dict[str, t.
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Sec_Fetch_Site": "cross-site"}, {"Sec_Fetch_Site": "same-site"}, {"Origin": "https://evil.example"}]
+    "headers",
+    [{"Sec_Fetch_Site": "cross-site"}, {"Sec_Fetch_Site": "same-site"}, {"Origin": "https://evil.example"}],
 )
 def test_what_another_site_sends_is_refused(visitor: Visitor, log: Log, headers: dict[str, str]) -> None:
     answer = visitor.post(f"/webhooks/{log.subscription.id}/switch", **headers)

@@ -52,11 +52,17 @@ def test_charts_have_no_gaps(visitor: Visitor, log: Log, window: str, points: in
     numbers = json.loads(visitor.get(f"/webhooks/{log.subscription.id}/charts?as=json&window={window}").text)
 
     assert {len(values) for values in numbers.values()} == {points}
-    assert numbers["at"][-1] <= datetime.now(UTC).timestamp() < numbers["at"][-1] + (numbers["at"][1] - numbers["at"][0])
+    assert (
+        numbers["at"][-1]
+        <= datetime.now(UTC).timestamp()
+        < numbers["at"][-1] + (numbers["at"][1] - numbers["at"][0])
+    )
     assert sum(numbers["ok"]) == (1 if window == "1h" else 0)  # the log was written by hand, without sums
 
 
-def test_the_secret_is_shown_when_asked_and_overlaps_when_rotated(visitor: Visitor, state: AppState, log: Log) -> None:
+def test_the_secret_is_shown_when_asked_and_overlaps_when_rotated(
+    visitor: Visitor, state: AppState, log: Log
+) -> None:
     old = secret_of(state, log.subscription)
 
     revealed = visitor.post(f"/webhooks/{log.subscription.id}/secret").text
@@ -140,7 +146,16 @@ def test_pages_follow_one_another_without_loss(state: AppState) -> None:
         for number in range(95):
             row = first if number % 3 else second
             name = ("delivered", "failed", "pending")[number % 3]
-            session.add(Delivery(id=uuid7(), message_id=uuid7(), subscription_id=row.id, state=name, due_at=None, format="channel"))
+            session.add(
+                Delivery(
+                    id=uuid7(),
+                    message_id=uuid7(),
+                    subscription_id=row.id,
+                    state=name,
+                    due_at=None,
+                    format="channel",
+                )
+            )
         session.commit()
         everything = list(session.scalars(sa.select(Delivery.id).order_by(Delivery.id.desc())))
         found: list[str] = []
@@ -201,11 +216,27 @@ def test_older_pages_come_as_rows_for_htmx(visitor: Visitor, log: Log) -> None:
 def test_a_delivery_tells_its_story(visitor: Visitor, log: Log) -> None:
     page = visitor.get(f"/deliveries/{log.deliveries['failed']}").text
 
-    for part in ("Changed and committed", "Picked up by a worker", "Attempt 1", "receiver took 11 ms", "Receiver failed"):
+    for part in (
+        "Changed and committed",
+        "Picked up by a worker",
+        "Attempt 1",
+        "receiver took 11 ms",
+        "Receiver failed",
+    ):
         assert part in page
-    for part in ("look in its log", "203.0.113.1", "Copy as cURL", "curl -i -X POST", "webhook-id", "down", "DNS"):
+    for part in (
+        "look in its log",
+        "203.0.113.1",
+        "Copy as cURL",
+        "curl -i -X POST",
+        "webhook-id",
+        "down",
+        "DNS",
+    ):
         assert part in page
-    assert re.search(r'<th scope="row">status</th><td><del dir="auto">draft</del></td><td><ins dir="auto">sent</ins>', page)
+    assert re.search(
+        r'<th scope="row">status</th><td><del dir="auto">draft</del></td><td><ins dir="auto">sent</ins>', page
+    )
     assert "&#34;event&#34;: &#34;invoices.updated&#34;" in page
 
 
@@ -282,10 +313,18 @@ def test_the_catalogue_is_shown_with_who_listens(visitor: Visitor, log: Log) -> 
 
 def test_the_operator_sees_lag_workers_and_the_worst(app: Flask, state: AppState, log: Log) -> None:
     with Session(state.engine) as session:
-        session.add(Worker(name="dead:1", started_at=datetime.now(UTC), seen_at=datetime.now(UTC) - timedelta(hours=1)))
+        session.add(
+            Worker(
+                name="dead:1", started_at=datetime.now(UTC), seen_at=datetime.now(UTC) - timedelta(hours=1)
+            )
+        )
         session.add(Worker(name="alive:2", started_at=datetime.now(UTC), seen_at=datetime.now(UTC)))
         session.add(Lane(subscription_id=log.subscription.id, failures=42))
-        session.execute(sa.update(Delivery).where(Delivery.state == "pending").values(due_at=datetime.now(UTC) - timedelta(minutes=9)))
+        session.execute(
+            sa.update(Delivery)
+            .where(Delivery.state == "pending")
+            .values(due_at=datetime.now(UTC) - timedelta(minutes=9))
+        )
         session.commit()
 
     page = Visitor(app, operator=True).get("/operator").text

@@ -26,8 +26,12 @@ def test_no_page_has_inline_script_style_or_handler(app: Flask, state: AppState,
         answer = operator.get(path)
 
         assert answer.status_code == 200, path
-        assert not re.search(r"<script(?![^>]*\bsrc=)[^>]*>|<style|\sstyle\s*=|\son[a-z]+\s*=|javascript:", answer.text), path
-        assert not re.search(r'(?:src|action)="(?:https?:)?//|<link[^>]*href="(?:https?:)?//', answer.text), path
+        assert not re.search(
+            r"<script(?![^>]*\bsrc=)[^>]*>|<style|\sstyle\s*=|\son[a-z]+\s*=|javascript:", answer.text
+        ), path
+        assert not re.search(r'(?:src|action)="(?:https?:)?//|<link[^>]*href="(?:https?:)?//', answer.text), (
+            path
+        )
         if answer.mimetype == "text/html":
             assert answer.headers["Content-Security-Policy"].startswith("default-src 'self';")
 
@@ -64,7 +68,19 @@ def test_scripts_in_every_field_stay_text(visitor: Visitor, app: Flask, state: A
 
 
 def test_scripts_in_a_refused_form_stay_text(visitor: Visitor) -> None:
-    names = ("url", "description", "environment", "format", "retry", "waits", "rate_limit", "header_name", "header_value", "event", "include")
+    names = (
+        "url",
+        "description",
+        "environment",
+        "format",
+        "retry",
+        "waits",
+        "rate_limit",
+        "header_name",
+        "header_value",
+        "event",
+        "include",
+    )
 
     answer = visitor.post("/webhooks/new", dict.fromkeys(names, SCRIPT))
 
@@ -73,7 +89,23 @@ def test_scripts_in_a_refused_form_stay_text(visitor: Visitor) -> None:
     assert "<img src=x" not in answer.text
 
 
-@pytest.mark.parametrize("query", ["q", "state", "environment", "before", "notice", "window", "event", "status", "webhook", "time", "anchor", "newest"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "q",
+        "state",
+        "environment",
+        "before",
+        "notice",
+        "window",
+        "event",
+        "status",
+        "webhook",
+        "time",
+        "anchor",
+        "newest",
+    ],
+)
 def test_scripts_in_the_address_stay_text(visitor: Visitor, log: Log, query: str) -> None:
     for path in ("/", "/deliveries", "/deliveries/live", f"/webhooks/{log.subscription.id}", "/webhooks/new"):
         answer = visitor.get(path, query_string={query: SCRIPT})
@@ -82,7 +114,9 @@ def test_scripts_in_the_address_stay_text(visitor: Visitor, log: Log, query: str
         assert "<script>alert" not in answer.text
 
 
-def test_a_secret_is_on_no_page_that_was_not_asked_for_it(visitor: Visitor, state: AppState, log: Log) -> None:
+def test_a_secret_is_on_no_page_that_was_not_asked_for_it(
+    visitor: Visitor, state: AppState, log: Log
+) -> None:
     for method, path in places(state, log):
         if method == "GET":
             assert not re.search(r"whsec_[A-Za-z0-9+/]", visitor.get(path).text), path

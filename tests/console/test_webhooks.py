@@ -61,7 +61,10 @@ def test_each_standing_has_its_badge(
     visitor: Visitor, state: AppState, columns: dict[str, t.Any], lane: dict[str, t.Any], label: str
 ) -> None:
     row = subscribe(state, "https://example.com/", "*", **columns)
-    moments = {name: datetime.now(UTC) + value if isinstance(value, timedelta) else value for name, value in lane.items()}
+    moments = {
+        name: datetime.now(UTC) + value if isinstance(value, timedelta) else value
+        for name, value in lane.items()
+    }
     with Session(state.engine) as session:
         session.add(Lane(subscription_id=row.id, **moments))
         session.commit()
@@ -175,7 +178,10 @@ def test_every_mistake_is_told_beside_its_field(visitor: Visitor) -> None:
 
 @pytest.mark.parametrize(
     ("events", "names"),
-    [(["ledgers.closed", "invoices.created"], ("Ledgers", "invoices")), (["ledgers.*", "*"], ("Ledgers", "every channel"))],
+    [
+        (["ledgers.closed", "invoices.created"], ("Ledgers", "invoices")),
+        (["ledgers.*", "*"], ("Ledgers", "every channel")),
+    ],
     ids=["beside another", "beside everything"],
 )
 def test_ledgers_beside_others_is_refused_and_explained(
@@ -199,7 +205,10 @@ def test_the_picker_knows_what_is_exclusive(visitor: Visitor) -> None:
 
 
 def test_a_change_keeps_what_was_not_changed(visitor: Visitor, state: AppState) -> None:
-    visitor.post("/webhooks/new", {**FORM, "header_name": "X-Api-Key", "header_value": "hush", "retry": "own", "waits": "5, 60"})
+    visitor.post(
+        "/webhooks/new",
+        {**FORM, "header_name": "X-Api-Key", "header_value": "hush", "retry": "own", "waits": "5, 60"},
+    )
     row = only(state)
     page = visitor.get(f"/webhooks/{row.id}/edit").text
 
@@ -262,7 +271,13 @@ def test_a_url_is_tried_on_demand(visitor: Visitor, inbox: Receiver) -> None:
 
 
 def test_the_preview_shows_the_body_as_it_would_be_sent(visitor: Visitor) -> None:
-    sent = {"preview_event": "invoices.updated", "format": "channel", "environment": "production", "event": "invoices.updated", "include": "invoices.updated changes"}
+    sent = {
+        "preview_event": "invoices.updated",
+        "format": "channel",
+        "environment": "production",
+        "event": "invoices.updated",
+        "include": "invoices.updated changes",
+    }
 
     body = visitor.post("/preview", sent).text
 
