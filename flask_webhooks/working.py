@@ -2,7 +2,8 @@
 
 RQ's worker waits for the bell in the main thread. This room's thread does what must not depend on a bell: it tells that
 the worker lives, finds deliveries that fell due (retries, or wake-ups that Redis lost) and rings for them, delivers by
-itself while Redis cannot be reached, and purges what is past its retention.
+itself while Redis cannot be reached, frees what is held though its subscription is on, and purges what is past its
+retention.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ INTERVAL = 2.0
 """Seconds between two looks at most: a wake-up that Redis lost is noticed after that."""
 HEARTBEAT = 15.0
 """Seconds between two heartbeats."""
+RELEASE = 30.0
+"""Seconds between two looks for deliveries that are held though their subscription is on."""
 PURGE = 3600.0
 """Seconds between two purges."""
 
@@ -43,7 +46,7 @@ class Sweep:
         self.state, self.worker, self.interval, self.wakes = state, worker, interval, wakes
         self.stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks-sweep", daemon=True)
-        self._beat_at = self._purge_at = float("-inf")
+        self._beat_at = self._release_at = self._purge_at = float("-inf")
         self._lease = lease_length(state.settings.timeout[1])
         self._patience = Patience(f"{worker}:sweep", self.stop)
 
@@ -78,12 +81,23 @@ class Sweep:
             with self.state.engine.begin() as connection:
                 dispatch.beat(connection, self.worker, datetime.now(UTC))
             self._beat_at = now
+        if now - self._release_at >= RELEASE:
+            self._release()
+            self._release_at = now
         if self.state.settings.enabled and self.wakes:
             replaying.turn(self.state)
             self._wake()
         if now - self._purge_at >= PURGE:
             self._purge()
             self._purge_at = now
+
+    def _release(self) -> None:
+        with self.state.engine.connect() as connection:
+            keys = dispatch.stranded(connection)
+        for key in keys:
+            with self.state.engine.begin() as connection:
+                count = dispatch.release(connection, key, datetime.now(UTC))
+            logger.info("held.released", extra={"subscription": key, "deliveries": count})
 
     def _wake(self) -> None:
         with self.state.engine.connect() as connection:

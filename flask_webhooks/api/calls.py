@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import typing as t
@@ -59,7 +60,8 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
         kept = replies.begin(call, operation, raw)
         if kept is not None and kept.answer is not None:
             return kept.answer
-        response = _shown(operation, operation.view(call, **arguments))
+        with kept if kept is not None else contextlib.nullcontext():
+            response = _shown(operation, operation.view(call, **arguments))
         if kept is not None:
             return kept.commit(response)
         if operation.writes:

@@ -76,6 +76,8 @@ class Operation:
     errors: tuple[int, ...]
     has_version: bool
     """Answers with an ETag, and honours `If-Match`."""
+    is_final: bool
+    """Does what no rollback undoes: its `Idempotency-Key` is reserved before it begins."""
     mimetype: str | None
     """Of an answer that is no JSON of ours."""
     faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None
@@ -125,6 +127,7 @@ def operation(
     status: int = 200,
     errors: tuple[int, ...] = (),
     has_version: bool = False,
+    is_final: bool = False,
     mimetype: str | None = None,
     faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None = None,
 ) -> t.Callable[[F], F]:
@@ -148,6 +151,7 @@ def operation(
                 status=status,
                 errors=errors,
                 has_version=has_version,
+                is_final=is_final,
                 mimetype=mimetype,
                 faults=faults,
             )

@@ -1,8 +1,10 @@
 """`Idempotency-Key`: a POST that is sent again is answered as it was the first time.
 
 The answer is kept in the same transaction as what the request did, so there is never one without the other; two
-requests that come together with one key are decided by the table's primary key. Answers are sealed, for some hold a
-secret. Kept: 24 hours, per owner, successes only: what was refused has done nothing and may be tried again.
+requests that come together with one key are decided by the table's primary key: the second undoes what it did. What
+cannot be undone, such as a test request, reserves its key first, and the second is refused while the first is under
+way. Answers are sealed, for some hold a secret. Kept: 24 hours, per owner, successes only: what was refused has done
+nothing and may be tried again.
 """
 
 from __future__ import annotations
@@ -24,32 +26,61 @@ from .problems import Refused
 __all__ = ["LIFE", "begin"]
 
 LIFE = timedelta(hours=24)
+HURRY = timedelta(minutes=5)
+"""After which a key that was reserved and never filled is free again: its process has died."""
 _KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 _HEADERS = ("ETag", "Cache-Control")
 
 
+RESERVED = 0
+"""The status of a key whose request is under way."""
+
+
 @dataclass
 class Kept:
-    """The place of an answer: one that is there already, or one to be filled."""
+    """The place of an answer: one that is there already, or one to be filled. As a context it guards the view."""
 
     call: Call
     key: str
     digest: str
     answer: Response | None = None
+    reserved_at: datetime | None = None
+    """None: not reserved; `commit` finds out who was first."""
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Give a reserved key free again if the view has failed."""
+        if kind is not None and self.reserved_at is not None:
+            self.call.session.rollback()
+            self._execute(sa.delete(IdempotentReply))
+            self.call.session.commit()
+
+    def reserve(self) -> None:
+        """Take the key for this request.
+
+        :raises Refused: another request has it.
+        """
+        self.reserved_at = datetime.now(UTC)
+        session = self.call.session
+        session.add(self._row(RESERVED, "", self.reserved_at))
+        try:
+            session.commit()
+        except sa.exc.IntegrityError:
+            session.rollback()
+            raise _under_way() from None
 
     def commit(self, response: Response) -> Response:
         """Keep the answer and commit; if another request was first with this key, undo and return its answer."""
-        session = self.call.session
-        row = IdempotentReply(
-            owner=self.call.principal.owner,
-            key=self.key,
-            digest=self.digest,
-            status=response.status_code,
-            sealed=self.call.state.vault.seal(
-                json.dumps([_kept_headers(response), response.get_data(as_text=True)])
-            ),
-            created_at=datetime.now(UTC),
-        )
+        session, now = self.call.session, datetime.now(UTC)
+        told = json.dumps([_kept_headers(response), response.get_data(as_text=True)])
+        row = self._row(response.status_code, self.call.state.vault.seal(told), now)
+        if self.reserved_at is not None:
+            values = {"status": row.status, "sealed": row.sealed, "created_at": row.created_at}
+            self._execute(sa.update(IdempotentReply).values(values))
+            session.commit()
+            return response
         session.flush()
         try:
             session.add(row)
@@ -61,6 +92,30 @@ class Kept:
                 raise
             return first
         return response
+
+    def _row(self, status: int, sealed: str, now: datetime) -> IdempotentReply:
+        return IdempotentReply(
+            owner=self.call.principal.owner,
+            key=self.key,
+            digest=self.digest,
+            status=status,
+            sealed=sealed,
+            created_at=now,
+        )
+
+    def _execute(self, statement: t.Any) -> None:
+        """Change the reservation, if it is still ours."""
+        mine = statement.where(
+            IdempotentReply.owner == self.call.principal.owner,
+            IdempotentReply.key == self.key,
+            IdempotentReply.status == RESERVED,
+            IdempotentReply.created_at == self.reserved_at,
+        )
+        self.call.session.execute(mine, execution_options={"synchronize_session": False})
+
+
+def _under_way() -> Refused:
+    return Refused(409, "The first request with this Idempotency-Key is still under way. Repeat it later.")
 
 
 def begin(call: Call, operation: Operation, raw: bytes) -> Kept | None:
@@ -77,14 +132,18 @@ def begin(call: Call, operation: Operation, raw: bytes) -> Kept | None:
     digest = hashlib.sha256(told + b"\n" + raw).hexdigest()
     answer = _find(call, key, digest)
     call.session.rollback()  # a transaction that has read cannot begin to write on SQLite
-    return Kept(call, key, digest, answer)
+    kept = Kept(call, key, digest, answer)
+    if answer is None and operation.is_final:
+        kept.reserve()
+    return kept
 
 
 def _find(call: Call, key: str, digest: str) -> Response | None:
     row = call.session.get(IdempotentReply, (call.principal.owner, key))
     if row is None:
         return None
-    if datetime.now(UTC) - row.created_at > LIFE:
+    life = HURRY if row.status == RESERVED else LIFE
+    if datetime.now(UTC) - row.created_at > life:
         call.session.rollback()
         gone = sa.delete(IdempotentReply).where(
             IdempotentReply.owner == row.owner,
@@ -99,6 +158,8 @@ def _find(call: Call, key: str, digest: str) -> Response | None:
         raise Refused(
             422, "This Idempotency-Key was used for another request. Take a new one.", code="key_reused"
         )
+    if row.status == RESERVED:
+        raise _under_way()
     headers, body = json.loads(call.state.vault.open(row.sealed))
     response = Response(body, row.status, mimetype="application/json")
     response.headers.update(t.cast("dict[str, str]", headers))

@@ -24,6 +24,8 @@ from .problems import Refused
     right="write",
     body=schemas.Trial,
     answer=schemas.OneDelivery,
+    errors=(409,),
+    is_final=True,
 )
 def try_subscription(call: Call, subscription_id: str) -> t.Any:
     """Sends now and answers with the attempt, whatever came of it. It is never retried, and changes no statistics.

@@ -20,7 +20,7 @@ wait for each other in one order, and never crosswise.
 from .housekeeping import backlog, beat, count, purge, sign_off, workers
 from .lanes import Lease, fence, give_back, health, lease, lock, next_due, waiting
 from .sending import Window, bodies, heads, log, logged, messages, reschedule, still_due, succeed
-from .switching import cancel_all, discard_held, hold, hold_if_off, send_held
+from .switching import cancel_all, discard_held, hold, hold_if_off, release, send_held, stranded
 from .tables import CHUNK, Row
 
 __all__ = [
@@ -47,10 +47,12 @@ __all__ = [
     "messages",
     "next_due",
     "purge",
+    "release",
     "reschedule",
     "send_held",
     "sign_off",
     "still_due",
+    "stranded",
     "succeed",
     "waiting",
     "workers",

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from ..models import State
+from ..models import State, Trigger
 from .tables import A, D, M, Row, chunks
 
 __all__ = [
@@ -148,7 +148,11 @@ _RETRY = (
         state=sa.case((_is_moved, D.c.state), else_=sa.bindparam("next_state", type_=D.c.state.type)),
         due_at=sa.case((_is_moved, D.c.due_at), else_=sa.bindparam("next_due", type_=D.c.due_at.type)),
         attempts=sa.bindparam("made"),
-        trigger=sa.case((_is_moved, D.c.trigger), else_="automatic"),
+        # A replay stays one until it succeeds: its retries say no more of how the receiver does now than its first try.
+        trigger=sa.case(
+            (sa.or_(_is_moved, D.c.trigger == Trigger.REPLAY.value), D.c.trigger),
+            else_=Trigger.AUTOMATIC.value,
+        ),
         reason=sa.case((_is_pending, sa.bindparam("why", type_=D.c.reason.type)), else_=D.c.reason),
         body=sa.func.coalesce(D.c.body, sa.bindparam("sent", type_=D.c.body.type)),
         finished_at=sa.case(

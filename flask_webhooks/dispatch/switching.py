@@ -13,7 +13,7 @@ from ..models import State
 from .lanes import lock
 from .tables import D, S
 
-__all__ = ["cancel_all", "discard_held", "hold", "hold_if_off", "send_held"]
+__all__ = ["cancel_all", "discard_held", "hold", "hold_if_off", "release", "send_held", "stranded"]
 
 
 def hold(connection: sa.Connection, subscription_id: str, reason: str) -> int:
@@ -42,6 +42,26 @@ def send_held(connection: sa.Connection, subscription_id: str, now: datetime) ->
     lock(connection, subscription_id)
     released = _held(subscription_id).values(state=State.PENDING.value, due_at=now, reason=None)
     return connection.execute(released).rowcount
+
+
+def stranded(connection: sa.Connection) -> list[str]:
+    """Return active subscriptions for which something is held, which no switch will look at any more.
+
+    A commit that began while its subscription was off and ended after it had been switched on leaves such deliveries.
+    One probe of the index (subscription, state) for each active subscription.
+    """
+    held = sa.exists().where(D.c.subscription_id == S.c.id, D.c.state == State.HELD.value)
+    return list(connection.scalars(sa.select(S.c.id).where(S.c.active, S.c.deleted_at.is_(None), held)))
+
+
+def release(connection: sa.Connection, subscription_id: str, now: datetime) -> int:
+    """Send what is stranded, unless the subscription has been switched off meanwhile; return how much.
+
+    Sent even if its owner chose to discard: that was about what was held then, and losing is worse than sending.
+    """
+    lock(connection, subscription_id)
+    is_on = sa.select(S.c.id).where(S.c.id == subscription_id, S.c.active, S.c.deleted_at.is_(None))
+    return send_held(connection, subscription_id, now) if connection.scalar(is_on) is not None else 0
 
 
 def discard_held(connection: sa.Connection, subscription_id: str, now: datetime) -> int:

@@ -16,9 +16,10 @@ from standardwebhooks import Webhook
 from flask_webhooks import hours, replaying
 from flask_webhooks.delivering import Run
 from flask_webhooks.models import Lane, Replay
-from flask_webhooks.state import AppState
+from flask_webhooks.state import AppState, state_of
 from tests.host import Client, Invoice, Status, db
 from tests.receivers import Receiver, Talk, response
+from tests.stage import wait_until
 
 from .conftest import Customer
 
@@ -194,8 +195,6 @@ def test_missed_events_are_sent_once(state: AppState, call: Customer, receiver: 
 
 def test_ten_clicks_are_one_replay(make_app: t.Callable[..., Flask], receiver: Receiver, mood: Moody) -> None:
     app = make_app(WEBHOOKS_RETRY="none", SQLALCHEMY_ENGINE_OPTIONS={"pool_size": 12, "pool_timeout": 60})
-    from flask_webhooks.state import state_of
-
     state = state_of(app)
     call = Customer(app.test_client())
     mine = call.subscribe("invoices.created", url=receiver.url())["id"]
@@ -245,11 +244,33 @@ def test_a_replay_leaves_the_health_alone(
         assert connection.execute(sa.select(Lane.failures, Lane.failing_since)).one() == before
 
 
+def test_retries_of_a_replay_leave_the_health_alone_too(
+    make_app: t.Callable[..., Flask], receiver: Receiver, mood: Moody
+) -> None:
+    app = make_app(WEBHOOKS_RETRY=[0.01, 0.01], WEBHOOKS_RECORD="all")
+    state, call = state_of(app), Customer(app.test_client())
+    mood.status = 500
+    with app.app_context():
+        sell("A")
+        mine = call.subscribe("invoices.*", url=receiver.url())["id"]
+        call("POST", f"/subscriptions/{mine}/replay", {"mode": "missed"}, expect=202)
+        replaying.turn(state)
+        wait_until(lambda: not Run(state, holder="test").run().next_due)
+
+        [delivery] = call("GET", "/deliveries")["items"]
+        found = call("GET", f"/deliveries/{delivery['id']}")
+        health = call("GET", f"/subscriptions/{mine}/stats")["health"]
+        call("POST", f"/deliveries/{delivery['id']}/retry", expect=202)
+        Run(state, holder="test").run()
+
+        assert [each["trigger"] for each in found["attempt_log"]] == ["replay"] * 3
+        assert (found["state"], health["failures"]) == ("failed", 0)
+        assert call("GET", f"/subscriptions/{mine}/stats")["health"]["failures"] >= 1  # by hand it counts
+
+
 def test_a_replay_goes_at_its_rate_and_can_be_cancelled(
     make_app: t.Callable[..., Flask], receiver: Receiver
 ) -> None:
-    from flask_webhooks.state import state_of
-
     app = make_app(WEBHOOKS_REPLAY_RATE=2, WEBHOOKS_RECORD="all")
     state = state_of(app)
     call = Customer(app.test_client())

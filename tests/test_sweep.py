@@ -1,0 +1,69 @@
+"""What the sweep finds besides what fell due: deliveries that are held though their subscription is on."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from flask_webhooks import dispatch, subscribing
+from flask_webhooks.models import Delivery, Subscription
+from flask_webhooks.state import AppState
+from flask_webhooks.working import Sweep
+from tests.host import Client, db
+from tests.stage import deliveries, fill, subscribe, wait_until
+
+NOWHERE = "http://127.0.0.1:1/"
+
+
+def states(state: AppState) -> list[str]:
+    return [row.state for row in deliveries(state)]
+
+
+def held(state: AppState, **columns: t.Any) -> Subscription:
+    """A subscription for which something is held."""
+    row = subscribe(state, NOWHERE, "clients.*", **columns)
+    fill(state, [row], 2)
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(Delivery).values(state="held", due_at=None, reason="off"))
+    return row
+
+
+def test_what_is_held_for_an_active_subscription_is_sent(state: AppState) -> None:
+    held(state)
+
+    with Sweep(state, "test", interval=0.01, wakes=False):
+        wait_until(lambda: states(state) == ["pending"] * 2)
+
+    assert all(row.due_at is not None and row.reason is None for row in deliveries(state))
+
+
+def test_what_is_held_for_one_that_is_off_stays_held(state: AppState) -> None:
+    row = held(state, active=False)
+
+    with state.engine.begin() as connection:
+        assert dispatch.stranded(connection) == []
+        # Switched off between the look and the release.
+        assert dispatch.release(connection, row.id, row.created_at) == 0
+
+    assert states(state) == ["held"] * 2
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_a_commit_that_straddles_switching_on_is_found(state: AppState) -> None:
+    row = subscribe(state, NOWHERE, "clients.*", active=False)
+
+    @sa.event.listens_for(state.engine, "commit", once=True)
+    def switch_on(connection: sa.Connection) -> None:
+        with Session(state.engine, info={"webhooks": False}) as session:
+            subscribing.change(state, session, row.id, owner=None, active=True)
+            session.commit()
+
+    db.session.add(Client(owner="1", name="Ada"))
+    db.session.commit()
+    assert states(state) == ["held"]
+
+    with Sweep(state, "test", interval=0.01, wakes=False):
+        wait_until(lambda: states(state) == ["pending"])
