@@ -1,0 +1,92 @@
+"""How many statements a commit costs: one to ask who listens, and one executemany for each table."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.orm import Session
+
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, RECORDING, counting, kinds
+from tests.host import Client, Invoice, Line, Note, Status, db
+from tests.stage import deliveries, recorded, subscribe
+
+
+def ours(state: AppState, *objects: object) -> list[str]:
+    """The statements on our tables in the commit of some objects."""
+    db.session.add_all(objects)
+    with counting(state.engine) as sent:
+        db.session.commit()
+    return [kind for kind in kinds(sent) if " webhook_" in kind]
+
+
+class TestNobodyListens:
+    @pytest.mark.parametrize("count", [1, 50])
+    def test_one_cheap_statement(self, state: AppState, count: int) -> None:
+        objects = [Invoice(owner=str(number % 5), lines=[Line(), Line()]) for number in range(count)]
+
+        assert ours(state, *objects, *(Client(owner="1", name="x") for _ in range(count))) == RECORDING[:1]
+
+    def test_none_for_models_of_no_catalogue(self, state: AppState) -> None:
+        assert ours(state, *(Note(text="x") for _ in range(10))) == []
+
+    def test_none_when_nothing_changed(self, state: AppState) -> None:
+        db.session.query(Invoice).all()
+
+        assert ours(state) == []
+
+    def test_none_without_an_owner(self, state: AppState) -> None:
+        db.session.execute(Note.__table__.insert(), [{"text": "x"}])
+
+        assert ours(state) == []
+
+    def test_deletes_load_nothing_for_nobody(self, state: AppState) -> None:
+        invoices = [Invoice(owner="1", lines=[Line()], client=Client(owner="1", name="x")) for _ in range(5)]
+        db.session.add_all(invoices)
+        db.session.commit()
+        for invoice in db.session.query(Invoice).all():
+            db.session.delete(invoice)
+        with counting(state.engine) as with_us:
+            db.session.commit()
+
+        assert kinds(with_us).count("SELECT webhook_listeners") == 1
+        assert "SELECT client" not in kinds(with_us)
+
+
+class TestSomebodyListens:
+    @pytest.mark.parametrize("count", [1, 50])
+    @pytest.mark.parametrize("subscriptions", [1, 30])
+    def test_one_lookup_and_two_inserts(self, state: AppState, count: int, subscriptions: int) -> None:
+        for _ in range(subscriptions):
+            subscribe(state, NOWHERE, "*")
+        objects = [Invoice(owner="1", lines=[Line(), Line()]) for _ in range(count)]
+
+        assert ours(state, *objects, Client(owner="1", name="x")) == RECORDING
+        assert len(recorded(state)) == count + 1
+        assert len(deliveries(state)) == (count + 1) * subscriptions
+
+    def test_updates_of_loaded_objects(self, state: AppState) -> None:
+        subscribe(state, NOWHERE, "*", includes=["changes"])
+        with Session(state.engine, info={"webhooks": False}) as session:
+            session.add_all(Invoice(owner="1") for _ in range(20))
+            session.commit()
+        for invoice in db.session.query(Invoice).all():
+            invoice.status = Status.SENT
+        with counting(state.engine) as sent:
+            db.session.commit()
+
+        assert kinds(sent) == ["UPDATE invoice", *RECORDING]
+        assert len(recorded(state)) == 40
+
+    def test_includes_cost_one_statement_each(self, state: AppState) -> None:
+        subscribe(state, NOWHERE, "invoices.*", includes=["lines", "client"])
+        with Session(state.engine, info={"webhooks": False}) as session:
+            client = Client(owner="1", name="x")
+            session.add_all(Invoice(owner="1", client=client, lines=[Line()]) for _ in range(20))
+            session.commit()
+        for invoice in db.session.query(Invoice).all():
+            invoice.note = "x"
+        with counting(state.engine) as sent:
+            db.session.commit()
+
+        extra = [kind for kind in kinds(sent) if kind not in (*RECORDING, "UPDATE invoice")]
+        assert sorted(extra) == ["SELECT client", "SELECT invoice", "SELECT line"]
