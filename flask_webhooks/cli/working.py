@@ -40,7 +40,9 @@ def worker(burst: bool, verbose: bool) -> None:
     url = state.settings.redis_url or state.embedded.start()
     name = jobs.worker_name()
     jobs.lend(state.app)
-    click.echo(f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}. Ctrl-C stops it.")
+    click.echo(
+        f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}. Ctrl-C stops it."
+    )
     with jobs.stopping() as stop, Sweep(state, name):
         queue.work(url, state.settings.queue, name, stop=stop, burst=burst)
     if state.settings.redis_url is None:
