@@ -1,0 +1,87 @@
+"""Prometheus: how the sending goes, read from the database at each scrape. Needs the extra `metrics`.
+
+::
+
+    from flask_webhooks.metrics import Collector
+    from prometheus_client import REGISTRY
+
+    REGISTRY.register(Collector(app))
+
+It adds no route: who may scrape is the host's to decide, where it decides it for its other metrics. Register it in one
+process; every process would tell the same. With the database out of reach the scrape fails, which is an alarm too.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from flask import Flask
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector as Base
+
+from . import dispatch, hours
+from .models import Hour, Subscription
+from .state import state_of
+from .working import lapsed
+
+__all__ = ["Collector"]
+
+H, S = (t.cast("sa.Table", model.__table__) for model in (Hour, Subscription))
+Family = CounterMetricFamily | GaugeMetricFamily
+
+
+class Collector(Base):
+    """The webhooks of one app, for a registry of prometheus-client."""
+
+    def __init__(self, app: Flask) -> None:
+        self._state = state_of(app)
+
+    def describe(self) -> t.Iterable[Family]:
+        """Tell a registry nothing beforehand: the database need not be there when the app starts."""
+        return ()
+
+    def collect(self) -> t.Iterator[Family]:
+        """Read and yield; costs as much as `flask webhooks status`."""
+        now = datetime.now(UTC)
+        with self._state.engine.connect() as connection:
+            waiting = [row.due_at for row in dispatch.backlog(connection, now)]
+            alive = sum(not lapsed(row.seen_at, now) for row in dispatch.workers(connection))
+            counts = _counts(connection, now)
+        due = [moment for moment in waiting if moment <= now]
+        lag = (now - min(due)).total_seconds() if due else 0.0
+        yield _gauge("lag_seconds", "How long the first delivery that is due has been waiting.", lag)
+        yield _gauge("lanes_due", "Subscriptions with a delivery that is due.", len(due))
+        yield _gauge(
+            "lanes_waiting", "Subscriptions with a pending delivery, retries included.", len(waiting)
+        )
+        yield _gauge("workers", "Workers with a heartbeat.", alive)
+        yield _gauge("enabled", "0 while the stop switch is on.", float(self._state.settings.enabled))
+        yield _attempts(counts)
+        text = "Deliveries that ended, by how. Begins at 0 each hour; rate() takes that for a restart."
+        ended = CounterMetricFamily("webhooks_deliveries", text, labels=["state"])
+        for name in ("delivered", "failed"):
+            ended.add_metric([name], counts[name])
+        yield ended
+
+
+def _counts(connection: sa.Connection, now: datetime) -> dict[str, int]:
+    """The sums of the current hour: one probe of the primary key for each subscription, tests left out."""
+    names = ("delivered", "failed", *hours.OUTCOMES)
+    sums = sa.select(*(sa.func.coalesce(sa.func.sum(H.c[name]), 0).label(name) for name in names))
+    joined = S.join(H, sa.and_(H.c.subscription_id == S.c.id, H.c.hour == hours.hour_of(now)))
+    row = connection.execute(sums.select_from(joined)).one()
+    return {name: int(getattr(row, name)) for name in names}
+
+
+def _attempts(counts: t.Mapping[str, int]) -> CounterMetricFamily:
+    text = "Attempts by outcome. Begins at 0 each hour; rate() takes that for a restart."
+    family = CounterMetricFamily("webhooks_attempts", text, labels=["outcome"])
+    for name in hours.OUTCOMES:
+        family.add_metric([name], counts[name])
+    return family
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"webhooks_{name}", text, value=value)
