@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SECONDS ?=
 
-.PHONY: help demo system test test-deep check bench clean
+.PHONY: help demo system test test-deep test-faults check bench clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -34,6 +34,9 @@ test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a re
 
 test-deep: $(VENV)/.dev        ## the same with thousands of examples and long fault runs
 	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest
+
+test-faults: $(VENV)/.dev      ## workers killed 50 times, Redis and PostgreSQL away: takes minutes
+	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest tests/faults --durations=0
 
 check: $(VENV)/.dev            ## format, lint, types, import floors, coverage
 	$(BIN)/ruff format --check .

@@ -106,6 +106,7 @@ class Bell:
         self._url, self._embedded, self._name, self._app_path = url, embedded, queue, app_path
         self._flag = f"webhooks:{queue}:bell"
         self._quiet_until = 0.0
+        self._is_trouble = False
         self._client: redis.Redis | None = None
         self._pid = 0
 
@@ -126,8 +127,11 @@ class Bell:
                 self._enqueue(client)
         except (redis.RedisError, OSError) as error:
             self._quiet_until = time.monotonic() + QUIET
-            logger.warning("bell.unreachable", extra={"reason": str(error), "quiet_seconds": QUIET})
+            if not self._is_trouble:  # said once, not at every commit
+                logger.warning("bell.unreachable", extra={"reason": str(error)})
+            self._is_trouble = True
             return False
+        self._is_trouble = False
         return True
 
     def clear(self) -> None:
@@ -276,7 +280,14 @@ class _Worker(SimpleWorker):
     def handle_warm_shutdown_request(self) -> None:
         """Called at the first SIGTERM or SIGINT."""
         self.stop.set()
+        logger.warning("worker.stopping", extra={"worker": self.name})
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Called before each wait: a signal may have come before RQ's handlers were there."""
+        if self.stop.is_set():
+            raise StopRequested
+        super().check_for_suspension(burst)
 
 
 class _Once(logging.Filter):
@@ -306,6 +317,7 @@ def work(url: str, queue: str, name: str, *, stop: threading.Event, burst: bool 
         while not stop.is_set():
             began = time.monotonic()
             with _own_signals(), contextlib.suppress(StopRequested):
+                # SystemExit passes: RQ's answer to a second signal
                 if _work_once(url, queue, name, stop=stop, burst=burst, once=once) and burst:
                     return
             wait = 0.5 if time.monotonic() - began > 10 else min(wait * 2, 5.0)

@@ -36,7 +36,7 @@ def worker(burst: bool, verbose: bool) -> None:
     Stops at SIGTERM or Ctrl-C when what is under way has ended; at once at the second.
     """
     state = _state()
-    logging.getLogger("flask_webhooks").setLevel(logging.INFO if verbose else logging.WARNING)
+    log_to_terminal(verbose)
     url = state.settings.redis_url or state.embedded.start()
     name = jobs.worker_name()
     jobs.lend(state.app)
@@ -48,6 +48,26 @@ def worker(burst: bool, verbose: bool) -> None:
     if state.settings.redis_url is None:
         state.embedded.stop_if_last()
     click.echo(f"Worker {name} has stopped.")
+
+
+class _Wide(logging.Formatter):
+    """A record on one line, with what it carries beside its message."""
+
+    _plain = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = [f"{name}={value}" for name, value in vars(record).items() if name not in self._plain]
+        return " ".join([super().format(record), *extra])
+
+
+def log_to_terminal(verbose: bool) -> None:
+    """Show the package's log on the terminal, unless the app has arranged for its log already."""
+    logger = logging.getLogger("flask_webhooks")
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    if not (logger.handlers or logging.getLogger().handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Wide("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
 
 
 @click.command()

@@ -86,7 +86,7 @@ class Run:
         )
         self._lanes = Lanes(state, holder, self._rotation, clock, renew=renew)
         self._senders = Senders(
-            state, self._rotation, holder, clock, lambda key: self._lanes.held[key].destination
+            state, self._rotation, holder, clock, self.stop, lambda key: self._lanes.held[key].destination
         )
         self._patience = Patience(holder, self.stop)
         self._unwritten: list[Result] = []

@@ -34,6 +34,7 @@ WAIT = 0.05
 class Senders:
     """The threads of one run.
 
+    :param stop: begin nothing more, without waiting for the coordinator to notice.
     :param destination_of: where a subscription's parcels go, as far as is known now.
     """
 
@@ -43,10 +44,11 @@ class Senders:
         rotation: Rotation[Parcel],
         worker: str,
         clock: t.Callable[[], datetime],
+        stop: threading.Event,
         destination_of: t.Callable[[str], Destination],
     ) -> None:
         self._state, self._rotation, self._worker, self._clock = state, rotation, worker, clock
-        self._destination_of = destination_of
+        self._stop, self._destination_of = stop, destination_of
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -85,7 +87,7 @@ class Senders:
         return bool(self._rotation.queued() or self._rotation.in_flight())
 
     def _work(self) -> None:
-        while not self._rotation.is_stopped:
+        while not (self._rotation.is_stopped or self._stop.is_set()):
             parcel = self._rotation.wait_take(time.monotonic, 1.0)
             if parcel is not None:
                 self._deliver(parcel)

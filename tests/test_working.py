@@ -1,0 +1,275 @@
+"""Workers as processes: `flask webhooks worker`, a stock `rq worker`, `flask webhooks deliver`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+import typing as t
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import redis
+import sqlalchemy as sa
+
+from flask_webhooks import dispatch
+from flask_webhooks.models import Worker
+from flask_webhooks.queue import Bell, Embedded
+from flask_webhooks.state import AppState, state_of
+from flask_webhooks.working import Sweep, lapsed
+from tests.delivering.answers import Gate
+from tests.processes import Processes
+from tests.receivers import Receiver
+from tests.stage import attempts, deliveries, fill, lane_of, subscribe, wait_until
+
+
+@pytest.fixture
+def processes(state: AppState, tmp_path: Path, valkey: str) -> t.Iterator[Processes]:
+    with Processes(state, tmp_path, valkey) as started:
+        yield started
+
+
+@pytest.fixture
+def bell(valkey: str, tmp_path: Path) -> Bell:
+    return Bell(valkey, Embedded(tmp_path / "none"), "webhooks", "tests.served")
+
+
+def workers(state: AppState) -> list[str]:
+    with state.engine.connect() as connection:
+        return [row.name for row in dispatch.workers(connection)]
+
+
+def delivered_by(state: AppState) -> int | None:
+    with state.engine.connect() as connection:
+        return connection.scalar(sa.select(Worker.delivered))
+
+
+class TestOurWorker:
+    def test_it_delivers_what_the_bell_tells_and_what_nobody_told(self, state, processes, inbox, bell):
+        subscription = subscribe(state, inbox.url())
+        processes.worker()
+
+        fill(state, [subscription], 1)
+        bell.ring()
+        inbox.wait_for(1, 15)
+        fill(state, [subscription], 1)  # and nobody rings: the sweep finds it
+
+        inbox.wait_for(2, 10)
+
+    def test_it_tells_that_it_lives_and_what_it_has_done_until_it_ends(self, state, processes, inbox):
+        fill(state, [subscribe(state, inbox.url())], 5)
+        worker = processes.worker()
+
+        [name] = wait_until(lambda: workers(state))
+        wait_until(lambda: delivered_by(state) == 5)
+        assert name.endswith(f":{worker.pid}")
+
+        assert worker.end() == 0
+        assert workers(state) == []
+
+    def test_sigterm_finishes_what_is_under_way_gives_back_the_rest_and_exits_0(self, state, processes):
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            subscription = subscribe(state, receiver.url())
+            fill(state, [subscription], 50)
+            worker = processes.worker()
+            wait_until(lambda: gate.held)
+            worker.send(signal.SIGTERM)
+            sent = len(receiver.requests)
+            wait_until(lambda: "worker.stopping" in worker.said)
+            gate.opened.set()
+
+            assert worker.wait(20) == 0
+
+        found = [row.state for row in deliveries(state)]
+        assert found.count("delivered") == len(receiver.requests) <= sent + 4
+        assert found.count("pending") == 50 - len(receiver.requests) > 0
+        assert lane_of(state, subscription).leased_until is None
+        assert len(attempts(state)) == len(receiver.requests)
+
+    def test_a_second_signal_is_hard(self, state, processes):
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            fill(state, [subscribe(state, receiver.url())], 4)
+            worker = processes.worker()
+            wait_until(lambda: gate.held)
+            worker.send(signal.SIGTERM)
+            began = time.monotonic()
+            # RQ takes two signals within one second for one, sent twice by a terminal and by a supervisor.
+            wait_until(lambda: time.monotonic() - began > 1.1)
+            worker.send(signal.SIGTERM)
+
+            worker.wait(4)  # the attempt would take five seconds
+
+    def test_sigterm_ends_an_idle_worker_at_once(self, processes):
+        worker = processes.worker()
+
+        assert worker.end(seconds=20) == 0
+
+    def test_redis_gone_is_told_once_deliveries_go_on_and_sigterm_still_ends_well(
+        self, state, processes, inbox, tmp_path
+    ):
+        subscription = subscribe(state, inbox.url())
+        worker = processes.worker()
+        client = redis.Redis.from_url(processes.redis_url)
+        client.shutdown(nosave=True)
+        fill(state, [subscription], 20)
+
+        inbox.wait_for(20, 15)
+
+        assert worker.said.count("redis.trouble") + worker.said.count("bell.unreachable") <= 2, worker.said
+        assert worker.end(seconds=15) == 0
+
+    def test_redis_that_comes_back_is_used_again(self, state, processes, inbox, tmp_path, bell):
+        worker = processes.worker()
+        redis.Redis.from_url(processes.redis_url).shutdown(nosave=True)
+        wait_until(lambda: "redis.trouble" in worker.said, 30)
+        Embedded(tmp_path / "valkey").start()
+        client = redis.Redis.from_url(processes.redis_url)
+
+        wait_until(lambda: client.client_list() and client.smembers("rq:workers"), 20)
+        fill(state, [subscribe(state, inbox.url())], 1)
+        bell.ring()
+        inbox.wait_for(1)
+        wait_until(lambda: not client.llen("rq:queue:webhooks"))
+
+    def test_flushall_with_deliveries_pending_loses_nothing(self, state, processes, inbox, bell):
+        subscription = subscribe(state, inbox.url())
+        worker = processes.worker()
+        client = redis.Redis.from_url(processes.redis_url)
+        for _ in range(5):
+            fill(state, [subscription], 20)
+            bell.ring()
+            client.flushall()
+
+        inbox.wait_for(100, 20)
+        wait_until(lambda: {row.state for row in deliveries(state)} == {"delivered"})
+        assert worker.is_alive
+
+    def test_several_processes_share_one_embedded_valkey(self, state, tmp_path, inbox):
+        with Processes(state, tmp_path, None) as started:
+            first, second = started.worker(), started.worker()
+            embedded = Embedded(tmp_path / "instance" / "webhooks")
+            fill(state, [subscribe(state, inbox.url())], 1)
+            bell = Bell(None, embedded, "webhooks", "tests.served")
+            assert bell.ring()
+            inbox.wait_for(1)
+
+            assert first.end() == 0
+            assert embedded.is_started()
+            assert second.end() == 0
+
+
+class TestStockWorker:
+    @pytest.mark.parametrize("kind", ["forking", "simple"])
+    def test_it_delivers_and_retries(self, state, processes, kind, bell):
+        from tests.delivering.answers import one_after_another
+
+        words = ["--worker-class", "rq.SimpleWorker"] if kind == "simple" else []
+        with Receiver(one_after_another(500, 200)) as receiver:
+            fill(state, [subscribe(state, receiver.url(), retry=[0.5])], 1)
+            bell.ring()
+            processes.stock_worker(*words)
+
+            receiver.wait_for(2, 20)
+            wait_until(lambda: [row.state for row in deliveries(state)] == ["delivered"])
+
+    def test_it_finds_the_app_by_the_path_in_the_job(self, state, processes, inbox, valkey, tmp_path):
+        bell = Bell(valkey, Embedded(tmp_path / "none"), "webhooks", "tests.served:create_app")
+        fill(state, [subscribe(state, inbox.url())], 1)
+        bell.ring()
+
+        processes.stock_worker(FLASK_APP="")
+
+        inbox.wait_for(1, 20)
+
+
+class TestDeliver:
+    def test_it_works_through_what_is_due_once_without_redis(self, state, tmp_path, inbox):
+        fill(state, [subscribe(state, inbox.url())], 30)
+        nowhere = "redis://127.0.0.1:1/0"
+        with Processes(state, tmp_path, nowhere) as started:
+            process = started.start("flask", "webhooks", "deliver", "--json")
+
+            assert process.wait() == 0
+
+        assert json.loads(process.said.splitlines()[-1]) == {"delivered": 30, "failed": 0, "next_due": None}
+        assert len(inbox.requests) == 30
+
+    def test_it_goes_on_with_watch_and_sigterm_ends_it(self, state, tmp_path, inbox):
+        subscription = subscribe(state, inbox.url())
+        fill(state, [subscription], 1)
+        with Processes(state, tmp_path, "redis://127.0.0.1:1/0") as started:
+            process = started.start("flask", "webhooks", "deliver", "--watch")
+            inbox.wait_for(1, 20)
+            fill(state, [subscription], 1)
+            inbox.wait_for(2, 5)
+            assert len(workers(state)) == 1
+
+            assert process.end(seconds=10) == 0
+
+        assert workers(state) == []
+
+
+class TestSweep:
+    def test_it_delivers_by_itself_while_redis_cannot_be_reached(self, make_app, inbox):
+        state = state_of(make_app(WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0"))
+        fill(state, [subscribe(state, inbox.url())], 1)
+
+        with Sweep(state, "host:1", interval=0.05):
+            inbox.wait_for(1)
+
+    def test_nothing_is_swept_when_sending_is_switched_off(self, make_app, inbox):
+        state = state_of(make_app(WEBHOOKS_ENABLED=False, WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0"))
+        fill(state, [subscribe(state, inbox.url())], 1)
+
+        with Sweep(state, "host:1", interval=0.01):
+            wait_until(lambda: workers(state) == ["host:1"])
+
+        assert inbox.requests == []
+
+    def test_a_worker_is_taken_for_dead_after_eight_missed_heartbeats(self):
+        now = datetime.now(UTC)
+
+        assert not lapsed(now - timedelta(seconds=119), now)
+        assert lapsed(now - timedelta(seconds=121), now)
+
+
+class TestBell:
+    @pytest.mark.parametrize("kind", ["closed", "deaf"])
+    def test_redis_down_costs_less_than_half_a_second_and_then_nothing(self, tmp_path, kind):
+        with socket.create_server(("127.0.0.1", 0)) as deaf:
+            port = deaf.getsockname()[1] if kind == "deaf" else 1
+            bell = Bell(
+                f"redis://127.0.0.1:{port}/0", Embedded(tmp_path / "none"), "webhooks", "tests.served"
+            )
+            began = time.perf_counter()
+            assert not bell.ring()
+            first = time.perf_counter() - began
+            began = time.perf_counter()
+            for _ in range(100):
+                assert not bell.ring()
+            others = time.perf_counter() - began
+
+        assert first < 0.5
+        assert others < 0.1
+
+    def test_a_hundred_rings_make_one_job_until_somebody_looks(self, bell):
+        for _ in range(100):
+            assert bell.ring()
+        assert bell.depth() == 1
+        assert bell.is_rung()
+
+        bell.clear()
+
+        assert not bell.is_rung()
+        assert bell.ring()
+        assert bell.depth() == 2
+
+    def test_the_first_commit_starts_no_server(self, tmp_path):
+        bell = Bell(None, Embedded(tmp_path / "webhooks"), "webhooks", "tests.served")
+
+        assert not bell.ring()
+        assert list(tmp_path.iterdir()) == []
