@@ -25,6 +25,7 @@ PATHS = [
     "/deliveries?subscription={key}",
     "/deliveries?subscription={key}&state=delivered&until=2036-01-01T00:00:00Z",
     "/deliveries?event=invoices.paid",
+    "/deliveries?event=invoices.paid&state=failed",
     "/subscriptions/{key}/stats",
 ]
 
@@ -70,6 +71,30 @@ def test_no_list_reads_a_table_from_end_to_end(state: AppState, call: Customer, 
         for plan in told:
             assert not scans(plan), (path, plan)
             assert "TEMP B-TREE FOR ORDER BY" not in plan, (path, plan)
+
+
+@pytest.mark.parametrize(("event", "walks_messages"), [("invoices.paid", True), ("invoices.updated", False)])
+def test_failed_deliveries_of_a_rare_event_are_found_by_the_event(
+    state: AppState, call: Customer, logged: str, event: str, walks_messages: bool
+) -> None:
+    found: list[str] = []
+    sa.event.listen(state.engine, "before_cursor_execute", lambda *args: found.append(args[2]))
+
+    call("GET", f"/deliveries?event={event}&state=failed", expect=200)
+
+    lists = [statement for statement in found if "webhook_deliveries.state" in statement]
+    assert [("ORDER BY webhook_messages.id" in each) for each in lists] == [walks_messages]
+
+
+def test_the_next_page_goes_the_same_way(state: AppState, call: Customer, logged: str) -> None:
+    seen: list[str] = []
+    cursor = ""
+    while cursor is not None:
+        page = call("GET", f"/deliveries?event=invoices.updated&state=failed&limit=70{cursor}", expect=200)
+        seen += [row["id"] for row in page["items"]]
+        cursor = f"&cursor={page['next']}" if page["next"] else None
+
+    assert len(seen) == len(set(seen)) == 300
 
 
 def test_no_list_counts(state: AppState, call: Customer, logged: str) -> None:
