@@ -193,7 +193,7 @@ def tell(found: t.Mapping[str, t.Any]) -> str:
     lines = [
         f"{read['channels']} channels with {read['events']} events (best / median / processor alone, target 50 ms)",
         *(
-            f"  {name:28} {read[name]['best']:8.2f} / {read[name]['median']:.2f} ms"
+            f"  {name:28} {read[name]['best']:8.2f} / {read[name]['median']:.2f} / {read[name]['cpu']:.2f} ms"
             for name in read
             if "_ms" in name
         ),
