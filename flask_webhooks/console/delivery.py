@@ -13,7 +13,7 @@ from sqlalchemy import event as sa_event
 
 from .. import reading, replaying
 from ..delivering import parcels
-from ..models import Attempt, Message, State
+from ..models import Attempt, Message
 from ..reading import Story
 from .looks import pretty, reason_label, remedy, text_of
 from .pages import Page, Redirect, Refused, Visit, page
@@ -194,8 +194,3 @@ def _curl(row: Attempt, headers: t.Mapping[str, str], body: str) -> str:
             words += ["-H", f"{name}: {value}"]
     words += ["--data-raw", body]
     return " ".join(shlex.quote(word) for word in words)
-
-
-def is_waiting(story: Story) -> bool:
-    """Whether it can be called off."""
-    return story.delivery.state in (State.PENDING.value, State.HELD.value)

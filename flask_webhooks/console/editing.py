@@ -125,9 +125,10 @@ def _beside(visit: Visit, row: Subscription | None, environment: str) -> list[st
             Subscription.environment == environment,
             Subscription.active,
             Subscription.deleted_at.is_(None),
-            Subscription.id != (row.id if row is not None else ""),
         )
     )
+    if row is not None:
+        others = others.where(Subscription.id != row.id)
     return sorted({pattern.partition(".")[0] for pattern in visit.session.scalars(others)})
 
 

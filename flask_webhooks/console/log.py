@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 from datetime import UTC, datetime, timedelta
 
@@ -26,7 +25,6 @@ SPANS: t.Mapping[str, timedelta] = {
     "7d": timedelta(days=7),
 }
 STATUSES = ("2xx", "3xx", "4xx", "5xx", "none")
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FIELDS = ("webhook", "state", "event", "time", "status", "q")
 
 
@@ -35,7 +33,7 @@ def deliveries(visit: Visit) -> Page:
     """Show the log; a part of it where htmx asks for more."""
     query = {name: visit.query.get(name, "").strip() for name in _FIELDS}
     known = _subscriptions(visit)
-    before = _identifier(visit.query.get("before", ""))
+    before = visit.identifier("before")
     found = reading.search(visit.session.connection(), _wanted(visit, query, known, before=before), MOST)
     values = {
         "slice": found,
@@ -57,14 +55,14 @@ def live(visit: Visit) -> Page:
     """Show what is newer than an anchor: what came, and what became of what was there."""
     query = {name: visit.query.get(name, "").strip() for name in _FIELDS}
     known = _subscriptions(visit)
-    anchor = _identifier(visit.query.get("anchor", "")) or uuid7()
+    anchor = visit.identifier("anchor") or uuid7()
     found = reading.search(visit.session.connection(), _wanted(visit, query, known, anchor=anchor), LIVE)
     values = {
         "slice": found,
         "query": {name: value for name, value in query.items() if value},
         "anchor": anchor,
         "newest": found.entries[0].row.id if found.entries else "",
-        "seen": _identifier(visit.query.get("newest", "")),
+        "seen": visit.identifier("newest"),
         "subscriptions": {row.id: row for row in known},
     }
     return Page("_live.html", values)
@@ -105,7 +103,3 @@ def _wanted(
         before=before,
         anchor=anchor,
     )
-
-
-def _identifier(text: str) -> str:
-    return text if _ID.fullmatch(text) else ""

@@ -10,7 +10,7 @@ from flask import Blueprint
 
 from ..models import State
 from ..retry import Failure
-from .words import _, ngettext
+from .words import _
 
 __all__ = ["add_filters", "pretty", "reason_label", "remedy", "text_of"]
 
@@ -203,11 +203,3 @@ def host(url: str) -> str:
 def path(url: str) -> str:
     """What follows the host."""
     return url[len(host(url)) :]
-
-
-def events_text(count: int) -> str:
-    """`3 events`"""
-    return ngettext("%(num)s event", "%(num)s events", count)
-
-
-Json = dict[str, t.Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from werkzeug.datastructures import MultiDict
 from ..state import AppState, Principal
 
 __all__ = ["PAGES", "Page", "Raw", "Redirect", "Refused", "Route", "Visit", "page"]
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Right = t.Literal["read", "write", "secrets"]
 
@@ -32,6 +35,11 @@ class Visit:
     def owner(self) -> str | None:
         """Whose rows may be seen; None for an operator, who sees all."""
         return None if self.principal.operator else self.principal.owner
+
+    def identifier(self, name: str) -> str:
+        """Return an id from the query; empty if it is none, so that no database sees what is none."""
+        text = self.query.get(name, "")
+        return text if _ID.fullmatch(text) else ""
 
 
 @dataclass(frozen=True)

@@ -21,21 +21,22 @@ STATES = ("on", "failing", "paused", "disabled", "off")
 @page("GET", "/", right="read")
 def index(visit: Visit) -> Page:
     """List webhooks."""
-    query = {name: visit.query.get(name, "").strip() for name in ("q", "environment", "state", "before")}
+    query = {name: visit.query.get(name, "").strip() for name in ("q", "environment", "state")}
+    before = visit.identifier("before")
     found = reading.overviews(
         visit.session,
         owner=visit.owner,
         now=datetime.now(UTC),
         text=query["q"][:200],
         environment=query["environment"],
-        before=query["before"],
+        before=before,
         most=MOST + 1,
     )
     shown = found[:MOST]
     values = {
         "overviews": [each for each in shown if query["state"] in ("", each.standing)],
         "next": shown[-1].subscription.id if len(found) > MOST else None,
-        "is_first": not found and not any(query.values()),
+        "is_first": not found and not before and not any(query.values()),
         "query": query,
         "states": STATES,
         "catalog": visit.state.catalog,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import typing as t
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -82,49 +82,78 @@ class Slice:
     """Whether the search gave up at `REACH`: there may be more behind `next`."""
 
 
-def search(connection: sa.Connection, wanted: Search, most: int) -> Slice:
-    """Return up to `most` deliveries."""
+def search(connection: sa.Connection, wanted: Search, most: int, reach: int = REACH) -> Slice:
+    """Return up to `most` deliveries.
+
+    :param reach: how many are looked through for a filter that no index answers.
+    """
+    ids = _walk(connection, wanted, most + 1)
+    if not wanted.is_narrow:
+        some = list(itertools.islice(ids, most + 1))
+        return Slice(_entries(connection, some[:most]), some[most - 1] if len(some) > most else None, False)
     found: list[str] = []
-    looked, cursor = 0, wanted.before
-    size = CHUNK if wanted.is_narrow else most + 1
-    while True:
-        ids = _newest(connection, replace(wanted, before=cursor), size)
-        found += _fitting(connection, wanted, ids) if wanted.is_narrow else ids
-        looked += len(ids)
+    looked = 0
+    while chunk := list(itertools.islice(ids, min(CHUNK, reach - looked))):
+        found += _fitting(connection, wanted, chunk)
+        looked += len(chunk)
         if len(found) > most:
             return Slice(_entries(connection, found[:most]), found[most - 1], False)
-        if len(ids) < size:
-            return Slice(_entries(connection, found), None, False)
-        cursor = ids[-1]
-        if looked >= REACH:
-            return Slice(_entries(connection, found), cursor, True)
+        if looked >= reach:
+            return Slice(_entries(connection, found), chunk[-1], True)
+    return Slice(_entries(connection, found), None, False)
 
 
-def _newest(connection: sa.Connection, wanted: Search, most: int) -> list[str]:
-    """Return the newest ids that the index can tell, newest first."""
+def _walk(connection: sa.Connection, wanted: Search, first: int) -> t.Iterator[str]:
+    """Yield what the indexes can tell, newest first: each branch is read on only when the merge has used it up.
+
+    :param first: how many of each branch are read at once to begin with.
+    """
+    branches = _branches(wanted)
+    heads = _heads(connection, branches, first)
+    rests = [_rest(connection, branch, head, first) for branch, head in zip(branches, heads, strict=True)]
+    return heapq.merge(*rests, reverse=True)
+
+
+def _branches(wanted: Search) -> list[sa.Select[t.Any]]:
     lower = max(filter(None, (wanted.anchor, first_at(wanted.since) if wanted.since else "")), default="")
     upper = min(filter(None, (wanted.before, first_at(wanted.until) if wanted.until else "")), default="")
-    branch = sa.select(D.c.id).order_by(D.c.id.desc()).limit(most)
+    branch: sa.Select[t.Any] = sa.select(D.c.id).order_by(D.c.id.desc())
     if lower:
         branch = branch.where(D.c.id >= lower)
     if upper:
         branch = branch.where(D.c.id < upper)
     if wanted.subscriptions is None:
-        if wanted.state:
-            branch = branch.where(D.c.state == wanted.state)
-        return list(connection.scalars(branch))
+        return [branch.where(D.c.state == wanted.state) if wanted.state else branch]
     states = [wanted.state] if wanted.state else [state.value for state in State]
-    branches = [
-        branch.where(D.c.subscription_id == key, D.c.state == state).subquery().select()
+    return [
+        branch.where(D.c.subscription_id == key, D.c.state == state)
         for key in wanted.subscriptions
         for state in states
     ]
-    ends: list[list[str]] = []
+
+
+def _heads(connection: sa.Connection, branches: t.Sequence[sa.Select[t.Any]], size: int) -> list[list[str]]:
+    """Return the newest ids of each branch, in few statements."""
+    heads: list[list[str]] = [[] for _ in branches]
     for start in range(0, len(branches), BRANCHES):
-        some = branches[start : start + BRANCHES]
-        rows = connection.scalars(sa.union_all(*some) if len(some) > 1 else some[0])
-        ends.append(sorted(rows, reverse=True))
-    return list(itertools.islice(heapq.merge(*ends, reverse=True), most))
+        parts = []
+        for number, branch in enumerate(branches[start : start + BRANCHES], start):
+            some = branch.limit(size).subquery()
+            parts.append(sa.select(sa.literal(number).label("branch"), some.c.id))
+        for row in connection.execute(sa.union_all(*parts) if len(parts) > 1 else parts[0]):
+            heads[row.branch].append(row.id)
+    for head in heads:
+        head.sort(reverse=True)
+    return heads
+
+
+def _rest(connection: sa.Connection, branch: sa.Select[t.Any], ids: list[str], size: int) -> t.Iterator[str]:
+    while True:
+        yield from ids
+        if len(ids) < size:
+            return
+        size = CHUNK
+        ids = list(connection.scalars(branch.where(D.c.id < ids[-1]).limit(size)))
 
 
 def _fitting(connection: sa.Connection, wanted: Search, ids: t.Sequence[str]) -> list[str]:

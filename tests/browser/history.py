@@ -20,7 +20,7 @@ from flask_webhooks.ids import first_at, uuid7
 from flask_webhooks.models import Attempt, Delivery, Lane, Listener, Message, Secret, Subscription, Worker
 from flask_webhooks.state import AppState
 
-Row = dict[str, t.Any]
+BROKEN = {"Content-Type": "application/json", "Retry-After": "120", "Server": "envoy"}
 
 
 class Line(t.NamedTuple):
@@ -190,7 +190,7 @@ def _delivery(
     what: tuple[t.Any, datetime, int],
 ) -> None:
     event, at, number = what
-    fails = number in (1, 2) and bool(line.lane) or rng.random() < line.bad
+    fails = (number in (1, 2) and bool(line.lane)) or rng.random() < line.bad
     message = _message(state, session, row, event, at, rng)
     waits = fails and number < 6
     delivery = Delivery(
@@ -252,9 +252,7 @@ def _attempt(
             "webhook-signature": "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
         }),
         body_sha256="0" * 64, body_size=612,
-        response_headers=json.dumps(
-            {"Content-Type": "application/json", "Retry-After": "120", "Server": "envoy"} if fails else {"Server": "nginx"}
-        ),
+        response_headers=json.dumps(BROKEN if fails else {"Server": "nginx"}),
         response_body=body if fails else None, response_truncated=False, address="203.0.113.24",
         dns_seconds=0.004, connect_seconds=0.018, tls_seconds=0.031,
         first_byte_seconds=0.053 + seconds, total_seconds=0.055 + seconds, worker="web-1:4021",

@@ -148,7 +148,7 @@ def save(page: Page, name: str) -> None:
     whole.save(file, optimize=True)
     if file.stat().st_size > LARGEST:
         whole.quantize(256, kmeans=2).save(file, optimize=True)
-    print(file.name, file.stat().st_size // 1024, "KiB")
+    sys.stdout.write(f"{file.name} {file.stat().st_size // 1024} KiB\n")
 
 
 def main() -> None:

@@ -168,20 +168,16 @@ def test_pages_follow_one_another_without_loss(state: AppState) -> None:
     assert found == everything
 
 
-def test_a_search_gives_up_and_goes_on(state: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flask_webhooks.reading import deliveries
-
-    monkeypatch.setattr(deliveries, "REACH", 6)
-    monkeypatch.setattr(deliveries, "CHUNK", 3)
+def test_a_search_gives_up_and_goes_on(state: AppState) -> None:
     logs = [write_log(state) for _ in range(4)]
     oldest = logs[0].deliveries["pending"]
     with state.engine.connect() as connection:
         wanted = Search(None, text=oldest)
-        first = reading.search(connection, wanted, 10)
+        first = reading.search(connection, wanted, 10, reach=6)
         turns = 1
         while first.next is not None:
             assert first.is_cut
-            first = reading.search(connection, Search(None, text=oldest, before=first.next), 10)
+            first = reading.search(connection, Search(None, text=oldest, before=first.next), 10, reach=6)
             turns += 1
 
     assert [entry.row.id for entry in first.entries] == [oldest]
