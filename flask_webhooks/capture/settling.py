@@ -131,6 +131,8 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], contacts: Contacts) -> l
     for net, events in found:
         try:
             owner = net.bound.owner(net.obj)
+        except orm.exc.ObjectDeletedError:  # by a statement that nobody could see: there is nothing to tell
+            continue
         except Exception as error:  # a property of the host's
             failed(watch.state, events[0], net.obj, error)
             continue

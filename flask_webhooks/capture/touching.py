@@ -80,8 +80,10 @@ def _touch(nets: dict[Key, Change], bound: Bound, obj: t.Any) -> Change | None:
     """Note that it was touched; return the change if there was none."""
     if bound.model is None or not isinstance(obj, bound.model):
         return None
-    mapper: t.Any = inspect(obj).mapper
-    key = (bound.channel.name, mapper.base_mapper.class_, *mapper.primary_key_from_instance(obj))
+    state: t.Any = inspect(obj)
+    # Its row may be gone already: nothing may be loaded for it.
+    identity = state.identity or state.mapper.primary_key_from_instance(obj)
+    key = (bound.channel.name, state.mapper.base_mapper.class_, *identity)
     net = nets.get(key)
     if net is None:
         net = nets[key] = Change(Kind.UPDATED, bound, key, obj, {}, is_touched=True)
