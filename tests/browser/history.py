@@ -174,7 +174,7 @@ def _log(
     state: AppState, session: Session, row: Subscription, line: Line, rng: random.Random, now: datetime
 ) -> None:
     names = [event for pattern in line.events for event in state.catalog.expand(pattern)]
-    at = now - timedelta(seconds=rng.uniform(330, 400) if line.lane else rng.uniform(4, 60))
+    at = now - timedelta(seconds=rng.uniform(25, 70) if line.lane else rng.uniform(4, 60))
     for number in range(24):
         event = rng.choice(names)
         _delivery(state, session, row, line, rng, (event, at, number))
@@ -203,7 +203,7 @@ def _delivery(
     )  # fmt: skip
     session.add(delivery)
     for turn in range(delivery.attempts):
-        after = timedelta(seconds=(0.02, 5.4, 311)[turn])
+        after = timedelta(seconds=(0.02, 5.4, 16)[turn])
         session.add(_attempt(delivery, row, message, at + after, turn + 1, fails, line, rng))
 
 
