@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SECONDS ?=
 
-.PHONY: help demo system test test-deep test-faults check bench clean
+.PHONY: help demo system test test-deep test-faults test-faults check bench screenshots clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -38,6 +38,9 @@ test-deep: $(VENV)/.dev        ## the same with thousands of examples and long f
 test-faults: $(VENV)/.dev      ## workers killed 50 times, Redis and PostgreSQL away: takes minutes
 	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest tests/faults --durations=0
 
+test-faults: $(VENV)/.dev      ## the long fault runs alone
+	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest tests/faults
+
 check: $(VENV)/.dev            ## format, lint, types, import floors, coverage
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,6 +53,9 @@ check: $(VENV)/.dev            ## format, lint, types, import floors, coverage
 
 bench: $(VENV)/.dev            ## the numbers, each beside its yardstick
 	$(BIN)/python -m bench
+
+screenshots: $(VENV)/.dev      ## every page of the console, light and dark, into docs/img/
+	$(BIN)/python -m tests.browser.screenshots
 
 clean:           ## remove the virtual environment and what tools leave behind
 	rm -rf $(VENV) .venv-* .coverage* htmlcov build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

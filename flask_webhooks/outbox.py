@@ -76,7 +76,9 @@ def listening(
     for some in _chunks(sorted(owners)):
         values = {**asked, **{f"owner{n}": owner for n, owner in enumerate(some)}}
         prepared = _listening(connection.dialect, len(some), len(asked))
-        for owner, event, includes, key, environment, active, chosen, *how in prepared.rows(connection, values):
+        for owner, event, includes, key, environment, active, chosen, *how in prepared.rows(
+            connection, values
+        ):
             if how and how[0] != "read committed":
                 is_snapshot = True
             if key is not None:
@@ -114,7 +116,9 @@ def _grown() -> sa.ColumnElement[int]:
 
 _RECORD = M.insert().values(sequence=_grown())
 _MESSAGE = tuple(column.name for column in M.columns if column.name != "sequence")
-_DELIVERY = ("id", "message_id", "subscription_id", "state", "due_at", "attempts", "trigger", "format", "includes", "reason")
+_DELIVERY = tuple(
+    "id message_id subscription_id state due_at attempts trigger format includes reason".split()
+)
 
 
 @functools.lru_cache(maxsize=64)

@@ -41,13 +41,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not mine or find_chromium() is not None:
         return
     if os.environ.get("CI"):
-        raise pytest.UsageError("There is no Chromium, and this is CI. Run `make browser` first.")
+        raise pytest.UsageError("There is no Chromium, and this is CI. Run `make system` first.")
     items[:] = [item for item in items if item not in mine]
     config.hook.pytest_deselected(items=mine)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(
-            f"No Chromium: {len(mine)} browser tests are left out. `make browser` installs it.", yellow=True
+            f"No Chromium: {len(mine)} browser tests are left out. `make system` installs it.", yellow=True
         )
 
 
