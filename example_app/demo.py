@@ -255,6 +255,7 @@ def run(folder: Path, seconds: float | None) -> bool:
         subscribe(address, receiver)
         person = FOUNDINGS[0].people[0][1]
         print(f"{Style.bold}The app: {address}{Style.plain}   sign in as {person} / {PASSWORD}")
+        print(f"{Style.bold}Console: {address}/webhooks/console/{Style.plain}\n")
         print(f"{'commit→receipt':>15}  {'event':<30} {'record':<14} idempotency key")
         threading.Thread(target=read, args=(receiver, ledger), daemon=True).start()
         do_business(app, ledger, seconds, stop)
