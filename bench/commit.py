@@ -226,6 +226,8 @@ def run(name: str, rounds: int, only: str | None) -> t.Iterator[Outcome]:
             state.embedded.start()
             try:
                 with app.app_context():
+                    gc.collect()
+                    gc.freeze()  # what was imported is nobody's garbage, with or without us
                     for case in CASES:
                         if only is None or only in case.name:
                             yield measure(app, case, name, max(5, int(rounds * case.share)))

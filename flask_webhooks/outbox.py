@@ -105,7 +105,7 @@ def _grown() -> sa.ColumnElement[int]:
     counts the messages about one object within the statement, which does not see its own rows.
     """
     last = (
-        sa.select((sa.func.max(M.c.sequence) + 1).label("n"))
+        sa.select((sa.func.max(M.c.sequence) + sa.literal_column("1")).label("n"))
         .where(M.c.channel == sa.bindparam("of_channel"), M.c.entity_id == sa.bindparam("of_entity"))
         .correlate(None)
     )
@@ -133,13 +133,11 @@ def record(connection: sa.Connection, messages: t.Sequence[Row], deliveries: t.S
     A message comes without `sequence`, and with `clock` in microseconds instead; see `_grown`.
     """
     counts: dict[t.Any, int] = {}
-    rows = []
     for row in messages:
-        key = row["channel"], row["entity_id"]
-        nth = counts[key] = counts.get(key, -1) + 1
-        rows.append({**row, "of_channel": key[0], "of_entity": key[1], "nth": nth})
-    kept = [row for row in rows if row["dedupe_key"] is None]
-    once = [row for row in rows if row["dedupe_key"] is not None]
+        row["of_channel"], row["of_entity"] = key = row["channel"], row["entity_id"]
+        row["nth"] = counts[key] = counts.get(key, -1) + 1
+    kept = [row for row in messages if row["dedupe_key"] is None]
+    once = [row for row in messages if row["dedupe_key"] is not None]
     if kept:
         _recording(connection.dialect, M).run(connection, kept)
     if once:

@@ -23,17 +23,11 @@ class Prepared:
     ) -> None:
         compiled: t.Any = t.cast("t.Any", statement).compile(dialect=dialect, column_keys=names)
         self._text = str(compiled)
-        self._order: list[str] | None = compiled.positiontup if compiled.positional else None
-        self._processors = {
-            name: process
-            for name, parameter in compiled.binds.items()
-            if (process := parameter.type.dialect_impl(dialect).bind_processor(dialect)) is not None
-        }
-        self._constants = {
-            name: parameter.effective_value
-            for name, parameter in compiled.binds.items()
-            if not parameter.required and parameter.effective_value is not None
-        }
+        self._is_positional = bool(compiled.positional)
+        self._parameters = [
+            (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+            for name in (compiled.positiontup if compiled.positional else compiled.binds)
+        ]
         columns: list[sa.ColumnElement[t.Any]] = list(getattr(statement, "selected_columns", ()))
         self._results = [
             column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns
@@ -52,10 +46,13 @@ class Prepared:
 
     def run(self, connection: sa.Connection, rows: t.Sequence[Row]) -> None:
         """Run an INSERT: one execution, or one executemany."""
-        connection.exec_driver_sql(self._text, [self._one(row) for row in rows])
+        made = [self._one(row) for row in rows]
+        connection.exec_driver_sql(self._text, made if len(made) > 1 else made[0])
 
     def _one(self, values: Row) -> t.Any:
-        made = {**self._constants, **values}
-        for name, process in self._processors.items():
-            made[name] = process(made[name])
-        return tuple([made[name] for name in self._order]) if self._order is not None else made
+        made = [
+            values[name] if process is None else process(values[name]) for name, process in self._parameters
+        ]
+        if self._is_positional:
+            return tuple(made)
+        return {name: value for (name, _), value in zip(self._parameters, made, strict=True)}

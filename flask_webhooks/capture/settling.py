@@ -54,7 +54,7 @@ def settle(
     with session.no_autoflush:
         nets = coalesce([item for item in items if isinstance(item, Change)])
         _complete(session, aside, nets)
-        contacts = Contacts(state, session)
+        contacts = Contacts(state, session, aside)
         occurrences = _occurrences(watch, nets, contacts)
         occurrences += [_emitted(item) for item in items if isinstance(item, Emitted)]
         if not occurrences:

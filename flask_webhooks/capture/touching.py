@@ -14,6 +14,7 @@ from .changes import LATER, Change, Key
 if t.TYPE_CHECKING:
     from ..bindings import Bound
     from ..state import AppState
+    from .bulk import Aside
     from .writing import Occurrence
 
 __all__ = ["Contacts"]
@@ -22,8 +23,8 @@ __all__ = ["Contacts"]
 class Contacts:
     """Who touched whom in one transaction."""
 
-    def __init__(self, state: AppState, session: Session) -> None:
-        self._state, self._session = state, session
+    def __init__(self, state: AppState, session: Session, aside: Aside) -> None:
+        self._state, self._session, self._aside = state, session, aside
         self._met: list[tuple[Change, str, t.Any]] = []
 
     def touch(self, nets: dict[Key, Change]) -> None:
@@ -39,9 +40,28 @@ class Contacts:
                     if contact in reached:
                         continue
                     reached.add(contact)
-                    made = _touch(nets, self._state.bound[touch.channel], other)
+                    made = self._touch(nets, self._state.bound[touch.channel], other)
                     if made is not None and made.bound.touches:
                         waiting.append(made)
+
+    def _touch(self, nets: dict[Key, Change], bound: Bound, obj: t.Any) -> Change | None:
+        """Note that it was touched; return the change if there was none."""
+        if bound.model is None or not isinstance(obj, bound.model):
+            return None
+        state: t.Any = inspect(obj)
+        # Its row may be gone already: nothing may be loaded for it.
+        identity = state.identity or state.mapper.primary_key_from_instance(obj)
+        key = (bound.channel.name, state.mapper.base_mapper.class_, *identity)
+        net = nets.get(key)
+        if net is None:
+            net = nets[key] = Change(Kind.UPDATED, bound, key, obj, {}, is_touched=True)
+            if state.deleted:  # deleted and made again: another object stands for the row now
+                net.obj = None
+                self._aside.fetch(nets)
+            return nets.get(key)
+        if net.kind is Kind.UPDATED:
+            net.is_touched = True
+        return None
 
     def agree(self, heard: t.Iterable[Occurrence]) -> None:
         """See to it that loaded collections of touched objects hold what the database does, where they are read.
@@ -74,23 +94,6 @@ def _agree(held: dict[tuple[int, str], set[int]], net: Change, name: str, other:
     belongs = net.kind is not Kind.DELETED and getattr(net.obj, name) is other
     if (id(net.obj) in held[id(other), back]) != belongs:
         t.cast("Session", state.session).expire(other, [back])
-
-
-def _touch(nets: dict[Key, Change], bound: Bound, obj: t.Any) -> Change | None:
-    """Note that it was touched; return the change if there was none."""
-    if bound.model is None or not isinstance(obj, bound.model):
-        return None
-    state: t.Any = inspect(obj)
-    # Its row may be gone already: nothing may be loaded for it.
-    identity = state.identity or state.mapper.primary_key_from_instance(obj)
-    key = (bound.channel.name, state.mapper.base_mapper.class_, *identity)
-    net = nets.get(key)
-    if net is None:
-        net = nets[key] = Change(Kind.UPDATED, bound, key, obj, {}, is_touched=True)
-        return net
-    if net.kind is Kind.UPDATED:
-        net.is_touched = True
-    return None
 
 
 def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
