@@ -58,6 +58,11 @@ class Hearing:
             found, _ = outbox.listening(fresh, self._owners, patterns)
         self._found = _joined(self._found, found)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nobody listens to anything that was asked for."""
+        return not self._found
+
     def wanted(self, event: EventType, owner: str) -> list[Wanted]:
         """Return who wants an event of an owner, one entry a subscription.
 

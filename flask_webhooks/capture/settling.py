@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from ..catalog import EventType, Kind
 from ..errors import OwnerMissingError
 from .changes import LATER, Change, Key, Values, coalesce
+from .glancing import Glance
 from .hearing import Hearing, check_database, connection_of
 from .loading import Path, load
 from .touching import Contacts
@@ -52,6 +53,8 @@ def settle(
     """
     state = watch.state
     with session.no_autoflush:
+        if _is_nobody(watch, session, hearing, items):
+            return []
         nets = coalesce([item for item in items if isinstance(item, Change)])
         _complete(session, aside, nets)
         contacts = Contacts(state, session, aside)
@@ -59,7 +62,8 @@ def settle(
         occurrences += [_emitted(item) for item in items if isinstance(item, Emitted)]
         if not occurrences:
             return []
-        connection = _connection(watch, session, occurrences)
+        models = {item.bound.model for item in occurrences if item.bound is not None}
+        connection = _connection(watch, session, models)
         hearing.ask(
             connection,
             {item.owner for item in occurrences},
@@ -74,9 +78,16 @@ def settle(
         return write(state, connection, heard)
 
 
-def _connection(watch: Watch, session: Session, occurrences: t.Sequence[Occurrence]) -> sa.Connection:
+def _is_nobody(watch: Watch, session: Session, hearing: Hearing, items: t.Sequence[Change | Emitted]) -> bool:
+    glance = Glance(watch, session)
+    if watch.state.settings.record == "all" or not glance.take(items):
+        return False
+    models = {watch.state.bound[name].model for name in glance.channels}
+    return glance.is_nobody(hearing, _connection(watch, session, models))
+
+
+def _connection(watch: Watch, session: Session, models: set[type | None]) -> sa.Connection:
     """The one connection that everything was written on."""
-    models = {item.bound.model for item in occurrences if item.bound is not None}
     model = models.pop() if models else None
     connection = connection_of(session, model)
     check_database(watch, connection.engine, model)
@@ -90,11 +101,11 @@ def _connection(watch: Watch, session: Session, occurrences: t.Sequence[Occurren
 
 def _complete(session: Session, aside: Aside, nets: dict[Key, Change]) -> None:
     """Give every net an object, and every value that a condition will look at."""
-    for net in nets.values():
-        if net.obj is not None and net.kind is not Kind.DELETED:
-            if net.obj._sa_instance_state.session_id != session.hash_key:  # expunged: it may never be loaded
-                net.obj = None
-    if any(net.obj is None for net in nets.values()):
+    key = session.hash_key
+    lost = [net for net in nets.values() if net.obj is None or _is_lost(net, key)]
+    if lost:
+        for net in lost:
+            net.obj = None
         aside.fetch(nets)
     vague = [net for net in nets.values() if net.is_later and _is_vague(net)]
     if not vague:
@@ -106,6 +117,11 @@ def _complete(session: Session, aside: Aside, nets: dict[Key, Change]) -> None:
             step.values = _resolved(net.obj, step.values)
         if net.kind is Kind.UPDATED and not net.is_changed():
             del nets[net.key]
+
+
+def _is_lost(net: Change, key: int) -> bool:
+    """Whether it was expunged: what is expired of it can never be loaded."""
+    return net.kind is not Kind.DELETED and net.obj._sa_instance_state.session_id != key
 
 
 def _is_vague(net: Change) -> bool:
