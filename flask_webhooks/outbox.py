@@ -6,12 +6,13 @@ One look-up, one INSERT of messages, one INSERT of deliveries, however many obje
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import typing as t
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from .models import Delivery, Listener, Message, Subscription
 from .prepared import Prepared
@@ -123,19 +124,37 @@ _DELIVERY = tuple(
 
 @functools.lru_cache(maxsize=64)
 def _recording(dialect: sa.Dialect, table: sa.Table) -> Prepared:
-    return Prepared(_RECORD, dialect, _MESSAGE) if table is M else Prepared(D.insert(), dialect, _DELIVERY)
+    if table is D:
+        return Prepared(D.insert(), dialect, _DELIVERY)
+    if _is_mysql(dialect):
+        return Prepared(M.insert(), dialect, (*_MESSAGE, "sequence"))
+    return Prepared(_RECORD, dialect, _MESSAGE)
 
 
-def record(connection: sa.Connection, messages: t.Sequence[Row], deliveries: t.Sequence[Row]) -> list[Row]:
+def _is_mysql(dialect: sa.Dialect) -> bool:
+    return dialect.name in ("mysql", "mariadb")
+
+
+def record(
+    connection: sa.Connection,
+    messages: t.Sequence[Row],
+    deliveries: t.Sequence[Row],
+    fresh: t.Callable[[], sa.Engine] | None = None,
+) -> list[Row]:
     """Insert messages and their deliveries, one executemany each; return the messages that were new.
 
     A message whose `dedupe_key` its owner has used before for that event is dropped with its deliveries.
     A message comes without `sequence`, and with `clock` in microseconds instead; see `_grown`.
+
+    :param fresh: for MariaDB, whose transactions read from a snapshot: connections that see what is newest.
     """
     counts: dict[t.Any, int] = {}
     for row in messages:
         row["of_channel"], row["of_entity"] = key = row["channel"], row["entity_id"]
         row["nth"] = counts[key] = counts.get(key, -1) + 1
+    if _is_mysql(connection.dialect):
+        with fresh().connect() if fresh is not None else contextlib.nullcontext(connection) as reader:
+            _count_on(reader, messages)
     kept = [row for row in messages if row["dedupe_key"] is None]
     once = [row for row in messages if row["dedupe_key"] is not None]
     if kept:
@@ -149,15 +168,37 @@ def record(connection: sa.Connection, messages: t.Sequence[Row], deliveries: t.S
     return kept
 
 
+def _count_on(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
+    """Set the sequences of messages before they are inserted, as `_grown` would while they are.
+
+    For MariaDB: an INSERT that reads locks the gaps around what it reads, and two new objects would deadlock.
+    """
+    by_channel: dict[str, set[str]] = {}
+    for row in rows:
+        if row["entity_id"] is not None:
+            by_channel.setdefault(row["channel"], set()).add(row["entity_id"])
+    last: dict[tuple[str, str], int] = {}
+    for channel, keys in by_channel.items():
+        for some in _chunks(sorted(keys)):
+            query = sa.select(M.c.entity_id, sa.func.max(M.c.sequence)).group_by(M.c.entity_id)
+            found = connection.execute(query.where(M.c.channel == channel, M.c.entity_id.in_(some)))
+            last.update({(channel, key): sequence for key, sequence in found})
+    for row in rows:
+        before = last.get((row["channel"], row["entity_id"]), 0)
+        row["sequence"] = max(row["clock"], before + 1) + row["nth"]
+
+
 def _record_once(connection: sa.Connection, rows: t.Sequence[Row]) -> list[Row]:
     """Insert what is not there yet, also when another transaction is just inserting the same."""
-    dialect = connection.dialect.name
-    if dialect in ("mysql", "mariadb"):
-        statement: t.Any = _RECORD.prefix_with("IGNORE")
+    name = connection.dialect.name
+    if _is_mysql(connection.dialect):
+        columns = (*_MESSAGE, "sequence")
+        statement: t.Any = mysql.insert(M).on_duplicate_key_update(id=M.c.id)
+        connection.execute(statement, [{column: row[column] for column in columns} for row in rows])
     else:
-        flavour = postgresql if dialect == "postgresql" else sqlite
+        flavour = postgresql if name == "postgresql" else sqlite
         statement = flavour.insert(M).values(sequence=_grown()).on_conflict_do_nothing()
-    connection.execute(statement, rows)
+        connection.execute(statement, rows)
     ids = [row["id"] for row in rows]
     new = set(connection.scalars(sa.select(M.c.id).where(M.c.id.in_(ids))))
     return [row for row in rows if row["id"] in new]

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import subprocess
 import tempfile
 import typing as t
 import warnings
@@ -20,6 +21,7 @@ from flask_webhooks.queue import Embedded
 from flask_webhooks.state import AppState, state_of
 from tests.host import db, make_host
 from tests.receivers import Receiver, ok
+from tests.stage import wait_until
 
 DATABASES = tuple(os.environ.get("WEBHOOKS_TEST_DATABASES", "sqlite,postgresql").split(","))
 _numbers = itertools.count(1)
@@ -44,6 +46,47 @@ def postgres() -> t.Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def mariadb() -> t.Iterator[str]:
+    """The URL of a MariaDB server of this test run's own, without a database name; of the installed `mariadbd`."""
+    folder = Path(tempfile.mkdtemp(prefix="webhooks-db-"))
+    socket, data = folder / "s", folder / "data"
+    quiet: dict[str, t.Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    common = ["--no-defaults", f"--datadir={data}", "--user=root"]
+    words = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
+    subprocess.run(words, check=True, **quiet)
+    options = ["--skip-networking", "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"]
+    server = subprocess.Popen(["mariadbd", *common, f"--socket={socket}", *options], **quiet)
+    url = sa.make_url(f"mysql+pymysql://root@localhost/?unix_socket={socket}&charset=utf8mb4")
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    wait_until(socket.exists, 30, about="MariaDB")
+    wait_until(lambda: _answers(engine), 30, about="MariaDB")
+    yield url.render_as_string(hide_password=False)
+    server.terminate()
+    server.wait(30)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(engine: sa.Engine) -> bool:
+    try:
+        engine.connect().close()
+    except sa.exc.OperationalError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def new_mariadb_database(server: str) -> t.Iterator[str]:
+    """An empty MariaDB database, dropped afterwards."""
+    name = f"t{os.getpid()}_{next(_numbers)}"
+    engine = sa.create_engine(server, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name}")
+
+
 @contextlib.contextmanager
 def new_database(server: str) -> t.Iterator[str]:
     """An empty PostgreSQL database, dropped afterwards even if connections are left."""
@@ -62,6 +105,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[s
     """The URL of an empty database: each test runs on all of them."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'test.sqlite'}"
+    elif request.param == "mariadb":
+        with new_mariadb_database(request.getfixturevalue("mariadb")) as url:
+            yield url
     else:
         with new_database(request.getfixturevalue("postgres")) as url:
             yield url

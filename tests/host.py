@@ -12,14 +12,20 @@ import marshmallow as ma
 import sqlalchemy as sa
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.mutable import MutableDict
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry, relationship
 
 from flask_webhooks import Principal, Webhooks
 
 
 class Base(DeclarativeBase):
     """Root of the host's models."""
+
+    # MariaDB wants to know how long a text may be.
+    registry = registry(
+        type_annotation_map={str: sa.String().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")}
+    )
 
 
 db = SQLAlchemy(model_class=Base)

@@ -75,7 +75,7 @@ def settle(
             return []
         contacts.agree(heard)
         _load(heard)
-        return write(state, connection, heard)
+        return write(watch, connection, heard)
 
 
 def _is_nobody(watch: Watch, session: Session, hearing: Hearing, items: t.Sequence[Change | Emitted]) -> bool:

@@ -24,6 +24,7 @@ if t.TYPE_CHECKING:
     from ..bindings import Bound, BoundInclude
     from ..outbox import Wanted
     from ..state import AppState
+    from .watching import Watch
 
 __all__ = ["Occurrence", "Recorded", "failed", "size_of", "write"]
 
@@ -59,8 +60,9 @@ class Occurrence:
 Dumps = dict[tuple[int, str | None], tuple[t.Any, str]]
 
 
-def write(state: AppState, connection: sa.Connection, occurrences: t.Sequence[Occurrence]) -> list[Recorded]:
+def write(watch: Watch, connection: sa.Connection, occurrences: t.Sequence[Occurrence]) -> list[Recorded]:
     """Write messages and deliveries; return the messages that were new."""
+    state = watch.state
     now = datetime.now(UTC)
     clock = time.time_ns() // 1000
     dumps: Dumps = {}
@@ -74,7 +76,7 @@ def write(state: AppState, connection: sa.Connection, occurrences: t.Sequence[Oc
             continue
         messages.append(message)
         deliveries.extend(_deliveries(item, message, now))
-    return outbox.record(connection, messages, deliveries)
+    return outbox.record(connection, messages, deliveries, lambda: watch.fresh)
 
 
 def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> None:

@@ -64,14 +64,14 @@ class TestUpdate:
         assert events(state) == ["invoices.updated", "invoices.sent", "invoices.paid"]
 
     def test_with_expressions_and_returning(self, state: AppState) -> None:
-        if not db.engine.dialect.update_returning:
-            pytest.skip("no RETURNING")
-        found = db.session.execute(
-            sa.update(Invoice).where(Invoice.id == 2).values(total=Invoice.total + 5).returning(Invoice.total)
-        ).all()
+        statement: t.Any = sa.update(Invoice).where(Invoice.id == 2).values(total=Invoice.total + 5)
+        if db.engine.dialect.update_returning:  # MariaDB has it for INSERT and DELETE alone
+            found = db.session.execute(statement.returning(Invoice.total)).all()
+            assert [tuple(row) for row in found] == [(Decimal("5.00"),)]
+        else:
+            db.session.execute(statement)
         db.session.commit()
 
-        assert [tuple(row) for row in found] == [(Decimal("5.00"),)]
         assert changes(recorded(state)[0])["total"] == ["0.00", "5.00"]
 
     def test_the_legacy_form(self, state: AppState) -> None:
