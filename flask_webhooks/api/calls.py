@@ -187,7 +187,7 @@ def _version() -> int | None:
     """Return what `If-Match` asks for (RFC 9110, section 13.1.1)."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
-    tags = list(request.if_match)
+    tags = [tag or "" for tag in request.if_match]  # werkzeug makes None of the empty tag `""`
     return int(tags[0]) if len(tags) == 1 and tags[0].isascii() and tags[0].isdigit() else -1
 
 

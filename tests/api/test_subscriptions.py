@@ -243,3 +243,10 @@ def test_unknown_paths_and_methods_are_problems(call: Customer) -> None:
     assert call.last.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
     call("GET", "/subscriptions/%00", expect=404)
     call("GET", "/subscriptions/1' OR 1=1", expect=404)
+
+
+@pytest.mark.parametrize("tag", ['""', '"x"', '"1", "2"', 'W/""'])
+def test_a_tag_that_cannot_be_is_refused(call: Customer, tag: str) -> None:
+    made = call.subscribe()
+
+    call("PATCH", f"/subscriptions/{made['id']}", {"description": "x"}, if_match=tag, expect=412)
