@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from . import replaying, subscribing
 from .capture.loading import option
+from .capture.watching import watch_of
 from .capture.writing import Occurrence, write
 from .catalog import EventType, Kind
 from .errors import SubscriptionError
@@ -156,7 +157,7 @@ class Backfill:
             Occurrence(self._event, wanted.owner, self._bound, row, {}, dedupe_key=key, listeners=[wanted])
             for key, row in items.items()
         ]
-        recorded = write(self.state, connection, occurrences)
+        recorded = write(watch_of(self.state), connection, occurrences)
         self._spread(connection, [message["id"] for message in recorded])
         return len(recorded)
 
