@@ -47,7 +47,7 @@ check: $(VENV)/.dev            ## format, lint, types, import floors, coverage
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m 'not deep' --quiet --ignore tests/browser --ignore tests/faults
+	$(BIN)/coverage run -m pytest -m 'not deep' --quiet tests/test_*.py tests/catalog tests/integration tests/systems tests/delivering
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
