@@ -121,8 +121,7 @@ class TestDelivering:
                 # The coordinator looks for more work from time to time; in between it must let go.
                 wait_until(lambda: state.engine.pool.checkedout() == 0, 2)
                 gate.opened.set()
-
-        assert states(state) == ["delivered"] * 16
+                wait_until(lambda: states(state) == ["delivered"] * 16)
 
     def test_a_large_backlog_of_one_subscription_is_delivered_in_order_due(self, make_app):
         state = in_context(make_app, WEBHOOKS_SUBSCRIPTION_CONCURRENCY=1)
