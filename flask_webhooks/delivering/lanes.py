@@ -28,17 +28,19 @@ __all__ = ["Held", "Lanes"]
 
 logger = logging.getLogger("flask_webhooks.delivering")
 
-FIRST, MORE, MOST = 16, 64, 512
+FIRST, MORE, MOST = 16, 32, 512
 """Lanes that are taken at the first look, at each further one, and held at most. Few at first: what one worker has
 taken another cannot. Many in the end: those of receivers that hang are held, but do no work."""
-AGAIN = 0.1
-"""Seconds between two looks for more lanes."""
+SOONEST, LATEST, SHARE = 0.02, 0.25, 0.2
+"""Seconds between two looks for more lanes: so long that looking takes a fifth of the time at most."""
 RENEW = 10.0
 """Seconds between two renewals of the leases."""
 REFRESH = 2.0
 """Seconds after which a change of a subscription, or of a delivery that waits here, has effect at the latest."""
 TURN = 2.0
 """Seconds after which a lane is given up although it has more, if other lanes wait."""
+ENOUGH = 200
+"""Parcels that are ready to be sent, below which a worker looks for more lanes."""
 TRUST = timedelta(hours=1)
 """Age of a success that makes a lane trusted from the start."""
 SAVE = 1.0
@@ -119,16 +121,17 @@ class Lanes:
         self._token, self._renew_after = uuid7(), renew
         self._renewed = self._refreshed = time.monotonic()
         self._look_at = self._turn_at = 0.0
+        self.again = SOONEST
         self._is_first = True
 
     # ---- taking ----------------------------------------------------------------------------------------
 
     def room(self) -> int:
-        """How many more lanes to take now; while some are held that is looked at ten times a second."""
+        """How many more lanes to take now; while some are held, only from time to time."""
         now = time.monotonic()
         if self.held and now < self._look_at:
             return 0
-        self._look_at = now + AGAIN
+        self._look_at = now + self.again
         if self._is_first:
             self._is_first = False
             return FIRST
@@ -144,18 +147,16 @@ class Lanes:
         Only what may start now counts, so that lanes that hang, wait for their rate or have used up their slots do not
         pass for work.
         """
-        concurrency, in_flight = self.state.settings.concurrency, self.rotation.in_flight()
-        if in_flight >= concurrency:
-            return False
         slots, parcels = self.rotation.startable()
         # Half as many again as can be in flight, or there would be a gap at each turn; and enough for a good batch.
-        return in_flight + slots < 1.5 * concurrency or parcels < 200
+        return self.rotation.in_flight() + slots < 1.5 * self.state.settings.concurrency or parcels < ENOUGH
 
     def take(self, connection: sa.Connection, most: int) -> None:
         """Lease up to `most` lanes. Commits."""
         began, now = time.monotonic(), self.clock()
         rows = dispatch.lease(connection, self._lease(now), now, most, self.held)
         connection.commit()
+        self.again = min(LATEST, max(SOONEST, (time.monotonic() - began) / SHARE))
         if not rows:
             return
         if len(rows) == most:
@@ -300,6 +301,7 @@ class Lanes:
             is_slow = lane.destination.rate is not None and self.rotation.next_start(key) > now + TURN
             if is_slow and not lane.is_closing and not self.rotation.in_flight(key):
                 self.shut(key)
+        self._give_up_surplus()
         old = [
             key
             for key, lane in self.held.items()
@@ -307,6 +309,17 @@ class Lanes:
         ]
         if old and not self.room_is_left():
             for key in old[: dispatch.waiting(connection, self.clock(), self.length, len(old))]:
+                self.shut(key)
+
+    def _give_up_surplus(self) -> None:
+        """Shut lanes that wait here while every sender is busy: another worker may have nothing to do."""
+        concurrency, in_flight = self.state.settings.concurrency, self.rotation.in_flight()
+        surplus = in_flight + self.rotation.startable()[0] - 2 * concurrency
+        if in_flight < concurrency or surplus <= 0:
+            return
+        for key, lane in self.held.items():
+            if surplus > 0 and lane.hands and not lane.is_closing and not self.rotation.in_flight(key):
+                surplus -= min(len(lane.hands), self.state.settings.subscription_concurrency)
                 self.shut(key)
 
     def room_is_left(self) -> bool:

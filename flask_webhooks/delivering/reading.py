@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from .. import dispatch
 from ..dispatch import Window
 from ..models import Trigger
-from .lanes import AGAIN, Held, Lanes
+from .lanes import Held, Lanes
 from .parcels import Parcel
 
 __all__ = ["read"]
@@ -36,7 +36,8 @@ def read(lanes: Lanes, connection: sa.Connection) -> None:
     found = dispatch.heads(connection, windows, lanes.clock())
     chosen: list[sa.Row[t.Any]] = []
     for key, rows in found.items():
-        chosen += _note(lanes.held[key], rows, windows[key].most, BYTES // max(4, len(lanes.held)))
+        room = BYTES // max(4, len(lanes.held))
+        chosen += _note(lanes.held[key], rows, windows[key].most, room, lanes.again)
     if chosen:
         _take(lanes, connection, chosen)
 
@@ -56,10 +57,12 @@ def _windows(lanes: Lanes) -> dict[str, Window]:
     return windows
 
 
-def _note(lane: Held, rows: t.Sequence[sa.Row[t.Any]], most: int, room: int) -> list[sa.Row[t.Any]]:
+def _note(
+    lane: Held, rows: t.Sequence[sa.Row[t.Any]], most: int, room: int, again: float
+) -> list[sa.Row[t.Any]]:
     """Note how far a lane has been read; return what is new and fits into `room` bytes (one always does)."""
     lane.is_dry = len(rows) < most
-    lane.read_at = time.monotonic() + AGAIN if lane.is_dry else 0.0
+    lane.read_at = time.monotonic() + again if lane.is_dry else 0.0
     # What commits late can be due earlier than what was read: after the last, begin anew.
     lane.behind = None if lane.is_dry else (rows[-1].due_at, rows[-1].id)
     fresh = [row for row in rows if row.id not in lane.hands]
@@ -68,7 +71,7 @@ def _note(lane: Held, rows: t.Sequence[sa.Row[t.Any]], most: int, room: int) -> 
         room -= row.size or 0
         if room < 0 and (place or lane.hands):
             lane.behind, lane.is_dry = None, False  # the rest is read again when there is room
-            lane.read_at = time.monotonic() + AGAIN
+            lane.read_at = time.monotonic() + again
             return fresh[:place]
     return fresh
 

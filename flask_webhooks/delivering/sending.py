@@ -27,7 +27,7 @@ BATCH = 100
 """Results that are written at once when they come fast."""
 LINGER = 0.02
 """Seconds that results wait for others while more are under way."""
-WAIT = 0.05
+WAIT = 0.02
 """Seconds to wait for the first result."""
 
 

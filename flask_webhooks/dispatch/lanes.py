@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from .tables import D, N, Row, chunks
 
@@ -114,24 +115,35 @@ def lease(
     _open_lanes(connection, [row.key for row in found if row.subscription_id is None])
     free = sa.select(N.c.subscription_id).where(N.c.subscription_id.in_(keys), _is_free)
     taken = {"token": lease.token, "holder": lease.holder, "leased_until": lease.until, "served_at": now}
-    if connection.dialect.name != "sqlite":
-        keys = list(connection.scalars(free.with_for_update(skip_locked=True), times))
     take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free).values(taken)
+    if connection.dialect.name == "postgresql":
+        mine = free.with_for_update(skip_locked=True)
+        take = sa.update(N).where(N.c.subscription_id.in_(mine)).values(taken)
+    elif connection.dialect.name != "sqlite":
+        keys = list(connection.scalars(free.with_for_update(skip_locked=True), times))
+        take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free).values(taken)
     if connection.dialect.update_returning:
         return list(connection.execute(take.returning(N), times))
     connection.execute(take, times)
-    mine = sa.select(N).where(N.c.subscription_id.in_(keys), N.c.token == lease.token)
-    return list(connection.execute(mine))
+    return list(
+        connection.execute(sa.select(N).where(N.c.subscription_id.in_(keys), N.c.token == lease.token))
+    )
+
+
+_NEW = {"failures": 0, "pauses": 0, "window_ok": 0, "window_failed": 0}
 
 
 def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:
-    """Make the lanes of subscriptions that were inserted without one, by hand or by a fixture."""
-    for key in sorted(keys):
-        try:
-            connection.execute(N.insert(), {"subscription_id": key})
-            connection.commit()
-        except sa.exc.IntegrityError:  # another worker was quicker
-            connection.rollback()
+    """Make the lanes of subscriptions that were inserted without one; another worker may be doing the same."""
+    if not keys:
+        return
+    dialect = connection.dialect.name
+    if dialect in ("mysql", "mariadb"):
+        statement: t.Any = N.insert().prefix_with("IGNORE")
+    else:
+        statement = (postgresql if dialect == "postgresql" else sqlite).insert(N).on_conflict_do_nothing()
+    connection.execute(statement, [{"subscription_id": key, **_NEW} for key in sorted(keys)])
+    connection.commit()
 
 
 def fence(connection: sa.Connection, lease: Lease, keys: t.Collection[str], *, renew: bool) -> set[str]:

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import sqlalchemy as sa
+from cryptography.fernet import Fernet
+
+from flask_webhooks import resealing
+from flask_webhooks.cli import webhooks_cli
+from flask_webhooks.models import Secret, Subscription
+from flask_webhooks.signing import Vault
+from flask_webhooks.state import state_of
+from tests.delivering.answers import run
+from tests.stage import fill, secret_of, subscribe
+
+OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+
+
+@pytest.fixture
+def old(make_app):
+    """An app that seals with the old key, with three subscriptions."""
+    state = state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=OLD))
+    for number in range(3):
+        sealed = state.vault.seal(json.dumps({"X-Number": str(number)})) if number else None
+        subscribe(state, "http://127.0.0.1:9/", headers=sealed)
+    return state
+
+
+def sealed(state):
+    with state.engine.connect() as connection:
+        secrets = connection.scalars(sa.select(Secret.sealed)).all()
+        headers = connection.scalars(sa.select(Subscription.headers)).all()
+    return [*secrets, *filter(None, headers)]
+
+
+def test_after_it_the_new_key_alone_opens_everything(old, make_app):
+    app = make_app(WEBHOOKS_ENCRYPTION_KEYS=[NEW, OLD])
+    before = {Vault([OLD]).open(text) for text in sealed(old)}
+
+    result = app.test_cli_runner().invoke(webhooks_cli, ["rotate-encryption", "--json"])
+
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output.splitlines()[-1]) == {"done": 5, "unreadable": 0}
+    assert {Vault([NEW]).open(text) for text in sealed(old)} == before
+
+
+def test_deliveries_go_on_before_and_after(old, make_app, inbox):
+    state = state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=[NEW, OLD]))
+    subscription = subscribe(old, inbox.url())
+    fill(state, [subscription], 1)
+    assert run(state).delivered == 1
+
+    list(resealing.reseal(state))
+    fill(state, [subscription], 1)
+
+    assert run(state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=NEW))).delivered == 1
+
+
+def test_what_no_key_opens_stays_and_is_told(old, make_app):
+    with old.engine.begin() as connection:
+        first = connection.scalar(sa.select(Secret.id).order_by(Secret.id).limit(1))
+        connection.execute(sa.update(Secret).where(Secret.id == first).values(sealed="junk"))
+    app = make_app(WEBHOOKS_ENCRYPTION_KEYS=[NEW, OLD])
+
+    result = app.test_cli_runner().invoke(webhooks_cli, ["rotate-encryption"])
+
+    assert result.exit_code == 1
+    assert "Sealed 4 anew; 1 could not be opened." in result.output
+    assert "junk" in sealed(old)
+
+
+def test_a_secret_that_is_changed_meanwhile_is_not_overwritten(old, make_app):
+    state = state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=[NEW, OLD]))
+    fresh = state.vault.seal("whsec_" + "QUFB" * 10)
+
+    class Slow:
+        """A vault in whose way somebody rotates a secret."""
+
+        def rotate(self, text: str) -> str:
+            with state.engine.begin() as connection:
+                connection.execute(sa.update(Secret).values(sealed=fresh))
+            return state.vault.rotate(text)
+
+    import dataclasses
+
+    list(resealing.reseal(dataclasses.replace(state, vault=Slow())))
+
+    with state.engine.connect() as connection:
+        assert set(connection.scalars(sa.select(Secret.sealed))) == {fresh}
+
+
+def test_it_may_run_twice(old, make_app):
+    state = state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=[NEW, OLD]))
+    subscription = subscribe(state, "http://127.0.0.1:9/")
+    secret = secret_of(state, subscription)
+
+    for _ in range(2):
+        assert list(resealing.reseal(state))[-1].unreadable == 0
+
+    assert secret_of(state, subscription) == secret
