@@ -1,6 +1,6 @@
 """What capture costs a commit, beside the same commit without the extension, in one process and interleaved.
 
-python -m bench.commit [--rounds 300] [--database sqlite postgresql] [--json]
+python -m bench.commit [--rounds 300] [--database sqlite postgresql] [--no-redis] [--json]
 
 The yardstick is the same app with our listeners taken off SQLAlchemy's `Session`. A Valkey runs beside, so that the
 doorbell is paid for as well. Each round makes one commit without and one with, in turns; told are the medians of
@@ -216,14 +216,15 @@ def database(name: str, folder: Path) -> t.Iterator[str]:
             yield url
 
 
-def run(name: str, rounds: int, only: str | None) -> t.Iterator[Outcome]:
+def run(name: str, rounds: int, only: str | None, with_redis: bool) -> t.Iterator[Outcome]:
     """Measure every case on one database."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         with database(name, folder) as url:
             app = make_host(url, folder)
             state = state_of(app)
-            state.embedded.start()
+            if with_redis:
+                state.embedded.start()
             try:
                 with app.app_context():
                     gc.collect()
@@ -246,11 +247,12 @@ def main() -> int:
         "--database", nargs="+", default=["sqlite", "postgresql"], choices=["sqlite", "postgresql"]
     )
     parser.add_argument("--only", help="part of a case's name")
+    parser.add_argument("--no-redis", action="store_true", help="leave out the doorbell")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     outcomes = []
     for name in options.database:
-        for outcome in run(name, options.rounds, options.only):
+        for outcome in run(name, options.rounds, options.only, not options.no_redis):
             outcomes.append(outcome)
             if not options.json:
                 print(_line(outcome), flush=True)
