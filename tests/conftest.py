@@ -88,12 +88,12 @@ def new_mariadb_database(server: str) -> t.Iterator[str]:
 
 
 @contextlib.contextmanager
-def new_database(server: str) -> t.Iterator[str]:
-    """An empty PostgreSQL database, dropped afterwards even if connections are left."""
+def new_database(server: str, template: str = "template1") -> t.Iterator[str]:
+    """An empty PostgreSQL database, or a copy of another, dropped afterwards even if connections are left."""
     name = f"t{os.getpid()}_{next(_numbers)}"
     plain = sa.make_url(server).set(drivername="postgresql", database="postgres")
     with psycopg.connect(plain.render_as_string(hide_password=False), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
         finally:
@@ -101,8 +101,8 @@ def new_database(server: str) -> t.Iterator[str]:
 
 
 @pytest.fixture(params=DATABASES)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[str]:
-    """The URL of an empty database: each test runs on all of them."""
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[str]:
+    """The URL of a database without tables: each test runs on all of them."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'test.sqlite'}"
     elif request.param == "mariadb":
@@ -110,6 +110,28 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[s
             yield url
     else:
         with new_database(request.getfixturevalue("postgres")) as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[str]:
+    """The name of a PostgreSQL database with the tables of `tests.host`: to copy is faster than to create."""
+    with new_database(postgres) as url:
+        app = make_host(url, tmp_path_factory.mktemp("template"))
+        release(app)
+        yield str(sa.make_url(url).database)
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[str]:
+    """The URL of a database without rows, on PostgreSQL with the tables of `tests.host`; each test runs on all."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'test.sqlite'}"
+    elif request.param == "mariadb":
+        with new_mariadb_database(request.getfixturevalue("mariadb")) as url:
+            yield url
+    else:
+        with new_database(request.getfixturevalue("postgres"), request.getfixturevalue("template")) as url:
             yield url
 
 
@@ -125,11 +147,16 @@ def make_app(database_url: str, tmp_path: Path) -> t.Iterator[t.Callable[..., Fl
 
     yield make
     for app in apps:
-        state_of(app).transport.close()
-        with app.app_context():
-            db.session.remove()
-            for engine in db.engines.values():
-                engine.dispose()
+        release(app)
+
+
+def release(app: Flask) -> None:
+    """Close the connections that a host app holds."""
+    state_of(app).transport.close()
+    with app.app_context():
+        db.session.remove()
+        for engine in db.engines.values():
+            engine.dispose()
 
 
 @pytest.fixture

@@ -51,8 +51,8 @@ def test_attaching_twice_changes_nothing(app: Flask) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:'get_engine' is deprecated:DeprecationWarning")  # Flask-Migrate's env.py
-def test_flask_migrate_finds_the_tables(database_url: str, tmp_path: Path) -> None:
-    app, own = _migrating_app(database_url, tmp_path)
+def test_flask_migrate_finds_the_tables(empty_database_url: str, tmp_path: Path) -> None:
+    app, own = _migrating_app(empty_database_url, tmp_path)
     folder = str(tmp_path / "migrations")
     with app.app_context():
         flask_migrate.init(folder)
@@ -69,11 +69,11 @@ def test_flask_migrate_finds_the_tables(database_url: str, tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore:'get_engine' is deprecated:DeprecationWarning")  # Flask-Migrate's env.py
-def test_a_migrated_database_has_nothing_left_to_migrate(database_url: str, tmp_path: Path) -> None:
+def test_a_migrated_database_has_nothing_left_to_migrate(empty_database_url: str, tmp_path: Path) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    app, own = _migrating_app(database_url, tmp_path)
+    app, own = _migrating_app(empty_database_url, tmp_path)
     folder = str(tmp_path / "migrations")
     with app.app_context():
         flask_migrate.init(folder)
@@ -111,7 +111,7 @@ def _message(moment: datetime) -> Message:
     )
 
 
-def _migrating_app(database_url: str, tmp_path: Path) -> tuple[Flask, SQLAlchemy]:
+def _migrating_app(empty_database_url: str, tmp_path: Path) -> tuple[Flask, SQLAlchemy]:
     class OwnBase(DeclarativeBase):
         pass
 
@@ -120,7 +120,7 @@ def _migrating_app(database_url: str, tmp_path: Path) -> tuple[Flask, SQLAlchemy
         "version: 1\ntitle: T\nchannels:\n  reports: {title: Reports, events: [ready]}\n"
     )
     app = Flask("migrating", root_path=str(tmp_path), instance_path=str(tmp_path / "instance"))
-    app.config.update(SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=database_url)
+    app.config.update(SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=empty_database_url)
     own.init_app(app)
     Webhooks(app, own)
     flask_migrate.Migrate(app, own)

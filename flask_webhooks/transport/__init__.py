@@ -286,6 +286,7 @@ def _prepare(destination: Destination, outbound: Outbound) -> Prepared:
     return Prepared(destination, headers, outbound.body)
 
 
+@functools.lru_cache(maxsize=4)  # reading a hundred authorities takes longer than all the rest of starting
 def _tls_context(verify: bool | str) -> ssl.SSLContext:
     if verify is False:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
