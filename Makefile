@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SECONDS ?=
+# One process for each core; each has a PostgreSQL of its own.
+PARALLEL ?= --numprocesses auto --dist worksteal
 
 .PHONY: help demo system test test-deep test-faults test-faults check bench screenshots clean
 
@@ -30,7 +32,7 @@ system:          ## as root, on Debian: Chromium and MariaDB, for the tests that
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium mariadb-server
 
 test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a real Valkey and real sockets
-	$(BIN)/python -m pytest -m 'not deep'
+	$(BIN)/python -m pytest -m 'not deep' $(PARALLEL)
 
 test-deep: $(VENV)/.dev        ## the same with thousands of examples and long fault runs
 	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest

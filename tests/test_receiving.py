@@ -170,7 +170,9 @@ def test_a_body_in_another_encoding_is_refused(known):
 
 
 @pytest.mark.parametrize(
-    "secret", ["", [], "whsec_short", [SECRET.text, "x"], "whpk_AAAA", PAIR.text], ids=repr
+    "secret",
+    ["", [], "whsec_short", [SECRET.text, "x"], "whpk_AAAA", PAIR.text],
+    ids=["empty", "none", "short", "one-of-two", "short-public", "private"],
 )
 def test_a_malformed_secret_is_the_receivers_own_mistake(secret):
     with pytest.raises(SecretError):
