@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import typing as t
 from datetime import UTC, datetime, timedelta
 
@@ -20,8 +19,7 @@ from flask_webhooks.errors import (
 )
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Lane, Listener, State, Subscription
-from flask_webhooks.state import AppState, state_of
-from flask_webhooks.subscribing import changing
+from flask_webhooks.state import AppState
 
 URL = "http://127.0.0.1:5999/hooks"
 
@@ -37,36 +35,6 @@ def make(state: AppState, session: Session, **values: t.Any) -> Subscription:
     row, _ = subscribing.create(state, session, **values)
     session.commit()
     return row
-
-
-def at_once(count: int, work: t.Callable[[int], None]) -> list[Exception]:
-    """Run `work` in threads that begin together; return what they raised."""
-    barrier, raised = threading.Barrier(count), []
-
-    def run(number: int) -> None:
-        barrier.wait()
-        try:
-            work(number)
-        except Exception as error:
-            raised.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return raised
-
-
-@pytest.fixture
-def busy(make_app: t.Callable[..., Flask]) -> t.Callable[..., AppState]:
-    """Makes a state with room for twenty threads."""
-
-    def make(**config: t.Any) -> AppState:
-        options = {"pool_size": 25, "pool_timeout": 60}
-        return state_of(make_app(SQLALCHEMY_ENGINE_OPTIONS=options, **config))
-
-    return make
 
 
 def test_a_new_subscription_is_whole(state: AppState, session: Session) -> None:
@@ -124,66 +92,6 @@ def test_every_mistake_is_told_at_once(state: AppState, session: Session) -> Non
 def test_exclusive_channels_name_each_other(state: AppState, session: Session) -> None:
     with pytest.raises(ExclusivityError, match=r"ledgers.*invoices"):
         make(state, session, events=["ledgers.closed", "invoices.created"])
-
-
-@pytest.mark.parametrize("locked", [True, False], ids=["with the lock", "without the lock"])
-def test_the_limit_holds_when_twenty_come_at_once(
-    busy: t.Callable[..., AppState], monkeypatch: pytest.MonkeyPatch, locked: bool
-) -> None:
-    state = busy(WEBHOOKS_SUBSCRIPTION_LIMIT=5)
-    together = threading.Barrier(20)
-
-    if not locked:
-        # Shows that the test can fail: without the lock all twenty look before any of them writes.
-        monkeypatch.setattr(changing, "lock", lambda *_: None)
-        check = changing._check_limit
-
-        def slowly(*args: t.Any) -> None:
-            check(*args)
-            together.wait(timeout=30)
-
-        monkeypatch.setattr(changing, "_check_limit", slowly)
-
-    def work(_: int) -> None:
-        with Session(state.engine, info={"webhooks": False}) as session:
-            make(state, session)
-
-    raised = at_once(20, work)
-
-    with Session(state.engine) as session:
-        count = session.scalar(sa.select(sa.func.count()).select_from(Subscription))
-    if locked:
-        assert count == 5
-        assert len(raised) == 15
-        assert {type(error) for error in raised} == {SubscriptionError}
-    elif state.engine.dialect.name == "sqlite":
-        # There a transaction that has read cannot begin to write any more: requests fail instead.
-        assert {type(error) for error in raised} == {sa.exc.OperationalError}
-    else:
-        assert count == 20
-
-
-def test_exclusivity_of_an_owner_holds_when_twenty_come_at_once(
-    busy: t.Callable[..., AppState], tmp_path: t.Any
-) -> None:
-    text = (
-        "version: 1\ntitle: Both\nchannels:\n"
-        "  a: {title: A, label: A, events: [x], exclusive: owner}\n"
-        "  b: {title: B, label: B, events: [x]}\n"
-    )
-    (tmp_path / "both.yaml").write_text(text)
-    state = busy(WEBHOOKS_CATALOG=str(tmp_path / "both.yaml"))
-
-    def work(number: int) -> None:
-        with Session(state.engine, info={"webhooks": False}) as session:
-            make(state, session, events=["a.x" if number % 2 else "b.x"])
-
-    raised = at_once(20, work)
-
-    with Session(state.engine) as session:
-        listened = set(session.scalars(sa.select(Listener.event)))
-    assert len(listened) == 1, "an exclusive channel is held beside another"
-    assert [type(error) for error in raised] == [ExclusivityError] * 10
 
 
 def test_a_change_replaces_what_it_listens_to(state: AppState, session: Session) -> None:
