@@ -28,8 +28,7 @@ def check_catalog(
     try:
         catalog, bound = open_catalog(sources, root=root)
     except CatalogError as error:
-        count = len(error.problems)
-        words = f"{count} mistake{'' if count == 1 else 's'} in {names}"
+        words = f"{_several(error.problems, 'mistake')} in {names}"
         return Check("catalogue", words, tuple(map(Finding.of, error.problems))), None
     problems = [problem for event in catalog.events.values() for problem in _formats(catalog, event, formats)]
     findings = [Finding.of(problem) for problem in dict.fromkeys(problems)]
@@ -43,8 +42,12 @@ def check_catalog(
         for channel in catalog.channels.values()
         if channel.owner is None and channel.model is not None and channel.events
     ]
-    words = f"{len(catalog.events)} events in {len(catalog.channels)} channels, from {names}"
+    words = f"{_several(catalog.events, 'event')} in {_several(catalog.channels, 'channel')}, from {names}"
     return Check("catalogue", words, tuple(findings)), None if problems else (catalog, bound)
+
+
+def _several(things: t.Sized, noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def _formats(catalog: Catalog, event: EventType, known: t.Collection[str]) -> t.Iterator[Problem]:

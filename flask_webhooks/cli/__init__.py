@@ -15,8 +15,12 @@ Exit code 0 only when all went well. `--json` where the output is data.
 
 from __future__ import annotations
 
+import typing as t
+
+import click
 from flask.cli import AppGroup
 
+from ..errors import ConfigurationError
 from .cataloguing import catalog, check, init
 from .customers import send_test, subscriptions
 from .developing import dev
@@ -27,7 +31,18 @@ from .working import deliver, purge, status, worker
 
 __all__ = ["webhooks_cli"]
 
-webhooks_cli = AppGroup("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")
+
+class Group(AppGroup):
+    """Tells what is wrong with the app's set-up instead of showing where our code noticed it."""
+
+    def invoke(self, ctx: click.Context) -> t.Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            raise click.ClickException(str(error)) from error
+
+
+webhooks_cli = Group("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")
 for command in (
     *(worker, deliver, status, purge, rotate_encryption, init, check, catalog),
     *(subscriptions, send_test, replay, backfill, tail, dev),

@@ -1,0 +1,56 @@
+"""An app that cannot start tells why in words, whichever command is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from flask_webhooks.cli import webhooks_cli
+from tests.folder import Folder
+from tests.host import make_host
+
+NEEDS = {"backfill": ["invoices", "--subscription", "x"], "replay": ["x"], "send-test": ["x"]}
+GOES_ON = {"init", "check"}
+"""They run nevertheless: the one writes what is missing, the other tells everything."""
+
+
+@pytest.mark.parametrize("name", sorted(webhooks_cli.commands.keys() - GOES_ON))
+def test_a_broken_catalogue_is_told_without_a_traceback(name: str, tmp_path: Path) -> None:
+    (tmp_path / "webhooks.yaml").write_text("version: 1\nchanels: {}\n", encoding="utf-8")
+
+    def create_app() -> Flask:
+        return make_host("sqlite://", tmp_path, WEBHOOKS_CATALOG=str(tmp_path / "webhooks.yaml"))
+
+    words = [name, *NEEDS.get(name, [])]
+    result = CliRunner().invoke(webhooks_cli, words, obj=ScriptInfo(create_app=create_app))
+
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    told = f'{tmp_path}/webhooks.yaml:2: (document): unknown key "chanels". Did you mean "channels"?'
+    assert told in result.output
+
+
+def test_a_missing_one_as_a_newcomer_sees_it(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    app = """
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from flask_webhooks import Webhooks
+app = Flask(__name__)
+app.config.update(SECRET_KEY="x", SQLALCHEMY_DATABASE_URI="sqlite://")
+Webhooks(app, SQLAlchemy(app))
+"""
+    folder.write("app.py", app)
+
+    result = folder.webhooks("worker")
+
+    assert (result.code, result.out) == (1, "")
+    first, second, *rest = result.err.splitlines()
+    assert first == "Error: The webhook catalogue has 1 mistake:"
+    assert second.startswith("  webhooks.yaml:1: (document): cannot be read: No such file or directory.")
+    assert "Run `flask webhooks init`" in second
+    assert rest == []
