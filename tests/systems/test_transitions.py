@@ -82,3 +82,35 @@ def test_two_flushes_within_a_commit_are_one_step(state: AppState, invoice: Invo
     db.session.commit()
 
     assert sorted(events(state)) == ["sent", "updated"]
+
+
+def flush_each(invoice: Invoice, *steps: Status) -> None:
+    """Take steps within one transaction, each written to the database."""
+    for step in steps:
+        invoice.status = step
+        db.session.flush()
+
+
+def test_there_back_and_there_again_within_a_commit_is_one_step(state: AppState, invoice: Invoice) -> None:
+    flush_each(invoice, Status.SENT, Status.DRAFT, Status.SENT)
+    db.session.commit()
+
+    assert sorted(events(state)) == ["sent", "updated"]
+
+
+def test_left_and_entered_again_within_a_commit_is_no_step(state: AppState, invoice: Invoice) -> None:
+    become(invoice, status=Status.SENT)
+    before = len(events(state))
+
+    flush_each(invoice, Status.DRAFT, Status.SENT)
+    invoice.number = "2"
+    db.session.commit()
+
+    assert events(state)[before:] == ["updated"]
+
+
+def test_left_and_entered_again_in_two_commits_is_a_step(state: AppState, invoice: Invoice) -> None:
+    for status in (Status.SENT, Status.DRAFT, Status.SENT):
+        become(invoice, status=status)
+
+    assert events(state).count("sent") == 2
