@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from flask import render_template
 
 from ..models import Subscription
@@ -16,9 +18,9 @@ def snippets(subscription: Subscription) -> list[tuple[str, str, str]]:
     """Return (name, title, code) for each language."""
     values = {
         "subscription": subscription,
-        "path": path(subscription.url).partition("?")[0] or "/",
+        # It stands inside quotation marks of each language: what could end those is encoded, as it is on the wire.
+        "path": quote(path(subscription.url).partition("?")[0], safe="/%:@!$&'()*+,;=~") or "/",
         "is_public": subscription.signature == "v1a",
     }
-    return [
-        (name, title, render_template(f"webhooks/snippets/{name}.txt", **values)) for name, title in LANGUAGES
-    ]
+    texts = {name: render_template(f"webhooks/snippets/{name}.txt", **values) for name, _title in LANGUAGES}
+    return [(name, title, texts[name].strip() + "\n") for name, title in LANGUAGES]
