@@ -42,7 +42,7 @@ _ROOMS = (
     catalog,
     documents,
 )  # importing them fills OPERATIONS
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
 
 def make_blueprint() -> Blueprint:
@@ -61,5 +61,6 @@ def make_blueprint() -> Blueprint:
             methods=others,
             provide_automatic_options=False,
         )
-    blueprint.add_url_rule("/api/<path:path>", "unknown", unknown, methods=METHODS)
+    for path in ("/api", "/api/", "/api/<path:path>"):
+        blueprint.add_url_rule(path, "unknown", unknown, methods=METHODS)
     return blueprint

@@ -24,6 +24,9 @@ from .problems import Refused, answer, nobody, of_error
 __all__ = ["view_of"]
 
 _ID = re.compile(UUID)
+MOST_PLACES = 10
+"""Fields that the sentence of a problem names; `errors` has more of them."""
+_VERSION = re.compile(r"[0-9]{1,18}")  # more digits than `int` would read are no version of ours
 
 
 def view_of(operation: Operation) -> t.Callable[..., Response]:
@@ -54,7 +57,7 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
     body = _parse_body(state, operation, raw)
     query = _parse_query(operation)
     if operation.writes:
-        _let_go(state)
+        state.let_go()
     with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
         call = Call(state, principal, session, body, query, _version())
         kept = replies.begin(call, operation, raw)
@@ -67,18 +70,6 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
         if operation.writes:
             session.commit()
         return response
-
-
-def _let_go(state: AppState) -> None:
-    """End the transaction that the host's session may have begun to find out who is calling, on SQLite.
-
-    There a transaction can hold the only write lock, and we would wait for ourselves. What it wrote is committed:
-    only we know that nothing of this request comes after it.
-    """
-    if state.engine.dialect.name == "sqlite":
-        host = state.app.extensions["sqlalchemy"].session()
-        if host.in_transaction():
-            host.commit()
 
 
 def _check_ids(arguments: dict[str, str]) -> None:
@@ -179,7 +170,8 @@ def _flat(messages: t.Any, path: str = "") -> t.Iterator[tuple[str, list[str]]]:
 
 def _invalid(fields: dict[str, list[str]]) -> Refused:
     [detail, *more] = [message for messages in fields.values() for message in messages]
-    places = ", ".join(name or "the body" for name in fields)
+    places = ", ".join([name or "the body" for name in fields][:MOST_PLACES])
+    places += ", …" if len(fields) > MOST_PLACES else ""
     return Refused(422, f"{len(more) + 1} things are wrong: see {places}." if more else detail, fields=fields)
 
 
@@ -188,7 +180,7 @@ def _version() -> int | None:
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
     tags = [tag or "" for tag in request.if_match]  # werkzeug makes None of the empty tag `""`
-    return int(tags[0]) if len(tags) == 1 and tags[0].isascii() and tags[0].isdigit() else -1
+    return int(tags[0]) if len(tags) == 1 and _VERSION.fullmatch(tags[0]) else -1
 
 
 # ---- answering -------------------------------------------------------------------------------------------
@@ -210,4 +202,6 @@ def _shown(operation: Operation, returned: t.Any) -> Response:
     response.headers["Cache-Control"] = "no-store" if operation.right == "secrets" else "private, no-cache"
     if not operation.writes:
         response.make_conditional(request)
+        if response.status_code == 412:  # RFC 9110 lets a GET have `If-Match` too
+            raise Refused(412, "It is at another version than If-Match asks for: leave that header out.")
     return response

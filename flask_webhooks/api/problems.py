@@ -38,6 +38,8 @@ CODES = {
     500: "failed",
 }
 """Status to the `code` that a problem has unless it says more."""
+MOST_ERRORS = 200
+"""Field errors that one answer names: a request must not be answered with many times its own size."""
 
 
 class Refused(Exception):
@@ -64,7 +66,7 @@ class Refused(Exception):
             {"field": field, "message": message}
             for field, messages in self.fields.items()
             for message in messages
-        ]
+        ][:MOST_ERRORS]
         found: dict[str, t.Any] = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
@@ -134,6 +136,6 @@ def not_allowed(allowed: t.Sequence[str]) -> t.Callable[..., Response]:
     return view
 
 
-def unknown(path: str) -> Response:
+def unknown(path: str = "") -> Response:
     """The view of every path that is none of ours."""
     return answer(Refused(404, f"There is nothing at {request.path}.") if _is_somebody() else nobody())

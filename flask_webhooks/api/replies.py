@@ -127,7 +127,8 @@ def begin(call: Call, operation: Operation, raw: bytes) -> Kept | None:
     if key is None or not operation.is_repeatable:
         return None
     if not _KEY.fullmatch(key):
-        raise Refused(400, "An Idempotency-Key is 1 to 255 printable ASCII characters.")
+        message = "An Idempotency-Key is 1 to 255 printable ASCII characters."
+        raise Refused(400, message, fields={"Idempotency-Key": [message]})
     told = json.dumps([request.method, request.full_path, call.principal.operator]).encode()
     digest = hashlib.sha256(told + b"\n" + raw).hexdigest()
     answer = _find(call, key, digest)
@@ -155,9 +156,8 @@ def _find(call: Call, key: str, digest: str) -> Response | None:
         call.session.expunge_all()
         return None
     if row.digest != digest:
-        raise Refused(
-            422, "This Idempotency-Key was used for another request. Take a new one.", code="key_reused"
-        )
+        message = "This Idempotency-Key was used for another request. Take a new one."
+        raise Refused(422, message, code="key_reused", fields={"Idempotency-Key": [message]})
     if row.status == RESERVED:
         raise _under_way()
     headers, body = json.loads(call.state.vault.open(row.sealed))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import typing as t
 from datetime import UTC, datetime, timedelta
 
@@ -106,13 +104,12 @@ def _asked(sent: t.Any) -> dict[str, t.Any]:
 def _filter(visit: Visit, asked: t.Mapping[str, t.Any]) -> replaying.Filter:
     now = datetime.now(UTC)
     events = tuple(name for name in asked["events"] if name in visit.state.catalog.events)
-    digest = hashlib.sha256(json.dumps(["console", asked["mode"], asked["time"], sorted(events)]).encode())
     return replaying.Filter(
         states=replaying.MODES[asked["mode"]],
         events=events,
         since=now - SPANS[asked["time"]],
         until=now,
-        digest=digest.hexdigest(),
+        digest=replaying.digest("console", asked["mode"], asked["time"], sorted(events)),
     )
 
 

@@ -70,7 +70,7 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     if not principal.may(route.right):
         raise Refused(403, _("You may look at this, but not do that. Ask an administrator of your account."))
     if route.writes:
-        _let_go(state)
+        state.let_go()
     with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
         is_partial = "HX-Request" in request.headers and "HX-History-Restore-Request" not in request.headers
         visit = Visit(state, principal, session, request.form, request.args, is_partial)
@@ -97,17 +97,6 @@ def _check_token(state: AppState, principal: Principal) -> None:
     given = request.form.get(tokens.FIELD) or request.headers.get("X-Webhooks-Token", "")
     if tokens.is_foreign(request) or not tokens.fits(state, principal, given):
         raise Refused(400, _("This form is out of date. Go back, reload the page and send it again."))
-
-
-def _let_go(state: AppState) -> None:
-    """End the transaction in which the host's session may have found out who is calling, on SQLite.
-
-    There a transaction can hold the only write lock, and we would wait for ourselves; see `api.calls`.
-    """
-    if state.engine.dialect.name == "sqlite":
-        host = state.app.extensions["sqlalchemy"].session()
-        if host.in_transaction():
-            host.commit()
 
 
 # ---- answering -------------------------------------------------------------------------------------------

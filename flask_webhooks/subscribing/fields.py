@@ -25,6 +25,8 @@ __all__ = ["CHANGES", "UNSET", "Faults", "Unset", "Wanted", "examine"]
 CHANGES = "changes"
 """The include that every channel has: what an update changed."""
 LONGEST_DESCRIPTION = 1024
+MOST_INCLUDES = 100
+"""Names that one listener may ask for."""
 FASTEST = 1000.0
 """Requests a second that a rate limit may name; faster than that is no limit."""
 
@@ -108,9 +110,14 @@ def wanted(state: AppState, events: object, channels: object, faults: Faults) ->
     :param channels: a list of channels, of each of which every event is wanted: ``invoices`` is ``invoices.*``.
     """
     found: Wanted = {}
-    for at, given in enumerate(_list(events, "events", faults)):
+    some, whole = _list(events, "events", faults), _list(channels, "channels", faults)
+    count, most = len(some) + len(whole), state.settings.listener_limit
+    if count > most:  # before any is looked at: looking for what was meant takes its time
+        faults.add("events", f"There are {count} listeners; at most {most} are allowed.")
+        return found
+    for at, given in enumerate(some):
         _listener(state, given, f"events.{at}", found, faults)
-    for at, name in enumerate(_list(channels, "channels", faults)):
+    for at, name in enumerate(whole):
         channel = state.catalog.channels.get(name) if isinstance(name, str) else None
         if channel is None or not channel.events:
             faults.add(f"channels.{at}", _unknown("channel", name, state.catalog.channels))
@@ -118,11 +125,6 @@ def wanted(state: AppState, events: object, channels: object, faults: Faults) ->
             found.setdefault(f"{name}.*", [])
     if not found and not faults.fields:
         faults.add("events", 'Name at least one event, such as "invoices.created", "invoices.*" or "*".')
-    if len(found) > state.settings.listener_limit:
-        faults.add(
-            "events",
-            f"There are {len(found)} listeners; at most {state.settings.listener_limit} are allowed.",
-        )
     return found
 
 
@@ -144,6 +146,9 @@ def _listener(state: AppState, given: object, field: str, found: Wanted, faults:
         faults.add(field, _unknown("event", pattern, _patterns(state)))
         return
     names = _list(includes, f"{field}.includes", faults)
+    if len(names) > MOST_INCLUDES:
+        faults.add(f"{field}.includes", f"There are {len(names)} names; at most {MOST_INCLUDES} are allowed.")
+        return
     for channel in dict.fromkeys(event.channel for event in covered):
         known = [CHANGES, *state.bound[channel].includes]
         for name in names:

@@ -39,9 +39,9 @@ def check(headers: object, most: int) -> tuple[dict[str, str | None], list[str]]
         return {}, []
     if not isinstance(headers, Mapping):
         return {}, ['Give an object of names and values, such as {"X-Api-Key": "…"}.']
-    faults = [fault for name, value in headers.items() for fault in _faults(name, value)]
     if len(headers) > most:
-        faults.append(f"There are {len(headers)} headers; at most {most} are allowed.")
+        return {}, [f"There are {len(headers)} headers; at most {most} are allowed."]
+    faults = [fault for name, value in headers.items() for fault in _faults(name, value)]
     folded = {str(name).lower() for name in headers}
     if len(folded) < len(headers):
         faults.append("A name is there twice: the case of its letters does not matter.")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+
+from flask_webhooks.state import state_of
+from tests.host import db, make_host
 
 URL = "http://127.0.0.1:5999/hooks"
 
@@ -48,3 +53,29 @@ def call(app: Flask) -> Customer:
 def other(app: Flask) -> Customer:
     """The owner 2."""
     return Customer(app.test_client(), "2")
+
+
+@contextlib.contextmanager
+def lasting(folder: Path, **config: t.Any) -> t.Iterator[Flask]:
+    """A host app on SQLite that many tests may share, for they leave each other alone."""
+    app = make_host(
+        f"sqlite:///{folder / 'test.sqlite'}", folder, WEBHOOKS_SUBSCRIPTION_LIMIT=100_000, **config
+    )
+    yield app
+    state_of(app).transport.close()
+    with app.app_context():
+        db.session.remove()
+        db.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def shared_app(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
+    """One app for a whole module: for what never reaches a table, or is somebody's alone."""
+    with lasting(tmp_path_factory.mktemp("shared")) as app:
+        yield app
+
+
+@pytest.fixture
+def shared(shared_app: Flask) -> Customer:
+    """The owner 1 of that app."""
+    return Customer(shared_app.test_client())
