@@ -16,10 +16,9 @@ A *lane* is one destination with its waiting items. The rules:
 5.  A lane whose lease ends before a whole attempt could does not start one.
 6.  A lane with a rate keeps its distance between two starts.
 
-Nothing scans all lanes. Each waiting lane stands in exactly one place: `ready` (may send now), `parked` (waits
-for a slot of the probation share), the `timed` heap (waits for its rate), or nowhere (has nothing to send, no
-free slot, or too short a lease; what changes that puts it back). Whoever stands in `ready` on probation holds
-its slot of the share already, so the one in front can always go.
+Nothing scans all lanes. Each waiting lane stands in exactly one place: `ready` (may send now), `parked` (waits for a
+slot of the probation share), the `timed` heap (waits for its rate), or nowhere (has nothing to send, no free slot, or
+too short a lease). Whoever stands in `ready` on probation holds its slot of the share already: the first can always go.
 """
 
 from __future__ import annotations
@@ -94,6 +93,7 @@ class Rotation(t.Generic[T]):
     :param slow_after: seconds from which an attempt was slow.
     :param attempt: seconds that one attempt can take at most, with everything around it.
     :param streak: failures in a row from which on a lane starts nothing after one until `release`; None: never.
+    :param is_stopping: asked before each start; what it says holds before anybody has had the time to call `stop`.
     """
 
     def __init__(
@@ -105,9 +105,10 @@ class Rotation(t.Generic[T]):
         slow_after: float = 1.0,
         attempt: float = 20.0,
         streak: int | None = None,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._cap, self._slow_after, self._attempt = cap, slow_after, attempt
-        self._streak = streak
+        self._cap, self._slow_after, self._attempt, self._streak = cap, slow_after, attempt, streak
+        self._is_stopping = is_stopping
         self._slow_most = max(1, int(concurrency * slow_share))
         self._slow = 0  # slots of the probation share: in flight, or held by a lane in `ready`
         self._lanes: dict[str, Lane[T]] = {}
@@ -136,7 +137,7 @@ class Rotation(t.Generic[T]):
 
         What a lane has earned stays, also while one that was removed still has items in flight.
 
-        :param suspect: its last attempt, by whichever worker, did not reach the destination.
+        :param suspect: its last attempt, by whichever worker, failed.
         :param trusted: it has answered lately: a new lane begins without probation.
         :param not_before: with a rate, when the next item may start: another worker may have sent the last one.
         :param cap: fewer slots than usual for this lane: 1 while it is probed.
@@ -236,8 +237,7 @@ class Rotation(t.Generic[T]):
 
         :param ok: the destination accepted it.
         :param seconds: how long the attempt took.
-        :param suspect: it did not reach the destination (timeout, no connection). A slow attempt puts the lane
-            on probation without this.
+        :param suspect: it did not reach the destination. A slow attempt puts the lane on probation without this.
         :param halt: start nothing more on this lane until `release`.
         :raises KeyError: when nothing of this lane is in flight.
         """
@@ -306,7 +306,7 @@ class Rotation(t.Generic[T]):
         return self._stopped
 
     def next_start(self, key: str) -> float:
-        """Return when the lane's rate allows its next start; a time that has passed if it does now."""
+        """Return when the lane's rate allows its next start; maybe a time that has passed."""
         with self._changed:
             return self._lanes[key].not_before if key in self._lanes else 0.0
 
@@ -315,18 +315,6 @@ class Rotation(t.Generic[T]):
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-
-    def keys(self) -> list[str]:
-        """Return the lanes that were not removed."""
-        with self._changed:
-            return [key for key, lane in self._lanes.items() if not lane.stopped]
-
-    def idle(self) -> list[str]:
-        """Return the lanes that have nothing queued and nothing in flight: their leases can be let go."""
-        with self._changed:
-            return [
-                k for k, lane in self._lanes.items() if not (lane.queue or lane.in_flight or lane.stopped)
-            ]
 
     def queued(self, key: str | None = None) -> int:
         """Return how many items wait, in one lane or in all."""
@@ -354,10 +342,9 @@ class Rotation(t.Generic[T]):
     # All below is called with the lock held.
 
     def _active(self, key: str) -> Lane[T]:
-        lane = self._lanes[key]
-        if lane.stopped:
+        if self._lanes[key].stopped:
             raise KeyError(key)
-        return lane
+        return self._lanes[key]
 
     def _extend(self, lane: Lane[T], items: Iterable[T]) -> None:
         before = len(lane.queue)
@@ -379,7 +366,7 @@ class Rotation(t.Generic[T]):
             if lane.where is _Where.TIMED and lane.not_before <= self._now:
                 lane.where = _Where.NOWHERE
                 self._place(lane)
-        while self._ready and not (self._stopped or self._paused):
+        while self._ready and not (self._stopped or self._paused or self._is_stopping()):
             lane = next(iter(self._ready.values()))
             self._leave(lane)
             if lane.in_flight < lane.limit and self._now + self._attempt <= lane.lease_until:

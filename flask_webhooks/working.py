@@ -37,14 +37,21 @@ PURGE = 3600.0
 class Sweep:
     """A thread that looks after one worker. Use it as a context manager.
 
+    :param stop: the worker's own, so that a signal also ends what is delivered from here; set at the latest by leaving.
     :param wakes: also look for what is due, and wake somebody for it.
     """
 
     def __init__(
-        self, state: AppState, worker: str, *, interval: float = INTERVAL, wakes: bool = True
+        self,
+        state: AppState,
+        worker: str,
+        *,
+        stop: threading.Event | None = None,
+        interval: float = INTERVAL,
+        wakes: bool = True,
     ) -> None:
         self.state, self.worker, self.interval, self.wakes = state, worker, interval, wakes
-        self.stop = threading.Event()
+        self.stop = stop or threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks-sweep", daemon=True)
         self._beat_at = self._release_at = self._purge_at = float("-inf")
         self._lease = lease_length(state.settings.timeout[1])

@@ -43,7 +43,7 @@ def worker(burst: bool, verbose: bool) -> None:
     click.echo(
         f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}. Ctrl-C stops it."
     )
-    with jobs.stopping() as stop, Sweep(state, name):
+    with jobs.stopping() as stop, Sweep(state, name, stop=stop):
         queue.work(url, state.settings.queue, name, stop=stop, burst=burst)
     if state.settings.redis_url is None:
         state.embedded.stop_if_last()
@@ -77,7 +77,7 @@ def log_to_terminal(verbose: bool) -> None:
 def deliver(watch: bool, as_json: bool) -> None:
     """Work through what is due once, then exit. Needs no Redis."""
     state, total = _state(), Report()
-    with jobs.stopping() as stop, Sweep(state, jobs.worker_name(), wakes=False) if watch else nullcontext():
+    with jobs.stopping() as stop, _sweep(state, stop) if watch else nullcontext():
         while True:
             try:
                 report = _deliver_once(state, stop)
@@ -92,6 +92,10 @@ def deliver(watch: bool, as_json: bool) -> None:
                 break
             stop.wait(_until(report) if state.settings.enabled else 1.0)
     _tell(total, as_json)
+
+
+def _sweep(state: AppState, stop: threading.Event) -> Sweep:
+    return Sweep(state, jobs.worker_name(), stop=stop, wakes=False)
 
 
 def _deliver_once(state: AppState, stop: threading.Event) -> Report:

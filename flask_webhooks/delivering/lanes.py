@@ -32,7 +32,7 @@ FIRST, MORE, MOST = 16, 32, 512
 """Lanes that are taken at the first look, at each further one, and held at most. Few at first: what one worker has
 taken another cannot. Many in the end: those of receivers that hang are held, but do no work."""
 SOONEST, LATEST, SHARE = 0.02, 0.25, 0.2
-"""Seconds between two looks for more lanes: so long that looking takes a fifth of the time at most."""
+"""Seconds between two looks for more lanes: so long that looking in vain takes a fifth of the time at most."""
 RENEW = 10.0
 """Seconds between two renewals of the leases."""
 REFRESH = 2.0
@@ -156,9 +156,10 @@ class Lanes:
         began, now = time.monotonic(), self.clock()
         rows = dispatch.lease(connection, self._lease(now), now, most, self.held)
         connection.commit()
-        self.again = min(LATEST, max(SOONEST, (time.monotonic() - began) / SHARE))
         if not rows:
+            self.again = min(LATEST, max(SOONEST, (time.monotonic() - began) / SHARE))
             return
+        self.again = SOONEST
         if len(rows) == most:
             self.look_at_once()  # there are more
         opened = destinations(self.state, connection, [row.subscription_id for row in rows], now)

@@ -36,6 +36,8 @@ logger = logging.getLogger("flask_webhooks.delivering")
 
 GRACE = 2.0
 """Seconds beyond the longest attempt that the end of a run waits for results."""
+BEHIND = 500
+"""Results that wait to be written, from which on nothing more is read."""
 FAREWELL = 60.0
 """Seconds that the end of a run waits for a database in trouble, unless it was told to stop."""
 
@@ -83,10 +85,11 @@ class Run:
             attempt=settings.timeout[1] + 1,
             # Results are judged in batches: a receiver that fails fast must not get hundreds of requests meanwhile.
             streak=int(settings.breaker.minimum) if settings.breaker else None,
+            is_stopping=self.stop.is_set,
         )
         self._lanes = Lanes(state, holder, self._rotation, clock, renew=renew)
         self._senders = Senders(
-            state, self._rotation, holder, clock, self.stop, lambda key: self._lanes.held[key].destination
+            state, self._rotation, holder, clock, lambda key: self._lanes.held[key].destination
         )
         self._patience = Patience(holder, self.stop)
         self._unwritten: list[Result] = []
@@ -157,7 +160,9 @@ class Run:
                 self._lanes.take(connection, room)
             self._lanes.take_turns(connection)
             self._lanes.refresh(connection)
-            read(self._lanes, connection)
+            # Or what is sent but not yet written would grow as long as receivers are faster than the database.
+            if self._senders.waiting() < BEHIND:
+                read(self._lanes, connection)
         self._senders.hire()
 
     def _look_again(self) -> bool:

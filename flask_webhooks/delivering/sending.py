@@ -25,8 +25,8 @@ logger = logging.getLogger("flask_webhooks.delivering")
 
 BATCH = 100
 """Results that are written at once when they come fast."""
-LINGER = 0.02
-"""Seconds that results wait for others while more are under way."""
+LINGER, LULL = 0.02, 0.005
+"""Seconds that results wait for others while more are under way: at most, and after the last that came."""
 WAIT = 0.02
 """Seconds to wait for the first result."""
 
@@ -34,7 +34,6 @@ WAIT = 0.02
 class Senders:
     """The threads of one run.
 
-    :param stop: begin nothing more, without waiting for the coordinator to notice.
     :param destination_of: where a subscription's parcels go, as far as is known now.
     """
 
@@ -44,11 +43,10 @@ class Senders:
         rotation: Rotation[Parcel],
         worker: str,
         clock: t.Callable[[], datetime],
-        stop: threading.Event,
         destination_of: t.Callable[[str], Destination],
     ) -> None:
         self._state, self._rotation, self._worker, self._clock = state, rotation, worker, clock
-        self._stop, self._destination_of = stop, destination_of
+        self._destination_of = destination_of
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -73,7 +71,8 @@ class Senders:
             results.append(self._results.get(timeout=WAIT))
             until = time.monotonic() + LINGER
             while len(results) < BATCH and self._is_busy():
-                results.append(self._results.get(timeout=max(0.0, until - time.monotonic())))
+                left = until - time.monotonic()
+                results.append(self._results.get(timeout=max(0.0, min(LULL, left))))
         except queue.Empty:
             pass
         while len(results) < 5 * BATCH:
@@ -83,11 +82,15 @@ class Senders:
                 break
         return results
 
+    def waiting(self) -> int:
+        """Count the results that nobody has gathered yet."""
+        return self._results.qsize()
+
     def _is_busy(self) -> bool:
         return bool(self._rotation.queued() or self._rotation.in_flight())
 
     def _work(self) -> None:
-        while not (self._rotation.is_stopped or self._stop.is_set()):
+        while not self._rotation.is_stopped:
             parcel = self._rotation.wait_take(time.monotonic, 1.0)
             if parcel is not None:
                 self._deliver(parcel)

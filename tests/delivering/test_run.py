@@ -226,6 +226,18 @@ class TestLease:
         assert lane_of(state, subscription).leased_until is None
         assert report.next_due <= datetime.now(UTC)
 
+    def test_nothing_is_begun_after_the_stop_by_threads_that_wait_for_their_turn(self, state):
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            fill(state, [subscribe(state, receiver.url())], 50)
+            with background(state) as other:
+                wait_until(lambda: gate.held == 2)
+                other.stop.set()
+                gate.opened.set()  # while the coordinator has not noticed yet
+                report = other.wait()
+
+        assert report.delivered == len(receiver.requests) == 2
+
     def test_the_lanes_of_a_dead_worker_are_taken_over_when_its_lease_has_ended(self, state, inbox):
         subscription = subscribe(state, inbox.url())
         fill(state, [subscription], 3)
