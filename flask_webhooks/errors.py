@@ -72,7 +72,8 @@ class Problem(t.NamedTuple):
     """What to write instead."""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.path}: {self.message} {self.remedy}".rstrip()
+        said = f"{self.file}:{self.line}: {self.path}: {self.message} {self.remedy}".rstrip()
+        return said.replace("\n", "\\n")  # a name may have any character, a problem is one line
 
 
 class CatalogError(ConfigurationError):

@@ -38,6 +38,12 @@ def column_problems(event: EventType, mapper: AnyMapper, *, check_ignore: bool) 
             continue
         kind = mapper.column_attrs[column].columns[0].type
         where = f"{event.path}.when.{column}"
+        if (
+            condition.leaves is not None
+            and condition.leaves == condition.enters
+            and len(condition.leaves) == 1
+        ):
+            yield where, "goes from a value to the same, which is no change.", 'Change "from" or "to".'
         for key, values in (("from", condition.leaves), ("to", condition.enters)):
             for value in values or ():
                 if value is not None and (said := _impossible(value, kind)) is not None:

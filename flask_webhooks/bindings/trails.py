@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import types
 import typing as t
 
+import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ..catalog.names import did_you_mean
@@ -60,6 +62,9 @@ def follow(mapper: AnyMapper, path: t.Sequence[str]) -> Trail:
             raise Astray(
                 f'{here.class_.__name__} has no attribute "{name}".', did_you_mean(name, known(here))
             )
+        if not _is_value(here, name):
+            message = f'"{name}" belongs to the class {here.class_.__name__}, its rows hold nothing there.'
+            raise Astray(message, "Name a column, a relationship or a property.")
         here = None
     return Trail(tuple(crossed), here, many)
 
@@ -74,6 +79,13 @@ def known(mapper: AnyMapper) -> list[str]:
 def has(mapper: AnyMapper, name: str) -> bool:
     """Tell whether rows of a mapped class have an attribute."""
     return _static(mapper, name) is not None
+
+
+def _is_value(mapper: AnyMapper, name: str) -> bool:
+    if name in mapper.all_orm_descriptors:
+        return True
+    machinery = (types.FunctionType, classmethod, staticmethod, sa.MetaData, orm.registry)
+    return not (name.startswith("__") or name == "query" or isinstance(_static(mapper, name), machinery))
 
 
 def _static(mapper: AnyMapper, name: str) -> object:

@@ -161,8 +161,11 @@ EVENTS = Either(
 )
 
 # YAML 1.1 knew more words for true and false than editors and JSON do.
-_YES_NO = tuple((word, "Write true.") for word in ("yes", "Yes", "on")) + tuple(
-    (word, "Write false.") for word in ("no", "No", "off")
+_YES_NO = tuple(
+    (written, f"Write {meant}.")
+    for meant, words in (("true", ("yes", "on", "y")), ("false", ("no", "off", "n")))
+    for word in words
+    for written in (word, word.title(), word.upper())
 )
 EXCLUSIVE = Either((Flag(), Choice(("subscription", "owner"), _YES_NO)))
 

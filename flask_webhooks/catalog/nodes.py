@@ -30,6 +30,8 @@ _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 _DEPTH = 40
 _NODES = 50_000
+_NESTED = 2_000
+_INDENTED = re.compile(rf"^[ ?:-]{{{_NESTED}}}", re.MULTILINE)
 _INTEGER = re.compile(r"[-+]?[0-9]{1,300}\Z")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 
@@ -89,14 +91,18 @@ class Report:
         self.problems.append(Problem(self.file, line, path or "(document)", message, remedy))
 
 
-def line_of(node: Node) -> int:
-    """Return the line of a node, from 1."""
-    return int(node.start_mark.line) + 1
+def line_of(node: Node | yaml.Event) -> int:
+    """Return the line of a node or event, from 1."""
+    return int(t.cast("yaml.Mark", node.start_mark).line) + 1
 
 
 def compose(text: str, report: Report) -> Node | None:
     """Return the root node; `None` (with a problem noted) if the text is no YAML or has no document."""
     try:
+        if (line := _too_deep(text)) is not None:
+            remedy = "Look for brackets that are not closed."
+            report.problems.append(Problem(report.file, line, "(document)", "is nested too deeply.", remedy))
+            return None
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -104,6 +110,9 @@ def compose(text: str, report: Report) -> Node | None:
         line = mark.line + 1 if mark is not None else 1
         hint = _syntax_hint(what, text.splitlines()[max(line - 2, 0) : line])
         report.problems.append(Problem(report.file, line, "(document)", f"is no YAML: {what}.", hint))
+        return None
+    except yaml.reader.ReaderError:
+        report.problems.append(_unreadable(text, report.file))
         return None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         what = " ".join(str(error).split())
@@ -113,6 +122,26 @@ def compose(text: str, report: Report) -> Node | None:
         remedy = 'Begin with "version: 1" and "channels:".'
         report.problems.append(Problem(report.file, 1, "(document)", "is empty.", remedy))
     return root
+
+
+def _too_deep(text: str) -> int | None:
+    """Return the line where it gets too deep for PyYAML, which composes by recursion and, with libyaml, would end
+    the whole process. A look at the text tells of nearly every one that it cannot be deep."""
+    if text.count("[") + text.count("{") < _NESTED and _INDENTED.search(text) is None:
+        return None
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _NESTED:
+            return line_of(event)
+    return None
+
+
+def _unreadable(text: str, file: str) -> Problem:
+    found = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    at = found.start() if found is not None else 0
+    what = f"has the character U+{ord(text[at]):04X}, which YAML does not allow."
+    return Problem(file, text.count("\n", 0, at) + 1, "(document)", what, "Remove it.")
 
 
 def _syntax_hint(what: str, lines: list[str]) -> str:
@@ -176,7 +205,7 @@ def entries(node: Node, path: str, report: Report) -> Iterator[tuple[str, Node, 
     merged: list[Node] = []
     for key, value in node.value:
         if key.tag == _MERGE:
-            merged += items(value) if isinstance(value, yaml.SequenceNode) else [value]
+            merged.append(value)
         elif not isinstance(key, yaml.ScalarNode):
             report.refuse(key, path, "a key is a list or a mapping.", "Write a plain word as key.")
         elif key.value in seen:
@@ -186,47 +215,60 @@ def entries(node: Node, path: str, report: Report) -> Iterator[tuple[str, Node, 
         else:
             seen[key.value] = key
             yield key.value, key, value
+    walked: set[int] = set()
     for other in merged:
-        yield from _merged(other, seen, path, report)
+        yield from _merged(other, seen, walked, path, report)
 
 
 def _merged(
-    other: Node, seen: dict[str, Node], path: str, report: Report
+    other: Node, seen: dict[str, Node], walked: set[int], path: str, report: Report
 ) -> Iterator[tuple[str, Node, Node]]:
+    if id(other) in walked:  # a circle, or merged before: there is nothing new in it
+        return
+    walked.add(id(other))
+    if isinstance(other, yaml.SequenceNode):
+        for each in items(other):
+            yield from _merged(each, seen, walked, path, report)
+        return
     if not isinstance(other, yaml.MappingNode):
         report.refuse(
             other, path, '"<<" merges something that is no mapping.', "Write <<: *name of a mapping."
         )
         return
     for key, value in other.value:
-        # One level is what people write; a merge inside a merge could be a circle.
         if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE and key.value not in seen:
             seen[key.value] = key
             yield key.value, key, value
+    for value in (value for key, value in other.value if key.tag == _MERGE):
+        yield from _merged(value, seen, walked, path, report)
 
 
-def plain(node: Node, path: str, report: Report, depth: int = 0) -> t.Any:
+def plain(node: Node, path: str, report: Report) -> t.Any:
     """Return a node and all below it as JSON values.
 
     At most 40 deep and 50,000 nodes a file: that ends a mapping that contains itself through an anchor, and
     anchors that multiply each other.
     """
+    was_overfull = report.overfull
+    value = _plain(node, path, report, 0)
+    if report.overfull and not was_overfull:
+        report.refuse(node, path, "is too deep or too large.", "Make it flatter, or shorter.")
+    return value
+
+
+def _plain(node: Node, path: str, report: Report, depth: int) -> t.Any:
     report.walked += 1
     if depth > _DEPTH or report.walked > _NODES:
-        if not report.overfull:
-            shown = path if len(path) < 100 else f"{path[:100]}…"
-            report.refuse(node, shown, "is too deep or too large.", "Make it flatter, or shorter.")
-            report.overfull = True
-            report.walked = _NODES
+        report.overfull, report.walked = True, _NODES
         return None
     kind = type_of(node)
     if kind == "object":
         return {
-            key: plain(value, f"{path}.{key}", report, depth + 1)
+            key: _plain(value, f"{path}.{key}", report, depth + 1)
             for key, _, value in entries(node, path, report)
         }
     if kind == "array":
-        return [plain(item, f"{path}[{at}]", report, depth + 1) for at, item in enumerate(items(node))]
+        return [_plain(item, f"{path}[{at}]", report, depth + 1) for at, item in enumerate(items(node))]
     if kind.startswith(("tag:", "!")):
         report.refuse(node, path, f"has the tag {kind}.", "Leave the tag out; only plain YAML is read.")
         return None

@@ -286,8 +286,10 @@ class Either(Shape):
     def __post_init__(self) -> None:
         by_type = {kind: shape for shape in self.shapes for kind in shape.types}
         object.__setattr__(self, "_by_type", by_type)
+        object.__setattr__(self, "_types", frozenset(by_type))
 
     _by_type: dict[str, Shape] = dataclasses.field(init=False, repr=False, compare=False)
+    _types: frozenset[str] = dataclasses.field(init=False, repr=False, compare=False)
 
     @property
     def expected(self) -> str:  # type: ignore[override]  # made of its parts
@@ -295,7 +297,7 @@ class Either(Shape):
 
     @property
     def types(self) -> frozenset[str]:
-        return frozenset(self._by_type)
+        return self._types
 
     def read(self, node: Node, path: str, report: Report) -> t.Any:
         return self._by_type[type_of(node)].read(node, path, report)

@@ -35,10 +35,12 @@ def read_source(source: str | Path, root: Path) -> SourceText | Problem:
     try:
         if isinstance(source, str) and (found := _RESOURCE.fullmatch(source)):
             return _decoded(name, _resource(found[1], found[2]))
-        if isinstance(source, str) and _BARE.fullmatch(source) and (value := _registered(source)):
+        path = root / source
+        # The file first: to look through the entry points reads a file of every installed package.
+        if not path.is_file() and _BARE.fullmatch(name) and (value := _registered(name)):
             package, _, resource = value.partition(":")
             return _decoded(name, _resource(package.strip(), resource.strip()))
-        return _decoded(name, (root / source).read_bytes())
+        return _decoded(name, path.read_bytes())
     except (OSError, ImportError, ValueError, TypeError) as error:
         return _missing(name, root, error)
 

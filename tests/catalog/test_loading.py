@@ -67,6 +67,9 @@ def test_entry_point(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.syspath_prepend(root)
     assert list(load("jobs-of-ours", root=root).events) == ["jobs.done"]
+    (root / "jobs-of-ours").write_text(TASKS, encoding="utf-8")
+    assert "jobs" not in load("jobs-of-ours", root=root).channels, "a file of that name comes first"
+    (root / "jobs-of-ours").unlink()
     assert told("jobs-of-our", root) == [
         "jobs-of-our:1: (document): is neither a file nor a registered catalogue. "
         'Did you mean "jobs-of-ours"?'
@@ -296,3 +299,37 @@ def test_odd_yaml(write: Write, channel: str, said: str) -> None:
     [problem] = told("webhooks.yaml", write(text))
     assert problem.startswith("webhooks.yaml:5: channels.jobs")
     assert said in problem
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: "])
+def test_brackets_without_end_do_not_end_the_process(write: Write, opening: str) -> None:
+    """libyaml's composer calls itself for each, and a stack has an end."""
+    root = write("version: 1\nchannels:\n  jobs: " + opening * 100_000)
+    assert told("webhooks.yaml", root) == [
+        "webhooks.yaml:3: (document): is nested too deeply. Look for brackets that are not closed."
+    ]
+
+
+def test_steps_without_end_do_not_end_the_process(write: Write) -> None:
+    root = write("version: 1\nx-deep: " + "\n" + "- " * 100_000)
+    assert told("webhooks.yaml", root) == [
+        "webhooks.yaml:3: (document): is nested too deeply. Look for brackets that are not closed."
+    ]
+
+
+def test_many_brackets_beside_each_other_are_not_deep(write: Write) -> None:
+    events = "".join(f"      step_{n}: {{sample: {{}}}}\n" for n in range(2000))
+    root = write("version: 1\nchannels:\n  jobs:\n    events:\n" + events)
+    assert len(load("webhooks.yaml", root=root).events) == 2000
+
+
+def test_a_character_that_no_yaml_has(write: Write) -> None:
+    root = write("version: 1\n# Bücher\nchannels: {jobs: {title: '\x07', events: [done]}}")
+    assert told("webhooks.yaml", root) == [
+        "webhooks.yaml:3: (document): has the character U+0007, which YAML does not allow. Remove it."
+    ]
+
+
+def test_a_problem_is_one_line(write: Write) -> None:
+    [said] = told("webhooks.yaml", write('version: 1\nchannels: {"a\\nb": {events: [done]}}'))
+    assert said.startswith(r'webhooks.yaml:2: channels.a\nb: "a\nb" is not the name of a channel')

@@ -59,6 +59,8 @@ class Invoice(Base):
     def display(self) -> str:
         return f"No. {self.number}"
 
+    def cancel(self) -> None: ...
+
 
 class Line(Base):
     __tablename__ = "line"
