@@ -58,7 +58,7 @@ class System:
 
 
 @pytest.fixture
-def make_system(database_url: str, tmp_path: Path) -> t.Iterator[t.Callable[..., System]]:
+def make_system(empty_database_url: str, tmp_path: Path) -> t.Iterator[t.Callable[..., System]]:
     """Makes the system of a catalogue in `catalog/`, inside its context; takes settings."""
     sys.path.insert(0, str(HERE))
     made: list[tuple[System, t.Any]] = []
@@ -69,7 +69,7 @@ def make_system(database_url: str, tmp_path: Path) -> t.Iterator[t.Callable[...,
         app = Flask(name, instance_path=str(tmp_path / "instance"))
         app.config.update(
             SECRET_KEY="test",
-            SQLALCHEMY_DATABASE_URI=database_url,
+            SQLALCHEMY_DATABASE_URI=empty_database_url,
             WEBHOOKS_CATALOG=str(CATALOGS / f"{name}.yaml"),
             WEBHOOKS_ALLOW_HTTP=True,
             WEBHOOKS_ALLOWED_NETWORKS=["127.0.0.0/8"],
