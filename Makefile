@@ -6,7 +6,7 @@ SECONDS ?=
 # One process for each core; each has a PostgreSQL of its own.
 PARALLEL ?= --numprocesses auto --dist worksteal
 
-.PHONY: help demo system test test-deep test-faults test-faults check bench screenshots clean
+.PHONY: help demo system test test-deep test-faults check bench screenshots clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -39,9 +39,6 @@ test-deep: $(VENV)/.dev        ## the same with thousands of examples and long f
 
 test-faults: $(VENV)/.dev      ## workers killed 50 times, Redis and PostgreSQL away: takes minutes
 	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest tests/faults --durations=0
-
-test-faults: $(VENV)/.dev      ## the long fault runs alone
-	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest tests/faults
 
 check: $(VENV)/.dev            ## format, lint, types, import floors, coverage
 	$(BIN)/ruff format --check .
