@@ -239,7 +239,8 @@ class Lanes:
         self.doubt()
 
     def doubt(self) -> None:
-        """Do not rely on what was saved: a transaction did not come to its end."""
+        """Do not rely on what was saved and renewed: a transaction did not come to its end."""
+        self._renewed = float("-inf")
         for lane in self.held.values():
             lane.saved = UNSAVED
 
@@ -348,9 +349,10 @@ class Lanes:
             if is_due and (health != lane.saved or lane.destination.rate):
                 rows.append({"lane": key, **vars_of(health), "sendable_at": self._sendable_at(key, now)})
                 lane.saved, lane.saved_at = health, now
-        dispatch.health(connection, rows)
+        lease = self._lease(self.clock())
+        dispatch.health(connection, lease, rows)
         if closing:
-            dispatch.give_back(connection, self._lease(self.clock()), closing)
+            dispatch.give_back(connection, lease, closing)
 
     def _sendable_at(self, key: str, now: float) -> datetime | None:
         lane = self.held[key]

@@ -36,8 +36,6 @@ logger = logging.getLogger("flask_webhooks.delivering")
 
 GRACE = 2.0
 """Seconds beyond the longest attempt that the end of a run waits for results."""
-BEHIND = 500
-"""Results that wait to be written, from which on nothing more is read."""
 FAREWELL = 60.0
 """Seconds that the end of a run waits for a database in trouble, unless it was told to stop."""
 
@@ -160,9 +158,7 @@ class Run:
                 self._lanes.take(connection, room)
             self._lanes.take_turns(connection)
             self._lanes.refresh(connection)
-            # Or what is sent but not yet written would grow as long as receivers are faster than the database.
-            if self._senders.waiting() < BEHIND:
-                read(self._lanes, connection)
+            read(self._lanes, connection)
         self._senders.hire()
 
     def _look_again(self) -> bool:

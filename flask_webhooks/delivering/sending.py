@@ -27,6 +27,9 @@ BATCH = 100
 """Results that are written at once when they come fast."""
 LINGER, LULL = 0.02, 0.005
 """Seconds that results wait for others while more are under way: at most, and after the last that came."""
+MOST = 5 * BATCH
+"""Results written at once at most; as many may wait meanwhile, then the senders wait too. Where receivers are faster
+than the database, memory would grow without end, and so would what a killed worker has sent and not written."""
 WAIT = 0.02
 """Seconds to wait for the first result."""
 
@@ -48,6 +51,7 @@ class Senders:
         self._state, self._rotation, self._worker, self._clock = state, rotation, worker, clock
         self._destination_of = destination_of
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._gathered = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def hire(self) -> None:
@@ -75,22 +79,23 @@ class Senders:
                 results.append(self._results.get(timeout=max(0.0, min(LULL, left))))
         except queue.Empty:
             pass
-        while len(results) < 5 * BATCH:
+        while len(results) < MOST:
             try:
                 results.append(self._results.get_nowait())
             except queue.Empty:
                 break
+        self._gathered.set()
         return results
-
-    def waiting(self) -> int:
-        """Count the results that nobody has gathered yet."""
-        return self._results.qsize()
 
     def _is_busy(self) -> bool:
         return bool(self._rotation.queued() or self._rotation.in_flight())
 
     def _work(self) -> None:
         while not self._rotation.is_stopped:
+            if self._results.qsize() >= MOST:
+                self._gathered.clear()
+                self._gathered.wait(0.1)
+                continue
             parcel = self._rotation.wait_take(time.monotonic, 1.0)
             if parcel is not None:
                 self._deliver(parcel)

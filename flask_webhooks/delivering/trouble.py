@@ -52,7 +52,8 @@ class Patience:
             logger.warning("database.trouble", extra={"worker": self.worker, "reason": _first_line(error)})
         elif now - self._since > LONGEST_TROUBLE and not for_ever:
             raise error
-        self._stop.wait(self._wait)
+        if self._stop.wait(self._wait):
+            time.sleep(FIRST_WAIT)  # what is still to be written is tried again, but not without a breath
         self._wait = min(self._wait * 2, LONGEST_WAIT)
 
     def relax(self) -> None:

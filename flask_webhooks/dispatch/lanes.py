@@ -202,8 +202,9 @@ def give_back(
 _HEALTH = sa.update(N).where(N.c.subscription_id == sa.bindparam("lane"))
 
 
-def health(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
-    """Write how receivers are doing: rows with `lane` and columns of `Lane`, all alike."""
+def health(connection: sa.Connection, lease: Lease, rows: t.Sequence[Row]) -> None:
+    """Write how receivers are doing, where the lane is still ours: rows with `lane` and columns of `Lane`."""
     if rows:
         names = [name for name in rows[0] if name != "lane"]
-        connection.execute(_HEALTH.values({name: sa.bindparam(name) for name in names}), rows)
+        write = _HEALTH.where(N.c.token == lease.token)
+        connection.execute(write.values({name: sa.bindparam(name) for name in names}), rows)

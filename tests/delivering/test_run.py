@@ -196,6 +196,24 @@ class TestLease:
         assert states(state) == ["pending"]
         assert lane_of(state, subscription).holder == "thief"
 
+    def test_a_worker_that_lost_its_lane_does_not_touch_what_the_next_one_knows_of_the_receiver(self, state):
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            subscription = subscribe(state, receiver.url(), rate_limit=50.0)
+            fill(state, [subscription], 1)
+            with background(state, "stalled") as stalled:
+                wait_until(lambda: gate.held == 1)
+                now = datetime.now(UTC)
+                paused = {"pauses": 3, "failures": 12, "paused_until": now, "sendable_at": now}
+                later = now + timedelta(seconds=45)
+                thief = "00000000-0000-7000-8000-000000000001"
+                update(state, Lane, token=thief, holder="thief", leased_until=later, **paused)
+                gate.opened.set()
+                stalled.wait()
+
+        lane = lane_of(state, subscription)
+        assert {name: getattr(lane, name) for name in paused} == paused
+
     def test_a_lease_is_renewed_as_long_as_work_is_under_way(self, state):
         gate = Gate()
         with Receiver(gate) as receiver:

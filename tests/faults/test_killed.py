@@ -17,8 +17,8 @@ from tests.processes import Processes
 from tests.stage import lane_of, wait_until
 
 KILLS = 50 if IS_DEEP else 2
-IN_DOUBT = 32 + 500
-"""Results that a killed worker had not written: those in flight, and a full batch."""
+IN_DOUBT = 32 + 500 + 500 + 32
+"""Results that a killed worker had not written: those in flight, a full batch, and those that may wait meanwhile."""
 
 
 def expire(state: AppState) -> None:
