@@ -43,7 +43,7 @@ Row = tuple[t.Any, ...]
 
 
 def rows(count: int, subscriptions: t.Sequence[str], now: datetime) -> t.Iterator[tuple[Row, Row, Row]]:
-    """Yield a message, a delivery and an attempt, over the last 24 hours; every hundredth event is a rare one."""
+    """Yield a message, a delivery and an attempt, over the last 24 hours; every 97th event is a rare one."""
     begin = now - timedelta(hours=23)
     for number in range(count):
         at = begin + timedelta(hours=23) * (number / count)
@@ -51,7 +51,7 @@ def rows(count: int, subscriptions: t.Sequence[str], now: datetime) -> t.Iterato
         tail = f"{number:019x}"[-15:]
         ids = [f"{head}{kind}{tail[0:2]}8{tail[2:]}"[:32].ljust(32, "0") for kind in "123"]
         key, state = subscriptions[number % len(subscriptions)], STATES[number * 7 % len(STATES)]
-        event = "invoices.paid" if number % 100 == 0 else "invoices.updated"
+        event = "invoices.paid" if number % 97 == 0 else "invoices.updated"
         yield (
             (ids[0], event, "invoices", "1", "staging", at, number, "x", "{}", 2),
             (ids[1], ids[0], key, state, at if state == "pending" else None, 1, "automatic", "channel"),

@@ -16,10 +16,10 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from . import replaying, subscribing
+from . import replaying, signals, subscribing
 from .capture.loading import option
 from .capture.watching import watch_of
-from .capture.writing import Occurrence, write
+from .capture.writing import Occurrence, Recorded, write
 from .catalog import EventType, Kind
 from .errors import SubscriptionError
 from .models import Delivery, Message, Subscription
@@ -81,10 +81,12 @@ class Backfill:
                 if not rows:
                     return
                 after = tuple(self._mapper.primary_key_from_instance(rows[-1]))
-                turn = Turn(len(rows), self._queue(session, wanted, rows))
+                recorded = self._queue(session, wanted, rows)
                 session.commit()
-            self.state.bell.ring()
-            yield turn
+            if recorded:
+                self.state.bell.ring()
+                signals.send(signals.message_recorded, self.state.app, messages=recorded)
+            yield Turn(len(rows), len(recorded))
 
     # ---- who gets it -----------------------------------------------------------------------------------
 
@@ -142,7 +144,7 @@ class Backfill:
 
     # ---- sending ---------------------------------------------------------------------------------------
 
-    def _queue(self, session: Session, wanted: Wanted, rows: t.Sequence[t.Any]) -> int:
+    def _queue(self, session: Session, wanted: Wanted, rows: t.Sequence[t.Any]) -> list[Recorded]:
         connection = session.connection()
         items = {self._dedupe_key(row): row for row in rows if self._is_meant(row, wanted)}
         done = sa.select(M.c.dedupe_key).where(
@@ -159,7 +161,7 @@ class Backfill:
         ]
         recorded = write(watch_of(self.state), connection, occurrences)
         self._spread(connection, [message["id"] for message in recorded])
-        return len(recorded)
+        return recorded
 
     def _is_meant(self, row: t.Any, wanted: Wanted) -> bool:
         if self._bound.owner(row) != wanted.owner:
@@ -173,7 +175,7 @@ class Backfill:
     def _dedupe_key(self, row: t.Any) -> str:
         """The column holds 255 characters, and a primary key may have more."""
         key = repr([str(part) for part in self._mapper.primary_key_from_instance(row)])
-        return f"backfill:{self._key}:{hashlib.sha256(key.encode()).hexdigest()}"
+        return f"{replaying.BACKFILL}:{self._key}:{hashlib.sha256(key.encode()).hexdigest()}"
 
     def _spread(self, connection: sa.Connection, ids: t.Sequence[str]) -> None:
         if not ids:

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from .. import models, replaying, schemas, subscribing
 from ..delivering import parcels
-from ..ids import made_at
+from ..ids import first_at, made_at
 from ..models import State
 from ..retry import Failure
 from .operations import Call, operation
 from .problems import Refused
-from .reading import bounded, event_names, newest, owner_of, paged
+from .reading import bounded, event_names, floor_of, newest, owner_of, paged
 
 __all__ = ["one"]
 
@@ -34,6 +34,8 @@ _NAMES = (
 )
 RARE = 1_000
 """Messages up to which an event is rare."""
+FIRST, LAST = "00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-ffffffffffff"
+"""The ids before and behind all others."""
 _COLUMNS = tuple(getattr(D, name) for name in _NAMES)
 
 
@@ -46,28 +48,28 @@ _COLUMNS = tuple(getattr(D, name) for name in _NAMES)
     answer=schemas.DeliveryPage,
 )
 def list_deliveries(call: Call) -> t.Any:
-    """The log, newest first."""
-    query, owner = call.query, owner_of(call)
-    subscriptions = _subscriptions(call, owner)
+    """The log, newest first. With a filter a page may hold fewer than `limit`: go on while there is a `next`."""
+    owner = _owner(call)
     names = event_names(call)
-    if subscriptions is not None and not subscriptions:
-        return {"items": [], "next": None}
-    if "message" in query:
-        rows = _of_message(call, subscriptions)
-    elif names is not None and _goes_by_event(call, names, owner):
-        return _by_event(call, names, subscriptions)
+    subscriptions = _subscriptions(call, owner)
+    if "message" in call.query:
+        rows, floor = _of_message(call, subscriptions), None
+    elif owner is not None and names is not None and _goes_by_event(call, names, owner):
+        return _by_event(call, names, subscriptions, owner)
     else:
-        rows = newest(call.session, _ranges(call, names, subscriptions), D.id, call.limit + 1)
-    return _page(call, rows, lambda row: str(row.id))
+        rows, floor = _by_delivery(call, names, subscriptions)
+    return _page(call, rows, lambda row: str(row.id), floor)
 
 
-def _page(call: Call, rows: t.Sequence[t.Any], cursor: t.Callable[[t.Any], str]) -> dict[str, t.Any]:
+def _page(
+    call: Call, rows: t.Sequence[t.Any], cursor: t.Callable[[t.Any], str], floor: str | None = None
+) -> dict[str, t.Any]:
     ids = {row.message_id for row in rows}
     events = {
         message: event
         for message, event in call.session.execute(sa.select(M.id, M.event).where(M.id.in_(ids)))
     }
-    return paged(rows, call.limit, lambda row: _shown(row, events.get(row.message_id)), cursor)
+    return paged(rows, call.limit, lambda row: _shown(row, events.get(row.message_id)), cursor, floor)
 
 
 def _shown(row: t.Any, event: str | None) -> dict[str, t.Any]:
@@ -75,93 +77,112 @@ def _shown(row: t.Any, event: str | None) -> dict[str, t.Any]:
     return {**found, "event": event, "created_at": made_at(row.id)}
 
 
+def _owner(call: Call) -> str | None:
+    """Return whose deliveries are asked for: an operator who names a subscription has named its owner."""
+    owner = owner_of(call)
+    if owner is None and "subscription" in call.query:
+        return call.session.scalar(sa.select(S.owner).where(S.id == call.query["subscription"]))
+    return owner
+
+
 def _subscriptions(call: Call, owner: str | None) -> list[str] | None:
     """Return whose deliveries may be listed, removed subscriptions among them; None: an operator asks for all."""
     asked = call.query.get("subscription")
     if owner is None:
-        return None if asked is None else [asked]
+        return None if asked is None else []
     found = sa.select(S.id).where(S.owner == owner)
     if asked is not None:
         found = found.where(S.id == asked)
     return list(call.session.scalars(found))
 
 
-def _single_cursor(call: Call) -> str | None:
+def _behind(call: Call, found: sa.Select[t.Any]) -> sa.Select[t.Any]:
+    """Limit a list of deliveries to a time, and to what is behind the cursor."""
+    found = bounded(found, D.id, call.query)
     cursor: str | None = call.query.get("cursor")
     if cursor is not None and "_" in cursor:
         raise Refused(422, message := "This cursor is of another list.", fields={"cursor": [message]})
-    return cursor
+    return found if cursor is None else found.where(D.id < cursor)
 
 
-def _ranges(
+def _by_delivery(
     call: Call, names: t.Sequence[str] | None, subscriptions: t.Sequence[str] | None
-) -> list[sa.Select[t.Any]]:
-    """One range of the index (subscription, state, id) for each pair of the two."""
-    found = bounded(sa.select(*_COLUMNS), D.id, call.query)
-    cursor = _single_cursor(call)
-    if cursor is not None:
-        found = found.where(D.id < cursor)
+) -> tuple[list[t.Any], str | None]:
+    """Return a page and where it stopped looking: one range of the index (subscription, state, id) for each pair.
+
+    Over all owners there is only the order of ids.
+    """
+    pairs: list[tuple[sa.ColumnElement[bool], ...]] = [()]
+    if subscriptions is not None:
+        states = [call.query["state"]] if "state" in call.query else [state.value for state in State]
+        pairs = [(D.subscription_id == key, D.state == state) for key in subscriptions for state in states]
+    parts = [_behind(call, sa.select(*_COLUMNS)).where(*pair) for pair in pairs]
+    if subscriptions is None and "state" in call.query:
+        parts = [part.where(D.state == call.query["state"]) for part in parts]
+    floor = None
+    if names is not None or (subscriptions is None and "state" in call.query):
+        floor = floor_of(call.session, [_behind(call, sa.select(D.id)).where(*pair) for pair in pairs], D.id)
     if names is not None:
-        found = found.join(M, M.id == D.message_id).where(M.event.in_(names))
-    states = [call.query["state"]] if "state" in call.query else [state.value for state in State]
-    if subscriptions is None:
-        return [found.where(D.state.in_(states))]
-    return [
-        found.where(D.subscription_id == key, D.state == state) for key in subscriptions for state in states
-    ]
+        parts = [part.join(M, M.id == D.message_id).where(M.event.in_(names)) for part in parts]
+    if floor is not None:
+        parts = [part.where(D.id >= floor) for part in parts]
+    return newest(call.session, parts, D.id, call.limit + 1), floor
 
 
 def _of_message(call: Call, subscriptions: t.Sequence[str] | None) -> list[t.Any]:
-    found = bounded(sa.select(*_COLUMNS), D.id, call.query).where(D.message_id == call.query["message"])
+    found = _behind(call, sa.select(*_COLUMNS)).where(D.message_id == call.query["message"])
     if subscriptions is not None:
         found = found.where(D.subscription_id.in_(subscriptions))
     if "state" in call.query:
         found = found.where(D.state == call.query["state"])
-    cursor = _single_cursor(call)
-    if cursor is not None:
-        found = found.where(D.id < cursor)
     return list(call.session.execute(found.order_by(D.id.desc()).limit(call.limit + 1)))
 
 
-def _goes_by_event(call: Call, names: t.Sequence[str], owner: str | None) -> bool:
+def _goes_by_event(call: Call, names: t.Sequence[str], owner: str) -> bool:
     """Say whether to walk the messages of some events, or the deliveries in a state; a cursor keeps to its walk.
 
     Most deliveries are delivered, so there the event tells more. Elsewhere it does if it is rare: no index knows both,
-    and one more on the table that every commit writes is not worth what it would spare this list.
+    and one more on the table that every commit writes is not worth what it would spare this list. A beginning in time
+    bounds deliveries alone: a replay may have made them long after the message.
     """
     if "cursor" in call.query:
         return "_" in call.query["cursor"]
+    if "since" in call.query:
+        return False
     if call.query.get("state", State.DELIVERED) == State.DELIVERED:
         return True
-    if owner is None:
-        return False
     many = sa.select(M.id).where(M.owner == owner, M.event.in_(names)).offset(RARE).limit(1)
     return call.session.scalar(many) is None
 
 
-def _by_event(call: Call, names: t.Sequence[str], subscriptions: t.Sequence[str] | None) -> dict[str, t.Any]:
+def _by_event(
+    call: Call, names: t.Sequence[str], subscriptions: t.Sequence[str] | None, owner: str
+) -> dict[str, t.Any]:
     """Deliveries of some events, by their messages: the index (owner, event, id) finds those."""
+    message, _, subscription = call.query.get("cursor", f"{LAST}_{LAST}").partition("_")
+    if "until" in call.query:  # a delivery is never older than its message
+        message = min(message, first_at(call.query["until"]))
+    walks = [sa.select(M.id).where(M.owner == owner, M.event == name, M.id <= message) for name in names]
+    floor = floor_of(call.session, walks, M.id)
     found = bounded(sa.select(*_COLUMNS), D.id, call.query).join(M, M.id == D.message_id)
-    owner = owner_of(call)
-    if owner is not None:
-        found = found.where(M.owner == owner)
-    if subscriptions is not None:
-        found = found.where(D.subscription_id.in_(subscriptions))
+    found = found.where(
+        M.owner == owner,
+        M.id <= message,
+        sa.or_(M.id < message, D.subscription_id < subscription),
+        D.subscription_id.in_(subscriptions or ()),
+    )
     if "state" in call.query:
         found = found.where(D.state == call.query["state"])
-    if "cursor" in call.query:
-        message, _, subscription = call.query["cursor"].partition("_")
-        found = found.where(
-            M.id <= message,
-            sa.or_(M.id < message, D.subscription_id < subscription),
-        )
+    if floor is not None:
+        found = found.where(M.id >= floor)
     parts = [
         found.where(M.event == name).order_by(M.id.desc(), D.subscription_id.desc()).limit(call.limit + 1)
         for name in names
     ]
     rows = [row for part in parts for row in call.session.execute(part)]
     rows.sort(key=lambda row: (row.message_id, row.subscription_id), reverse=True)
-    return _page(call, rows, lambda row: f"{row.message_id}_{row.subscription_id}")
+    end = None if floor is None else f"{floor}_{FIRST}"
+    return _page(call, rows, lambda row: f"{row.message_id}_{row.subscription_id}", end)
 
 
 # ---- one -------------------------------------------------------------------------------------------------

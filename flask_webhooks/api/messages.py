@@ -7,12 +7,12 @@ import typing as t
 
 import sqlalchemy as sa
 
-from .. import models, schemas
+from .. import models, replaying, schemas
 from ..catalog.names import RESERVED_CHANNEL
 from ..config import ENVIRONMENTS
 from .operations import Call, operation
 from .problems import Refused
-from .reading import bounded, event_names, newest, owner_of, paged
+from .reading import bounded, event_names, floor_of, newest, owner_of, paged
 
 M, D, S = models.Message, models.Delivery, models.Subscription
 _COLUMNS = (
@@ -44,10 +44,8 @@ def _shown(call: Call, row: t.Any) -> dict[str, t.Any]:
     "GET", "/messages", "List messages", right="read", query=schemas.MessageQuery, answer=schemas.MessagePage
 )
 def list_messages(call: Call) -> t.Any:
-    """What happened, newest first."""
-    found = bounded(t.cast("t.Any", sa.select(*_COLUMNS)), M.id, call.query)
-    if "cursor" in call.query:
-        found = found.where(M.id < call.query["cursor"])
+    """What happened, newest first. A page may hold fewer than `limit`: go on while there is a `next`."""
+    found = _behind(call, t.cast("t.Any", sa.select(*_COLUMNS)))
     owner = owner_of(call)
     if owner is not None:
         found = found.where(M.owner == owner)
@@ -60,8 +58,18 @@ def list_messages(call: Call) -> t.Any:
         parts = [found.where(M.environment == environment) for environment in environments]
     else:
         parts = [found.where(M.environment.in_(environments))]
+    floor = None
+    if owner is None and (names is not None or len(environments) == 1):
+        floor = floor_of(call.session, [_behind(call, sa.select(M.id))], M.id)
+    if floor is not None:
+        parts = [part.where(M.id >= floor) for part in parts]
     rows = newest(call.session, parts, M.id, call.limit + 1)
-    return paged(rows, call.limit, lambda row: _shown(call, row))
+    return paged(rows, call.limit, lambda row: _shown(call, row), floor=floor)
+
+
+def _behind(call: Call, found: sa.Select[t.Any]) -> sa.Select[t.Any]:
+    found = bounded(found, M.id, call.query)
+    return found.where(M.id < call.query["cursor"]) if "cursor" in call.query else found
 
 
 @operation("GET", "/messages/<message_id>", "Read a message", right="read", answer=schemas.MessageDetail)
@@ -69,7 +77,7 @@ def get_message(call: Call, message_id: str) -> t.Any:
     """Its data, and for every subscription of its owner the delivery, or why there is none."""
     row = call.session.get(M, message_id)
     if row is None or call.owner not in (None, row.owner):
-        raise Refused(404, "There is no such message.")
+        raise Refused(404, "There is no such message. What happened while events were muted leaves none.")
     found = _shown(call, row)
     found["data"] = json.loads(row.data)
     found["includes"] = json.loads(row.extras) if row.extras else {}
@@ -135,7 +143,8 @@ def _why_not(call: Call, message: models.Message, row: models.Subscription) -> t
         return "not_listening", f"The subscription does not listen to {message.event}."
     if row.created_at > message.occurred_at:
         return "newer", "The subscription is newer than the message. A replay with `missed` sends it."
-    return "muted", (
-        "It listens today, but did not when this was recorded, or the event was meant for others. A replay with "
-        "`missed` sends it."
+    if replaying.is_backfilled(message.dedupe_key):
+        return "backfill", "A backfill made it for another subscription alone."
+    return "listened_later", (
+        "The subscription listens to it today, but did not when this was recorded. A replay with `missed` sends it."
     )

@@ -15,8 +15,11 @@ from ..ids import first_at
 from .operations import Call
 from .problems import Refused
 
-__all__ = ["bounded", "event_names", "newest", "owner_of", "paged"]
+__all__ = ["REACH", "bounded", "event_names", "floor_of", "newest", "owner_of", "paged"]
 
+REACH = 20_000
+"""Rows of a range that one page looks through for a filter that no index answers. One index more, for lists alone,
+would be paid for by every commit."""
 PARTS = 50
 """Ranges that one statement reads; SQLite takes 500 at most."""
 
@@ -54,6 +57,19 @@ def bounded(found: sa.Select[t.Any], column: t.Any, query: t.Mapping[str, t.Any]
     return found
 
 
+def floor_of(session: Session, walks: t.Sequence[sa.Select[t.Any]], column: t.Any) -> str | None:
+    """Return the id at which a page that filters has to end; None: it may see the last row of every range.
+
+    :param walks: the ranges that it reads, newest first, without the filter that no index answers.
+    """
+    ends = [walk.order_by(column.desc()).offset(REACH - 1).limit(1).subquery().select() for walk in walks]
+    found: list[str] = []
+    for start in range(0, len(ends), PARTS):
+        some = ends[start : start + PARTS]
+        found.extend(session.scalars(sa.union_all(*some) if len(some) > 1 else some[0]))
+    return max(found, default=None)
+
+
 def newest(session: Session, parts: t.Sequence[sa.Select[t.Any]], column: t.Any, limit: int) -> list[t.Any]:
     """Return the newest rows of several ranges together."""
     limited = [part.order_by(column.desc()).limit(limit).subquery().select() for part in parts]
@@ -70,10 +86,14 @@ def paged(
     limit: int,
     show: t.Callable[[t.Any], dict[str, t.Any]],
     cursor: t.Callable[[t.Any], str] = lambda row: str(row.id),
+    floor: str | None = None,
 ) -> dict[str, t.Any]:
-    """Return a page of rows, of which there is one more than `limit` if there is another page."""
+    """Return a page of rows, of which there is one more than `limit` if there is another page.
+
+    :param floor: where the page stopped looking, although it may be short.
+    """
     kept = rows[:limit]
     return {
         "items": [show(row) for row in kept],
-        "next": cursor(kept[-1]) if len(rows) > limit else None,
+        "next": cursor(kept[-1]) if len(rows) > limit else floor,
     }

@@ -14,10 +14,11 @@ log. Nothing here commits, but `turn`.
 from __future__ import annotations
 
 from .by_hand import cancel, retry
-from .filtering import MODES, STATES, Filter, count, digest
+from .filtering import BACKFILL, MODES, STATES, Filter, count, digest, is_backfilled
 from .running import find, listened_to, purge, start, stop, turn
 
 __all__ = [
+    "BACKFILL",
     "MODES",
     "STATES",
     "Filter",
@@ -25,6 +26,7 @@ __all__ = [
     "count",
     "digest",
     "find",
+    "is_backfilled",
     "listened_to",
     "purge",
     "retry",

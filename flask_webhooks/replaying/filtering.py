@@ -18,7 +18,18 @@ from ..catalog.names import RESERVED_CHANNEL
 from ..ids import first_at
 from ..models import Delivery, Message, State, Subscription
 
-__all__ = ["MISSED", "MODES", "STATES", "Filter", "count", "delivered", "digest", "missed"]
+__all__ = [
+    "BACKFILL",
+    "MISSED",
+    "MODES",
+    "STATES",
+    "Filter",
+    "count",
+    "delivered",
+    "digest",
+    "is_backfilled",
+    "missed",
+]
 
 D, M = (t.cast("sa.Table", model.__table__) for model in (Delivery, Message))
 
@@ -32,6 +43,10 @@ MODES: t.Mapping[str, tuple[str, ...]] = {
     "missed": (MISSED,),
 }
 """Short names for what is mostly wanted."""
+BACKFILL = "backfill"
+"""Begins the dedupe keys of what a backfill has recorded, for one subscription alone."""
+_KEY = (36, 64)
+"""Characters of what follows: the subscription's id, and a digest of the row's primary key."""
 COUNTED = 100_000
 """Deliveries that are counted at most before a replay."""
 
@@ -54,6 +69,14 @@ class Filter:
 def digest(*told: t.Any) -> str:
     """Return what tells one replay from another: of what somebody asked for, in words that do not change."""
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def is_backfilled(dedupe_key: str | None) -> bool:
+    """Whether a message is of a backfill: it was made for one subscription, and others have not missed it."""
+    if dedupe_key is None:
+        return False
+    word, *rest = dedupe_key.split(":")
+    return word == BACKFILL and tuple(map(len, rest)) == _KEY
 
 
 def delivered(subscription_id: str, wanted: Filter, state: str, cursor: str | None) -> sa.Select[t.Any]:
@@ -84,6 +107,7 @@ def missed(
     :param listened: the event types that it listens to today.
     """
     events = set(listened) & set(wanted.events) if wanted.events else set(listened)
+    backfilled = ":".join([BACKFILL, *("_" * length for length in _KEY)])
     has_one = (
         sa.select(D.c.id)
         .where(D.c.message_id == M.c.id, D.c.subscription_id == subscription.id)
@@ -99,6 +123,7 @@ def missed(
             M.c.id < first_at(wanted.until),
             M.c.channel != RESERVED_CHANNEL,
             M.c.event.in_(sorted(events)),
+            sa.or_(M.c.dedupe_key.is_(None), M.c.dedupe_key.not_like(backfilled)),
             ~has_one,
         )
         .order_by(M.c.id)

@@ -56,8 +56,8 @@ class Outcome(ma.Schema):
         allow_none=True,
         metadata=described(
             "Class of the last failure; or why there is no delivery: `not_listening`, `other_environment`, `newer` "
-            "(the subscription is), `exclusive` (`*` leaves out exclusive channels), `muted` (it listens, but was not "
-            "told)."
+            "(the subscription is), `listened_later` (to this event), `exclusive` (`*` leaves out exclusive channels), "
+            "`backfill` (made for another subscription), `test` (of another subscription)."
         ),
     )
     explanation = fields.String(required=True, metadata=described("The reason as a sentence."))

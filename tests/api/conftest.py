@@ -57,10 +57,9 @@ def other(app: Flask) -> Customer:
 
 @contextlib.contextmanager
 def lasting(folder: Path, **config: t.Any) -> t.Iterator[Flask]:
-    """A host app on SQLite that many tests may share, for they leave each other alone."""
-    app = make_host(
-        f"sqlite:///{folder / 'test.sqlite'}", folder, WEBHOOKS_SUBSCRIPTION_LIMIT=100_000, **config
-    )
+    """A host app, on SQLite unless told otherwise, that many tests share, for they leave each other alone."""
+    url = f"sqlite:///{folder / 'test.sqlite'}"
+    app = make_host(url, folder, **{"WEBHOOKS_SUBSCRIPTION_LIMIT": 100_000, **config})
     yield app
     state_of(app).transport.close()
     with app.app_context():

@@ -328,7 +328,7 @@ def test_every_reason_is_told(state: AppState, call: Customer, receiver: Receive
     assert reasons[told["not_listening"]] == (None, "not_listening")
     assert reasons[told["other_environment"]] == (None, "other_environment")
     assert reasons[told["newer"]] == (None, "newer")
-    assert reasons[told["changed"]] == (None, "muted")
+    assert reasons[told["changed"]] == (None, "listened_later")
     assert found["data"]["number"] == "G-1"
 
 
