@@ -15,8 +15,8 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 `looks`         how instants, durations, sizes and states are written
 `colours`       the host's accent colour, made legible
 `webhooks`      list, switch, remove
-`editing`       new and edit; `forms` reads what was sent, `picking` offers events
-`health`        one webhook: health, charts; `secrets`, `trials`, `snippets`
+`editing`       new and edit; `forms` reads what was sent, `picking` offers events, `repeats` does it once
+`health`        one webhook: health, charts; `secrets`, `trials` and their `pacing`, `snippets`
 `log`           deliveries, live; `delivery`, one of them with every attempt
 `catalogue`     channels and events
 `replays`       what is sent again
@@ -39,6 +39,9 @@ _ROOMS = (webhooks, editing, health, secrets, trials, log, delivery, replays, ca
 """Importing them fills PAGES."""
 
 
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
 def make_blueprint() -> Blueprint:
     """Return the blueprint; a new one for each app."""
     blueprint = Blueprint(
@@ -51,7 +54,7 @@ def make_blueprint() -> Blueprint:
     for page in PAGES:
         blueprint.add_url_rule(page.path, page.name, view_of(page), methods=[page.method])
     blueprint.add_url_rule("/accent.css", "accent", accent)
-    blueprint.add_url_rule("/<path:path>", "unknown", unknown, methods=["GET", "POST"])
+    blueprint.add_url_rule("/<path:path>", "unknown", unknown, methods=METHODS)
     blueprint.context_processor(context)
     blueprint.after_request(secure)
     add_filters(blueprint)

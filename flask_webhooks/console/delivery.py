@@ -16,7 +16,7 @@ from ..delivering import parcels
 from ..models import Attempt, Message
 from ..reading import Story
 from .looks import pretty, reason_label, remedy, text_of
-from .pages import Page, Redirect, Refused, Visit, page
+from .pages import Page, Raw, Redirect, Refused, Visit, page
 from .visits import nothing
 from .words import _
 
@@ -57,9 +57,13 @@ class Told:
 
 
 @page("GET", "/deliveries/<uuid:delivery_id>", right="read")
-def delivery(visit: Visit, delivery_id: object) -> Page:
-    """Show a delivery."""
+def delivery(visit: Visit, delivery_id: object) -> Page | Raw:
+    """Show a delivery; to a page that asks whether anything has happened since, 204 if nothing has."""
     story = _story(visit, str(delivery_id))
+    row = story.delivery
+    mark = f"{row.state} {row.attempts} {row.due_at.isoformat() if row.due_at else ''}"
+    if visit.is_partial and visit.query.get("seen") == mark:
+        return Raw(status=204)
     body = request_body(visit.state, visit, story)
     attempts = told(visit.state, story, body)
     values = {
@@ -68,9 +72,9 @@ def delivery(visit: Visit, delivery_id: object) -> Page:
         "body": pretty(body[:LONGEST_BODY]) if body else "",
         "is_cut": len(body) > LONGEST_BODY,
         "changes": _changes(story),
-        "now": datetime.now(UTC),
+        "mark": mark,
     }
-    return Page("_delivery.html" if visit.is_partial else "delivery.html", values)
+    return Page("delivery.html", values)
 
 
 @page("POST", "/deliveries/<uuid:delivery_id>/retry", right="write")

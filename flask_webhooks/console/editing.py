@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from .. import subscribing
 from ..config import ENVIRONMENTS
-from ..errors import SubscriptionChangedError, SubscriptionError
+from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..models import Listener, Subscription
 from ..transport import Outbound
-from . import forms, samples
+from . import forms, pacing, repeats, samples
 from .forms import Form
 from .pages import Page, Redirect, Refused, Visit, page
 from .picking import choices, count_events
@@ -33,8 +33,11 @@ def new(visit: Visit) -> Page:
 
 
 @page("POST", "/webhooks/new", right="write", stores=False)
-def create(visit: Visit) -> Page:
-    """Make a webhook and show its secret, this once."""
+def create(visit: Visit) -> Page | Redirect:
+    """Make a webhook and show its secret, this once; the same form sent again shows the same."""
+    made = repeats.first(visit)
+    if made is not None:
+        return _created(visit, *made)
     form = forms.of_form(visit.form)
     form.errors = forms.shape_faults(form)
     try:
@@ -48,12 +51,27 @@ def create(visit: Visit) -> Page:
             signature=form.signature,
             **form.values(),
         )
+        made = [row.id, secret.public or secret.text]
+        repeats.keep(visit, made)
         visit.session.commit()
     except SubscriptionError as error:
         visit.session.rollback()
         form.take(error.fields, str(error))
         return _form_page(visit, form, None, status=422)
-    return Page("created.html", {"subscription": row, "secret": secret.public or secret.text})
+    except sa.exc.IntegrityError:  # the other half of a double click was first
+        visit.session.rollback()
+        made = repeats.first(visit)
+        if made is None:
+            raise
+    return _created(visit, *made)
+
+
+def _created(visit: Visit, key: str, secret: str) -> Page | Redirect:
+    try:
+        row = subscribing.find(visit.session, key, owner=visit.owner)
+    except SubscriptionMissingError:  # and removed since
+        return Redirect("index")
+    return Page("created.html", {"subscription": row, "secret": secret})
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/edit", right="write")
@@ -108,6 +126,7 @@ def _form_page(visit: Visit, form: Form, row: Subscription | None, status: int =
         "catalog": state.catalog,
         "beside": _beside(visit, row, form.environment),
         "held": held_count(visit, row.id) if row is not None and not row.active else 0,
+        "form_key": visit.form.get(repeats.FIELD) or repeats.new_key(),
         **_preview(visit, form, picked[0] if picked else next(iter(state.catalog.events))),
     }
     return Page("form.html", values, status)
@@ -152,6 +171,9 @@ def probe(visit: Visit) -> Page:
     faults = subscribing.examine(visit.state, {"url": url}).get("url", [])
     if faults:
         return Page("_url_check.html", {"faults": faults, "checked": True})
+    wait = pacing.wait_for(visit)
+    if wait:
+        return pacing.refusal(visit, wait)
     visit.session.rollback()
     body = b'{"event":"webhooks.probe","message":"Somebody is setting up a webhook to this address."}'
     reply = visit.state.transport.send(Outbound(url, {"Content-Type": "application/json"}, body))

@@ -68,8 +68,9 @@ class Redirect:
 class Raw:
     """Something that is no HTML."""
 
-    body: str
-    mimetype: str
+    body: str = ""
+    mimetype: str = "text/plain"
+    status: int = 200
 
 
 class Refused(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import reading, subscribing
 from ..delivering.trial import TEST_EVENT, Subject, run_trial
 from ..errors import PayloadError
-from . import samples
+from . import pacing, samples
 from .delivery import told
 from .pages import Page, Redirect, Refused, Visit, page
 from .words import _
@@ -19,6 +19,9 @@ def send_test(visit: Visit, subscription_id: object) -> Page | Redirect:
     key = str(subscription_id)
     asked = subscribing.find(visit.session, key, owner=visit.owner).format
     subject = _subject(visit, visit.form.get("event", TEST_EVENT))
+    wait = pacing.wait_for(visit)
+    if wait:
+        return pacing.refusal(visit, wait)
     visit.session.rollback()  # no transaction is open during an HTTP request
     try:
         delivery_id = run_trial(visit.state, key, subject, format=asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import typing as t
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flask import Response, g, redirect, render_template, request, url_for
@@ -104,7 +105,9 @@ def _check_token(state: AppState, principal: Principal) -> None:
 
 def _shown(visit: Visit, found: Answer) -> Answered:
     if isinstance(found, Raw):
-        return Response(found.body, mimetype=found.mimetype, headers={"Cache-Control": "private, no-cache"})
+        return Response(
+            found.body, found.status, mimetype=found.mimetype, headers={"Cache-Control": "private, no-cache"}
+        )
     if isinstance(found, Redirect):
         values = {**found.values, **({"notice": found.notice} if found.notice else {})}
         address = url_for(f"{BLUEPRINT}.{found.endpoint}", **values)
@@ -134,6 +137,7 @@ def secure(response: Response) -> Response:
     """Say what these pages need, unless the host says it or has a base template with needs of its own."""
     if current_webhooks.settings.console.base is None:
         response.headers.setdefault("Content-Security-Policy", POLICY)
+    response.headers.setdefault("X-Frame-Options", "SAMEORIGIN")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "same-origin")
     response.vary.add("HX-Request")
@@ -156,6 +160,7 @@ def context() -> dict[str, t.Any]:
         "token": functools.partial(tokens.make, state, principal) if principal is not None else str,
         "asset": asset,
         "notice": _notices().get(request.args.get("notice", "")),
+        "clock": functools.partial(datetime.now, UTC),
         "is_idle": functools.partial(_is_idle, state),
         "may": principal.may if principal is not None else (lambda right: False),
     }

@@ -29,18 +29,18 @@ def index(visit: Visit) -> Page:
         now=datetime.now(UTC),
         text=query["q"][:200],
         environment=query["environment"],
+        standing=query["state"] if query["state"] in STATES else "",
         before=before,
         most=MOST + 1,
     )
     shown = found[:MOST]
     values = {
-        "overviews": [each for each in shown if query["state"] in ("", each.standing)],
+        "overviews": shown,
         "next": shown[-1].subscription.id if len(found) > MOST else None,
         "is_first": not found and not before and not any(query.values()),
         "query": query,
         "states": STATES,
         "catalog": visit.state.catalog,
-        "tallies": {state: sum(each.standing == state for each in shown) for state in STATES},
     }
     return Page("_webhooks.html" if visit.is_partial else "webhooks.html", values)
 

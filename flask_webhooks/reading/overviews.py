@@ -64,6 +64,7 @@ def overviews(
     now: datetime,
     text: str = "",
     environment: str = "",
+    standing: str = "",
     before: str = "",
     most: int = 100,
 ) -> list[Overview]:
@@ -71,6 +72,7 @@ def overviews(
 
     :param owner: whose; None for those of all.
     :param text: part of the URL or the description.
+    :param standing: one of `Standing`; empty for any.
     :param before: the id after which the page begins.
     """
     found = sa.select(Subscription).where(Subscription.deleted_at.is_(None))
@@ -83,6 +85,8 @@ def overviews(
             column.icontains(text, autoescape=True) for column in (Subscription.url, Subscription.description)
         ]
         found = found.where(sa.or_(*is_in))
+    if standing:
+        found = found.outerjoin(N, N.c.subscription_id == Subscription.id).where(_stands(standing, now))
     if before:
         found = found.where(Subscription.id < before)
     rows = session.scalars(found.order_by(Subscription.id.desc()).limit(most)).all()
@@ -147,6 +151,21 @@ def standing(subscription: Subscription, lane: sa.Row[t.Any] | None, now: dateti
     if lane is not None and lane.failures:
         return Standing.FAILING
     return Standing.ON
+
+
+def _stands(name: str, now: datetime) -> sa.ColumnElement[bool]:
+    """Say the same as `standing` in SQL."""
+    paused = sa.and_(N.c.paused_until.is_not(None), N.c.paused_until > now)
+    failing = sa.func.coalesce(N.c.failures, 0) > 0
+    by_hand = sa.func.coalesce(Subscription.disabled_reason, "") == ""
+    conditions = {
+        Standing.DISABLED: sa.and_(~Subscription.active, ~by_hand),
+        Standing.OFF: sa.and_(~Subscription.active, by_hand),
+        Standing.PAUSED: sa.and_(Subscription.active, paused),
+        Standing.FAILING: sa.and_(Subscription.active, sa.not_(paused), failing),
+        Standing.ON: sa.and_(Subscription.active, sa.not_(paused), sa.not_(failing)),
+    }
+    return conditions[Standing(name)]
 
 
 def oldest_waiting(connection: sa.Connection, subscription_id: str, state: State) -> str | None:

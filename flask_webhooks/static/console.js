@@ -30,6 +30,19 @@
     });
   }
   setInterval(countDown, 1000);
+  // "3 min ago" goes on while the page lies open, by the server's clock.
+  const skew = Date.now() - new Date(wh.dataset.at);
+  function span(seconds) {
+    const step = seconds < 60 ? 0 : seconds < 3600 ? 1 : seconds < 172800 ? 2 : 3;
+    return wh.dataset.units.split("|")[step].replace("%s", Math.round(seconds / [1, 60, 3600, 86400][step]));
+  }
+  function age() {
+    all("time[data-hover]").forEach((time) => {
+      const away = (Date.now() - skew - new Date(time.dateTime)) / 1000;
+      time.textContent = Math.abs(away) < 5 ? wh.dataset.now : (away > 0 ? wh.dataset.ago : wh.dataset.in).replace("%s", span(Math.abs(away)));
+    });
+  }
+  setInterval(age, 10000);
 
   // ---- copying ------------------------------------------------------------------------------------------
   const toast = document.getElementById("wh-toast");
@@ -216,8 +229,9 @@
     const plot = new uPlot({
       width: element.clientWidth, height: element.clientHeight,
       legend: { show: false }, cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
+      padding: [8, 4, 0, 0],
       scales: { x: { range: (u, low, high) => [low - width * 0.6, high + width * 0.6] }, y: { range: [0, top * 1.12] } },
-      axes: [x, { ...shared, size: 44, space: 34, values: (u, values) => values.map((value) => (stacked ? (Number.isInteger(value) ? short(value) : "") : milliseconds(value))) }],
+      axes: [x, { ...shared, size: stacked ? 34 : 52, gap: 4, space: 26, values: (u, values) => values.map((value) => (stacked ? (Number.isInteger(value) ? short(value) : "") : milliseconds(value))) }],
       series: [{}, ...(stacked ? series.slice().reverse() : series)],
       plugins: [tip(labels, "", stacked ? (value) => String(value || 0) : milliseconds)],
     }, [numbers.at, ...data], element);
@@ -253,13 +267,19 @@
   }
 
   // ---- htmx ---------------------------------------------------------------------------------------------
-  document.addEventListener("htmx:afterSwap", (event) => { localise(document); drawAll(event.target); });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    localise(document);
+    drawAll(event.target);
+    const heard = document.getElementById("wh-heard");
+    const fresh = event.target.id === "wh-live" ? all(".wh-new").length : 0;
+    if (heard && fresh) heard.textContent = heard.dataset.text.replace("%s", fresh);
+  });
   document.addEventListener("htmx:oobAfterSwap", () => localise(document));
   document.addEventListener("htmx:sendError", () => say(wh.dataset.failed));
   document.addEventListener("htmx:beforeSwap", (event) => {
     const status = event.detail.xhr.status;
     // A whole page of a problem must not land inside a part: say so instead.
-    if (status >= 400 && status !== 422) { event.detail.shouldSwap = false; say(wh.dataset.failed); }
+    if (status >= 400 && status !== 422 && status !== 429) { event.detail.shouldSwap = false; say(wh.dataset.failed); }
   });
   localise(document);
   drawAll(document);

@@ -137,8 +137,9 @@ def _worker(folder: Path) -> t.Iterator[None]:
 
 @pytest.fixture(scope="session")
 def browser() -> t.Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=20_000)  # ends as soon as it is so; a loaded machine takes its time
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         yield browser

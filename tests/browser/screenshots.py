@@ -8,8 +8,10 @@ import sys
 import tempfile
 import threading
 import typing as t
+from datetime import UTC, datetime
 from pathlib import Path
 
+import sqlalchemy as sa
 from flask import Flask
 from playwright.sync_api import Browser, Page, sync_playwright
 from werkzeug.serving import make_server
@@ -20,6 +22,7 @@ from example_app.models import User, db
 from example_app.seed import seed
 from example_app.webhooks import load_principal
 from flask_webhooks import Principal
+from flask_webhooks.models import Worker
 from flask_webhooks.state import state_of
 from tests.browser import history
 from tests.browser.chromium import ARGUMENTS, find_chromium
@@ -49,6 +52,7 @@ def serve(folder: Path) -> t.Iterator[tuple[str, dict[str, str]]]:
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    _beat_at_once(app)
     yield f"http://127.0.0.1:{server.server_port}", ids
     server.shutdown()
     thread.join()
@@ -68,6 +72,16 @@ def _let_operate(app: Flask) -> None:
         return found
 
     object.__setattr__(state_of(app), "load_principal", load)
+
+
+def _beat_at_once(app: Flask) -> None:
+    """The workers of this history are alive at every request, however long the pictures take."""
+
+    def beat() -> None:
+        with state_of(app).engine.begin() as connection:
+            connection.execute(sa.update(Worker).values(seen_at=datetime.now(UTC)))
+
+    app.before_request(beat)
 
 
 def sign_in(page: Page, address: str, email: str = "ada@acme.example") -> None:

@@ -106,6 +106,20 @@ def test_times_are_local_with_utc_on_hover(open_page: Looks, site: Site, ids: di
     expect(made).to_contain_text(f"{(hour + 9) % 24:02}:{utc[14:16]}")
 
 
+def test_what_lies_open_grows_older(open_page: Looks, site: Site, ids: dict[str, str]) -> None:
+    page = open_page(BOB)
+    page.clock.install()
+    page.goto(f"{site.console}/deliveries?state=delivered")
+    time = page.locator("#wh-live time").first
+    page.get_by_role("button", name="Live").click()
+    before = time.get_attribute("title")
+
+    page.clock.fast_forward("03:00:00")
+
+    expect(time).to_contain_text("3 h ago")
+    assert time.get_attribute("title") == before
+
+
 def test_charts_change_their_window(open_page: Looks, site: Site, ids: dict[str, str]) -> None:
     page = open_page(BOB)
     page.goto(f"{site.console}/webhooks/{ids['main']}")

@@ -11,10 +11,12 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from flask_webhooks.console.looks import pretty, text_of
+from flask_webhooks.console.visits import POLICY
 from flask_webhooks.models import Message, Subscription
 from flask_webhooks.state import AppState
 from tests.console.conftest import Log, Visitor, places, write_log
 
+STORED = ("no-store", "private, no-cache")
 SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
@@ -120,6 +122,55 @@ def test_a_secret_is_on_no_page_that_was_not_asked_for_it(
     for method, path in places(state, log):
         if method == "GET":
             assert not re.search(r"whsec_[A-Za-z0-9+/]", visitor.get(path).text), path
+
+
+def test_every_answer_says_what_it_needs(visitor: Visitor, app: Flask, state: AppState, log: Log) -> None:
+    """Pages, parts, files, problems and redirects; to strangers too."""
+    missing = ("GET", "/static/nothing.js")
+    others = [("GET", "/accent.css"), ("GET", "/static/console.css"), missing, ("GET", "/no/such/page")]
+    for each in (Visitor(app, operator=True), visitor, Visitor(app, rights="read"), Visitor(app, owner=None)):
+        for method, path in [*others, *places(state, log)]:
+            answer = each.get(path) if method == "GET" else each.post(path)
+
+            assert answer.headers["Content-Security-Policy"] == POLICY, path
+            assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            if answer.mimetype == "text/html" and answer.status_code != 303 and "static" not in path:
+                assert answer.headers["Cache-Control"] in STORED, path
+            answer.close()
+
+
+def test_the_policy_allows_nothing_inline_and_no_frame_elsewhere() -> None:
+    rules = dict(rule.split(" ", 1) for rule in POLICY.split("; "))
+
+    assert rules == {
+        "default-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'self'",
+        "frame-ancestors": "'self'",
+        "object-src": "'none'",
+    }
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+def test_other_methods_find_nothing(app: Flask, visitor: Visitor, log: Log, method: str) -> None:
+    path = f"/webhooks/console/webhooks/{log.subscription.id}"
+
+    answer = app.test_client().open(path, method=method, headers=visitor.headers)
+
+    assert answer.status_code == 404
+    assert answer.headers["Content-Security-Policy"] == POLICY
+
+
+@pytest.mark.parametrize("name", ["next", "url", "return_to", "redirect", "back"])
+def test_nothing_in_the_address_leads_away(visitor: Visitor, log: Log, name: str) -> None:
+    away = "https://evil.example/"
+    for path in (f"/webhooks/{log.subscription.id}/switch", f"/deliveries/{log.deliveries['failed']}/retry"):
+        answer = visitor.post(f"{path}?{name}={away}", {name: away})
+
+        assert answer.status_code in (303, 409)
+        assert "evil" not in answer.headers.get("Location", "")
+    assert "evil.example" not in visitor.get(f"/?{name}={away}").text
 
 
 def test_pages_with_a_secret_are_not_stored(visitor: Visitor, log: Log) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
 
+from flask_webhooks.console.pacing import MOST, Pace
 from flask_webhooks.models import Delivery, Lane, Subscription, Worker
 from flask_webhooks.state import AppState
 from tests.console.conftest import Log, Visitor, write_log
@@ -91,6 +94,42 @@ def test_search_and_filters(visitor: Visitor, state: AppState) -> None:
     assert found("environment=production") == []
 
 
+def test_every_standing_is_found_among_more_than_a_page(visitor: Visitor, state: AppState) -> None:
+    now = datetime.now(UTC)
+    rows: dict[str, tuple[dict[str, t.Any], dict[str, t.Any]]] = {
+        "on": ({}, {"paused_until": now - timedelta(minutes=5)}),
+        "off": ({"active": False}, {"failures": 3}),
+        "disabled": ({"active": False, "disabled_reason": "gone"}, {}),
+        "failing": ({}, {"failures": 3}),
+        "paused": ({}, {"failures": 12, "paused_until": now + timedelta(minutes=5)}),
+    }
+    wanted = {}
+    for name, (columns, lane) in rows.items():
+        wanted[name] = subscribe(state, f"https://{name}.example/", "*", **columns)
+        with Session(state.engine) as session:
+            session.add(Lane(subscription_id=wanted[name].id, **lane))
+            session.commit()
+    for number in range(50):  # as many as a page holds, all newer, and never sent anything
+        subscribe(state, f"https://newer{number}.example/", "*", active=number % 2 == 0)
+
+    for name in rows:
+        page = visitor.get(f"/?state={name}").text
+        assert (wanted[name].id in page) is True, name
+        assert [other for other in rows if other != name and wanted[other].id in page] == []
+
+
+def test_older_pages_keep_the_filters(visitor: Visitor, state: AppState) -> None:
+    for number in range(51):
+        subscribe(state, f"https://one{number}.example/", "*")
+
+    page = visitor.get("/?q=one&state=on&environment=staging").text
+
+    older = re.search(r'href="([^"]+)">Older webhooks', page)
+    assert older is not None
+    for part in ("q=one", "state=on", "environment=staging", "before="):
+        assert part in older[1]
+
+
 def test_htmx_gets_the_list_alone(visitor: Visitor, state: AppState) -> None:
     subscribe(state, "https://one.example/", "*")
 
@@ -152,6 +191,73 @@ def test_a_webhook_is_made_and_its_secret_shown_once(visitor: Visitor, state: Ap
         "invoices.updated": ["lines", "changes"],
     }
     assert (row.owner, row.description, row.environment) == ("1", "Mine", "staging")
+
+
+def made_by(answer: TestResponse) -> tuple[str, str]:
+    """Return the id and the secret on the page of a webhook that was just made."""
+    key, secret = re.search(r"/webhooks/([0-9a-f-]{36})", answer.text), re.search(r"whsec_[^<]+", answer.text)
+    assert key is not None
+    assert secret is not None
+    return key[1], secret[0]
+
+
+def form_key(visitor: Visitor) -> str:
+    """Return the key of a form as it is shown."""
+    found = re.search(r'name="form_key" value="([^"]{20,})"', visitor.get("/webhooks/new").text)
+    assert found is not None
+    return found[1]
+
+
+def test_the_same_form_sent_again_makes_nothing_and_shows_the_same(visitor: Visitor, state: AppState) -> None:
+    form = {**FORM, "form_key": form_key(visitor)}
+
+    answers = [visitor.post("/webhooks/new", form) for _ in range(2)]
+
+    assert made_by(answers[0]) == made_by(answers[1]) == (only(state).id, made_by(answers[0])[1])
+    assert answers[1].headers["Cache-Control"] == "no-store"
+
+
+def test_another_form_or_a_changed_one_makes_another(visitor: Visitor, state: AppState) -> None:
+    key = form_key(visitor)
+    forms = [
+        {**FORM, "form_key": key},
+        {**FORM, "form_key": key, "description": "Went back and wrote this"},
+        {**FORM, "form_key": form_key(visitor)},
+        FORM,
+        FORM,
+    ]
+
+    assert len({made_by(visitor.post("/webhooks/new", form)) for form in forms}) == len(forms)
+
+
+def test_both_halves_of_a_double_click_make_one(app: Flask, visitor: Visitor, state: AppState) -> None:
+    form = {**FORM, "form_key": form_key(visitor)}
+    tokens = [visitor.token()] * 4
+    with ThreadPoolExecutor(len(tokens)) as pool:
+        answers = list(pool.map(lambda token: Visitor(app).post("/webhooks/new", form, token=token), tokens))
+
+    assert {made_by(answer)[0] for answer in answers} == {only(state).id}
+
+
+def test_a_key_is_of_no_use_to_another_owner(app: Flask, visitor: Visitor, state: AppState) -> None:
+    form = {**FORM, "form_key": form_key(visitor)}
+    mine = made_by(visitor.post("/webhooks/new", form))
+
+    theirs = made_by(Visitor(app, owner="2").post("/webhooks/new", form))
+
+    assert mine[0] != theirs[0]
+    assert mine[1] != theirs[1]
+
+
+def test_what_was_made_and_removed_is_not_made_again(visitor: Visitor, state: AppState) -> None:
+    form = {**FORM, "form_key": form_key(visitor)}
+    key, _secret = made_by(visitor.post("/webhooks/new", form))
+    visitor.post(f"/webhooks/{key}/remove")
+
+    again = visitor.post("/webhooks/new", form)
+
+    assert again.status_code == 303
+    assert only(state).deleted_at is not None
 
 
 def test_every_mistake_is_told_beside_its_field(visitor: Visitor) -> None:
@@ -268,6 +374,40 @@ def test_a_url_is_tried_on_demand(visitor: Visitor, inbox: Receiver) -> None:
     assert ">200<" in reached
     assert inbox.requests[0].method == "POST"
     assert "wh-error" in refused
+
+
+def test_requests_on_a_click_are_limited(
+    app: Flask, visitor: Visitor, state: AppState, inbox: Receiver
+) -> None:
+    row = subscribe(state, inbox.url(), "*")
+    probes = [visitor.post("/probe", {"url": inbox.url()}, HX_Request="true") for _ in range(MOST)]
+
+    one_more = visitor.post("/probe", {"url": inbox.url()}, HX_Request="true")
+    test = visitor.post(f"/webhooks/{row.id}/test", HX_Request="true")
+    whole = visitor.post(f"/webhooks/{row.id}/test")
+
+    assert {answer.status_code for answer in probes} == {200}
+    assert len(inbox.requests) == MOST
+    for answer in (one_more, test, whole):
+        assert answer.status_code == 429
+        assert re.search(r"Go on in (60|5\d) s|Go on in 1 min", answer.text)
+    assert 0 < int(one_more.headers["Retry-After"]) <= 60
+    assert "<html" not in one_more.text
+    assert "<html" in whole.text
+    assert "Reached in" in Visitor(app, owner="2").post("/probe", {"url": inbox.url()}).text
+
+
+def test_the_pace_is_a_minute_long() -> None:
+    pace = Pace()
+    for number in range(MOST):
+        assert pace.take("1", 100 + number) == 0
+
+    assert pace.take("1", 130) == 30
+    assert pace.take("2", 130) == 0
+    assert pace.take("1", 160) == 0
+    assert pace.take("1", 160.5) == 0.5
+    assert pace.take("3", 500) == 0
+    assert set(pace._sent) == {"3"}
 
 
 def test_the_preview_shows_the_body_as_it_would_be_sent(visitor: Visitor) -> None:

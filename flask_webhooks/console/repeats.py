@@ -1,0 +1,58 @@
+"""A form that makes something and is sent twice, by a double click or by reloading the answer, makes it once.
+
+Each form carries a key of its own. What it made is kept sealed beside the API's answers to an `Idempotency-Key`, in the
+same transaction, under the key and what was filled in: going back to change a field is a new form. After a day it is
+purged with those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import typing as t
+from datetime import UTC, datetime
+
+from ..models import IdempotentReply
+from .tokens import FIELD as TOKEN
+
+if t.TYPE_CHECKING:
+    from .pages import Visit
+
+__all__ = ["FIELD", "first", "keep", "new_key"]
+
+FIELD = "form_key"
+
+
+def new_key() -> str:
+    """Return the key of a form that is shown: nobody else can guess it, for behind it lies a secret."""
+    return secrets.token_urlsafe(18)
+
+
+def first(visit: Visit) -> list[str] | None:
+    """Return what was kept when this form came first; None: it does so now."""
+    if not visit.form.get(FIELD):
+        return None
+    row = visit.session.get(IdempotentReply, (visit.principal.owner, _key(visit)))
+    return t.cast("list[str]", json.loads(visit.state.vault.open(row.sealed))) if row is not None else None
+
+
+def keep(visit: Visit, made: list[str]) -> None:
+    """Keep what this form has made. If another request was first, committing raises `IntegrityError`."""
+    if not visit.form.get(FIELD):
+        return
+    visit.session.add(
+        IdempotentReply(
+            owner=visit.principal.owner,
+            key=_key(visit),
+            digest=_key(visit)[-64:],
+            status=200,
+            sealed=visit.state.vault.seal(json.dumps(made)),
+            created_at=datetime.now(UTC),
+        )
+    )
+
+
+def _key(visit: Visit) -> str:
+    filled = sorted((name, value) for name, value in visit.form.items(multi=True) if name != TOKEN)
+    return "console:" + hashlib.sha256(json.dumps(filled).encode()).hexdigest()
