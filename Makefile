@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SECONDS ?=
-# One process for each core; each has a PostgreSQL of its own.
-PARALLEL ?= --numprocesses auto --dist worksteal
+# "-n auto" is faster, with a PostgreSQL for each core; but tests that wait for processes then wait for each other too.
+PARALLEL ?=
 
 .PHONY: help demo system test test-deep test-faults check bench screenshots clean
 

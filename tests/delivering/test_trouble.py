@@ -81,9 +81,10 @@ def test_results_wait_until_the_database_can_be_written_again(hasty, caplog):
     assert caplog.text.count("database.back") == 1
 
 
+@pytest.mark.parametrize(
+    "database_url", ["postgresql"], indirect=True
+)  # SQLite has no connections that break
 def test_connections_that_break_again_and_again_lose_and_repeat_nothing(state):
-    if state.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite has no connections that break")
     gate = Gate(seconds=0.005)
     with Receiver(gate) as receiver:
         subscriptions = [subscribe(state, receiver.url(f"/{n}")) for n in range(10)]
