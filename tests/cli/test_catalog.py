@@ -22,7 +22,7 @@ from tests.systems.conftest import System, make_system
 __all__ = ["make_system"]
 
 SYSTEMS = ["invoicing", "lending", "banking", "procurement"]
-DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+DATABASE = pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=True)
 pytestmark = DATABASE
 
 
@@ -160,7 +160,7 @@ def test_an_event_shows_the_state_it_leads_to(make_system: t.Callable[..., Syste
     assert examples["examples"]["standard"]["value"]["data"]["status"] == "approved"
 
 
-def test_a_deprecated_event_says_so(tmp_path: Path, database_url: str) -> None:
+def test_a_deprecated_event_says_so(tmp_path: Path, empty_database_url: str) -> None:
     from tests.host import db, make_host
 
     path = tmp_path / "x.yaml"
@@ -168,7 +168,7 @@ def test_a_deprecated_event_says_so(tmp_path: Path, database_url: str) -> None:
         "version: 1\nchannels:\n  jobs:\n    events:\n      done:\n      finished:\n"
         "        deprecated: {reason: Says the same., replacement: jobs.done}\n"
     )
-    app = make_host(database_url, tmp_path, WEBHOOKS_CATALOG=str(path))
+    app = make_host(empty_database_url, tmp_path, WEBHOOKS_CATALOG=str(path))
 
     assert "**Deprecated:** Says the same. Use [`jobs.done`](#jobsdone)." in catalog(app, "--markdown")
     assert json.loads(catalog(app, "--openapi"))["webhooks"]["jobs.finished"]["post"]["deprecated"] is True
