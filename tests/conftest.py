@@ -12,6 +12,7 @@ import typing as t
 import warnings
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -25,6 +26,14 @@ from tests.stage import wait_until
 
 DATABASES = tuple(os.environ.get("WEBHOOKS_TEST_DATABASES", "sqlite,postgresql").split(","))
 _numbers = itertools.count(1)
+# Whether a run is green must not depend on chance, nor on what else the machine does.
+hypothesis.settings.register_profile(
+    "same",
+    deadline=None,
+    derandomize="WEBHOOKS_TEST_DEEP" not in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")
