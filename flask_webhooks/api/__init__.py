@@ -4,7 +4,8 @@ The law of this door: every operation names the right it needs, and nothing is r
 not the caller's own does not exist. Views get a `Call` and know nothing of Flask.
 
 In the order of a request: `calls` authenticates, proves the origin, parses, opens a session of our own, and commits;
-`replies` keeps the answer for an `Idempotency-Key`; `problems` turns what is raised into problem details.
+`paging` cuts lists into pages; `replies` keeps the answer for an `Idempotency-Key`; `problems` turns what is raised
+into problem details, also for paths and methods that there are none of.
 
 ===============  ==========================================
 `operations`     what a route is; OpenAPI is made from it
@@ -23,11 +24,14 @@ In the order of a request: `calls` authenticates, proves the origin, parses, ope
 from __future__ import annotations
 
 from flask import Blueprint
+from flask.blueprints import BlueprintSetupState
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
 
 from . import catalog, deliveries, documents, messages, replays, secrets, stats, subscriptions, trials
 from .calls import view_of
 from .operations import OPERATIONS, paths
-from .problems import not_allowed, unknown
+from .problems import not_allowed, of_http, unknown
 
 __all__ = ["make_blueprint"]
 
@@ -42,7 +46,6 @@ _ROOMS = (
     catalog,
     documents,
 )  # importing them fills OPERATIONS
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
 
 def make_blueprint() -> Blueprint:
@@ -50,17 +53,25 @@ def make_blueprint() -> Blueprint:
     blueprint = Blueprint("webhooks", __name__, template_folder="../templates")
     for operation in OPERATIONS:
         blueprint.add_url_rule(
-            f"/api{operation.path}", operation.name, view_of(operation), methods=[operation.method]
-        )
-    for path, allowed in paths().items():
-        others = [method for method in METHODS if method not in allowed]
-        blueprint.add_url_rule(
-            f"/api{path}",
-            f"not_allowed_{path}".replace(".", "_"),
-            not_allowed(allowed),
-            methods=others,
+            f"/api{operation.path}",
+            operation.name,
+            view_of(operation),
+            methods=[operation.method],
             provide_automatic_options=False,
         )
-    for path in ("/api", "/api/", "/api/<path:path>"):
-        blueprint.add_url_rule(path, "unknown", unknown, methods=METHODS)
+    blueprint.record(_add_the_rest)
+    blueprint.register_error_handler(HTTPException, of_http)
     return blueprint
+
+
+def _add_the_rest(setup: BlueprintSetupState) -> None:
+    """Answer for every other method, whatever its name, and every other path.
+
+    Flask wants a list of methods; a rule of Werkzeug's without one fits whatever the rules before it do not.
+    """
+    views = {path: not_allowed(allowed) for path, allowed in paths().items()}
+    views |= {"": unknown, "/": unknown, "/<path:path>": unknown}
+    for number, (path, view) in enumerate(views.items()):
+        endpoint = f"{setup.blueprint.name}.other_{number}"
+        setup.app.url_map.add(Rule(f"{setup.url_prefix or ''}/api{path}", endpoint=endpoint))
+        setup.app.view_functions[endpoint] = view

@@ -87,7 +87,13 @@ def _read(state: AppState) -> bytes:
     most = state.settings.body_limit
     if (request.content_length or 0) > most:
         raise _too_large(most)
-    raw = request.stream.read(most + 1)
+    if "Transfer-Encoding" in request.headers and not request.environ.get("wsgi.input_terminated"):
+        # The server does not take chunks apart: what was sent would look like nothing.
+        raise Refused(400, "Send the body in one piece, with the header Content-Length.")
+    try:
+        raw = request.stream.read(most + 1)
+    except OSError:  # so servers tell of chunks that are none, and of those that stay away
+        raise Refused(400, "The body ended early, or is not what its headers say.") from None
     if len(raw) > most:
         raise _too_large(most)
     if raw and request.mimetype != "application/json":
@@ -111,13 +117,21 @@ class _Parser(FlaskParser):
         if not self._raw:
             return {}
         try:
-            return json.loads(self._raw, parse_constant=_no_constant)
+            return json.loads(self._raw, parse_constant=_no_constant, object_pairs_hook=_members)
         except (ValueError, RecursionError):
-            raise Refused(400, "The body is not valid JSON.") from None
+            raise Refused(400, "The body is not valid JSON, or an object in it has a name twice.") from None
 
     def handle_error(self, error: ma.ValidationError, *args: t.Any, **kwargs: t.Any) -> t.NoReturn:
         """Leave it to the caller."""
         raise error
+
+
+def _members(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
+    """Refuse an object with one name twice: whoever has looked at it before us may have taken the other one."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
 
 
 def _no_constant(name: str) -> t.NoReturn:

@@ -14,8 +14,8 @@ from ..ids import first_at, made_at
 from ..models import State
 from ..retry import Failure
 from .operations import Call, operation
+from .paging import bounded, event_names, floor_of, newest, owner_of, paged
 from .problems import Refused
-from .reading import bounded, event_names, floor_of, newest, owner_of, paged
 
 __all__ = ["one"]
 

@@ -11,8 +11,8 @@ from .. import models, replaying, schemas
 from ..catalog.names import RESERVED_CHANNEL
 from ..config import ENVIRONMENTS
 from .operations import Call, operation
+from .paging import bounded, event_names, floor_of, newest, owner_of, paged
 from .problems import Refused
-from .reading import bounded, event_names, floor_of, newest, owner_of, paged
 
 M, D, S = models.Message, models.Delivery, models.Subscription
 _COLUMNS = (

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from flask import Response, request
+from werkzeug.exceptions import HTTPException
 
 from ..errors import (
     AddressRefusedError,
@@ -20,7 +21,7 @@ from ..errors import (
 )
 from ..state import current_webhooks
 
-__all__ = ["CODES", "Refused", "answer", "not_allowed", "of_error", "unknown"]
+__all__ = ["CODES", "Refused", "answer", "nobody", "not_allowed", "of_error", "of_http", "unknown"]
 
 logger = logging.getLogger("flask_webhooks.api")
 
@@ -122,20 +123,39 @@ def nobody() -> Refused:
     )
 
 
+def of_http(error: HTTPException) -> Response | HTTPException:
+    """Return the answer to what Flask, Werkzeug or the host's own code aborts with, a 500 among it.
+
+    What comes with a response of its own, such as the way to a login, is left as it is.
+    """
+    status = error.code or 0
+    if error.response is not None or status not in {each.value for each in HTTPStatus} or status < 400:
+        return error
+    detail = error.description or error.name
+    if status == 500:  # what an exception says is for the log
+        detail = "This went wrong on our side. The operator can find it in the log."
+    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    code = CODES.get(status, error.name.lower().replace(" ", "_"))
+    return answer(Refused(status, detail, code=code, headers=headers))
+
+
 def not_allowed(allowed: t.Sequence[str]) -> t.Callable[..., Response]:
-    """Return the view of a path for methods that it has not."""
+    """Return the view of a path for methods that it has not; it tells `OPTIONS` those that it has."""
+    told = ", ".join(sorted({*allowed, "HEAD", "OPTIONS"} if "GET" in allowed else {*allowed, "OPTIONS"}))
 
     def view(**_: t.Any) -> Response:
+        if request.method == "OPTIONS":  # a browser asks it before a request to another site, as nobody
+            told_all = Response(headers={"Allow": told})
+            del told_all.headers["Content-Type"]
+            return told_all
         if not _is_somebody():
             return answer(nobody())
-        told = ", ".join(sorted({*allowed, "HEAD", "OPTIONS"} if "GET" in allowed else {*allowed, "OPTIONS"}))
-        return answer(
-            Refused(405, f"{request.method} is not possible here. Possible: {told}.", headers={"Allow": told})
-        )
+        detail = f"{request.method[:20]} is not possible here. Possible: {told}."
+        return answer(Refused(405, detail, headers={"Allow": told}))
 
     return view
 
 
 def unknown(path: str = "") -> Response:
     """The view of every path that is none of ours."""
-    return answer(Refused(404, f"There is nothing at {request.path}.") if _is_somebody() else nobody())
+    return answer(Refused(404, "There is nothing at this address.") if _is_somebody() else nobody())

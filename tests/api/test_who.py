@@ -32,7 +32,10 @@ def routes(app: Flask) -> list[tuple[str, str, Operation | None]]:
     for rule in app.url_map.iter_rules():
         if rule.rule.startswith("/webhooks/api"):
             operation = known.get(rule.endpoint.removeprefix("webhooks."))
-            found += [(method, rule.rule, operation) for method in rule.methods or () if method != "OPTIONS"]
+            methods = (
+                rule.methods if rule.methods is not None else {"GET", "POST", "TRACE", "PROPFIND", "XYZ"}
+            )
+            found += [(method, rule.rule, operation) for method in methods if method != "OPTIONS"]
     assert len({operation.name for _, _, operation in found if operation}) == len(OPERATIONS)
     return found
 
