@@ -20,8 +20,9 @@ from tests.stage import attempts, deliveries, fill, lane_of, recorded, subscribe
 
 
 def cut(state: AppState) -> None:
-    """Break every connection of the app, as a restart of the server does."""
-    with state.engine.connect() as connection:
+    """Break every connection of the app, as a restart of the server does; its pool still has broken ones."""
+    beside = sa.create_engine(state.engine.url, poolclass=sa.NullPool)
+    with beside.connect() as connection:
         others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
         connection.execute(sa.text(others + "AND datname = current_database()"))
 
