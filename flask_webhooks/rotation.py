@@ -7,12 +7,13 @@ A *lane* is one destination with its waiting items. The rules:
 
 1.  Lanes that may send take turns, one item each.
 2.  At most `cap` items of a lane are in flight.
-3.  A lane earns its slots. It begins with 2, a *suspect* one with 1; a success doubles them up to `cap`, a
-    failure halves them, a failure to reach the destination leaves 1.
+3.  A lane earns its slots. It begins with 2, one whose last attempt failed with 1; a success doubles them up to
+    `cap`, a failure halves them, a failure to reach the destination leaves 1.
 4.  A lane is *on probation* until it has succeeded quickly in this run, and again whenever its last attempt was
     slow or did not reach the destination. All lanes on probation together hold at most `slow_share` of the
-    process's slots: dead or dripping destinations can never take every thread. (Lanes that slow down while
-    they hold slots may exceed the share until those attempts end; they get no new ones meanwhile.)
+    process's slots, and *suspect* ones three quarters of that: dead or dripping destinations can never take every
+    thread, and however many there are, a new one does not wait behind them. (Lanes that slow down while they hold
+    slots may exceed the share until those attempts end; they get no new ones meanwhile.)
 5.  A lane whose lease ends before a whole attempt could does not start one.
 6.  A lane with a rate keeps its distance between two starts.
 
@@ -43,6 +44,17 @@ CATCH_UP = 0.05
 any window of w seconds a lane starts at most rate * (w + 0.05) + 1 items."""
 
 
+class Standing(enum.Enum):
+    """What is known of how long a lane holds a thread."""
+
+    PROVEN = enum.auto()
+    """It has answered quickly."""
+    NEW = enum.auto()
+    """Nothing; on probation."""
+    SUSPECT = enum.auto()
+    """Its last attempt was slow, did not reach it, or failed before this run; on probation."""
+
+
 class _Where(enum.Enum):
     NOWHERE = enum.auto()
     READY = enum.auto()
@@ -64,8 +76,8 @@ class Lane(t.Generic[T]):
     """When another worker may take this destination over."""
     rate: float | None = None
     """Starts per second; `None` for no limit."""
-    probation: bool = True
-    """Counts against the slow share."""
+    standing: Standing = Standing.NEW
+    """All but the proven count against the slow share."""
     stopped: bool = False
     """Removed; only waits for what is in flight."""
     failed: int = 0
@@ -109,11 +121,13 @@ class Rotation(t.Generic[T]):
     ) -> None:
         self._cap, self._slow_after, self._attempt, self._streak = cap, slow_after, attempt, streak
         self._is_stopping = is_stopping
-        self._slow_most = max(1, int(concurrency * slow_share))
-        self._slow = 0  # slots of the probation share: in flight, or held by a lane in `ready`
+        slow = max(1, int(concurrency * slow_share))
+        # By standing, the slots that lanes in it and in worse ones hold: in flight, or standing in `ready`.
+        self._most = {Standing.NEW: slow, Standing.SUSPECT: max(1, slow * 3 // 4)}
+        self._slots = dict.fromkeys(self._most, 0)
         self._lanes: dict[str, Lane[T]] = {}
         self._ready: OrderedDict[str, Lane[T]] = OrderedDict()
-        self._parked: OrderedDict[str, Lane[T]] = OrderedDict()
+        self._parked: dict[Standing, OrderedDict[str, Lane[T]]] = {each: OrderedDict() for each in self._most}
         self._timed: list[tuple[float, int, Lane[T]]] = []
         self._tie = 0
         self._queued = self._in_flight = 0
@@ -146,15 +160,13 @@ class Rotation(t.Generic[T]):
             lane = self._lanes.get(key)
             if lane is None:
                 lane = self._lanes[key] = Lane(key, 1, 1 if suspect else FIRST_LIMIT, lease_until)
-                lane.probation, lane.rate, lane.not_before = not trusted, rate, not_before
-            lane.cap = min(self._cap, cap or self._cap)
-            lane.limit = min(lane.limit, lane.cap)
+                lane.standing = Standing.PROVEN if trusted else Standing.NEW
+                lane.rate, lane.not_before = rate, not_before
             lane.lease_until, lane.stopped, lane.halted = lease_until, False, False
-            if rate != lane.rate:
-                self._set_rate(lane, rate)
+            self._set_terms(lane, rate, cap)
             if suspect:
                 lane.limit = 1
-                self._put_on_probation(lane, True)
+                self._set_standing(lane, Standing.SUSPECT)
             self._extend(lane, items)
             self._admit()
 
@@ -164,10 +176,7 @@ class Rotation(t.Generic[T]):
             lane = self._lanes.get(key)
             if lane is None:
                 return
-            lane.cap = min(self._cap, cap or self._cap)
-            lane.limit = min(lane.limit, lane.cap)
-            if rate != lane.rate:
-                self._set_rate(lane, rate)
+            self._set_terms(lane, rate, cap)
             self._place(lane)
             self._admit()
 
@@ -248,7 +257,7 @@ class Rotation(t.Generic[T]):
             self._now = max(self._now, now)
             lane.in_flight -= 1
             self._in_flight -= 1
-            self._slow -= lane.probation
+            self._count(lane, -1)
             lane.unjudged += 1
             lane.failed = 0 if ok else lane.failed + 1
             if halt or (self._streak is not None and lane.failed >= self._streak):
@@ -352,11 +361,14 @@ class Rotation(t.Generic[T]):
         self._queued += len(lane.queue) - before
         self._place(lane)
 
-    def _set_rate(self, lane: Lane[T], rate: float | None) -> None:
-        """Take the new rate from the last start on, so that a slow one set by mistake can be undone."""
-        self._leave(lane)
-        lane.rate = rate
-        lane.not_before = min(lane.not_before, self._now + 1 / rate) if rate else 0.0
+    def _set_terms(self, lane: Lane[T], rate: float | None, cap: int | None) -> None:
+        """Take a new rate from the last start on, so that a slow one set by mistake can be undone."""
+        lane.cap = min(self._cap, cap or self._cap)
+        lane.limit = min(lane.limit, lane.cap)
+        if rate != lane.rate:
+            self._leave(lane)
+            lane.rate = rate
+            lane.not_before = min(lane.not_before, self._now + 1 / rate) if rate else 0.0
 
     def _take(self, now: float) -> T | None:
         self._now = max(self._now, now)
@@ -379,7 +391,7 @@ class Rotation(t.Generic[T]):
         lane.in_flight += 1
         self._queued -= 1
         self._in_flight += 1
-        self._slow += lane.probation
+        self._count(lane, 1)
         if lane.rate:
             lane.not_before = max(lane.not_before, self._now - CATCH_UP) + 1 / lane.rate
         self._place(lane)
@@ -394,34 +406,47 @@ class Rotation(t.Generic[T]):
             self._tie += 1
             heapq.heappush(self._timed, (lane.not_before, self._tie, lane))
             self._changed.notify()
-        elif lane.probation and (self._slow >= self._slow_most or self._parked):
+        elif lane.standing in self._parked and (
+            self._parked[lane.standing] or not self._has_room(lane.standing)
+        ):
             # Behind those that wait already, even if a slot has just come free: `_admit` hands it out.
             lane.where = _Where.PARKED
-            self._parked[lane.key] = lane
+            self._parked[lane.standing][lane.key] = lane
         else:
             self._let_in(lane)
 
     def _let_in(self, lane: Lane[T]) -> None:
         lane.where = _Where.READY
         self._ready[lane.key] = lane
-        self._slow += lane.probation
+        self._count(lane, 1)
         self._changed.notify()
 
     def _leave(self, lane: Lane[T]) -> None:
         """Take a lane out of where it stands, and give its slot of the share back."""
         if lane.where is _Where.READY:
             del self._ready[lane.key]
-            self._slow -= lane.probation
+            self._count(lane, -1)
         elif lane.where is _Where.PARKED:
-            del self._parked[lane.key]
+            del self._parked[lane.standing][lane.key]
         lane.where = _Where.NOWHERE
 
+    def _count(self, lane: Lane[T], slots: int) -> None:
+        if lane.standing is not Standing.PROVEN:
+            self._slots[Standing.NEW] += slots
+        if lane.standing is Standing.SUSPECT:
+            self._slots[Standing.SUSPECT] += slots
+
+    def _has_room(self, standing: Standing) -> bool:
+        is_full = self._slots[Standing.NEW] >= self._most[Standing.NEW]
+        return not is_full and self._slots[standing] < self._most[standing]
+
     def _admit(self) -> None:
-        """Let parked lanes in for the slots of the share that are free."""
-        while self._parked and self._slow < self._slow_most:
-            lane = next(iter(self._parked.values()))
-            self._leave(lane)
-            self._let_in(lane)
+        """Let parked lanes in for the slots of the share that are free: new ones first."""
+        for standing, parked in self._parked.items():
+            while parked and self._has_room(standing):
+                lane = next(iter(parked.values()))
+                self._leave(lane)
+                self._let_in(lane)
 
     def _learn(self, lane: Lane[T], *, ok: bool, slow: bool, suspect: bool) -> None:
         if suspect:
@@ -430,21 +455,18 @@ class Rotation(t.Generic[T]):
             lane.limit = min(lane.cap, lane.limit * 2)
         else:
             lane.limit = max(1, lane.limit // 2)
-        if ok or slow or suspect:
-            # A quick refusal says nothing new about how long this destination holds a thread.
-            self._put_on_probation(lane, slow or suspect)
+        # A quick refusal says nothing new about how long this destination holds a thread.
+        if slow or suspect:
+            self._set_standing(lane, Standing.SUSPECT)
+        elif ok:
+            self._set_standing(lane, Standing.PROVEN)
 
-    def _put_on_probation(self, lane: Lane[T], probation: bool) -> None:
+    def _set_standing(self, lane: Lane[T], standing: Standing) -> None:
         """Change on which side the lane's slots count."""
-        if lane.probation is probation:
-            return
-        sign = 1 if probation else -1
-        self._slow += sign * lane.in_flight
-        has_room = self._slow < self._slow_most and not self._parked
-        if lane.where is _Where.READY and (has_room or not probation):
-            self._slow += sign
-            lane.probation = probation
+        if lane.standing is standing:
             return
         self._leave(lane)
-        lane.probation = probation
+        self._count(lane, -lane.in_flight)
+        lane.standing = standing
+        self._count(lane, lane.in_flight)
         self._place(lane)

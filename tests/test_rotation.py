@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flask_webhooks.rotation import Rotation
+from flask_webhooks.rotation import Rotation, Standing
 
 FOREVER = 1e9
 
@@ -122,7 +122,27 @@ class TestProbation:
         rota = rotation(concurrency=8, slow_share=0.5)
         fill(rota, "abcdefgh", proven=False, suspect=True)
 
-        assert drain(rota) == ["a0", "b0", "c0", "d0"]
+        assert drain(rota) == ["a0", "b0", "c0"]
+
+    def test_a_new_lane_does_not_wait_behind_dead_ones(self):
+        rota = rotation(concurrency=8, slow_share=0.5)
+        fill(rota, "abcdefgh", proven=False, suspect=True)
+        drain(rota)
+
+        rota.add("z", ["z0"], lease_until=FOREVER)
+
+        assert rota.take(0.0) == "z0"
+
+    def test_new_lanes_that_turn_out_dead_leave_room_for_newer_ones(self):
+        rota = rotation(concurrency=8, slow_share=0.5)
+        fill(rota, "abcd", proven=False, cap=1)
+        for item in drain(rota):
+            rota.done(item[0], ok=False, seconds=5.0, now=0.0, suspect=True)
+        assert len(drain(rota)) == 3
+
+        rota.add("z", ["z0"], lease_until=FOREVER)
+
+        assert drain(rota) == ["z0"]
 
     def test_a_proven_lane_passes_while_the_share_is_used_up(self):
         rota = rotation(concurrency=2, slow_share=0.5)
@@ -144,13 +164,13 @@ class TestProbation:
         assert order == list("abcabc")
 
     def test_a_slow_success_keeps_its_slots_but_counts_in_the_share(self):
-        rota = rotation(cap=4, concurrency=8, slow_share=0.25, slow_after=1.0)
+        rota = rotation(cap=4, concurrency=8, slow_share=0.5, slow_after=1.0)
         fill(rota, "a")
         for _ in range(4):
             rota.take(0.0)
             rota.done("a", ok=True, seconds=1.0, now=0.0)
 
-        assert len(drain(rota)) == 2
+        assert len(drain(rota)) == 3
 
     def test_a_quick_success_leaves_probation_and_lets_the_next_in(self):
         rota = rotation(concurrency=2, slow_share=0.5)
@@ -173,7 +193,7 @@ class TestProbation:
     def test_a_lane_that_dies_while_its_turn_comes_up_gets_no_slot_beyond_the_share(self):
         rota = rotation(concurrency=4, slow_share=0.5)
         fill(rota, "z")
-        fill(rota, "ab", proven=False, suspect=True)
+        fill(rota, "ab", proven=False, cap=1)
         assert [rota.take(0.0)[0] for _ in range(3)] == list("zab")
 
         rota.done("z", ok=False, seconds=5.0, now=0.0, suspect=True)
@@ -532,13 +552,18 @@ class Machine(RuleBasedStateMachine):
         """Inside: the share is what its lanes hold, everyone stands in one place, nobody waits in vain."""
         rota = self.rota
         lanes = list(rota._lanes.values())
-        held = sum(lane.in_flight + (lane.key in rota._ready) for lane in lanes if lane.probation)
-        assert rota._slow == held
-        assert not (rota._parked and rota._slow < rota._slow_most)
-        assert not set(rota._ready) & set(rota._parked)
+        held = {lane.key: lane.in_flight + (lane.key in rota._ready) for lane in lanes}
+        suspect = {lane.key for lane in lanes if lane.standing is Standing.SUSPECT}
+        new = {lane.key for lane in lanes if lane.standing is Standing.NEW}
+        assert rota._slots[Standing.NEW] == sum(held[key] for key in new | suspect)
+        assert rota._slots[Standing.SUSPECT] == sum(held[key] for key in suspect)
+        parked = {standing: set(waiting) for standing, waiting in rota._parked.items()}
+        for standing, keys in parked.items():
+            assert not keys or not rota._has_room(standing)
+            assert keys <= (new if standing is Standing.NEW else suspect)
         for lane in lanes:
             assert (lane.where.name == "READY") == (lane.key in rota._ready)
-            assert (lane.where.name == "PARKED") == (lane.key in rota._parked)
+            assert (lane.where.name == "PARKED") == any(lane.key in keys for keys in parked.values())
 
 
 Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

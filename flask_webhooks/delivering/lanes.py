@@ -77,12 +77,18 @@ class Held:
     """What they weigh."""
     read_at: float = 0.0
     """Monotonic seconds before which it is not read again."""
+    fed_at: float = 0.0
+    """Monotonic seconds when it was last given parcels."""
     next_start: float = 0.0
     """Monotonic seconds before which its rate allows no request, when the rotation does not know it any more."""
     is_dry: bool = False
     """The last look found nothing more."""
     is_closing: bool = False
     """Takes nothing more; given back when nothing is under way."""
+
+    def is_starving(self, now: float) -> bool:
+        """Whether it has work for which there has been no memory for a while."""
+        return not self.hands and not self.is_dry and now - max(self.since, self.fed_at) > TURN
 
     def let_go(self, parcel: Parcel) -> None:
         """Forget a parcel."""
@@ -114,11 +120,12 @@ class Lanes:
         clock: t.Callable[[], datetime],
         *,
         renew: float = RENEW,
+        refresh: float = REFRESH,
     ) -> None:
         self.state, self.holder, self.rotation, self.clock = state, holder, rotation, clock
         self.length = lease_length(state.settings.timeout[1])
         self.held: dict[str, Held] = {}
-        self._token, self._renew_after = uuid7(), renew
+        self._token, self._renew_after, self._refresh_after = uuid7(), renew, refresh
         self._renewed = self._refreshed = time.monotonic()
         self._look_at = self._turn_at = 0.0
         self.again = SOONEST
@@ -245,9 +252,9 @@ class Lanes:
             lane.saved = UNSAVED
 
     def refresh(self, connection: sa.Connection) -> None:
-        """Every two seconds: see what was switched off, changed, rotated, cancelled or held meanwhile."""
+        """From time to time: see what was switched off, changed, rotated, cancelled or held meanwhile."""
         now = time.monotonic()
-        if not self.held or now - self._refreshed < REFRESH:
+        if not self.held or now - self._refreshed < self._refresh_after:
             return
         self._refreshed = now
         known = {key: lane.destination for key, lane in self.held.items()}
@@ -268,7 +275,7 @@ class Lanes:
             parcel.id: parcel
             for lane in self.held.values()
             for parcel in lane.hands.values()
-            if now - parcel.read_at > REFRESH
+            if now - parcel.read_at > self._refresh_after
         }
         if not waiting:
             return
@@ -294,14 +301,15 @@ class Lanes:
             lane.let_go(parcel)
 
     def take_turns(self, connection: sa.Connection) -> None:
-        """Shut lanes that had their turn, as many as wait for one; and those that may send only much later."""
+        """Shut lanes that had their turn, as many as wait for one; and those that can send only later."""
         now = time.monotonic()
         if now < self._turn_at:
             return
         self._turn_at = now + TURN / 2
         for key, lane in self.held.items():
             is_slow = lane.destination.rate is not None and self.rotation.next_start(key) > now + TURN
-            if is_slow and not lane.is_closing and not self.rotation.in_flight(key):
+            can_wait = (is_slow and not self.rotation.in_flight(key)) or lane.is_starving(now)
+            if can_wait and not lane.is_closing:
                 self.shut(key)
         self._give_up_surplus()
         old = [

@@ -1,7 +1,7 @@
 """Reading ahead: what is due in the lanes at hand becomes parcels in the rotation.
 
-Each lane has its own share of what is read ahead, in number and in bytes, and no lane's share depends on another's
-being used up: one that hangs fills its own and holds nobody up.
+Each lane has its own share of what is read ahead, in number and in bytes: one that hangs fills its own and holds nobody
+up. What all of them have together is bounded, whatever the messages weigh.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ AHEAD = 1_000
 """Parcels that are read ahead, over all lanes, about."""
 LEAST, MOST = 20, 500
 """Parcels that are read ahead for one lane."""
-BYTES = 16 * 2**20
-"""Bytes of messages that are read ahead, about: memory stays bounded whatever the messages weigh."""
+BUDGET = 32 * 2**20
+"""Bytes in one worker's hands at most, over all lanes: the messages, and the bodies that are made of them.
+
+Half is shared out; the rest is for the first parcel of lanes whose share it does not fit into. Lanes whose last attempt
+failed have at most half of all, so that those that hang cannot keep others from being read."""
+LIGHTEST = 1024
+"""Bytes that any parcel takes."""
 AUTOMATIC = Trigger.AUTOMATIC.value
 
 
@@ -34,12 +39,40 @@ def read(lanes: Lanes, connection: sa.Connection) -> None:
     if not windows:
         return
     found = dispatch.heads(connection, windows, lanes.clock())
+    budget = Budget(lanes.held.values())
     chosen: list[sa.Row[t.Any]] = []
-    for key, rows in found.items():
-        room = BYTES // max(4, len(lanes.held))
-        chosen += _note(lanes.held[key], rows, windows[key].most, room, lanes.again)
+    for key, rows in sorted(found.items(), key=lambda each: lanes.held[each[0]].fed_at):
+        chosen += _note(lanes.held[key], rows, windows[key].most, budget, lanes.again)
     if chosen:
         _take(lanes, connection, chosen)
+
+
+class Budget:
+    """What may still be read, in bytes."""
+
+    def __init__(self, held: t.Collection[Held], most: int = BUDGET) -> None:
+        self._most, self._share = most, most // 2 // max(4, len(held))
+        self._spent = sum(lane.bytes for lane in held)
+        self._suspect = sum(lane.bytes for lane in held if lane.health.is_suspect)
+
+    def spend(self, lane: Held, weight: int, *, more: int) -> bool:
+        """Whether a lane may have a parcel; then it is counted.
+
+        Its first one only needs to fit into the budget; and if nothing at all is at hand, it always may.
+
+        :param more: bytes that the lane has been given beside those in its hands.
+        """
+        has_some = bool(lane.hands) or more > 0
+        if has_some and lane.bytes + more + weight > self._share:
+            return False
+        if self._spent and self._spent + weight > self._most:
+            return False
+        if lane.health.is_suspect:
+            if self._suspect and self._suspect + weight > self._most // 2:
+                return False
+            self._suspect += weight
+        self._spent += weight
+        return True
 
 
 def _windows(lanes: Lanes) -> dict[str, Window]:
@@ -58,22 +91,27 @@ def _windows(lanes: Lanes) -> dict[str, Window]:
 
 
 def _note(
-    lane: Held, rows: t.Sequence[sa.Row[t.Any]], most: int, room: int, again: float
+    lane: Held, rows: t.Sequence[sa.Row[t.Any]], most: int, budget: Budget, again: float
 ) -> list[sa.Row[t.Any]]:
-    """Note how far a lane has been read; return what is new and fits into `room` bytes (one always does)."""
+    """Note how far a lane has been read; return what is new and fits into the budget."""
     lane.is_dry = len(rows) < most
     lane.read_at = time.monotonic() + again if lane.is_dry else 0.0
     # What commits late can be due earlier than what was read: after the last, begin anew.
     lane.behind = None if lane.is_dry else (rows[-1].due_at, rows[-1].id)
     fresh = [row for row in rows if row.id not in lane.hands]
-    room -= lane.bytes
+    taken = 0
     for place, row in enumerate(fresh):
-        room -= row.size or 0
-        if room < 0 and (place or lane.hands):
+        if not budget.spend(lane, _weight(row), more=taken):
             lane.behind, lane.is_dry = None, False  # the rest is read again when there is room
             lane.read_at = time.monotonic() + again
             return fresh[:place]
+        taken += _weight(row)
     return fresh
+
+
+def _weight(row: sa.Row[t.Any]) -> int:
+    """Bytes in memory, about: the message, and the body that is made of it or was sent before."""
+    return LIGHTEST + 2 * (row.size or 0)
 
 
 def _take(lanes: Lanes, connection: sa.Connection, rows: t.Sequence[sa.Row[t.Any]]) -> None:
@@ -89,6 +127,7 @@ def _take(lanes: Lanes, connection: sa.Connection, rows: t.Sequence[sa.Row[t.Any
         lane = lanes.held[key]
         lane.hands.update((parcel.id, parcel) for parcel in parcels)
         lane.bytes += sum(parcel.size for parcel in parcels)
+        lane.fed_at = now
         lanes.rotation.extend(key, parcels)
 
 
@@ -103,6 +142,6 @@ def _parcel(row: sa.Row[t.Any], message: t.Any, body: bytes | None, now: float) 
         message=message,
         body=body,
         due_at=row.due_at,
-        size=(row.size or 0) + len(body or b""),
+        size=_weight(row),
         read_at=now,
     )

@@ -21,7 +21,7 @@ from .. import dispatch
 from ..rotation import Rotation
 from . import recording
 from .attempting import Result
-from .lanes import RENEW, Lanes
+from .lanes import REFRESH, RENEW, Lanes
 from .parcels import Parcel, utcnow
 from .reading import read
 from .sending import Senders
@@ -60,6 +60,7 @@ class Run:
     :param stop: set by another thread or a signal handler: finish what is under way, give back the rest, return.
     :param clock: the time that is compared with the database's.
     :param renew: seconds between two renewals of the leases.
+    :param refresh: seconds after which changes made elsewhere have effect at the latest.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Run:
         stop: threading.Event | None = None,
         clock: t.Callable[[], datetime] = utcnow,
         renew: float = RENEW,
+        refresh: float = REFRESH,
     ) -> None:
         self.state = state
         self.holder = holder
@@ -85,7 +87,7 @@ class Run:
             streak=int(settings.breaker.minimum) if settings.breaker else None,
             is_stopping=self.stop.is_set,
         )
-        self._lanes = Lanes(state, holder, self._rotation, clock, renew=renew)
+        self._lanes = Lanes(state, holder, self._rotation, clock, renew=renew, refresh=refresh)
         self._senders = Senders(
             state, self._rotation, holder, clock, lambda key: self._lanes.held[key].destination
         )
@@ -114,6 +116,11 @@ class Run:
     def is_ending(self) -> bool:
         """Whether nothing new is begun any more."""
         return self._rotation.is_stopped
+
+    @property
+    def at_hand(self) -> int:
+        """How many deliveries have been read and not yet written back."""
+        return sum(len(lane.hands) for lane in list(self._lanes.held.values()))
 
     def _turn(self) -> bool:
         """One round of reading and writing; False when nothing is due."""
@@ -253,12 +260,11 @@ class Run:
         self._say_goodbye()
 
     def _is_over(self) -> bool:
-        return not self._unwritten and not any(lane.hands for lane in self._lanes.held.values())
+        return not self._unwritten and not self.at_hand
 
     def _say_goodbye(self) -> None:
         """Give back every lane, also those of results that were not written: they are due again at once."""
-        left = sum(len(lane.hands) for lane in self._lanes.held.values())
-        if left:
+        if left := self.at_hand:
             logger.error("results.unwritten", extra={"worker": self.holder, "deliveries": left})
         try:
             with self.state.engine.begin() as connection:

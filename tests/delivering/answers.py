@@ -14,8 +14,15 @@ from tests.receivers import Behaviour, Talk, response
 __all__ = ["Gate", "background", "one_after_another", "run"]
 
 
+FOREVER = 120.0
+"""Seconds that no test waits."""
+
+
 class Gate:
-    """A behaviour that holds each request until it is told to answer; it counts how many it holds."""
+    """A behaviour that holds each request until it is told to answer, or its receiver ends; it counts those it holds.
+
+    :param seconds: hold each no longer than this.
+    """
 
     def __init__(self, status: int = 200, seconds: float | None = None) -> None:
         self.status, self._seconds = status, seconds
@@ -31,7 +38,10 @@ class Gate:
                 self.times.append(time.monotonic())
                 self.held += 1
                 self.most = max(self.most, self.held)
-            self.opened.wait(self._seconds or 30.0)
+            until = time.monotonic() + (self._seconds or FOREVER)
+            while not self.opened.wait(min(0.1, max(0.0, until - time.monotonic()))):
+                if talk.receiver.stopping.is_set() or time.monotonic() >= until:
+                    break
             with self._lock:
                 self.held -= 1
             talk.send(response(self.status, {}, b""))

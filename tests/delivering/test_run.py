@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 import typing as t
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +14,7 @@ from flask_webhooks import signals
 from flask_webhooks.models import Delivery, Lane, Message, Secret, Subscription
 from flask_webhooks.state import AppState, state_of
 from tests.delivering.answers import Gate, background, one_after_another, run
-from tests.receivers import Receiver, hang, ok
+from tests.receivers import Receiver, ok
 from tests.stage import (
     attempts,
     deliveries,
@@ -119,7 +120,7 @@ class TestDelivering:
             with background(state):
                 wait_until(lambda: gate.held >= 8)
                 # The coordinator looks for more work from time to time; in between it must let go.
-                wait_until(lambda: state.engine.pool.checkedout() == 0, 2)
+                wait_until(lambda: state.engine.pool.checkedout() == 0)
                 gate.opened.set()
                 wait_until(lambda: states(state) == ["delivered"] * 16)
 
@@ -237,7 +238,7 @@ class TestLease:
                 other.stop.set()
                 wait_until(lambda: other.run.is_ending)
                 gate.opened.set()
-                report = other.wait(5)
+                report = other.wait()
 
         assert report.delivered == 1
         assert states(state).count("pending") == 9
@@ -323,56 +324,89 @@ class TestLease:
 
 
 class TestFairness:
-    def test_a_hanging_receiver_with_a_long_backlog_holds_nobody_up(self, make_app):
-        state = in_context(make_app)
-        with Receiver(hang) as dead, Receiver(ok()) as alive:
+    """Those that hang do so for longer than anybody here waits: what arrives meanwhile has not waited for them."""
+
+    @pytest.fixture
+    def state(self, make_app: MakeApp) -> AppState:
+        return state_of(make_app(WEBHOOKS_TIMEOUT=(2, 100)))
+
+    def test_a_hanging_receiver_with_a_long_backlog_holds_nobody_up(self, state):
+        gate = Gate()
+        with Receiver(gate) as dead, Receiver(ok()) as alive:
             fill(state, [subscribe(state, dead.url())], 1_000)
             healthy = [subscribe(state, alive.url(f"/{n}")) for n in range(20)]
             fill(state, healthy, 100)
-            with background(state):
-                alive.wait_for(100, 4)
+            with background(state) as other:
+                alive.wait_for(100, 40)
                 # What is recorded while the dead one's backlog is at hand is found as well.
                 fill(state, healthy, 20)
-                alive.wait_for(120, 2)
+                alive.wait_for(120, 40)
+                other.stop.set()
+                gate.opened.set()
 
-    def test_a_hundred_dead_receivers_hold_a_known_good_one_up_for_a_moment_only(self, make_app):
-        state = in_context(make_app)
-        with Receiver(hang) as dead, Receiver(ok()) as alive:
+    def test_a_hundred_dead_receivers_do_not_hold_a_known_good_one_up(self, state):
+        gate = Gate()
+        with Receiver(gate) as dead, Receiver(ok()) as alive:
             good = subscribe(state, alive.url())
             fill(state, [good], 1)
             run(state)
             fill(state, [subscribe(state, dead.url(f"/{n}")) for n in range(100)], 1_000)
-            with background(state):
+            with background(state) as other:
                 wait_until(lambda: len(dead.requests) >= 10)
                 fill(state, [good], 20)
 
-                alive.wait_for(21, 3)
+                alive.wait_for(21, 40)
+                other.stop.set()
+                gate.opened.set()
+
+    def test_a_hundred_receivers_known_to_be_dead_do_not_hold_a_new_one_up(self, state):
+        gate = Gate()
+        with Receiver(gate) as dead, Receiver(ok()) as alive:
+            failing = [subscribe(state, dead.url(f"/{n}")) for n in range(100)]
+            fill(state, failing, 1_000)
+            with state.engine.begin() as connection:
+                rows = [{"subscription_id": each.id, "failures": 3} for each in failing]
+                connection.execute(sa.insert(Lane.__table__), rows)
+            with background(state) as other:
+                wait_until(lambda: len(dead.requests) >= 12)  # all that they may have
+                fill(state, [subscribe(state, alive.url())], 20)
+
+                alive.wait_for(20, 40)
+                assert len(dead.requests) == 12
+                other.stop.set()
+                gate.opened.set()
 
     def test_a_slow_rate_holds_nobody_up(self, state):
         with Receiver(ok()) as slow, Receiver(ok()) as quick:
+            began = time.monotonic()
             fill(state, [subscribe(state, slow.url(), rate_limit=1.0)], 100)
             fill(state, [subscribe(state, quick.url())], 50)
             with background(state):
-                quick.wait_for(50, 3)
+                quick.wait_for(50, 40)
 
-        assert len(slow.requests) <= 5
+        assert len(slow.requests) <= (time.monotonic() - began) + 2
 
 
 class TestRate:
     def test_the_rate_holds_over_a_handover(self, state):
-        gate = Gate()
-        gate.opened.set()
-        with Receiver(gate) as receiver:
-            fill(state, [subscribe(state, receiver.url(), rate_limit=4.0)], 6)
+        rate = 8.0
+        began = datetime.now(UTC)
+        with Receiver(ok()) as receiver:
+            subscription = subscribe(state, receiver.url(), rate_limit=rate)
+            fill(state, [subscription], 6)
             with background(state, "a") as first:
                 receiver.wait_for(2)
                 first.stop.set()
                 first.wait()
+            sent = len(receiver.requests)
+            # To the moment, and no machine is too slow for this: whatever is late is late in the allowed direction.
+            assert lane_of(state, subscription).sendable_at >= began + timedelta(seconds=sent / rate - 0.05)
             # A run ends where the next request may start only later; the sweep begins another one then.
-            wait_until(lambda: run(state, "b") and len(receiver.requests) >= 5)
+            wait_until(lambda: run(state, "b") and len(receiver.requests) == 6)
 
-        gaps = [after - before for before, after in zip(gate.times, gate.times[1:], strict=False)]
-        assert min(gaps) >= 0.25 - 0.06, gaps  # a twentieth of a second may be made up for
+        starts = [row.started_at for row in sorted(attempts(state), key=lambda row: row.started_at)]
+        for number, start in enumerate(starts):
+            assert start >= began + timedelta(seconds=number / rate - 0.05), number
 
     def test_a_lane_that_may_send_only_much_later_is_given_back_meanwhile(self, state, inbox):
         subscription = subscribe(state, inbox.url(), rate_limit=0.01)
@@ -390,18 +424,18 @@ class TestRate:
 class TestChangesMeanwhile:
     def test_what_is_switched_off_is_not_sent_any_more(self, state, inbox):
         fill(state, [subscribe(state, inbox.url(), rate_limit=4.0)], 100)
-        with background(state) as other:
+        with background(state, refresh=0.05) as other:
             inbox.wait_for(2)
             update(state, Subscription, active=False)
             update(state, Delivery, state="held", due_at=None)
-            other.wait(5)
+            other.wait()
 
-        assert len(inbox.requests) < 20  # at four a second, two seconds and something
+        assert len(inbox.requests) < 50  # which would take twelve seconds
 
     def test_a_new_url_and_a_new_secret_take_effect_while_a_backlog_is_sent(self, state, inbox):
         subscription = subscribe(state, "http://127.0.0.1:9/", rate_limit=4.0)
         fill(state, [subscription], 40)
-        with background(state):
+        with background(state, refresh=0.05):
             wait_until(lambda: attempts(state))
             sealed = state.vault.seal("whsec_" + "QUFB" * 10)
             update(state, Secret, sealed=sealed)
@@ -410,21 +444,26 @@ class TestChangesMeanwhile:
 
         standardwebhooks.Webhook("whsec_" + "QUFB" * 10).verify(received.body, received.headers)
 
-    def test_what_is_cancelled_while_it_waits_here_is_not_sent(self, state, inbox):
-        fill(state, [subscribe(state, inbox.url(), rate_limit=4.0)], 30)
-        with background(state) as other:
-            inbox.wait_for(1)
-            last = deliveries(state)[-1].message_id
-            with state.engine.begin() as connection:
-                connection.execute(
-                    sa.update(Delivery)
-                    .where(Delivery.message_id == last)
-                    .values(state="cancelled", due_at=None)
-                )
-            other.wait(15)
+    def test_what_is_cancelled_while_it_waits_here_is_not_sent(self, make_app):
+        state = in_context(make_app, WEBHOOKS_SUBSCRIPTION_CONCURRENCY=1)
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            [*_, last] = fill(state, [subscribe(state, receiver.url())], 10)
+            with background(state, refresh=0.05) as other:
+                wait_until(lambda: gate.held == 1)
+                assert other.run.at_hand == 10
+                with state.engine.begin() as connection:
+                    connection.execute(
+                        sa.update(Delivery)
+                        .where(Delivery.message_id == last)
+                        .values(state="cancelled", due_at=None)
+                    )
+                wait_until(lambda: other.run.at_hand == 9)
+                gate.opened.set()
+                other.wait()
 
-        assert last not in {request.headers["webhook-id"] for request in inbox.requests}
-        assert len(inbox.requests) == 29
+        assert last not in {request.headers["webhook-id"] for request in receiver.requests}
+        assert len(receiver.requests) == 9
 
     def test_what_is_cancelled_while_it_is_under_way_stays_cancelled(self, state):
         gate = Gate()
