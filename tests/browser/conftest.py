@@ -6,6 +6,7 @@ Without a Chromium on a developer's machine these tests are left out, with a wor
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import subprocess
@@ -24,11 +25,12 @@ from example_app.models import db
 from example_app.seed import seed
 from flask_webhooks.state import state_of
 from tests.browser.chromium import ARGUMENTS, find_chromium
+from tests.browser.guises import let_dress_up
 from tests.receivers import Receiver, Talk, response
 from tests.stage import wait_until
 
 if t.TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page
 
 HERE = Path(__file__).parent
 HOME = HERE.parents[1]
@@ -106,6 +108,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Site]:
         app = create_app()
         with app.app_context():
             seed(db)
+        let_dress_up(app)
         with _worker(folder), _server(app) as address:
             yield Site(address, app)
         with app.app_context():
@@ -147,42 +150,80 @@ def browser() -> t.Iterator[Browser]:
 
 
 class Looks(t.Protocol):
-    """Opens a page, signed in."""
+    """Opens a blank page of a browser that is signed in."""
 
-    def __call__(self, email: str = ..., **options: t.Any) -> Page:
-        """Return the page; `options` are those of a browser context."""
+    def __call__(self, email: str | None = ..., **options: t.Any) -> Page:
+        """Return the page; `options` are those of a browser context, no email is nobody."""
 
 
-@pytest.fixture
-def open_page(browser: Browser, site: Site) -> t.Iterator[Looks]:
-    """Opens pages that are signed in; whatever a page complains of in its console fails the test."""
+@pytest.fixture(scope="session")
+def signed_in(browser: Browser, site: Site) -> t.Callable[[str], t.Any]:
+    """Signs in, once for each user of this run; returns the cookies."""
+
+    @functools.cache
+    def cookies(email: str) -> t.Any:
+        context = browser.new_context()
+        sign_in(context.new_page(), site, email)
+        found = context.storage_state()
+        context.close()
+        return found
+
+    return cookies
+
+
+def sign_in(page: Page, site: Site, email: str) -> None:
+    """Sign in to the example app."""
+    page.goto(f"{site.address}/sign-in")
+    page.get_by_label("Email").fill(email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button").click()
+    page.wait_for_url(f"{site.address}/")
+
+
+# What a page complains of besides answers of 4xx, which are what some tests are about, and checks that a later one has
+# overtaken, fails the test.
+EXPECTED = ("status of 4", "htmx:sendAbort", "htmx:afterRequest")
+
+
+@contextlib.contextmanager
+def looks(browser: Browser, signed_in: t.Callable[[str], t.Any]) -> t.Iterator[Looks]:
+    """Opens pages; whatever they complain of in the browser's console fails at the end."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def open_page(email: str = "ada@acme.example", **options: t.Any) -> Page:
-        context = browser.new_context(**{"locale": "en-GB", "reduced_motion": "reduce", **options})
-        context.set_default_timeout(15_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on(
-            "console", lambda message: complaints.append(message.text) if message.type == "error" else None
-        )
+    def hear(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            complaints.append(message.text)
+
+    def dismiss(dialog: Dialog) -> None:
+        complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def note(page: Page) -> None:
+        page.on("console", hear)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.goto(f"{site.address}/sign-in")
-        page.get_by_label("Email").fill(email)
-        page.get_by_label("Password").fill(PASSWORD)
-        page.get_by_role("button").click()
-        page.wait_for_url(f"{site.address}/")
-        return page
+        page.on("dialog", dismiss)
+
+    def open_page(email: str | None = "ada@acme.example", **options: t.Any) -> Page:
+        cookies = signed_in(email) if email is not None else None
+        context = browser.new_context(
+            **{"locale": "en-GB", "reduced_motion": "reduce", "storage_state": cookies, **options}
+        )
+        context.set_default_timeout(15_000)
+        context.on("page", note)
+        contexts.append(context)
+        return context.new_page()
 
     yield open_page
     for context in contexts:
         context.close()
-    # A page that answers 4xx is complained of too, and is what some tests are about; so is a check that a later one
-    # has overtaken.
-    expected = ("status of 4", "htmx:sendAbort", "htmx:afterRequest")
-    assert [text for text in complaints if not any(word in text for word in expected)] == []
+    assert [text for text in complaints if not any(word in text for word in EXPECTED)] == []
+
+
+@pytest.fixture
+def open_page(browser: Browser, signed_in: t.Callable[[str], t.Any]) -> t.Iterator[Looks]:
+    with looks(browser, signed_in) as open_page:
+        yield open_page
 
 
 def issue_invoice(page: Page, site: Site, text: str = "Consulting") -> None:
@@ -193,12 +234,21 @@ def issue_invoice(page: Page, site: Site, text: str = "Consulting") -> None:
     page.get_by_role("status").first.wait_for()
 
 
-def check_accessibility(page: Page) -> None:
-    """Fail on whatever axe finds against WCAG 2.2 A and AA."""
-    # Evaluated by the browser's own debugger, so that the page's policy, which forbids it, stays in force.
-    page.evaluate(AXE.read_text())
+WCAG = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
+
+
+def check_accessibility(page: Page, rules: t.Sequence[str] = WCAG, place: str = "html") -> None:
+    """Fail on whatever axe finds.
+
+    :param rules: tags or names of rules; WCAG 2.2 A and AA unless said otherwise.
+    :param place: a CSS selector of the part to look at.
+    """
+    if not page.evaluate("typeof axe === 'object'"):
+        # Evaluated by the browser's own debugger, so that the page's policy, which forbids it, stays in force.
+        page.evaluate(AXE.read_text())
     found = page.evaluate(
-        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
+        "([place, rules]) => axe.run(place, {runOnly: rules, resultTypes: ['violations'], iframes: false})",
+        [place, list(rules)],
     )
     told = [
         f"{each['id']}: {each['help']}: " + "; ".join(node["html"][:160] for node in each["nodes"][:3])
@@ -214,4 +264,4 @@ def subscribed(page: Page) -> str:
     return found[1]
 
 
-__all__ = ["check_accessibility", "issue_invoice", "subscribed", "wait_until"]
+__all__ = ["check_accessibility", "issue_invoice", "looks", "sign_in", "subscribed", "wait_until"]

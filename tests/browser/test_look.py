@@ -5,26 +5,15 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from flask_webhooks.state import state_of
 from tests.browser import history
-from tests.browser.conftest import Looks, Site, check_accessibility
+from tests.browser.conftest import Customer, Looks, Site, check_accessibility, looks
+from tests.browser.guises import NEWCOMER, OPERATOR
 
 BOB = "bob@globex.example"
-PLACES = {
-    "webhooks": "/",
-    "new": "/webhooks/new",
-    "edit": "/webhooks/{main}/edit",
-    "webhook": "/webhooks/{main}",
-    "held": "/webhooks/{held}",
-    "failing": "/webhooks/{failing}",
-    "deliveries": "/deliveries",
-    "replay": "/webhooks/{main}/replay",
-    "events": "/events",
-    "event": "/events/invoices.updated",
-    "missing": "/nothing/here",
-}
+MOST_TABS = 60
 
 
 @pytest.fixture(scope="session")
@@ -39,59 +28,172 @@ def ids(site: Site) -> dict[str, str]:
     }
 
 
-def visit(page: Page, site: Site, ids: dict[str, str], place: str) -> None:
-    """Open a page and wait until it is drawn."""
-    page.goto(site.console + place.format(**ids))
-    if page.locator("[data-numbers]").count():
-        page.locator("[data-drawn]").wait_for()
-    for fold in page.locator("details.wh-fold > summary").all():
-        fold.click()
+# ---- every page, light and dark, at 360 pixels, on a desk and on a wall ----------------------------------
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light"), (3840, "dark")])
+def first_delivery(page: Page) -> None:
+    page.locator(".wh-event-name").first.click()
+    page.locator("#wh-story").wait_for()
+
+
+def refuse(page: Page) -> None:
+    page.get_by_label("URL", exact=True).fill("ftp://example.com")
+    page.get_by_label("Retries").select_option("own")
+    page.get_by_role("button", name="Create webhook").click()
+    page.get_by_role("alert").wait_for()
+
+
+def pick_ledgers(page: Page) -> None:
+    page.get_by_role("searchbox", name="Search channels and events").fill("ledgers")
+    page.locator("input[value='ledgers.created']").check()
+    page.get_by_role("searchbox", name="Search channels and events").fill("invoices")
+
+
+def reveal(page: Page) -> None:
+    page.get_by_role("button", name="Yes, show it").click()
+    page.locator("#wh-secret-1").wait_for()
+
+
+def count(page: Page) -> None:
+    page.get_by_label("Everything").check()
+    page.get_by_role("button", name="Count first").click()
+    page.locator("#wh-count .wh-callout").wait_for()
+
+
+class Sight(t.NamedTuple):
+    """A page, and what is done before it is looked at."""
+
+    path: str
+    headers: t.Mapping[str, str] = {}
+    act: t.Callable[[Page], None] = lambda page: None
+
+
+SIGHTS = {
+    "webhooks": Sight("/"),
+    "no webhooks yet": Sight("/", NEWCOMER),
+    "nothing fits": Sight("/?q=nothing-like-it"),
+    "new": Sight("/webhooks/new"),
+    "new, refused": Sight("/webhooks/new?event=invoices.created", act=refuse),
+    "new, exclusive": Sight("/webhooks/new", act=pick_ledgers),
+    "edit": Sight("/webhooks/{main}/edit"),
+    "webhook": Sight("/webhooks/{main}", act=reveal),
+    "webhook, held": Sight("/webhooks/{held}"),
+    "webhook, failing": Sight("/webhooks/{failing}"),
+    "deliveries": Sight("/deliveries"),
+    "delivery, pending": Sight("/deliveries?state=pending", act=first_delivery),
+    "delivery, delivered": Sight("/deliveries?state=delivered", act=first_delivery),
+    "delivery, held": Sight("/deliveries?state=held", act=first_delivery),
+    "replay": Sight("/webhooks/{main}/replay", act=count),
+    "events": Sight("/events"),
+    "event": Sight("/events/invoices.updated"),
+    "missing": Sight("/nothing/here"),
+    "operator": Sight("/operator", OPERATOR),
+    "operator, webhooks": Sight("/", OPERATOR),
+}
+DESK, PHONE, WALL = (1280, 860), (360, 740), (3840, 2160)
+
+
+@pytest.fixture(scope="module")
+def viewer(browser: Browser, signed_in: t.Callable[[str], t.Any]) -> t.Iterator[Page]:
+    """One page that all of these are seen on."""
+    with looks(browser, signed_in) as open_page:
+        yield open_page(BOB)
+
+
+def look(page: Page, size: tuple[int, int], scheme: t.Any) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+
+
+@pytest.mark.parametrize("sight", SIGHTS.values(), ids=list(SIGHTS))
 def test_every_page_is_accessible_and_fits(
-    open_page: Looks, site: Site, ids: dict[str, str], scheme: t.Any, width: int
+    viewer: Page, site: Site, ids: dict[str, str], sight: Sight
 ) -> None:
-    page = open_page(BOB, color_scheme=scheme, viewport={"width": width, "height": max(740, width // 2)})
+    look(viewer, DESK, "light")
+    viewer.set_extra_http_headers(dict(sight.headers))
+    viewer.goto(site.console + sight.path.format(**ids))
+    if viewer.locator("[data-numbers]").count():
+        viewer.locator("[data-drawn]").wait_for()
+    for fold in viewer.locator("details.wh-fold > summary").all():
+        fold.click()
+    sight.act(viewer)
 
-    for name, place in PLACES.items():
-        visit(page, site, ids, place)
-
-        if width < 3840:
-            check_accessibility(page)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
-
-
-def test_a_delivery_is_accessible(open_page: Looks, site: Site, ids: dict[str, str]) -> None:
-    page = open_page(BOB)
-    for state in ("pending", "delivered", "held"):
-        page.goto(f"{site.console}/deliveries?state={state}")
-        page.locator(".wh-event-name").first.click()
-        page.locator("#wh-story").wait_for()
-
-        check_accessibility(page)
+    check_accessibility(viewer)
+    look(viewer, DESK, "dark")
+    check_accessibility(viewer, ["color-contrast"])
+    look(viewer, PHONE, "dark")
+    check_accessibility(viewer)
+    look(viewer, PHONE, "light")
+    check_accessibility(viewer, ["color-contrast"])
+    for size in (WALL, DESK, PHONE):
+        look(viewer, size, "light")
+        assert viewer.evaluate("document.documentElement.scrollWidth <= innerWidth"), size
 
 
-def test_keys_are_enough(open_page: Looks, site: Site, ids: dict[str, str]) -> None:
-    page = open_page(BOB)
+# ---- keys alone ------------------------------------------------------------------------------------------
+
+
+def tab_to(page: Page, place: Locator) -> None:
+    """Go on with the tab key until a place has the focus, and can be seen to have it."""
+    expect(place).to_be_visible()
+    for _ in range(MOST_TABS):
+        page.keyboard.press("Tab")
+        if place.evaluate("element => element === document.activeElement"):
+            break
+    expect(place).to_be_focused()
+    assert place.evaluate("element => getComputedStyle(element).outlineStyle") != "none"
+
+
+def test_keys_are_enough(open_page: Looks, site: Site, customer: Customer) -> None:
+    """A webhook is made, tried, looked at and switched off without a pointer."""
+    page = open_page(extra_http_headers={"X-Guise": "keys"})
     page.goto(f"{site.console}/")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#wh-main")).to_be_focused()
-
-    page.get_by_role("searchbox").focus()
-    page.keyboard.type("dev-tunnel")
-    expect(page.locator("#wh-list tbody tr")).to_have_count(1)
-    for _ in range(4):
-        page.keyboard.press("Tab")
-    expect(page.get_by_role("switch")).to_be_focused()
-    outline = page.get_by_role("switch").evaluate("element => getComputedStyle(element).outlineStyle")
-    page.keyboard.press("Shift+Tab")
+    tab_to(page, page.get_by_role("link", name="Add your first webhook"))
     page.keyboard.press("Enter")
 
-    page.wait_for_url(f"{site.console}/webhooks/{ids['held']}")
-    assert outline == "solid"
+    tab_to(page, page.get_by_label("URL", exact=True))
+    page.keyboard.type(customer.url("/keys"))
+    tab_to(page, page.get_by_label("Description"))
+    tab_to(page, page.get_by_role("searchbox", name="Search channels and events"))
+    page.keyboard.type("clients")
+    clients = page.locator(".wh-channel[data-name=clients]")
+    tab_to(page, clients.locator("summary"))
+    if clients.get_attribute("open") is None:
+        page.keyboard.press("Enter")
+    tab_to(page, clients.get_by_role("checkbox", name="Client created"))
+    page.keyboard.press("Space")
+    tab_to(page, page.get_by_role("button", name="Create webhook"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Your webhook is set up")).to_be_visible()
+
+    tab_to(page, page.get_by_role("button", name="Send a test"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#wh-trial")).to_contain_text("Your receiver answered.")
+    tab_to(page, page.get_by_role("link", name="To the webhook"))
+    page.keyboard.press("Enter")
+
+    tab_to(page, page.get_by_role("radio", name="Python"))
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#wh-snippet-node")).to_be_visible()
+    tab_to(page, page.get_by_text("Show the secret"))
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_role("button", name="Yes, show it"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#wh-secret-1")).to_contain_text("whsec_")
+
+    page.goto(f"{site.console}/")
+    switch = page.get_by_role("switch", name=f"Send to {customer.url('/keys')}")
+    tab_to(page, switch)
+    page.keyboard.press("Space")
+    expect(switch).to_have_attribute("aria-checked", "false")
+    expect(switch).to_be_focused()
+
+
+# ---- what moves ------------------------------------------------------------------------------------------
 
 
 def test_times_are_local_with_utc_on_hover(open_page: Looks, site: Site, ids: dict[str, str]) -> None:
