@@ -7,7 +7,7 @@ In the order of a request: `calls` authenticates, proves the origin, parses, ope
 `paging` cuts lists into pages; `replies` keeps the answer for an `Idempotency-Key`; `problems` turns what is raised
 into problem details, also for paths and methods that there are none of.
 
-===============  ==========================================
+===============  ======================================================
 `operations`     what a route is; OpenAPI is made from it
 `subscriptions`  list, make, read, change, remove
 `secrets`        show and rotate
@@ -17,8 +17,8 @@ into problem details, also for paths and methods that there are none of.
 `messages`       what happened, and why somebody did not get it
 `deliveries`     the log; retry and cancel
 `catalog`        what there is to listen to
-`spec`           OpenAPI; `documents` serves it
-===============  ==========================================
+`spec`           OpenAPI, with `examples` and `links`; `documents` serves it
+===============  ======================================================
 """
 
 from __future__ import annotations

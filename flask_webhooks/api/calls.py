@@ -214,7 +214,7 @@ def _shown(operation: Operation, returned: t.Any) -> Response:
     if given.version is not None:
         response.set_etag(str(given.version))
     response.headers["Cache-Control"] = "no-store" if operation.right == "secrets" else "private, no-cache"
-    if not operation.writes:
+    if operation.has_version and not operation.writes:
         response.make_conditional(request)
         if response.status_code == 412:  # RFC 9110 lets a GET have `If-Match` too
             raise Refused(412, "It is at another version than If-Match asks for: leave that header out.")

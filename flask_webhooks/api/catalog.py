@@ -6,8 +6,12 @@ import typing as t
 
 from .. import describing, schemas
 from ..bindings import samples
+from ..catalog import EventType
+from ..state import AppState
 from .operations import Call, operation
 from .problems import Refused
+
+__all__ = ["told"]
 
 
 @operation("GET", "/catalog", "Show the catalogue", right="read", answer=schemas.Catalog)
@@ -25,11 +29,15 @@ def get_event(call: Call, event: str) -> t.Any:
         raise Refused(
             404, f"There is no such event in the catalogue.{f' Did you mean {near}?' if near else ''}"
         )
-    channel = call.state.catalog.channels[found.channel]
+    return told(call.state, found)
+
+
+def told(state: AppState, event: EventType) -> dict[str, t.Any]:
+    """Return what there is to say about an event, as the schema takes it."""
     return {
-        **describing.event_values(found),
-        "channel": found.channel,
-        "includes": describing.includes(call.state, channel),
-        "schema": samples.data_schema(call.state.bound[found.channel], found),
-        "samples": describing.bodies(call.state, found),
+        **describing.event_values(event),
+        "channel": event.channel,
+        "includes": describing.includes(state, state.catalog.channels[event.channel]),
+        "schema": samples.data_schema(state.bound[event.channel], event),
+        "samples": describing.bodies(state, event),
     }

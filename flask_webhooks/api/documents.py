@@ -31,6 +31,7 @@ def get_docs(call: Call) -> t.Any:
         "webhooks/api.html",
         spec=found,
         groups=[(tag, list(some)) for tag, some in groupby(operations, key=lambda each: each["tags"][0])],
+        tags={tag["name"]: tag["description"] for tag in found["tags"]},
         schemas=found["components"]["schemas"],
         base=request.root_path + call.state.settings.url_prefix + "/api",
     )

@@ -11,10 +11,12 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
 from .. import schemas
-from ..describing import webhook
+from ..describing import tags, webhook
 from ..schemas.fields import UUID
 from ..schemas.subscriptions import Event, Listener
 from ..state import AppState
+from .examples import ARGUMENTS, examples
+from .links import links
 from .operations import OPERATIONS, Operation
 from .problems import CODES
 
@@ -33,6 +35,15 @@ REASONS = {
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "Fields are wrong; `errors` names all of them.",
+    500: "Something went wrong on our side, or a stored secret cannot be opened.",
+}
+TAGS = {
+    "subscriptions": "Where events are sent, what is listened to, and how it performs.",
+    "replays": "Many deliveries sent again, in the background.",
+    "messages": "What happened, and where each went.",
+    "deliveries": "The log: one message to one subscription, with every attempt.",
+    "catalog": "The channels and events that there are.",
+    "description": "This description.",
 }
 
 
@@ -59,6 +70,7 @@ def _document(state: AppState) -> Json:
         },
         servers=[{"url": f"{state.settings.url_prefix}/api"}],
         security=[{"host": []}],
+        tags=[{"name": name, "description": text} for name, text in TAGS.items()] + _channels(state),
     )
     plugin.converter.add_attribute_function(_event_schema)  # type: ignore[union-attr]
     spec.components.security_scheme(
@@ -68,14 +80,22 @@ def _document(state: AppState) -> Json:
     spec.components.schema("Problem", schema=schemas.Problem)
     for status, text in REASONS.items():
         spec.components.response(f"Problem{status}", _problem(status, text))
+    told = examples(state)
     for operation in OPERATIONS:
-        spec.path(operation.openapi_path, operations={operation.method.lower(): _operation(operation)})
+        described = _operation(operation)
+        _add_examples(operation, described, told)
+        spec.path(operation.openapi_path, operations={operation.method.lower(): described})
     made: Json = spec.to_dict()
     _name_events(made["components"]["schemas"], state)
     made["webhooks"] = {
         event.name: {"post": webhook(state, event)} for event in state.catalog.events.values()
     }
     return made
+
+
+def _channels(state: AppState) -> list[Json]:
+    """The tags of webhooks; a channel whose name is one of ours is described by ours."""
+    return [tag for tag in tags(state) if tag["name"] not in TAGS]
 
 
 def _schema_name(schema: t.Any) -> str:
@@ -121,7 +141,7 @@ def _operation(operation: Operation) -> Json:
         "operationId": operation.name,
         "summary": operation.summary,
         "description": inspect.getdoc(operation.view) or "",
-        "tags": [operation.path.split("/")[1]],
+        "tags": [_tag(operation)],
         "x-right": operation.right,
         "parameters": [*_path_parameters(operation), *_headers(operation)],
         "responses": _responses(operation),
@@ -137,6 +157,25 @@ def _operation(operation: Operation) -> Json:
     return found
 
 
+def _tag(operation: Operation) -> str:
+    first = operation.path.split("/")[1]
+    return first if first in TAGS else "description"
+
+
+def _add_examples(operation: Operation, described: Json, told: t.Mapping[str, t.Any]) -> None:
+    """Put an example beside each schema of ours."""
+    if operation.body is not None and operation.body.__name__ in told:
+        described["requestBody"]["content"]["application/json"]["example"] = told[operation.body.__name__]
+    if operation.answer is not None and operation.answer.__name__ in told:
+        for status in ("200", "201", "202"):
+            if status in described["responses"]:
+                content = described["responses"][status]["content"]
+                content["application/json"]["example"] = told[operation.answer.__name__]
+    for parameter in described["parameters"]:
+        if parameter.get("name") == "event" and "Event" in told:
+            parameter["example"] = told["Event"]["name"]
+
+
 def _path_parameters(operation: Operation) -> list[Json]:
     return [
         {
@@ -144,6 +183,7 @@ def _path_parameters(operation: Operation) -> list[Json]:
             "in": "path",
             "required": True,
             "schema": {"type": "string", "pattern": UUID} if name.endswith("_id") else {"type": "string"},
+            **({"example": ARGUMENTS[name]} if name in ARGUMENTS else {}),
         }
         for name in operation.arguments
     ]
@@ -158,39 +198,48 @@ def _headers(operation: Operation) -> list[Json]:
                 "in": "header",
                 "description": "The same request with the same key within 24 hours is answered as the first time.",
                 "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+                "example": "3f1c9a52-7d0e-4c55-9a51-1b2a7f6f9d10",
             }
         )
-    if operation.has_version and operation.method in ("PATCH", "DELETE", "POST") and operation.arguments:
+    if operation.has_version and operation.arguments:
+        text = "The ETag that you have seen: another one is answered 412."
+        found.append(_tag_header("If-Match", text))
+    if operation.has_version and not operation.writes:
         found.append(
-            {
-                "name": "If-Match",
-                "in": "header",
-                "description": "The ETag that you have seen: another one is answered 412.",
-                "schema": {"type": "string"},
-                "example": '"3"',
-            }
+            _tag_header("If-None-Match", "The ETag that you have: if it is still that, the answer is 304.")
         )
     return found
+
+
+def _tag_header(name: str, text: str) -> Json:
+    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}, "example": '"3"'}
 
 
 def _responses(operation: Operation) -> Json:
     found: Json = {str(operation.status): _success(operation)}
     if operation.name == "replay_subscription":
         found["200"] = {**_success(operation), "description": "With `dry_run`: the count."}
-    statuses = {401, 403, *operation.errors}
+        del found["200"]["links"]
+    statuses = {401, 403, 422, 500, *operation.errors}
     if operation.arguments:
         statuses.add(404)
     if operation.writes:
-        statuses |= {413, 415, 422, 400}
-    if operation.query is not None:
-        statuses.add(422)
-    if operation.has_version and operation.writes and operation.arguments:
+        statuses |= {400, 413, 415}
+    if operation.has_version and operation.arguments:
         statuses.add(412)
     for status in sorted(statuses):
         found[str(status)] = f"Problem{status}"
-    if operation.query is None and not operation.writes:
-        found["422"] = "Problem422"
+    if operation.has_version and not operation.writes:
+        found["304"] = {"description": "It has not changed since.", "headers": {"ETag": _ETAG}}
     return found
+
+
+_RAW = {
+    "application/json": {"openapi": "3.1.0"},
+    "text/html": "<!doctype html>",
+    "text/css": "body { margin: 0 auto }",
+}
+"""The beginnings of answers that are not of our schemas."""
 
 
 def _success(operation: Operation) -> Json:
@@ -201,16 +250,25 @@ def _success(operation: Operation) -> Json:
         found["content"] = {"application/json": {"schema": operation.answer}}
     elif operation.mimetype is not None:
         kind = {"type": "object"} if operation.mimetype == "application/json" else {"type": "string"}
-        found["content"] = {operation.mimetype: {"schema": kind}}
+        found["content"] = {operation.mimetype: {"schema": kind, "example": _RAW[operation.mimetype]}}
     if operation.has_version:
-        found["headers"] = {
-            "ETag": {
-                "description": "Its version, for `If-Match`.",
-                "required": True,
-                "schema": {"type": "string"},
-            }
+        found["headers"] = {"ETag": _ETAG}
+    if operation.is_repeatable:
+        found.setdefault("headers", {})["Idempotency-Replayed"] = {
+            "description": "`true`: the request with this `Idempotency-Key` was answered before.",
+            "schema": {"type": "string", "enum": ["true"]},
         }
+    if leads := links(operation):
+        found["links"] = leads
     return found
+
+
+_ETAG: Json = {
+    "description": "Its version, for `If-Match`.",
+    "required": True,
+    "schema": {"type": "string"},
+    "example": '"3"',
+}
 
 
 def _problem(status: int, text: str) -> Json:

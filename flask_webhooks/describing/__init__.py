@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from .bodies import SAMPLE_ID, bodies
 from .listing import event_values, includes, listing, table
-from .openapi import document, webhook
+from .openapi import document, tags, webhook
 from .page import page
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "listing",
     "page",
     "table",
+    "tags",
     "webhook",
 ]

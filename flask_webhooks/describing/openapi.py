@@ -11,7 +11,7 @@ if t.TYPE_CHECKING:
     from ..catalog import EventType
     from ..state import AppState
 
-__all__ = ["document", "webhook"]
+__all__ = ["document", "tags", "webhook"]
 
 Json = dict[str, t.Any]
 
@@ -25,13 +25,18 @@ def document(state: AppState) -> Json:
             "version": "1",
             "description": "Requests that are sent to whoever subscribes to them, signed by Standard Webhooks 1.0.0.",
         },
-        "tags": [
-            {"name": channel.name, "description": channel.description or channel.title}
-            for channel in state.catalog.channels.values()
-            if channel.events
-        ],
+        "tags": tags(state),
         "webhooks": {event.name: {"post": webhook(state, event)} for event in state.catalog.events.values()},
     }
+
+
+def tags(state: AppState) -> list[Json]:
+    """Return the channels as OpenAPI's tags."""
+    return [
+        {"name": channel.name, "description": channel.description or channel.title}
+        for channel in state.catalog.channels.values()
+        if channel.events
+    ]
 
 
 def webhook(state: AppState, event: EventType) -> Json:

@@ -69,7 +69,8 @@ class PageQuery(Strict):
         strict=False,
         validate=validate.Range(min=1, max=1_000_000),
         metadata=described(
-            "Rows on the page; at most `WEBHOOKS_PAGE_LIMIT`, which is also what you get without it."
+            "Rows on the page; at most `WEBHOOKS_PAGE_LIMIT`, which is also what you get without it.",
+            example=50,
         ),
     )
     cursor = identifier("`next` of the page before. Left out: the newest rows.")

@@ -77,11 +77,11 @@ MessagePage = page(Message, "MessagePage")
 class _Window(PageQuery):
     """A list that can be limited to a time."""
 
-    since = Instant(metadata=described("Recorded at or after."))
-    until = Instant(metadata=described("Recorded before."))
+    since = Instant(metadata=described("Recorded at or after.", example="2025-07-18T00:00:00Z"))
+    until = Instant(metadata=described("Recorded before.", example="2025-07-19T00:00:00Z"))
     event = Text(
         validate=validate.Length(max=200),
-        metadata=described("An event type, or a pattern such as `invoices.*`."),
+        metadata=described("An event type, or a pattern such as `invoices.*`.", example="invoices.*"),
     )
     owner = Text(
         validate=validate.Length(min=1, max=255), metadata=described("For operators: only this owner's.")

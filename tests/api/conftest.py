@@ -78,3 +78,18 @@ def shared_app(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
 def shared(shared_app: Flask) -> Customer:
     """The owner 1 of that app."""
     return Customer(shared_app.test_client())
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
+    """An app that lets nobody through to its own network, and never asks a name server."""
+    config = {"WEBHOOKS_ALLOWED_NETWORKS": [], "WEBHOOKS_ALLOW_HTTP": False}
+    with lasting(tmp_path_factory.mktemp("strict"), **config) as app:
+        state_of(app).transport._names._resolver = lambda *_, **__: []
+        yield app
+
+
+@pytest.fixture(scope="module")
+def document(shared_app: Flask) -> t.Any:
+    """The OpenAPI document."""
+    return Customer(shared_app.test_client())("GET", "/openapi.json", expect=200)

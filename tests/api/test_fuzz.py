@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import typing as t
-from pathlib import Path
 
-import pytest
 from flask import Flask
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from flask_webhooks.state import state_of
 from flask_webhooks.subscribing import headers
 from flask_webhooks.transport.addresses import parse_address, refusal
-from tests.host import db, make_host
 
 from .conftest import Customer
 
@@ -36,26 +32,6 @@ URLS = st.one_of(
         st.text(max_size=20).map(lambda text: f"/{text}"),
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
-    """An app that lets nobody through to its own network, and never asks a name server."""
-    folder: Path = tmp_path_factory.mktemp("fuzz")
-    app = make_host(
-        f"sqlite:///{folder / 'test.sqlite'}",
-        folder,
-        WEBHOOKS_ALLOWED_NETWORKS=[],
-        WEBHOOKS_ALLOW_HTTP=False,
-        WEBHOOKS_SUBSCRIPTION_LIMIT=100_000,
-    )
-    state = state_of(app)
-    state.transport._names._resolver = lambda *_, **__: []
-    yield app
-    state.transport.close()
-    with app.app_context():
-        db.session.remove()
-        db.engine.dispose()
 
 
 @FUZZ

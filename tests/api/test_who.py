@@ -40,9 +40,9 @@ def routes(app: Flask) -> list[tuple[str, str, Operation | None]]:
     return found
 
 
-def possessions(state: AppState, call: Customer) -> dict[str, str]:
+def possessions(state: AppState, call: Customer, **values: t.Any) -> dict[str, str]:
     """One object of every kind that has an id, all of them the caller's."""
-    subscription = call.subscribe("invoices.*")["id"]
+    subscription = call.subscribe("invoices.*", **values)["id"]
     message, delivery, replay, now = uuid7(), uuid7(), uuid7(), datetime.now(UTC)
     with Session(state.engine) as session:
         session.add(
