@@ -21,6 +21,8 @@ from flask_webhooks.state import AppState, state_of
 from tests.stage import subscribe
 
 ALL = "read,write,secrets"
+on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what is about HTML and not about SQL."""
 
 
 def load_principal() -> Principal | None:
@@ -51,6 +53,7 @@ class Visitor:
         self, app: Flask, owner: str | None = "1", rights: str = ALL, *, operator: bool = False
     ) -> None:
         self.client: FlaskClient = app.test_client()
+        self._token: str | None = None
         self.prefix = "/webhooks/console"
         self.headers = {"X-Rights": rights}
         if owner is not None:
@@ -79,8 +82,10 @@ class Visitor:
 
     def token(self) -> str:
         """Return the token on a page with a form."""
-        found = re.search(r'name="webhooks_token" value="([^"]+)"', self.get("/webhooks/new").text)
-        return found[1] if found is not None else ""
+        if self._token is None:
+            found = re.search(r'name="webhooks_token" value="([^"]+)"', self.get("/webhooks/new").text)
+            self._token = found[1] if found is not None else ""
+        return self._token
 
 
 @pytest.fixture

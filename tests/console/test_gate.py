@@ -11,7 +11,7 @@ from flask import Flask
 from flask_webhooks.console import tokens
 from flask_webhooks.console.pages import PAGES
 from flask_webhooks.state import AppState, Principal
-from tests.console.conftest import Log, Visitor, places, write_log
+from tests.console.conftest import Log, Visitor, on_one_database, places, write_log
 from tests.stage import subscribe
 
 
@@ -76,6 +76,7 @@ def test_operators_see_every_owner(app: Flask, state: AppState, log: Log) -> Non
     assert Visitor(app).get("/operator").status_code == 404
 
 
+@on_one_database
 def test_readers_change_nothing(app: Flask, state: AppState, log: Log) -> None:
     reader = Visitor(app, rights="read")
     token = tokens.make(state, Principal("1", frozenset({"read"})))
@@ -91,6 +92,7 @@ def test_readers_change_nothing(app: Flask, state: AppState, log: Log) -> None:
     assert "Switch off" not in reader.get(f"/webhooks/{log.subscription.id}").text
 
 
+@on_one_database
 def test_secrets_need_their_own_right(app: Flask, log: Log) -> None:
     writer = Visitor(app, rights="read,write")
 
@@ -99,6 +101,7 @@ def test_secrets_need_their_own_right(app: Flask, log: Log) -> None:
     assert "Show the secret" not in writer.get(f"/webhooks/{log.subscription.id}").text
 
 
+@on_one_database
 def test_without_the_right_to_read_there_is_nothing(app: Flask) -> None:
     assert Visitor(app, rights="write").get("/").status_code == 403
 
@@ -113,6 +116,7 @@ def test_every_post_needs_a_token(visitor: Visitor, state: AppState, log: Log) -
             assert visitor.post(path, token="forged").status_code == 400, path
 
 
+@on_one_database
 def test_every_form_carries_a_token(visitor: Visitor, state: AppState, log: Log) -> None:
     count = 0
     for method, path in places(state, log):
@@ -123,6 +127,7 @@ def test_every_form_carries_a_token(visitor: Visitor, state: AppState, log: Log)
     assert count > 10
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "lender",
     [{"owner": "2"}, {"rights": "read,write"}, {"operator": True}],
@@ -136,6 +141,7 @@ def test_a_token_fits_only_whom_it_was_made_for(app: Flask, lender: dict[str, t.
     assert answer.status_code == 400
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "headers",
     [{"Sec_Fetch_Site": "cross-site"}, {"Sec_Fetch_Site": "same-site"}, {"Origin": "https://evil.example"}],
@@ -146,6 +152,7 @@ def test_what_another_site_sends_is_refused(visitor: Visitor, log: Log, headers:
     assert answer.status_code == 400
 
 
+@on_one_database
 def test_changes_go_by_post_alone(visitor: Visitor, log: Log) -> None:
     for path in ("switch", "remove", "rotate", "secret", "test"):
         assert visitor.get(f"/webhooks/{log.subscription.id}/{path}").status_code in (404, 405)

@@ -8,7 +8,6 @@ import re
 import typing as t
 from datetime import UTC, datetime, timedelta
 
-import pytest
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
@@ -18,7 +17,7 @@ from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Lane, Replay, Worker
 from flask_webhooks.reading import Search
 from flask_webhooks.state import AppState
-from tests.console.conftest import Log, Visitor, state_in_database, write_log
+from tests.console.conftest import Log, Visitor, on_one_database, state_in_database, write_log
 from tests.receivers import Receiver, ok
 from tests.stage import secret_of, subscribe
 
@@ -48,17 +47,16 @@ def test_health_is_shown_in_numbers(visitor: Visitor, state: AppState) -> None:
     assert json.loads(visitor.get(f"/webhooks/{row.id}/charts?as=json").text)["broken"][-1] == 1
 
 
-@pytest.mark.parametrize(("window", "points"), [("1h", 12), ("24h", 24), ("7d", 42), ("30d", 30)])
-def test_charts_have_no_gaps(visitor: Visitor, log: Log, window: str, points: int) -> None:
-    numbers = json.loads(visitor.get(f"/webhooks/{log.subscription.id}/charts?as=json&window={window}").text)
+def test_charts_have_no_gaps(visitor: Visitor, log: Log) -> None:
+    for window, points in (("1h", 12), ("24h", 24), ("7d", 42), ("30d", 30)):
+        path = f"/webhooks/{log.subscription.id}/charts?as=json&window={window}"
+        before = datetime.now(UTC).timestamp()
+        numbers = json.loads(visitor.get(path).text)
 
-    assert {len(values) for values in numbers.values()} == {points}
-    assert (
-        numbers["at"][-1]
-        <= datetime.now(UTC).timestamp()
-        < numbers["at"][-1] + (numbers["at"][1] - numbers["at"][0])
-    )
-    assert sum(numbers["ok"]) == (1 if window == "1h" else 0)  # the log was written by hand, without sums
+        assert {len(values) for values in numbers.values()} == {points}
+        last, width = numbers["at"][-1], numbers["at"][1] - numbers["at"][0]
+        assert before - width < last <= datetime.now(UTC).timestamp()
+        assert sum(numbers["ok"]) == (window == "1h")  # the log was written by hand, without sums
 
 
 def test_the_secret_is_shown_when_asked_and_overlaps_when_rotated(
@@ -78,6 +76,7 @@ def test_the_secret_is_shown_when_asked_and_overlaps_when_rotated(
     assert new not in visitor.get(f"/webhooks/{log.subscription.id}").text
 
 
+@on_one_database
 def test_a_rotation_out_of_bounds_is_refused(visitor: Visitor, state: AppState, log: Log) -> None:
     before = secret_of(state, log.subscription)
 
@@ -101,6 +100,7 @@ def test_a_test_is_sent_and_its_answer_shown(visitor: Visitor, state: AppState, 
     assert visitor.post(f"/webhooks/{row.id}/test", {"event": "no.thing"}).status_code == 404
 
 
+@on_one_database
 def test_a_failing_test_says_how_to_fix_it(visitor: Visitor, state: AppState) -> None:
     with Receiver(ok(b"broken", 500)) as receiver:
         row = subscribe(state, receiver.url(), "invoices.*")
@@ -111,13 +111,14 @@ def test_a_failing_test_says_how_to_fix_it(visitor: Visitor, state: AppState) ->
     assert "look in its log for this webhook-id" in part
 
 
-@pytest.mark.parametrize("language", ["Python", "Node.js", "Go", "PHP", "curl"])
-def test_snippets_are_of_this_webhook(visitor: Visitor, state: AppState, language: str) -> None:
+@on_one_database
+def test_snippets_are_of_this_webhook(visitor: Visitor, state: AppState) -> None:
     row = subscribe(state, "https://example.com/my/hooks?x=1", "*")
 
     page = visitor.get(f"/webhooks/{row.id}").text
 
-    assert f">{language}</label>" in page
+    for language in ("Python", "Node.js", "Go", "PHP", "curl"):
+        assert f">{language}</label>" in page
     assert page.count("/my/hooks") >= 6
     assert "WEBHOOK_SECRET" in page
 
@@ -197,6 +198,7 @@ def test_the_live_part_holds_what_came_since(visitor: Visitor, state: AppState, 
     assert part.count("wh-new") == 5
 
 
+@on_one_database
 def test_older_pages_come_as_rows_for_htmx(visitor: Visitor, log: Log) -> None:
     newest = log.deliveries["cancelled"]
 
@@ -300,6 +302,7 @@ def test_a_replay_is_counted_begun_and_stopped(visitor: Visitor, state: AppState
     assert "Cancelled" in visitor.get(replay).text
 
 
+@on_one_database
 def test_progress_is_refreshed_while_it_runs(visitor: Visitor, state: AppState, log: Log) -> None:
     running = visitor.get(f"/replays/{log.replay}", headers={"HX-Request": "true"}).text
     with state.engine.begin() as connection:
@@ -361,6 +364,7 @@ def test_the_queue_is_counted_where_redis_is(app: Flask, state: AppState) -> Non
     assert re.search(r"Queue webhooks</dt><dd>0", page)
 
 
+@on_one_database
 def test_every_state_has_a_name(visitor: Visitor, log: Log) -> None:
     page = visitor.get("/deliveries").text
     names: t.Final = ("Retrying", "Delivered", "Failed", "Held", "Cancelled")

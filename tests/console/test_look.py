@@ -28,6 +28,12 @@ PACKAGE = Path(flask_webhooks.__file__).parent
 
 
 @pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """One database: all of this is about HTML and not about SQL."""
+    return f"sqlite:///{tmp_path / 'test.sqlite'}"
+
+
+@pytest.fixture
 def make_console(make_app: t.Callable[..., Flask]) -> t.Callable[..., Flask]:
     """Makes host apps with settings of the console's look."""
 

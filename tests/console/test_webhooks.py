@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from flask_webhooks.console.pacing import MOST, Pace
 from flask_webhooks.models import Delivery, Lane, Subscription, Worker
 from flask_webhooks.state import AppState
-from tests.console.conftest import Log, Visitor, write_log
+from tests.console.conftest import Log, Visitor, on_one_database, write_log
 from tests.receivers import Receiver
 from tests.stage import subscribe
 
@@ -40,6 +40,7 @@ def only(state: AppState) -> Subscription:
 # ---- list ------------------------------------------------------------------------------------------------
 
 
+@on_one_database
 def test_without_a_webhook_the_page_teaches(visitor: Visitor, app: Flask) -> None:
     page = visitor.get("/").text
 
@@ -118,6 +119,7 @@ def test_every_standing_is_found_among_more_than_a_page(visitor: Visitor, state:
         assert [other for other in rows if other != name and wanted[other].id in page] == []
 
 
+@on_one_database
 def test_older_pages_keep_the_filters(visitor: Visitor, state: AppState) -> None:
     for number in range(51):
         subscribe(state, f"https://one{number}.example/", "*")
@@ -130,6 +132,7 @@ def test_older_pages_keep_the_filters(visitor: Visitor, state: AppState) -> None
         assert part in older[1]
 
 
+@on_one_database
 def test_htmx_gets_the_list_alone(visitor: Visitor, state: AppState) -> None:
     subscribe(state, "https://one.example/", "*")
 
@@ -167,6 +170,7 @@ def test_the_switch_holds_and_asks(visitor: Visitor, state: AppState, log: Log) 
     assert sorted(states) == ["cancelled", "cancelled", "cancelled", "delivered", "failed"]
 
 
+@on_one_database
 def test_the_switch_answers_htmx_with_its_row(visitor: Visitor, state: AppState) -> None:
     row = subscribe(state, "https://one.example/", "*")
 
@@ -217,6 +221,7 @@ def test_the_same_form_sent_again_makes_nothing_and_shows_the_same(visitor: Visi
     assert answers[1].headers["Cache-Control"] == "no-store"
 
 
+@on_one_database
 def test_another_form_or_a_changed_one_makes_another(visitor: Visitor, state: AppState) -> None:
     key = form_key(visitor)
     forms = [
@@ -239,6 +244,7 @@ def test_both_halves_of_a_double_click_make_one(app: Flask, visitor: Visitor, st
     assert {made_by(answer)[0] for answer in answers} == {only(state).id}
 
 
+@on_one_database
 def test_a_key_is_of_no_use_to_another_owner(app: Flask, visitor: Visitor, state: AppState) -> None:
     form = {**FORM, "form_key": form_key(visitor)}
     mine = made_by(visitor.post("/webhooks/new", form))
@@ -260,6 +266,7 @@ def test_what_was_made_and_removed_is_not_made_again(visitor: Visitor, state: Ap
     assert only(state).deleted_at is not None
 
 
+@on_one_database
 def test_every_mistake_is_told_beside_its_field(visitor: Visitor) -> None:
     wrong = {
         "url": "ftp://example.com",
@@ -282,6 +289,7 @@ def test_every_mistake_is_told_beside_its_field(visitor: Visitor) -> None:
     assert 'value="X-Ok"' in page
 
 
+@on_one_database
 @pytest.mark.parametrize(
     ("events", "names"),
     [
@@ -300,6 +308,7 @@ def test_ledgers_beside_others_is_refused_and_explained(
     assert names[1] in answer.text
 
 
+@on_one_database
 def test_the_picker_knows_what_is_exclusive(visitor: Visitor) -> None:
     page = visitor.get("/webhooks/new").text
 
@@ -332,6 +341,7 @@ def test_a_change_keeps_what_was_not_changed(visitor: Visitor, state: AppState) 
     assert 'value="5, 60"' in page
 
 
+@on_one_database
 def test_a_header_is_removed_by_name(visitor: Visitor, state: AppState) -> None:
     visitor.post("/webhooks/new", {**FORM, "header_name": "X-Api-Key", "header_value": "hush"})
     row = only(state)
@@ -351,12 +361,14 @@ def test_a_change_over_another_change_is_refused(visitor: Visitor, state: AppSta
     assert only(state).description == "Mine"
 
 
+@on_one_database
 def test_a_single_event_beside_its_whole_channel_says_nothing(visitor: Visitor, state: AppState) -> None:
     visitor.post("/webhooks/new", {**FORM, "event": ["invoices.*", "invoices.created", "invoices.updated"]})
 
     assert {each.event for each in only(state).listeners} == {"invoices.*", "invoices.updated"}
 
 
+@on_one_database
 def test_a_url_is_checked_while_the_form_is_filled_in(visitor: Visitor) -> None:
     good = visitor.post("/check-url", {"url": "https://93.184.215.14/x"}).text
     bad = visitor.post("/check-url", {"url": "https://169.254.169.254/"}).text
@@ -366,6 +378,7 @@ def test_a_url_is_checked_while_the_form_is_filled_in(visitor: Visitor) -> None:
     assert "wh-error" in bad
 
 
+@on_one_database
 def test_a_url_is_tried_on_demand(visitor: Visitor, inbox: Receiver) -> None:
     reached = visitor.post("/probe", {"url": inbox.url()}).text
     refused = visitor.post("/probe", {"url": "http://127.0.0.1:1/"}).text
@@ -376,6 +389,7 @@ def test_a_url_is_tried_on_demand(visitor: Visitor, inbox: Receiver) -> None:
     assert "wh-error" in refused
 
 
+@on_one_database
 def test_requests_on_a_click_are_limited(
     app: Flask, visitor: Visitor, state: AppState, inbox: Receiver
 ) -> None:
@@ -390,7 +404,7 @@ def test_requests_on_a_click_are_limited(
     assert len(inbox.requests) == MOST
     for answer in (one_more, test, whole):
         assert answer.status_code == 429
-        assert re.search(r"Go on in (60|5\d) s|Go on in 1 min", answer.text)
+        assert re.search(r"Go on in (\d+ s|1 min)", answer.text)
     assert 0 < int(one_more.headers["Retry-After"]) <= 60
     assert "<html" not in one_more.text
     assert "<html" in whole.text
@@ -410,6 +424,7 @@ def test_the_pace_is_a_minute_long() -> None:
     assert set(pace._sent) == {"3"}
 
 
+@on_one_database
 def test_the_preview_shows_the_body_as_it_would_be_sent(visitor: Visitor) -> None:
     sent = {
         "preview_event": "invoices.updated",
