@@ -30,6 +30,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks.capture import capture
 from flask_webhooks.models import Attempt, Delivery, Listener, Message, Subscription
+from flask_webhooks.queue import rung
 from flask_webhooks.state import AppState, state_of
 from tests.conftest import new_database
 from tests.host import Invoice, Line, Note, db, make_host
@@ -135,6 +136,7 @@ def timed(work: t.Callable[[], None]) -> float:
     work()
     elapsed = time.perf_counter() - started
     db.session.remove()
+    rung()  # the doorbell is not the commit's time, and shall not be that of the next one either
     return elapsed * 1000
 
 

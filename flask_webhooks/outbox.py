@@ -72,7 +72,7 @@ def listening(
     :return: with it whether the transaction reads from a snapshot, in which the newest may be missing.
     """
     found: dict[tuple[str, str], list[Wanted]] = {}
-    asked = {f"pattern{n}": pattern for n, pattern in enumerate(sorted(patterns))}
+    asked = {f"pattern{n}": pattern for n, pattern in enumerate(patterns)}
     is_snapshot = connection.dialect.name in ("mysql", "mariadb")
     for some in _chunks(sorted(owners)):
         values = {**asked, **{f"owner{n}": owner for n, owner in enumerate(some)}}

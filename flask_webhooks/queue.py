@@ -14,8 +14,10 @@ import fcntl
 import hashlib
 import logging
 import os
+import queue
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -31,7 +33,7 @@ from rq.exceptions import StopRequested
 
 from .errors import QueueError
 
-__all__ = ["JOB", "Bell", "Embedded", "connect", "shown", "work"]
+__all__ = ["JOB", "Bell", "Embedded", "connect", "rung", "shown", "work"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ class Bell:
         self._is_trouble = False
         self._client: redis.Redis | None = None
         self._pid = 0
+        self._asked_in = 0
 
     @property
     def url(self) -> str:
@@ -133,6 +136,24 @@ class Bell:
             return False
         self._is_trouble = False
         return True
+
+    def ring_soon(self) -> None:
+        """Ring from a thread beside: a request must not wait for Redis, which may be far away, or gone.
+
+        What is asked for while a ring is still to come is the same ring. One that is lost, because the process is
+        killed, costs the time until a worker looks by itself.
+        """
+        pid = os.getpid()
+        if self._asked_in != pid:  # of another process: asked for there just before the fork
+            self._asked_in = pid
+            if not _Ringer.ask(self):
+                self._asked_in = 0
+                self.ring()
+
+    def ring_as_asked(self) -> None:
+        """Ring, for `ring_soon`: whoever asks from here on asks for another."""
+        self._asked_in = 0
+        self.ring()
 
     def clear(self) -> None:
         """Take the flag down, before a look at the database: what is committed from now on rings again."""
@@ -177,6 +198,65 @@ class Bell:
             if self._url is None:
                 atexit.register(self._embedded.stop_if_last)
         return self._client
+
+
+class _Ringer:
+    """The thread that rings bells: one for all apps of a process, begun at its first ring, anew after a fork."""
+
+    current: t.ClassVar[_Ringer | None] = None
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._asked: queue.SimpleQueue[Bell | threading.Event] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="webhooks-bell", daemon=True).start()
+        atexit.register(self.finish, CONNECT_TIMEOUT + TALK_TIMEOUT)
+
+    @classmethod
+    def ask(cls, bell: Bell) -> bool:
+        """Have a bell rung; False where no thread can be had: at the very end of a process, and in some uWSGI."""
+        ringer = cls.current
+        if ringer is None or ringer._pid != os.getpid():
+            if not _has_threads():
+                return False
+            try:
+                # Two threads may both come here: then there are two ringers. A lock might be held at a fork.
+                ringer = cls.current = cls()
+            except RuntimeError:
+                return False
+        ringer._asked.put(bell)
+        return True
+
+    def finish(self, timeout: float) -> bool:
+        """Wait until everything that was asked for has been rung; return whether it was."""
+        if self._pid != os.getpid():
+            return True
+        done = threading.Event()
+        self._asked.put(done)
+        return done.wait(timeout)
+
+    def _run(self) -> None:
+        while True:
+            asked = self._asked.get()
+            if isinstance(asked, Bell):
+                try:
+                    asked.ring_as_asked()
+                except Exception:  # this thread is the only one
+                    logger.exception("bell.failed")
+            else:
+                asked.set()
+            del asked  # an app may be gone while nobody rings
+
+
+def rung(timeout: float = 1.0) -> bool:
+    """Wait until every bell that this process was asked to ring has been rung."""
+    return _Ringer.current is None or _Ringer.current.finish(timeout)
+
+
+def _has_threads() -> bool:
+    """Whether a thread would run: in uWSGI without `enable-threads` none does."""
+    uwsgi = sys.modules.get("uwsgi")
+    options = getattr(uwsgi, "opt", {})
+    return uwsgi is None or bool(options.get("enable-threads") or options.get("threads"))
 
 
 class Embedded:

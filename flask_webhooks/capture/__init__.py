@@ -8,10 +8,10 @@ The steps, in the order they happen in one transaction:
    the innermost transaction: a savepoint has a list of its own.
 3. `do_orm_execute`: a bulk statement becomes a `Change` for each of its rows.
 4. A savepoint is released (`after_commit` while nested): its list goes to the transaction around it. It is rolled
-   back (`after_transaction_end`): its list is dropped.
+   back (`after_soft_rollback`): its list is dropped.
 5. `before_commit` of the root: flush, coalesce, ask once who listens, dump, write. Whatever other listeners of the
    host's flush after that is written at once.
-6. `after_commit` of the root: ring the bell, send the signal. Nothing here may touch the database.
+6. `after_commit` of the root: have the bell rung, send the signal. Nothing here may touch the database.
 
 The listeners are set once per process, on `sqlalchemy.orm.Session`, so that plain `Session(engine)` is seen as well
 as `db.session`. Classes that are in no catalogue cost one look-up in a dict.

@@ -22,6 +22,7 @@ __all__ = ["add", "listen", "watch_of"]
 
 Item = Change | Emitted
 Seen = tuple[InstanceState[t.Any], Plan]
+Flushed = tuple[Kind, InstanceState[t.Any], Plan]
 
 
 @dataclass(slots=True, eq=False)
@@ -31,8 +32,8 @@ class Buffer:
     watch: Watch
     aside: bulk.Aside
     """Rows that no object of the host's session stands for."""
-    items: dict[SessionTransaction, list[Item]] = field(default_factory=dict)
-    """By the innermost transaction in which it happened."""
+    items: dict[SessionTransaction | None, list[Item]] = field(default_factory=dict)
+    """By the innermost savepoint in which it happened; None: outside of any."""
     hearing: Hearing | None = None
     """Who listens: what this commit has asked so far; None before it began."""
     olds: dict[InstanceState[t.Any], reading.Olds] = field(default_factory=dict)
@@ -44,7 +45,11 @@ class Buffer:
 
 
 class Buffers(dict[Watch, Buffer]):
-    """The buffers of one session's root transaction: one for each app that captures something in it."""
+    """The buffers of one root transaction: one for each app that captures something in it.
+
+    They are an attribute of the transaction and end with it, however it ends: a listener for that would be called
+    at every flush of everybody.
+    """
 
     late = False
     """The root's `before_commit` has passed: what is flushed now is written at once."""
@@ -73,34 +78,32 @@ def buffer_of(session: Session, watch: Watch) -> Buffer:
 
 
 def _buffers(session: Session) -> Buffers:
-    buffers: Buffers | None = session.info.get(INFO)
+    transaction = session.get_transaction()
+    if transaction is None:  # emit() before anything else: begin as any statement would
+        session.connection()
+        transaction = t.cast("SessionTransaction", session.get_transaction())
+    buffers = _kept(transaction)
     if buffers is None:
-        buffers = session.info[INFO] = Buffers()
+        buffers = Buffers()
+        setattr(transaction, INFO, buffers)
     return buffers
 
 
-def _innermost(session: Session) -> SessionTransaction:
-    transaction = session.get_nested_transaction() or session.get_transaction()
-    if transaction is None:  # emit() before anything else: begin as any statement would
-        session.connection()
-        transaction = session.get_transaction()
-    return t.cast("SessionTransaction", transaction)
+def _kept(transaction: SessionTransaction | None) -> Buffers | None:
+    return getattr(transaction, INFO, None)
 
 
-def add(session: Session, watch: Watch, items: t.Iterable[Item], *, flushing: bool = False) -> None:
-    """Keep what happened until the root transaction commits; write it at once if it is committing already.
-
-    :param flushing: attributes cannot be refreshed inside a flush: wait for its end.
-    """
+def add(session: Session, watch: Watch, items: t.Iterable[Item]) -> None:
+    """Keep what happened until the root transaction commits; write it at once if it is committing already."""
     buffer = buffer_of(session, watch)
-    buffer.items.setdefault(_innermost(session), []).extend(items)
-    if not flushing and _buffers(session).late:
+    buffer.items.setdefault(session.get_nested_transaction(), []).extend(items)
+    if _buffers(session).late:
         _settle(session, buffer)
 
 
 def _settle(session: Session, buffer: Buffer) -> None:
     """Write what happened, and forget it only when it is written: a commit that failed may be tried again."""
-    items = [item for some in buffer.items.values() for item in some]
+    items = _alive(session, buffer)
     if not items:
         return
     if buffer.hearing is None:
@@ -113,29 +116,44 @@ def _settle(session: Session, buffer: Buffer) -> None:
     buffer.items.clear()
 
 
+def _alive(session: Session, buffer: Buffer) -> list[Item]:
+    """What happened in savepoints that are still open, or in none; one that was just closed is rolled back too."""
+    savepoint = session.get_nested_transaction()
+    alive = {None, savepoint}
+    while savepoint is not None:
+        savepoint = _around(savepoint)
+        alive.add(savepoint)
+    return [item for place, some in buffer.items.items() if place in alive for item in some]
+
+
 # ---- the listeners ---------------------------------------------------------------------------------------
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: t.Any) -> None:
-    if not anybody():
-        return
-    for watch, seen in _watched(session, session.deleted).items():
-        buffer = buffer_of(session, watch)
-        reading.load_for_delete(session, seen, lambda states, b=buffer: _is_heard(session, b, states))  # type: ignore[misc]
-    for watch, seen in _watched(session, session.dirty).items():
-        buffer_of(session, watch).olds = reading.old_values(session, seen)
+    if session._deleted:
+        for watch, seen in _watched(session, list(session._deleted)).items():
+            buffer = buffer_of(session, watch)
+            reading.load_for_delete(
+                session,
+                seen,
+                lambda states, b=buffer: _is_heard(session, b, states),  # type: ignore[misc]
+            )
+    if session._dirty_states:
+        dirty = [state for state in session._dirty_states if state not in session._deleted]
+        for watch, seen in _watched(session, dirty).items():
+            buffer_of(session, watch).olds = reading.old_values(session, seen)
 
 
-def _watched(session: Session, objects: t.Iterable[t.Any]) -> dict[Watch, list[Seen]]:
+def _watched(session: Session, states: t.Iterable[InstanceState[t.Any]]) -> dict[Watch, list[Seen]]:
     found: dict[Watch, list[Seen]] = {}
-    for obj in objects:
-        cls = type(obj)
+    for state in states:
+        cls = state.class_
         if known.get(cls) == ():
             continue
         watch = watching(session, cls)
         plan = watch.plan(cls) if watch is not None else None
         if watch is not None and plan is not None:
-            found.setdefault(watch, []).append((obj._sa_instance_state, plan))
+            found.setdefault(watch, []).append((state, plan))
     return found
 
 
@@ -150,46 +168,56 @@ def _is_heard(session: Session, buffer: Buffer, states: t.Sequence[Seen]) -> boo
 
 
 def _after_flush(session: Session, context: UOWTransaction) -> None:
-    if not anybody():
+    for mapper in context.mappers:
+        if known.get(mapper.class_) != ():  # as `_is_any_known`
+            break
+    else:
         return
-    found: dict[Watch, list[tuple[Kind, InstanceState[t.Any], Plan]]] = {}
-    last: type | None = None
-    watch = plan = None
-    for kind, state in _states(session, context):
-        cls = state.class_
-        if cls is not last:  # they come class by class
-            last, watch = cls, None if known.get(cls) == () else watching(session, cls)
-            plan = watch.plan(cls) if watch is not None else None
-        if watch is not None and plan is not None:
-            found.setdefault(watch, []).append((kind, state, plan))
-    for watch, seen in found.items():
+    for watch, seen in _flushed(session, context).items():
         buffer = buffer_of(session, watch)
         changes = reading.changes(seen, buffer.olds)
         buffer.olds = {}
         if changes:
-            add(session, watch, changes, flushing=True)
+            buffer.items.setdefault(session.get_nested_transaction(), []).extend(changes)
+    if _buffers(session).late:
+        event.listen(session, "after_flush_postexec", _settle_late)
 
 
-def _states(session: Session, context: UOWTransaction) -> list[tuple[Kind, InstanceState[t.Any]]]:
+def _flushed(session: Session, context: UOWTransaction) -> dict[Watch, list[Flushed]]:
     """What the unit of work did; `session.deleted` knows nothing of orphans that it deleted by itself.
 
     Deletions come first: one followed by an INSERT of the same key is an update.
     """
-    gone, rest = [], []
+    created, updated, deleted = Kind.CREATED, Kind.UPDATED, Kind.DELETED
+    found: dict[Watch, tuple[list[Flushed], list[Flushed]]] = {}
+    last: type | None = None
+    plan: Plan | None = None
+    gone: list[Flushed] = []
+    rest: list[Flushed] = []
     for state, (is_delete, is_listed) in context.states.items():
+        cls = state.class_
+        if cls is not last:  # they come class by class
+            last, plan = cls, None
+            watch = watching(session, cls)
+            if watch is not None:
+                plan = watch.plan(cls)
+                gone, rest = found.setdefault(watch, ([], []))
+        if plan is None:
+            continue
         if is_delete:
             # An UPDATE instead of DELETE and INSERT takes the deleted one off the unit's list.
             if not is_listed or state in session._deleted:
-                gone.append((Kind.DELETED, state))
+                gone.append((deleted, state, plan))
         elif state.key is not None:
-            rest.append((Kind.UPDATED, state))
+            rest.append((updated, state, plan))
         elif not is_listed:
-            rest.append((Kind.CREATED, state))
-    return gone + rest
+            rest.append((created, state, plan))
+    return {watch: gone + rest for watch, (gone, rest) in found.items()}
 
 
-def _after_flush_postexec(session: Session, context: UOWTransaction) -> None:
-    buffers: Buffers | None = session.info.get(INFO)
+# Attributes cannot be refreshed inside a flush. Almost nobody flushes after us in a commit: so it is listened for then.
+def _settle_late(session: Session, context: UOWTransaction) -> None:
+    buffers = _kept(session.get_transaction())
     if buffers is not None and buffers.late:
         for buffer in list(buffers.values()):
             _settle(session, buffer)
@@ -210,26 +238,35 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
 
 
 def _before_commit(session: Session) -> None:
-    if not anybody() or session.in_nested_transaction():
+    if session.in_nested_transaction() and not _is_ending(session.get_transaction()):
         return
     buffers = _buffers(session)
     buffers.late = False
+    if session._deleted:
+        for watch in _watched(session, list(session._deleted)):
+            buffer_of(session, watch)
     for buffer in buffers.values():
         _refuse_broken(buffer)
-        buffer.hearing = None
-    _open_ears(session, buffers)
-    session.flush()
-    for buffer in list(buffers.values()):
-        _settle(session, buffer)
+        buffer.hearing = Hearing(buffer.watch)  # from here on somebody who listens can be asked for
+    if buffers or _is_any_known(session):
+        session.flush()
+        for buffer in list(buffers.values()):
+            _settle(session, buffer)
     buffers.late = True
 
 
-def _open_ears(session: Session, buffers: Buffers) -> None:
-    """From here on somebody who listens can be asked for: the commit has begun."""
-    for watch in _watched(session, session.deleted):
-        buffer_of(session, watch)
-    for buffer in buffers.values():
-        buffer.hearing = Hearing(buffer.watch)
+def _is_ending(root: t.Any) -> bool:
+    """Whether it is the root that commits, with savepoints still open, and not one of these."""
+    return root._current_fn is not None
+
+
+def _is_any_known(session: Session) -> bool:
+    """Whether something waits to be flushed that somebody captures, or that is met for the first time."""
+    for states in (session._new, session._deleted, session._dirty_states):
+        for state in states:
+            if known.get(state.class_) != ():
+                return True
+    return False
 
 
 def _refuse_broken(buffer: Buffer) -> None:
@@ -240,46 +277,52 @@ def _refuse_broken(buffer: Buffer) -> None:
 
 
 def _after_commit(session: Session) -> None:
-    buffers: Buffers | None = session.info.get(INFO)
+    root = session.get_transaction()
+    buffers = _kept(root)
     if not buffers:
         return
     nested = session.get_nested_transaction()
+    if nested is None:
+        _forget(root)
     for buffer in buffers.values():
         if nested is not None:
             items = buffer.items.pop(nested, None)
             if items:
                 buffer.items.setdefault(_around(nested), []).extend(items)
         elif buffer.recorded:
-            recorded, buffer.recorded = buffer.recorded, []
-            buffer.watch.state.bell.ring()
-            signals.send(signals.message_recorded, buffer.watch.state.app, messages=recorded)
+            buffer.watch.state.bell.ring_soon()
+            signals.send(signals.message_recorded, buffer.watch.state.app, messages=buffer.recorded)
 
 
-def _around(transaction: SessionTransaction) -> SessionTransaction:
-    """Return the savepoint or root transaction around a savepoint (flushes have transactions of their own)."""
-    outer = t.cast("SessionTransaction", transaction.parent)
-    while outer.parent is not None and not outer.nested:
+def _around(savepoint: SessionTransaction) -> SessionTransaction | None:
+    """Return the savepoint around a savepoint (flushes have transactions of their own), None for the root."""
+    outer = savepoint.parent
+    while outer is not None and not outer.nested:
         outer = outer.parent
     return outer
 
 
-def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    buffers: Buffers | None = session.info.get(INFO)
-    if buffers is None:
-        return
-    for buffer in buffers.values():
-        buffer.items.pop(transaction, None)
-        if transaction.parent is None:
+def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        for buffer in (_kept(session.get_transaction()) or {}).values():
+            buffer.items.pop(transaction, None)
+    else:
+        _forget(transaction)
+
+
+def _forget(root: SessionTransaction | None) -> None:
+    buffers = _kept(root)
+    if buffers is not None:
+        delattr(root, INFO)
+        for buffer in buffers.values():
+            buffer.items.clear()
             buffer.aside.close()
-    if transaction.parent is None:
-        del session.info[INFO]
 
 
 _LISTENERS: dict[str, t.Callable[..., None]] = {
     "before_flush": _before_flush,
     "after_flush": _after_flush,
-    "after_flush_postexec": _after_flush_postexec,
     "before_commit": _before_commit,
     "after_commit": _after_commit,
-    "after_transaction_end": _after_transaction_end,
+    "after_soft_rollback": _after_soft_rollback,
 }

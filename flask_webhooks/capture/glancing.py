@@ -8,62 +8,76 @@ from sqlalchemy.orm import Session
 
 from ..catalog import Kind
 from .changes import Change
+from .hearing import check_database, only_connection
 
 if t.TYPE_CHECKING:
+    from ..bindings import Bound
     from .hearing import Hearing
     from .settling import Emitted
     from .watching import Watch
 
-__all__ = ["Glance"]
+__all__ = ["is_nobody"]
 
 
-class Glance:
+def is_nobody(watch: Watch, session: Session, hearing: Hearing, items: t.Iterable[Change | Emitted]) -> bool:
+    """Say whether certainly nobody listens to any of it; who was asked for need not be asked for again."""
+    glance = _Glance(watch, session)
+    if not glance.take(items):
+        return False
+    connection = only_connection(session)
+    if connection is None:
+        return False
+    check_database(watch, connection.engine, watch.state.bound[next(iter(glance.channels))].model)
+    hearing.connection = connection
+    hearing.ask(
+        connection,
+        glance.owners,
+        {event.name for channel in glance.channels for event in watch.events[channel, None]},
+    )
+    return hearing.is_silent
+
+
+class _Glance:
     """Everybody whom the changes may concern, and everything that they may be, read from what is in memory."""
 
     def __init__(self, watch: Watch, session: Session) -> None:
-        self._watch, self._session = watch, session
+        self._bound, self._key = watch.state.bound, session.hash_key
         self.owners: set[str] = set()
         self.channels: set[str] = set()
 
     def take(self, items: t.Iterable[Change | Emitted]) -> bool:
         """Look at all; return False if something cannot be told without loading or thinking."""
-        key = self._session.hash_key
         for item in items:
             if not isinstance(item, Change) or item.obj is None:
                 return False
             bound = item.bound
-            if not self._look(item.obj, bound.channel.name, key):
+            if not self._look(item.obj, bound):
                 return False
-            if bound.touches and (item.kind is Kind.UPDATED or not self._reach(item, key)):
+            if bound.touches and (item.kind is Kind.UPDATED or not self._reach(item)):
                 return False
         return bool(self.owners)
 
-    def _reach(self, item: Change, key: int) -> bool:
+    def _reach(self, item: Change) -> bool:
         for touch in item.bound.touches:
             other = item.obj.__dict__.get(touch.relationship)
             if other is None or not hasattr(other, "_sa_instance_state"):
                 return False
-            if self._watch.state.bound[touch.channel].touches or not self._look(other, touch.channel, key):
+            bound = self._bound[touch.channel]
+            if bound.touches or not self._look(other, bound):
                 return False
         return True
 
-    def _look(self, obj: t.Any, channel: str, key: int) -> bool:
+    def _look(self, obj: t.Any, bound: Bound) -> bool:
         state = obj._sa_instance_state
-        if state.session_id != key or state.expired_attributes:
+        if state.session_id != self._key or state.expired_attributes:
             return False
-        bound = self._watch.state.bound[channel]
-        path = bound.channel.owner
-        if not bound.channel.events or path is None:
+        channel = bound.channel
+        path = channel.owner
+        if not channel.events or path is None:
             return True
         owner = obj.__dict__.get(path[0])
         if len(path) != 1 or owner is None:
             return False
         self.owners.add(str(owner))
-        self.channels.add(channel)
+        self.channels.add(channel.name)
         return True
-
-    def is_nobody(self, hearing: Hearing, connection: t.Any) -> bool:
-        """Ask who listens to any of it; what follows need not ask again."""
-        names = {event.name for channel in self.channels for event in self._watch.events[channel, None]}
-        hearing.ask(connection, self.owners, names)
-        return hearing.is_silent

@@ -33,7 +33,8 @@ class Hearing:
         self._found: dict[tuple[str, str], list[Wanted]] = {}
         self._owners: set[str] = set()
         self._events: set[str] = set()
-        self._patterns: dict[str, tuple[str, ...]] = {}
+        self.connection: sa.Connection | None = None
+        """What a first glance has found to be the one that everything was written on."""
 
     def ask(
         self, connection: sa.Connection, owners: set[str], events: set[str], *, has_written: bool = True
@@ -47,9 +48,7 @@ class Hearing:
             return
         self._owners |= owners
         self._events |= events
-        for event in self._events - self._patterns.keys():
-            self._patterns[event] = self._watch.state.catalog.patterns(event)
-        patterns = {pattern for event in self._events for pattern in self._patterns[event]}
+        patterns = self._watch.patterns(frozenset(self._events))
         if has_written or not _is_shared(connection):
             self._found, is_snapshot = outbox.listening(connection, self._owners, patterns)
             if not is_snapshot:
@@ -70,7 +69,7 @@ class Hearing:
         """
         lists = [
             listeners
-            for pattern in self._patterns[event.name]
+            for pattern in self._watch.state.catalog.patterns(event.name)
             if (listeners := self._found.get((owner, pattern))) is not None
         ]
         if len(lists) < 2:
@@ -108,6 +107,16 @@ class Hearing:
 def connection_of(session: Session, model: type | None) -> sa.Connection:
     """Return the connection that the changed data is written on: any other would not be one transaction."""
     return session.connection(bind_arguments={"mapper": inspect(model or Subscription)})
+
+
+def only_connection(session: Session) -> sa.Connection | None:
+    """Return the connection of a session's transaction, if it has one alone.
+
+    What was flushed can only be there. To ask the session by model takes five times as long.
+    """
+    transaction = session.get_transaction()
+    found = {entry[0] for entry in transaction._connections.values()} if transaction is not None else ()
+    return found.pop() if len(found) == 1 else None
 
 
 def check_database(watch: Watch, engine: sa.Engine, model: type | None) -> None:

@@ -98,21 +98,24 @@ def _ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], foun
 def changes(states: t.Iterable[tuple[Kind, State, Plan]], olds: t.Mapping[State, Olds]) -> list[Change]:
     """Return what a flush did, for each channel that sees it."""
     found: list[Change] = []
+    updated, deleted = Kind.UPDATED, Kind.DELETED  # an enum looks its members up slowly
     for kind, state, plan in states:
-        if kind is Kind.UPDATED:
+        if kind is updated:
             _updated(found, state, plan, olds.get(state))
             continue
         obj = state.obj()
-        held = state.dict
+        held = obj.__dict__
         key = tuple([held[name] for name in plan.keys])
         for bound in plan.bounds:
-            if kind is Kind.CREATED:
-                values = {name: (None, frozen(held.get(name, LATER))) for name in bound.watch}
-            else:
+            values: Values = {}
+            is_later = False
+            if kind is deleted:
                 values = {name: (frozen(held[name]), None) for name in bound.columns if name in held}
-            is_later = kind is Kind.CREATED and not bound.watch <= held.keys()
+            elif bound.watch:
+                values = {name: (None, frozen(held.get(name, LATER))) for name in bound.watch}
+                is_later = not bound.watch <= held.keys()
             found.append(
-                Change(kind, bound, (bound.channel.name, plan.head, *key), obj, values, is_later=is_later)
+                Change(kind, bound, (bound.channel.name, plan.head, *key), obj, values, None, (), is_later)
             )
     return found
 

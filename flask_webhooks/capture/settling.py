@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from ..catalog import EventType, Kind
 from ..errors import OwnerMissingError
 from .changes import LATER, Change, Key, Values, coalesce
-from .glancing import Glance
+from .glancing import is_nobody
 from .hearing import Hearing, check_database, connection_of
 from .loading import Path, load
 from .touching import Contacts
@@ -53,7 +53,8 @@ def settle(
     """
     state = watch.state
     with session.no_autoflush:
-        if _is_nobody(watch, session, hearing, items):
+        hearing.connection = None
+        if state.settings.record != "all" and is_nobody(watch, session, hearing, items):
             return []
         nets = coalesce([item for item in items if isinstance(item, Change)])
         _complete(session, aside, nets)
@@ -62,8 +63,10 @@ def settle(
         occurrences += [_emitted(item) for item in items if isinstance(item, Emitted)]
         if not occurrences:
             return []
-        models = {item.bound.model for item in occurrences if item.bound is not None}
-        connection = _connection(watch, session, models)
+        connection = hearing.connection
+        if connection is None:
+            models = {item.bound.model for item in occurrences if item.bound is not None}
+            connection = _connection(watch, session, models)
         hearing.ask(
             connection,
             {item.owner for item in occurrences},
@@ -76,14 +79,6 @@ def settle(
         contacts.agree(heard)
         _load(heard)
         return write(watch, connection, heard)
-
-
-def _is_nobody(watch: Watch, session: Session, hearing: Hearing, items: t.Sequence[Change | Emitted]) -> bool:
-    glance = Glance(watch, session)
-    if watch.state.settings.record == "all" or not glance.take(items):
-        return False
-    models = {watch.state.bound[name].model for name in glance.channels}
-    return glance.is_nobody(hearing, _connection(watch, session, models))
 
 
 def _connection(watch: Watch, session: Session, models: set[type | None]) -> sa.Connection:

@@ -96,6 +96,7 @@ class Watch:
         }
         """What can happen by one kind of change, and by several together (None), by channel."""
         self._plans: dict[type, Plan | None] = {}
+        self._patterns: dict[frozenset[str], tuple[str, ...]] = {}
         self._fresh: tuple[int, sa.Engine] | None = None
 
     def plan(self, cls: type) -> Plan | None:
@@ -107,6 +108,14 @@ class Watch:
             mapper: t.Any = inspect(cls, raiseerr=False)
             plan = self._plans[cls] = Plan.make(mapper, bounds) if bounds and mapper is not None else None
             return plan
+
+    def patterns(self, events: frozenset[str]) -> tuple[str, ...]:
+        """Return what listeners may say to get any of these events."""
+        found = self._patterns.get(events)
+        if found is None:
+            patterns = {pattern for event in events for pattern in self.state.catalog.patterns(event)}
+            found = self._patterns[events] = tuple(sorted(patterns))
+        return found
 
     @property
     def fresh(self) -> sa.Engine:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import gc
 import json
 import os
 import socket
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import threading
 import typing as t
+import weakref
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from sqlalchemy.orm import Session
 from flask_webhooks import Webhooks
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, events
+from tests.conftest import DATABASES
 from tests.host import Invoice, Note, db
 from tests.stage import recorded, subscribe, wait_until
 
@@ -64,15 +68,24 @@ class TestOptingOut:
 class TestLeaks:
     def test_nested_app_contexts(self, app: Flask, state: AppState) -> None:
         db.session.add(Invoice(owner="1", number="outer"))
-        db.session.flush()
-        db.session.expunge_all()
-        if state.engine.dialect.name != "sqlite":  # which has one writer at a time
-            with app.app_context():
-                db.session.add(Invoice(owner="1", number="inner"))
-                db.session.commit()
+        with app.app_context():
+            db.session.add(Invoice(owner="1", number="inner"))
+            db.session.commit()
         db.session.rollback()
 
-        assert "outer" not in "".join(message.data for message in recorded(state))
+        assert [json.loads(message.data)["number"] for message in recorded(state)] == ["inner"]
+
+    @pytest.mark.parametrize("database_url", [name for name in DATABASES if name != "sqlite"], indirect=True)
+    def test_nested_app_contexts_that_write_both(self, app: Flask, state: AppState) -> None:
+        """SQLite has one writer at a time."""
+        db.session.add(Invoice(owner="1", number="outer"))
+        db.session.flush()
+        with app.app_context():
+            db.session.add(Invoice(owner="1", number="inner"))
+            db.session.commit()
+        db.session.rollback()
+
+        assert [json.loads(message.data)["number"] for message in recorded(state)] == ["inner"]
 
     def test_threads(self, app: Flask, state: AppState) -> None:
         """Half of them roll back."""
@@ -92,14 +105,64 @@ class TestLeaks:
         found = sorted(int(json.loads(message.data)["number"]) for message in recorded(state))
         assert found == list(range(1, 20, 2))
 
-    def test_nothing_stays_in_a_session(self, state: AppState) -> None:
-        session = db.session()
-        for end in (session.commit, session.rollback, session.close):
+    @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
+    def test_nothing_stays_when_a_transaction_ends(self, state: AppState, end: str) -> None:
+        """Not even until the next garbage collection: a session goes when its last user does, as without us."""
+        session = Session(state.engine)
+        transaction = session.begin()
+        with session.begin_nested():
+            session.add(Invoice(owner="1"))
+        with contextlib.suppress(ZeroDivisionError), session.begin_nested():
             session.add(Invoice(owner="1"))
             session.flush()
-            end()
+            raise ZeroDivisionError
+        session.execute(sa.update(Invoice).values(note="x"))
+        gc.collect()
+        gc.disable()
+        try:
+            getattr(session, end)()
+            left = [weakref.ref(session), weakref.ref(transaction)]
+            session.close()
+            del session, transaction
+            assert [ref() for ref in left] == [None, None]
+        finally:
+            gc.enable()
 
-            assert "webhooks_capture" not in session.info
+    def test_a_savepoint_that_is_rolled_back_is_let_go_of_at_once(self, state: AppState) -> None:
+        """An import of a million rows, each in a savepoint that may fail, must not gather the failed ones."""
+        session = Session(state.engine)
+        alive = []
+        for _ in range(3):
+            nested = session.begin_nested()
+            invoice = Invoice(owner="1")
+            session.add(invoice)
+            session.flush()
+            nested.rollback()
+            alive.append(weakref.ref(invoice))
+            del invoice, nested
+        gc.collect()
+
+        assert [ref() for ref in alive] == [None] * 3
+        session.close()
+
+    def test_the_listener_for_what_comes_late_is_set_once(self, state: AppState) -> None:
+        session = Session(state.engine)
+
+        def late(session: Session) -> None:
+            session.add(Invoice(owner="1"))
+            session.flush()
+
+        sa.event.listen(session, "before_commit", late)
+        for _ in range(3):
+            session.commit()
+
+        assert events(state) == ["invoices.created"] * 3
+        assert len(list(session.dispatch.after_flush_postexec)) == 1
+        session.close()
+        alive = weakref.ref(session)
+        del session
+        gc.collect()
+        assert alive() is None
 
 
 LEVELS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from flask import Flask
 from sqlalchemy.exc import IntegrityError
@@ -108,6 +110,47 @@ class TestSavepoints:
         db.session.commit()
 
         assert events(state) == ["invoices.created"] * 2
+
+    @pytest.mark.parametrize("is_outer_open", [True, False])
+    @pytest.mark.parametrize("is_flushed", [True, False])
+    def test_left_open_when_the_root_commits(
+        self, state: AppState, is_flushed: bool, is_outer_open: bool
+    ) -> None:
+        """SQLAlchemy releases them on the way."""
+        with Session(state.engine) as session, session.begin():
+            session.add(Invoice(owner="1", number="a"))
+            if is_outer_open:
+                session.begin_nested()
+                session.add(Invoice(owner="1", number="b"))
+            session.begin_nested()
+            session.add(Invoice(owner="1", number="c"))
+            if is_flushed:
+                session.flush()
+
+        numbers = sorted(json.loads(message.data)["number"] for message in recorded(state))
+        assert numbers == (["a", "b", "c"] if is_outer_open else ["a", "c"])
+
+    def test_an_outer_one_is_released_with_an_inner_one_open(self, state: AppState) -> None:
+        outer = db.session.begin_nested()
+        db.session.add(Invoice(owner="1"))
+        db.session.begin_nested()
+        db.session.add(Invoice(owner="1"))
+        outer.commit()
+        found = events(state)
+        db.session.commit()
+
+        assert found == []
+        assert events(state) == ["invoices.created"] * 2
+
+    def test_closed_without_a_word_is_rolled_back(self, state: AppState) -> None:
+        nested = db.session.begin_nested()
+        db.session.add(Invoice(owner="1"))
+        db.session.flush()
+        nested.close()
+        db.session.commit()
+
+        assert db.session.query(Invoice).all() == []
+        assert events(state) == []
 
     def test_an_integrity_error_inside(self, state: AppState) -> None:
         db.session.add(Invoice(id=1, owner="1"))
