@@ -55,7 +55,7 @@ class Contacts:
         net = nets.get(key)
         if net is None:
             net = nets[key] = Change(Kind.UPDATED, bound, key, obj, {}, is_touched=True)
-            if state.deleted:  # deleted and made again: another object stands for the row now
+            if state.deleted or state.detached:  # another object stands for the row now, or none does
                 net.obj = None
                 self._aside.fetch(nets)
             return nets.get(key)

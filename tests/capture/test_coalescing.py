@@ -174,6 +174,24 @@ class TestTouches:
 
         assert sorted(message.entity_id or "" for message in recorded(state)[before:]) == ["1", "2"]
 
+    @pytest.mark.parametrize("is_deleted", [True, False])
+    def test_what_it_touched_is_expired_and_expunged(
+        self, state: AppState, invoice: Invoice, lines: list[Line], is_deleted: bool
+    ) -> None:
+        """The random transactions found this: nothing of the invoice can be loaded through it any more."""
+        if is_deleted:
+            db.session.delete(lines[0])
+        else:
+            lines[0].text = "x"
+        db.session.flush()
+        db.session.expire_all()
+        db.session.expunge_all()
+        before = len(recorded(state))
+        db.session.commit()
+
+        [message] = recorded(state)[before:]
+        assert (message.event, message.entity_id) == ("invoices.updated", "1")
+
     def test_lines_of_a_new_invoice_are_no_update(self, listening: None, state: AppState) -> None:
         db.session.add(Invoice(owner="1", lines=[Line(), Line()]))
         db.session.commit()
