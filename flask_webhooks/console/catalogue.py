@@ -18,6 +18,8 @@ from .visits import nothing
 __all__ = ["event", "events"]
 
 DEEPEST = 6
+MOST = 50
+"""Listeners that the page of an event names, the newest."""
 
 
 @page("GET", "/events", right="read")
@@ -49,8 +51,8 @@ def event(visit: Visit, event_name: str) -> Page:
     environment = visit.state.settings.environment
     shared = environment if isinstance(environment, str) else "staging"
     schema = bodies.data_schema(bound, found)
-    who = _who(visit, _listeners(visit), found.name)
-    subscriptions = visit.session.scalars(sa.select(Subscription).where(Subscription.id.in_(who))).all()
+    who = sorted(_who(visit, _listeners(visit), found.name), reverse=True)
+    listed = sa.select(Subscription).where(Subscription.id.in_(who[:MOST])).order_by(Subscription.id.desc())
     values = {
         "event": found,
         "channel": channel,
@@ -63,7 +65,8 @@ def event(visit: Visit, event_name: str) -> Page:
         "schema": json.dumps(schema, indent=2, ensure_ascii=False),
         "includes": [*bound.includes, CHANGES],
         "samples": [(name, samples.body(visit.state, found, name, shared)) for name in found.formats],
-        "subscriptions": subscriptions,
+        "subscriptions": visit.session.scalars(listed).all(),
+        "unlisted": len(who[MOST:]),
     }
     return Page("event.html", values)
 

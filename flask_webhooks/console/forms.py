@@ -135,7 +135,7 @@ def of_row(state: AppState, row: Subscription) -> Form:
         active=row.active,
         environment=row.environment,
         format=row.format or "",
-        retry="own" if own is not None else row.retry or "",
+        retry="own" if own else "none" if own is not None else row.retry or "",
         waits=", ".join(f"{wait:g}" for wait in own or ()),
         rate_limit=f"{row.rate_limit:g}" if row.rate_limit is not None else "",
         signature=row.signature,
@@ -150,6 +150,8 @@ def shape_faults(form: Form) -> dict[str, list[str]]:
     faults: dict[str, list[str]] = {}
     if form.rate_limit.strip() and isinstance(form.values()["rate_limit"], str):
         faults["rate_limit"] = [_("Give a number of requests a second, or leave it empty.")]
+    if form.retry == "own" and not form.waits.strip():
+        faults["retry"] = [_("Give the seconds before each retry, such as 5, 300, 3600.")]
     if any(value and not name for name, value in form.headers):
         faults["headers"] = [_("Give the header a name.")]
     return faults

@@ -178,9 +178,10 @@
   const COLOURS = { ok: "--ok-solid", failures: "--bad-solid", redirected: "--info-solid", refused: "--warn-solid", broken: "--bad-solid", unanswered: "--idle-solid", p50: "--info-solid", p95: "--phase-dns" };
   function axes() {
     const line = { stroke: colour("--rule"), width: 1 };
-    const font = "11px " + getComputedStyle(wh).fontFamily;
+    const scale = parseFloat(getComputedStyle(root).fontSize) / 16;
+    const font = 11 * scale + "px " + getComputedStyle(wh).fontFamily;
     const shared = { stroke: colour("--quiet"), font, grid: line, ticks: { show: false } };
-    return { shared, x: { ...shared, grid: { show: false }, size: 26, space: 56, gap: 4 } };
+    return { scale, shared, x: { ...shared, grid: { show: false }, size: 26 * scale, space: 56 * scale, gap: 4 } };
   }
   function tip(labels, unit, format) {
     const box = document.createElement("div");
@@ -221,7 +222,7 @@
     });
     const data = stacked ? sums.slice().reverse() : names.map((name) => numbers[name]);
     const top = Math.max(stacked ? 1 : 20, ...(stacked ? sums[sums.length - 1] : names.flatMap((name) => numbers[name].map((value) => value || 0))));
-    const { shared, x } = axes();
+    const { scale, shared, x } = axes();
     const narrow = new Intl.DateTimeFormat(variety, width < 10800 ? { hour: "2-digit", minute: "2-digit", hourCycle: "h23" } : { day: "numeric", month: "short" });
     x.values = (u, values) => values.map((value) => narrow.format(new Date(value * 1000)));
     const short = (value) => (value >= 10000 ? Math.round(value / 1000) + "k" : value >= 1000 ? (value / 1000).toFixed(1) + "k" : value);
@@ -231,7 +232,7 @@
       legend: { show: false }, cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
       padding: [8, 4, 0, 0],
       scales: { x: { range: (u, low, high) => [low - width * 0.6, high + width * 0.6] }, y: { range: [0, top * 1.12] } },
-      axes: [x, { ...shared, size: stacked ? 34 : 52, gap: 4, space: 26, values: (u, values) => values.map((value) => (stacked ? (Number.isInteger(value) ? short(value) : "") : milliseconds(value))) }],
+      axes: [x, { ...shared, size: (stacked ? 34 : 52) * scale, gap: 4, space: 26 * scale, values: (u, values) => values.map((value) => (stacked ? (Number.isInteger(value) ? short(value) : "") : milliseconds(value))) }],
       series: [{}, ...(stacked ? series.slice().reverse() : series)],
       plugins: [tip(labels, "", stacked ? (value) => String(value || 0) : milliseconds)],
     }, [numbers.at, ...data], element);

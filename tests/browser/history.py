@@ -177,7 +177,7 @@ def _log(
     at = now - timedelta(seconds=rng.uniform(25, 70) if line.lane else rng.uniform(4, 60))
     for number in range(24):
         event = rng.choice(names)
-        _delivery(state, session, row, line, rng, (event, at, number))
+        _delivery(state, session, row, line, rng, (event, at, number), now)
         at -= timedelta(seconds=rng.expovariate(1 / (3600 / line.per_hour)) + 2)
 
 
@@ -188,6 +188,7 @@ def _delivery(
     line: Line,
     rng: random.Random,
     what: tuple[t.Any, datetime, int],
+    now: datetime,
 ) -> None:
     event, at, number = what
     fails = (number in (1, 2) and bool(line.lane)) or rng.random() < line.bad
@@ -196,7 +197,7 @@ def _delivery(
     delivery = Delivery(
         id=_id(at), message_id=message.id, subscription_id=row.id,
         state="pending" if waits else "failed" if fails else "delivered",
-        due_at=at + timedelta(minutes=31) if waits else None,
+        due_at=now + timedelta(minutes=4 + 7 * number) if waits else None,
         attempts=3 if fails else 1, format=row.format or event.format,
         includes="changes,line_items" if event.channel == "invoices" else None,
         reason="http_5xx" if fails else None, finished_at=None if waits else at,

@@ -216,7 +216,9 @@ def test_a_delivery_tells_its_story(visitor: Visitor, log: Log) -> None:
     page = visitor.get(f"/deliveries/{log.deliveries['failed']}").text
 
     for part in (
-        "Changed and committed",
+        "Changed",
+        "Committed",
+        "change and message in one transaction",
         "Picked up by a worker",
         "Attempt 1",
         "receiver took 11 ms",
@@ -327,6 +329,18 @@ def test_the_catalogue_is_shown_with_who_listens(visitor: Visitor, log: Log) -> 
     assert "example.com" in one
     for word in ("total", "decimal", "idempotency_key", "JSON Schema"):
         assert word in one
+
+
+@on_one_database
+def test_of_many_listeners_the_newest_are_named_and_the_others_counted(
+    visitor: Visitor, state: AppState
+) -> None:
+    rows = [subscribe(state, f"https://n{number}.example/", "invoices.*") for number in range(52)]
+
+    page = visitor.get("/events/invoices.paid").text
+
+    assert "and 2 more" in page
+    assert [row.id in page for row in rows] == [False] * 2 + [True] * 50
 
 
 def test_the_operator_sees_lag_workers_and_the_worst(app: Flask, state: AppState, log: Log) -> None:

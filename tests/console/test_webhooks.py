@@ -290,6 +290,15 @@ def test_every_mistake_is_told_beside_its_field(visitor: Visitor) -> None:
 
 
 @on_one_database
+def test_a_schedule_of_ones_own_has_waits_in_it(visitor: Visitor, state: AppState) -> None:
+    page = visitor.post("/webhooks/new", {**FORM, "retry": "own", "waits": " "}).text
+
+    assert "Give the seconds before each retry" in page
+    row = subscribe(state, "https://example.com/", "*", retry=[])  # the API lets it be none
+    assert '<option value="none" selected>' in visitor.get(f"/webhooks/{row.id}/edit").text
+
+
+@on_one_database
 @pytest.mark.parametrize(
     ("events", "names"),
     [
