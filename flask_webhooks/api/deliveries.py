@@ -33,7 +33,7 @@ _NAMES = (
     "format",
 )
 RARE = 1_000
-"""Messages up to which an event is rare."""
+"""Messages up to which an event is rare for an owner."""
 FIRST, LAST = "00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-ffffffffffff"
 """The ids before and behind all others."""
 _COLUMNS = tuple(getattr(D, name) for name in _NAMES)
@@ -151,8 +151,12 @@ def _goes_by_event(call: Call, names: t.Sequence[str], owner: str) -> bool:
         return False
     if call.query.get("state", State.DELIVERED) == State.DELIVERED:
         return True
-    many = sa.select(M.id).where(M.owner == owner, M.event.in_(names)).offset(RARE).limit(1)
-    return call.session.scalar(many) is None
+    return floor_of(call.session, _walks(names, owner), M.id, RARE) is None
+
+
+def _walks(names: t.Sequence[str], owner: str) -> list[sa.Select[t.Any]]:
+    """The messages of an owner, by event: each is a range of the index (owner, event, id)."""
+    return [sa.select(M.id).where(M.owner == owner, M.event == name) for name in names]
 
 
 def _by_event(
@@ -162,7 +166,7 @@ def _by_event(
     message, _, subscription = call.query.get("cursor", f"{LAST}_{LAST}").partition("_")
     if "until" in call.query:  # a delivery is never older than its message
         message = min(message, first_at(call.query["until"]))
-    walks = [sa.select(M.id).where(M.owner == owner, M.event == name, M.id <= message) for name in names]
+    walks = [walk.where(M.id <= message) for walk in _walks(names, owner)]
     floor = floor_of(call.session, walks, M.id)
     found = bounded(sa.select(*_COLUMNS), D.id, call.query).join(M, M.id == D.message_id)
     found = found.where(

@@ -57,12 +57,16 @@ def bounded(found: sa.Select[t.Any], column: t.Any, query: t.Mapping[str, t.Any]
     return found
 
 
-def floor_of(session: Session, walks: t.Sequence[sa.Select[t.Any]], column: t.Any) -> str | None:
+def floor_of(
+    session: Session, walks: t.Sequence[sa.Select[t.Any]], column: t.Any, reach: int | None = None
+) -> str | None:
     """Return the id at which a page that filters has to end; None: it may see the last row of every range.
 
     :param walks: the ranges that it reads, newest first, without the filter that no index answers.
+    :param reach: rows of each that it may read; `REACH` without it.
     """
-    ends = [walk.order_by(column.desc()).offset(REACH - 1).limit(1).subquery().select() for walk in walks]
+    last = (reach or REACH) - 1
+    ends = [walk.order_by(column.desc()).offset(last).limit(1).subquery().select() for walk in walks]
     found: list[str] = []
     for start in range(0, len(ends), PARTS):
         some = ends[start : start + PARTS]
