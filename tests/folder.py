@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import typing as t
 from pathlib import Path
+
+from tests import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,19 +30,17 @@ class Folder:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def flask(self, *words: str, app: str = "app", **environment: str) -> Result:
+    def flask(self, *words: str, app: str = "app", is_cold: bool = False, **environment: str) -> Result:
         """Run `flask --app <app> <words>` here."""
-        done = subprocess.run(
-            [sys.executable, "-m", "flask", "--app", app, *words],
-            cwd=self.path,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}", "PYTHONWARNINGS": "ignore", **environment},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
+        out, err = (self.path.parent / f"{self.path.name}.{stream}" for stream in ("out", "err"))
+        for path in (out, err):
+            path.write_text("")
+        env = {"PYTHONPATH": f"{ROOT}", "PYTHONWARNINGS": "ignore", **environment}
+        process = warm.start(["flask", "--app", app, *words], env, self.path, out, err, is_cold=is_cold)
+        process.join(120)
+        assert process.exitcode is not None, err.read_text()
+        return Result(process.exitcode, out.read_text(), err.read_text())
 
-    def webhooks(self, *words: str, **options: str) -> Result:
+    def webhooks(self, *words: str, **options: t.Any) -> Result:
         """Run `flask webhooks <words>` here."""
         return self.flask("webhooks", *words, **options)

@@ -6,12 +6,11 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import typing as t
 from pathlib import Path
 
 from flask_webhooks.state import AppState
+from tests import warm
 from tests.stage import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,28 +20,23 @@ SETTINGS = {"WEBHOOKS_BREAKER": False, "WEBHOOKS_TIMEOUT": [2, 5]}
 class Process:
     """A command of a virtual environment, with what it says in a file."""
 
-    def __init__(self, words: t.Sequence[str], env: t.Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, words: t.Sequence[str], env: t.Mapping[str, str], log: Path, *, is_cold: bool = False
+    ) -> None:
         self.log = log
-        with open(log, "ab") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *words],
-                cwd=ROOT,
-                env={**os.environ, **env},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
+        log.touch()
+        self._process = warm.start(words, env, ROOT, log, log, is_cold=is_cold)
+        self.pid = t.cast("int", self._process.pid)
 
     @property
     def said(self) -> str:
         """All that it has printed."""
         return self.log.read_text()
 
-    def wait_for(self, text: str, seconds: float = 20.0) -> None:
+    def wait_for(self, text: str, seconds: float = 60.0) -> None:
         """Return as soon as it has printed this."""
         wait_until(
-            lambda: text in self.said or self._process.poll() is not None,
+            lambda: text in self.said or not self.is_alive,
             seconds,
             about=f"{text} in {self.log}",
         )
@@ -53,25 +47,27 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def end(self, number: int = signal.SIGTERM, seconds: float = 30.0) -> int:
+    def end(self, number: int = signal.SIGTERM, seconds: float = 60.0) -> int:
         """Send a signal, wait for the end and return the exit code."""
         self.send(number)
-        return self._process.wait(seconds)
+        return self.wait(seconds)
 
-    def wait(self, seconds: float = 30.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         """Wait for the end and return the exit code."""
-        return self._process.wait(seconds)
+        self._process.join(seconds)
+        assert self._process.exitcode is not None, f"It still runs after {seconds} s.\n{self.said}"
+        return self._process.exitcode
 
     @property
     def is_alive(self) -> bool:
         """Whether it runs."""
-        return self._process.poll() is None
+        return self._process.is_alive()
 
     def kill_all(self) -> None:
         """Kill it with its children."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.join(10)
 
 
 class Processes:
@@ -91,10 +87,10 @@ class Processes:
             "TEST_SETTINGS": json.dumps(config),
         }
 
-    def start(self, *words: str, **env: str) -> Process:
+    def start(self, *words: str, is_cold: bool = False, **env: str) -> Process:
         """Start `python -m words…`."""
         log = self._folder / f"process-{len(self._running)}.log"
-        process = Process(words, {**self.env, **env}, log)
+        process = Process(words, {**self.env, **env}, log, is_cold=is_cold)
         self._running.append(process)
         return process
 
@@ -108,7 +104,8 @@ class Processes:
     def stock_worker(self, *words: str, **env: str) -> Process:
         """`rq worker webhooks --url …`, as somebody would start it who does not know us."""
         assert self.redis_url is not None
-        return self.start("rq.cli", "worker", "webhooks", "--url", self.redis_url, *words, **env)
+        words = ("rq.cli", "worker", "webhooks", "--url", self.redis_url, *words)
+        return self.start(*words, is_cold=True, **env)
 
     def __enter__(self) -> Processes:
         return self

@@ -75,7 +75,7 @@ class TestNewcomer:
     def test_the_error_names_the_way_out(self, folder: Folder) -> None:
         folder.write("app.py", APP)
 
-        found = folder.flask("routes")
+        found = folder.flask("routes", is_cold=True)  # just what a newcomer meets
 
         assert found.code != 0
         assert "Run `flask webhooks init` to write one from your models" in found.err
