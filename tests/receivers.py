@@ -114,13 +114,13 @@ class Receiver:
             self.requests.append(received)
             self._changed.notify_all()
 
-    def wait_for(self, count: int, seconds: float = 10.0) -> list[Received]:
+    def wait_for(self, count: int, seconds: float = 60.0) -> list[Received]:
         """Return the requests as soon as there are `count`."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.requests) >= count, seconds), self.requests
         return self.requests
 
-    def wait_for_end(self, seconds: float = 10.0) -> None:
+    def wait_for_end(self, seconds: float = 60.0) -> None:
         """Return as soon as no connection is open."""
         with self._changed:
             assert self._changed.wait_for(lambda: not self._talks, seconds), "connections are still open"

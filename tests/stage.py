@@ -92,7 +92,7 @@ def secret_of(state: AppState, subscription: Subscription) -> str:
     return state.vault.open(sealed)
 
 
-def wait_until(condition: t.Callable[[], t.Any], seconds: float = 10.0, *, about: str = "") -> t.Any:
+def wait_until(condition: t.Callable[[], t.Any], seconds: float = 60.0, *, about: str = "") -> t.Any:
     """Return the first true value of `condition`, asked again and again; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

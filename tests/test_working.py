@@ -32,6 +32,13 @@ def processes(state: AppState, tmp_path: Path, valkey: str) -> t.Iterator[Proces
 
 
 @pytest.fixture
+def patient(state: AppState, tmp_path: Path, valkey: str) -> t.Iterator[Processes]:
+    """Processes that wait for receivers longer than any test takes."""
+    with Processes(state, tmp_path, valkey, WEBHOOKS_TIMEOUT=[2, 100]) as started:
+        yield started
+
+
+@pytest.fixture
 def bell(valkey: str, tmp_path: Path) -> Bell:
     return Bell(valkey, Embedded(tmp_path / "none"), "webhooks", "tests.served")
 
@@ -53,10 +60,10 @@ class TestOurWorker:
 
         fill(state, [subscription], 1)
         bell.ring()
-        inbox.wait_for(1, 15)
+        inbox.wait_for(1)
         fill(state, [subscription], 1)  # and nobody rings: the sweep finds it
 
-        inbox.wait_for(2, 10)
+        inbox.wait_for(2)
 
     def test_it_tells_that_it_lives_and_what_it_has_done_until_it_ends(self, state, processes, inbox):
         fill(state, [subscribe(state, inbox.url())], 5)
@@ -69,42 +76,45 @@ class TestOurWorker:
         assert worker.end() == 0
         assert workers(state) == []
 
-    def test_sigterm_finishes_what_is_under_way_gives_back_the_rest_and_exits_0(self, state, processes):
+    def test_sigterm_finishes_what_is_under_way_gives_back_the_rest_and_exits_0(self, state, patient):
         gate = Gate()
         with Receiver(gate) as receiver:
             subscription = subscribe(state, receiver.url())
             fill(state, [subscription], 50)
-            worker = processes.worker()
+            worker = patient.worker()
             wait_until(lambda: gate.held == 2)  # the first slots of a receiver that has not answered yet
             worker.send(signal.SIGTERM)
             wait_until(lambda: "worker.stopping" in worker.said)
             gate.opened.set()
 
-            assert worker.wait(20) == 0
+            assert worker.wait() == 0
 
         found = [row.state for row in deliveries(state)]
         assert (found.count("delivered"), found.count("pending")) == (2, 48)
         assert len(receiver.requests) == len(attempts(state)) == 2
         assert lane_of(state, subscription).leased_until is None
 
-    def test_a_second_signal_is_hard(self, state, processes):
+    def test_a_second_signal_is_hard(self, state, patient):
         gate = Gate()
         with Receiver(gate) as receiver:
             fill(state, [subscribe(state, receiver.url())], 4)
-            worker = processes.worker()
+            worker = patient.worker()
             wait_until(lambda: gate.held)
             worker.send(signal.SIGTERM)
+            wait_until(lambda: "worker.stopping" in worker.said)
             began = time.monotonic()
             # RQ takes two signals within one second for one, sent twice by a terminal and by a supervisor.
             wait_until(lambda: time.monotonic() - began > 1.1)
             worker.send(signal.SIGTERM)
 
-            worker.wait(4)  # the attempt would take five seconds
+            worker.wait()  # the attempts would take a hundred seconds
+
+        assert attempts(state) == []
 
     def test_sigterm_ends_an_idle_worker_at_once(self, processes):
         worker = processes.worker()
 
-        assert worker.end(seconds=20) == 0
+        assert worker.end() == 0
 
     def test_redis_gone_is_told_once_deliveries_go_on_and_sigterm_still_ends_well(
         self, state, processes, inbox, tmp_path
@@ -115,19 +125,19 @@ class TestOurWorker:
         client.shutdown(nosave=True)
         fill(state, [subscription], 20)
 
-        inbox.wait_for(20, 15)
+        inbox.wait_for(20)
 
         assert worker.said.count("redis.trouble") + worker.said.count("bell.unreachable") <= 2, worker.said
-        assert worker.end(seconds=15) == 0
+        assert worker.end() == 0
 
     def test_redis_that_comes_back_is_used_again(self, state, processes, inbox, tmp_path, bell):
         worker = processes.worker()
         redis.Redis.from_url(processes.redis_url).shutdown(nosave=True)
-        wait_until(lambda: "redis.trouble" in worker.said, 30)
+        wait_until(lambda: "redis.trouble" in worker.said)
         Embedded(tmp_path / "valkey").start()
         client = redis.Redis.from_url(processes.redis_url)
 
-        wait_until(lambda: client.client_list() and client.smembers("rq:workers"), 20)
+        wait_until(lambda: client.client_list() and client.smembers("rq:workers"))
         fill(state, [subscribe(state, inbox.url())], 1)
         bell.ring()
         inbox.wait_for(1)
@@ -142,7 +152,7 @@ class TestOurWorker:
             bell.ring()
             client.flushall()
 
-        inbox.wait_for(100, 20)
+        inbox.wait_for(100)
         wait_until(lambda: {row.state for row in deliveries(state)} == {"delivered"})
         assert worker.is_alive
 
@@ -171,7 +181,7 @@ class TestStockWorker:
             bell.ring()
             processes.stock_worker(*words)
 
-            receiver.wait_for(2, 20)
+            receiver.wait_for(2)
             wait_until(lambda: [row.state for row in deliveries(state)] == ["delivered"])
 
     def test_it_finds_the_app_by_the_path_in_the_job(self, state, processes, inbox, valkey, tmp_path):
@@ -181,7 +191,7 @@ class TestStockWorker:
 
         processes.stock_worker(FLASK_APP="")
 
-        inbox.wait_for(1, 20)
+        inbox.wait_for(1)
 
 
 class TestDeliver:
@@ -201,12 +211,12 @@ class TestDeliver:
         fill(state, [subscription], 1)
         with Processes(state, tmp_path, "redis://127.0.0.1:1/0") as started:
             process = started.start("flask", "webhooks", "deliver", "--watch")
-            inbox.wait_for(1, 20)
+            inbox.wait_for(1)
             fill(state, [subscription], 1)
-            inbox.wait_for(2, 5)
+            inbox.wait_for(2)
             assert len(workers(state)) == 1
 
-            assert process.end(seconds=10) == 0
+            assert process.end() == 0
 
         assert workers(state) == []
 
@@ -240,19 +250,18 @@ class TestBell:
     def test_redis_down_costs_less_than_half_a_second_and_then_nothing(self, tmp_path, kind):
         with socket.create_server(("127.0.0.1", 0)) as deaf:
             port = deaf.getsockname()[1] if kind == "deaf" else 1
-            bell = Bell(
-                f"redis://127.0.0.1:{port}/0", Embedded(tmp_path / "none"), "webhooks", "tests.served"
-            )
-            began = time.perf_counter()
-            assert not bell.ring()
-            first = time.perf_counter() - began
-            began = time.perf_counter()
-            for _ in range(100):
-                assert not bell.ring()
-            others = time.perf_counter() - began
 
-        assert first < 0.5
-        assert others < 0.1
+            def is_cheap() -> bool:
+                none = Embedded(tmp_path / "none")
+                bell = Bell(f"redis://127.0.0.1:{port}/0", none, "webhooks", "tests.served")
+                began = time.perf_counter()
+                assert not bell.ring()
+                first = time.perf_counter() - began
+                began = time.perf_counter()
+                assert not any(bell.ring() for _ in range(100))
+                return first < 0.5 and time.perf_counter() - began < 0.1
+
+            wait_until(is_cheap, about="one try that nothing else on this machine has held up")
 
     def test_a_hundred_rings_make_one_job_until_somebody_looks(self, bell):
         for _ in range(100):

@@ -145,7 +145,7 @@ class Run:
         self._record([result for result in self._unwritten if result.row["id"] not in written])
         # The connection may have broken after the COMMIT had reached the server: these are done.
         self._recorded([result for result in self._unwritten if result.row["id"] in written])
-        self._unwritten.clear()
+        self._settle()
         for key in self._lanes.held:
             self._rotation.release(key)
         self._patience.relax()
@@ -182,7 +182,11 @@ class Run:
         self._unwritten += self._senders.gather()
         if self._unwritten or self._lanes.is_renewal_due or self._lanes.finished():
             self._record(self._unwritten)
-            self._unwritten.clear()
+            self._settle()
+
+    def _settle(self) -> None:
+        self._unwritten.clear()
+        self._senders.settle()
 
     def _record(self, results: t.Sequence[Result]) -> None:
         """Write results, lanes' health, and what leases end: one transaction behind the fence."""

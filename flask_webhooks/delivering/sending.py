@@ -27,9 +27,9 @@ BATCH = 100
 """Results that are written at once when they come fast."""
 LINGER, LULL = 0.02, 0.005
 """Seconds that results wait for others while more are under way: at most, and after the last that came."""
-MOST = 5 * BATCH
-"""Results written at once at most; as many may wait meanwhile, then the senders wait too. Where receivers are faster
-than the database, memory would grow without end, and so would what a killed worker has sent and not written."""
+MOST = 4 * BATCH
+"""Results that are not written, waiting or just being written: at so many the senders wait too. Where receivers are
+faster than the database, memory would grow without end, and so would what a killed worker has sent and not written."""
 WAIT = 0.02
 """Seconds to wait for the first result."""
 
@@ -51,7 +51,8 @@ class Senders:
         self._state, self._rotation, self._worker, self._clock = state, rotation, worker, clock
         self._destination_of = destination_of
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
-        self._gathered = threading.Event()
+        self._gathered = 0
+        self._settled = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def hire(self) -> None:
@@ -84,17 +85,22 @@ class Senders:
                 results.append(self._results.get_nowait())
             except queue.Empty:
                 break
-        self._gathered.set()
+        self._gathered += len(results)
         return results
+
+    def settle(self) -> None:
+        """Note that all that was gathered is written."""
+        self._gathered = 0
+        self._settled.set()
 
     def _is_busy(self) -> bool:
         return bool(self._rotation.queued() or self._rotation.in_flight())
 
     def _work(self) -> None:
         while not self._rotation.is_stopped:
-            if self._results.qsize() >= MOST:
-                self._gathered.clear()
-                self._gathered.wait(0.1)
+            if self._results.qsize() + self._gathered >= MOST:
+                self._settled.clear()
+                self._settled.wait(0.1)
                 continue
             parcel = self._rotation.wait_take(time.monotonic, 1.0)
             if parcel is not None:

@@ -91,7 +91,7 @@ class Background:
         """Whether the run has ended."""
         return not self._thread.is_alive()
 
-    def wait(self, seconds: float = 30.0) -> Report:
+    def wait(self, seconds: float = 60.0) -> Report:
         """Return the report when the run has ended."""
         self._thread.join(seconds)
         assert not self._thread.is_alive(), "the run has not ended"

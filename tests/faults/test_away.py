@@ -56,7 +56,7 @@ def test_redis_is_stopped_for_a_while(
         account.commit(20)
         bell.ring()
         before = len(account.committed)
-        wait_until(lambda before=before: len(account.received) >= before, 20)
+        wait_until(lambda before=before: len(account.received) >= before)
     Embedded(tmp_path / "valkey").start()
     account.commit(100)
     bell.ring()
@@ -92,7 +92,7 @@ def test_postgresql_restarts_in_the_middle(own_server: str, tmp_path: Path, valk
 def _restart_in_the_middle(state: AppState, account: Account, processes: Processes) -> None:
     account.commit(1_500)
     worker = processes.worker()
-    wait_until(lambda: len(account.receiver.requests) >= 100, 30)
+    wait_until(lambda: len(account.receiver.requests) >= 100)
     _restart(state)
 
     account.settle()
@@ -115,7 +115,7 @@ def _restart(state: AppState) -> None:
     subprocess.run(
         [str(home / "pg_ctl"), "restart", "-D", folder, *options.split(), "-l", os.devnull],
         check=True,
-        timeout=60,
+        timeout=120,
         stdout=subprocess.DEVNULL,
         **_as_owner(folder),
     )

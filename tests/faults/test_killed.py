@@ -16,9 +16,9 @@ from tests.faults.conftest import IS_DEEP, Account, one_database
 from tests.processes import Processes
 from tests.stage import lane_of, wait_until
 
-KILLS = 50 if IS_DEEP else 2
-IN_DOUBT = 32 + 500 + 500 + 32
-"""Results that a killed worker had not written: those in flight, a full batch, and those that may wait meanwhile."""
+KILLS = 50 if IS_DEEP else 1
+IN_DOUBT = 400 + 32
+"""Results that a killed worker had not written: so many may wait, or be just being written; and those in flight."""
 
 
 def expire(state: AppState) -> None:
@@ -42,7 +42,7 @@ def test_workers_ended_at_random_in_the_middle_of_a_batch(
         account.commit(300)
         worker = processes.start("flask", "webhooks", "deliver", "--watch")
         until = len(account.receiver.requests) + rng.randrange(1, 250)
-        wait_until(lambda until=until: len(account.receiver.requests) >= until, 30)
+        wait_until(lambda until=until: len(account.receiver.requests) >= until)
         code = worker.end(number)
         assert code == (0 if number == signal.SIGTERM else -signal.SIGKILL)
         if number == signal.SIGKILL:
@@ -62,13 +62,13 @@ def test_several_workers_at_once_and_one_of_them_dies(
     first = processes.worker()
     for _ in range(3 if IS_DEEP else 1):
         processes.worker(ready=False)
-    wait_until(lambda: len(account.receiver.requests) >= 100, 30)
+    wait_until(lambda: len(account.receiver.requests) >= 100)
     first.end(signal.SIGKILL)
     account.commit(300)
     expire(state)
 
     account.settle()
-    account.balance(excuses=IN_DOUBT * 4)
+    account.balance(excuses=IN_DOUBT)
 
 
 def test_a_stalled_worker_wakes_to_find_its_lanes_taken(
@@ -76,11 +76,11 @@ def test_a_stalled_worker_wakes_to_find_its_lanes_taken(
 ) -> None:
     account.commit(1_500)
     stalled = processes.worker()
-    wait_until(lambda: len(account.receiver.requests) >= 50, 30)
+    wait_until(lambda: len(account.receiver.requests) >= 50)
     stalled.send(signal.SIGSTOP)
     expire(state)
     other = processes.worker()
-    wait_until(lambda: len(account.receiver.requests) >= 800, 30)
+    wait_until(lambda: len(account.receiver.requests) >= 800)
     stalled.send(signal.SIGCONT)
 
     account.settle()
@@ -96,7 +96,7 @@ def test_a_dead_workers_deliveries_are_taken_over_within_a_minute(
     account.commit(2_000)
     victim = processes.worker()
     processes.worker()
-    wait_until(lambda: len(account.receiver.requests) >= 100, 30)
+    wait_until(lambda: len(account.receiver.requests) >= 100)
     victim.end(signal.SIGKILL)
 
     account.settle(60)

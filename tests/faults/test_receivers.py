@@ -59,8 +59,8 @@ def test_each_gets_its_reason_and_the_good_ones_their_events(
         account.commit(400 if IS_DEEP else 100)
         processes.worker()
 
-        wait_until(lambda: len(account.received) >= len(account.committed), 20, about="the good ones")
-        wait_until(lambda: not _untried(state, [row.id for row, _ in found.values()]), 40, about="the crowd")
+        wait_until(lambda: len(account.received) >= len(account.committed), about="the good ones")
+        wait_until(lambda: not _untried(state, [row.id for row, _ in found.values()]), 120, about="the crowd")
 
     assert set(account.received) == set(account.committed)
     states = {row.subscription_id: (row.state, row.reason) for row in deliveries(state)}

@@ -23,7 +23,7 @@ def make() -> Iterator[Make]:
 
     def make_one(**options: t.Any) -> Transport:
         settings: dict[str, t.Any] = {
-            "timeout": (2.0, 5.0),
+            "timeout": (20.0, 60.0),
             "allow_http": True,
             "allowed_networks": LOOPBACK,
             "response_limit": 1024,

@@ -178,7 +178,7 @@ def test_a_flood_costs_nothing_and_the_status_counts(
         assert (reply.status, reply.failure) == (status, failure)
         assert reply.body == b"x" * LIMIT
         assert reply.truncated
-        assert reply.timings.total < 1
+        assert reply.timings.total < 10
         assert peak < 2 * 1024 * 1024
         receiver.wait_for_end()  # 200 MiB were not waited for: the connection is closed
 

