@@ -128,7 +128,7 @@ def _call(handler: t.Callable[..., t.Any], number: int, frame: t.Any) -> None:
 
 @contextlib.contextmanager
 def stopping() -> t.Iterator[threading.Event]:
-    """Yield an event that SIGTERM and SIGINT set, besides doing what they did before."""
+    """Yield an event that SIGTERM and SIGINT set, besides what somebody else's handlers do; a second one is hard."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -139,9 +139,11 @@ def stopping() -> t.Iterator[threading.Event]:
         first = not stop.is_set()
         stop.set()
         handler = before[signal.Signals(number)]
-        if callable(handler):
+        if callable(handler) and handler is not signal.default_int_handler:
             _call(handler, number, frame)  # RQ's: warm at the first signal, hard at the second
-        elif not first:
+        elif first:
+            logger.warning("worker.stopping", extra={"worker": worker_name()})
+        else:
             raise SystemExit(128 + number)
 
     for number in before:

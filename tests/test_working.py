@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -51,6 +52,21 @@ def workers(state: AppState) -> list[str]:
 def delivered_by(state: AppState) -> int | None:
     with state.engine.connect() as connection:
         return connection.scalar(sa.select(Worker.delivered))
+
+
+@contextlib.contextmanager
+def closed(state: AppState) -> t.Iterator[None]:
+    """Nobody is connected to the database, and nobody can connect."""
+    name = state.engine.url.database
+    state.engine.dispose()
+    elsewhere = sa.create_engine(state.engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with elsewhere.connect() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        others = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
+        connection.execute(others, {"name": name})
+        yield
+        connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    elsewhere.dispose()
 
 
 class TestOurWorker:
@@ -219,6 +235,53 @@ class TestDeliver:
             assert process.end() == 0
 
         assert workers(state) == []
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+    def test_the_first_signal_lets_what_is_under_way_end(self, state, patient, number):
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            subscription = subscribe(state, receiver.url())
+            fill(state, [subscription], 20)
+            process = patient.start("flask", "webhooks", "deliver", "--watch")
+            wait_until(lambda: gate.held == 2)
+            process.send(number)
+            wait_until(lambda: "worker.stopping" in process.said)
+            gate.opened.set()
+
+            assert process.wait() == 0
+
+        assert len(attempts(state)) == len(receiver.requests) == 2
+        assert lane_of(state, subscription).leased_until is None
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+    def test_the_second_signal_is_hard(self, state, patient, number):
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            fill(state, [subscribe(state, receiver.url())], 4)
+            process = patient.start("flask", "webhooks", "deliver", "--watch")
+            wait_until(lambda: gate.held)
+
+            # Again and again: two that come together are one.
+            wait_until(lambda: process.send(number) or not process.is_alive)
+
+            assert process.wait() == 128 + number
+        assert attempts(state) == []
+
+    @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite does not go away
+    def test_a_database_that_goes_away_is_told_once_and_used_again(self, state, tmp_path, inbox):
+        subscription = subscribe(state, inbox.url())
+        with Processes(state, tmp_path, "redis://127.0.0.1:1/0") as started:
+            process = started.start("flask", "webhooks", "deliver", "--watch")
+            wait_until(lambda: workers(state))
+            [name] = workers(state)
+            with closed(state):
+                wait_until(lambda: f"database.trouble worker={name} " in process.said)
+            fill(state, [subscription], 1)
+
+            inbox.wait_for(1)
+            wait_until(lambda: f"database.back worker={name} " in process.said)
+            assert process.said.count(f"database.trouble worker={name} ") == 1
+            assert process.end() == 0
 
 
 class TestSweep:

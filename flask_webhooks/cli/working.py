@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import typing as t
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -77,6 +77,7 @@ def log_to_terminal(verbose: bool) -> None:
 def deliver(watch: bool, as_json: bool) -> None:
     """Work through what is due once, then exit. Needs no Redis."""
     state, total = _state(), Report()
+    log_to_terminal(verbose=False)
     with jobs.stopping() as stop, _sweep(state, stop) if watch else nullcontext():
         while True:
             try:
@@ -100,7 +101,8 @@ def _sweep(state: AppState, stop: threading.Event) -> Sweep:
 
 def _deliver_once(state: AppState, stop: threading.Event) -> Report:
     if state.settings.enabled:
-        replaying.turn(state)
+        with suppress(*TROUBLE):  # which the run bears, and says once
+            replaying.turn(state)
     return Run(state, holder=jobs.worker_name(), stop=stop).run()
 
 

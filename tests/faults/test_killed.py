@@ -12,9 +12,11 @@ import sqlalchemy as sa
 
 from flask_webhooks.models import Lane
 from flask_webhooks.state import AppState
+from tests.delivering.answers import Gate
 from tests.faults.conftest import IS_DEEP, Account, one_database
 from tests.processes import Processes
-from tests.stage import lane_of, wait_until
+from tests.receivers import Receiver
+from tests.stage import attempts, lane_of, wait_until
 
 KILLS = 50 if IS_DEEP else 1
 IN_DOUBT = 400 + 32
@@ -91,14 +93,22 @@ def test_a_stalled_worker_wakes_to_find_its_lanes_taken(
 
 @pytest.mark.deep
 def test_a_dead_workers_deliveries_are_taken_over_within_a_minute(
-    state: AppState, account: Account, processes: Processes
+    state: AppState, processes: Processes
 ) -> None:
-    account.commit(2_000)
-    victim = processes.worker()
-    processes.worker()
-    wait_until(lambda: len(account.receiver.requests) >= 100)
-    victim.end(signal.SIGKILL)
+    gate = Gate()
+    with Receiver(gate) as receiver:
+        account = Account(state, receiver)
+        account.commit(200)
+        victim = processes.worker()
+        wait_until(lambda: gate.held >= 16)
+        other = processes.worker()
+        died = datetime.datetime.now(datetime.UTC)
+        victim.end(signal.SIGKILL)
+        gate.opened.set()
 
-    account.settle(60)
-    account.balance(excuses=IN_DOUBT)
+        account.settle()
+        assert 1 <= account.balance(excuses=32)
+        last = max(row.started_at for row in attempts(state))
+        assert last < died + datetime.timedelta(seconds=60)
+        assert other.end() == 0
     assert all(lane_of(state, each).leased_until is None for each in account.subscriptions)
