@@ -12,6 +12,7 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 `visits`        from a request to a page function, and to a response
 `tokens`        the token of every form
 `words`         gettext, where Flask-Babel is there
+`faults`        what is wrong with a form, in the visitor's language
 `looks`         how instants, durations, sizes and states are written
 `colours`       the host's accent colour, made legible
 `webhooks`      list, switch, remove

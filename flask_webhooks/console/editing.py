@@ -12,6 +12,7 @@ from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMi
 from ..models import Listener, Subscription
 from ..transport import Outbound
 from . import forms, pacing, repeats, samples
+from .faults import told
 from .forms import Form
 from .pages import Page, Redirect, Refused, Visit, page
 from .picking import choices, count_events
@@ -161,7 +162,9 @@ def check_url(visit: Visit) -> Page:
     faults = (
         subscribing.examine(visit.state, {"url": url}).get("url", []) if url not in ("", "https://") else []
     )
-    return Page("_url_check.html", {"faults": faults, "checked": url not in ("", "https://")})
+    return Page(
+        "_url_check.html", {"faults": [told(text) for text in faults], "checked": url not in ("", "https://")}
+    )
 
 
 @page("POST", "/probe", right="write")
@@ -170,7 +173,7 @@ def probe(visit: Visit) -> Page:
     url = visit.form.get("url", "").strip()
     faults = subscribing.examine(visit.state, {"url": url}).get("url", [])
     if faults:
-        return Page("_url_check.html", {"faults": faults, "checked": True})
+        return Page("_url_check.html", {"faults": [told(text) for text in faults], "checked": True})
     wait = pacing.wait_for(visit)
     if wait:
         return pacing.refusal(visit, wait)

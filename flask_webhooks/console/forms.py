@@ -10,6 +10,7 @@ from werkzeug.datastructures import MultiDict
 from .. import subscribing
 from ..errors import SecretError
 from ..models import Subscription
+from .faults import told
 from .words import _
 
 if t.TYPE_CHECKING:
@@ -80,9 +81,11 @@ class Form:
     def take(self, errors: t.Mapping[str, t.Sequence[str]], message: str) -> None:
         """Note what was refused: `events.0.includes` belongs to `events`."""
         for name, messages in errors.items():
-            self.errors.setdefault(name.partition(".")[0].replace("channels", "events"), []).extend(messages)
+            self.errors.setdefault(name.partition(".")[0].replace("channels", "events"), []).extend(
+                map(told, messages)
+            )
         if not errors:
-            self.errors[""] = [message]
+            self.errors[""] = [told(message)]
 
 
 def of_form(sent: MultiDict[str, str]) -> Form:

@@ -11,6 +11,7 @@ from sqlalchemy import event as sa_event
 from .. import models, replaying, subscribing
 from ..errors import SubscriptionError
 from ..replaying.running import listened_to
+from .faults import told
 from .pages import Page, Redirect, Visit, page
 from .visits import nothing
 from .words import _
@@ -56,7 +57,7 @@ def start_replay(visit: Visit, subscription_id: object) -> Page | Redirect:
     except SubscriptionError as error:
         visit.session.rollback()
         row = subscribing.find(visit.session, key, owner=visit.owner)
-        return _wizard(visit, row, asked, status=409, fault=str(error))
+        return _wizard(visit, row, asked, status=409, fault=told(str(error)))
     _ring(visit)
     return Redirect("replay", {"replay_id": found.id}, notice="replaying")
 

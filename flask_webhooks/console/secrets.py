@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from .. import subscribing
 from ..errors import SubscriptionError
 from ..models import Subscription
+from .faults import told
 from .pages import Page, Redirect, Visit, page
 
 __all__ = ["OVERLAPS", "reveal", "rotate", "shown_secrets"]
@@ -66,7 +67,7 @@ def rotate(visit: Visit, subscription_id: object) -> Page | Redirect:
     except SubscriptionError as error:
         visit.session.rollback()
         row = subscribing.find(visit.session, key, owner=visit.owner)
-        return _page(visit, row, fault=str(error), status=422)
+        return _page(visit, row, fault=told(str(error)), status=422)
     visit.session.commit()
     visit.session.expire(row, ["secrets"])
     return _page(visit, row, is_new=True)

@@ -16,6 +16,7 @@ from .. import reading
 from ..errors import SecretError, SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..state import AppState, Principal, current_webhooks
 from . import colours, tokens
+from .faults import told
 from .pages import Answer, Raw, Redirect, Refused, Route, Visit
 from .words import _, language, ngettext
 
@@ -43,7 +44,7 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
                 Refused(409, _("Somebody else has changed this webhook meanwhile. Go back, reload, repeat."))
             )
         except SubscriptionError as error:
-            return _problem(Refused(422, str(error)))
+            return _problem(Refused(422, told(str(error))))
         except SecretError:
             return _problem(Refused(500, _("A stored secret cannot be opened. Tell the operator.")))
 

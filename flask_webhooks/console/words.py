@@ -11,9 +11,14 @@ from pathlib import Path
 
 from flask import current_app, has_app_context
 
-__all__ = ["_", "language", "ngettext"]
+__all__ = ["N_", "_", "language", "ngettext"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "translations"
+
+
+def N_(text: str) -> str:
+    """Mark a text that `_` translates later; the name is the one that extraction tools know."""
+    return text
 
 
 def _(text: str, **values: t.Any) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import Browser, Locator, Page, expect
+from sqlalchemy.orm import Session
 
+from flask_webhooks.models import Message, Subscription
 from flask_webhooks.state import state_of
 from tests.browser import history
 from tests.browser.conftest import Customer, Looks, Site, check_accessibility, looks
 from tests.browser.guises import NEWCOMER, OPERATOR
+from tests.console.conftest import Log, write_log
 
 BOB = "bob@globex.example"
 MOST_TABS = 60
+SCRIPT = "<script>alert(1);ran=1</script>\"'><img src=x onerror=alert(2);ran=1>"
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +134,55 @@ def test_every_page_is_accessible_and_fits(
     for size in (WALL, DESK, PHONE):
         look(viewer, size, "light")
         assert viewer.evaluate("document.documentElement.scrollWidth <= innerWidth"), size
+
+
+# ---- what comes from outside -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hostile(site: Site) -> Log:
+    """A webhook and a log with a script in every text that comes from outside."""
+    state = state_of(site.app)
+    texts: dict[str, t.Any] = dict.fromkeys(("detail", "worker"), SCRIPT)
+    headers = dict.fromkeys(("request_headers", "response_headers"), json.dumps({SCRIPT: SCRIPT}))
+    url = "https://example.com/?" + SCRIPT
+    log = write_log(state, url, owner="hostile", response_body=SCRIPT.encode(), **texts, **headers)
+    with Session(state.engine) as session:
+        session.get_one(Subscription, log.subscription.id).description = SCRIPT
+        for message in session.scalars(sa.select(Message).where(Message.owner == "hostile")):
+            message.text = message.entity_id = SCRIPT
+            message.data = json.dumps({SCRIPT: SCRIPT, "name": "\u0645\u0631\u062d\u0628\u0627\u202e"})
+            message.extras = json.dumps({"changes": {SCRIPT: {"from": SCRIPT, "to": [SCRIPT]}}})
+        session.commit()
+    return log
+
+
+def test_no_script_from_outside_runs(open_page: Looks, site: Site, hostile: Log) -> None:
+    """In no place that a browser builds, the parts that scripts of ours fill in among them; a dialog would tell."""
+    page = open_page(extra_http_headers={"X-Guise": "hostile"})
+    webhook = f"/webhooks/{hostile.subscription.id}"
+    sights = [
+        "/",
+        f"/?q={SCRIPT}",
+        webhook,
+        f"{webhook}/edit",
+        f"{webhook}/replay",
+        "/deliveries",
+        "/events/invoices.updated",
+    ]
+    for place in [*sights, f"/deliveries/{hostile.deliveries['failed']}"]:
+        page.goto(site.console + place)
+        page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+
+        assert page.evaluate("document.querySelectorAll('img[src=x], script:not([src])').length") == 0, place
+    page.goto(f"{site.console}/webhooks/new")
+    for field in (page.get_by_label("URL", exact=True), page.get_by_label("Description")):
+        field.fill(SCRIPT)
+    expect(page.locator("#wh-url-check")).to_contain_text("The URL must not contain")
+    page.get_by_role("button", name="Create webhook").click()
+    page.get_by_role("alert").wait_for()
+    expect(page.get_by_label("Description")).to_have_value(SCRIPT)
+    assert page.evaluate("window.ran") is None
 
 
 # ---- keys alone ------------------------------------------------------------------------------------------

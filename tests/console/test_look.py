@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 import flask_webhooks
 from flask_webhooks import Webhooks
 from flask_webhooks.config import Look
-from flask_webhooks.console import colours
+from flask_webhooks.console import colours, faults
 from flask_webhooks.console.looks import ago, percent, seconds, span
 from flask_webhooks.errors import ConfigurationError
 from flask_webhooks.state import state_of
@@ -168,7 +168,7 @@ def test_a_language_that_is_not_there_is_english(make_console: t.Callable[..., F
 
 def test_german_is_complete() -> None:
     settings = [("console/**.py", "python"), ("templates/webhooks/**.html", "jinja2")]
-    keywords = {"_": None, "ngettext": (1, 2)}
+    keywords = {"_": None, "N_": None, "ngettext": (1, 2)}
     wanted = set()
     for _file, _line, message, *_ in extract_from_dir(str(PACKAGE), settings, keywords=keywords):
         while not isinstance(message, str):  # of a plural the singular is the key
@@ -179,6 +179,73 @@ def test_german_is_complete() -> None:
 
     assert len(wanted) > 400
     assert wanted - known == set()
+
+
+MISTAKES: tuple[dict[str, t.Any], ...] = (
+    {"url": "ftp://example.com"},
+    {"url": "http://example.com"},
+    {"url": "https://"},
+    {"url": "https://a b/"},
+    {"url": "https://example.com/#part"},
+    {"url": "https://me:secret@example.com/"},
+    {"url": "https://example.com/" + "x" * 5000},
+    {"url": "https://[1]/"},
+    {"url": "https://1.2.3/"},
+    {"url": "https://-.example/"},
+    {"url": "https://☃.example/"},
+    {"url": "https://127.0.0.1/"},
+    {"description": "x" * 2000},
+    {"event": []},
+    {"event": ["ledgers.closed", "invoices.created"]},
+    {"event": ["ledgers.*", "*"]},
+    {"retry": "own", "waits": "5, soon"},
+    {"rate_limit": "5000"},
+    {"format": "entity"},
+    {"header_name": ["Host"], "header_value": ["x"]},
+    {"header_name": ["A b"], "header_value": ["x"]},
+    {"header_name": ["X-A"], "header_value": ["\u00e9"]},
+    {"header_name": ["X-A", "x-a"], "header_value": ["1", "2"]},
+)
+FORM = {
+    "url": "https://93.184.215.14/",
+    "active": "on",
+    "event": ["invoices.created"],
+    "environment": "staging",
+}
+
+
+def test_every_mistake_is_told_in_german(make_console: t.Callable[..., Flask]) -> None:
+    app = make_console(WEBHOOKS_ALLOW_HTTP=False, WEBHOOKS_ALLOWED_NETWORKS=())
+    visitor = Visitor(app)
+
+    def mistakes() -> list[str]:
+        found = []
+        for wrong in MISTAKES:
+            page = visitor.post("/webhooks/new", {**FORM, **wrong}).text
+            texts = re.findall(r'<p class="wh-error" id="[^>]*>.*?<span>(.*?)</span>', page, re.DOTALL)
+            assert texts, wrong
+            found += texts
+        return found
+
+    english = mistakes()
+    german = dict(zip(english, mistakes_in(app, "de", mistakes), strict=True))
+
+    assert [text for text, told in german.items() if text == told] == []
+
+
+def mistakes_in(app: Flask, language: str, mistakes: t.Callable[[], list[str]]) -> list[str]:
+    speaking(app, language)
+    return mistakes()
+
+
+def test_what_is_said_of_a_mistake_keeps_its_particulars() -> None:
+    told = faults.told("There are 30 headers; at most 20 are allowed.")
+
+    assert told == "There are 30 headers; at most 20 are allowed."
+    assert faults.told("Something new.") == "Something new."
+    assert faults.told('Name at least one event, such as "invoices.created", "invoices.*" or "*".') == (
+        "Choose at least one event."
+    )
 
 
 # ---- how values are written ------------------------------------------------------------------------------
