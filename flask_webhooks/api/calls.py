@@ -26,7 +26,7 @@ __all__ = ["view_of"]
 _ID = re.compile(UUID)
 MOST_PLACES = 10
 """Fields that the sentence of a problem names; `errors` has more of them."""
-_VERSION = re.compile(r"[0-9]{1,18}")  # more digits than `int` would read are no version of ours
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")  # more digits than `int` would read are no version of ours
 
 
 def view_of(operation: Operation) -> t.Callable[..., Response]:
@@ -157,6 +157,9 @@ def _parse_body(state: AppState, operation: Operation, raw: bytes) -> dict[str, 
 
 
 def _parse_query(operation: Operation) -> dict[str, t.Any]:
+    twice = [name for name, values in request.args.lists() if len(values) > 1]
+    if twice:  # somebody before us may have looked at the other one
+        raise _invalid({name: ["Give it once."] for name in twice})
     schema = operation.query or ma.Schema
     try:
         parsed: dict[str, t.Any] = _Parser(b"").parse(
@@ -213,7 +216,7 @@ def _shown(operation: Operation, returned: t.Any) -> Response:
         response = Response(json.dumps(shown), status, mimetype="application/json")
     if given.version is not None:
         response.set_etag(str(given.version))
-    response.headers["Cache-Control"] = "no-store" if operation.right == "secrets" else "private, no-cache"
+    response.headers["Cache-Control"] = "no-store" if operation.tells_secrets else "private, no-cache"
     if operation.has_version and not operation.writes:
         response.make_conditional(request)
         if response.status_code == 412:  # RFC 9110 lets a GET have `If-Match` too

@@ -99,6 +99,11 @@ class Operation:
         return self.method == "POST"
 
     @property
+    def tells_secrets(self) -> bool:
+        """Whether its answer must be kept nowhere."""
+        return self.right == "secrets" or (self.answer is not None and "secret" in self.answer().fields)
+
+    @property
     def openapi_path(self) -> str:
         """The path as OpenAPI writes it: `/subscriptions/{id}`."""
         return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", self.path)

@@ -40,7 +40,8 @@ CODES = {
 }
 """Status to the `code` that a problem has unless it says more."""
 MOST_ERRORS = 200
-"""Field errors that one answer names: a request must not be answered with many times its own size."""
+LONGEST = 1000
+"""Field errors that one answer names, and letters of each: an answer must not be larger than what was asked."""
 
 
 class Refused(Exception):
@@ -64,7 +65,7 @@ class Refused(Exception):
     def body(self) -> dict[str, t.Any]:
         """Return the problem details."""
         errors = [
-            {"field": field, "message": message}
+            {"field": field[:LONGEST], "message": message[:LONGEST]}
             for field, messages in self.fields.items()
             for message in messages
         ][:MOST_ERRORS]
@@ -72,7 +73,7 @@ class Refused(Exception):
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
-            "detail": self.detail,
+            "detail": self.detail[:LONGEST],
             "code": self.code,
         }
         if errors:

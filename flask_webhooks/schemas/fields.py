@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from datetime import UTC, datetime
 
 import marshmallow as ma
 from marshmallow import fields, validate
 
-__all__ = ["UUID", "Instant", "PageQuery", "Strict", "Text", "described", "identifier", "page"]
+__all__ = [
+    "UUID",
+    "Flag",
+    "Instant",
+    "Number",
+    "PageQuery",
+    "Strict",
+    "Text",
+    "described",
+    "identifier",
+    "page",
+]
 
 
 class Strict(ma.Schema):
@@ -45,6 +57,33 @@ class Text(fields.String):
         return text
 
 
+class Flag(fields.Boolean):
+    """True or false, and nothing that stands for it."""
+
+    def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class Number(fields.Float):
+    """A number, and no text that could be read as one."""
+
+    def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
+        if isinstance(value, str):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Count(fields.Integer):
+    """A whole number in a query: digits, without what `int` lets through besides."""
+
+    def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
+        if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}", value):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 def described(text: str, **more: t.Any) -> dict[str, t.Any]:
     """Return what OpenAPI says of a field."""
     return {"description": text, **more}
@@ -65,8 +104,7 @@ def identifier(text: str, **kwargs: t.Any) -> fields.String:
 class PageQuery(Strict):
     """Which part of a list."""
 
-    limit = fields.Integer(
-        strict=False,
+    limit = Count(
         validate=validate.Range(min=1, max=1_000_000),
         metadata=described(
             "Rows on the page; at most `WEBHOOKS_PAGE_LIMIT`, which is also what you get without it.",

@@ -7,7 +7,7 @@ import typing as t
 import marshmallow as ma
 from marshmallow import fields, validate, validates_schema
 
-from .fields import Instant, Strict, Text, described, identifier
+from .fields import Flag, Instant, Strict, Text, described, identifier
 
 __all__ = ["NewReplay", "Replay", "Stats", "StatsQuery"]
 
@@ -36,9 +36,7 @@ class NewReplay(Strict):
     )
     since = Instant(metadata=described("Recorded at or after; without it as far back as there is a log."))
     until = Instant(metadata=described("Recorded before; without it until now."))
-    dry_run = fields.Boolean(
-        load_default=False, truthy={True}, falsy={False}, metadata=described("Only count.")
-    )
+    dry_run = Flag(load_default=False, metadata=described("Only count."))
 
     @validates_schema
     def _one_way(self, data: dict[str, t.Any], **_: t.Any) -> None:

@@ -7,7 +7,7 @@ import typing as t
 import marshmallow as ma
 from marshmallow import fields, pre_load, validate
 
-from .fields import Instant, PageQuery, Strict, Text, described, identifier, page
+from .fields import Flag, Instant, Number, PageQuery, Strict, Text, described, identifier, page
 
 __all__ = [
     "CreatedSubscription",
@@ -60,9 +60,7 @@ class _Shared(Strict):
         )
     )
     description = Text(validate=validate.Length(max=1024), metadata=described("Your own words."))
-    active = fields.Boolean(
-        truthy={True}, falsy={False}, metadata=described("Off: what happens is held, not sent.")
-    )
+    active = Flag(metadata=described("Off: what happens is held, not sent."))
     events = fields.List(Event(), metadata=described("What to listen to.", example=["invoices.created"]))
     channels = fields.List(
         Text(), metadata=described("Channels of which every event is wanted: `invoices` is `invoices.*`.")
@@ -92,7 +90,7 @@ class _Shared(Strict):
             ],
         ),
     )
-    rate_limit = fields.Float(
+    rate_limit = Number(
         allow_none=True,
         validate=validate.Range(min=0, max=1000, min_inclusive=False),
         metadata=described("Requests a second at most; null: no limit."),

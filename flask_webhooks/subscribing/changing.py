@@ -83,7 +83,7 @@ def find(
         raise SubscriptionMissingError("There is no such subscription.")
     if version is not None and found.version != version:
         raise SubscriptionChangedError(
-            f"The subscription is at version {found.version}, not {version}: read it again, then repeat the change."
+            f"The subscription is at version {found.version} by now: read it again, then repeat the change."
         )
     return found
 

@@ -27,6 +27,8 @@ CHANGES = "changes"
 LONGEST_DESCRIPTION = 1024
 MOST_INCLUDES = 100
 """Names that one listener may ask for."""
+DEEPEST = 20
+"""Levels of metadata: MariaDB keeps no JSON that has more than 32."""
 FASTEST = 1000.0
 """Requests a second that a rate limit may name; faster than that is no limit."""
 
@@ -155,7 +157,7 @@ def _listener(state: AppState, given: object, field: str, found: Wanted, faults:
             if name not in known:
                 faults.add(
                     f"{field}.includes",
-                    f"{name!r} is no include of the channel {channel}. There are: {', '.join(known)}.",
+                    f"{_short(name)} is no include of the channel {channel}. There are: {', '.join(known)}.",
                 )
     kept = found.setdefault(pattern, [])
     kept.extend(name for name in dict.fromkeys(names) if name not in kept)
@@ -181,7 +183,7 @@ def format_(state: AppState, value: object, patterns: t.Iterable[str], faults: F
     if value is None:
         return None
     if not isinstance(value, str) or value not in state.formats:
-        faults.add("format", f"{value!r} is no format. There are: {', '.join(state.formats)}.")
+        faults.add("format", f"{_short(value)} is no format. There are: {', '.join(state.formats)}.")
         return None
     refusing = [
         event for pattern in patterns for event in state.catalog.expand(pattern) if value not in event.formats
@@ -255,9 +257,29 @@ def metadata(state: AppState, value: object, faults: Faults) -> dict[str, t.Any]
         faults.add(
             "metadata", f"It has {size} bytes of JSON; at most {state.settings.metadata_limit} are allowed."
         )
+    if _is_deeper(value, DEEPEST):
+        faults.add("metadata", f"It is nested deeper than {DEEPEST} levels.")
     if r"\u0000" in json.dumps(value):
         faults.add("metadata", "Text with a NUL character cannot be kept.")
     return dict(value)
+
+
+def _is_deeper(value: object, most: int) -> bool:
+    """Whether more than so many objects and lists are inside each other; without recursion, which has an end."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, Mapping | list)
+            for inner in (each.values() if isinstance(each, Mapping) else each)
+        ]
+    return any(isinstance(each, Mapping | list) for each in level)
+
+
+def _short(value: object) -> str:
+    """A value as a message shows it: an answer must not be as large as what was sent."""
+    return repr(value[:80] if isinstance(value, str) else value)[:100]
 
 
 def description(value: object, faults: Faults) -> str:

