@@ -1,0 +1,96 @@
+"""A new subscription among many dead ones: how long until its first event is sent?
+
+python -m bench.newcomers [--dead 500] [--backlog 20] [--newcomers 20] [--database sqlite postgresql] [--json]
+
+Each dead one hangs and has a backlog, and its last attempt failed. Measured is the time from being recorded to the
+first attempt, for one new subscription after the other, with the dead ones and, as the yardstick, without them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from bench.stage import fill, options, percentile, progress, scene, show, subscribe
+from flask_webhooks.delivering import Run
+from flask_webhooks.ids import made_at
+from flask_webhooks.models import Attempt, Delivery, Lane
+from flask_webhooks.state import AppState
+
+
+def measure(database: str, dead: int, backlog: int, newcomers: int) -> dict[str, t.Any]:
+    """One row of the table, in milliseconds."""
+    without, beside = (_waits(database, count, backlog, newcomers) for count in (0, dead))
+    return {
+        "database": database,
+        "dead": dead,
+        "newcomers": newcomers,
+        "p50_ms": round(percentile(beside, 0.5) * 1000, 1),
+        "most_ms": round(max(beside) * 1000, 1),
+        "p50_without_ms": round(percentile(without, 0.5) * 1000, 1),
+        "most_without_ms": round(max(without) * 1000, 1),
+    }
+
+
+def _waits(database: str, dead: int, backlog: int, newcomers: int) -> list[float]:
+    with scene(database) as (state, url, _):
+        if dead:
+            failing = subscribe(state, [f"{url}/hang"] * dead)
+            fill(state, failing, dead * backlog)
+            lanes = [
+                {"subscription_id": key, "failures": 3, "served_at": datetime.now(UTC)} for key in failing
+            ]
+            with state.engine.begin() as connection:
+                connection.execute(sa.insert(t.cast("sa.Table", Lane.__table__)), lanes)
+        stop = threading.Event()
+        run = threading.Thread(target=_work, args=(state, stop))
+        run.start()
+        time.sleep(3.0)  # the worker has taken all that it takes of the dead ones
+        waits = []
+        for number in range(newcomers):
+            progress(f"{number}/{newcomers}")
+            [key] = subscribe(state, [f"{url}/{number}"])
+            fill(state, [key], 1, analyze=False)
+            waits.append(_wait(state, key))
+        stop.set()
+        run.join()
+        progress("")
+        return waits
+
+
+def _work(state: AppState, stop: threading.Event) -> None:
+    while not stop.is_set():
+        Run(state, holder="bench", stop=stop).run()
+        stop.wait(0.02)
+
+
+def _wait(state: AppState, key: str) -> float:
+    """Seconds from being recorded to the request."""
+    deadline = time.monotonic() + 600
+    found = (
+        sa.select(Delivery.id, Attempt.started_at)
+        .join(Attempt, Attempt.delivery_id == Delivery.id)
+        .where(Delivery.subscription_id == key)
+    )
+    while time.monotonic() < deadline:
+        with state.engine.connect() as connection:
+            row = connection.execute(found).first()
+        if row is not None:
+            return (row.started_at - made_at(row.id)).total_seconds()
+        time.sleep(0.05)
+    raise AssertionError("the new one waits for ever")
+
+
+def main() -> None:
+    """Print the table."""
+    chosen = options(__doc__, dead=500, backlog=20, newcomers=20)
+    for database in chosen.database:
+        show(measure(database, chosen.dead, chosen.backlog, chosen.newcomers), chosen.json)
+
+
+if __name__ == "__main__":
+    main()
