@@ -20,6 +20,7 @@ from flask import Flask
 
 from flask_webhooks.queue import Embedded
 from flask_webhooks.state import AppState, state_of
+from tests import shelf
 from tests.host import db, make_host
 from tests.receivers import Receiver, ok
 from tests.stage import wait_until
@@ -103,14 +104,11 @@ def new_mariadb_database(server: str) -> t.Iterator[str]:
 @contextlib.contextmanager
 def new_database(server: str, template: str = "template1") -> t.Iterator[str]:
     """An empty PostgreSQL database, or a copy of another, dropped afterwards even if connections are left."""
-    name = f"t{os.getpid()}_{next(_numbers)}"
-    plain = sa.make_url(server).set(drivername="postgresql", database="postgres")
-    with psycopg.connect(plain.render_as_string(hide_password=False), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        try:
-            yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    url = shelf.create(server, template)
+    try:
+        yield url
+    finally:
+        shelf.drop(server, url)
 
 
 @pytest.fixture(params=DATABASES)
@@ -135,6 +133,14 @@ def template(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> t.Itera
         yield str(sa.make_url(url).database)
 
 
+@pytest.fixture(scope="session")
+def copies(postgres: str, template: str) -> t.Iterator[shelf.Shelf]:
+    """Copies of `template`."""
+    made = shelf.Shelf(postgres, template)
+    yield made
+    made.clear()
+
+
 @pytest.fixture(params=DATABASES)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[str]:
     """The URL of a database without rows, on PostgreSQL with the tables of `tests.host`; each test runs on all."""
@@ -144,8 +150,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[s
         with new_mariadb_database(request.getfixturevalue("mariadb")) as url:
             yield url
     else:
-        with new_database(request.getfixturevalue("postgres"), request.getfixturevalue("template")) as url:
-            yield url
+        copies = request.getfixturevalue("copies")
+        url = copies.take()
+        yield url
+        copies.give_back(url)
 
 
 @pytest.fixture
