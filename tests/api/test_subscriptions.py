@@ -15,8 +15,8 @@ from flask_webhooks.state import AppState, state_of
 from .conftest import URL, Customer
 
 
-def test_a_subscription_has_the_documented_shape(call: Customer) -> None:
-    made = call.subscribe(
+def test_a_subscription_has_the_documented_shape(shared: Customer) -> None:
+    made = shared.subscribe(
         "invoices.updated", channels=["clients"], headers={"X-Key": "sesame"}, metadata={"a": 1}
     )
     secret = made.pop("secret")
@@ -31,15 +31,15 @@ def test_a_subscription_has_the_documented_shape(call: Customer) -> None:
         {"event": "clients.*", "includes": []},
         {"event": "invoices.updated", "includes": []},
     ]
-    assert call("GET", f"/subscriptions/{made['id']}", expect=200) == made
+    assert shared("GET", f"/subscriptions/{made['id']}", expect=200) == made
     assert secret.startswith("whsec_")
 
 
-def test_other_systems_names_are_understood(call: Customer) -> None:
-    made = call("POST", "/subscriptions", {"to_url": URL, "event_types": ["invoices.paid"]}, expect=201)
+def test_other_systems_names_are_understood(shared: Customer) -> None:
+    made = shared("POST", "/subscriptions", {"to_url": URL, "event_types": ["invoices.paid"]}, expect=201)
 
     assert (made["url"], made["events"]) == (URL, [{"event": "invoices.paid", "includes": []}])
-    call("POST", "/subscriptions", {"to_url": URL, "url": URL, "events": ["*"]}, expect=422)
+    shared("POST", "/subscriptions", {"to_url": URL, "url": URL, "events": ["*"]}, expect=422)
 
 
 def test_nothing_secret_is_shown_again(call: Customer, caplog: pytest.LogCaptureFixture) -> None:
@@ -53,21 +53,23 @@ def test_nothing_secret_is_shown_again(call: Customer, caplog: pytest.LogCapture
     assert "sesame" not in caplog.text
 
 
-def test_types_and_meanings_are_told_together(call: Customer) -> None:
-    problem = call(
+def test_types_and_meanings_are_told_together(shared: Customer) -> None:
+    problem = shared(
         "POST",
         "/subscriptions",
         {"url": "https://10.0.0.1", "events": ["invoice.created"], "rate_limit": "fast", "colour": "red"},
         expect=422,
     )
 
-    assert call.last.mimetype == "application/problem+json"
+    assert shared.last.mimetype == "application/problem+json"
     assert {each["field"] for each in problem["errors"]} == {"url", "events.0", "rate_limit", "colour"}
     assert problem["status"] == 422
 
 
-def test_exclusive_channels_conflict(call: Customer) -> None:
-    problem = call("POST", "/subscriptions", {"url": URL, "events": ["ledgers.*", "invoices.*"]}, expect=409)
+def test_exclusive_channels_conflict(shared: Customer) -> None:
+    problem = shared(
+        "POST", "/subscriptions", {"url": URL, "events": ["ledgers.*", "invoices.*"]}, expect=409
+    )
 
     assert problem["code"] == "exclusive"
     assert "ledgers" in problem["detail"]
@@ -101,8 +103,8 @@ def test_exclusive_channels_conflict(call: Customer) -> None:
         "infinite",
     ],
 )
-def test_what_is_no_request_is_refused(app: Flask, data: bytes, kind: str, status: int) -> None:
-    answer = app.test_client().post(
+def test_what_is_no_request_is_refused(shared_app: Flask, data: bytes, kind: str, status: int) -> None:
+    answer = shared_app.test_client().post(
         "/webhooks/api/subscriptions", data=data, headers={"X-Owner": "1", "Content-Type": kind}
     )
 
@@ -124,11 +126,11 @@ def test_a_version_that_was_seen_is_asked_for(call: Customer) -> None:
     call("GET", path, expect=404)
 
 
-def test_what_has_not_changed_is_not_sent_again(call: Customer) -> None:
-    path = f"/subscriptions/{call.subscribe()['id']}"
-    call("GET", path)
+def test_what_has_not_changed_is_not_sent_again(shared: Customer) -> None:
+    path = f"/subscriptions/{shared.subscribe()['id']}"
+    shared("GET", path)
 
-    call("GET", path, expect=304, if_none_match=call.last.headers["ETag"])
+    shared("GET", path, expect=304, if_none_match=shared.last.headers["ETag"])
 
 
 def count(state: AppState) -> int:
@@ -151,10 +153,10 @@ def test_a_repeated_post_is_answered_as_the_first(call: Customer, other: Custome
     assert first["secret"] not in str(kept)
 
 
-def test_a_refused_post_may_be_mended_under_its_key(call: Customer) -> None:
-    call("POST", "/subscriptions", {"url": URL, "events": ["nope.x"]}, expect=422, idempotency_key="k")
+def test_a_refused_post_may_be_mended_under_its_key(shared: Customer) -> None:
+    shared("POST", "/subscriptions", {"url": URL, "events": ["nope.x"]}, expect=422, idempotency_key="k")
 
-    call("POST", "/subscriptions", {"url": URL, "events": ["invoices.*"]}, expect=201, idempotency_key="k")
+    shared("POST", "/subscriptions", {"url": URL, "events": ["invoices.*"]}, expect=201, idempotency_key="k")
 
 
 def test_ten_posts_with_one_key_make_one(make_app: t.Callable[..., Flask]) -> None:
@@ -195,8 +197,8 @@ def test_pages_are_stable_while_rows_arrive(call: Customer) -> None:
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=x", "cursor=1", "cursor=%00", "colour=red", "active=perhaps"]
 )
-def test_a_query_is_checked(call: Customer, query: str) -> None:
-    problem = call("GET", f"/subscriptions?{query}", expect=422)
+def test_a_query_is_checked(shared: Customer, query: str) -> None:
+    problem = shared("GET", f"/subscriptions?{query}", expect=422)
 
     assert problem["errors"][0]["field"] == query.partition("=")[0]
 
@@ -236,17 +238,17 @@ def test_limits_answer_4xx(make_app: t.Callable[..., Flask]) -> None:
     assert "limit" in call("POST", "/subscriptions", base, expect=422)["detail"]
 
 
-def test_unknown_paths_and_methods_are_problems(call: Customer) -> None:
-    call("GET", "/nothing", expect=404)
-    assert call.last.mimetype == "application/problem+json"
-    call("PUT", "/subscriptions", {}, expect=405)
-    assert call.last.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
-    call("GET", "/subscriptions/%00", expect=404)
-    call("GET", "/subscriptions/1' OR 1=1", expect=404)
+def test_unknown_paths_and_methods_are_problems(shared: Customer) -> None:
+    shared("GET", "/nothing", expect=404)
+    assert shared.last.mimetype == "application/problem+json"
+    shared("PUT", "/subscriptions", {}, expect=405)
+    assert shared.last.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
+    shared("GET", "/subscriptions/%00", expect=404)
+    shared("GET", "/subscriptions/1' OR 1=1", expect=404)
 
 
 @pytest.mark.parametrize("tag", ['""', '"x"', '"1", "2"', 'W/""'])
-def test_a_tag_that_cannot_be_is_refused(call: Customer, tag: str) -> None:
-    made = call.subscribe()
+def test_a_tag_that_cannot_be_is_refused(shared: Customer, tag: str) -> None:
+    made = shared.subscribe()
 
-    call("PATCH", f"/subscriptions/{made['id']}", {"description": "x"}, if_match=tag, expect=412)
+    shared("PATCH", f"/subscriptions/{made['id']}", {"description": "x"}, if_match=tag, expect=412)

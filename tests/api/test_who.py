@@ -17,7 +17,7 @@ from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Message, Replay
 from flask_webhooks.state import AppState, state_of
 
-from .conftest import Customer
+from .conftest import Customer, lasting
 
 ARGUMENT = re.compile(r"<(?:\w+:)?(\w+)>")
 BODIES: dict[str, t.Any] = {
@@ -169,18 +169,18 @@ def test_an_operator_sees_every_owner(app: Flask, call: Customer, other: Custome
 # ---- other sites -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def signed_in(app: Flask) -> Flask:
+@pytest.fixture(scope="module")
+def signed_in(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
     """The host tells who is calling by a cookie, as browsers send it by themselves."""
-    state = state_of(app)
 
     def load() -> Principal | None:
         if request.cookies.get("session") or request.headers.get("Authorization"):
             return Principal("1", frozenset({"read", "write"}))
         return None
 
-    object.__setattr__(state, "load_principal", load)
-    return app
+    with lasting(tmp_path_factory.mktemp("signed")) as app:
+        object.__setattr__(state_of(app), "load_principal", load)
+        yield app
 
 
 CASES = [
@@ -192,6 +192,11 @@ CASES = [
     ("a page without an origin", {"Origin": "null"}, "application/json", 403),
     ("another port", {"Origin": "http://localhost:8080"}, "application/json", 403),
     ("a form of the same origin", {"Sec-Fetch-Site": "same-origin"}, "text/plain", 415),
+    ("a form of another site", {"Sec-Fetch-Site": "cross-site"}, "application/x-www-form-urlencoded", 403),
+    ("a form that looks like JSON", {"Origin": "https://evil.example"}, "text/plain; application/json", 403),
+    ("a form with a file", {"Sec-Fetch-Site": "same-origin"}, "multipart/form-data; boundary=x", 415),
+    ("a typed address", {"Sec-Fetch-Site": "none"}, "application/json", 403),
+    ("two hosts in one", {"Origin": "http://localhost@evil.example"}, "application/json", 403),
     ("a cookie without any proof", {}, "application/json", 403),
     ("a token of the host's API", {"Authorization": "Bearer x"}, "application/json", 201),
     (
