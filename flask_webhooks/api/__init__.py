@@ -23,7 +23,7 @@ into problem details, also for paths and methods that there are none of.
 
 from __future__ import annotations
 
-from flask import Blueprint
+from flask import Blueprint, Response
 from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
@@ -61,7 +61,14 @@ def make_blueprint() -> Blueprint:
         )
     blueprint.record(_add_the_rest)
     blueprint.register_error_handler(HTTPException, of_http)
+    blueprint.after_request(_unguessed)
     return blueprint
+
+
+def _unguessed(response: Response) -> Response:
+    """Let no browser guess that what a receiver has answered is a page."""
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    return response
 
 
 def _add_the_rest(setup: BlueprintSetupState) -> None:

@@ -117,7 +117,10 @@ class _Parser(FlaskParser):
         if not self._raw:
             return {}
         try:
-            return json.loads(self._raw, parse_constant=_no_constant, object_pairs_hook=_members)
+            text = self._raw.decode(
+                "utf-8-sig"
+            )  # bytes would be taken for UTF-16 and 32 too (RFC 8259, section 8.1)
+            return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_members)
         except (ValueError, RecursionError):
             raise Refused(400, "The body is not valid JSON, or an object in it has a name twice.") from None
 

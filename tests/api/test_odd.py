@@ -99,6 +99,24 @@ def test_a_broken_body_is_malformed(shared: Customer, environ: dict[str, t.Any])
     assert problem(answer, 400)["code"] == "malformed"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "latin-1"])
+def test_json_is_utf_8(shared: Customer, encoding: str) -> None:
+    body = f'{{"url": "{URL}", "events": ["*"], "description": "é"}}'
+    kind = f"application/json; charset={encoding}"
+
+    answer = shared.client.post(
+        "/webhooks/api/subscriptions", headers=shared.headers, data=body.encode(encoding), content_type=kind
+    )
+
+    assert problem(answer, 400)["code"] == "malformed"
+
+
+def test_no_answer_is_guessed_to_be_a_page(shared: Customer) -> None:
+    for path in PATHS:
+        shared("GET", path)
+        assert shared.last.headers["X-Content-Type-Options"] == "nosniff", path
+
+
 def test_chunks_that_the_server_puts_together_are_read(shared: Customer) -> None:
     body = json.dumps({"url": URL, "events": ["*"]}).encode()
 
