@@ -62,11 +62,11 @@ def ago(moment: datetime) -> str:
 def span(length: float | timedelta) -> str:
     """Seconds as one or two rough units: `45 s`, `3 min`, `5 h`, `12 d`."""
     whole = length.total_seconds() if isinstance(length, timedelta) else length
-    if whole < 60:
+    if whole < 59.5:  # from there on it would round to 60
         return _("%(n)s s", n=f"{whole:.0f}")
-    if whole < 3600:
+    if whole < 59.5 * 60:
         return _("%(n)s min", n=f"{whole / 60:.0f}")
-    if whole < 48 * 3600:
+    if whole < 47.5 * 3600:
         return _("%(n)s h", n=f"{whole / 3600:.0f}")
     return _("%(n)s d", n=f"{whole / 86400:.0f}")
 

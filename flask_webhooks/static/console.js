@@ -33,7 +33,7 @@
   // "3 min ago" goes on while the page lies open, by the server's clock.
   const skew = Date.now() - new Date(wh.dataset.at);
   function span(seconds) {
-    const step = seconds < 60 ? 0 : seconds < 3600 ? 1 : seconds < 172800 ? 2 : 3;
+    const step = seconds < 59.5 ? 0 : seconds < 3570 ? 1 : seconds < 171000 ? 2 : 3;
     return wh.dataset.units.split("|")[step].replace("%s", Math.round(seconds / [1, 60, 3600, 86400][step]));
   }
   function age() {
@@ -181,7 +181,7 @@
     const scale = parseFloat(getComputedStyle(root).fontSize) / 16;
     const font = 11 * scale + "px " + getComputedStyle(wh).fontFamily;
     const shared = { stroke: colour("--quiet"), font, grid: line, ticks: { show: false } };
-    return { scale, shared, x: { ...shared, grid: { show: false }, size: 26 * scale, space: 56 * scale, gap: 4 } };
+    return { scale, shared, x: { ...shared, grid: { show: false }, size: 30 * scale, space: 56 * scale, gap: 9 * scale } };
   }
   function tip(labels, unit, format) {
     const box = document.createElement("div");
@@ -218,7 +218,7 @@
     const series = names.map((name) => {
       const tone = colour(COLOURS[name]);
       return stacked ? { fill: tone, stroke: tone, width: 0, paths: bars, points: { show: false } }
-        : { stroke: tone, width: 2, spanGaps: true, points: { show: numbers.at.length < 40, size: 4, fill: tone } };
+        : { stroke: tone, width: 2, spanGaps: false, points: { show: numbers.at.length < 60, size: 4, fill: tone } };
     });
     const data = stacked ? sums.slice().reverse() : names.map((name) => numbers[name]);
     const top = Math.max(stacked ? 1 : 20, ...(stacked ? sums[sums.length - 1] : names.flatMap((name) => numbers[name].map((value) => value || 0))));

@@ -265,7 +265,8 @@ def test_short_durations(length: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "text"), [(59, "59 s"), (3599, "60 min"), (7200, "2 h"), (3 * 86400, "3 d")]
+    ("length", "text"),
+    [(59, "59 s"), (59.7, "1 min"), (3599, "1 h"), (47.8 * 3600, "2 d"), (7200, "2 h"), (3 * 86400, "3 d")],
 )
 def test_long_durations(length: float, text: str) -> None:
     assert span(length) == text
