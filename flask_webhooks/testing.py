@@ -43,6 +43,9 @@ class _SilentBell(Bell):
     def ring(self) -> bool:
         return False
 
+    def ring_soon(self) -> None:
+        pass
+
 
 @contextlib.contextmanager
 def recorded(webhooks: Webhooks, app: Flask | None = None) -> t.Iterator[list[RecordedMessage]]:
