@@ -141,11 +141,20 @@ def copies(postgres: str, template: str) -> t.Iterator[shelf.Shelf]:
     made.clear()
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the tables of `tests.host`."""
+    folder = tmp_path_factory.mktemp("template")
+    release(make_host(f"sqlite:///{folder / 'test.sqlite'}", folder))
+    return folder / "test.sqlite"
+
+
 @pytest.fixture(params=DATABASES)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[str]:
-    """The URL of a database without rows, on PostgreSQL with the tables of `tests.host`; each test runs on all."""
+    """The URL of a database without rows, with the tables of `tests.host`; each test runs on all."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'test.sqlite'}"
+        path = shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "test.sqlite")
+        yield f"sqlite:///{path}"
     elif request.param == "mariadb":
         with new_mariadb_database(request.getfixturevalue("mariadb")) as url:
             yield url
