@@ -20,8 +20,10 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from bench.api import databases, fill, timed
+from flask_webhooks import Webhooks
 from flask_webhooks.models import Lane
 from flask_webhooks.state import state_of
+from tests.console.conftest import load_principal
 from tests.host import make_host
 from tests.stage import subscribe
 
@@ -34,8 +36,8 @@ def measure(app: Flask, key: str) -> dict[str, float]:
     """Return milliseconds by page."""
     client = app.test_client()
 
-    def get(path: str) -> str:
-        answer = client.get(f"/webhooks/console{path}", headers={"X-Owner": "1"})
+    def get(path: str, more: t.Mapping[str, str] = {}) -> str:
+        answer = client.get(f"/webhooks/console{path}", headers={"X-Owner": "1", **more})
         assert answer.status_code == 200, answer.text
         return answer.text
 
@@ -51,13 +53,21 @@ def measure(app: Flask, key: str) -> dict[str, float]:
         "deliveries by part of an id": "/deliveries?q=ffffff",
         "one delivery": f"/deliveries/0{delivery}",
         "events": "/events",
+        "one event": "/events/invoices.paid",
+        "the replay wizard": f"/webhooks/{key}/replay",
     }
-    return {name: timed(lambda path=path: get(path)) for name, path in paths.items()}  # type: ignore[misc]
+    for_operators = {"the operator's page": "/operator", "the operator's deliveries": "/deliveries"}
+    found = {name: timed(lambda path=path: get(path)) for name, path in paths.items()}  # type: ignore[misc]
+    for name, path in for_operators.items():
+        found[name] = timed(lambda path=path: get(path, {"X-Operator": "yes"}))  # type: ignore[misc]
+    return found
 
 
 def run(url: str, folder: Path, count: int) -> dict[str, float]:
     """Fill a database with 20 webhooks and measure."""
-    app = make_host(url, folder)
+    hooks = Webhooks()
+    hooks.principal_loader(load_principal)
+    app = make_host(url, folder, webhooks=hooks)
     state = state_of(app)
     keys = [subscribe(state, f"http://127.0.0.1:5999/{number}", "invoices.*").id for number in range(20)]
     with Session(state.engine) as session:
