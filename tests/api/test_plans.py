@@ -193,9 +193,9 @@ def test_pages_that_stop_looking_leave_nothing_out(
     operator: bool,
 ) -> None:
     with as_operator(state) if operator else contextlib.nullcontext():
-        path = f"deliveries?limit=70&{query.format(**places)}"
+        path = f"deliveries?limit=100&{query.format(**places)}"
         whole = through(call, path)
-        monkeypatch.setattr(paging, "REACH", 1500)
+        monkeypatch.setattr(paging, "REACH", 8000)
 
         assert sorted(through(call, path)) == sorted(whole)
         assert whole
@@ -205,7 +205,7 @@ def test_an_operators_messages_of_a_rare_event(
     state: AppState, call: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = through(call, "messages?event=invoices.paid")
-    monkeypatch.setattr(paging, "REACH", 1500)
+    monkeypatch.setattr(paging, "REACH", 8000)
 
     with as_operator(state):
         assert through(call, "messages?event=invoices.paid") == own
