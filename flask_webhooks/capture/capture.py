@@ -53,6 +53,10 @@ class Buffers(dict[Watch, Buffer]):
 
     late = False
     """The root's `before_commit` has passed: what is flushed now is written at once."""
+    has_bulk = False
+    """A bulk statement has changed rows."""
+    is_stale = False
+    """A savepoint was rolled back after it: SQLAlchemy lets what was loaded in between stand as it was there."""
 
 
 def listen() -> None:
@@ -231,6 +235,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
     watch = watching(session, mapper.class_) or bulk.watch_below(session, mapper) if mapper else None
     if watch is None or watch.state.settings.bulk == "ignore":
         return None
+    _buffers(session).has_bulk = True
     result, changes = bulk.run(execution, watch, buffer_of(session, watch).aside)
     if changes:
         add(session, watch, changes)
@@ -250,6 +255,8 @@ def _before_commit(session: Session) -> None:
         buffer.hearing = Hearing(buffer.watch)  # from here on somebody who listens can be asked for
     if buffers or _is_any_known(session):
         session.flush()
+        if buffers.is_stale:
+            session.expire_all()
         for buffer in list(buffers.values()):
             _settle(session, buffer)
     buffers.late = True
@@ -303,11 +310,14 @@ def _around(savepoint: SessionTransaction) -> SessionTransaction | None:
 
 
 def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.nested:
-        for buffer in (_kept(session.get_transaction()) or {}).values():
-            buffer.items.pop(transaction, None)
-    else:
+    if not transaction.nested:
         _forget(transaction)
+        return
+    buffers = _kept(session.get_transaction())
+    if buffers is not None:
+        buffers.is_stale |= buffers.has_bulk
+        for buffer in buffers.values():
+            buffer.items.pop(transaction, None)
 
 
 def _forget(root: SessionTransaction | None) -> None:

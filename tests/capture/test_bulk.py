@@ -50,6 +50,22 @@ class TestUpdate:
         assert told_changes(state) == [("1", ["N1", "new"]), ("2", ["N2", "new"])]
         assert [data["number"] for data in told(state, "invoices.updated")] == ["new", "new"]
 
+    def test_that_is_rolled_back_with_its_savepoint(self, state: AppState) -> None:
+        """What was loaded in between shows what no longer is; the random transactions found it."""
+        db.session.add(Line(id=1, invoice_id=2, text="a"))
+        db.session.commit()
+        before = len(recorded(state))
+        db.session.get_one(Line, 1).text = "b"
+        db.session.flush()
+        nested = db.session.begin_nested()
+        db.session.execute(sa.update(Invoice).where(Invoice.id == 2).values(number="never"))
+        found = db.session.get_one(Invoice, 2)
+        nested.rollback()
+        db.session.commit()
+
+        assert [data["number"] for data in told(state, "invoices.updated")][before:] == ["N2"]
+        assert found.number == "N2"
+
     def test_rows_that_stay_as_they_are(self, state: AppState) -> None:
         db.session.execute(sa.update(Invoice).where(Invoice.id == 1).values(number="N1"))
         db.session.commit()
