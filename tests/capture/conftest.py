@@ -9,14 +9,41 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 
+from flask_webhooks import Webhooks
 from flask_webhooks.models import Base, Message
 from flask_webhooks.state import AppState, state_of
 from tests.capture import zoo as zoo_module
-from tests.host import db
+from tests.conftest import DATABASES, release
+from tests.host import db, make_host
 from tests.stage import recorded, subscribe
 
 NOWHERE = "http://127.0.0.1:9/"
+SERVERS = [name for name in DATABASES if name != "sqlite"] or ["postgresql"]
+"""Databases with more than one writer at a time, and two-phase commits."""
+
+
+class Doorless(Webhooks):
+    """Without API and console: to compile their routes takes longer than most of these tests."""
+
+    def _add_doors(self, *_: t.Any) -> None:
+        pass
+
+
+@pytest.fixture
+def make_app(database_url: str, tmp_path: Path) -> t.Iterator[t.Callable[..., Flask]]:
+    """Makes host apps that capture and do nothing else."""
+    apps: list[Flask] = []
+
+    def make(**config: t.Any) -> Flask:
+        app = make_host(database_url, tmp_path, Doorless(), **config)
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        release(app)
 
 
 @pytest.fixture
@@ -28,7 +55,7 @@ def listening(state: AppState) -> None:
 @pytest.fixture
 def zoo(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """The app with difficult models, inside its context; somebody listens to everything."""
-    app = zoo_module.make_zoo(database_url, tmp_path)
+    app = zoo_module.make_zoo(database_url, tmp_path, Doorless())
     with app.app_context():
         state = state_of(app)
         subscribe(state, NOWHERE, "*", includes=["changes"])

@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from flask_webhooks import Webhooks
 from flask_webhooks.errors import ConfigurationError, EmitError
 from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, events
-from tests.conftest import DATABASES
+from tests.capture.conftest import NOWHERE, SERVERS, events
 from tests.host import Client, Invoice, db, make_host, make_transactional
 from tests.stage import recorded, subscribe
 
@@ -172,7 +171,7 @@ class TestSessionsOfTests:
 
 
 @pytest.mark.usefixtures("listening")
-@pytest.mark.parametrize("database_url", [name for name in DATABASES if name != "sqlite"], indirect=True)
+@pytest.mark.parametrize("database_url", SERVERS, indirect=True)
 class TestTwoPhases:
     """Of which SQLite knows nothing."""
 
@@ -243,7 +242,7 @@ class TestHostListeners:
 
 @pytest.mark.usefixtures("listening")
 class TestCommitsThatFail:
-    @pytest.mark.parametrize("database_url", [name for name in DATABASES if name != "mariadb"], indirect=True)
+    @pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
     def test_at_the_database(self, state: AppState) -> None:
         """A constraint that is looked at only by COMMIT, which MariaDB does not have."""
         with state.engine.begin() as connection:

@@ -25,8 +25,7 @@ from flask_webhooks.errors import (
 )
 from flask_webhooks.models import Message
 from flask_webhooks.state import AppState
-from tests.capture.conftest import NOWHERE, RECORDING, counting, events, kinds, told
-from tests.conftest import DATABASES
+from tests.capture.conftest import NOWHERE, RECORDING, SERVERS, counting, events, kinds, told
 from tests.host import Client, Invoice, Note, Status, db
 from tests.stage import recorded, subscribe
 
@@ -130,7 +129,7 @@ class TestDedupeKey:
         assert [data["n"] for data in told(state, "reports.ready")] == [2]
 
     @pytest.mark.parametrize("first_commits", [True, False])
-    @pytest.mark.parametrize("database_url", [name for name in DATABASES if name != "sqlite"], indirect=True)
+    @pytest.mark.parametrize("database_url", SERVERS, indirect=True)
     def test_of_two_transactions_at_a_time(self, app: Flask, state: AppState, first_commits: bool) -> None:
         """The second waits for the first to end; on SQLite there is only one at a time anyway."""
         written, done = threading.Event(), threading.Event()

@@ -23,8 +23,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks import Webhooks
 from flask_webhooks.state import AppState
-from tests.capture.conftest import NOWHERE, events
-from tests.conftest import DATABASES
+from tests.capture.conftest import NOWHERE, SERVERS, events
 from tests.host import Invoice, Note, db
 from tests.stage import recorded, subscribe, wait_until
 
@@ -75,7 +74,7 @@ class TestLeaks:
 
         assert [json.loads(message.data)["number"] for message in recorded(state)] == ["inner"]
 
-    @pytest.mark.parametrize("database_url", [name for name in DATABASES if name != "sqlite"], indirect=True)
+    @pytest.mark.parametrize("database_url", SERVERS, indirect=True)
     def test_nested_app_contexts_that_write_both(self, app: Flask, state: AppState) -> None:
         """SQLite has one writer at a time."""
         db.session.add(Invoice(owner="1", number="outer"))

@@ -74,11 +74,11 @@ def kill(state: AppState, nursery: subprocess.Popen[str], times: int) -> None:
     for seed in range(times):
         print(seed, file=nursery.stdin, flush=True)
         process = int(nursery.stdout.readline())
-        time.sleep(chance.uniform(0.01, 0.15))  # the moment is what is being varied, nothing is waited for
+        time.sleep(chance.uniform(0, 0.1))  # the moment is what is being varied, nothing is waited for
         os.kill(process, signal.SIGKILL)
         assert nursery.stdout.readline() == "dead\n"
         count = check(state)
-    assert count > times
+    assert count >= times
 
 
 def test_killed(state: AppState, nursery: subprocess.Popen[str]) -> None:

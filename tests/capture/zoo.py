@@ -170,14 +170,14 @@ class TicketSchema(ma.Schema):
 CATALOG = Path(__file__).with_name("zoo.yaml")
 
 
-def make_zoo(database_url: str, folder: Path, **config: t.Any) -> Flask:
+def make_zoo(database_url: str, folder: Path, webhooks: Webhooks | None = None, **config: t.Any) -> Flask:
     """Return an app on an empty database with all tables."""
     app = Flask("tests.capture.zoo", instance_path=str(folder / "zoo"))
     app.config.update(
         SECRET_KEY="test", SQLALCHEMY_DATABASE_URI=database_url, WEBHOOKS_CATALOG=str(CATALOG), **config
     )
     db.init_app(app)
-    Webhooks(app, db)
+    (webhooks or Webhooks()).init_app(app, db)
     with app.app_context():
         if db.engine.dialect.name == "sqlite":
             make_transactional(db.engine)
