@@ -117,9 +117,8 @@ class _Parser(FlaskParser):
         if not self._raw:
             return {}
         try:
-            text = self._raw.decode(
-                "utf-8-sig"
-            )  # bytes would be taken for UTF-16 and 32 too (RFC 8259, section 8.1)
+            # As bytes it would be taken for UTF-16 and 32 too (RFC 8259, section 8.1).
+            text = self._raw.decode("utf-8-sig")
             return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_members)
         except (ValueError, RecursionError):
             raise Refused(400, "The body is not valid JSON, or an object in it has a name twice.") from None

@@ -26,7 +26,7 @@ from .conftest import URL, Customer
 from .test_who import filled, possessions
 
 TOKEN = "t0ken"
-EXAMPLES, WALKS = 10, 8
+EXAMPLES, WALKS = 10, 12
 """How much is tried: enough to see a broken route, and few enough for every run of the tests."""
 SIGNED = {"Authorization": f"Bearer {TOKEN}"}
 CONFIG = {
