@@ -6,7 +6,7 @@ SECONDS ?=
 # "-n auto" is faster, with a PostgreSQL for each core; but tests that wait for processes then wait for each other too.
 PARALLEL ?=
 
-.PHONY: help demo system test test-deep test-faults check bench screenshots clean
+.PHONY: help demo system test test-mariadb test-deep test-faults check bench screenshots clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,6 +33,9 @@ system:          ## as root, on Debian: Chromium and MariaDB, for the tests that
 
 test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a real Valkey and real sockets
 	$(BIN)/python -m pytest -m 'not deep' $(PARALLEL)
+
+test-mariadb: $(VENV)/.dev     ## what is captured, on MariaDB (see "make system")
+	WEBHOOKS_TEST_DATABASES=mariadb $(BIN)/python -m pytest -m 'not deep' tests/capture --deselect tests/capture/test_random.py
 
 test-deep: $(VENV)/.dev        ## the same with thousands of examples and long fault runs
 	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest
