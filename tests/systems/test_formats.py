@@ -15,6 +15,7 @@ from flask_webhooks.payload import Message, Recipient
 from flask_webhooks.state import AppState, state_of
 from tests.host import Client, Invoice, db, load_principal, make_host
 from tests.receivers import Receiver
+from tests.stage import recorded
 
 CATALOG = """\
 version: 1
@@ -50,7 +51,7 @@ KEYS = {
         "entity_state",
     ],
     "slack": ["text", "blocks"],
-    "acme": ["what", "whose", "client", "note"],
+    "acme": ["what", "whose", "client", "note", "order"],
 }
 
 
@@ -67,6 +68,7 @@ def app(database_url: str, tmp_path: Path) -> t.Iterator[Flask]:
             "whose": recipient.owner,
             "client": message.data["name"],
             "note": recipient.metadata.get("note"),
+            "order": [message.occurred_at.isoformat(timespec="microseconds"), message.sequence],
         }
 
     app = make_host(database_url, tmp_path, webhooks, WEBHOOKS_CATALOG=str(tmp_path / "formats.yaml"))
@@ -177,11 +179,17 @@ def test_it_may_not_choose_another(
 
 
 def test_a_format_of_the_app_sees_message_and_recipient(app: Flask, state: AppState, inbox: Receiver) -> None:
+    """And so does the API: when it was, in microseconds of UTC, and what came after what."""
     subscribe(app, inbox.url(), "clients.created", metadata={"note": "for the books"})
 
     live()
 
-    assert sent(state, inbox) == [{"what": "created", "whose": "1", "client": "Ada", "note": "for the books"}]
+    [message] = recorded(state)
+    order = [message.occurred_at.strftime("%Y-%m-%dT%H:%M:%S.%f+00:00"), message.sequence]
+    wanted = {"what": "created", "whose": "1", "client": "Ada", "note": "for the books", "order": order}
+    assert sent(state, inbox) == [wanted]
+    answer = app.test_client().get(f"/webhooks/api/messages/{message.id}", headers={"X-Owner": "1"})
+    assert [answer.get_json()[name] for name in ("occurred_at", "sequence")] == order
 
 
 def test_one_event_to_two_receivers_in_two_formats(app: Flask, state: AppState, inbox: Receiver) -> None:
