@@ -35,7 +35,7 @@ def processes(state: AppState, tmp_path: Path, valkey: str) -> t.Iterator[Proces
 @pytest.fixture
 def patient(state: AppState, tmp_path: Path, valkey: str) -> t.Iterator[Processes]:
     """Processes that wait for receivers longer than any test takes."""
-    with Processes(state, tmp_path, valkey, WEBHOOKS_TIMEOUT=[2, 100]) as started:
+    with Processes(state, tmp_path, valkey, WEBHOOKS_TIMEOUT=[50, 100]) as started:
         yield started
 
 
@@ -138,12 +138,15 @@ class TestOurWorker:
         subscription = subscribe(state, inbox.url())
         worker = processes.worker()
         client = redis.Redis.from_url(processes.redis_url)
+        before = len(worker.said)  # a busy machine may have been slow to answer the bell
         client.shutdown(nosave=True)
         fill(state, [subscription], 20)
 
         inbox.wait_for(20)
 
-        assert worker.said.count("redis.trouble") + worker.said.count("bell.unreachable") <= 2, worker.said
+        told = worker.said[before:]
+        assert told.count("redis.trouble") <= 1, told
+        assert told.count("bell.unreachable") <= 1, told
         assert worker.end() == 0
 
     def test_redis_that_comes_back_is_used_again(self, state, processes, inbox, tmp_path, bell):
@@ -214,7 +217,7 @@ class TestDeliver:
     def test_it_works_through_what_is_due_once_without_redis(self, state, tmp_path, inbox):
         fill(state, [subscribe(state, inbox.url())], 30)
         nowhere = "redis://127.0.0.1:1/0"
-        with Processes(state, tmp_path, nowhere) as started:
+        with Processes(state, tmp_path, nowhere, WEBHOOKS_TIMEOUT=[50, 100]) as started:
             process = started.start("flask", "webhooks", "deliver", "--json")
 
             assert process.wait() == 0
@@ -261,8 +264,9 @@ class TestDeliver:
             process = patient.start("flask", "webhooks", "deliver", "--watch")
             wait_until(lambda: gate.held)
 
-            # Again and again: two that come together are one.
-            wait_until(lambda: process.send(number) or not process.is_alive)
+            process.send(number)
+            wait_until(lambda: "worker.stopping" in process.said)
+            process.send(number)
 
             assert process.wait() == 128 + number
         assert attempts(state) == []
