@@ -110,7 +110,9 @@ def changes(states: t.Iterable[tuple[Kind, State, Plan]], olds: t.Mapping[State,
             values: Values = {}
             is_later = False
             if kind is deleted:
-                values = {name: (frozen(held[name]), None) for name in bound.columns if name in held}
+                # What was assigned and never flushed was never in the database.
+                was = {**held, **{k: v for k, v in state.committed_state.items() if v is not NO_VALUE}}
+                values = {name: (frozen(was[name]), None) for name in bound.columns if name in held}
             elif bound.watch:
                 values = {name: (None, frozen(held.get(name, LATER))) for name in bound.watch}
                 is_later = not bound.watch <= held.keys()

@@ -87,6 +87,17 @@ class TestOneObject:
         assert events(state) == ["invoices.created", "invoices.deleted"]
         assert told(state, "invoices.deleted")[0]["number"] == "new"
 
+    def test_what_a_deleted_one_was_assigned_is_no_old_value(
+        self, listening: None, state: AppState, invoice: Invoice
+    ) -> None:
+        key = invoice.id
+        db.session.delete(invoice)
+        db.session.add(Invoice(id=key, owner="1", number="new"))
+        invoice.number = "never"
+        db.session.commit()
+
+        assert last_changes(state, "invoices.updated")["number"][0] != "never"
+
 
 class TestTransitions:
     def test_all_on_the_way_are_told(self, state: AppState, invoice: Invoice) -> None:
