@@ -37,20 +37,27 @@ class Aside:
 
     def __init__(self, session: Session, watch: Watch) -> None:
         self._host, self._watch = session, watch
-        self._sessions: dict[sa.Connection, Session] = {}
+        self._shared: dict[sa.Connection, Session] = {}
+        self._all: list[Session] = []
 
     def session(self, mapper: orm.Mapper[t.Any]) -> Session:
         """Return the session for the rows of a class."""
         connection = self._host.connection(bind_arguments={"mapper": mapper})
-        if connection not in self._sessions:
-            # It must not end a transaction that is the host's.
-            self._sessions[connection] = Session(
-                connection,
-                autoflush=False,
-                info={"webhooks": False},
-                join_transaction_mode="rollback_only",
-            )
-        return self._sessions[connection]
+        if connection not in self._shared:
+            self._shared[connection] = self._open(connection)
+        return self._shared[connection]
+
+    def another(self, mapper: orm.Mapper[t.Any]) -> Session:
+        """Return a session that nobody else reads with: what is about to be deleted must stay as it is."""
+        return self._open(self._host.connection(bind_arguments={"mapper": mapper}))
+
+    def _open(self, connection: sa.Connection) -> Session:
+        # It must not end a transaction that is the host's.
+        session = Session(
+            connection, autoflush=False, info={"webhooks": False}, join_transaction_mode="rollback_only"
+        )
+        self._all.append(session)
+        return session
 
     def fetch(self, nets: dict[Key, Change]) -> None:
         """Give nets of bulk statements their objects, as they are now; drop those whose row is gone."""
@@ -69,7 +76,7 @@ class Aside:
 
     def close(self) -> None:
         """Let go of the rows; the transaction is not touched."""
-        for session in self._sessions.values():
+        for session in self._all:
             session.close()
 
 
@@ -150,7 +157,7 @@ class _Statement:
         about: str,
     ) -> None:
         self.execution, self.watch, self.mapper, self.about = execution, watch, mapper, about
-        self.session = aside.session(mapper)
+        self.aside, self.session = aside, aside.session(mapper)
         self.limit = watch.state.settings.bulk_limit
 
     def update(self) -> tuple[Result, list[Change]]:
@@ -173,6 +180,7 @@ class _Statement:
     def delete(self) -> tuple[Result, list[Change]]:
         """Read the rows with all that a listener may ask for, then run it."""
         found: list[Change] = []
+        self.session = self.aside.another(self.mapper)
         for obj in self._rows(lock=True, paths=True):
             values = {name: (old, None) for name, old in self._values(obj).items()}
             found.extend(self._changes(Kind.DELETED, obj, obj, values))

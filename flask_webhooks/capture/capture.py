@@ -55,8 +55,6 @@ class Buffers(dict[Watch, Buffer]):
     """The root's `before_commit` has passed: what is flushed now is written at once."""
     has_bulk = False
     """A bulk statement has changed rows."""
-    is_stale = False
-    """A savepoint was rolled back after it: SQLAlchemy lets what was loaded in between stand as it was there."""
 
 
 def listen() -> None:
@@ -255,8 +253,6 @@ def _before_commit(session: Session) -> None:
         buffer.hearing = Hearing(buffer.watch)  # from here on somebody who listens can be asked for
     if buffers or _is_any_known(session):
         session.flush()
-        if buffers.is_stale:
-            session.expire_all()
         for buffer in list(buffers.values()):
             _settle(session, buffer)
     buffers.late = True
@@ -315,7 +311,8 @@ def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> N
         return
     buffers = _kept(session.get_transaction())
     if buffers is not None:
-        buffers.is_stale |= buffers.has_bulk
+        if buffers.has_bulk:  # SQLAlchemy lets stand what was loaded after a bulk statement that never was
+            session.expire_all()
         for buffer in buffers.values():
             buffer.items.pop(transaction, None)
 

@@ -66,6 +66,17 @@ class TestUpdate:
         assert [data["number"] for data in told(state, "invoices.updated")][before:] == ["N2"]
         assert found.number == "N2"
 
+    def test_that_is_rolled_back_and_then_a_deletion(self, state: AppState) -> None:
+        nested = db.session.begin_nested()
+        db.session.execute(sa.update(Invoice).where(Invoice.id == 2).values(number="never"))
+        db.session.delete(db.session.get_one(Invoice, 2))
+        db.session.flush()
+        nested.rollback()
+        db.session.delete(db.session.get_one(Invoice, 2))
+        db.session.commit()
+
+        assert [data["number"] for data in told(state, "invoices.deleted")] == ["N2"]
+
     def test_rows_that_stay_as_they_are(self, state: AppState) -> None:
         db.session.execute(sa.update(Invoice).where(Invoice.id == 1).values(number="N1"))
         db.session.commit()
@@ -137,6 +148,15 @@ class TestUpdate:
 
 @pytest.mark.usefixtures("rows")
 class TestDelete:
+    def test_the_last_state_stays_when_another_row_of_that_key_never_was(self, state: AppState) -> None:
+        db.session.execute(sa.delete(Invoice).where(Invoice.id == 2))
+        nested = db.session.begin_nested()
+        db.session.execute(sa.insert(Invoice), [{"id": 2, "owner": "1", "number": "never"}])
+        nested.rollback()
+        db.session.commit()
+
+        assert [data["number"] for data in told(state, "invoices.deleted")] == ["N2"]
+
     def test_one_message_a_row_with_includes(self, state: AppState) -> None:
         subscribe(state, NOWHERE, "invoices.deleted", includes=["client"])
         client = Client(owner="1", name="Ann")

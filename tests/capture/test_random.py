@@ -186,8 +186,10 @@ class Transactions(RuleBasedStateMachine):
         self.session.flush()
         line = self.session.get_one(Line, number)
         if is_deleted:
+            invoice = self._invoice(self.now.lines.pop(number)[0])
             self.session.delete(line)
-            del self.now.lines[number]
+            self.session.flush()
+            self.session.expire(invoice, ["lines"])  # a collection knows nothing of this deletion
         else:
             line.text = text
             self.now.lines[number] = (self.now.lines[number][0], text)
@@ -285,7 +287,11 @@ class Transactions(RuleBasedStateMachine):
         assert sorted(map(told, found)) == sorted(map(plain, wanted))
 
     def _invoice(self, key: int) -> Invoice:
-        return self.session.get_one(Invoice, key)
+        found = self.session.get_one(Invoice, key)
+        if found in self.session.deleted:  # one with the same key is added, and takes its place at the flush
+            self.session.flush()
+            found = self.session.get_one(Invoice, key)
+        return found
 
     def _step(self, key: int, status: Status) -> None:
         row = self.now.invoices[key]
