@@ -9,6 +9,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import typing as t
 import warnings
@@ -59,6 +60,8 @@ def _become(words: list[str], env: dict[str, str], folder: str, out: str, err: s
     for path, number in ((out, 1), (err, 2)):
         with open(path, "ab") as file:
             os.dup2(file.fileno(), number)
+    # A shell without job control has it ignored in what it puts into the background, and a test run may be that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if is_cold:
         os.execve(sys.executable, [sys.executable, "-m", *words], env)
     for stream in (sys.stdout, sys.stderr):

@@ -16,6 +16,7 @@ from tests.browser import history
 from tests.browser.conftest import Customer, Looks, Site, check_accessibility, looks
 from tests.browser.guises import NEWCOMER, OPERATOR
 from tests.console.conftest import Log, write_log
+from tests.stage import wait_until
 
 BOB = "bob@globex.example"
 MOST_TABS = 60
@@ -106,6 +107,11 @@ def viewer(browser: Browser, signed_in: t.Callable[[str], t.Any]) -> t.Iterator[
         yield open_page(BOB)
 
 
+def fits(page: Page) -> bool:
+    """Whether nothing lies beside the window."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
 def look(page: Page, size: tuple[int, int], scheme: t.Any) -> None:
     page.set_viewport_size({"width": size[0], "height": size[1]})
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
@@ -133,7 +139,7 @@ def test_every_page_is_accessible_and_fits(
     check_accessibility(viewer, ["color-contrast"])
     for size in (WALL, DESK, PHONE):
         look(viewer, size, "light")
-        assert viewer.evaluate("document.documentElement.scrollWidth <= innerWidth"), size
+        wait_until(lambda: fits(viewer), 20, about=f"a page that fits {size}")  # charts follow a moment later
 
 
 # ---- what comes from outside -----------------------------------------------------------------------------
