@@ -148,9 +148,12 @@ def measure(app: Flask, case: Case, database: str, rounds: int) -> Outcome:
     pairs: list[tuple[float, float]] = []
     try:
         for number in range(rounds + 3):
+            if number % 2:  # whoever comes second finds warmer caches
+                ours = timed(case.work)
             with without_extension():
                 plain = timed(case.work)
-            ours = timed(case.work)
+            if not number % 2:
+                ours = timed(case.work)
             if number >= 3:
                 pairs.append((plain, ours))
         return _outcome(state, case, database, pairs)
