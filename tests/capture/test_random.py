@@ -353,7 +353,7 @@ def run(app: Flask, examples: int) -> None:
 
 
 def test_hundreds(make_app: t.Callable[..., Flask]) -> None:
-    run(make_app(), 100)  # on each database
+    run(make_app(), 200)
 
 
 @pytest.mark.deep
