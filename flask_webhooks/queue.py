@@ -371,17 +371,24 @@ class _Worker(SimpleWorker):
 
 
 class _Once(logging.Filter):
-    """Lets RQ's complaint that Redis is gone through once, not at every try."""
+    """Tells once that Redis is gone, in our words; RQ complains at every try."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: str) -> None:
         super().__init__()
+        self._worker = worker
         self.is_trouble = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         if "connect to Redis" not in record.msg:
             return True
-        was, self.is_trouble = self.is_trouble, True
-        return not was
+        self.tell(record.getMessage())
+        return False
+
+    def tell(self, reason: str) -> None:
+        """Say that Redis cannot be reached, unless that has been said."""
+        if not self.is_trouble:
+            logger.warning("redis.trouble", extra={"worker": self._worker, "reason": reason})
+        self.is_trouble = True
 
 
 def work(url: str, queue: str, name: str, *, stop: threading.Event, burst: bool = False) -> None:
@@ -389,7 +396,7 @@ def work(url: str, queue: str, name: str, *, stop: threading.Event, burst: bool 
 
     :param burst: return when the queue is empty.
     """
-    once = _Once()
+    once = _Once(name)
     rq_log = logging.getLogger("rq.worker")
     rq_log.addFilter(once)
     wait = 0.5
@@ -420,9 +427,7 @@ def _work_once(url: str, queue: str, name: str, *, stop: threading.Event, burst:
         return True
     except (redis.RedisError, OSError, ValueError) as error:
         # ValueError: RQ's "There exists an active worker named …", after a cut of the connection
-        if not once.is_trouble:
-            logger.warning("redis.trouble", extra={"worker": name, "reason": str(error)})
-            once.is_trouble = True
+        once.tell(str(error))
         return False
 
 
