@@ -9,11 +9,24 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, settings
 
 from flask_webhooks.state import state_of
 from tests.host import db, make_host
 
 URL = "http://127.0.0.1:5999/hooks"
+
+
+def quick(examples: int, **more: t.Any) -> settings:
+    """So many examples, the same in every run."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        **more,
+    )
 
 
 class Customer:

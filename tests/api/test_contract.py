@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import typing as t
-from pathlib import Path
 
 import jsonschema
 import pytest
 import schemathesis
 from flask import Flask, request
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis.errors import Unsatisfiable
 from openapi_spec_validator import validate
 from schemathesis import GenerationMode
@@ -20,9 +19,8 @@ from schemathesis.config import SchemathesisConfig
 from flask_webhooks import Principal
 from flask_webhooks.api.operations import OPERATIONS, Operation
 from flask_webhooks.state import state_of
-from tests.host import db, make_host
 
-from .conftest import URL, Customer
+from .conftest import URL, Customer, lasting, quick
 from .test_who import filled, possessions
 
 TOKEN = "t0ken"
@@ -48,38 +46,26 @@ def load_principal() -> Principal | None:
 
 @pytest.fixture(scope="module")
 def contract_app(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
-    folder: Path = tmp_path_factory.mktemp("contract")
-    app = make_host(f"sqlite:///{folder / 'test.sqlite'}", folder, WEBHOOKS_SUBSCRIPTION_LIMIT=100_000)
-    state = state_of(app)
-    object.__setattr__(state, "load_principal", load_principal)
-    yield app
-    state.transport.close()
-    with app.app_context():
-        db.session.remove()
-        db.engine.dispose()
+    with lasting(tmp_path_factory.mktemp("contract")) as app:
+        object.__setattr__(state_of(app), "load_principal", load_principal)
+        yield app
+
+
+def described(app: Flask, **more: t.Any) -> t.Any:
+    """The document, as requests are made up from it."""
+    config = SchemathesisConfig.from_dict({**CONFIG, **more})
+    return schemathesis.openapi.from_wsgi("/webhooks/api/openapi.json", app, headers=SIGNED, config=config)
 
 
 @pytest.fixture(scope="module")
 def contract(contract_app: Flask) -> t.Any:
-    return schemathesis.openapi.from_wsgi(
-        "/webhooks/api/openapi.json",
-        contract_app,
-        headers=SIGNED,
-        config=SchemathesisConfig.from_dict(CONFIG),
-    )
+    return described(contract_app)
 
 
 @pytest.fixture(scope="module")
 def stateful(contract_app: Flask) -> t.Any:
     """The same, following links."""
-    return schemathesis.openapi.from_wsgi(
-        "/webhooks/api/openapi.json",
-        contract_app,
-        headers=SIGNED,
-        config=SchemathesisConfig.from_dict(
-            {**CONFIG, "phases": {"stateful": {"enabled": True, "generation": {"mode": "positive"}}}}
-        ),
-    )
+    return described(contract_app, phases={"stateful": {"enabled": True, "generation": {"mode": "positive"}}})
 
 
 def make_real(case: t.Any, mine: dict[str, str]) -> None:
@@ -96,17 +82,6 @@ def make_real(case: t.Any, mine: dict[str, str]) -> None:
         for name in ("url", "to_url"):
             if name in case.body:
                 case.body[name] = URL
-
-
-def quick(examples: int, **more: t.Any) -> settings:
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        **more,
-    )
 
 
 def test_walks_along_the_links_keep_the_contract(contract_app: Flask, stateful: t.Any) -> None:

@@ -8,7 +8,7 @@ import typing as t
 
 import pytest
 from flask import Flask
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_webhooks.api.operations import OPERATIONS, Operation
@@ -17,20 +17,9 @@ from flask_webhooks.state import state_of
 from flask_webhooks.subscribing import headers
 from flask_webhooks.transport.addresses import parse_address, refusal
 
-from .conftest import Customer
+from .conftest import Customer, quick
 
-
-def fuzz(examples: int) -> settings:
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
-MANY, SOME = fuzz(400), fuzz(60)
+MANY, SOME = quick(400), quick(60)
 """Many where only a function is asked, some where each is a request that may make a subscription."""
 HOSTS = st.sampled_from(
     ["127.0.0.1", "2130706433", "0x7f.1", "localhost", "[::1]", "[::ffff:10.0.0.1]", "169.254.169.254", "example.com",
