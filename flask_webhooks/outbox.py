@@ -1,15 +1,17 @@
 """Putting messages into the outbox: on the host's own connection, in the host's own transaction. Nothing here commits.
 
-One look-up, one INSERT of messages, one INSERT of deliveries, however many objects changed. Taking them out again is
-`dispatch`.
+One look-up, one INSERT of messages and one of deliveries, however many objects changed; on PostgreSQL both INSERTs are
+one statement. Taking them out again is `dispatch`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import typing as t
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -48,11 +50,14 @@ _one = sa.select(sa.literal_column("1").label("one")).subquery("one")
 
 @functools.lru_cache(maxsize=512)
 def _listening(dialect: sa.Dialect, owners: int, patterns: int) -> Prepared:
-    """The look-up for so many owners and patterns. PostgreSQL also says, in each row, how the transaction reads."""
+    """The look-up for so many owners and patterns. PostgreSQL also says, in each row, how the transaction reads.
+
+    There is no condition on subscriptions: a removed one has no listeners. PostgreSQL would take one for a condition
+    that hardly any fulfils, as long as it has not counted them, and read them all again for each listener.
+    """
     conditions = (
         L.c.owner.in_([sa.bindparam(f"owner{n}", type_=sa.String, required=True) for n in range(owners)]),
         L.c.event.in_([sa.bindparam(f"pattern{n}", type_=sa.String, required=True) for n in range(patterns)]),
-        S.c.deleted_at.is_(None),
     )
     joined = S.c.id == L.c.subscription_id
     if dialect.name != "postgresql":
@@ -115,7 +120,6 @@ def _grown() -> sa.ColumnElement[int]:
     return sa.select(sa.func.max(either.c.n) + sa.bindparam("nth", type_=sa.BigInteger)).scalar_subquery()
 
 
-_RECORD = M.insert().values(sequence=_grown())
 _MESSAGE = tuple(column.name for column in M.columns if column.name != "sequence")
 _DELIVERY = tuple(
     "id message_id subscription_id state due_at attempts trigger format includes reason".split()
@@ -128,7 +132,7 @@ def _recording(dialect: sa.Dialect, table: sa.Table) -> Prepared:
         return Prepared(D.insert(), dialect, _DELIVERY)
     if _is_mysql(dialect):
         return Prepared(M.insert(), dialect, (*_MESSAGE, "sequence"))
-    return Prepared(_RECORD, dialect, _MESSAGE)
+    return Prepared(M.insert().values(sequence=_grown()), dialect, _MESSAGE)
 
 
 def _is_mysql(dialect: sa.Dialect) -> bool:
@@ -141,7 +145,7 @@ def record(
     deliveries: t.Sequence[Row],
     fresh: t.Callable[[], sa.Engine] | None = None,
 ) -> list[Row]:
-    """Insert messages and their deliveries, one executemany each; return the messages that were new.
+    """Insert messages and their deliveries, each in one go; return the messages that were new.
 
     A message whose `dedupe_key` its owner has used before for that event is dropped with its deliveries.
     A message comes without `sequence`, and with `clock` in microseconds instead; see `_grown`.
@@ -150,8 +154,12 @@ def record(
     """
     counts: dict[t.Any, int] = {}
     for row in messages:
-        row["of_channel"], row["of_entity"] = key = row["channel"], row["entity_id"]
+        key = row["channel"], row["entity_id"]
         row["nth"] = counts[key] = counts.get(key, -1) + 1
+    if connection.dialect.name == "postgresql":
+        return _record_together(connection, messages, deliveries)
+    for row in messages:
+        row["of_channel"], row["of_entity"] = row["channel"], row["entity_id"]
     if _is_mysql(connection.dialect):
         with fresh().connect() if fresh is not None else contextlib.nullcontext(connection) as reader:
             _count_on(reader, messages)
@@ -166,6 +174,65 @@ def record(
     if deliveries:
         _recording(connection.dialect, D).run(connection, deliveries)
     return kept
+
+
+# ---- PostgreSQL: both tables in one statement ------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def _together(dialect: sa.Dialect) -> Prepared:
+    """The statement for any number of rows: they come as two parameters, JSON, which PostgreSQL takes apart.
+
+    One wait for the server instead of two, and no time for each value of each row here: half of what an executemany
+    takes.
+    """
+    message = _unpacked("messages", M, (*_MESSAGE, "clock", "nth"))
+    last = sa.select(sa.func.max(M.c.sequence) + sa.literal_column("1")).where(
+        M.c.channel == message.c.channel, M.c.entity_id == message.c.entity_id
+    )
+    sequence = sa.func.greatest(message.c.clock, last.scalar_subquery()) + message.c.nth
+    new = (
+        postgresql.insert(M)
+        .from_select(
+            (*_MESSAGE, "sequence"), sa.select(*(message.c[name] for name in _MESSAGE), sequence), False
+        )
+        .on_conflict_do_nothing(index_elements=("owner", "environment", "event", "dedupe_key"))
+        .returning(M.c.id)
+        .cte("new")
+    )
+    delivery = _unpacked("deliveries", D, _DELIVERY)
+    theirs = sa.select(*(delivery.c[name] for name in _DELIVERY)).where(
+        delivery.c.message_id.in_(sa.select(new.c.id))
+    )
+    written = D.insert().from_select(_DELIVERY, theirs, False).cte("written")
+    return Prepared(sa.select(new.c.id).add_cte(written), dialect)
+
+
+def _unpacked(name: str, table: sa.Table, columns: t.Sequence[str]) -> sa.TableValuedAlias:
+    """A JSON list of objects, given under a name, as rows with the types of a table's columns."""
+    types = [sa.column(each, table.c[each].type if each in table.c else sa.BigInteger()) for each in columns]
+    rows = sa.func.json_to_recordset(sa.cast(sa.bindparam(name, type_=sa.Text), sa.JSON))
+    return rows.table_valued(*types).render_derived(name, with_types=True)
+
+
+def _record_together(
+    connection: sa.Connection, messages: t.Sequence[Row], deliveries: t.Sequence[Row]
+) -> list[Row]:
+    if not messages:
+        return []
+    values = {"messages": _packed(messages), "deliveries": _packed(deliveries)}
+    new = {key for (key,) in _together(connection.dialect).rows(connection, values)}
+    return [row for row in messages if row["id"] in new]
+
+
+_encoder = json.JSONEncoder(default=datetime.isoformat, separators=(",", ":"), check_circular=False)
+
+
+def _packed(rows: t.Sequence[Row]) -> str:
+    return _encoder.encode(rows)
+
+
+# ---- the others ------------------------------------------------------------------------------------------
 
 
 def _count_on(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
@@ -190,14 +257,12 @@ def _count_on(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
 
 def _record_once(connection: sa.Connection, rows: t.Sequence[Row]) -> list[Row]:
     """Insert what is not there yet, also when another transaction is just inserting the same."""
-    name = connection.dialect.name
     if _is_mysql(connection.dialect):
         columns = (*_MESSAGE, "sequence")
         statement: t.Any = mysql.insert(M).on_duplicate_key_update(id=M.c.id)
         connection.execute(statement, [{column: row[column] for column in columns} for row in rows])
     else:
-        flavour = postgresql if name == "postgresql" else sqlite
-        statement = flavour.insert(M).values(sequence=_grown()).on_conflict_do_nothing()
+        statement = sqlite.insert(M).values(sequence=_grown()).on_conflict_do_nothing()
         connection.execute(statement, rows)
     ids = [row["id"] for row in rows]
     new = set(connection.scalars(sa.select(M.c.id).where(M.c.id.in_(ids))))

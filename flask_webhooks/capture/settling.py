@@ -212,6 +212,8 @@ def _heard(state: AppState, hearing: Hearing, occurrences: t.Sequence[Occurrence
 
 def _load(occurrences: t.Sequence[Occurrence]) -> None:
     """Load what the dumps will read, a few statements for each model instead of some for each object."""
+    if len(occurrences) < 2:
+        return
     wanted: dict[tuple[Session, type], tuple[set[Path], dict[int, t.Any]]] = {}
     for item in occurrences:
         if item.bound is None or item.obj is None:
