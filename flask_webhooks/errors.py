@@ -125,12 +125,21 @@ class AddressRefusedError(SubscriptionError):
     """The destination is one that we never talk to.
 
     The owner sees `str(error)`, which tells nothing about the network behind us; the operator's log gets
-    `detail` (name, address and rule).
+    the name, the address that it leads to (None: the name or port alone is refused) and the rule.
     """
 
-    def __init__(self, message: str, *, detail: str, field: str = "url") -> None:
-        super().__init__(message, {field: [message]})
-        self.detail = detail
+    def __init__(self, message: str, *, host: str, address: str | None, rule: str) -> None:
+        super().__init__(message, {"url": [message]})
+        self.host, self.address, self.rule = host, address, rule
+
+    @property
+    def detail(self) -> str:
+        """One line for the operator."""
+        return (
+            f"{self.host}: {self.rule}"
+            if self.address is None
+            else f"{self.host} is {self.address}: {self.rule}"
+        )
 
 
 class ExclusivityError(SubscriptionError):

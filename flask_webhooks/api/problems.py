@@ -12,7 +12,6 @@ from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
 from ..errors import (
-    AddressRefusedError,
     ExclusivityError,
     SecretError,
     SubscriptionChangedError,
@@ -91,8 +90,6 @@ def of_error(error: Exception) -> Refused:
         return Refused(412, str(error))
     if isinstance(error, ExclusivityError):
         return Refused(409, str(error), code="exclusive", fields=error.fields)
-    if isinstance(error, AddressRefusedError):
-        logger.info("address.refused", extra={"reason": error.detail})
     if isinstance(error, SubscriptionError):
         return Refused(422, str(error), fields=error.fields)
     if isinstance(error, SecretError):

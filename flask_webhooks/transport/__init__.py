@@ -34,7 +34,8 @@ from .connections import Adapter, Prepared, current
 from .deadline import Attempt, Watch
 from .dialing import AttemptFailed, Dialer
 from .names import LookupFailed, Names, Resolver
-from .urls import REFUSED, Destination, parse, refused
+from .refusals import Refusals
+from .urls import REFUSED, Destination, parse
 
 __all__ = ["REFUSED", "Outbound", "Reply", "Timings", "Transport"]
 
@@ -135,6 +136,7 @@ class Transport:
         self._names = Names(self._resolver)
         self._dialer = Dialer(self._names, self._allowed, self._connect_limit)
         self._watch = Watch()
+        self._refusals = Refusals()
         self._adapter = Adapter(self._context, size=self._pool_size, proxy=self._proxy)
 
     def close(self) -> None:
@@ -152,6 +154,13 @@ class Transport:
         :raises AddressRefusedError: a destination that we never talk to; one constant text.
         :raises SubscriptionError: the URL is malformed.
         """
+        try:
+            return self._checked(url, resolve=resolve)
+        except AddressRefusedError as error:
+            self._refusals.tell(error)
+            raise
+
+    def _checked(self, url: str, *, resolve: bool) -> str:
         destination = self._parse(url)
         if resolve and destination.address is None and self._proxy is None:
             try:
@@ -159,8 +168,6 @@ class Transport:
                 self._dialer.judge(destination.host, addresses)
             except LookupFailed as error:
                 logger.info("address.unresolved", extra={"host": destination.host, "reason": str(error)})
-            except AttemptFailed as error:
-                raise refused(error.log) from error
         return destination.url
 
     def send(self, outbound: Outbound) -> Reply:
@@ -182,18 +189,28 @@ class Transport:
         try:
             destination = self._parse(outbound.url)
             request = _prepare(destination, outbound)
-        except AddressRefusedError as error:
-            return _failed(attempt, Failure.BLOCKED_ADDRESS, str(error), error.detail)
         except SubscriptionError as error:
-            return _failed(attempt, Failure.BLOCKED_ADDRESS, str(error), str(error))
+            return self._refused(attempt, outbound.url, error)
         except AttemptFailed as error:
             return _failed(attempt, error.failure, error.detail, error.log)
         current.attempt, current.dialer = attempt, self._dialer
         self._watch.begin(attempt)
         try:
             return self._exchange(request, attempt)
+        except AddressRefusedError as error:
+            return self._refused(attempt, outbound.url, error)
         finally:
             self._watch.end(attempt)
+
+    def _refused(self, attempt: Attempt, url: str, error: SubscriptionError) -> Reply:
+        """Return the reply for a destination that we never talk to, and tell the operator.
+
+        A URL that is refused for its form, such as http where that is switched off by now, has a name too.
+        """
+        if not isinstance(error, AddressRefusedError):
+            error = AddressRefusedError(str(error), host=_name_in(url), address=None, rule=str(error))
+        self._refusals.tell(error)
+        return _failed(attempt, Failure.BLOCKED_ADDRESS, str(error), error.detail)
 
     def _exchange(self, request: Prepared, attempt: Attempt) -> Reply:
         try:
@@ -354,6 +371,14 @@ def _answered(attempt: Attempt, response: requests.Response, body: bytes, trunca
         address=attempt.address,
         timings=_timings(attempt),
     )
+
+
+def _name_in(url: str) -> str:
+    """Return the host of a URL that was refused as a whole."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _shown(response: requests.Response) -> str:

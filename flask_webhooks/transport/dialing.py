@@ -11,11 +11,12 @@ import time
 import typing as t
 from collections.abc import Sequence
 
+from ..errors import AddressRefusedError
 from ..retry import Failure
 from .addresses import Address, Network, parse_address, refusal
 from .deadline import Attempt
 from .names import LookupFailed, Names
-from .urls import REFUSED
+from .urls import refused
 
 __all__ = ["AttemptFailed", "Dialer"]
 
@@ -44,7 +45,8 @@ class Dialer:
         """Return a socket connected to `host`, within the seconds to connect and the attempt's deadline.
 
         :param is_proxy: the host is the operator's own egress proxy, which guards in our place.
-        :raises AttemptFailed: `dns`, `blocked_address`, `connect` or `timeout`.
+        :raises AddressRefusedError: one of the addresses is one that we never talk to.
+        :raises AttemptFailed: `dns`, `connect` or `timeout`.
         """
         begun = time.monotonic()
         ends = min(begun + self.limit, attempt.deadline)
@@ -65,7 +67,7 @@ class Dialer:
         except OSError as error:  # gone already
             sock.close()
             raise _unreachable(host, port, error) from error
-        except AttemptFailed:
+        except AddressRefusedError:
             sock.close()
             raise
         attempt.address = peer
@@ -74,12 +76,12 @@ class Dialer:
     def judge(self, host: str, addresses: Sequence[Address | None]) -> None:
         """Refuse a host if only one of its addresses is one that we never talk to.
 
-        :raises AttemptFailed: `blocked_address`.
+        :raises AddressRefusedError: with the first of them.
         """
         for address in addresses:
             rule = "unreadable address" if address is None else refusal(address, self._allowed)
             if rule is not None:
-                raise AttemptFailed(Failure.BLOCKED_ADDRESS, REFUSED, f"{host} is {address}: {rule}")
+                raise refused(host, address, rule)
 
     def _resolve(self, host: str, port: int, limit: float) -> Sequence[Address]:
         try:

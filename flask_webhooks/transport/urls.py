@@ -92,9 +92,11 @@ class Destination:
     """The address, where the URL spells one instead of a name."""
 
 
-def refused(detail: str) -> AddressRefusedError:
-    """Return the error for a destination that we never talk to; `detail` is for the operator only."""
-    return AddressRefusedError(REFUSED, detail=detail)
+def refused(host: str, address: object, rule: str) -> AddressRefusedError:
+    """Return the error for a destination that we never talk to; what is given here is for the operator only."""
+    return AddressRefusedError(
+        REFUSED, host=host, address=None if address is None else str(address), rule=rule
+    )
 
 
 def parse(url: str, *, allow_http: bool = False, allowed: Sequence[Network] = ()) -> Destination:
@@ -188,7 +190,7 @@ def _name(text: str) -> str:
 
 def _judge(host: str, address: Address | None, port: int, allowed: Sequence[Network]) -> None:
     if (port < 1024 and port not in (80, 443)) or port > 65535 or port in SERVICE_PORTS:
-        raise refused(f"{host}:{port}: port")
+        raise refused(host, address, f"port {port}")
     if address is not None:
         rule = refusal(address, allowed)
     elif host == "localhost" or host.endswith(".localhost"):
@@ -201,7 +203,7 @@ def _judge(host: str, address: Address | None, port: int, allowed: Sequence[Netw
     else:
         rule = None
     if rule is not None:
-        raise refused(f"{host}: {rule}")
+        raise refused(host, address, rule)
 
 
 _LOOPBACK: t.Final = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
