@@ -253,7 +253,8 @@ class Transport:
                 break
             kept += piece[: most - len(kept)]
             seen += len(piece)
-        return bytes(kept), seen > most
+        # Asked with a default, for an app's tests may put another library's answer here.
+        return bytes(kept), seen > most or getattr(response.raw, "is_cut", False)
 
 
 _transports: weakref.WeakSet[Transport] = weakref.WeakSet()

@@ -25,6 +25,13 @@ MOST_HEADERS: t.Final = 100
 MOST_INTERIM: t.Final = 8
 """Interim (1xx) answers before the final one."""
 
+MOST_CHUNKS: t.Final = 512
+"""Chunks of a body, after which it is cut like one that is too long: the status counts, the connection is closed.
+
+Reading a chunk costs the same whatever is in it, and 65,536 of one byte held the interpreter for 0.3 s. Not fewer, so
+that a receiver that drips a chunk every 50 ms is still a `timeout`.
+"""
+
 BUFFER: t.Final = 65536
 """Bytes asked from the connection at once."""
 
@@ -55,14 +62,17 @@ class Answer:
     """
 
     __slots__ = (
+        "_at",
         "_buffer",
         "_chunked",
+        "_chunks",
         "_finish",
         "_keep",
         "_left",
         "_receive",
         "first_byte",
         "headers",
+        "is_cut",
         "status",
     )
 
@@ -70,6 +80,8 @@ class Answer:
         self._receive = receive
         self._finish: Callable[[bool], None] | None = finish
         self._buffer = b""
+        self._at = 0
+        """How much of the buffer has been read: what is left is not copied for each line and piece."""
         self.first_byte: float | None = None
         """Instant (`time.monotonic`) at which the first byte came; `None` if nothing did."""
         self.status = 0
@@ -79,6 +91,9 @@ class Answer:
         self._left: int | None = 0
         """Bytes left of the body, or of the chunk; `None` is up to the end of the connection."""
         self._chunked = False
+        self._chunks = 0
+        self.is_cut = False
+        """Whether there was more of the body than `MOST_CHUNKS`."""
         self._keep = False
 
     def read_head(self) -> None:
@@ -107,19 +122,24 @@ class Answer:
             return self._end()
         if self._left == 0:
             return self._end()
-        if not self._buffer:
-            self._buffer = self._receive(BUFFER)
+        if self._is_empty:
+            self._buffer, self._at = self._receive(BUFFER), 0
             if not self._buffer:
                 if self._left is None:
                     return self._end()
                 raise Broken("within the body")
         take = amount if self._left is None else min(amount, self._left)
-        piece, self._buffer = self._buffer[:take], self._buffer[take:]
+        piece = self._buffer[self._at : self._at + take]
+        self._at += len(piece)
         if self._left is not None:
             self._left -= len(piece)
             if self._left == 0:
                 self._end_piece()
         return piece
+
+    @property
+    def _is_empty(self) -> bool:
+        return self._at == len(self._buffer)
 
     def close(self) -> None:
         """Give up on the rest, and with it on the connection."""
@@ -131,7 +151,7 @@ class Answer:
         finish, self._finish = self._finish, None
         if finish is not None:
             # Bytes beyond the end answer nothing that we asked: whose they are is anybody's guess.
-            finish(self._keep and not self._buffer)
+            finish(self._keep and self._is_empty)
         return b""
 
     def _end_piece(self) -> None:
@@ -148,21 +168,21 @@ class Answer:
 
     def _take_head(self) -> str:
         """Return the next head without its empty line; the rest stays in the buffer."""
-        if not self._buffer:
-            self._buffer = self._more("before an answer")
+        if self._is_empty:
+            self._buffer, self._at = self._more("before an answer"), 0
         if self.first_byte is None:
             self.first_byte = time.monotonic()
-        end = _HEAD_END.search(self._buffer)
+        end = _HEAD_END.search(self._buffer, self._at)
         if end is None:
             end = self._gather_head()
-        if end.start() > MOST_HEAD:
+        if end.start() - self._at > MOST_HEAD:
             raise AnswerTooLarge(f"a head of more than {MOST_HEAD} bytes")
-        head, self._buffer = self._buffer[: end.start()], self._buffer[end.end() :]
+        head, self._at = self._buffer[self._at : end.start()], end.end()
         return head.decode("latin-1")
 
     def _gather_head(self) -> re.Match[bytes]:
         """Read until the head is complete; what was searched is not searched again, however little comes."""
-        gathered = bytearray(self._buffer)
+        gathered = bytearray(self._buffer[self._at :])
         end = None
         while end is None:
             if len(gathered) > MOST_HEAD:
@@ -172,7 +192,7 @@ class Answer:
             searched = max(0, len(gathered) - 3)
             gathered += self._more("within the head")
             end = _HEAD_END.search(gathered, searched)
-        self._buffer = bytes(gathered)
+        self._buffer, self._at = bytes(gathered), 0
         return t.cast("re.Match[bytes]", _HEAD_END.search(self._buffer, searched))
 
     def _parse_head(self, head: str) -> tuple[int, dict[str, str]]:
@@ -229,7 +249,7 @@ class Answer:
                 self._end()
 
     def _next_chunk(self) -> bool:
-        """Read the size of the next chunk; return whether there is one, having read the trailers otherwise."""
+        """Read the size of the next chunk; return whether there is one to read, having read the trailers otherwise."""
         match = _CHUNK_SIZE.fullmatch(self._take_line())
         if match is None:
             raise Malformed("a chunk without a size")
@@ -239,16 +259,21 @@ class Answer:
                 if not self._take_line():
                     return False
             raise AnswerTooLarge(f"more than {MOST_HEADERS} trailers")
-        return True
+        self._chunks += 1
+        if self._chunks > MOST_CHUNKS:
+            self.is_cut = True
+            self.close()
+        return not self.is_cut
 
     def _take_line(self) -> bytes:
-        line, newline, rest = self._buffer.partition(b"\n")
-        while not newline:
-            if len(line) > 4096:
+        end = self._buffer.find(b"\n", self._at)
+        while end < 0:
+            begun = self._buffer[self._at :]
+            if len(begun) > 4096:
                 raise Malformed("a line of more than 4096 bytes between chunks")
-            line, newline, rest = (self._buffer + self._more("within the body")).partition(b"\n")
-            self._buffer = line
-        self._buffer = rest
+            self._buffer, self._at = begun + self._more("within the body"), 0
+            end = self._buffer.find(b"\n", len(begun))
+        line, self._at = self._buffer[self._at : end], end + 1
         return line.rstrip(b"\r")
 
 

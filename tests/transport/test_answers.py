@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flask_webhooks.retry import Failure
 from flask_webhooks.transport import Outbound, Transport
-from flask_webhooks.transport.answers import Answer, AnswerTooLarge, Broken, Malformed
+from flask_webhooks.transport.answers import MOST_CHUNKS, Answer, AnswerTooLarge, Broken, Malformed
 from tests.receivers import (
     Behaviour,
     Receiver,
@@ -216,6 +216,36 @@ def test_a_little_too_much_is_drained_to_keep_the_connection(
         assert receiver.connections == connections
     for reply in replies:
         assert (reply.failure, len(reply.body), reply.truncated) == (None, min(size, LIMIT), truncated)
+
+
+def crumbs(count: int, status: int = 200) -> Behaviour:
+    """Answer with a body of so many chunks of one byte, on a connection that is kept."""
+    body = b"1\r\nx\r\n" * count + b"0\r\n\r\n"
+    data = b"HTTP/1.1 %d Status\r\nTransfer-Encoding: chunked\r\n\r\n" % status + body
+
+    def behave(talk: t.Any) -> None:
+        while True:
+            talk.read_request()
+            talk.send(data)
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("count", "read", "connections"),
+    [(1, 1, 1), (MOST_CHUNKS, MOST_CHUNKS, 1), (MOST_CHUNKS + 1, MOST_CHUNKS, 2), (65_537, MOST_CHUNKS, 2)],
+)
+@pytest.mark.parametrize(("status", "failure"), [(200, None), (500, Failure.HTTP_5XX)])
+def test_a_body_in_crumbs_is_cut_and_the_status_counts(
+    transport: Transport, count: int, read: int, connections: int, status: int, failure: Failure | None
+) -> None:
+    with Receiver(crumbs(count, status)) as receiver:
+        replies = [transport.send(outbound(receiver.url())) for _ in range(2)]
+
+        assert receiver.connections == connections
+    for reply in replies:
+        assert (reply.status, reply.failure, reply.body) == (status, failure, b"x" * read)
+        assert reply.truncated == (count > read)
 
 
 LARGE_HEADS: dict[str, Behaviour] = {
