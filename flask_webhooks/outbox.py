@@ -19,7 +19,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from .models import Delivery, Listener, Message, Subscription
 from .prepared import Prepared
 
-__all__ = ["CHUNK", "Row", "Wanted", "is_anybody_listening", "listening", "record"]
+__all__ = ["CHUNK", "Row", "Wanted", "is_anybody_listening", "listening", "record", "unrecord"]
 
 D, L, M, S = (t.cast("sa.Table", model.__table__) for model in (Delivery, Listener, Message, Subscription))
 
@@ -174,6 +174,13 @@ def record(
     if deliveries:
         _recording(connection.dialect, D).run(connection, deliveries)
     return kept
+
+
+def unrecord(connection: sa.Connection, ids: t.Sequence[str]) -> None:
+    """Take messages back that this transaction has written, with their deliveries."""
+    for some in _chunks(ids):
+        connection.execute(sa.delete(D).where(D.c.message_id.in_(some)))
+        connection.execute(sa.delete(M).where(M.c.id.in_(some)))
 
 
 # ---- PostgreSQL: both tables in one statement ------------------------------------------------------------

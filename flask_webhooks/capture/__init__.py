@@ -20,6 +20,7 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `watching`   which app captures which class
 `capture`    the listeners, and the buffer of each session
 `reading`    a flush to changes, with old values
+`losing`     what a flush deletes, and whose keys it clears, by itself
 `bulk`       a bulk statement to changes
 `changes`    changes to what they come to (pure)
 `touching`   what else that updates
@@ -34,7 +35,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .capture import listen, listen_to_statements
+from .capture import ROW_LISTENERS, listen, listen_to_statements
 from .emitting import emit_many
 from .watching import Watch, muted, register
 
@@ -49,4 +50,4 @@ def install(state: AppState) -> None:
     listen()
     if state.settings.bulk != "ignore":
         listen_to_statements()
-    register(Watch(state))
+    register(Watch(state, ROW_LISTENERS))

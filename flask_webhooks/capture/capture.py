@@ -5,24 +5,41 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
-from sqlalchemy import event
+import sqlalchemy as sa
+from sqlalchemy import event, orm
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction, UOWTransaction
 
-from .. import signals
+from .. import outbox, signals
 from ..catalog import Kind
 from ..errors import EmitError
 from . import bulk, reading
 from .changes import Change
 from .hearing import Hearing
+from .losing import orphans, reassigned
 from .settling import Emitted, Recorded, settle
 from .watching import INFO, Plan, Watch, anybody, known, watch_of, watching
 
-__all__ = ["add", "listen", "watch_of"]
+__all__ = ["ROW_LISTENERS", "add", "listen", "listen_to_statements", "watch_of"]
 
 Item = Change | Emitted
 Seen = tuple[InstanceState[t.Any], Plan]
 Flushed = tuple[Kind, InstanceState[t.Any], Plan]
+
+
+Items = dict[SessionTransaction | None, list[Item]]
+"""What happened, by the innermost savepoint in which it did; None: outside of any."""
+
+
+@dataclass(slots=True, eq=False)
+class Written:
+    """What a commit has written, kept until it is through: a savepoint or a second try may undo it."""
+
+    place: SessionTransaction | None
+    """The innermost savepoint in which it was written."""
+    connection: sa.Connection | None
+    items: Items
+    recorded: list[Recorded]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,16 +49,25 @@ class Buffer:
     watch: Watch
     aside: bulk.Aside
     """Rows that no object of the host's session stands for."""
-    items: dict[SessionTransaction | None, list[Item]] = field(default_factory=dict)
-    """By the innermost savepoint in which it happened; None: outside of any."""
+    items: Items = field(default_factory=dict)
     hearing: Hearing | None = None
     """Who listens: what this commit has asked so far; None before it began."""
-    olds: dict[InstanceState[t.Any], reading.Olds] = field(default_factory=dict)
-    """Of the flush that is running."""
-    recorded: list[Recorded] = field(default_factory=list)
-    """What was written, for the signal after the commit."""
+    flush: reading.Before = field(default_factory=reading.Before)
+    """What was there before the flush that is running."""
+    written: list[Written] = field(default_factory=list)
     broken: str | None = None
     """Why the transaction can only be rolled back."""
+
+    def recorded(self) -> list[Recorded]:
+        """The messages that the transaction commits, for the signal."""
+        return [row for written in self.written for row in written.recorded]
+
+    def take_back(self, written: Written, alive: t.Collection[SessionTransaction | None]) -> None:
+        """Wait again for what is still true of something that is written no more."""
+        self.written.remove(written)
+        for place, items in written.items.items():
+            if place in alive:
+                self.items[place] = items + self.items.get(place, [])
 
 
 class Buffers(dict[Watch, Buffer]):
@@ -104,46 +130,90 @@ def add(session: Session, watch: Watch, items: t.Iterable[Item]) -> None:
 
 
 def _settle(session: Session, buffer: Buffer) -> None:
-    """Write what happened, and forget it only when it is written: a commit that failed may be tried again."""
-    items = _alive(session, buffer)
+    """Write what happened. It is kept until the transaction ends: a commit that failed may be tried again."""
+    alive = _alive(session)
+    items = {place: some for place, some in buffer.items.items() if place in alive and some}
     if not items:
         return
-    if buffer.hearing is None:
-        buffer.hearing = Hearing(buffer.watch)
+    hearing = buffer.hearing = buffer.hearing or Hearing(buffer.watch)
+    everything = [item for some in items.values() for item in some]
     try:
-        buffer.recorded.extend(settle(buffer.watch, session, buffer.hearing, buffer.aside, items))
+        recorded = settle(buffer.watch, session, hearing, buffer.aside, everything)
     except DBAPIError as error:
         buffer.broken = f"{type(error).__name__}: {error}"
         raise
-    buffer.items.clear()
+    buffer.written.append(Written(session.get_nested_transaction(), hearing.connection, items, recorded))
+    buffer.items = {}
 
 
-def _alive(session: Session, buffer: Buffer) -> list[Item]:
-    """What happened in savepoints that are still open, or in none; one that was just closed is rolled back too."""
+def _alive(session: Session) -> set[SessionTransaction | None]:
+    """The savepoints that are open, innermost to outermost, and None for the root."""
     savepoint = session.get_nested_transaction()
     alive = {None, savepoint}
     while savepoint is not None:
         savepoint = _around(savepoint)
         alive.add(savepoint)
-    return [item for place, some in buffer.items.items() if place in alive for item in some]
+    return alive
+
+
+def _begin_again(session: Session, buffer: Buffer) -> None:
+    """Undo what a commit wrote that then failed: the transaction goes on, and may come to something else."""
+    alive = _alive(session)
+    for written in reversed(list(buffer.written)):
+        if written.recorded and written.connection is not None:
+            outbox.unrecord(written.connection, [row["id"] for row in written.recorded])
+        buffer.take_back(written, alive)
 
 
 # ---- the listeners ---------------------------------------------------------------------------------------
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: t.Any) -> None:
-    if session._deleted:
-        for watch, seen in _watched(session, list(session._deleted)).items():
-            buffer = buffer_of(session, watch)
-            reading.load_for_delete(
-                session,
-                seen,
-                lambda states, b=buffer: _is_heard(session, b, states),  # type: ignore[misc]
-            )
-    if session._dirty_states:
-        dirty = [state for state in session._dirty_states if state not in session._deleted]
-        for watch, seen in _watched(session, dirty).items():
-            buffer_of(session, watch).olds = reading.old_values(session, seen)
+    if not session._deleted and not session._dirty_states:
+        return
+    doomed = [*session._deleted, *orphans(session)]
+    if doomed:
+        for watch, seen in _watched(session, doomed).items():
+            _prepare_deletion(session, buffer_of(session, watch), seen)
+    changed: dict[InstanceState[t.Any], tuple[str, ...]] = dict.fromkeys(session._dirty_states, ())
+    for state in doomed:
+        changed.pop(state, None)
+    changed |= reassigned(doomed)
+    if changed:
+        for watch, seen in _watched(session, changed).items():
+            reading.look(session, buffer_of(session, watch).flush, seen, changed)
+
+
+def _prepare_deletion(session: Session, buffer: Buffer, seen: list[Seen]) -> None:
+    reading.load_for_delete(session, buffer.flush, seen, lambda: _is_heard(session, buffer, seen))
+
+
+def _row(mapper: orm.Mapper[t.Any], target: t.Any) -> tuple[Session, Buffer, Seen] | None:
+    """The session of an object whose row is about to be written, its buffer, and what is captured of it."""
+    state = target._sa_instance_state
+    session = state.session
+    watch = watching(session, state.class_) if session is not None else None
+    plan = watch.plan(state.class_) if watch is not None else None
+    if watch is None or plan is None:
+        return None
+    return session, buffer_of(session, watch), (state, plan)
+
+
+# The host's own listeners run after `_before_flush` and may change and delete more: here their work is known.
+def _before_update(mapper: orm.Mapper[t.Any], connection: t.Any, target: t.Any) -> None:
+    found = _row(mapper, target)
+    if found is not None:
+        session, buffer, seen = found
+        if buffer.flush.lacks(*seen):
+            reading.look(session, buffer.flush, [seen])
+
+
+def _before_delete(mapper: orm.Mapper[t.Any], connection: t.Any, target: t.Any) -> None:
+    found = _row(mapper, target)
+    if found is not None:
+        session, buffer, seen = found
+        if seen[0] not in buffer.flush.doomed:
+            _prepare_deletion(session, buffer, [seen])
 
 
 def _watched(session: Session, states: t.Iterable[InstanceState[t.Any]]) -> dict[Watch, list[Seen]]:
@@ -166,7 +236,8 @@ def _is_heard(session: Session, buffer: Buffer, states: t.Sequence[Seen]) -> boo
     """
     if buffer.hearing is None or _buffers(session).late:
         return True
-    return buffer.hearing.is_deletion_heard(session, [(state.obj(), plan.bounds) for state, plan in states])
+    others = _watched(session, [*session._new, *session._dirty_states]).get(buffer.watch, ())
+    return buffer.hearing.is_deletion_heard(session, states, others)
 
 
 def _after_flush(session: Session, context: UOWTransaction) -> None:
@@ -177,8 +248,8 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
         return
     for watch, seen in _flushed(session, context).items():
         buffer = buffer_of(session, watch)
-        changes = reading.changes(seen, buffer.olds)
-        buffer.olds = {}
+        changes = reading.changes(seen, buffer.flush)
+        buffer.flush = reading.Before()
         if changes:
             buffer.items.setdefault(session.get_nested_transaction(), []).extend(changes)
     if _buffers(session).late:
@@ -241,7 +312,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
 
 
 def _before_commit(session: Session) -> None:
-    if session.in_nested_transaction() and not _is_ending(session.get_transaction()):
+    if session.in_nested_transaction() and not _is_ending(session):
         return
     buffers = _buffers(session)
     buffers.late = False
@@ -250,6 +321,8 @@ def _before_commit(session: Session) -> None:
             buffer_of(session, watch)
     for buffer in buffers.values():
         _refuse_broken(buffer)
+        if buffer.written:
+            _begin_again(session, buffer)
         buffer.hearing = Hearing(buffer.watch)  # from here on somebody who listens can be asked for
     if buffers or _is_any_known(session):
         session.flush()
@@ -258,9 +331,17 @@ def _before_commit(session: Session) -> None:
     buffers.late = True
 
 
-def _is_ending(root: t.Any) -> bool:
-    """Whether it is the root that commits, with savepoints still open, and not one of these."""
-    return root._current_fn is not None
+def _is_ending(session: Session) -> bool:
+    """Whether it is the root that commits, with savepoints still open, and not one of these.
+
+    A savepoint may end inside the root's commit too: when a listener of the host's has made one.
+    """
+    savepoint: t.Any = session.get_nested_transaction()
+    while savepoint is not None:
+        if savepoint._current_fn is not None:
+            return False
+        savepoint = _around(savepoint)
+    return t.cast("t.Any", session.get_transaction())._current_fn is not None
 
 
 def _is_any_known(session: Session) -> bool:
@@ -289,12 +370,21 @@ def _after_commit(session: Session) -> None:
         _forget(root)
     for buffer in buffers.values():
         if nested is not None:
-            items = buffer.items.pop(nested, None)
-            if items:
-                buffer.items.setdefault(_around(nested), []).extend(items)
-        elif buffer.recorded:
+            _release(buffer, nested, _around(nested))
+        elif recorded := buffer.recorded():
             buffer.watch.state.bell.ring_soon()
-            signals.send(signals.message_recorded, buffer.watch.state.app, messages=buffer.recorded)
+            signals.send(signals.message_recorded, buffer.watch.state.app, messages=recorded)
+
+
+def _release(buffer: Buffer, savepoint: SessionTransaction, around: SessionTransaction | None) -> None:
+    """Let what happened in a savepoint, and what was written in it, belong to what is around it."""
+    for items in (buffer.items, *(written.items for written in buffer.written)):
+        some = items.pop(savepoint, None)
+        if some:
+            items.setdefault(around, []).extend(some)
+    for written in buffer.written:
+        if written.place is savepoint:
+            written.place = around
 
 
 def _around(savepoint: SessionTransaction) -> SessionTransaction | None:
@@ -313,8 +403,12 @@ def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> N
     if buffers is not None:
         if buffers.has_bulk:  # SQLAlchemy lets stand what was loaded after a bulk statement that never was
             session.expire_all()
+        alive = _alive(session)
         for buffer in buffers.values():
-            buffer.items.pop(transaction, None)
+            buffer.items = {place: items for place, items in buffer.items.items() if place in alive}
+            for written in reversed(list(buffer.written)):
+                if written.place not in alive:
+                    buffer.take_back(written, alive)
 
 
 def _forget(root: SessionTransaction | None) -> None:
@@ -332,4 +426,8 @@ _LISTENERS: dict[str, t.Callable[..., None]] = {
     "before_commit": _before_commit,
     "after_commit": _after_commit,
     "after_soft_rollback": _after_soft_rollback,
+}
+ROW_LISTENERS: dict[str, t.Callable[..., None]] = {
+    "before_update": _before_update,
+    "before_delete": _before_delete,
 }

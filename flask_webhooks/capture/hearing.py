@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 import sqlalchemy as sa
-from sqlalchemy import inspect
+from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session
 
 from .. import outbox
@@ -17,10 +17,13 @@ from ..catalog import EventType, Kind
 from ..errors import EmitError
 from ..models import Subscription
 from ..outbox import Wanted
+from .loading import owner_of
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
-    from .watching import Watch
+    from .watching import Plan, Watch
+
+    Seen = tuple[orm.InstanceState[t.Any], Plan]
 
 __all__ = ["Hearing"]
 
@@ -81,27 +84,47 @@ class Hearing:
                 by_id[each.subscription_id] = each if known is None else known.joined(each)
         return list(by_id.values())
 
-    def is_deletion_heard(
-        self, session: Session, objects: t.Iterable[tuple[t.Any, tuple[Bound, ...]]]
-    ) -> bool:
-        """Say whether anybody listens to the deletion of one of these."""
+    def is_deletion_heard(self, session: Session, doomed: t.Iterable[Seen], others: t.Iterable[Seen]) -> bool:
+        """Say whether anybody listens to the deletion of one of these.
+
+        :param others: what else will be flushed: asked for with them, so that one question does for the commit.
+        """
         if self._watch.state.settings.record == "all":
             return True
-        owners, events = set(), set()
+        owners: set[str] = set()
+        deletions: set[str] = set()
+        events: set[str] = set()
         model: type | None = None
-        for obj, bounds in objects:
-            for bound in bounds:
-                found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
-                owner = bound.owner(obj) if found else None
-                if owner is not None:
-                    owners.add(owner)
-                    events |= found
-                    model = bound.model
+        for bound, obj in _bounds(doomed):
+            found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
+            owner = owner_of(bound, obj) if found else None
+            events |= self._possible(bound)
+            if owner is not None:
+                owners.add(owner)
+                deletions |= found
+                model = bound.model
         if not owners:
             return False
-        self.ask(connection_of(session, model), owners, events)
+        waiting = set()
+        for bound, obj in _bounds(others):
+            path = bound.channel.owner
+            events |= self._possible(bound)
+            if path is not None and len(path) == 1 and obj.__dict__.get(path[0]) is not None:
+                waiting.add(str(obj.__dict__[path[0]]))
+        self.ask(connection_of(session, model), owners | waiting, events)
         catalog = self._watch.state.catalog
-        return any(self.wanted(catalog.events[event], owner) for owner in owners for event in events)
+        return any(self.wanted(catalog.events[event], owner) for owner in owners for event in deletions)
+
+    def _possible(self, bound: Bound) -> set[str]:
+        """Names of all events of a channel and of those it touches."""
+        channels = (bound.channel.name, *(touch.channel for touch in bound.touches))
+        return {event.name for channel in channels for event in self._watch.events[channel, None]}
+
+
+def _bounds(seen: t.Iterable[Seen]) -> t.Iterator[tuple[Bound, t.Any]]:
+    for state, plan in seen:
+        for bound in plan.bounds:
+            yield bound, state.obj()
 
 
 def connection_of(session: Session, model: type | None) -> sa.Connection:

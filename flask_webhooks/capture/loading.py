@@ -7,10 +7,15 @@ import typing as t
 import sqlalchemy as sa
 from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session, selectinload, undefer
+from sqlalchemy.orm.base import NO_RAISE, PASSIVE_OFF
 
+from ..bindings.dumping import listed
 from ..outbox import CHUNK
 
-__all__ = ["CHUNK", "load", "rows_where"]
+if t.TYPE_CHECKING:
+    from ..bindings import Bound
+
+__all__ = ["CHUNK", "agrees", "load", "owner_of", "referred", "rows_where", "value", "walk"]
 
 Path = tuple[str, ...]
 
@@ -60,3 +65,66 @@ def option(model: type, path: Path) -> t.Any:
         made = selectinload(attribute) if made is None else made.selectinload(attribute)
         cls = attribute.property.mapper.class_
     return made
+
+
+def value(obj: t.Any, name: str) -> t.Any:
+    """Return an attribute, loaded if need be: also where the host forbade that to itself (`raiseload`)."""
+    state = obj._sa_instance_state
+    attribute = state.manager.get(name)
+    if attribute is None or name in state.dict:
+        return getattr(obj, name)
+    return attribute.impl.get(state, state.dict, PASSIVE_OFF | NO_RAISE)
+
+
+def walk(obj: t.Any, path: Path) -> None:
+    """Load everything along a path of relationships, so that whoever follows it afterwards meets no `raiseload`."""
+    reached = [obj]
+    for name in path:
+        ahead: list[t.Any] = []
+        for each in reached:
+            found = listed(value(each, name))
+            ahead += found if isinstance(found, list) else [found]
+        reached = [each for each in ahead if hasattr(each, "_sa_instance_state")]
+
+
+def owner_of(bound: Bound, obj: t.Any) -> str | None:
+    """Return whose an object is."""
+    path = bound.channel.owner
+    if path is not None and (len(path) > 1 or path[0] not in obj.__dict__):
+        walk(obj, path)
+    return bound.owner(obj)
+
+
+def agrees(state: orm.InstanceState[t.Any], name: str) -> bool:
+    """Say whether a loaded many-to-one relationship leads to where its columns say."""
+    relation = state.mapper.relationships[name]
+    other = state.dict[name]
+    for local, remote in relation.local_remote_pairs or ():
+        mine = state.dict.get(relation.parent.get_property_by_column(local).key)
+        theirs = None if other is None else value(other, relation.mapper.get_property_by_column(remote).key)
+        if mine != theirs:
+            return False
+    return True
+
+
+def referred(
+    session: Session, relation: orm.RelationshipProperty[t.Any], values: t.Mapping[str, t.Any]
+) -> t.Any:
+    """Return the object that a many-to-one relationship leads to by the values of its columns, or None.
+
+    :param values: of the object that refers, by attribute; they need not be those it has now.
+    """
+    target = relation.mapper
+    wanted: dict[str, t.Any] = {}
+    for local, remote in relation.local_remote_pairs or ():
+        wanted[target.get_property_by_column(remote).key] = values.get(
+            relation.parent.get_property_by_column(local).key
+        )
+    if not wanted or None in wanted.values():
+        return None
+    # Of a joined inheritance both tables have the key, under one attribute.
+    keys = [target.get_property_by_column(column).key for column in target.primary_key]
+    if wanted.keys() == set(keys):
+        return session.get(target.class_, tuple(wanted[key] for key in keys))
+    conditions = [getattr(target.class_, name) == each for name, each in wanted.items()]
+    return session.scalars(sa.select(target.class_).where(*conditions).limit(1)).first()

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import copy
 import typing as t
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import sqlalchemy as sa
 from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session, attributes
-from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_FETCH, PASSIVE_NO_RESULT
+from sqlalchemy.orm.base import NO_RAISE, NO_VALUE, PASSIVE_NO_FETCH, PASSIVE_NO_RESULT
 
-from ..catalog import Kind
+from ..bindings.dumping import OwnerReader
+from ..catalog import Kind, same
 from .changes import LATER, Change, Values
-from .loading import CHUNK, load, rows_where
+from .loading import CHUNK, load, referred, rows_where
 
 if t.TYPE_CHECKING:
     from .watching import Plan
 
-__all__ = ["Olds", "changes", "frozen", "load_for_delete", "old_values", "reads"]
+__all__ = ["Before", "Olds", "changes", "frozen", "load_for_delete", "look", "reads"]
 
 State = orm.InstanceState[t.Any]
 
@@ -33,23 +36,55 @@ class Olds(dict[str, t.Any]):
     """A column was set to an SQL expression: its history is gone when the flush ends."""
 
 
-def old_values(session: Session, dirty: t.Iterable[tuple[State, Plan]]) -> dict[State, Olds]:
-    """Return the old values that will not be in SQLAlchemy's books when the flush ends."""
-    found: dict[State, Olds] = {}
+@dataclass(slots=True, eq=False)
+class Before:
+    """What was there before one flush, and is in nobody's books when it ends."""
+
+    olds: dict[State, Olds] = field(default_factory=dict)
+    """Old values that SQLAlchemy does not know, of all objects that were looked at."""
+    doomed: set[State] = field(default_factory=set)
+    """Objects that are ready to be deleted: what can be told of them is loaded."""
+    owners: dict[State, dict[str, str | None]] = field(default_factory=dict)
+    """Whose a doomed object was, by channel, where it has been taken from the parent that says so."""
+
+    def lacks(self, state: State, plan: Plan) -> bool:
+        """Say whether an object was changed since it was looked at, in a way that hides the old value."""
+        olds = self.olds.get(state)
+        if olds is None:
+            return True
+        committed = state.committed_state
+        return any(
+            committed[name] is NO_VALUE and name not in olds for name in plan.columns & committed.keys()
+        )
+
+
+def look(
+    session: Session,
+    before: Before,
+    states: t.Iterable[tuple[State, Plan]],
+    cleared: t.Mapping[State, t.Collection[str]] = MappingProxyType({}),
+) -> None:
+    """Keep the old values that will not be in SQLAlchemy's books when the flush ends.
+
+    :param cleared: columns that the flush itself will set, by object.
+    """
     missing: dict[type, list[tuple[State, set[str]]]] = {}
-    for state, plan in dirty:
+    for state, plan in states:
         changed = plan.columns & state.committed_state.keys()
         references = plan.references.keys() & state.committed_state.keys()
-        if not changed and not references:
+        keys = [name for name in cleared.get(state, ()) if name not in state.dict]
+        if not changed and not references and not keys:
             continue
         olds, unknown = _olds(state, plan, changed, references)
-        if olds or unknown:
-            found[state] = olds
+        known = before.olds.setdefault(state, olds)
+        for name, value in olds.items():
+            known.setdefault(name, value)
+        known.expression |= olds.expression
+        unknown = unknown.union(keys).difference(known)
         if unknown:
             missing.setdefault(state.class_, []).append((state, unknown))
     for cls, wanted in missing.items():
-        _ask(session, cls, wanted, found)
-    return found
+        _ask(session, cls, wanted, before.olds)
 
 
 def _olds(
@@ -64,7 +99,8 @@ def _olds(
     for name in changed:
         if isinstance(held.get(name), sa.ClauseElement):
             olds.expression = True
-            olds[name] = state.committed_state[name]
+            if name not in unknown:
+                olds[name] = state.committed_state[name]
     for name in plan.automatic:
         if name in held:
             olds.setdefault(name, frozen(state.committed_state.get(name, held[name])))
@@ -95,31 +131,59 @@ def _ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], foun
                     attributes.set_committed_value(state.obj(), name, value)
 
 
-def changes(states: t.Iterable[tuple[Kind, State, Plan]], olds: t.Mapping[State, Olds]) -> list[Change]:
-    """Return what a flush did, for each channel that sees it."""
+def changes(states: t.Iterable[tuple[Kind, State, Plan]], before: Before) -> list[Change]:
+    """Return what a flush did, for each channel that sees it; deletions come first."""
     found: list[Change] = []
     updated, deleted = Kind.UPDATED, Kind.DELETED  # an enum looks its members up slowly
+    gone: set[tuple[t.Any, ...]] = set()
     for kind, state, plan in states:
         if kind is updated:
-            _updated(found, state, plan, olds.get(state))
+            _updated(found, state, plan, before.olds.get(state))
             continue
         obj = state.obj()
         held = obj.__dict__
         key = tuple([held[name] for name in plan.keys])
+        owners = _NOBODY
+        if kind is deleted:
+            gone.add((plan.head, key))
+            owners = before.owners.get(state, _NOBODY)
+        elif gone and (plan.head, key) in gone:
+            _forget_unset(state)
         for bound in plan.bounds:
             values: Values = {}
             is_later = False
             if kind is deleted:
                 # What was assigned and never flushed was never in the database.
-                was = {**held, **{k: v for k, v in state.committed_state.items() if v is not NO_VALUE}}
+                was = {**held, **_written(state)}
                 values = {name: (frozen(was[name]), None) for name in bound.columns if name in held}
             elif bound.watch:
                 values = {name: (None, frozen(held.get(name, LATER))) for name in bound.watch}
                 is_later = not bound.watch <= held.keys()
             found.append(
-                Change(kind, bound, (bound.channel.name, plan.head, *key), obj, values, None, (), is_later)
+                Change(
+                    kind,
+                    bound,
+                    (bound.channel.name, plan.head, *key),
+                    obj,
+                    values,
+                    is_later=is_later,
+                    owner=owners.get(bound.channel.name),
+                )
             )
     return found
+
+
+_NOBODY: t.Mapping[str, str | None] = MappingProxyType({})
+
+
+def _forget_unset(state: State) -> None:
+    """Let the database say what an object has that took the row of a deleted one.
+
+    SQLAlchemy makes an UPDATE of the columns that were given; the others keep what the deleted one had, and the
+    object knows nothing of it.
+    """
+    unset = [name for name in state.mapper.column_attrs.keys() if name not in state.dict]
+    state._expire_attributes(state.dict, unset)
 
 
 def _updated(found: list[Change], state: State, plan: Plan, olds: Olds | None) -> None:
@@ -158,7 +222,7 @@ def _history(state: State, plan: Plan, olds: Olds | None) -> Values:
     if olds is not None and (values or olds.expression):
         for name, old in olds.items():
             new = held.get(name, LATER)
-            if name in plan.columns and name not in values and (new is LATER or old != new):
+            if name in plan.columns and name not in values and (new is LATER or not same(old, new)):
                 values[name] = (old, frozen(new))
     return values
 
@@ -183,8 +247,9 @@ def _plain(value: t.Any) -> t.Any:
 
 def load_for_delete(
     session: Session,
+    before: Before,
     states: t.Iterable[tuple[State, Plan]],
-    is_heard: t.Callable[[t.Sequence[tuple[State, Plan]]], bool],
+    is_heard: t.Callable[[], bool],
 ) -> None:
     """Load what of objects would be gone after their DELETE: columns, and the relationships that are read.
 
@@ -193,9 +258,33 @@ def load_for_delete(
     states = [(state, plan) for state, plan in states if state.persistent]
     bare = [(state, plan) for state, plan in states if plan.columns - state.dict.keys()]
     _load(session, bare, lambda _: ())
+    for state, plan in states:
+        before.doomed.add(state)
+        owners = _owners_before(session, state, plan)
+        if owners:
+            before.owners[state] = owners
     _load(session, states, _touches)
-    if any(_unloaded(state, reads(plan)) for state, plan in states) and is_heard(states):
+    if any(_unloaded(state, reads(plan)) for state, plan in states) and is_heard():
         _load(session, states, reads)
+
+
+def _owners_before(session: Session, state: State, plan: Plan) -> dict[str, str | None]:
+    """Whose an object was that has been taken from the parent which says so."""
+    found: dict[str, str | None] = {}
+    for bound in plan.bounds:
+        path = bound.channel.owner
+        if path is None or len(path) == 1 or path[0] not in state.committed_state:
+            continue
+        relation = state.mapper.relationships.get(path[0])
+        if relation is not None and relation.direction is orm.MANYTOONE:
+            parent = referred(session, relation, {**state.dict, **_written(state)})
+            found[bound.channel.name] = None if parent is None else OwnerReader(path[1:])(parent)
+    return found
+
+
+def _written(state: State) -> dict[str, t.Any]:
+    """What the row has where the object was changed."""
+    return {name: value for name, value in state.committed_state.items() if value is not NO_VALUE}
 
 
 Paths = t.Collection[tuple[str, ...]]
@@ -223,7 +312,7 @@ def _unloaded(state: State, paths: Paths) -> bool:
 
 def _at_hand(state: State, name: str) -> bool:
     """Whether a relationship can be had without a statement; it is loaded then."""
-    got = state.manager[name].impl.get(state, state.dict, PASSIVE_NO_FETCH)
+    got = state.manager[name].impl.get(state, state.dict, PASSIVE_NO_FETCH | NO_RAISE)
     return got is not PASSIVE_NO_RESULT and name in state.dict
 
 

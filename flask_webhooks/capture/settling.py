@@ -11,13 +11,13 @@ from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session
 
 from ..catalog import EventType, Kind
-from ..errors import OwnerMissingError
+from ..errors import EmitError, OwnerMissingError
 from .changes import LATER, Change, Key, Values, coalesce
 from .glancing import is_nobody
 from .hearing import Hearing, check_database, connection_of
-from .loading import Path, load
+from .loading import Path, agrees, load, owner_of, walk
 from .touching import Contacts
-from .writing import Occurrence, Recorded, failed, write
+from .writing import Occurrence, Recorded, check_fits, failed, name_of, write
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -36,9 +36,10 @@ class Emitted:
 
     event: EventType
     owner: str | None
-    text: str | None
-    """JSON of the data; None for an object."""
-    data: t.Any
+    text: str | None = None
+    """JSON of the data; None for an object. The data itself is not kept: the host may go on changing it."""
+    entity_id: str | None = None
+    status: str | None = None
     obj: t.Any = None
     bound: Bound | None = None
     dedupe_key: str | None = None
@@ -58,15 +59,16 @@ def settle(
             return []
         nets = coalesce([item for item in items if isinstance(item, Change)])
         _complete(session, aside, nets)
+        _follow_keys(watch, nets)
         contacts = Contacts(state, session, aside)
         occurrences = _occurrences(watch, nets, contacts)
-        occurrences += [_emitted(item) for item in items if isinstance(item, Emitted)]
+        occurrences += _emitted(state, [item for item in items if isinstance(item, Emitted)])
         if not occurrences:
             return []
         connection = hearing.connection
         if connection is None:
             models = {item.bound.model for item in occurrences if item.bound is not None}
-            connection = _connection(watch, session, models)
+            connection = hearing.connection = _connection(watch, session, models)
         hearing.ask(
             connection,
             {item.owner for item in occurrences},
@@ -91,6 +93,28 @@ def _connection(watch: Watch, session: Session, models: set[type | None]) -> sa.
     return connection
 
 
+def _follow_keys(watch: Watch, nets: dict[Key, Change]) -> None:
+    """Let relationships that were loaded lead where their keys lead since somebody set these: `line.invoice_id = 7`.
+
+    SQLAlchemy does that only after the commit. Until then owner, includes and touches would be those of before.
+    """
+    stale: dict[tuple[Session, type], tuple[set[Path], list[t.Any]]] = {}
+    for net in nets.values():
+        if net.kind is Kind.DELETED or not net.values:
+            continue
+        plan = watch.plan(type(net.obj))
+        state = net.obj._sa_instance_state
+        for name, keys in plan.references.items() if plan is not None else ():
+            if name in state.dict and not net.values.keys().isdisjoint(keys) and not agrees(state, name):
+                state.session.expire(net.obj, [name])
+                paths, identities = stale.setdefault((state.session, type(net.obj)), (set(), []))
+                paths.add((name,))
+                identities.append(state.identity)
+    for (session, model), (paths, identities) in stale.items():
+        if len(identities) > 1:
+            load(session, model, identities, paths)
+
+
 # ---- which events happened -------------------------------------------------------------------------------
 
 
@@ -107,10 +131,7 @@ def _complete(session: Session, aside: Aside, nets: dict[Key, Change]) -> None:
         return
     _refresh([net.obj for net in vague])
     for net in vague:
-        net.values = _resolved(net.obj, net.values)
-        for step in net.steps:
-            step.values = _resolved(net.obj, step.values)
-        if net.kind is Kind.UPDATED and not net.is_changed():
+        if not _is_resolved(net) or (net.kind is Kind.UPDATED and not net.is_changed()):
             del nets[net.key]
 
 
@@ -129,6 +150,17 @@ def _is_vague(net: Change) -> bool:
     return net.is_remade or len(later) == len(net.values) or not net.bound.watch.isdisjoint(later)
 
 
+def _is_resolved(net: Change) -> bool:
+    """Read what only the database knew; False if there is nothing left to tell."""
+    try:
+        net.values = _resolved(net.obj, net.values)
+        for step in net.steps:
+            step.values = _resolved(net.obj, step.values)
+    except orm.exc.ObjectDeletedError:  # by a statement that nobody could see
+        return False
+    return True
+
+
 def _resolved(obj: t.Any, values: Values) -> Values:
     return {name: (old, getattr(obj, name) if new is LATER else new) for name, (old, new) in values.items()}
 
@@ -141,7 +173,7 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], contacts: Contacts) -> l
     occurrences = []
     for net, events in found:
         try:
-            owner = net.bound.owner(net.obj)
+            owner = net.owner or owner_of(net.bound, net.obj)
         except orm.exc.ObjectDeletedError:  # by a statement that nobody could see: there is nothing to tell
             continue
         except Exception as error:  # a property of the host's
@@ -181,16 +213,64 @@ def _by_class(objects: t.Iterable[t.Any]) -> dict[tuple[Session, type], list[t.A
     return found
 
 
-def _emitted(item: Emitted) -> Occurrence:
-    owner = item.owner
-    if owner is None and item.bound is not None:
-        owner = item.bound.owner(item.obj)
-    if owner is None:
-        raise OwnerMissingError(
-            f"{item.event.name} was emitted for {type(item.obj).__name__} without an owner, and the object has "
-            "none. Pass owner=..."
+def _emitted(state: AppState, items: t.Sequence[Emitted]) -> t.Iterator[Occurrence]:
+    """What the host emitted; of objects as they are now."""
+    _refresh([item.obj for item in items if item.obj is not None])
+    for item in items:
+        try:
+            owner = item.owner if item.obj is None else _owner_of(item)
+        except Exception as error:  # a property of the host's, or nothing to tell
+            failed(state, item.event, item.obj, error)
+            continue
+        assert owner is not None  # noqa: S101  # data without an owner is refused by emit()
+        yield Occurrence(
+            item.event,
+            owner,
+            item.bound,
+            item.obj,
+            {},
+            item.text,
+            item.entity_id,
+            item.status,
+            item.dedupe_key,
         )
-    return Occurrence(item.event, owner, item.bound, item.obj, {}, item.text, item.data, item.dedupe_key)
+
+
+def _owner_of(item: Emitted) -> str:
+    """Return whose an emitted object is.
+
+    :raises EmitError: no row stands for it, or nobody owns it.
+    """
+    state = inspect(item.obj)
+    about = f"{item.event.name} was emitted for {name_of(item.obj)}"
+    if not (state.persistent or state.deleted or _is_being_flushed(state)):
+        raise EmitError(f"{about}, {_DETACHED if state.detached else _TRANSIENT}")
+    try:
+        state.mapper.primary_key_from_instance(item.obj)  # of an expired one this loads all
+        owner = item.owner
+        if owner is None and item.bound is not None:
+            owner = item.bound.owner(item.obj)
+    except orm.exc.ObjectDeletedError as error:
+        raise EmitError(f"{about}, whose row is gone. Emit before it is deleted, or pass a dict.") from error
+    if owner is None:
+        raise OwnerMissingError(f"{about}, which has no owner. Pass owner=...")
+    check_fits(item.event, item.obj, "owner", owner)
+    return owner
+
+
+_DETACHED = "which is in no session and cannot be read. Add it to the session again, or pass a dict."
+_TRANSIENT = (
+    "which is not in the database: it was never added, or its savepoint was rolled back. Add it before the commit, "
+    "or pass a dict."
+)
+
+
+def _is_being_flushed(state: orm.InstanceState[t.Any]) -> bool:
+    """Whether its INSERT belongs to the flush that is running: a listener of that has emitted it."""
+    session: t.Any = state.session
+    if session is None or not session._flushing:
+        return False
+    return None not in state.mapper.primary_key_from_instance(state.obj())
 
 
 # ---- who listens -----------------------------------------------------------------------------------------
@@ -212,13 +292,11 @@ def _heard(state: AppState, hearing: Hearing, occurrences: t.Sequence[Occurrence
 
 def _load(occurrences: t.Sequence[Occurrence]) -> None:
     """Load what the dumps will read, a few statements for each model instead of some for each object."""
-    if len(occurrences) < 2:
-        return
     wanted: dict[tuple[Session, type], tuple[set[Path], dict[int, t.Any]]] = {}
     for item in occurrences:
         if item.bound is None or item.obj is None:
             continue
-        state = inspect(item.obj)
+        state = item.obj._sa_instance_state
         if not state.persistent or state.session is None:
             continue
         paths, objects = wanted.setdefault((state.session, type(item.obj)), (set(), {}))
@@ -229,17 +307,28 @@ def _load(occurrences: t.Sequence[Occurrence]) -> None:
         objects[id(item.obj)] = item.obj
     for (session, model), (paths, objects) in wanted.items():
         needed = {path[0] for path in paths if path}
-        stale = [obj for obj in objects.values() if _lacks(inspect(obj), needed)]
-        if len(stale) > 1:
-            columns = set(t.cast("orm.Mapper[t.Any]", inspect(model)).column_attrs.keys())
+        columns = set(t.cast("orm.Mapper[t.Any]", inspect(model)).column_attrs.keys())
+        stale = [obj for obj in objects.values() if _lacks(obj._sa_instance_state, needed)]
+        forbidden = any(_is_forbidden(obj._sa_instance_state, columns) for obj in objects.values())
+        if len(stale) > 1 or forbidden:
+            stale = list(objects.values()) if forbidden else stale
             load(
                 session,
                 model,
                 [inspect(obj).identity for obj in stale],
                 [path for path in paths if path and path[0] not in columns],
-                columns=not needed.isdisjoint(columns),
+                columns=forbidden or not needed.isdisjoint(columns),
             )
+        for obj in objects.values():
+            for path in paths:
+                if len(path) > 1 or (path and path[0] not in obj.__dict__):
+                    walk(obj, path)
 
 
 def _lacks(state: orm.InstanceState[t.Any], names: t.Collection[str]) -> bool:
     return bool(state.expired_attributes) or any(name not in state.dict for name in names)
+
+
+def _is_forbidden(state: orm.InstanceState[t.Any], columns: t.Collection[str]) -> bool:
+    """Whether it was loaded with options, and without some columns: these may have been forbidden (`raiseload`)."""
+    return bool(state.load_options) and any(name not in state.dict for name in columns)

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session, object_session
 
 from ..bindings.dumping import listed
 from ..catalog import Kind
-from .changes import LATER, Change, Key
+from .changes import Change, Key
+from .loading import referred, value
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -98,25 +99,25 @@ def _agree(held: dict[tuple[int, str], set[int]], net: Change, name: str, other:
 
 def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
     """What it leads to, and what it led to before: a line that moves changes two invoices."""
-    value = listed(getattr(net.obj, name))
-    found = value if isinstance(value, list) else () if value is None else (value,)
+    reached = listed(value(net.obj, name))
+    found = reached if isinstance(reached, list) else () if reached is None else (reached,)
     # An orphan has lost its parent when it is deleted, but not yet its foreign key.
-    if net.values and (net.kind is Kind.UPDATED or (net.kind is Kind.DELETED and value is None)):
+    if net.values and (net.kind is Kind.UPDATED or (net.kind is Kind.DELETED and reached is None)):
         before = _before(session, net, name)
-        if before is not None:
+        if before is not None and not any(before is each for each in found):
             return [*found, before]
     return found
 
 
 def _before(session: Session, net: Change, name: str) -> t.Any:
+    """What a many-to-one relationship led to before, if its key was changed."""
     relation: orm.RelationshipProperty[t.Any] = inspect(net.obj).mapper.relationships[name]
-    if relation.direction is not orm.MANYTOONE or len(relation.local_remote_pairs or ()) != 1:
+    if relation.direction is not orm.MANYTOONE:
         return None
-    [(local, remote)] = relation.local_remote_pairs or ()
-    old, new = net.values.get(inspect(net.obj).mapper.get_property_by_column(local).key, (None, None))
-    if old is None or old == new or new is LATER:
+    keys = [relation.parent.get_property_by_column(column).key for column in relation.local_columns]
+    changed = {key: net.values[key] for key in keys if key in net.values}
+    if all(old == new for old, new in changed.values()):
         return None
-    target = relation.mapper
-    if tuple(target.primary_key) != (remote,):
-        return None
-    return (object_session(net.obj) or session).get(target.class_, old)
+    olds = {key: old for key, (old, _) in changed.items()}
+    kept = {key: net.obj.__dict__.get(key) for key in keys if key not in olds}
+    return referred(object_session(net.obj) or session, relation, {**kept, **olds})

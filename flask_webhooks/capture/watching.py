@@ -79,8 +79,13 @@ def _is_automatic(mapper: orm.Mapper[t.Any], attribute: orm.ColumnProperty[t.Any
 class Watch:
     """The models of one app that are captured."""
 
-    def __init__(self, state: AppState) -> None:
-        self.state = state
+    def __init__(self, state: AppState, listeners: t.Mapping[str, t.Callable[..., None]]) -> None:
+        """Find the models.
+
+        :param listeners: to mapper events, set on each class when it is first met: after those that the host has
+            set while its modules were imported and its app was made.
+        """
+        self.state, self._listeners = state, listeners
         self.models: dict[type, list[Bound]] = {}
         for bound in state.bound.values():
             if bound.model is not None and bound.kinds:
@@ -106,7 +111,11 @@ class Watch:
         except KeyError:
             bounds = tuple(bound for base in cls.__mro__ for bound in self.models.get(base, ()))
             mapper: t.Any = inspect(cls, raiseerr=False)
-            plan = self._plans[cls] = Plan.make(mapper, bounds) if bounds and mapper is not None else None
+            plan = Plan.make(mapper, bounds) if bounds and mapper is not None else None
+            for name, listener in self._listeners.items() if plan is not None else ():
+                if not event.contains(cls, name, listener):
+                    event.listen(cls, name, listener)
+            self._plans[cls] = plan
             return plan
 
     def patterns(self, events: frozenset[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 
 from flask_webhooks.state import AppState
@@ -69,6 +70,22 @@ class TestOneObject:
 
         assert events(state) == ["invoices.created", "invoices.updated"]
         assert last_changes(state, "invoices.updated")["number"] == ["old", "new"]
+
+    def test_made_again_in_one_flush_it_keeps_what_was_not_given(
+        self, listening: None, state: AppState
+    ) -> None:
+        """SQLAlchemy makes one UPDATE of it: what the new object leaves out stays as it was."""
+        db.session.add(old := Invoice(id=1, owner="1", number="old", note="keep"))
+        db.session.commit()
+        db.session.delete(old)
+        db.session.add(Invoice(id=1, owner="1", number="new"))
+        db.session.commit()
+
+        with state.engine.connect() as connection:
+            row = connection.execute(sa.select(Invoice.number, Invoice.note)).one()
+        data = told(state, "invoices.updated")[0]
+        assert (data["number"], data["note"]) == tuple(row) == ("new", "keep")
+        assert "note" not in last_changes(state, "invoices.updated")
 
     def test_deleted_and_made_again_the_same(self, state: AppState, invoice: Invoice) -> None:
         db.session.delete(invoice)

@@ -39,6 +39,13 @@ class TestNobodyListens:
 
         assert ours(state) == []
 
+    def test_one_statement_when_something_is_deleted_and_something_made(self, state: AppState) -> None:
+        db.session.add(invoice := Invoice(owner="1", lines=[Line()]))
+        db.session.commit()
+        db.session.delete(invoice)
+
+        assert ours(state, Client(owner="2", name="x"), Invoice(owner="1")) == RECORDING[:1]
+
     def test_deletes_load_nothing_for_nobody(self, state: AppState) -> None:
         invoices = [Invoice(owner="1", lines=[Line()], client=Client(owner="1", name="x")) for _ in range(5)]
         db.session.add_all(invoices)

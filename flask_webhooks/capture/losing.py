@@ -1,0 +1,90 @@
+"""What a flush deletes, and whose keys it clears, although nobody said so of these objects.
+
+An object that was taken from its parent is deleted if it cannot live without one (`delete-orphan`), and with it what
+its deletion cascades to. The children of a deleted parent that can live without it lose their foreign key. SQLAlchemy
+decides both inside the flush, when it is too late to load anything.
+"""
+
+from __future__ import annotations
+
+import typing as t
+import weakref
+from dataclasses import dataclass
+
+from sqlalchemy import orm
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE, instance_state
+
+__all__ = ["orphans", "reassigned"]
+
+State = orm.InstanceState[t.Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kin:
+    """The relationships of a mapped class that matter here."""
+
+    can_be_orphan: bool
+    owning: tuple[str, ...]
+    """Whose members are deleted when they are taken away."""
+    loose: tuple[tuple[str, tuple[str, ...]], ...]
+    """Whose members lose their key when the parent is deleted: the relationship, and the attributes of that key."""
+
+
+_kin: weakref.WeakKeyDictionary[orm.Mapper[t.Any], _Kin] = weakref.WeakKeyDictionary()
+
+
+def _kin_of(mapper: orm.Mapper[t.Any]) -> _Kin:
+    found = _kin.get(mapper)
+    if found is None:
+        found = _kin[mapper] = _Kin(
+            can_be_orphan=any(base._delete_orphans for base in mapper.iterate_to_root()),
+            owning=tuple(each.key for each in mapper.relationships if each.cascade.delete_orphan),
+            loose=tuple(
+                (each.key, tuple(each.mapper.get_property_by_column(c).key for c in each.remote_side))
+                for each in mapper.relationships
+                if each.direction is orm.ONETOMANY and not each.cascade.delete and not each.passive_deletes
+            ),
+        )
+    return found
+
+
+def orphans(session: Session) -> list[State]:
+    """Return what the flush that begins will delete because it has lost its parent, with what hangs on it."""
+    found: dict[State, None] = {}
+    for state in session._dirty_states:
+        kin = _kin_of(state.mapper)
+        if kin.can_be_orphan and state.mapper._is_orphan(state):
+            found[state] = None
+        for name in kin.owning:
+            if name in state.committed_state:
+                found |= dict.fromkeys(_taken(state, name))
+    for state in list(found):
+        for _, _, below, _ in state.mapper.cascade_iterator("delete", state):
+            found[below] = None
+    here = session.hash_key
+    return [
+        state
+        for state in found
+        if state.key is not None and state.session_id == here and state not in session._deleted
+    ]
+
+
+def _taken(state: State, name: str) -> t.Iterator[State]:
+    for member in state.get_history(name, PASSIVE_NO_INITIALIZE).deleted or ():
+        if member is not None:
+            taken = instance_state(member)
+            if taken.mapper._is_orphan(taken):
+                yield taken
+
+
+def reassigned(doomed: t.Iterable[State]) -> dict[State, tuple[str, ...]]:
+    """Return the loaded children whose keys the flush will clear, each with the attributes of that key."""
+    found: dict[State, tuple[str, ...]] = {}
+    for state in doomed:
+        for name, keys in _kin_of(state.mapper).loose:
+            if name in state.dict:
+                for child, _ in state.manager[name].impl.get_all_pending(state, state.dict):
+                    if child is not None and child.key is not None:
+                        found[child] = (*found.get(child, ()), *keys)
+    return found

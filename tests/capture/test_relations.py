@@ -1,0 +1,249 @@
+"""Relationships that disagree with their keys, objects that go with others, and what may not be loaded."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import defer, raiseload
+
+from flask_webhooks.state import AppState, state_of
+from tests.capture import yard as yard_module
+from tests.capture.conftest import NOWHERE, Doorless, counting, kinds
+from tests.capture.yard import Author, Book, Car, Item, Order, Page, Shelf, Wheel, db
+from tests.host import Client, Invoice, Line
+from tests.host import db as host_db
+from tests.stage import recorded, subscribe
+
+S = db.session
+
+
+@pytest.fixture
+def yard(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
+    """The app with these models, inside its context; both owners listen to everything."""
+    app = yard_module.make_yard(database_url, tmp_path, Doorless())
+    with app.app_context():
+        state = state_of(app)
+        for owner in ("1", "2"):
+            subscribe(state, NOWHERE, "*", owner=owner, includes=["changes", "order", "author"])
+        yield state
+        S.remove()
+        db.engine.dispose()
+    state.transport.close()
+
+
+def commit(state: AppState) -> list[tuple[str, str | None, str]]:
+    """Commit, and return event, key and owner of what that recorded."""
+    before = len(recorded(state))
+    S.commit()
+    return sorted((each.event, each.entity_id, each.owner) for each in recorded(state)[before:])
+
+
+def last(state: AppState, event: str) -> dict[str, t.Any]:
+    """Data and extras of the newest message of an event."""
+    found = [each for each in recorded(state) if each.event == event][-1]
+    return {**json.loads(found.data), **json.loads(found.extras or "{}")}
+
+
+def save(*objects: t.Any) -> None:
+    S.add_all(objects)
+    S.commit()
+
+
+class TestAKeyThatIsSet:
+    def test_owner_include_and_touches_follow_it(self, yard: AppState) -> None:
+        save(Order(tenant=1, number=1, owner="1", items=[Item(id=1)]), Order(tenant=1, number=2, owner="2"))
+        item = S.get_one(Item, 1)
+        assert item.order is not None
+        assert item.order.owner == "1"
+
+        item.order_number = 2
+
+        assert commit(yard) == [
+            ("items.updated", "1", "2"),
+            ("orders.updated", "1,1", "1"),
+            ("orders.updated", "1,2", "2"),
+        ]
+        assert last(yard, "items.updated")["order"] == {"tenant": 1, "number": 2, "owner": "2"}
+
+    def test_to_nothing(self, yard: AppState) -> None:
+        save(Car(id=1, wheels=[Wheel(id=1)]))
+        wheel = S.get_one(Wheel, 1)
+        assert wheel.car is not None
+
+        wheel.car_id = None
+
+        assert commit(yard) == [("cars.updated", "1", "1")]
+
+    def test_many_cost_one_statement_for_their_new_parents(self, yard: AppState) -> None:
+        save(
+            Order(tenant=1, number=1, items=[Item(id=number) for number in range(1, 21)]),
+            *(Order(tenant=1, number=number) for number in range(2, 22)),
+        )
+        items = S.scalars(sa.select(Item).order_by(Item.id)).all()
+        for item in items:
+            assert item.order is not None
+            item.order_number = item.id + 1
+        S.flush()
+        with counting(yard.engine) as sent:
+            S.commit()
+
+        assert kinds(sent).count("SELECT order") <= 3
+
+    def test_a_joined_table_s_key(self, yard: AppState) -> None:
+        save(Car(id=1, wheels=[Wheel(id=1)]), Car(id=2))
+
+        S.get_one(Wheel, 1).car_id = 2
+
+        assert [each for each in commit(yard) if each[0] == "cars.updated"] == [
+            ("cars.updated", "1", "1"),
+            ("cars.updated", "2", "1"),
+        ]
+
+
+class TestWhatGoesWithAnother:
+    def test_an_orphan_is_told_with_what_is_deferred_and_included(self, yard: AppState) -> None:
+        save(
+            Shelf(
+                id=1, books=[Book(id=1, blurb="good", author=Author(name="A"), pages=[Page(id=1, text="p")])]
+            )
+        )
+        shelf = S.get_one(Shelf, 1)
+        shelf.books.clear()
+
+        assert commit(yard) == [("books.deleted", "1", "1"), ("pages.deleted", "1", "1")]
+        assert last(yard, "books.deleted")["blurb"] == "good"
+        assert last(yard, "books.deleted")["author"]["name"] == "A"
+        assert last(yard, "pages.deleted")["text"] == "p"
+
+    @pytest.mark.parametrize("expired", [False, True])
+    def test_an_orphan_belongs_to_whom_its_parent_belonged(self, yard: AppState, expired: bool) -> None:
+        save(Order(tenant=1, number=1, owner="2", items=[Item(id=1), Item(id=2)]))
+        order = S.get_one(Order, (1, 1))
+        item = order.items[0]
+        if expired:
+            S.expire(item)
+        order.items.remove(item)
+        S.flush()
+        S.expire_all()
+
+        assert commit(yard) == [("items.deleted", str(1), "2"), ("orders.updated", "1,1", "2")]
+
+    def test_an_orphan_whose_parent_goes_too(self, yard: AppState) -> None:
+        save(Order(tenant=1, number=1, owner="2", items=[Item(id=1)]))
+        order = S.get_one(Order, (1, 1))
+        order.items.clear()
+        S.delete(order)
+
+        assert commit(yard) == [("items.deleted", "1", "2"), ("orders.deleted", "1,1", "2")]
+
+    def test_a_cascade(self, yard: AppState) -> None:
+        save(Shelf(id=1, books=[Book(id=1, blurb="good", pages=[Page(id=1)])]))
+        S.delete(S.get_one(Shelf, 1))
+
+        assert commit(yard) == [
+            ("books.deleted", "1", "1"),
+            ("pages.deleted", "1", "1"),
+            ("shelves.deleted", "1", "1"),
+        ]
+
+    @pytest.mark.parametrize("expired", [False, True])
+    def test_a_child_that_loses_its_key(self, state: AppState, listening: None, expired: bool) -> None:
+        host_db.session.add(Client(id=1, owner="1", name="c", invoices=[Invoice(id=1, owner="1")]))
+        host_db.session.commit()
+        client = host_db.session.get_one(Client, 1)
+        invoice = client.invoices[0]
+        if expired:
+            host_db.session.expire(invoice)
+        host_db.session.delete(client)
+        host_db.session.commit()
+
+        assert last(state, "invoices.updated")["changes"]["client_id"] == {"from": 1, "to": None}
+
+
+class TestAListenerOfTheHost:
+    def test_that_sets_what_was_expired_while_the_row_is_written(self, yard: AppState) -> None:
+        save(Shelf(id=1, books=[Book(id=1)]))
+        S.expire(book := S.get_one(Book, 1))
+        book.title = "finished"
+
+        assert ("books.done", "1", "1") in commit(yard)
+        assert last(yard, "books.updated")["changes"]["state"] == {"from": "new", "to": "done"}
+
+    def test_that_sets_what_was_expired_before_the_flush(self, yard: AppState) -> None:
+        save(Shelf(id=1, books=[Book(id=1)]))
+        S.expire(book := S.get_one(Book, 1))
+
+        def before_flush(session: t.Any, *_: t.Any) -> None:
+            if any(isinstance(obj, Author) for obj in session.new):
+                book.state = "done"
+
+        sa.event.listen(S(), "before_flush", before_flush)
+        S.add(Author(name="A"))
+
+        assert commit(yard) == [("books.done", "1", "1"), ("books.updated", "1", "1")]
+        assert last(yard, "books.updated")["changes"] == {"state": {"from": "new", "to": "done"}}
+
+    def test_that_deletes_before_the_flush(self, yard: AppState) -> None:
+        save(Shelf(id=1, books=[Book(id=1, blurb="good", author=Author(name="A"))]))
+        S.expire(book := S.get_one(Book, 1))
+
+        def before_flush(session: t.Any, *_: t.Any) -> None:
+            if any(isinstance(obj, Author) for obj in session.new):
+                session.delete(book)
+
+        sa.event.listen(S(), "before_flush", before_flush)
+        S.add(Author(name="B"))
+
+        assert commit(yard) == [("books.deleted", "1", "1")]
+        assert last(yard, "books.deleted")["blurb"] == "good"
+        assert last(yard, "books.deleted")["author"]["name"] == "A"
+
+
+class TestWhatTheHostForbidsItselfToLoad:
+    @pytest.fixture(autouse=True)
+    def invoice(self, state: AppState) -> None:
+        host_db.session.add(Invoice(id=1, owner="1", number="n", lines=[Line(id=1)]))
+        host_db.session.commit()
+        host_db.session.expunge_all()
+
+    def test_a_touched_parent(self, state: AppState, listening: None) -> None:
+        line = host_db.session.scalars(sa.select(Line).options(raiseload("*"))).one()
+        line.text = "x"
+        host_db.session.commit()
+
+        assert recorded(state)[-1].event == "invoices.updated"
+
+    def test_nobody_listens(self, state: AppState) -> None:
+        line = host_db.session.scalars(sa.select(Line).options(raiseload("*"))).one()
+        line.text = "x"
+        host_db.session.commit()
+
+        assert recorded(state) == []
+
+    def test_an_include(self, state: AppState) -> None:
+        subscribe(state, NOWHERE, "invoices.updated", includes=["lines", "client"])
+        invoice = host_db.session.scalars(sa.select(Invoice).options(raiseload("*"))).one()
+        invoice.note = "x"
+        host_db.session.commit()
+
+        assert [line["id"] for line in last(state, "invoices.updated")["lines"]] == [1]
+
+    def test_a_column(self, state: AppState, listening: None) -> None:
+        options = defer(Invoice.number, raiseload=True)
+        invoice = host_db.session.scalars(sa.select(Invoice).options(options)).one()
+        invoice.note = "x"
+        host_db.session.commit()
+
+        assert last(state, "invoices.updated")["number"] == "n"
+
+    def test_a_deletion(self, state: AppState) -> None:
+        subscribe(state, NOWHERE, "invoices.deleted", includes=["lines", "client"])
+        invoice = host_db.session.scalars(sa.select(Invoice).options(raiseload(Invoice.client))).one()
+        host_db.session.delete(invoice)
+        host_db.session.commit()
+
+        assert last(state, "invoices.deleted")["client"] is None
