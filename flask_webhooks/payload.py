@@ -230,12 +230,14 @@ def _default(value: object) -> object:
 # Built once: json.dumps with arguments builds an encoder on every call.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_default)
 
+_HALF = "it holds half of a surrogate pair, which UTF-8 cannot carry"
 _REMEDIES: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((bytes, bytearray, memoryview), "send a link to it, or base64 text"),
     ((set, frozenset), "make it a sorted list"),
     ((float, Decimal), "JSON has no such number, send None"),
+    (int, "it has too many digits for Python to write, send it as text"),
     (timedelta, "send .total_seconds()"),
-    (str, "it holds half of a surrogate pair, which UTF-8 cannot carry"),
+    (str, _HALF),
     (Mapping, "make it a dict"),
 )
 
@@ -264,7 +266,7 @@ def _blame(data: object, root: str) -> str:
         if isinstance(value, dict):
             bad = next((key for key in value if not _is_key(key)), None)
             if bad is not None:
-                return f"{path} has the key {bad!r} of type {type(bad).__name__}; use text as keys."
+                return f"{path} has {_bad_key(bad)}."
             inside = [_Place(item, path + _step(key), (*above, id(value))) for key, item in value.items()]
         elif isinstance(value, list | tuple):
             inside = [_Place(item, f"{path}[{i}]", (*above, id(value))) for i, item in enumerate(value)]
@@ -279,6 +281,16 @@ def _blame(data: object, root: str) -> str:
 def _is_key(key: object) -> bool:
     """Whether JSON can hold it as a key; numbers and None become text as in Python's own `json`."""
     return isinstance(key, str | int | float | None) and not _complaint(key)
+
+
+def _bad_key(key: object) -> str:
+    if isinstance(key, str):
+        return f"the key {key!r}; {_HALF}"
+    try:
+        shown = repr(key)
+    except ValueError:  # an int with too many digits
+        shown = "…"
+    return f"the key {shown} of type {type(key).__name__}; use text as keys"
 
 
 def _step(key: object) -> str:

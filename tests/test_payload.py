@@ -283,6 +283,12 @@ class TestEncode:
             ({(1, 2): 3}, "data has the key (1, 2) of type tuple; use text as keys."),
             ({"a": {math.nan: 3}}, "data.a has the key nan of type float; use text as keys."),
             (
+                {"a": {"\ud83d": 3}},
+                "data.a has the key '\\ud83d'; it holds half of a surrogate pair, which UTF-8 cannot carry.",
+            ),
+            ({10**5000: 3}, "data has the key … of type int; use text as keys."),
+            ({"n": 10**5000}, "data.n is int; it has too many digits for Python to write, send it as text."),
+            (
                 {"ok": 1, "first": b"", "second": b""},
                 "data.first is bytes; send a link to it, or base64 text.",
             ),
