@@ -45,11 +45,11 @@ class ColumnRenderer:
     keys: tuple[str, ...]
 
     def __call__(self, row: t.Any) -> dict[str, t.Any]:
-        return {key: _jsonable(getattr(row, key)) for key in self.keys}
+        return {key: jsonable(getattr(row, key)) for key in self.keys}
 
 
-def _jsonable(value: t.Any) -> t.Any:
-    # Dates, decimals, UUIDs and enums are the encoder's; an interval it refuses.
+def jsonable(value: t.Any) -> t.Any:
+    """Return the value of a column as the JSON encoder takes it; dates, decimals, UUIDs and enums are its own work."""
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 

@@ -7,13 +7,14 @@ import typing as t
 from sqlalchemy import inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
 
 from .. import payload
-from ..errors import OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
+from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
 from .capture import add
 from .settling import Emitted
 from .watching import OPT_OUT, is_muted, watch_of
-from .writing import size_of
+from .writing import check_fits, name_of, size_of, status_of
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -36,7 +37,10 @@ def emit_many(
 
     :param rows: anything JSON can hold, or instances of the channel's model, dumped at commit with their last state.
     :param owner: whose they are; may be left out for instances that know their owner.
-    :param dedupe_key: a second event of this name, owner and key does nothing, also in a later transaction.
+    :param dedupe_key: a second event of this name, owner and key does nothing, also in a later transaction; so it is
+        for one row.
+    :raises EmitError: more rows than one with a `dedupe_key`; a key or owner that does not fit into our columns; a
+        transaction that is over, as in `after_commit`.
     :raises UnknownEventError: with the nearest name.
     :raises OwnerMissingError: for data without `owner`.
     :raises PayloadError: data that JSON cannot hold, with the path to it.
@@ -47,28 +51,37 @@ def emit_many(
         near = state.catalog.suggest(event)
         remedy = f"Did you mean {near}?" if near else "Declare it in the catalogue."
         raise UnknownEventError(f"{event!r} is not an event of the catalogue. {remedy}")
+    owner = None if owner is None else str(owner)
+    dedupe_key = None if dedupe_key is None else str(dedupe_key)
+    check_fits(known, None, "owner", owner)
+    check_fits(known, None, "dedupe_key", dedupe_key)
+    items = [_item(state, known, data, owner, dedupe_key) for data in rows]
+    if dedupe_key is not None and len(items) > 1:
+        raise EmitError(
+            f"{event} was emitted for {len(items)} rows with one dedupe_key, {dedupe_key!r}: all but the first would "
+            "do nothing. Emit them one by one, each with a key of its own."
+        )
     if is_muted() or session.info.get(OPT_OUT) is False:
         return
-    items = [_item(state, known, data, owner, dedupe_key) for data in rows]
+    _refuse_ended(session, event)
     add(session, watch_of(state), items)
+
+
+def _refuse_ended(session: Session, event: str) -> None:
+    """Nothing that comes after a commit or a failed flush can be in their transaction: it would be lost."""
+    if not session.is_active:
+        raise EmitError(
+            f"{event} was emitted in a transaction that is over: it has been committed, or has failed. Emit before the "
+            "commit (`before_commit` is early enough, `after_commit` and `models_committed` are too late), or pass "
+            "session=... another one, and commit that."
+        )
 
 
 def _item(
     state: AppState, event: EventType, data: t.Any, owner: str | None, dedupe_key: str | None
 ) -> Emitted:
-    owner = None if owner is None else str(owner)
     if _is_mapped(data):
-        bound = state.bound.get(event.channel)
-        if bound is None or bound.model is None or not isinstance(data, bound.model):
-            raise PayloadError(
-                f"{event.name} was emitted with an instance of {type(data).__name__}, which is not the model of "
-                f"channel {event.channel}. Pass a dict, or name the model in the catalogue."
-            )
-        if owner is None and bound.owner(data) is None and not _may_get_one(bound, data):
-            raise OwnerMissingError(
-                f"{event.name} was emitted with a {type(data).__name__} that has no owner. Pass owner=..."
-            )
-        return Emitted(event, owner, None, None, data, bound, dedupe_key)
+        return _item_of(state.bound.get(event.channel), event, data, owner, dedupe_key)
     if owner is None:
         raise OwnerMissingError(f"{event.name} was emitted without an owner. Pass owner=...")
     text = _encoded(event.name, data)
@@ -78,7 +91,34 @@ def _item(
             f"The data of {event.name} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
             f"{state.settings.payload_limit}. Send less, or raise the limit."
         )
-    return Emitted(event, owner, text, data, None, None, dedupe_key)
+    value = data.get("id") if isinstance(data, dict) else None
+    value = getattr(value, "value", value)
+    entity_id = None if value is None else str(value)
+    status = status_of(event, data)
+    check_fits(event, None, "id of the data", entity_id)
+    check_fits(event, None, "status of the data", status)
+    return Emitted(event, owner, text, entity_id, status, dedupe_key=dedupe_key)
+
+
+def _item_of(
+    bound: Bound | None, event: EventType, obj: t.Any, owner: str | None, dedupe_key: str | None
+) -> Emitted:
+    kind = type(obj).__name__
+    if bound is None or bound.model is None or not isinstance(obj, bound.model):
+        raise PayloadError(
+            f"{event.name} was emitted with an instance of {kind}, which is not the model of "
+            f"channel {event.channel}. Pass a dict, or name the model in the catalogue."
+        )
+    try:
+        is_owned = owner is not None or bound.owner(obj) is not None or _may_get_one(bound, obj)
+    except (DetachedInstanceError, ObjectDeletedError) as error:
+        raise EmitError(
+            f"{event.name} was emitted with a {name_of(obj)} that cannot be read: it is detached, or its row is gone. "
+            "Add it to the session again, or pass a dict."
+        ) from error
+    if not is_owned:
+        raise OwnerMissingError(f"{event.name} was emitted with a {kind} that has no owner. Pass owner=...")
+    return Emitted(event, owner, obj=obj, bound=bound, dedupe_key=dedupe_key)
 
 
 def _may_get_one(bound: Bound, obj: t.Any) -> bool:

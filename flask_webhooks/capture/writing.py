@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import typing as t
@@ -13,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy import inspect
 
 from .. import outbox, payload
-from ..catalog import EventType
+from ..bindings.dumping import IncludeDumper, jsonable
+from ..catalog import EventType, same
 from ..config import ENVIRONMENTS
 from ..errors import EmitError, PayloadError, PayloadTooLargeError
 from ..ids import uuid7
@@ -26,10 +28,12 @@ if t.TYPE_CHECKING:
     from ..state import AppState
     from .watching import Watch
 
-__all__ = ["Occurrence", "Recorded", "failed", "size_of", "write"]
+__all__ = ["Occurrence", "Recorded", "check_fits", "failed", "name_of", "size_of", "status_of", "write"]
 
 CHANGES = "changes"
 """The include that every listener may ask for: column to `{from, to}`."""
+LONGEST = 255
+"""Characters that the columns of keys and states hold; see `models.log`."""
 
 logger = logging.getLogger("flask_webhooks.capture")
 Recorded = dict[str, t.Any]
@@ -46,7 +50,10 @@ class Occurrence:
     values: Values
     text: str | None = None
     """JSON of emitted data; None for an object."""
-    data: t.Any = None
+    entity_id: str | None = None
+    """Of emitted data; an object has its primary key."""
+    status: str | None = None
+    """Of emitted data; an object is asked for it at commit."""
     dedupe_key: str | None = None
     listeners: t.Sequence[Wanted] = ()
 
@@ -86,7 +93,7 @@ def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> N
     """
     if isinstance(error, sa.exc.DBAPIError):
         raise error
-    about = f"{event.name} of {_name_of(obj)}" if obj is not None else event.name
+    about = _about(event, obj)
     if state.settings.on_error == "log":
         logger.error(
             "message.failed: %s", about, exc_info=error, extra={"event": event.name, "object": about}
@@ -96,21 +103,33 @@ def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> N
         raise PayloadError(f"{about}: {error}") from error
     if isinstance(error, EmitError):
         raise error
-    field = _field_of(state, event, obj)
-    raise PayloadError(
+    field = _field_of(state.bound[event.channel].schemas.get(event.name), obj)
+    raise PayloadError(_unserialisable(about, field, error)) from error
+
+
+def _about(event: EventType, obj: t.Any) -> str:
+    return f"{event.name} of {name_of(obj)}" if obj is not None else event.name
+
+
+def name_of(obj: t.Any) -> str:
+    """Name an object in an error. Nothing is loaded for it: its row may be what is missing."""
+    state = inspect(obj)
+    mapper = state.mapper
+    key = state.identity or [
+        state.dict.get(mapper.get_property_by_column(column).key) for column in mapper.primary_key
+    ]
+    return f"{type(obj).__name__} {','.join(map(str, key))}"
+
+
+def _unserialisable(about: str, field: str, error: Exception) -> str:
+    return (
         f"{about} cannot be serialised{field}: {type(error).__name__}: {error}. Mend its schema, or set "
         'WEBHOOKS_ON_ERROR = "log" to let the commit through without the event.'
-    ) from error
+    )
 
 
-def _name_of(obj: t.Any) -> str:
-    key = ",".join(str(part) for part in inspect(obj).mapper.primary_key_from_instance(obj))
-    return f"{type(obj).__name__} {key}"
-
-
-def _field_of(state: AppState, event: EventType, obj: t.Any) -> str:
+def _field_of(schema: ma.Schema | None, obj: t.Any) -> str:
     """Dump once more field by field: marshmallow lets errors through without saying where it was."""
-    schema: ma.Schema | None = state.bound[event.channel].schemas.get(event.name)
     if schema is None or obj is None:
         return ""
     for name, field in schema.dump_fields.items():
@@ -124,12 +143,12 @@ def _field_of(state: AppState, event: EventType, obj: t.Any) -> str:
 def _message(state: AppState, item: Occurrence, now: datetime, clock: int, dumps: Dumps) -> outbox.Row:
     data, text = _data(item, dumps)
     extras = _extras(item)
+    entity_id, status = _entity(item, data)
     size = size_of(text) + size_of(extras)
     if size > state.settings.payload_limit:
-        about = f"{item.event.name} of {_name_of(item.obj)}" if item.obj is not None else item.event.name
         raise PayloadTooLargeError(
-            f"The data of {about} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is {state.settings.payload_limit}. "
-            "Send less, or raise the limit."
+            f"The data of {_about(item.event, item.obj)} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
+            f"{state.settings.payload_limit}. Send less, or raise the limit."
         )
     return {
         "id": uuid7(),
@@ -139,10 +158,10 @@ def _message(state: AppState, item: Occurrence, now: datetime, clock: int, dumps
         "environment": _environment(state, item, data),
         "occurred_at": now,
         "clock": clock,
-        "entity_id": _entity_id(item, data),
+        "entity_id": entity_id,
         "text": item.event.message,
         "transition": item.event.transition,
-        "status": _status(item, data),
+        "status": status,
         "data": text,
         "extras": extras,
         "size": size,
@@ -158,9 +177,12 @@ def size_of(text: str | None) -> int:
 
 
 def _data(item: Occurrence, dumps: Dumps) -> tuple[t.Any, str]:
-    """Return the main object as a dict and as JSON; one that several events are about is dumped once."""
+    """Return the main object as a dict and as JSON; one that several events are about is dumped once.
+
+    Of emitted data only the JSON was kept: what the host passed may be another's by now.
+    """
     if item.text is not None:
-        return item.data, item.text
+        return None, item.text
     key = (id(item.obj), item.event.schema)
     if key not in dumps:
         assert item.bound is not None  # noqa: S101  # an object without a bound channel is refused by emit()
@@ -171,10 +193,48 @@ def _data(item: Occurrence, dumps: Dumps) -> tuple[t.Any, str]:
 
 def _extras(item: Occurrence) -> str | None:
     """Return as JSON what listeners asked for beside the main object, all of it together; None for nothing."""
-    extras = {include.name: include.dump(item.obj) for include in item.asked()}
+    extras = {include.name: _included(include, item.obj) for include in item.asked()}
     if item.values and any(CHANGES in listener.includes for listener in item.listeners):
         extras[CHANGES] = _changes(item)
-    return payload.encode(extras, root="includes") if extras else None
+    if not extras:
+        return None
+    try:
+        return payload.encode(extras, root="includes")
+    except PayloadError:
+        if CHANGES not in extras:
+            raise
+        extras[CHANGES] = {name: pair for name, pair in extras[CHANGES].items() if _is_json(pair)}
+        return payload.encode(extras, root="includes")
+
+
+def _is_json(pair: t.Any) -> bool:
+    # A schema may leave out a vector or a range, or write it in its own way; for `changes` it is not asked.
+    try:
+        payload.encode(pair)
+    except PayloadError:
+        return False
+    return True
+
+
+def _included(include: BoundInclude, obj: t.Any) -> t.Any:
+    """Dump an include; an error says which one, and at what field."""
+    try:
+        return include.dump(obj)
+    except sa.exc.DBAPIError:
+        raise
+    except Exception as error:  # whatever the host's schemas and properties raise
+        raise PayloadError(
+            _unserialisable(f"the include {include.name!r}", _field_inside(include, obj), error)
+        ) from error
+
+
+def _field_inside(include: BoundInclude, obj: t.Any) -> str:
+    try:
+        found = IncludeDumper(include.path, None)(obj)
+    except Exception:  # the way there is what fails
+        return ""
+    rows = found if isinstance(found, list) else [found]
+    return next((field for row in rows if (field := _field_of(include.schema, row))), "")
 
 
 def _changes(item: Occurrence) -> dict[str, dict[str, t.Any]]:
@@ -183,8 +243,8 @@ def _changes(item: Occurrence) -> dict[str, dict[str, t.Any]]:
         now = getattr(item.obj, name) if new is LATER else new
         if isinstance(old, bytes) or isinstance(now, bytes):
             continue  # what `data` leaves out as well
-        if old != now:
-            found[name] = {"from": old, "to": now}
+        if not same(old, now):
+            found[name] = {"from": jsonable(old), "to": jsonable(now)}
     return found
 
 
@@ -192,6 +252,8 @@ def _environment(state: AppState, item: Occurrence, data: t.Any) -> str:
     environment = state.settings.environment
     if isinstance(environment, str):
         return environment
+    if item.text is not None:
+        data = json.loads(item.text)
     chosen = environment(item.event.name, data, item.owner)
     if chosen not in ENVIRONMENTS:
         raise EmitError(
@@ -201,21 +263,53 @@ def _environment(state: AppState, item: Occurrence, data: t.Any) -> str:
     return chosen
 
 
-def _entity_id(item: Occurrence, data: t.Any) -> str | None:
-    if item.obj is not None:
-        return ",".join(str(part) for part in inspect(item.obj).mapper.primary_key_from_instance(item.obj))
-    value = data.get("id") if isinstance(data, dict) else None
-    return None if value is None else str(value)
+def _entity(item: Occurrence, data: t.Any) -> tuple[str | None, str | None]:
+    """Return the key and the state of what the event is about."""
+    obj = item.obj
+    if obj is None:
+        return item.entity_id, item.status
+    key = ",".join(str(part) for part in inspect(obj).mapper.primary_key_from_instance(obj))
+    status = status_of(item.event, data, obj)
+    for field, value in (("primary key", key), ("owner", item.owner), ("status", status)):
+        check_fits(item.event, obj, field, value)
+    return key, status
 
 
-def _status(item: Occurrence, data: t.Any) -> str | None:
-    """The value of the column that the event's condition is about, else the object's `status`."""
-    name = next(iter(item.event.when), "status")
+def status_of(event: EventType, data: t.Any, obj: t.Any = None) -> str | None:
+    """Return the value of the column that the event's condition is about, else of `status`; cut to what fits."""
+    name = next(iter(event.when), "status")
     value = data.get(name) if isinstance(data, dict) else None
-    if value is None and item.obj is not None:
-        value = getattr(item.obj, name, None)
+    if value is None and obj is not None:
+        value = getattr(obj, name, None)
     value = getattr(value, "value", value)
-    return None if value is None else str(value)
+    return None if value is None else str(value)[:LONGEST]
+
+
+def check_fits(event: EventType, obj: t.Any, field: str, value: str | None) -> None:
+    """Refuse what our columns cannot hold; some databases would say so without a name, and some not at all.
+
+    :raises EmitError: names the event, the object if there is one, and the field.
+    """
+    if value is None or (len(value) <= LONGEST and value.isascii() and "\0" not in value):
+        return
+    if len(value) > LONGEST:
+        raise EmitError(
+            f"{_about(event, obj)}: the {field} has {len(value)} characters, the most is {LONGEST}. Use a shorter "
+            "one, or a hash of it."
+        )
+    if not _is_text(value):
+        raise EmitError(
+            f"{_about(event, obj)}: the {field} {value!r} is no text that every database can hold. Take out NUL "
+            "characters and halves of surrogate pairs."
+        )
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
 
 
 def _deliveries(item: Occurrence, message: outbox.Row, now: datetime) -> t.Iterator[outbox.Row]:

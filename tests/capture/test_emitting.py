@@ -13,6 +13,7 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 from flask import Flask
+from flask_sqlalchemy import track_modifications
 from sqlalchemy.orm import Session
 
 from flask_webhooks import Webhooks
@@ -24,12 +25,20 @@ from flask_webhooks.errors import (
     UnknownEventError,
 )
 from flask_webhooks.models import Message
-from flask_webhooks.state import AppState
+from flask_webhooks.state import AppState, state_of
 from tests.capture.conftest import NOWHERE, RECORDING, SERVERS, counting, events, kinds, told
 from tests.host import Client, Invoice, Note, Status, db
 from tests.stage import recorded, subscribe
 
 webhooks = Webhooks()
+
+
+def nest(levels: int) -> t.Any:
+    """A list in a list in a list."""
+    made: t.Any = 1
+    for _ in range(levels):
+        made = [made]
+    return made
 
 
 class Colour(enum.Enum):
@@ -100,6 +109,243 @@ class TestTransaction:
 
         assert events(state) == []
 
+    def test_a_dict_that_is_used_again(self, state: AppState) -> None:
+        """What was said is what the dict was at the call, and of whom: sequences are those of one object."""
+        data: dict[str, t.Any] = {}
+        for number in (1, 2, 1):
+            data["id"], data["status"] = number, f"s{number}"
+            webhooks.emit("reports.ready", data, owner="1")
+        data.clear()
+        db.session.commit()
+
+        found = recorded(state)
+        assert [(message.entity_id, message.status) for message in found] == [
+            ("1", "s1"),
+            ("2", "s2"),
+            ("1", "s1"),
+        ]
+        assert [json.loads(message.data)["id"] for message in found] == [1, 2, 1]
+        assert found[2].sequence > found[0].sequence
+
+    def test_the_environment_is_chosen_by_what_is_sent(self, make_app: t.Callable[..., Flask]) -> None:
+        seen: list[t.Any] = []
+
+        def choose(event: str, data: t.Any, owner: str) -> str:
+            seen.append(data)
+            return "production"
+
+        app = make_app(WEBHOOKS_ENVIRONMENT=choose, WEBHOOKS_RECORD="all")
+        with app.app_context():
+            data: dict[str, t.Any] = {"total": Decimal("1.10")}
+            webhooks.emit("reports.ready", data, owner="1")
+            data["total"] = "changed"
+            db.session.commit()
+
+            assert seen == [{"total": "1.10"}]
+            assert [message.environment for message in recorded(state_of(app))] == ["production"]
+            db.session.remove()
+
+
+@pytest.mark.usefixtures("listening")
+class TestOver:
+    """A transaction that is over takes nothing any more: what is emitted then would be lost."""
+
+    def test_after_the_commit(self, state: AppState) -> None:
+        said: list[str] = []
+
+        def late(*_: t.Any) -> None:
+            with pytest.raises(
+                EmitError, match=r"reports\.ready.*committed.*before_commit.*session="
+            ) as caught:
+                webhooks.emit("reports.ready", {}, owner="1")
+            said.append(str(caught.value))
+
+        sa.event.listen(db.session(), "after_commit", late)
+        db.session.add(Client(owner="1", name="x"))
+        db.session.commit()
+        sa.event.remove(db.session(), "after_commit", late)
+        db.session.commit()
+
+        assert len(said) == 1
+        assert events(state) == ["clients.created"]
+
+    def test_in_models_committed(self, make_app: t.Callable[..., Flask]) -> None:
+        app = make_app(SQLALCHEMY_TRACK_MODIFICATIONS=True)
+
+        def late(_: t.Any, changes: t.Any) -> None:
+            webhooks.emit("reports.ready", {}, owner="1")
+
+        with app.app_context(), track_modifications.models_committed.connected_to(late):
+            db.session.add(Client(owner="1", name="x"))
+            with pytest.raises(EmitError, match=r"reports\.ready.*models_committed"):
+                db.session.commit()
+            db.session.remove()
+
+            assert db.session.query(Client).count() == 1
+            db.session.remove()
+
+    def test_in_a_session_of_its_own_it_may(self, state: AppState) -> None:
+        def late(*_: t.Any) -> None:
+            with Session(state.engine) as other:
+                webhooks.emit("reports.ready", {}, owner="1", session=other)
+                other.commit()
+
+        sa.event.listen(db.session(), "after_commit", late)
+        db.session.add(Client(owner="1", name="x"))
+        db.session.commit()
+        sa.event.remove(db.session(), "after_commit", late)
+
+        assert events(state) == ["clients.created", "reports.ready"]
+
+    def test_after_a_failed_flush(self, state: AppState) -> None:
+        db.session.add(Client(id=1, owner="1", name="x"))
+        db.session.commit()
+        db.session.expunge_all()
+        db.session.add(Client(id=1, owner="1", name="twice"))
+        with pytest.raises(sa.exc.IntegrityError):
+            db.session.flush()
+        with pytest.raises(EmitError, match=r"reports\.failed.*over"):
+            webhooks.emit("reports.failed", {}, owner="1")
+        db.session.rollback()
+        webhooks.emit("reports.failed", {}, owner="1")
+        db.session.commit()
+
+        assert events(state) == ["clients.created", "reports.failed"]
+
+
+@pytest.mark.usefixtures("listening")
+class TestInstances:
+    """An event about an object needs a row that the object stands for, at the latest when it is committed."""
+
+    def refused(self, words: str, error: type[Exception] = EmitError) -> None:
+        with pytest.raises(error, match=words):
+            db.session.commit()
+        db.session.rollback()
+
+    def test_one_that_was_never_added(self, state: AppState) -> None:
+        webhooks.emit("invoices.paid", Invoice(owner="1"))
+        self.refused(r"invoices\.paid.*Invoice None.*never added.*Add it")
+
+        assert events(state) == []
+
+    def test_one_that_is_added_later(self, state: AppState) -> None:
+        invoice = Invoice(owner="1")
+        webhooks.emit("invoices.paid", invoice)
+        db.session.add(invoice)
+        db.session.commit()
+
+        assert events(state) == ["invoices.created", "invoices.paid"]
+
+    def test_one_whose_savepoint_was_rolled_back(self, state: AppState) -> None:
+        invoice = Invoice(id=5, owner="1")
+        savepoint = db.session.begin_nested()
+        db.session.add(invoice)
+        db.session.flush()
+        savepoint.rollback()
+        webhooks.emit("invoices.paid", invoice)
+        self.refused(r"invoices\.paid.*Invoice 5.*rolled back")
+
+        assert events(state) == []
+
+    @pytest.mark.parametrize("owner", [None, "1"])
+    def test_one_that_was_expunged(self, state: AppState, owner: str | None) -> None:
+        invoice = Invoice(id=5, owner="1")
+        db.session.add(invoice)
+        db.session.flush()
+        webhooks.emit("invoices.paid", invoice, owner=owner)
+        db.session.expire(invoice)
+        db.session.expunge(invoice)
+        self.refused(r"invoices\.paid.*Invoice 5.*no session.*Add it")
+
+    @pytest.mark.parametrize("owner", [None, "1"])
+    def test_one_whose_row_is_gone(self, state: AppState, owner: str | None) -> None:
+        db.session.add(invoice := Invoice(id=5, owner="1"))
+        db.session.commit()
+        webhooks.emit("invoices.paid", invoice, owner=owner)
+        db.session.execute(sa.text("DELETE FROM invoice"))
+        db.session.expire_all()
+        self.refused(r"invoices\.paid.*Invoice 5.*row is gone")
+
+    def test_one_that_cannot_be_read_at_the_call(self, state: AppState) -> None:
+        db.session.add(invoice := Invoice(id=5, owner="1"))
+        db.session.commit()
+        db.session.execute(sa.text("DELETE FROM invoice"))
+        with pytest.raises(EmitError, match=r"invoices\.paid.*Invoice 5.*its row is gone"):
+            webhooks.emit("invoices.paid", invoice)
+        db.session.rollback()
+        db.session.close()
+        with pytest.raises(EmitError, match=r"invoices\.paid.*Invoice 5.*detached"):
+            webhooks.emit("invoices.paid", invoice)
+
+    def test_one_that_loses_its_owner(self, state: AppState) -> None:
+        db.session.add(client := Client(id=5, owner="1", name="x"))
+        webhooks.emit("clients.updated", client)
+        db.session.flush()
+        client.__dict__["owner"] = None
+        self.refused(r"clients\.updated.*Client 5.*no owner", OwnerMissingError)
+
+    def test_one_that_is_deleted_in_the_same_transaction(self, state: AppState) -> None:
+        db.session.add(invoice := Invoice(owner="1", number="last"))
+        db.session.commit()
+        webhooks.emit("invoices.paid", invoice)
+        db.session.delete(invoice)
+        db.session.commit()
+
+        assert events(state) == ["invoices.created", "invoices.deleted", "invoices.paid"]
+        assert told(state, "invoices.paid")[0]["number"] == "last"
+
+    def test_one_that_is_just_being_inserted(self, state: AppState) -> None:
+        """A listener of the host's emits it inside the flush, which may be the last of the commit."""
+
+        def emit(session: Session, _: t.Any) -> None:
+            for obj in session.new:
+                webhooks.emit("clients.updated", obj, owner="1")
+
+        def add_late(session: Session) -> None:
+            session.add(Client(owner="1", name="late"))
+
+        session = db.session()
+        sa.event.listen(session, "after_flush", emit)
+        sa.event.listen(session, "before_commit", add_late)
+        session.add(Client(owner="1", name="early"))
+        session.commit()
+        sa.event.remove(session, "after_flush", emit)
+        sa.event.remove(session, "before_commit", add_late)
+
+        assert sorted(data["name"] for data in told(state, "clients.updated")) == ["early", "late"]
+        assert all(message.entity_id != "None" for message in recorded(state))
+
+    def test_many_that_are_expired_are_not_read_one_by_one(self, state: AppState) -> None:
+        db.session.add_all(invoices := [Invoice(owner="1") for _ in range(20)])
+        db.session.commit()
+        webhooks.emit_many("invoices.paid", invoices)
+        db.session.expire_all()
+        with counting(state.engine) as sent:
+            db.session.commit()
+
+        assert kinds(sent).count("SELECT invoice") <= 2
+        assert len(told(state, "invoices.paid")) == 20
+
+    def test_what_cannot_be_told_is_logged(
+        self, make_app: t.Callable[..., Flask], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = make_app(WEBHOOKS_ON_ERROR="log", WEBHOOKS_RECORD="all")
+        with app.app_context():
+            db.session.add(invoice := Invoice(id=5, owner="1"))
+            db.session.commit()
+            webhooks.emit("invoices.paid", invoice)
+            webhooks.emit("invoices.paid", Invoice(owner="1"))
+            db.session.execute(sa.text("DELETE FROM invoice"))
+            db.session.expire_all()
+            db.session.add(Client(owner="1", name="x"))
+            db.session.commit()
+
+            assert events(state_of(app)) == ["invoices.created", "clients.created"]
+            db.session.remove()
+
+        assert "invoices.paid of Invoice 5" in caplog.text
+        assert "invoices.paid of Invoice None" in caplog.text
+
 
 @pytest.mark.usefixtures("listening")
 class TestDedupeKey:
@@ -119,6 +365,22 @@ class TestDedupeKey:
         db.session.commit()
 
         assert len(recorded(state)) == 3
+
+    def test_it_is_for_one_row(self, state: AppState) -> None:
+        with pytest.raises(EmitError, match=r"reports\.ready.*5 rows.*'k'.*one by one"):
+            webhooks.emit_many("reports.ready", [{"n": n} for n in range(5)], owner="1", dedupe_key="k")
+        webhooks.emit_many("reports.ready", [{"n": 7}], owner="1", dedupe_key="k")
+        db.session.commit()
+
+        assert [data["n"] for data in told(state, "reports.ready")] == [7]
+
+    def test_it_may_be_anything_that_text_can_be_made_of(self, state: AppState) -> None:
+        key: t.Any = uuid.UUID(int=1)
+        webhooks.emit("reports.ready", {}, owner="1", dedupe_key=key)
+        webhooks.emit("reports.ready", {}, owner="1", dedupe_key=str(key))
+        db.session.commit()
+
+        assert len(recorded(state)) == 1
 
     def test_one_that_was_rolled_back_does_not_count(self, state: AppState) -> None:
         webhooks.emit("reports.ready", {"n": 1}, owner="1", dedupe_key="k")
@@ -164,23 +426,37 @@ class TestDedupeKey:
         assert [data["n"] for data in told(state, "reports.ready")] == [1 if first_commits else 2]
 
 
+MISTAKES = pytest.mark.parametrize(
+    ("event", "data", "owner", "error", "words"),
+    [
+        ("reports.raedy", {}, "1", UnknownEventError, "reports.ready"),
+        ("nothing.like.it", {}, "1", UnknownEventError, "nothing.like.it"),
+        ("reports.ready", {}, None, OwnerMissingError, "reports.ready"),
+        ("reports.ready", {"x": "y" * 300_000}, "1", PayloadTooLargeError, "WEBHOOKS_PAYLOAD_LIMIT"),
+        ("reports.ready", {"x": "ü" * 200_000}, "1", PayloadTooLargeError, "reports.ready"),
+        ("reports.ready", {"a": [{"b": b"x"}]}, "1", PayloadError, r"reports\.ready.*data\.a\[0\]\.b"),
+        ("reports.ready", {"a": {1, 2}}, "1", PayloadError, r"reports\.ready.*data\.a"),
+        ("reports.ready", {"a": float("nan")}, "1", PayloadError, r"reports\.ready.*data\.a"),
+        ("reports.ready", {"a": timedelta(1)}, "1", PayloadError, r"reports\.ready.*data\.a"),
+        ("reports.ready", {"a": object()}, "1", PayloadError, r"reports\.ready.*data\.a"),
+        ("reports.ready", {(1, 2): 3}, "1", PayloadError, r"reports\.ready.*key"),
+        ("reports.ready", {"a": "\ud800"}, "1", PayloadError, r"reports\.ready.*data\.a.*surrogate"),
+        ("reports.ready", {"\ud800": 1}, "1", PayloadError, r"reports\.ready.*data has the key.*surrogate"),
+        ("reports.ready", {"a": 10**5000}, "1", PayloadError, r"reports\.ready.*data\.a.*digits"),
+        ("reports.ready", {10**5000: 1}, "1", PayloadError, r"reports\.ready.*data has the key"),
+        ("reports.ready", {"a": nest(100_000)}, "1", PayloadError, r"reports\.ready.*data\.a\[0\].*deep"),
+        ("reports.ready", {"id": "x" * 256}, "1", EmitError, r"reports\.ready.*id.*256.*255.*shorter"),
+        ("reports.ready", {"id": "a\0"}, "1", EmitError, r"reports\.ready.*id.*'a\\x00'.*NUL"),
+        ("reports.ready", {"status": "a\0"}, "1", EmitError, r"reports\.ready.*status.*NUL"),
+        ("reports.ready", {}, "o" * 256, EmitError, r"reports\.ready.*owner.*256.*255"),
+        ("reports.ready", {}, "o\0", EmitError, r"reports\.ready.*owner.*NUL"),
+        ("reports.ready", {}, "\ud800", EmitError, r"reports\.ready.*owner.*surrogate"),
+    ],
+)
+
+
 class TestMistakes:
-    @pytest.mark.parametrize(
-        ("event", "data", "owner", "error", "words"),
-        [
-            ("reports.raedy", {}, "1", UnknownEventError, "reports.ready"),
-            ("nothing.like.it", {}, "1", UnknownEventError, "nothing.like.it"),
-            ("reports.ready", {}, None, OwnerMissingError, "reports.ready"),
-            ("reports.ready", {"x": "y" * 300_000}, "1", PayloadTooLargeError, "WEBHOOKS_PAYLOAD_LIMIT"),
-            ("reports.ready", {"x": "ü" * 200_000}, "1", PayloadTooLargeError, "reports.ready"),
-            ("reports.ready", {"a": [{"b": b"x"}]}, "1", PayloadError, r"reports\.ready.*data\.a\[0\]\.b"),
-            ("reports.ready", {"a": {1, 2}}, "1", PayloadError, r"reports\.ready.*data\.a"),
-            ("reports.ready", {"a": float("nan")}, "1", PayloadError, r"reports\.ready.*data\.a"),
-            ("reports.ready", {"a": timedelta(1)}, "1", PayloadError, r"reports\.ready.*data\.a"),
-            ("reports.ready", {"a": object()}, "1", PayloadError, r"reports\.ready.*data\.a"),
-            ("reports.ready", {(1, 2): 3}, "1", PayloadError, r"reports\.ready.*key"),
-        ],
-    )
+    @MISTAKES
     def test_show_at_the_call(
         self, state: AppState, event: str, data: t.Any, owner: str | None, error: type, words: str
     ) -> None:
@@ -190,6 +466,43 @@ class TestMistakes:
         db.session.commit()
 
         assert events(state) == []
+
+    @MISTAKES
+    def test_show_where_it_is_muted_too(
+        self, app: Flask, event: str, data: t.Any, owner: str | None, error: type, words: str
+    ) -> None:
+        """Else the first call outside would be the first to fail."""
+        with webhooks.muted(), pytest.raises(error, match=words):
+            webhooks.emit(event, data, owner=owner)
+        with (
+            Session(db.engine, info={"webhooks": False}) as session,
+            pytest.raises(error, match=words),
+        ):
+            webhooks.emit(event, data, owner=owner, session=session)
+
+    @pytest.mark.parametrize("key", ["k" * 256, "k\0", "\udfff"])
+    def test_a_key_that_does_not_fit(self, state: AppState, key: str) -> None:
+        with pytest.raises(EmitError, match=r"reports\.ready.*dedupe_key"):
+            webhooks.emit("reports.ready", {}, owner="1", dedupe_key=key)
+
+    @pytest.mark.usefixtures("listening")
+    def test_what_just_fits(self, state: AppState) -> None:
+        owner = "ü" * 255
+        subscribe(state, NOWHERE, "reports.*", owner=owner)
+        webhooks.emit("reports.ready", {"id": "é" * 255}, owner=owner, dedupe_key="k" * 255)
+        db.session.commit()
+
+        assert [message.entity_id for message in recorded(state)] == ["é" * 255]
+
+    @pytest.mark.usefixtures("listening")
+    def test_a_status_that_is_too_long_is_cut(self, state: AppState) -> None:
+        """It is told in full in the data."""
+        webhooks.emit("reports.ready", {"status": "s" * 300}, owner="1")
+        db.session.commit()
+
+        [message] = recorded(state)
+        assert message.status == "s" * 255
+        assert json.loads(message.data) == {"status": "s" * 300}
 
     def test_an_instance_of_another_model(self, app: Flask) -> None:
         with pytest.raises(PayloadError, match=r"invoices\.created.*Note"):
