@@ -12,7 +12,7 @@ import enum
 import typing as t
 from dataclasses import dataclass, replace
 
-from ..catalog import EventType, Kind
+from ..catalog import EventType, Kind, same
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -54,10 +54,12 @@ class Change:
     """Something that touches it changed: an update, even if none of its own columns did."""
     is_remade: bool = False
     """It was deleted and made again."""
+    owner: str | None = None
+    """Of a deletion: whose it was, where the object does not say so any more."""
 
     def is_changed(self) -> bool:
         """Say whether an update changed anything after all; what came back to its first value is dropped."""
-        self.values = {name: pair for name, pair in self.values.items() if pair[0] != pair[1]}
+        self.values = {name: pair for name, pair in self.values.items() if not same(*pair)}
         return bool(self.values)
 
     def matches(self, event: EventType) -> bool:
@@ -71,7 +73,7 @@ class Change:
     def _stayed(self, event: EventType) -> bool:
         if self.kind is Kind.CREATED:
             return True
-        return all(old != new for old, new in (self.values.get(name, (None, None)) for name in event.when))
+        return not any(same(*self.values.get(name, (None, None))) for name in event.when)
 
 
 def coalesce(changes: t.Iterable[Change]) -> dict[Key, Change]:
@@ -117,7 +119,14 @@ def _merged(known: Change, change: Change) -> Change:
     steps = (*(known.steps or (known,)), change)
     is_later = known.is_later or change.is_later or is_remade
     return replace(
-        known, kind=kind, obj=obj, values=values, steps=steps, is_later=is_later, is_remade=is_remade
+        known,
+        kind=kind,
+        obj=obj,
+        values=values,
+        steps=steps,
+        is_later=is_later,
+        is_remade=is_remade,
+        owner=change.owner,
     )
 
 

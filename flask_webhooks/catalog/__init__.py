@@ -23,7 +23,7 @@ from .exclusivity import check_exclusive
 from .format import json_schema
 from .loading import examine, load
 from .lock import Change, build_lock, compare
-from .model import Catalog, Channel, Condition, Deprecation, EventType, Include, Kind, Scope
+from .model import Catalog, Channel, Condition, Deprecation, EventType, Include, Kind, Scope, same
 
 __all__ = [
     "Catalog",
@@ -41,4 +41,5 @@ __all__ = [
     "examine",
     "json_schema",
     "load",
+    "same",
 ]

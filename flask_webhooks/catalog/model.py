@@ -58,7 +58,7 @@ class Condition:
         if kind is not Kind.UPDATED:
             value = new if kind is Kind.CREATED else old
             return self.leaves is None and self.enters is not None and _among(value, self.enters)
-        if old == new:
+        if same(old, new):
             return False
         if self.enters is not None and not _among(new, self.enters):
             return False
@@ -71,7 +71,24 @@ def _among(value: object, wanted: tuple[Scalar, ...]) -> bool:
     # YAML has no enums: a member is meant by its name or by its value.
     if isinstance(value, enum.Enum):
         return value.name in wanted or value.value in wanted
-    return value in wanted
+    return any(same(value, each) for each in wanted)
+
+
+def same(old: t.Any, new: t.Any) -> bool:
+    """Tell whether two values of a column are equal, also those whose `==` has no truth value.
+
+    Arrays (numpy's, and so the vectors of pgvector) compare element by element, and broadcast: the shape counts too.
+    What cannot be compared at all is not the same, as for SQLAlchemy.
+    """
+    try:
+        equal = old == new
+        if equal is True or equal is False:
+            return equal
+        if hasattr(equal, "all"):
+            return getattr(old, "shape", None) == getattr(new, "shape", None) and bool(equal.all())
+        return bool(equal)
+    except (TypeError, ValueError):
+        return False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,7 +161,7 @@ class EventType:
                 return False
         if kind is not Kind.UPDATED:
             return True
-        moved = [column for column, (old, new) in changes.items() if old != new]
+        moved = [column for column, (old, new) in changes.items() if not same(old, new)]
         if self.changed and self.changed.isdisjoint(moved):
             return False
         return touched or not self.ignore.issuperset(moved)
