@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from flask_webhooks.capture import emit_many
 from flask_webhooks.models import Delivery, Message
 from flask_webhooks.state import AppState, state_of
 from tests.capture.conftest import NOWHERE, changes
@@ -50,6 +51,8 @@ class World:
     """The last state of rows that this transaction has deleted."""
     steps: dict[int, list[tuple[Status, Status]]] = field(default_factory=dict)
     """What the status of an invoice went through in this transaction."""
+    emitted: list[int] = field(default_factory=list)
+    """Numbers of the reports that this transaction has emitted."""
 
 
 def expected(before: World, after: World) -> list[tuple[str, int, Row, Row]]:
@@ -102,7 +105,7 @@ class Transactions(RuleBasedStateMachine):
         self.session = db.session()
         self.committed, self.now = World(), World()
         self.savepoints: list[tuple[t.Any, World]] = []
-        self.next_line = 1
+        self.next_line, self.next_report = 1, 0
         self.told = 0
 
     @initialize()
@@ -132,10 +135,26 @@ class Transactions(RuleBasedStateMachine):
 
     @rule(key=IDS, number=TEXTS, status=STATUSES, flush=st.booleans())
     def add(self, key: int, number: str, status: Status, flush: bool) -> None:
+        self._add(key, {"number": number, "status": status, "note": None}, flush)
+
+    @rule(key=IDS, given=st.sets(st.sampled_from(["number", "note"])), text=TEXTS, flush=st.booleans())
+    def add_some(self, key: int, given: set[str], text: str, flush: bool) -> None:
+        self._add(key, dict.fromkeys(given, text), flush)
+
+    @rule(key=IDS, given=st.sets(st.sampled_from(["number", "note"])), text=TEXTS, flush=st.booleans())
+    def replace(self, key: int, given: set[str], text: str, flush: bool) -> None:
+        """Delete one and add another under its key: SQLAlchemy makes one UPDATE of it."""
+        self.delete(key, False)
+        self._add(key, dict.fromkeys(given, text), flush)
+
+    def _add(self, key: int, given: Row, flush: bool) -> None:
+        """Add an invoice; in place of one whose deletion is not flushed it keeps what is not given."""
         if key in self.now.invoices:
             return
-        self.session.add(Invoice(id=key, owner="1", number=number, status=status, note=None))
-        self.now.invoices[key] = {"number": number, "status": status, "note": None}
+        replaced = any(isinstance(obj, Invoice) and obj.id == key for obj in self.session.deleted)
+        rest = self.now.gone[key] if replaced else {"number": "", "status": Status.DRAFT, "note": None}
+        self.session.add(Invoice(id=key, owner="1", **given))
+        self.now.invoices[key] = {**rest, **given}
         if flush:
             self.session.flush()
 
@@ -194,6 +213,41 @@ class Transactions(RuleBasedStateMachine):
             line.text = text
             self.now.lines[number] = (self.now.lines[number][0], text)
         self.session.flush()
+
+    @rule(data=st.data(), key=IDS, is_loaded=st.booleans())
+    def move_line_by_key(self, data: st.DataObject, key: int, is_loaded: bool) -> None:
+        if not self.now.lines or key not in self.now.invoices:
+            return
+        number = data.draw(st.sampled_from(sorted(self.now.lines)))
+        self.session.flush()
+        line = self.session.get_one(Line, number)
+        before, text = self.now.lines[number]
+        if is_loaded:
+            assert line.invoice is not None
+        line.invoice_id = key
+        self.session.flush()
+        for each in {before, key}:
+            self.session.expire(self._invoice(each), ["lines"])
+        self.now.lines[number] = (key, text)
+
+    @rule(data=st.data(), flush=st.booleans())
+    def take_line_away(self, data: st.DataObject, flush: bool) -> None:
+        if not self.now.lines:
+            return
+        number = data.draw(st.sampled_from(sorted(self.now.lines)))
+        self.session.flush()
+        key, _ = self.now.lines.pop(number)
+        invoice = self._invoice(key)
+        self.session.expire(invoice, ["lines"])
+        invoice.lines.remove(self.session.get_one(Line, number))
+        if flush:
+            self.session.flush()
+
+    @rule()
+    def emit(self) -> None:
+        self.next_report += 1
+        emit_many(self.state, self.session, "reports.ready", [{"id": self.next_report}], owner="1")
+        self.now.emitted.append(self.next_report)
 
     # ---- bulk ----
 
@@ -274,17 +328,39 @@ class Transactions(RuleBasedStateMachine):
         self.now = copy.deepcopy(self.committed)
 
     @rule()
+    def refused_commit(self) -> None:
+        """A listener of the host's refuses it after all is written; the transaction goes on, without savepoints."""
+
+        def refuse(session: Session) -> None:
+            if not session.in_nested_transaction():
+                raise ValueError("no")
+
+        sa.event.listen(self.session, "before_commit", refuse)
+        try:
+            with pytest.raises(ValueError, match="no"):
+                self.session.commit()
+        finally:
+            sa.event.remove(self.session, "before_commit", refuse)
+        self.savepoints.clear()
+
+    @rule()
     def commit(self) -> None:
         self.session.commit()
         self.savepoints.clear()
         found = recorded(self.state)[self.told :]
         self.told += len(found)
         wanted = expected(self.committed, self.now)
+        wanted += [("reports.ready", number, {}, {}) for number in self.now.emitted]
         self.now.steps.clear()
         self.now.gone.clear()
+        self.now.emitted.clear()
         self.committed = copy.deepcopy(self.now)
 
         assert sorted(map(told, found)) == sorted(map(plain, wanted))
+        with Session(self.state.engine) as session:
+            assert sorted(session.scalars(sa.select(Delivery.message_id))) == sorted(
+                session.scalars(sa.select(Message.id))
+            )
 
     def _invoice(self, key: int) -> Invoice:
         found = self.session.get_one(Invoice, key)
@@ -313,7 +389,7 @@ def told(message: Message) -> tuple[str, int, str, str]:
     return (
         message.event,
         int(message.entity_id or 0),
-        json.dumps({name: data[name] for name in names}),
+        json.dumps({name: data[name] for name in names if name in data}),
         json.dumps({name: diff[name] for name in names if name in diff}),
     )
 
@@ -325,7 +401,7 @@ def plain(wanted: tuple[str, int, Row, Row]) -> tuple[str, int, str, str]:
     return (
         event,
         key,
-        json.dumps({name: value_of(row[name]) for name in names}),
+        json.dumps({name: value_of(row[name]) for name in names if name in row}),
         json.dumps({name: [value_of(each) for each in diff[name]] for name in names if name in diff}),
     )
 
@@ -338,7 +414,7 @@ def value_of(value: t.Any) -> t.Any:
 def run(app: Flask, examples: int) -> None:
     """Drive random transactions through one app."""
     machine = type("Transactions", (Transactions,), {"app": app, "state": state_of(app)})
-    subscribe(state_of(app), NOWHERE, "invoices.*", includes=["changes"])
+    subscribe(state_of(app), NOWHERE, "invoices.*", "reports.*", includes=["changes"])
     run_state_machine_as_test(
         machine,
         settings=settings(
