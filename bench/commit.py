@@ -37,6 +37,8 @@ from tests.host import Invoice, Line, Note, db, make_host
 from tests.stage import subscribe
 
 LINES = 5
+OTHERS = 100
+"""Subscriptions of other owners, so that nobody is asked for in an empty table."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Case:
     target: float
     """At most this many times the same without the extension; 0: milliseconds are told instead."""
     events: tuple[str, ...] = ()
-    """What is listened to."""
+    """What is listened to; nothing: only by others' subscriptions."""
     share: float = 1.0
     """Of the rounds."""
     subscriptions: int = 1
@@ -143,6 +145,8 @@ def timed(work: t.Callable[[], None]) -> float:
 def measure(app: Flask, case: Case, database: str, rounds: int) -> Outcome:
     """Run one case in turns with and without the extension."""
     state = state_of(app)
+    for number in range(OTHERS):
+        subscribe(state, "http://127.0.0.1:9/", "*", owner=f"other-{number}")
     for _ in range(case.subscriptions if case.events else 0):
         subscribe(state, "http://127.0.0.1:9/", *case.events)
     pairs: list[tuple[float, float]] = []
@@ -171,7 +175,7 @@ def _outcome(state: AppState, case: Case, database: str, pairs: list[tuple[float
     if case.target:
         target, reached = f"{case.target:.2f}x", ratio <= case.target
     elif case.subscriptions > 1:
-        target, reached = "150 ms more", ours - plain <= 150
+        target, reached = "150 ms more", ours - plain <= 150 and len(sent) - len(plainly) <= 3
     else:
         target, reached = "none", True
     return Outcome(

@@ -15,13 +15,14 @@ import typing as t
 import weakref
 from pathlib import Path
 
+import greenlet
 import pytest
 import requests
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from flask_webhooks import Webhooks
+from flask_webhooks import Webhooks, capture
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, SERVERS, events
 from tests.host import Invoice, Note, db
@@ -61,6 +62,29 @@ class TestOptingOut:
             thread.join()
 
         assert events(state) == ["invoices.created"]
+
+    def test_another_greenlet_is_not_muted(self, state: AppState) -> None:
+        """Two that take turns: one is muted all the while, the other commits in between."""
+
+        def muted() -> None:
+            with Session(state.engine) as session, capture.muted(session):
+                main.switch()
+                session.add(Invoice(owner="1", number="muted"))
+                session.commit()
+
+        def heard() -> None:
+            with Session(state.engine) as session:
+                session.add(Invoice(owner="1", number="heard"))
+                session.commit()
+
+        main = greenlet.getcurrent()
+        first, second = greenlet.greenlet(muted), greenlet.greenlet(heard)
+        for each in (first, second, first):
+            each.switch()
+
+        assert [json.loads(message.data)["number"] for message in recorded(state)] == ["heard"]
+        assert first.dead
+        assert second.dead
 
 
 @pytest.mark.usefixtures("listening")

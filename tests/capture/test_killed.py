@@ -82,7 +82,7 @@ def kill(state: AppState, nursery: subprocess.Popen[str], times: int) -> None:
 
 
 def test_killed(state: AppState, nursery: subprocess.Popen[str]) -> None:
-    kill(state, nursery, 10)  # on each database
+    kill(state, nursery, 20)
 
 
 @pytest.mark.deep
