@@ -18,10 +18,15 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 
 ===========  ==========================================================================================
 `watching`   which app captures which class
-`capture`    the listeners, and the buffer of each session
+`capture`    the listeners
+`buffers`    what each session has seen in a transaction
 `reading`    a flush to changes, with old values
 `losing`     what a flush deletes, and whose keys it clears, by itself
-`bulk`       a bulk statement to changes
+`bulk`       a bulk statement to changes, or why not
+`statement`  what a bulk statement concerns, and whether its rows are taken
+`changing`   a bulk UPDATE or DELETE
+`inserting`  a bulk INSERT
+`aside`      where the rows of bulk statements are read
 `changes`    changes to what they come to (pure)
 `touching`   what else that updates
 `hearing`    who listens

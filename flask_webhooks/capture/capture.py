@@ -1,11 +1,9 @@
-"""The listeners on SQLAlchemy's sessions, and the buffer each session keeps while a transaction lasts."""
+"""The listeners on SQLAlchemy's sessions and rows."""
 
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
 
-import sqlalchemy as sa
 from sqlalchemy import event, orm
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction, UOWTransaction
@@ -14,73 +12,16 @@ from .. import outbox, signals
 from ..catalog import Kind
 from ..errors import EmitError
 from . import bulk, reading
-from .changes import Change
+from .buffers import Buffer, Item, Written, alive_in, around, buffer_of, buffers_of, forget, kept
 from .hearing import Hearing
 from .losing import orphans, reassigned
-from .settling import Emitted, Recorded, settle
-from .watching import INFO, Plan, Watch, anybody, known, watch_of, watching
+from .settling import settle
+from .watching import Plan, Watch, anybody, known, watch_of, watching
 
 __all__ = ["ROW_LISTENERS", "add", "listen", "listen_to_statements", "watch_of"]
 
-Item = Change | Emitted
 Seen = tuple[InstanceState[t.Any], Plan]
 Flushed = tuple[Kind, InstanceState[t.Any], Plan]
-
-
-Items = dict[SessionTransaction | None, list[Item]]
-"""What happened, by the innermost savepoint in which it did; None: outside of any."""
-
-
-@dataclass(slots=True, eq=False)
-class Written:
-    """What a commit has written, kept until it is through: a savepoint or a second try may undo it."""
-
-    place: SessionTransaction | None
-    """The innermost savepoint in which it was written."""
-    connection: sa.Connection | None
-    items: Items
-    recorded: list[Recorded]
-
-
-@dataclass(slots=True, eq=False)
-class Buffer:
-    """What one session has seen for one app in its current root transaction."""
-
-    watch: Watch
-    aside: bulk.Aside
-    """Rows that no object of the host's session stands for."""
-    items: Items = field(default_factory=dict)
-    hearing: Hearing | None = None
-    """Who listens: what this commit has asked so far; None before it began."""
-    flush: reading.Before = field(default_factory=reading.Before)
-    """What was there before the flush that is running."""
-    written: list[Written] = field(default_factory=list)
-    broken: str | None = None
-    """Why the transaction can only be rolled back."""
-
-    def recorded(self) -> list[Recorded]:
-        """The messages that the transaction commits, for the signal."""
-        return [row for written in self.written for row in written.recorded]
-
-    def take_back(self, written: Written, alive: t.Collection[SessionTransaction | None]) -> None:
-        """Wait again for what is still true of something that is written no more."""
-        self.written.remove(written)
-        for place, items in written.items.items():
-            if place in alive:
-                self.items[place] = items + self.items.get(place, [])
-
-
-class Buffers(dict[Watch, Buffer]):
-    """The buffers of one root transaction: one for each app that captures something in it.
-
-    They are an attribute of the transaction and end with it, however it ends: a listener for that would be called
-    at every flush of everybody.
-    """
-
-    late = False
-    """The root's `before_commit` has passed: what is flushed now is written at once."""
-    has_bulk = False
-    """A bulk statement has changed rows."""
 
 
 def listen() -> None:
@@ -96,42 +37,17 @@ def listen_to_statements() -> None:
         event.listen(Session, "do_orm_execute", _do_orm_execute)
 
 
-def buffer_of(session: Session, watch: Watch) -> Buffer:
-    """Return the buffer of the session's transaction, made anew if there is none."""
-    buffers = _buffers(session)
-    buffer = buffers.get(watch)
-    if buffer is None:
-        buffer = buffers[watch] = Buffer(watch, bulk.Aside(session, watch))
-    return buffer
-
-
-def _buffers(session: Session) -> Buffers:
-    transaction = session.get_transaction()
-    if transaction is None:  # emit() before anything else: begin as any statement would
-        session.connection()
-        transaction = t.cast("SessionTransaction", session.get_transaction())
-    buffers = _kept(transaction)
-    if buffers is None:
-        buffers = Buffers()
-        setattr(transaction, INFO, buffers)
-    return buffers
-
-
-def _kept(transaction: SessionTransaction | None) -> Buffers | None:
-    return getattr(transaction, INFO, None)
-
-
 def add(session: Session, watch: Watch, items: t.Iterable[Item]) -> None:
     """Keep what happened until the root transaction commits; write it at once if it is committing already."""
     buffer = buffer_of(session, watch)
     buffer.items.setdefault(session.get_nested_transaction(), []).extend(items)
-    if _buffers(session).late:
+    if buffers_of(session).late:
         _settle(session, buffer)
 
 
 def _settle(session: Session, buffer: Buffer) -> None:
     """Write what happened. It is kept until the transaction ends: a commit that failed may be tried again."""
-    alive = _alive(session)
+    alive = alive_in(session)
     items = {place: some for place, some in buffer.items.items() if place in alive and some}
     if not items:
         return
@@ -146,19 +62,9 @@ def _settle(session: Session, buffer: Buffer) -> None:
     buffer.items = {}
 
 
-def _alive(session: Session) -> set[SessionTransaction | None]:
-    """The savepoints that are open, innermost to outermost, and None for the root."""
-    savepoint = session.get_nested_transaction()
-    alive = {None, savepoint}
-    while savepoint is not None:
-        savepoint = _around(savepoint)
-        alive.add(savepoint)
-    return alive
-
-
 def _begin_again(session: Session, buffer: Buffer) -> None:
     """Undo what a commit wrote that then failed: the transaction goes on, and may come to something else."""
-    alive = _alive(session)
+    alive = alive_in(session)
     for written in reversed(list(buffer.written)):
         if written.recorded and written.connection is not None:
             outbox.unrecord(written.connection, [row["id"] for row in written.recorded])
@@ -234,7 +140,7 @@ def _is_heard(session: Session, buffer: Buffer, states: t.Sequence[Seen]) -> boo
 
     Inside the commit they can be asked for now. Before it, somebody may still come: then all is loaded.
     """
-    if buffer.hearing is None or _buffers(session).late:
+    if buffer.hearing is None or buffers_of(session).late:
         return True
     others = _watched(session, [*session._new, *session._dirty_states]).get(buffer.watch, ())
     return buffer.hearing.is_deletion_heard(session, states, others)
@@ -252,7 +158,7 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
         buffer.flush = reading.Before()
         if changes:
             buffer.items.setdefault(session.get_nested_transaction(), []).extend(changes)
-    if _buffers(session).late:
+    if buffers_of(session).late:
         event.listen(session, "after_flush_postexec", _settle_late)
 
 
@@ -290,7 +196,7 @@ def _flushed(session: Session, context: UOWTransaction) -> dict[Watch, list[Flus
 
 # Attributes cannot be refreshed inside a flush. Almost nobody flushes after us in a commit: so it is listened for then.
 def _settle_late(session: Session, context: UOWTransaction) -> None:
-    buffers = _kept(session.get_transaction())
+    buffers = kept(session.get_transaction())
     if buffers is not None and buffers.late:
         for buffer in list(buffers.values()):
             _settle(session, buffer)
@@ -304,7 +210,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
     watch = watching(session, mapper.class_) or bulk.watch_below(session, mapper) if mapper else None
     if watch is None or watch.state.settings.bulk == "ignore":
         return None
-    _buffers(session).has_bulk = True
+    buffers_of(session).has_bulk = True
     result, changes = bulk.run(execution, watch, buffer_of(session, watch).aside)
     if changes:
         add(session, watch, changes)
@@ -314,7 +220,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
 def _before_commit(session: Session) -> None:
     if session.in_nested_transaction() and not _is_ending(session):
         return
-    buffers = _buffers(session)
+    buffers = buffers_of(session)
     buffers.late = False
     if session._deleted:
         for watch in _watched(session, list(session._deleted)):
@@ -340,7 +246,7 @@ def _is_ending(session: Session) -> bool:
     while savepoint is not None:
         if savepoint._current_fn is not None:
             return False
-        savepoint = _around(savepoint)
+        savepoint = around(savepoint)
     return t.cast("t.Any", session.get_transaction())._current_fn is not None
 
 
@@ -362,15 +268,15 @@ def _refuse_broken(buffer: Buffer) -> None:
 
 def _after_commit(session: Session) -> None:
     root = session.get_transaction()
-    buffers = _kept(root)
+    buffers = kept(root)
     if not buffers:
         return
     nested = session.get_nested_transaction()
     if nested is None:
-        _forget(root)
+        forget(root)
     for buffer in buffers.values():
         if nested is not None:
-            _release(buffer, nested, _around(nested))
+            _release(buffer, nested, around(nested))
         elif recorded := buffer.recorded():
             buffer.watch.state.bell.ring_soon()
             signals.send(signals.message_recorded, buffer.watch.state.app, messages=recorded)
@@ -387,37 +293,20 @@ def _release(buffer: Buffer, savepoint: SessionTransaction, around: SessionTrans
             written.place = around
 
 
-def _around(savepoint: SessionTransaction) -> SessionTransaction | None:
-    """Return the savepoint around a savepoint (flushes have transactions of their own), None for the root."""
-    outer = savepoint.parent
-    while outer is not None and not outer.nested:
-        outer = outer.parent
-    return outer
-
-
 def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
     if not transaction.nested:
-        _forget(transaction)
+        forget(transaction)
         return
-    buffers = _kept(session.get_transaction())
+    buffers = kept(session.get_transaction())
     if buffers is not None:
         if buffers.has_bulk:  # SQLAlchemy lets stand what was loaded after a bulk statement that never was
             session.expire_all()
-        alive = _alive(session)
+        alive = alive_in(session)
         for buffer in buffers.values():
             buffer.items = {place: items for place, items in buffer.items.items() if place in alive}
             for written in reversed(list(buffer.written)):
                 if written.place not in alive:
                     buffer.take_back(written, alive)
-
-
-def _forget(root: SessionTransaction | None) -> None:
-    buffers = _kept(root)
-    if buffers is not None:
-        delattr(root, INFO)
-        for buffer in buffers.values():
-            buffer.items.clear()
-            buffer.aside.close()
 
 
 _LISTENERS: dict[str, t.Callable[..., None]] = {
