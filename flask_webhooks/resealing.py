@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from .errors import SecretError
-from .models import Secret, Subscription
+from .models import IdempotentReply, Secret, Subscription
 
 if t.TYPE_CHECKING:
     from .state import AppState
 
 __all__ = ["Resealed", "reseal"]
 
-K, S = (t.cast("sa.Table", model.__table__) for model in (Secret, Subscription))
-PLACES = ((K, K.c.sealed), (S, S.c.headers))
-"""Where sealed text stands: signing secrets, and custom headers."""
+K, S, R = (t.cast("sa.Table", model.__table__) for model in (Secret, Subscription, IdempotentReply))
+PLACES = ((K, K.c.sealed), (S, S.c.headers), (R, R.c.sealed))
+"""Where sealed text stands: signing secrets, custom headers, and answers kept for a repeated request."""
 BATCH = 200
 
 
@@ -37,7 +37,7 @@ def count(state: AppState) -> int:
     """Return how many rows there are to seal anew."""
     with state.engine.connect() as connection:
         return sum(
-            connection.scalar(sa.select(sa.func.count()).select_from(table).where(column.is_not(None))) or 0
+            connection.scalar(sa.select(sa.func.count()).select_from(table).where(_is_sealed(column))) or 0
             for table, column in PLACES
         )
 
@@ -46,20 +46,25 @@ def reseal(state: AppState) -> t.Iterator[Resealed]:
     """Seal all anew; yield the sums after each batch, which is one transaction."""
     sums = Resealed()
     for table, column in PLACES:
-        last = ""
+        keys = list(table.primary_key)
+        found = (
+            sa.select(*keys, column.label("sealed")).where(_is_sealed(column)).order_by(*keys).limit(BATCH)
+        )
+        behind = found
         while True:
             with state.engine.connect() as connection:
-                rows = connection.execute(
-                    sa.select(table.c.id, column.label("sealed"))
-                    .where(column.is_not(None), *([table.c.id > last] if last else []))
-                    .order_by(table.c.id)
-                    .limit(BATCH)
-                ).all()
+                rows = connection.execute(behind).all()
             if not rows:
                 break
-            last = rows[-1].id
+            last = (sa.literal(value, key.type) for key, value in zip(keys, rows[-1], strict=False))
+            behind = found.where(sa.tuple_(*keys) > sa.tuple_(*last))
             _write(state, table, column, rows, sums)
             yield sums
+
+
+def _is_sealed(column: sa.Column[t.Any]) -> sa.ColumnElement[bool]:
+    """Not there, or not yet: the answer to a request that is under way is empty."""
+    return sa.and_(column.is_not(None), column != "")
 
 
 def _write(
@@ -72,15 +77,17 @@ def _write(
     fresh = []
     for row in rows:
         try:
-            fresh.append({"row": row.id, "old": row.sealed, "new": state.vault.rotate(row.sealed)})
+            named = {f"key_{number}": value for number, value in enumerate(row[:-1])}
+            fresh.append({**named, "old": row.sealed, "new": state.vault.rotate(row.sealed)})
         except SecretError:
             sums.unreadable += 1
     if not fresh:
         return
     # Only where it still says what was read: a secret that was changed meanwhile is sealed with the first key already.
+    is_it = [key == sa.bindparam(f"key_{number}") for number, key in enumerate(table.primary_key)]
     update = (
         sa.update(table)
-        .where(table.c.id == sa.bindparam("row"), column == sa.bindparam("old"))
+        .where(*is_it, column == sa.bindparam("old"))
         .values({column.name: sa.bindparam("new")})
     )
     with state.engine.begin() as connection:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -8,12 +9,13 @@ from cryptography.fernet import Fernet
 
 from flask_webhooks import resealing
 from flask_webhooks.cli import webhooks_cli
-from flask_webhooks.models import Secret, Subscription
+from flask_webhooks.models import IdempotentReply, Secret, Subscription
 from flask_webhooks.signing import Vault
 from flask_webhooks.state import state_of
 from tests.delivering.answers import run
 from tests.stage import fill, secret_of, subscribe
 
+REPLY = {"owner": "1", "digest": "", "status": 201}
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 
 
@@ -55,6 +57,32 @@ def test_deliveries_go_on_before_and_after(old, make_app, inbox):
     fill(state, [subscription], 1)
 
     assert run(state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=NEW))).delivered == 1
+
+
+def test_a_repeated_request_is_answered_alike_when_the_old_key_is_gone(old, make_app):
+    body = {"url": "http://127.0.0.1:5999/", "events": ["reports.ready"]}
+    path, now = "/webhooks/api/subscriptions", datetime.now(UTC)
+
+    def ask(app, key):
+        return app.test_client().post(path, json=body, headers={"X-Owner": "1", "Idempotency-Key": key})
+
+    first = {key: ask(old.app, key).json for key in ("a", "z")}  # in two batches, for so many lie between
+    rows = [{**REPLY, "key": f"m{number}", "created_at": now} for number in range(resealing.BATCH)]
+    under_way = {**REPLY, "key": "under way", "status": 0, "sealed": "", "created_at": now}
+    with old.engine.begin() as connection:
+        sealed = old.vault.seal('[{}, ""]')
+        connection.execute(sa.insert(IdempotentReply), [{**row, "sealed": sealed} for row in rows])
+        connection.execute(sa.insert(IdempotentReply), under_way)
+    state = state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=[NEW, OLD]))
+    due = resealing.count(state)
+    sums = list(resealing.reseal(state))[-1]
+    assert (sums.done, sums.unreadable) == (due, 0)
+
+    app = make_app(WEBHOOKS_ENCRYPTION_KEYS=NEW)
+    for key, answer in first.items():
+        again = ask(app, key)
+        assert (again.status_code, again.json) == (201, answer)
+        assert again.headers["Idempotency-Replayed"] == "true"
 
 
 def test_what_no_key_opens_stays_and_is_told(old, make_app):
