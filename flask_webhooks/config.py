@@ -13,6 +13,7 @@ import re
 import typing as t
 from dataclasses import dataclass, field
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .health import Breaker
@@ -144,7 +145,8 @@ def _one_of(*choices: str) -> t.Callable[[t.Any], str]:
 def _proxy(value: t.Any) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not value.startswith(("http://", "https://")):
+    parts = urlsplit(_text(value))  # a port that is no number raises when it is asked for
+    if parts.scheme != "http" or not parts.hostname or parts.port == 0 or parts.path.strip("/"):
         raise ValueError
     return value
 
@@ -252,7 +254,9 @@ class Settings:
     """What happens when a changed object cannot be serialised: fail the host's commit, or log and go on."""
     record: str = _key("listened", _one_of("listened", "all"), '"listened" or "all"')
     """Which events are kept: those somebody listens to, or all, so that missed ones can be replayed."""
-    egress_proxy: str | None = _key(None, _proxy, "None or an http:// or https:// URL")
+    egress_proxy: str | None = _key(
+        None, _proxy, "None or http://host:port, with http:// also where the destinations are https://"
+    )
     """A proxy for all deliveries, which then owns the address check."""
     subscription_limit: int = _key(100, _count, _COUNT)
     """Subscriptions one owner may have in one environment."""
@@ -292,11 +296,15 @@ class Settings:
         return cls(**values)
 
 
+_SECRET = ("_KEYS", "_PROXY")
+"""Ends of keys whose values hold keys or passwords."""
+
+
 def _checked(key: str, value: t.Any, item: dataclasses.Field[t.Any]) -> t.Any:
     try:
         return item.metadata["check"](value)
     except (ValueError, TypeError, KeyError) as error:
-        shown = "a value that is not shown here" if "KEYS" in key else repr(value)
+        shown = "a value that is not shown here" if key.endswith(_SECRET) else repr(value)
         raise ConfigurationError(f"{key} is {shown}. Accepted: {item.metadata['accepted']}.") from error
 
 

@@ -90,7 +90,6 @@ def test_a_callable_environment_is_kept() -> None:
         ("BULK", "maybe", '"capture"'),
         ("ON_ERROR", "ignore", '"raise"'),
         ("RECORD", "none", '"listened"'),
-        ("EGRESS_PROXY", "proxy:3128", "http://"),
     ],
 )
 def test_a_wrong_value_is_refused_with_key_value_and_remedy(key: str, value: t.Any, accepted: str) -> None:
@@ -105,6 +104,32 @@ def test_a_wrong_value_is_refused_with_key_value_and_remedy(key: str, value: t.A
 def test_an_unknown_key_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match=r"WEBHOOKS_TIMOUT .* Did you mean WEBHOOKS_TIMEOUT\?"):
         Settings.read({"WEBHOOKS_TIMOUT": (1, 2)})
+
+
+@pytest.mark.parametrize("url", [None, "http://proxy", "http://proxy:3128", "http://name:word@[::1]:3128/"])
+def test_an_egress_proxy_is_an_http_proxy(url: str | None) -> None:
+    assert Settings.read({"WEBHOOKS_EGRESS_PROXY": url}).egress_proxy == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://name:word@proxy:3128",
+        "socks5://name:word@proxy:1080",
+        "proxy:3128",
+        "http://",
+        "http://name:word@proxy:port",
+        "http://proxy:0",
+        "http://proxy/path",
+        "",
+        3128,
+    ],
+)
+def test_any_other_proxy_is_refused_at_the_start_and_its_password_not_shown(url: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"^WEBHOOKS_EGRESS_PROXY .* http://host:port") as caught:
+        Settings.read({"WEBHOOKS_EGRESS_PROXY": url})
+
+    assert "word" not in str(caught.value)
 
 
 def test_a_wrong_key_is_not_shown() -> None:

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from ..errors import AddressRefusedError, ConfigurationError, SubscriptionError
+from ..errors import AddressRefusedError, SubscriptionError
 from ..retry import Failure
 from .addresses import Network
 from .answers import AnswerTooLarge, Broken, Malformed
@@ -126,8 +126,6 @@ class Transport:
         self._parse = functools.lru_cache(4096)(
             functools.partial(parse, allow_http=allow_http, allowed=self._allowed)
         )
-        if proxy is not None and not proxy.startswith("http://"):
-            raise ConfigurationError(f"The egress proxy must be http://host:port, not {proxy!r}.")
         self._open()
         _transports.add(self)
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flask_webhooks.errors import AddressRefusedError, ConfigurationError, SubscriptionError
+from flask_webhooks.errors import AddressRefusedError, SubscriptionError
 from flask_webhooks.retry import Failure
 from flask_webhooks.transport import REFUSED, Transport
 from flask_webhooks.transport.addresses import refusal
@@ -539,11 +539,6 @@ def test_proxies_of_the_environment_are_ignored(
         assert reply.failure is None
         assert proxy.connections == 0
         assert "authorization" not in receiver.requests[0].headers
-
-
-def test_a_proxy_that_is_no_http_proxy_is_a_mistake_of_the_developer(make: Make) -> None:
-    with pytest.raises(ConfigurationError, match="socks5://"):
-        make(proxy="socks5://127.0.0.1:1080")
 
 
 @pytest.mark.parametrize(
