@@ -9,8 +9,10 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
+from standardwebhooks import Webhook
+from werkzeug.test import EnvironBuilder
 
-from flask_webhooks import models, signals, signing, subscribing
+from flask_webhooks import models, receiving, signals, signing, subscribing
 from flask_webhooks.errors import (
     ExclusivityError,
     SubscriptionChangedError,
@@ -20,6 +22,10 @@ from flask_webhooks.errors import (
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Lane, Listener, State, Subscription
 from flask_webhooks.state import AppState
+from flask_webhooks.subscribing.secrets import MOST_SECRETS
+from tests.delivering.answers import run
+from tests.receivers import Receiver
+from tests.stage import fill
 
 URL = "http://127.0.0.1:5999/hooks"
 
@@ -239,6 +245,39 @@ def test_a_rotation_overlaps_and_ends(state: AppState, session: Session) -> None
     assert [each.text for _, each in subscribing.reveal(state, row, now + timedelta(minutes=6))] == [
         second.text
     ]
+
+
+@pytest.mark.parametrize("kind", ["v1", "v1a"])
+def test_twenty_overlapping_secrets_each_verify(
+    state: AppState, session: Session, inbox: Receiver, kind: t.Literal["v1", "v1a"]
+) -> None:
+    now = datetime.now(UTC)
+    row, first = subscribing.create(
+        state, session, owner="1", environment="staging", url=inbox.url(), events=["*"], signature=kind
+    )
+    session.commit()
+    more = [subscribing.rotate(state, session, row, now=now, overlap=timedelta(days=1)) for _ in range(19)]
+    session.commit()
+    fill(state, [row], 1)
+
+    assert run(state).delivered == 1
+
+    [request] = inbox.requests
+    assert len(request.headers["webhook-signature"].split()) == 20
+    received = EnvironBuilder(method="POST", headers=request.headers, data=request.body).get_request()
+    for secret in (first, *more):
+        known = secret.text if kind == "v1" else secret.public
+        assert receiving.verify(received, known)["data"] == {"id": 1}
+        if kind == "v1":
+            Webhook(secret.text).verify(request.body, request.headers)
+
+
+def test_as_many_secrets_as_may_sign_fit_into_a_header(state: AppState) -> None:
+    secrets = [signing.generate("v1a") for _ in range(MOST_SECRETS)]
+
+    header = signing.headers("0" * 36, b"{}", datetime.now(UTC), secrets)["webhook-signature"]
+
+    assert len(f"webhook-signature: {header}\r\n") < 8190  # Apache's, the smallest
 
 
 def test_a_secret_of_ones_own_must_be_real(state: AppState, session: Session) -> None:

@@ -20,8 +20,9 @@ __all__ = ["LONGEST_OVERLAP", "OVERLAP", "reveal", "rotate"]
 
 OVERLAP = timedelta(hours=24)
 LONGEST_OVERLAP = timedelta(days=7)
-MOST_SECRETS = 5
-"""Secrets that sign at once: each adds a signature of some 50 bytes to a header that receivers may bound."""
+MOST_SECRETS = 50
+"""Secrets that sign at once. Any number, but for the header: each adds 48 bytes to it (`v1a` 93), and nginx, Apache and
+gunicorn take 8 KiB for one, Node.js 16 KiB for all."""
 
 
 def reveal(

@@ -12,6 +12,7 @@ from flask import Flask
 
 from flask_webhooks.api.operations import OPERATIONS, Operation
 from flask_webhooks.state import state_of
+from flask_webhooks.subscribing.secrets import MOST_SECRETS
 
 from .conftest import URL, Customer
 from .test_who import filled, possessions
@@ -214,6 +215,8 @@ def test_rotations_at_the_same_moment_leave_every_secret_in_force(crowded: Flask
     kept = call("GET", path, expect=200)["secrets"]
     assert {each["secret"] for each in kept} == told
     assert [each["expires_at"] is None for each in kept] == [True] + [False] * 4
+    for _ in range(MOST_SECRETS - len(told)):
+        call("POST", f"{path}/rotate", {}, expect=200)
     call("POST", f"{path}/rotate", {}, expect=422)  # no more until one has run out
     call("POST", f"{path}/rotate", {"overlap": 0}, expect=200)
 
