@@ -36,6 +36,11 @@ def told_changes(state: AppState, event: str = "invoices.updated") -> list[tuple
     ]
 
 
+def without_lock(sent: t.Sequence[str]) -> list[str]:
+    """Verb and table of statements; SQLite is locked by one that deletes nothing."""
+    return kinds(statement for statement in sent if "0 = 1" not in statement)
+
+
 @pytest.mark.usefixtures("rows")
 class TestUpdate:
     @pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False])
@@ -318,7 +323,12 @@ class TestLimits:
             db.session.execute(sa.update(Invoice).values(number="x"))
             db.session.commit()
 
-        assert kinds(sent) == ["SELECT webhook_listeners", "UPDATE invoice"]
+        assert without_lock(sent) == [
+            "SELECT invoice",
+            "UPDATE invoice",
+            "SELECT invoice",
+            "SELECT webhook_listeners",
+        ]
 
     @pytest.mark.usefixtures("rows")
     def test_a_few_statements_for_all_rows(self, state: AppState) -> None:
@@ -326,7 +336,7 @@ class TestLimits:
             db.session.execute(sa.update(Invoice).values(number="x"))
             db.session.commit()
 
-        found = kinds(sent)
+        found = without_lock(sent)
         assert [kind for kind in found if kind in RECORDING] == ["SELECT webhook_listeners", *RECORDING]
         assert [kind for kind in found if kind not in RECORDING] == [
             "SELECT invoice",

@@ -1,0 +1,130 @@
+"""The rows of bulk statements: read beside the host's session, and counted while nobody listens to them."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy import inspect
+from sqlalchemy.orm import Session
+
+from .. import outbox
+from ..catalog import Kind
+from .changes import Change, Key
+from .loading import load
+
+if t.TYPE_CHECKING:
+    from .watching import Watch
+
+__all__ = ["Aside", "is_heard"]
+
+
+class Aside:
+    """Sessions of our own inside the host's transaction, so that rows read here never meet the host's objects.
+
+    They hold on to no row: what a deletion's event will say is held by its `Change`, and goes with it.
+    """
+
+    kept = 0
+    """How many rows of bulk statements this transaction has taken, heard or not."""
+
+    def __init__(self, session: Session, watch: Watch) -> None:
+        self._host, self._watch = session, watch
+        self._shared: dict[sa.Connection, Session] = {}
+        self._all: list[Session] = []
+
+    def session(self, connection: sa.Connection) -> Session:
+        """Return the session for rows on a connection of the host's."""
+        if connection not in self._shared:
+            self._shared[connection] = self.another(connection)
+        return self._shared[connection]
+
+    def another(self, connection: sa.Connection) -> Session:
+        """Return a session that nobody else reads with: what is about to be deleted must stay as it is."""
+        # It must not end a transaction that is the host's.
+        session = Session(
+            connection, autoflush=False, info={"webhooks": False}, join_transaction_mode="rollback_only"
+        )
+        self._all.append(session)
+        return session
+
+    def fetch(self, nets: dict[Key, Change]) -> None:
+        """Give nets of bulk statements their objects, as they are now; drop those whose row is gone.
+
+        Dropped as well is what nobody listens to: it takes one look into an index to spare reading all rows again.
+        """
+        lost = [net for net in nets.values() if net.obj is None and net.bound.model is not None]
+        if lost and not all(net.is_touched for net in lost) and not self._is_heard(lost):
+            for net in lost:
+                del nets[net.key]
+            return
+        groups: dict[type, list[Change]] = {}
+        for net in lost:
+            groups.setdefault(t.cast("type", net.bound.model), []).append(net)
+        for model, some in groups.items():
+            mapper: t.Any = inspect(model)
+            session = self.session(self._connection(model))
+            found = load(session, model, [net.key[2:] for net in some], columns=True, again=True)
+            by_key = {tuple(mapper.primary_key_from_instance(obj)): obj for obj in found}
+            for net in some:
+                net.obj = by_key.get(tuple(net.key[2:]))
+                if net.obj is None:
+                    del nets[net.key]
+
+    def _is_heard(self, nets: t.Sequence[Change]) -> bool:
+        connection = self._connection(t.cast("type", nets[0].bound.model))
+        # A net may stand for several kinds of change: a row that was made, and then came to be paid.
+        return is_heard(self._watch, connection, {(net.bound.channel.name, None) for net in nets})
+
+    def _connection(self, model: type) -> sa.Connection:
+        return self._host.connection(bind_arguments={"mapper": inspect(model)})
+
+    def close(self) -> None:
+        """Let go of the rows; the transaction is not touched."""
+        for session in self._all:
+            session.close()
+
+
+def is_heard(watch: Watch, connection: sa.Connection, changes: set[tuple[str, Kind | None]]) -> bool:
+    """Say whether anybody at all, of whatever owner, listens to what changes can cause: one look into an index.
+
+    :param changes: names of channels, and kinds of change; None for any kind. What they touch is thought of.
+    """
+    if watch.state.settings.record == "all":
+        return True
+    patterns = watch.patterns(frozenset(_events(watch, changes)))
+    if not patterns:
+        return False
+    if outbox.is_anybody_listening(connection, patterns):
+        return True
+    if not _may_be_snapshot(connection):
+        return False
+    schemas = connection.get_execution_options().get("schema_translate_map")
+    with watch.fresh.execution_options(schema_translate_map=schemas).connect() as fresh:
+        return outbox.is_anybody_listening(fresh, patterns)
+
+
+def _events(watch: Watch, changes: set[tuple[str, Kind | None]]) -> set[str]:
+    events: set[str] = set()
+    known = set(changes)
+    waiting = list(changes)
+    while waiting:
+        channel, kind = waiting.pop()
+        events |= {event.name for event in watch.events[channel, kind]}
+        for touch in watch.state.bound[channel].touches:
+            other = touch.channel, Kind.UPDATED
+            if other not in known:
+                known.add(other)
+                waiting.append(other)
+    return events
+
+
+def _may_be_snapshot(connection: sa.Connection) -> bool:
+    """Whether a subscription that was made since the transaction began may not be seen in it.
+
+    Not on SQLite: nobody else can write while the host's transaction does.
+    """
+    name = connection.dialect.name
+    if name == "postgresql":
+        return connection.get_isolation_level() != "READ COMMITTED"
+    return name != "sqlite"

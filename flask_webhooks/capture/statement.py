@@ -1,0 +1,153 @@
+"""What is known of one bulk statement, whatever its verb: what it concerns, and whether its rows are taken."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy import inspect, orm
+from sqlalchemy.orm import ORMExecuteState, lazyload, selectin_polymorphic, undefer
+
+from ..catalog import Kind
+from ..errors import BulkStatementError
+from ..outbox import CHUNK
+from .aside import Aside, is_heard
+from .changes import Change, Key, Values
+from .loading import rows_where
+from .reading import frozen
+
+if t.TYPE_CHECKING:
+    from .watching import Plan, Watch
+
+__all__ = ["Result", "Statement"]
+
+logger = logging.getLogger("flask_webhooks.capture")
+Result = sa.Result[t.Any]
+Parameters = list[t.Mapping[str, t.Any]]
+
+
+class Statement:
+    """One bulk statement that is captured."""
+
+    kind: Kind
+
+    def __init__(
+        self,
+        execution: ORMExecuteState,
+        watch: Watch,
+        aside: Aside,
+        mapper: orm.Mapper[t.Any],
+        connection: sa.Connection,
+    ) -> None:
+        self.execution, self.watch, self.aside, self.mapper = execution, watch, aside, mapper
+        self.connection, self.session = connection, aside.session(connection)
+        self.limit = watch.state.settings.bulk_limit
+        self.dml: t.Any = execution.statement
+        self.about = f"A bulk {self.dml.__visit_name__} of {mapper.class_.__name__}"
+        given = execution.parameters
+        self.given: Parameters | None = t.cast("Parameters", given) if isinstance(given, list) else None
+        """The rows of a statement that comes with a list of them."""
+
+    # ---- whether its rows are taken ----
+
+    def takes(self, count: int) -> bool:
+        """Say whether so many rows are captured: up to the limit always, above it only if somebody listens.
+
+        Somebody may subscribe between statement and commit, so up to the limit nobody is asked for. What nobody
+        listens to may be a million rows: they are let through, also in many statements of one transaction.
+
+        :raises BulkStatementError: somebody listens, and the statement concerns more rows than the limit.
+        """
+        if self.aside.kept + count > self.limit:
+            if not self._is_heard:
+                logger.info("bulk.unheard: %s passes the limit; nobody listens.", self.about)
+                return False
+            if count > self.limit:
+                raise BulkStatementError(
+                    f"{self.about} concerns more than {self.limit} rows, the limit in WEBHOOKS_BULK_LIMIT. Work in "
+                    "smaller parts, raise the limit, or set WEBHOOKS_BULK to 'warn' or 'ignore'."
+                )
+        self.aside.kept += count
+        return True
+
+    @functools.cached_property
+    def _is_heard(self) -> bool:
+        channels = {
+            bound.channel.name
+            for below in self.mapper.self_and_descendants
+            if (plan := self.watch.plan(below.class_))
+            for bound in plan.bounds
+        }
+        return is_heard(self.watch, self.connection, {(channel, self.kind) for channel in channels})
+
+    # ---- its rows ----
+
+    @property
+    def entity(self) -> t.Any:
+        """The class that it names, or an alias of it."""
+        return self.dml.table._annotations.get("parententity", self.mapper).entity
+
+    @property
+    def is_core(self) -> bool:
+        """Whether SQLAlchemy adds no criteria of its own: of a tenant, or of the classes in a single table."""
+        strategy = self.execution.execution_options.get("dml_strategy")
+        return strategy == "core_only" or "parententity" not in self.dml.table._annotations
+
+    def keys(self) -> list[t.Any]:
+        """The attributes of the entity that are its primary key."""
+        props = [self.mapper.get_property_by_column(column) for column in self.mapper.primary_key]
+        return [getattr(self.entity, prop.key) for prop in props]
+
+    def select(self) -> sa.Select[t.Any]:
+        """A SELECT of whole rows, as they stand in the database now, in the order in which all lock them."""
+        options: list[t.Any] = [undefer("*")]
+        # A JOIN could be neither locked nor counted.
+        eager = [prop for prop in self.mapper.relationships if prop.lazy in ("joined", False)]
+        options += [lazyload(getattr(self.entity, prop.key)) for prop in eager]
+        if self.entity is self.mapper.class_:
+            below = [each.class_ for each in self.mapper.self_and_descendants if each is not self.mapper]
+            options += [selectin_polymorphic(self.entity, below)] if below else []
+        found = sa.select(self.entity).options(*options).order_by(*self.keys())
+        return found.execution_options(populate_existing=True)
+
+    def rows_of(self, keys: t.Sequence[t.Any], *, lock: bool = False) -> list[t.Any]:
+        """The rows with these primary keys that are there."""
+        found: list[t.Any] = []
+        for start in range(0, len(keys), CHUNK):
+            select = self.select().where(rows_where(self.keys(), keys[start : start + CHUNK]))
+            found.extend(self.session.scalars(self.locked(select) if lock else select))
+        return found
+
+    def locked(self, select: sa.Select[t.Any]) -> sa.Select[t.Any]:
+        """The same, with its rows locked until the transaction ends. SQLite locks the database: see `lock`."""
+        entity: t.Any = inspect(self.entity)
+        tables = [entity.selectable] if entity.is_aliased_class else list(self.mapper.tables)
+        return select.with_for_update(of=tables)
+
+    # ---- what happened to them ----
+
+    def key(self, obj: t.Any) -> Key:
+        """Return the primary key of a row."""
+        return t.cast("Key", obj._sa_instance_state.key[1])
+
+    def values(self, obj: t.Any) -> dict[str, t.Any]:
+        """Return the columns of a row that some channel sees."""
+        plan = self.watch.plan(type(obj))
+        if plan is None:
+            return {}
+        held = obj.__dict__
+        return {name: frozen(held[name] if name in held else getattr(obj, name)) for name in plan.columns}
+
+    def changes(self, row: t.Any, obj: t.Any, values: Values) -> t.Iterator[Change]:
+        """Make the change of a row, for each channel that sees it."""
+        plan = self.watch.plan(type(row))
+        bounds = plan.bounds if plan is not None else ()
+        for bound in bounds:
+            seen = values
+            if len(bounds) > 1:
+                seen = {name: pair for name, pair in values.items() if name in bound.columns}
+            if seen or self.kind is not Kind.UPDATED:
+                key = (bound.channel.name, t.cast("Plan", plan).head, *self.key(row))
+                yield Change(self.kind, bound, key, obj, seen)
