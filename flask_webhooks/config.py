@@ -145,10 +145,11 @@ def _one_of(*choices: str) -> t.Callable[[t.Any], str]:
 def _proxy(value: t.Any) -> str | None:
     if value is None:
         return None
-    parts = urlsplit(_text(value))  # a port that is no number raises when it is asked for
+    text = _text(value)
+    parts = urlsplit(text)  # a port that is no number raises when it is asked for
     if parts.scheme != "http" or not parts.hostname or parts.port == 0 or parts.path.strip("/"):
         raise ValueError
-    return value
+    return text
 
 
 @dataclass(frozen=True)

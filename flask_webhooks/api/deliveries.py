@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from .. import models, replaying, schemas, subscribing
-from ..delivering import parcels
+from ..delivering.bodies import body_of
 from ..ids import first_at, made_at
 from ..models import State
 from ..retry import Failure
@@ -200,12 +200,14 @@ def get_delivery(call: Call, delivery_id: str) -> t.Any:
 
 def one(call: Call, delivery_id: str) -> dict[str, t.Any]:
     """Return a delivery with its attempts, as the schema takes it."""
-    row, subscription = _own(call, delivery_id)
+    row, _ = _own(call, delivery_id)
     message = call.session.get(M, row.message_id)
+    body = body_of(call.state, call.session.connection(), row)
     attempts = call.session.scalars(sa.select(A).where(A.delivery_id == row.id).order_by(A.id))
     return {
         **_shown(row, message.event if message is not None else None),
-        "body": _body(call, row, subscription),
+        "body": None if body.data is None else body.data.decode(errors="replace"),
+        "body_reason": body.reason,
         "attempt_log": [_attempt(each) for each in attempts],
     }
 
@@ -216,32 +218,6 @@ def _own(call: Call, delivery_id: str) -> tuple[models.Delivery, models.Subscrip
     if row is None or subscription is None or call.owner not in (None, subscription.owner):
         raise Refused(404, "There is no such delivery.")
     return row, subscription
-
-
-def _body(call: Call, row: models.Delivery, subscription: models.Subscription) -> str | None:
-    """Return the bytes that were or will be sent; made again where they are not kept, which comes to the same."""
-    if row.body is not None:
-        return row.body.decode(errors="replace")
-    connection = call.session.connection()
-    now = datetime.now(UTC)
-    destination = parcels.destinations(call.state, connection, [subscription.id], now)[subscription.id]
-    message = connection.execute(
-        sa.select(t.cast("sa.Table", M.__table__)).where(M.id == row.message_id)
-    ).one_or_none()
-    parcel = parcels.Parcel(
-        id=row.id,
-        subscription_id=row.subscription_id,
-        number=1,
-        trigger=row.trigger,
-        format=row.format,
-        includes=frozenset(row.includes.split(",")) if row.includes else frozenset(),
-        message=message,
-        body=None,
-    )
-    try:
-        return parcels.render(call.state, destination.recipient, parcel).decode()
-    except parcels.Unsendable:
-        return None
 
 
 def _attempt(row: models.Attempt) -> dict[str, t.Any]:

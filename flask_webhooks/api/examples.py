@@ -143,7 +143,12 @@ def _log(state: AppState, name: str) -> Json:
     return {
         "Delivery": delivery,
         "DeliveryPage": {"items": [delivery], "next": DELIVERY_ID},
-        "OneDelivery": {**delivery, "body": body, "attempt_log": [_attempt(body.encode())]},
+        "OneDelivery": {
+            **delivery,
+            "body": body,
+            "body_reason": None,
+            "attempt_log": [_attempt(body.encode())],
+        },
         "Message": message,
         "MessagePage": {"items": [message], "next": None},
         "MessageDetail": {**message, "data": json.loads(data), "includes": {}, "subscriptions": [outcome]},

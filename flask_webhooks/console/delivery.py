@@ -8,24 +8,20 @@ import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import sqlalchemy as sa
 from sqlalchemy import event as sa_event
 
 from .. import reading, replaying
 from ..delivering import parcels
-from ..models import Attempt, Message
+from ..delivering.bodies import CHANGED, Body, body_of
+from ..models import Attempt
 from ..reading import Story
 from .looks import pretty, reason_label, remedy, text_of
 from .pages import Page, Raw, Redirect, Refused, Visit, page
 from .visits import nothing
 from .words import _
 
-if t.TYPE_CHECKING:
-    from ..state import AppState
-
 __all__ = ["cancel", "delivery", "retry", "told"]
 
-M = t.cast("sa.Table", Message.__table__)
 LONGEST_BODY = 65_536
 """Characters of a request body that the page shows; the API gives all of it."""
 
@@ -54,6 +50,7 @@ class Told:
     response_body: str
     phases: tuple[Phase, ...]
     curl: str
+    """Empty where what was sent is not known."""
 
 
 @page("GET", "/deliveries/<uuid:delivery_id>", right="read")
@@ -64,13 +61,14 @@ def delivery(visit: Visit, delivery_id: object) -> Page | Raw:
     mark = f"{row.state} {row.attempts} {row.due_at.isoformat() if row.due_at else ''}"
     if visit.is_partial and visit.query.get("seen") == mark:
         return Raw(status=204)
-    body = request_body(visit.state, visit, story)
-    attempts = told(visit.state, story, body)
+    body = body_of(visit.state, visit.session.connection(), row)
+    text = text_of(body.data)
     values = {
         "story": story,
-        "attempts": attempts,
-        "body": pretty(body[:LONGEST_BODY]) if body else "",
-        "is_cut": len(body) > LONGEST_BODY,
+        "attempts": told(story, body),
+        "body": pretty(text[:LONGEST_BODY]) if text else "",
+        "body_note": _note(body),
+        "is_cut": len(text) > LONGEST_BODY,
         "changes": _changes(story),
         "mark": mark,
     }
@@ -129,35 +127,21 @@ def _value(value: t.Any) -> str:
     return text_of((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode())
 
 
-def request_body(state: AppState, visit: Visit, story: Story) -> str:
-    """Return what was or will be sent; made again where the bytes are not kept, which comes to the same."""
-    row = story.delivery
-    if row.body is not None:
-        return text_of(row.body)
-    connection = visit.session.connection()
-    found = parcels.destinations(state, connection, [row.subscription_id], datetime.now(UTC))
-    parcel = parcels.Parcel(
-        id=row.id,
-        subscription_id=row.subscription_id,
-        number=1,
-        trigger=row.trigger,
-        format=row.format,
-        includes=frozenset(row.includes.split(",")) if row.includes else frozenset(),
-        message=connection.execute(sa.select(M).where(M.c.id == row.message_id)).one_or_none(),
-        body=None,
-    )
-    try:
-        return text_of(parcels.render(state, found[row.subscription_id].recipient, parcel))
-    except parcels.Unsendable:
-        return ""
+def _note(body: Body) -> str:
+    """Say why there is no body."""
+    if body.reason == CHANGED:
+        return _(
+            "It was not kept, and made again today it would not be what was sent: a label or the format has changed."
+        )
+    return reason_label(body.reason) if body.reason else ""
 
 
-def told(state: AppState, story: Story, body: str = "") -> list[Told]:
+def told(story: Story, body: Body) -> list[Told]:
     """Return the attempts, ready to be shown, in the order they were made."""
     return [_told(attempt, body) for attempt in story.attempts]
 
 
-def _told(row: Attempt, body: str) -> Told:
+def _told(row: Attempt, body: Body) -> Told:
     request_headers = json.loads(row.request_headers or "{}")
     return Told(
         row=row,
@@ -167,7 +151,7 @@ def _told(row: Attempt, body: str) -> Told:
         response_headers=json.loads(row.response_headers or "{}"),
         response_body=pretty(row.response_body) if row.response_body else "",
         phases=tuple(_phases(row)),
-        curl=_curl(row, request_headers, body),
+        curl=_curl(row, request_headers, text_of(body.data)) if body.is_of(row) else "",
     )
 
 

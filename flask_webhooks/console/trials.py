@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import reading, subscribing
+from ..delivering.bodies import Body
 from ..delivering.trial import TEST_EVENT, Subject, run_trial
 from ..errors import PayloadError
 from . import pacing, samples
@@ -31,7 +32,7 @@ def send_test(visit: Visit, subscription_id: object) -> Page | Redirect:
         return Redirect("delivery", {"delivery_id": delivery_id})
     story = reading.story(visit.session, delivery_id, owner=visit.owner)
     assert story is not None  # noqa: S101  # it has just been written
-    return Page("_trial.html", {"story": story, "attempt": told(visit.state, story)[-1]})
+    return Page("_trial.html", {"story": story, "attempt": told(story, Body(story.delivery.body))[-1]})
 
 
 def _subject(visit: Visit, name: str) -> Subject:

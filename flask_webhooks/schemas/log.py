@@ -197,7 +197,17 @@ class OneDelivery(Delivery):
     body = fields.String(
         required=True,
         allow_none=True,
-        metadata=described("The body, the same in every attempt; null where it cannot be made any more."),
+        metadata=described(
+            "The body, as it was sent last or will be sent; null where nobody can tell any more."
+        ),
+    )
+    body_reason = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described(
+            "Why there is no body: `changed` (it was not kept, and made again it is another than was sent), `purged`, "
+            "`unknown_event`, `unknown_format` or `poison` (it cannot be made again)."
+        ),
     )
     attempt_log = fields.List(fields.Nested(Attempt), required=True, metadata=described("Oldest first."))
 

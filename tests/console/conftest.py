@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import typing as t
@@ -136,13 +137,16 @@ def _delivery(
         extras=json.dumps({"changes": {"status": {"from": "draft", "to": "sent"}}}), size=20,
     )  # fmt: skip
     is_due = name == "pending"
+    body = json.dumps({"event": event}).encode()
     delivery = Delivery(
         id=uuid7(), message_id=message.id, subscription_id=row.id, state=name, due_at=now() if is_due else None,
         attempts=1, format="channel", reason="http_5xx" if name == "failed" else None,
+        body=body if name == "failed" else None,
     )  # fmt: skip
     session.add_all([message, delivery])
     if name in ("delivered", "failed"):
-        session.add(_attempt(delivery, row, name == "failed", more))
+        sent = {"body_sha256": hashlib.sha256(body).hexdigest(), "body_size": len(body), **more}
+        session.add(_attempt(delivery, row, name == "failed", sent))
     return delivery.id
 
 
@@ -151,8 +155,8 @@ def _attempt(delivery: Delivery, row: Subscription, fails: bool, more: t.Mapping
         "delivery_id": delivery.id, "subscription_id": row.id, "number": 1, "trigger": "automatic",
         "started_at": now(), "status": 500 if fails else 200, "failure": "http_5xx" if fails else None,
         "detail": "The receiver answered 500." if fails else "", "url": row.url,
-        "request_headers": json.dumps({"webhook-id": delivery.message_id}), "body_sha256": "0" * 64,
-        "body_size": 2, "response_headers": json.dumps({"Server": "nginx"}), "response_body": b"down",
+        "request_headers": json.dumps({"webhook-id": delivery.message_id}),
+        "response_headers": json.dumps({"Server": "nginx"}), "response_body": b"down",
         "response_truncated": False, "address": "203.0.113.1", "dns_seconds": 0.001, "connect_seconds": 0.002,
         "tls_seconds": 0.003, "first_byte_seconds": 0.01, "total_seconds": 0.011, "worker": "here:1",
     }  # fmt: skip

@@ -18,8 +18,9 @@ from flask_webhooks.models import Delivery, Lane, Replay, Worker
 from flask_webhooks.reading import Search
 from flask_webhooks.state import AppState
 from tests.console.conftest import Log, Visitor, on_one_database, state_in_database, write_log
+from tests.delivering.answers import run
 from tests.receivers import Receiver, ok
-from tests.stage import secret_of, subscribe
+from tests.stage import deliveries, fill, secret_of, subscribe
 
 
 def shown(page: str) -> list[str]:
@@ -239,6 +240,26 @@ def test_a_delivery_tells_its_story(visitor: Visitor, log: Log) -> None:
         r'<th scope="row">status</th><td><del dir="auto">draft</del></td><td><ins dir="auto">sent</ins>', page
     )
     assert "&#34;event&#34;: &#34;invoices.updated&#34;" in page
+
+
+def test_a_body_that_would_be_another_today_is_not_shown(
+    visitor: Visitor, state: AppState, log: Log, inbox: Receiver
+) -> None:
+    written, sent = f"/deliveries/{log.deliveries['delivered']}", subscribe(state, inbox.url())
+    fill(state, [sent], 1)
+    assert run(state).delivered == 1
+    [made] = [row for row in deliveries(state) if row.subscription_id == sent.id]
+    said = "made again today it would not be what was sent"
+
+    page = visitor.get(written).text  # its attempt says that other bytes were sent
+    assert said in page
+    assert "&#34;event&#34;" not in page
+    assert "Copy as cURL" not in page
+
+    page = visitor.get(f"/deliveries/{made.id}").text
+    assert said not in page
+    assert "&#34;event&#34;: &#34;reports.ready&#34;" in page
+    assert "Copy as cURL" in page
 
 
 def test_an_open_page_is_sent_again_when_something_has_happened(

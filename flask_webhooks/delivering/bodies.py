@@ -1,0 +1,70 @@
+"""The body of a delivery, for those who look at it afterwards.
+
+It is kept only after a failure; else it is made again, of the message as it was frozen and of the catalogue and the
+formats as they are today. The law of this room: what was sent is shown as it was sent, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import typing as t
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from ..models import Attempt, Delivery, Message
+from . import parcels
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["CHANGED", "Body", "body_of"]
+
+A, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, Message))
+CHANGED = "changed"
+"""Made again it is another than was sent: since then a label, a format or the catalogue has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What was sent last or will be sent, or why nobody can tell."""
+
+    data: bytes | None
+    reason: str | None = None
+    """`CHANGED`, or the class of failure that sending it would have."""
+
+    def is_of(self, attempt: Attempt) -> bool:
+        """Whether it is what was sent in this attempt."""
+        return self.data is not None and _digest(self.data) == attempt.body_sha256
+
+
+def body_of(state: AppState, connection: sa.Connection, row: Delivery) -> Body:
+    """Return the body of a delivery."""
+    if row.body is not None:
+        return Body(row.body)
+    found = parcels.destinations(state, connection, [row.subscription_id], parcels.utcnow())
+    parcel = parcels.Parcel(
+        id=row.id,
+        subscription_id=row.subscription_id,
+        number=1,
+        trigger=row.trigger,
+        format=row.format,
+        includes=frozenset(row.includes.split(",")) if row.includes else frozenset(),
+        message=connection.execute(sa.select(M).where(M.c.id == row.message_id)).one_or_none(),
+        body=None,
+    )
+    try:
+        data = parcels.render(state, found[row.subscription_id].recipient, parcel)
+    except parcels.Unsendable as error:
+        return Body(None, error.reason)
+    sent = connection.scalar(
+        sa.select(A.c.body_sha256)
+        .where(A.c.delivery_id == row.id, A.c.body_sha256 != "")  # empty: nothing was sent
+        .order_by(A.c.id.desc())
+        .limit(1)
+    )
+    return Body(data) if sent in (None, _digest(data)) else Body(None, CHANGED)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
