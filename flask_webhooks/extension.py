@@ -133,8 +133,8 @@ class Webhooks:
     ) -> None:
         """Add an event to the current transaction: it exists if and only if that transaction commits.
 
-        :param data: anything JSON can hold, or an instance of the channel's model, which is dumped at commit with
-            its last state.
+        :param data: anything JSON can hold, as it is now; or an instance of the channel's model, which is dumped at
+            commit with its last state.
         :param owner: whose it is; may be left out for an instance that knows its owner.
         :param dedupe_key: a second event of this name, owner and key does nothing, also in a later transaction.
         :param session: another session than `db.session`.
@@ -151,7 +151,10 @@ class Webhooks:
         dedupe_key: str | None = None,
         session: Session | None = None,
     ) -> None:
-        """Add one event for each of `rows`, for changes that capture cannot see; see `emit`."""
+        """Add one event for each of `rows`, for changes that capture cannot see; see `emit`.
+
+        :param dedupe_key: with one row only; where each has a key of its own, `emit` them one by one.
+        """
         state = self._state()
         session = session or _session(state.app)
         capture.emit_many(state, session, event, rows, owner=owner, dedupe_key=dedupe_key)

@@ -12,6 +12,7 @@ from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
 from .. import payload
 from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
 from .capture import add
+from .loading import owner_of
 from .settling import Emitted
 from .watching import OPT_OUT, is_muted, watch_of
 from .writing import check_fits, name_of, size_of, status_of
@@ -110,7 +111,7 @@ def _item_of(
             f"channel {event.channel}. Pass a dict, or name the model in the catalogue."
         )
     try:
-        is_owned = owner is not None or bound.owner(obj) is not None or _may_get_one(bound, obj)
+        is_owned = owner is not None or owner_of(bound, obj) is not None or _may_get_one(bound, obj)
     except (DetachedInstanceError, ObjectDeletedError) as error:
         raise EmitError(
             f"{event.name} was emitted with a {name_of(obj)} that cannot be read: it is detached, or its row is gone. "

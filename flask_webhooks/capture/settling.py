@@ -218,7 +218,7 @@ def _emitted(state: AppState, items: t.Sequence[Emitted]) -> t.Iterator[Occurren
     _refresh([item.obj for item in items if item.obj is not None])
     for item in items:
         try:
-            owner = item.owner if item.obj is None else _owner_of(item)
+            owner = item.owner if item.obj is None else _owner_now(item)
         except Exception as error:  # a property of the host's, or nothing to tell
             failed(state, item.event, item.obj, error)
             continue
@@ -236,7 +236,7 @@ def _emitted(state: AppState, items: t.Sequence[Emitted]) -> t.Iterator[Occurren
         )
 
 
-def _owner_of(item: Emitted) -> str:
+def _owner_now(item: Emitted) -> str:
     """Return whose an emitted object is.
 
     :raises EmitError: no row stands for it, or nobody owns it.
@@ -249,7 +249,7 @@ def _owner_of(item: Emitted) -> str:
         state.mapper.primary_key_from_instance(item.obj)  # of an expired one this loads all
         owner = item.owner
         if owner is None and item.bound is not None:
-            owner = item.bound.owner(item.obj)
+            owner = owner_of(item.bound, item.obj)
     except orm.exc.ObjectDeletedError as error:
         raise EmitError(f"{about}, whose row is gone. Emit before it is deleted, or pass a dict.") from error
     if owner is None:

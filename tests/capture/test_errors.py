@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, raiseload
 
 from flask_webhooks import Webhooks
 from flask_webhooks.errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError
@@ -150,6 +150,23 @@ def status() -> t.Iterator[t.Callable[[str], None]]:
 
     yield say
     del Client.status  # type: ignore[attr-defined]
+
+
+def test_an_owner_that_the_host_does_not_let_itself_load(
+    make_app: t.Callable[..., Flask], tmp_path: Path
+) -> None:
+    (tmp_path / "dotted.yaml").write_text(json.dumps(DOTTED))
+    app = make_app(WEBHOOKS_CATALOG=str(tmp_path / "dotted.yaml"))
+    with app.app_context():
+        subscribe(state_of(app), NOWHERE, "invoices.*")
+        db.session.add(Invoice(owner="1", client=Client(owner="1", name="x")))
+        db.session.commit()
+        webhooks.emit("invoices.paid", db.session.scalars(sa.select(Invoice).options(raiseload("*"))).one())
+        db.session.expire_all()
+        db.session.commit()
+
+        assert events(state_of(app)) == ["invoices.created", "invoices.paid"]
+        db.session.remove()
 
 
 class TestWhatDoesNotFit:
