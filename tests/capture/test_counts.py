@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import typing as t
+from pathlib import Path
+
 import pytest
+from flask import Flask
 from sqlalchemy.orm import Session
 
-from flask_webhooks.state import AppState
+from flask_webhooks.state import AppState, state_of
 from tests.capture.conftest import NOWHERE, RECORDING, counting, kinds
-from tests.host import Client, Invoice, Line, Note, Status, db
+from tests.host import CATALOG, Client, Invoice, Line, Note, Status, db
 from tests.stage import deliveries, recorded, subscribe
 
 
@@ -34,10 +38,16 @@ class TestNobodyListens:
 
         assert ours(state) == []
 
-    def test_none_without_an_owner(self, state: AppState) -> None:
-        db.session.execute(Note.__table__.insert(), [{"text": "x"}])
-
-        assert ours(state) == []
+    def test_none_without_an_owner(self, make_app: t.Callable[..., Flask], tmp_path: Path) -> None:
+        catalogue = CATALOG.read_text().replace("owner: owner", "owner: client.owner", 1)
+        (tmp_path / "dotted.yaml").write_text(catalogue)
+        app = make_app(WEBHOOKS_CATALOG=str(tmp_path / "dotted.yaml"))
+        with app.app_context():
+            assert ours(state_of(app), Invoice(owner="1"), Invoice(owner="1")) == []
+            assert (
+                ours(state_of(app), Invoice(owner="1", client=Client(owner="1", name="x"))) == RECORDING[:1]
+            )
+            db.session.remove()
 
     def test_one_statement_when_something_is_deleted_and_something_made(self, state: AppState) -> None:
         db.session.add(invoice := Invoice(owner="1", lines=[Line()]))
