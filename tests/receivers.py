@@ -12,18 +12,21 @@ client has gone away, so that no test waits for them.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import gzip
 import io
 import ipaddress
 import pathlib
+import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -43,6 +46,8 @@ class Received:
     lines: list[str]
     """Header lines as sent."""
     body: bytes
+    connection: int
+    """Which of the receiver's connections it came on, from 1."""
 
 
 class Gone(Exception):
@@ -55,10 +60,14 @@ class Talk:
     def __init__(self, receiver: Receiver, sock: socket.socket, number: int) -> None:
         self.receiver, self.sock, self.number = receiver, sock, number
         self._file = sock.makefile("rb")
+        self.is_waiting = False
+        """Whether it has answered all that has come, and waits for more."""
 
     def read_request(self) -> Received:
         """Return the next request and record it; raises `Gone` at the end of the connection."""
+        self.is_waiting = True
         line = self._line()
+        self.is_waiting = False
         if not line:
             raise Gone
         method, target, _ = line.split(" ", 2)
@@ -67,7 +76,7 @@ class Talk:
             lines.append(line)
         headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
         body = self._file.read(int(headers.get("content-length", "0")))
-        received = Received(method, target, headers, lines, body)
+        received = Received(method, target, headers, lines, body, self.number)
         self.receiver.record(received)
         return received
 
@@ -100,7 +109,8 @@ class Receiver:
         self.requests: list[Received] = []
         self.connections = 0
         self._changed = threading.Condition()
-        self._talks: set[socket.socket] = set()
+        self._talks: dict[socket.socket, Talk | None] = {}
+        """Open connections, with their talk as soon as it has begun."""
         self._threads: list[threading.Thread] = []
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._listener = socket.create_server((address, 0), family=family, backlog=256)
@@ -124,6 +134,26 @@ class Receiver:
         """Return as soon as no connection is open."""
         with self._changed:
             assert self._changed.wait_for(lambda: not self._talks, seconds), "connections are still open"
+
+    def wait_for_quiet(self, seconds: float = 60.0) -> None:
+        """Return when all that has been sent has been read, recorded and answered; its senders have stopped."""
+        looks = 0
+        deadline = time.monotonic() + seconds
+        while looks < 5:  # between reading and recording a thread may be seen to do neither
+            assert time.monotonic() < deadline, "requests still come, or are not answered"
+            looks = looks + 1 if self._is_quiet() else 0
+            time.sleep(0.01)
+
+    def _is_quiet(self) -> bool:
+        with self._changed:
+            talks = dict(self._talks)
+        if not all(talk is not None and talk.is_waiting for talk in talks.values()):
+            return False
+        try:
+            unread, _, _ = select.select([self._listener, *talks], [], [], 0)
+        except (OSError, ValueError):  # one has just been closed
+            return False
+        return not unread and all(talk is not None and talk.is_waiting for talk in talks.values())
 
     def __enter__(self) -> Receiver:
         thread = threading.Thread(target=self._accept, daemon=True)
@@ -153,7 +183,7 @@ class Receiver:
                 return
             with self._changed:
                 self.connections += 1
-                self._talks.add(sock)
+                self._talks[sock] = None
             thread = threading.Thread(target=self._serve, args=(sock, self.connections), daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -163,12 +193,12 @@ class Receiver:
         try:
             if self.tls is not None:
                 with self._changed:
-                    self._talks.discard(plain)
+                    self._talks.pop(plain, None)
                     sock = self.tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
-                    self._talks.add(sock)
+                    self._talks[sock] = None
                 if getattr(self.behaviour, "shakes_hands", True):
                     sock.do_handshake()
-            talk = Talk(self, sock, number)
+            self._talks[sock] = talk = Talk(self, sock, number)
             try:
                 self.behaviour(talk)
             finally:
@@ -178,7 +208,7 @@ class Receiver:
         finally:
             sock.close()
             with self._changed:
-                self._talks.discard(sock)
+                self._talks.pop(sock, None)
                 self._changed.notify_all()
 
 
@@ -213,6 +243,20 @@ def raw(data: bytes) -> Behaviour:
         talk.send(data)
 
     return behave
+
+
+@contextlib.contextmanager
+def blackhole() -> Iterator[int]:
+    """A port of 127.0.0.1 that never answers a SYN: its queue is full, and nobody accepts."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listener.getsockname(), timeout=0.2)
+        yield listener.getsockname()[1]
 
 
 def hang(talk: Talk) -> None:

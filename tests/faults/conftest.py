@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import typing as t
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from flask_webhooks.models import Delivery, Lane
 from flask_webhooks.queue import Bell, Embedded
 from flask_webhooks.state import AppState
-from tests.processes import Processes
+from tests.processes import Process, Processes
 from tests.receivers import Receiver, ok
 from tests.stage import attempts, deliveries, fill, subscribe, wait_until
 
@@ -24,6 +27,17 @@ one_database = pytest.mark.parametrize(
 """For faults in which the database has no part: the other one only where there is time."""
 
 
+IN_DOUBT = 400 + 32
+"""Results that a killed worker had not written: so many may wait, or be just being written; and those in flight."""
+BALANCES: list[str] = []
+"""One line for each account that was balanced."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in BALANCES:
+        terminalreporter.write_line(line)
+
+
 class Account:
     """What was committed and what was received."""
 
@@ -31,6 +45,9 @@ class Account:
         self.state, self.receiver = state, receiver
         self.subscriptions = [subscribe(state, receiver.url(f"/{n}")) for n in range(count)]
         self.committed: list[str] = []
+        self.in_doubt: list[int] = []
+        """Requests whose results were lost, by each time that a worker was killed or stalled."""
+        self._known: Counter[str] = Counter()
 
     def commit(self, count: int) -> None:
         """Record events, as many commits would have."""
@@ -47,26 +64,69 @@ class Account:
             lambda: len(self.received) >= len(self.committed), seconds, about="all that was committed arrives"
         )
         wait_until(
-            lambda: {row.state for row in deliveries(self.state)} == {"delivered"}, seconds, about="delivered"
+            lambda: {row.state for row in self._deliveries()} == {"delivered"}, seconds, about="delivered"
         )
 
-    def balance(self, *, excuses: int) -> int:
-        """Committed is received, nothing is missing; return the duplicates, which at most so many explain.
+    def lost(self, worker: Process | None = None, *, others: t.Sequence[Process] = ()) -> int:
+        """Note what was sent and not written when a worker was killed or stopped: the only excuse for duplicates.
 
-        A request is sent again where its result could not be written: those under way, and those not written yet, when
-        a worker was killed. The log has each delivery's success once, so what came and is not in it is such a
-        duplicate, unless it is in the log as a failure: on a machine that is too busy to answer in time.
+        :param worker: whose lanes to look at; None: all, for nobody else sends.
+        :param others: those that send on; they are stopped for as long as it takes.
+        """
+        for other in others:
+            other.send(signal.SIGSTOP)
+        self.receiver.wait_for_quiet()
+        lanes = self._lanes(worker)
+        written = Counter(row.subscription_id for row in attempts(self.state))
+        sent = Counter(request.target for request in self.receiver.requests)
+        doubt = 0
+        for number, row in enumerate(self.subscriptions):
+            if row.id in lanes:
+                gap = sent[f"/{number}"] - written[row.id]
+                doubt += gap - self._known[row.id]
+                self._known[row.id] = gap
+        for other in others:
+            other.send(signal.SIGCONT)
+        assert 0 <= doubt <= IN_DOUBT
+        self.in_doubt.append(doubt)
+        return doubt
+
+    def _lanes(self, worker: Process | None) -> set[str]:
+        if worker is None:
+            return {row.id for row in self.subscriptions}
+        with self.state.engine.connect() as connection:
+            held = connection.execute(sa.select(Lane.subscription_id, Lane.holder)).all()
+        return {row.subscription_id for row in held if f":{worker.pid}" in (row.holder or "")}
+
+    def _deliveries(self) -> list[Delivery]:
+        """Of what was committed; other subscriptions have an account of their own."""
+        committed = set(self.committed)
+        return [row for row in deliveries(self.state) if row.message_id in committed]
+
+    def balance(self, *, excuses: int = 0) -> int:
+        """Committed is received, nothing is missing; return the duplicates, each of which must be explained.
+
+        A request is sent again where its result was lost (`lost` has counted them at the time, before anybody sent
+        again), or is in the log as a failure: on a machine that is too busy to answer in time. The log has each
+        delivery's success once.
+
+        :param excuses: duplicates that the test explains by itself.
         """
         received = self.received
         assert set(received) == set(self.committed)
-        duplicates = sum(received.values()) - len(self.committed)
-        logged = attempts(self.state)
+        rows = {row.id for row in self._deliveries()}
+        logged = [row for row in attempts(self.state) if row.delivery_id in rows]
         succeeded = [row.delivery_id for row in logged if row.failure is None]
-        assert sorted(succeeded) == sorted(row.id for row in deliveries(self.state)), (
-            "a success that was repeated"
-        )
+        assert sorted(succeeded) == sorted(rows), "a success that was repeated"
+        duplicates, doubt = sum(received.values()) - len(self.committed), sum(self.in_doubt)
         failed = len(logged) - len(succeeded)
-        assert duplicates <= excuses + failed, f"{duplicates} duplicates, {failed} failures"
+        told = (
+            f"{os.environ['PYTEST_CURRENT_TEST'].partition(' ')[0]}: {len(self.committed)} committed and received, "
+            f"{duplicates} duplicates; {doubt} results lost with {len(self.in_doubt)} workers, {failed} failures, "
+            f"{excuses} otherwise explained"
+        )
+        BALANCES.append(told)
+        assert duplicates <= doubt + failed + excuses, told
         return duplicates
 
 

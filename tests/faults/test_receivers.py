@@ -5,26 +5,27 @@ from __future__ import annotations
 import contextlib
 import datetime
 import email.utils
+import typing as t
 
 import pytest
 import sqlalchemy as sa
 
-from flask_webhooks.models import Secret
+from flask_webhooks.models import Delivery, Message, Secret, Subscription
 from flask_webhooks.state import AppState
 from tests import receivers
-from tests.faults.conftest import IS_DEEP, Account, one_database
+from tests.faults.conftest import IS_DEEP, Account
 from tests.processes import Processes
-from tests.receivers import Receiver, ok, redirect
-from tests.stage import deliveries, fill, subscribe, wait_until
+from tests.receivers import Receiver, blackhole, ok, redirect
+from tests.stage import attempts, deliveries, fill, subscribe
 
-SOON = email.utils.format_datetime(
-    datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1), usegmt=True
-)
+HOUR = datetime.timedelta(hours=1)
+SOON = datetime.datetime.now(datetime.UTC).replace(microsecond=0) + 2 * HOUR
 CROWD = {
     "hangs": (receivers.hang, "timeout"),
     "deaf": (receivers.deaf, "timeout"),
     "drips headers": (receivers.drip_headers(), "timeout"),
     "drips body": (receivers.drip_body(), "timeout"),
+    "drips chunks": (receivers.drip_body(framing="chunked"), "timeout"),
     "sends 200 MiB": (receivers.flood(), None),
     "gzip bomb": (receivers.gzip_bomb(), None),
     "10,000 headers": (receivers.many_headers(), "too_large"),
@@ -34,43 +35,118 @@ CROWD = {
     "302": (redirect(302, "http://127.0.0.1/"), "redirect"),
     "307": (redirect(307, "http://127.0.0.1/"), "redirect"),
     "410": (ok(status=410), "gone"),
-    "429": (ok(status=429, headers={"Retry-After": "3600"}), "http_4xx"),
-    "503": (ok(status=503, headers={"Retry-After": SOON}), "http_5xx"),
+    "429": (ok(status=429, headers={"Retry-After": "7200"}), "http_4xx"),
+    "503": (
+        ok(status=503, headers={"Retry-After": email.utils.format_datetime(SOON, usegmt=True)}),
+        "http_5xx",
+    ),
 }
+WAIT = [600.0]
+"""A schedule that is much shorter than what the receivers ask for, and longer than the test."""
+EACH = 5
+"""Deliveries for each dead address and poisoned row: more than may be in flight to one subscription."""
 
 
-@one_database
-@pytest.mark.parametrize("backlog", [pytest.param(1_000, marks=pytest.mark.deep), 40])
+class Expected(t.NamedTuple):
+    """What must become of the deliveries of one subscription."""
+
+    state: str
+    reason: str | None
+
+
+Ends = dict[str, tuple[Subscription, int, Expected]]
+"""Subscriptions, how many deliveries each has, and their end."""
+
+
+def mistreat(state: AppState, subscription: Subscription, how: str) -> Expected:
+    """Break what belongs to a subscription; its schedule is empty, so that nothing is waited for."""
+    secret = sa.update(Secret).where(Secret.subscription_id == subscription.id)
+    theirs = Delivery.subscription_id == subscription.id
+    message = sa.update(Message).where(Message.id.in_(sa.select(Delivery.message_id).where(theirs)))
+    how_to: dict[str, tuple[t.Any, str]] = {
+        "a secret that no key opens": (secret.values(sealed="junk"), "poison"),
+        "a format that raises": (message.values(data="no JSON"), "poison"),
+        "a format that is gone": (sa.update(Delivery).where(theirs).values(format="gone"), "unknown_format"),
+        "an event that is gone": (message.values(event="reports.gone"), "unknown_event"),
+    }
+    statement, reason = how_to[how]
+    with state.engine.begin() as connection:
+        assert connection.execute(statement).rowcount >= 1
+    return Expected("failed", reason)
+
+
+POISONS = (
+    "a secret that no key opens",
+    "a format that raises",
+    "a format that is gone",
+    "an event that is gone",
+)
+
+
+@pytest.mark.parametrize("backlog", [pytest.param(80, marks=pytest.mark.deep), EACH])
 def test_each_gets_its_reason_and_the_good_ones_their_events(
     state: AppState, account: Account, processes: Processes, backlog: int
 ) -> None:
-    found = {}
+    expected: Ends = {}
     with contextlib.ExitStack() as stack:
-        for name, (behaviour, reason) in CROWD.items():
-            url = stack.enter_context(Receiver(behaviour)).url()
-            found[name] = (subscribe(state, url, retry=[3600.0]), reason)
-        dead = [subscribe(state, f"http://127.0.0.1:{port}/", retry=[3600.0]) for port in range(1025, 1035)]
-        poisoned = subscribe(state, account.receiver.url("/poisoned"), retry=[3600.0])
-        with state.engine.begin() as connection:
-            broken = sa.update(Secret).where(Secret.subscription_id == poisoned.id).values(sealed="junk")
-            connection.execute(broken)
-        fill(state, [row for row, _ in found.values()], len(CROWD))
-        fill(state, [*dead, poisoned], backlog)
+        crowd = {name: stack.enter_context(Receiver(behaviour)) for name, (behaviour, _) in CROWD.items()}
+        for name, (_, reason) in CROWD.items():
+            end = Expected("failed" if reason == "gone" else "pending" if reason else "delivered", reason)
+            expected[name] = (_owed(state, crowd[name].url(), 1), 1, end)
+        for port in range(1025, 1035):
+            url = f"http://127.0.0.1:{port}/"
+            expected[url] = (_owed(state, url, backlog), backlog, Expected("pending", "connect"))
+        url = f"http://127.0.0.1:{stack.enter_context(blackhole())}/"
+        expected[url] = (_owed(state, url, EACH), EACH, Expected("pending", "timeout"))
+        for how in POISONS:
+            row = _owed(state, account.receiver.url("/poisoned"), backlog, retry="none")
+            expected[how] = (row, backlog, mistreat(state, row, how))
         account.commit(400 if IS_DEEP else 100)
-        processes.worker()
+        worker = processes.worker()
 
-        wait_until(lambda: len(account.received) >= len(account.committed), about="the good ones")
-        wait_until(lambda: not _untried(state, [row.id for row, _ in found.values()]), 120, about="the crowd")
+        account.settle()
+        others = {row.id for row, _, _ in expected.values()}
+        worker.wait_until(lambda: not _untried(state, others), 300, about="the others")
+        account.balance()
+        _check_ends(state, expected)
+        # Nobody was asked twice.
+        assert {name: len(each.requests) for name, each in crowd.items()} == {
+            name: 0 if name in ("deaf", "closes early") else 1 for name in CROWD
+        }
+        assert worker.end() == 0
 
-    assert set(account.received) == set(account.committed)
-    states = {row.subscription_id: (row.state, row.reason) for row in deliveries(state)}
-    for name, (row, reason) in found.items():
-        expected = ("delivered", None) if reason is None else ("pending", reason)
-        assert states[row.id] == (("failed", "gone") if reason == "gone" else expected), name
-    hints = {row.subscription_id: row.due_at for row in deliveries(state)}
-    for name in ("429", "503"):
-        assert hints[found[name][0].id] > datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=50)
+
+def _owed(state: AppState, url: str, count: int, retry: t.Any = WAIT) -> Subscription:
+    """A subscription for which so many deliveries are due."""
+    row = subscribe(state, url, retry=retry)
+    fill(state, [row], count)
+    return row
 
 
-def _untried(state: AppState, subscriptions: list[str]) -> list[str]:
+def _untried(state: AppState, subscriptions: set[str]) -> list[str]:
     return [row.id for row in deliveries(state) if row.subscription_id in subscriptions and not row.attempts]
+
+
+def _check_ends(state: AppState, expected: Ends) -> None:
+    """Every delivery has ended as expected, is kept, and has its attempt in the log with the same reason."""
+    rows, log = deliveries(state), attempts(state)
+    for name, (subscription, count, end) in expected.items():
+        theirs = [row for row in rows if row.subscription_id == subscription.id]
+        assert [(row.state, row.reason) for row in theirs] == [tuple(end)] * count, name
+        logged = [row for row in log if row.subscription_id == subscription.id]
+        assert sorted(row.delivery_id for row in logged) == sorted(row.id for row in theirs), name
+        reason = "http_4xx" if end.reason == "gone" else end.reason
+        assert {row.failure for row in logged} == {reason}, name
+    (by_seconds, asked), (by_date, _) = (_due(rows, log, expected[name][0]) for name in ("429", "503"))
+    assert 2 * HOUR <= by_seconds - asked < 2 * HOUR + datetime.timedelta(seconds=10)
+    assert abs(by_date - SOON) < datetime.timedelta(seconds=1)
+
+
+def _due(
+    rows: t.Sequence[Delivery], log: t.Sequence[t.Any], subscription: Subscription
+) -> tuple[datetime.datetime, datetime.datetime]:
+    """When the one delivery of a subscription is due again, and when it was tried."""
+    [row] = [row for row in rows if row.subscription_id == subscription.id]
+    [attempt] = [each for each in log if each.delivery_id == row.id]
+    assert row.due_at is not None
+    return row.due_at, attempt.started_at
