@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import typing as t
 from pathlib import Path
 
 PARTS = {"receiver", "stage", "scene"}
 """Modules here that are no bench of their own."""
+RUNS = {
+    "drain": (
+        "",
+        "--delay 100 --subscriptions 100",
+        "--workers 2 --subscriptions 100",
+        "--workers 2 --delay 100 --subscriptions 100",
+    ),
+    "backlog": ("--plans",),
+}
+"""What those are run with that have more to show than by their defaults."""
+
+
+def commands(given: t.Sequence[str]) -> t.Iterator[list[str]]:
+    """Return the words of every run: a bench's name, its own options, and those given for all."""
+    here = Path(__file__).parent
+    names = sorted(path.stem for path in here.glob("*.py") if path.stem[0] != "_" and path.stem not in PARTS)
+    for name in names:
+        for options in RUNS.get(name, ("",)):
+            if "--json" in given:
+                options = options.replace("--plans", "")  # they are text
+            yield [name, *options.split(), *given]
 
 
 def main() -> None:
-    """Run every bench with its defaults (or with `--json`); exit 1 if one could not run."""
-    here = Path(__file__).parent
-    names = sorted(path.stem for path in here.glob("*.py") if path.stem[0] != "_" and path.stem not in PARTS)
+    """Run every bench (or each with `--json`, `--database`); exit 1 if one could not run."""
     failed = []
-    for name in names:
-        print(f"\n== {name} ==", file=sys.stderr, flush=True)
-        if subprocess.run([sys.executable, "-m", f"bench.{name}", *sys.argv[1:]], check=False).returncode:
-            failed.append(name)
+    for name, *options in commands(sys.argv[1:]):
+        shown = " ".join([name, *options])
+        print(f"\n== {shown} ==", file=sys.stderr, flush=True)
+        if subprocess.run([sys.executable, "-m", f"bench.{name}", *options], check=False).returncode:
+            failed.append(shown)
     if failed:
         raise SystemExit(f"Failed: {', '.join(failed)}")
 
