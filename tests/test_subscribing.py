@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from datetime import UTC, datetime, timedelta
 
@@ -185,6 +186,29 @@ def test_switching_off_holds_and_on_asks_what_becomes_of_it(state: AppState, ses
     assert session.get_one(Delivery, key, populate_existing=True).state == "pending"
     lane = session.get_one(Lane, row.id, populate_existing=True)
     assert (lane.failures, lane.paused_until) == (0, None)
+
+
+@pytest.mark.parametrize("act", ["on", "off", "remove"])
+def test_the_lane_is_locked_before_the_subscription_as_workers_do(
+    state: AppState, session: Session, act: str
+) -> None:
+    """Else a worker that is just disabling it and this one would wait for each other."""
+    row = make(state, session, active=act != "on")
+    written: list[str] = []
+
+    def note(connection: t.Any, cursor: t.Any, statement: str, *_: t.Any) -> None:
+        found = re.search(r"UPDATE (webhook_\w+)|FROM (webhook_lanes).*FOR UPDATE", statement, re.DOTALL)
+        if found:
+            written.append(found[1] or found[2])
+
+    sa.event.listen(state.engine, "before_cursor_execute", note)
+    if act == "remove":
+        subscribing.remove(state, session, row.id, owner="1")
+    else:
+        subscribing.change(state, session, row.id, owner="1", active=act == "on")
+    session.commit()
+
+    assert written.index("webhook_lanes") < written.index("webhook_subscriptions")
 
 
 def test_discarding_cancels_what_was_held(state: AppState, session: Session) -> None:

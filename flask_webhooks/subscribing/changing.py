@@ -234,6 +234,7 @@ def remove(
     """
     row = find(session, subscription_id, owner=owner, to_change=True, version=version)
     now = _now()
+    dispatch.cancel_all(session.connection(), row.id, "removed", now)  # locks the lane: see `_switch`
     row.deleted_at = row.updated_at = now
     row.active = False
     row.headers = None
@@ -241,7 +242,6 @@ def remove(
     row.listeners.clear()
     row.secrets.clear()
     session.flush()
-    dispatch.cancel_all(session.connection(), row.id, "removed", now)
     _announce(state, session, row, "removed")
 
 
@@ -339,18 +339,21 @@ def _count_held(session: Session, subscription_id: str) -> int:
 
 
 def _switch(state: AppState, session: Session, row: Subscription, active: bool, held: str | None) -> None:
-    """Hold what is pending when it goes off; when it comes on, forgive its receiver and free what was held."""
+    """Hold what is pending when it goes off; when it comes on, forgive its receiver and free what was held.
+
+    The lane's row is locked before the subscription's, as a worker does that disables.
+    """
     connection = session.connection()
     if row.active and not active:
         dispatch.hold(connection, row.id, "off")
     elif active and not row.active:
-        row.disabled_reason = row.disabled_at = None
         session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(**HEALTHY))
         if held == "discard":
             dispatch.discard_held(connection, row.id, _now())
         else:
             # Also without `held`: what is recorded from the check on to here would stay held for ever.
             dispatch.send_held(connection, row.id, _now())
+        row.disabled_reason = row.disabled_at = None
 
 
 # ---- after the commit ------------------------------------------------------------------------------------
