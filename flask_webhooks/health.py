@@ -4,16 +4,18 @@ Two mechanisms that must not be confused. The *breaker* is temporary: a subscrip
 minutes is paused, then probed with one request, and each failed probe doubles the pause. *Disabling* lasts until the
 owner acts: after so many failures in a row and so long without a success, or at once on 410.
 
-Only attempts that ended count, each once; what failed by our own fault does not count.
+Only attempts that ended count, each once; what failed by our own fault does not count. A replay repeats what is past:
+it says whether the receiver is there, so it counts for the breaker, but its failures disable nothing.
 """
 
 from __future__ import annotations
 
 import enum
+import typing as t
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-__all__ = ["Breaker", "Health", "Reason", "after"]
+__all__ = ["Breaker", "Health", "Reason", "after", "health_of", "why_paused"]
 
 
 class Reason(enum.StrEnum):
@@ -59,6 +61,10 @@ class Health:
     window_ok: int = 0
     window_failed: int = 0
 
+    def is_paused(self, now: datetime) -> bool:
+        """Whether the breaker is open."""
+        return self.paused_until is not None and self.paused_until > now
+
     @property
     def is_suspect(self) -> bool:
         """Whether the last attempt failed."""
@@ -70,6 +76,11 @@ class Health:
         return self.pauses > 0
 
 
+def health_of(row: t.Any) -> Health:
+    """Return what a row of the lanes tells."""
+    return Health(**{name: getattr(row, name) for name in Health.__dataclass_fields__})
+
+
 def after(
     health: Health,
     *,
@@ -77,45 +88,48 @@ def after(
     now: datetime,
     breaker: Breaker | None,
     disable_after: tuple[int, timedelta] | None,
+    is_replay: bool = False,
 ) -> tuple[Health, Reason | None]:
-    """Return the health after an attempt that ended `now`, and the reason to disable if there is one."""
-    if ok:
-        counted = _counted(health, breaker, now)
-        return (
-            replace(
-                counted,
-                failures=0,
-                failing_since=None,
-                succeeded_at=now,
-                paused_until=None,
-                pauses=0,
-                window_ok=counted.window_ok + 1,
-            ),
-            None,
-        )
+    """Return the health after an attempt that ended `now`, and the reason to disable if there is one.
+
+    :param is_replay: it repeats what is past: its failure counts for the breaker only.
+    """
     counted = _counted(health, breaker, now)
-    failed = replace(
-        counted,
-        failures=counted.failures + 1,
-        failing_since=counted.failing_since or now,
-        window_failed=counted.window_failed + 1,
-    )
-    if disable_after is not None and _is_hopeless(failed, now, *disable_after):
-        return failed, Reason.FAILING
+    if ok:
+        return _succeeded(counted, now), None
+    failed = replace(counted, window_failed=counted.window_failed + 1)
+    if not is_replay:
+        failed = replace(failed, failures=failed.failures + 1, failing_since=failed.failing_since or now)
+        if disable_after is not None and _is_hopeless(failed, now, *disable_after):
+            return failed, Reason.FAILING
     if breaker is not None and _opens(failed, breaker, now):
         pause = min(breaker.pause * 2**failed.pauses, breaker.longest)
-        return (
-            replace(
-                failed,
-                paused_until=now + timedelta(seconds=pause),
-                pauses=min(failed.pauses + 1, 32),
-                window_at=None,
-                window_ok=0,
-                window_failed=0,
-            ),
-            None,
-        )
+        until = now + timedelta(seconds=pause)
+        return replace(failed, paused_until=until, pauses=min(failed.pauses + 1, 32)), None
     return failed, None
+
+
+def _succeeded(health: Health, now: datetime) -> Health:
+    if health.is_probed:  # what opened the breaker is past
+        health = replace(health, window_at=now, window_ok=0, window_failed=0)
+    return replace(
+        health,
+        failures=0,
+        failing_since=None,
+        succeeded_at=now,
+        paused_until=None,
+        pauses=0,
+        window_ok=health.window_ok + 1,
+    )
+
+
+def why_paused(health: Health, breaker: Breaker) -> str:
+    """Say in one sentence why the breaker is open: while it is, what it has counted stays."""
+    if health.pauses > 1:
+        probes = health.pauses - 1
+        return "The probe after the pause failed." if probes == 1 else f"{probes} probes in a row failed."
+    attempts, minutes = health.window_ok + health.window_failed, breaker.window / 60
+    return f"{health.window_failed} of {attempts} attempts failed within {minutes:.3g} minutes."
 
 
 def _counted(health: Health, breaker: Breaker | None, now: datetime) -> Health:

@@ -211,6 +211,12 @@ def _stats() -> Json:
         "states": {"delivered": 38, "failed": 1, "cancelled": 0, "pending": 1, "held": 0},
         **figures,
         "success_rate": 0.95,
-        "health": {"failures": 0, "failing_since": None, "succeeded_at": SENT, "paused_until": None},
+        "health": {
+            "failures": 0,
+            "failing_since": None,
+            "succeeded_at": SENT,
+            "paused_until": None,
+            "paused_reason": None,
+        },
         "series": [{"at": "2025-07-18T21:00:00.000000+00:00", **figures, **outcomes}],
     }

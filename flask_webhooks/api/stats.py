@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 
 from .. import hours, models, schemas, subscribing
+from ..health import Breaker, Health, health_of, why_paused
 from ..hours import Sums
 from ..ids import first_at
 from ..models import State
@@ -55,7 +56,7 @@ def get_stats(call: Call, subscription_id: str) -> t.Any:
         },
         **_figures(total),
         "success_rate": total.success_rate,
-        "health": _health(connection, subscription_id),
+        "health": _health(connection, subscription_id, now, call.state.settings.breaker),
         "series": [_point(at, by_hour.get(at)) for at in (since + timedelta(hours=n) for n in range(length))],
     }
 
@@ -84,9 +85,11 @@ def _count(
     return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
 
 
-def _health(connection: sa.Connection, subscription_id: str) -> dict[str, t.Any]:
+def _health(
+    connection: sa.Connection, subscription_id: str, now: datetime, breaker: Breaker | None
+) -> dict[str, t.Any]:
+    row = connection.execute(sa.select(N).where(N.c.subscription_id == subscription_id)).one_or_none()
+    health = Health() if row is None else health_of(row)
     names = ("failures", "failing_since", "succeeded_at", "paused_until")
-    row = connection.execute(
-        sa.select(*(N.c[name] for name in names)).where(N.c.subscription_id == subscription_id)
-    ).one_or_none()
-    return dict.fromkeys(names) | {"failures": 0} if row is None else dict(row._mapping)
+    reason = why_paused(health, breaker or Breaker()) if health.is_paused(now) else None
+    return {name: getattr(health, name) for name in names} | {"paused_reason": reason}

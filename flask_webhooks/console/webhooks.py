@@ -97,6 +97,14 @@ def standing_note(overview: Overview) -> str:
         return _("It failed for too long, so we switched this webhook off. Events are held.")
     if overview.standing is Standing.OFF:
         return _("Switched off by hand. Events are held.")
-    if overview.standing is Standing.PAUSED:
+    lane = overview.lane
+    if overview.standing is Standing.PAUSED and lane is not None:
+        if lane.pauses == 1:
+            attempts = lane.window_ok + lane.window_failed
+            return _(
+                "%(failed)s of %(all)s requests failed lately. We wait a while, then try with one request.",
+                failed=lane.window_failed,
+                all=attempts,
+            )
         return _("Most requests failed lately. We wait a while, then try with one request.")
     return ""
