@@ -99,8 +99,7 @@ def is_heard(watch: Watch, connection: sa.Connection, changes: set[tuple[str, Ki
         return True
     if not _may_be_snapshot(connection):
         return False
-    schemas = connection.get_execution_options().get("schema_translate_map")
-    with watch.fresh.execution_options(schema_translate_map=schemas).connect() as fresh:
+    with watch.beside(connection).connect() as fresh:
         return outbox.is_anybody_listening(fresh, patterns)
 
 

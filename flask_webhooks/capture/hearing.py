@@ -56,7 +56,7 @@ class Hearing:
             self._found, is_snapshot = outbox.listening(connection, self._owners, patterns)
             if not is_snapshot:
                 return
-        with self._watch.fresh.connect() as fresh:
+        with self._watch.beside(connection).connect() as fresh:
             found, _ = outbox.listening(fresh, self._owners, patterns)
         self._found = _joined(self._found, found)
 

@@ -126,9 +126,8 @@ class Watch:
             found = self._patterns[events] = tuple(sorted(patterns))
         return found
 
-    @property
-    def fresh(self) -> sa.Engine:
-        """Connections beside the host's, for looks that must see what was committed a moment ago.
+    def beside(self, connection: sa.Connection) -> sa.Engine:
+        """Connections beside one of the host's, for looks that must see what was committed a moment ago.
 
         A pool of its own: a transaction that waits for a second connection of the same pool can wait for ever.
         """
@@ -137,7 +136,8 @@ class Watch:
             engine = sa.Engine(host.pool.recreate(), host.dialect, host.url)
             weakref.finalize(self, engine.dispose)
             self._fresh = os.getpid(), engine
-        return self._fresh[1]
+        schemas = connection.get_execution_options().get("schema_translate_map")
+        return self._fresh[1].execution_options(schema_translate_map=schemas) if schemas else self._fresh[1]
 
 
 _watches: dict[int, weakref.ref[Watch]] = {}

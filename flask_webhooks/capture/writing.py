@@ -83,7 +83,7 @@ def write(watch: Watch, connection: sa.Connection, occurrences: t.Sequence[Occur
             continue
         messages.append(message)
         deliveries.extend(_deliveries(item, message, now))
-    return outbox.record(connection, messages, deliveries, lambda: watch.fresh)
+    return outbox.record(connection, messages, deliveries, lambda: watch.beside(connection))
 
 
 def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> None:

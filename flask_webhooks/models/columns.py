@@ -74,4 +74,4 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: Instant(), dict[str, t.Any]: sa.JSON(), list[str]: sa.JSON()}
+    type_annotation_map = {datetime: Instant()}

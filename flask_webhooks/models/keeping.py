@@ -75,9 +75,9 @@ class Replay(Base):
     subscription_id: Mapped[Key]
     state: Mapped[Word]
     """`running`, `done`, `cancelled`."""
-    states: Mapped[list[str]]
+    states: Mapped[list[str]] = mapped_column(sa.JSON)
     """Which deliveries: states of `State`, and `missed`."""
-    events: Mapped[list[str]]
+    events: Mapped[list[str]] = mapped_column(sa.JSON)
     """Which event types; empty: all that it listens to."""
     since: Mapped[datetime]
     until: Mapped[datetime]

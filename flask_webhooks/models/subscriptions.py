@@ -33,7 +33,7 @@ class Subscription(Base):
     """A schedule of its own ("standard", "none" or seconds); None: the event's or the app's."""
     rate_limit: Mapped[float | None] = mapped_column(sa.Double, default=None)
     """Requests a second, over all workers; None: unlimited."""
-    details: Mapped[dict[str, t.Any]] = mapped_column("metadata", default=dict)
+    details: Mapped[dict[str, t.Any]] = mapped_column("metadata", sa.JSON, default=dict)
     """The customer's own notes, `metadata` in the API."""
     signature: Mapped[str] = mapped_column(sa.String(8), default="v1")
     """Scheme of new secrets: `v1` (HMAC-SHA256) or `v1a` (ed25519)."""
@@ -85,7 +85,7 @@ class Listener(Base):
     owner: Mapped[Name]
     """The subscription's owner, repeated here so that one index answers who wants an event."""
     event: Mapped[Name]
-    includes: Mapped[list[str]] = mapped_column(default=list)
+    includes: Mapped[list[str]] = mapped_column(sa.JSON, default=list)
 
 
 class Secret(Base):
@@ -120,7 +120,8 @@ class Lane(Base):
     """The worker that has the lease."""
     leased_until: Mapped[datetime | None] = mapped_column(default=None)
     served_at: Mapped[datetime | None] = mapped_column(default=None)
-    """When it was last leased: lanes take turns by it."""
+    """When it was last leased, or its receiver's health written: lanes take turns by it, and if it is in the future,
+    the clock has been put back since."""
     sendable_at: Mapped[datetime | None] = mapped_column(default=None)
     """With a rate limit: when the next request may start."""
     failures: Mapped[int] = mapped_column(default=0)
