@@ -9,6 +9,8 @@ import signal
 import typing as t
 from pathlib import Path
 
+import pytest
+
 from flask_webhooks.state import AppState
 from tests import warm
 from tests.stage import wait_until
@@ -33,14 +35,28 @@ class Process:
         """All that it has printed."""
         return self.log.read_text()
 
-    def wait_for(self, text: str, seconds: float = 60.0) -> None:
-        """Return as soon as it has printed this."""
-        wait_until(
-            lambda: text in self.said or not self.is_alive,
-            seconds,
-            about=f"{text} in {self.log}",
-        )
-        assert text in self.said, self.said
+    def wait_for(self, text: str, seconds: float = 60.0, *, count: int = 1) -> None:
+        """Return as soon as it has printed this, so many times."""
+        self.wait_until(lambda: self.said.count(text) >= count, seconds, about=f"{text} in {self.log}")
+
+    def wait_until(self, condition: t.Callable[[], t.Any], seconds: float = 60.0, *, about: str = "") -> None:
+        """Return as soon as a condition holds; fail with all it has said, at once if it ends before.
+
+        What it still does when the time is up, it is made to say too: the stacks of all its threads.
+        """
+        try:
+            wait_until(lambda: not self.is_alive or condition(), seconds, about=about)
+        except pytest.fail.Exception as error:
+            pytest.fail(f"{error}\n{self._stacks()}")
+        assert condition(), f"It has ended.\n{self.said}"
+
+    def _stacks(self) -> str:
+        """All it has said, and where each of its threads is (`tests.served` has arranged for that)."""
+        before = self.said
+        self.send(signal.SIGUSR1)
+        with contextlib.suppress(pytest.fail.Exception):
+            wait_until(lambda: self.said.count("\n") > before.count("\n") + 3, 5.0)
+        return self.said
 
     def send(self, number: int) -> None:
         """Send a signal, unless it has ended."""
@@ -55,7 +71,7 @@ class Process:
     def wait(self, seconds: float = 60.0) -> int:
         """Wait for the end and return the exit code."""
         self._process.join(seconds)
-        assert self._process.exitcode is not None, f"It still runs after {seconds} s.\n{self.said}"
+        assert self._process.exitcode is not None, f"It still runs after {seconds} s.\n{self._stacks()}"
         return self._process.exitcode
 
     @property
@@ -64,10 +80,25 @@ class Process:
         return self._process.is_alive()
 
     def kill_all(self) -> None:
-        """Kill it with its children."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        """Kill it with all it has started, and wait until they are gone: the next test may use their database."""
+        self._process.kill()
+        while alive := in_session(self.pid):
+            for pid in alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.join(0.01)
         self._process.join(10)
+
+
+def in_session(leader: int) -> set[int]:
+    """The processes that run in a session. RQ's horse has a process group of its own, but not that."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state not in "ZX":
+                found.add(int(path.parent.name))
+    return found
 
 
 class Processes:
