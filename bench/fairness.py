@@ -18,6 +18,7 @@ from bench.stage import fill, options, percentile, progress, scene, show, subscr
 from flask_webhooks.delivering import Run
 from flask_webhooks.models import Attempt, Delivery
 from flask_webhooks.state import AppState
+from flask_webhooks.stop import Stop
 
 PACE = 20
 """Batches a second in which events become due."""
@@ -42,7 +43,7 @@ def _waits(database: str, events: int, backlog: int) -> list[float]:
         healthy = subscribe(state, [f"{url}/{n}" for n in range(100)])
         if backlog:
             fill(state, subscribe(state, [f"{url}/hang"]), backlog)
-        stop = threading.Event()
+        stop = Stop()
         run = threading.Thread(target=_work, args=(state, stop))
         run.start()
         each = max(1, events // (PACE * 10))
@@ -60,7 +61,7 @@ def _waits(database: str, events: int, backlog: int) -> list[float]:
         return found
 
 
-def _work(state: AppState, stop: threading.Event) -> None:
+def _work(state: AppState, stop: Stop) -> None:
     while not stop.is_set():
         Run(state, holder="bench", stop=stop).run()
         stop.wait(0.02)

@@ -20,6 +20,7 @@ from flask_webhooks.delivering import Run
 from flask_webhooks.ids import made_at
 from flask_webhooks.models import Attempt, Delivery, Lane
 from flask_webhooks.state import AppState
+from flask_webhooks.stop import Stop
 
 
 def measure(database: str, dead: int, backlog: int, newcomers: int) -> dict[str, t.Any]:
@@ -46,7 +47,7 @@ def _waits(database: str, dead: int, backlog: int, newcomers: int) -> list[float
             ]
             with state.engine.begin() as connection:
                 connection.execute(sa.insert(t.cast("sa.Table", Lane.__table__)), lanes)
-        stop = threading.Event()
+        stop = Stop()
         run = threading.Thread(target=_work, args=(state, stop))
         run.start()
         time.sleep(3.0)  # the worker has taken all that it takes of the dead ones
@@ -62,7 +63,7 @@ def _waits(database: str, dead: int, backlog: int, newcomers: int) -> list[float
         return waits
 
 
-def _work(state: AppState, stop: threading.Event) -> None:
+def _work(state: AppState, stop: Stop) -> None:
     while not stop.is_set():
         Run(state, holder="bench", stop=stop).run()
         stop.wait(0.02)

@@ -23,6 +23,7 @@ from flask.cli import ScriptInfo
 from . import replaying
 from .delivering import TROUBLE, Report, Run
 from .state import AppState, state_of
+from .stop import Stop
 
 __all__ = ["deliver", "lend", "stopping", "worker_name"]
 
@@ -64,7 +65,7 @@ def deliver(app_path: str) -> dict[str, t.Any]:
     return {"delivered": total.delivered, "failed": total.failed}
 
 
-def _work(state: AppState, stop: threading.Event) -> Report:
+def _work(state: AppState, stop: Stop) -> Report:
     total, until = Report(), time.monotonic() + SECONDS
     while True:
         state.bell.clear()
@@ -80,7 +81,7 @@ def _work(state: AppState, stop: threading.Event) -> Report:
     return total
 
 
-def _linger(state: AppState, report: Report, stop: threading.Event, until: float) -> bool:
+def _linger(state: AppState, report: Report, stop: Stop, until: float) -> bool:
     """In a stock worker, which has no sweep: wait for a retry that falls due soon; False when there is none."""
     if report.next_due is None:
         return False
@@ -94,7 +95,7 @@ def _linger(state: AppState, report: Report, stop: threading.Event, until: float
     return True
 
 
-def _go_on(state: AppState, report: Report, stop: threading.Event) -> None:
+def _go_on(state: AppState, report: Report, stop: Stop) -> None:
     """Ring again for what is left, or have RQ's scheduler do it when the next delivery is due."""
     if report.next_due is None or not state.settings.enabled:
         return
@@ -127,9 +128,9 @@ def _call(handler: t.Callable[..., t.Any], number: int, frame: t.Any) -> None:
 
 
 @contextlib.contextmanager
-def stopping() -> t.Iterator[threading.Event]:
-    """Yield an event that SIGTERM and SIGINT set, besides what somebody else's handlers do; a second one is hard."""
-    stop = threading.Event()
+def stopping() -> t.Iterator[Stop]:
+    """Yield what SIGTERM and SIGINT set, besides what somebody else's handlers do; a second one is hard."""
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

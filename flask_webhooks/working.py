@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from . import dispatch, hours, replaying
 from .delivering import TROUBLE, Patience, Run, lease_length
+from .stop import Stop
 
 if t.TYPE_CHECKING:
     from .state import AppState
@@ -32,6 +33,8 @@ RELEASE = 30.0
 """Seconds between two looks for deliveries that are held though their subscription is on."""
 PURGE = 3600.0
 """Seconds between two purges."""
+PURGING = 1.0
+"""Seconds that a purge may hold up a turn, and a batch more; what is left then waits for the next turn."""
 
 
 class Sweep:
@@ -39,6 +42,7 @@ class Sweep:
 
     :param stop: the worker's own, so that a signal also ends what is delivered from here; set at the latest by leaving.
     :param wakes: also look for what is due, and wake somebody for it.
+    :param purging: seconds that a turn purges.
     """
 
     def __init__(
@@ -46,23 +50,27 @@ class Sweep:
         state: AppState,
         worker: str,
         *,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         interval: float = INTERVAL,
         wakes: bool = True,
+        purging: float = PURGING,
     ) -> None:
         self.state, self.worker, self.interval, self.wakes = state, worker, interval, wakes
-        self.stop = stop or threading.Event()
+        self.stop = stop or Stop()
         self._thread = threading.Thread(target=self._run, name="webhooks-sweep", daemon=True)
         self._beat_at = self._release_at = self._purge_at = float("-inf")
         self._lease = lease_length(state.settings.timeout[1])
-        self._patience = Patience(f"{worker}:sweep", self.stop)
+        self._patience = Patience(worker, self.stop, state.engine)
+        self._leads, self._purging, self._purged = False, purging, 0
 
     def __enter__(self) -> Sweep:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.stop.set()
+        if kind is not None and not issubclass(kind, Exception):
+            return  # a second signal means at once; the heartbeat lapses
         self._thread.join(timeout=30.0)
         try:
             with self.state.engine.begin() as connection:
@@ -73,7 +81,7 @@ class Sweep:
     def _run(self) -> None:
         while not self.stop.is_set():
             try:
-                self._turn(time.monotonic())
+                self.turn(time.monotonic())
                 self._patience.relax()
                 self.stop.wait(self.interval)
             except TROUBLE as error:
@@ -83,10 +91,10 @@ class Sweep:
                 logger.exception("sweep.failed", extra={"worker": self.worker})
                 self.stop.wait(self.interval * 5)
 
-    def _turn(self, now: float) -> None:
+    def turn(self, now: float) -> None:
+        """Do what is to be done at this moment of the monotonic clock."""
         if now - self._beat_at >= HEARTBEAT:
-            with self.state.engine.begin() as connection:
-                dispatch.beat(connection, self.worker, datetime.now(UTC))
+            self._beat(datetime.now(UTC))
             self._beat_at = now
         if now - self._release_at >= RELEASE:
             self._release()
@@ -94,9 +102,15 @@ class Sweep:
         if self.state.settings.enabled and self.wakes:
             replaying.turn(self.state)
             self._wake()
-        if now - self._purge_at >= PURGE:
-            self._purge()
+        if self._leads and now - self._purge_at >= PURGE and self._purge():
             self._purge_at = now
+
+    def _beat(self, now: datetime) -> None:
+        """Tell that the worker lives. The first by name of those that do purges for all: they would lock each other."""
+        with self.state.engine.begin() as connection:
+            dispatch.beat(connection, self.worker, now)
+            alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
+        self._leads = self.worker == min(alive)
 
     def _release(self) -> None:
         with self.state.engine.connect() as connection:
@@ -117,20 +131,24 @@ class Sweep:
         if not self.state.bell.ring() and not self.stop.is_set():
             Run(self.state, holder=f"{self.worker}:sweep", stop=self.stop).run(seconds=10.0)
 
-    def _purge(self) -> None:
-        before = datetime.now(UTC) - self.state.settings.retention
+    def _purge(self) -> bool:
+        """Delete what is past its retention, as much as there is time for; return whether that was all."""
+        before, until = datetime.now(UTC) - self.state.settings.retention, time.monotonic() + self._purging
+        while True:
+            with self.state.engine.begin() as connection:
+                gone = dispatch.purge(connection, before)
+            self._purged += gone
+            if not gone:
+                break
+            if self.stop.is_set() or time.monotonic() >= until:
+                return False
         with self.state.engine.begin() as connection:
             hours.purge(connection, before)
             replaying.purge(connection, before)
-        count = 0
-        while not self.stop.is_set():
-            with self.state.engine.begin() as connection:
-                gone = dispatch.purge(connection, before)
-            count += gone
-            if not gone:
-                break
-        if count:
-            logger.info("log.purged", extra={"messages": count, "before": before.isoformat()})
+        if self._purged:
+            logger.info("log.purged", extra={"messages": self._purged, "before": before.isoformat()})
+        self._purged = 0
+        return True
 
 
 def lapsed(seen_at: datetime, now: datetime) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import typing as t
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from .. import dispatch, jobs, queue, replaying
 from ..delivering import TROUBLE, Report, Run
 from ..errors import QueueError
 from ..state import AppState, current_webhooks, state_of
+from ..stop import Stop
 from ..working import Sweep, lapsed
 
 __all__ = ["deliver", "purge", "status", "worker"]
@@ -95,11 +95,11 @@ def deliver(watch: bool, as_json: bool) -> None:
     _tell(total, as_json)
 
 
-def _sweep(state: AppState, stop: threading.Event) -> Sweep:
+def _sweep(state: AppState, stop: Stop) -> Sweep:
     return Sweep(state, jobs.worker_name(), stop=stop, wakes=False)
 
 
-def _deliver_once(state: AppState, stop: threading.Event) -> Report:
+def _deliver_once(state: AppState, stop: Stop) -> Report:
     if state.settings.enabled:
         with suppress(*TROUBLE):  # which the run bears, and says once
             replaying.turn(state)

@@ -11,7 +11,6 @@ meanwhile nothing new is sent.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import typing as t
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from datetime import datetime
 
 from .. import dispatch
 from ..rotation import Rotation
+from ..stop import Stop
 from . import recording
 from .attempting import Result
 from .lanes import REFRESH, RENEW, Lanes
@@ -36,7 +36,7 @@ logger = logging.getLogger("flask_webhooks.delivering")
 
 GRACE = 2.0
 """Seconds beyond the longest attempt that the end of a run waits for results."""
-FAREWELL = 60.0
+FAREWELL = 120.0
 """Seconds that the end of a run waits for a database in trouble, unless it was told to stop."""
 
 
@@ -68,14 +68,14 @@ class Run:
         state: AppState,
         *,
         holder: str,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         clock: t.Callable[[], datetime] = utcnow,
         renew: float = RENEW,
         refresh: float = REFRESH,
     ) -> None:
         self.state = state
         self.holder = holder
-        self.stop = stop or threading.Event()
+        self.stop = stop or Stop()
         self.report = Report()
         settings = state.settings
         self._clock = clock
@@ -91,7 +91,7 @@ class Run:
         self._senders = Senders(
             state, self._rotation, holder, clock, lambda key: self._lanes.held[key].destination
         )
-        self._patience = Patience(holder, self.stop)
+        self._patience = Patience(holder, self.stop, state.engine)
         self._unwritten: list[Result] = []
 
     def run(self, *, seconds: float | None = None) -> Report:
@@ -166,6 +166,7 @@ class Run:
             self._lanes.take_turns(connection)
             self._lanes.refresh(connection)
             read(self._lanes, connection)
+        self._patience.relax()  # also for a run before this one, which has ended meanwhile
         self._senders.hire()
 
     def _look_again(self) -> bool:
@@ -262,6 +263,7 @@ class Run:
                 self._patience.bear(error)
         self._senders.dismiss()
         self._say_goodbye()
+        self._patience.leave()
 
     def _is_over(self) -> bool:
         return not self._unwritten and not self.at_hand

@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import typing as t
+import weakref
 
 import sqlalchemy as sa
+
+if t.TYPE_CHECKING:
+    from ..stop import Stop
 
 __all__ = ["TROUBLE", "Patience"]
 
@@ -24,14 +29,51 @@ LONGEST_TROUBLE = 300.0
 """Seconds after which the error is raised: then somebody has to look."""
 
 
+class _Outage:
+    """What this process has told of one database: that it is gone, and that it is back for all who missed it."""
+
+    _known: t.ClassVar[weakref.WeakKeyDictionary[sa.Engine, _Outage]] = weakref.WeakKeyDictionary()
+    _lock: t.ClassVar = threading.Lock()
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self._missed_by: weakref.WeakSet[Patience] = weakref.WeakSet()
+
+    @classmethod
+    def of(cls, engine: sa.Engine) -> _Outage:
+        with cls._lock:
+            return cls._known.setdefault(engine, cls())
+
+    def begin(self, patience: Patience, error: Exception) -> None:
+        with self._lock:
+            self._missed_by.add(patience)
+            is_new, self.since = self.since is None, self.since or time.monotonic()
+        if is_new:
+            extra = {"worker": patience.worker, "reason": _first_line(error)}
+            logger.warning("database.trouble", extra=extra)
+
+    def end(self, patience: Patience) -> None:
+        with self._lock:
+            self._missed_by.discard(patience)
+            if self.since is None or self._missed_by:
+                return
+            seconds, self.since = round(time.monotonic() - self.since, 1), None
+        logger.warning("database.back", extra={"worker": patience.worker, "seconds": seconds})
+
+    def leave(self, patience: Patience) -> None:
+        with self._lock:
+            self._missed_by.discard(patience)
+
+
 class Patience:
-    """How one worker bears a database in trouble. Not for several threads.
+    """How one thread of a worker bears a database in trouble; a process tells it once for all of them.
 
     :param stop: ends a wait.
     """
 
-    def __init__(self, worker: str, stop: threading.Event) -> None:
+    def __init__(self, worker: str, stop: Stop, engine: sa.Engine) -> None:
         self.worker, self._stop = worker, stop
+        self._outage = _Outage.of(engine)
         self._since: float | None = None
         self._wait = FIRST_WAIT
 
@@ -41,15 +83,15 @@ class Patience:
         return self._since is not None
 
     def bear(self, error: Exception, *, for_ever: bool = False) -> None:
-        """Wait; tell it the first time.
+        """Wait; tell it if nobody in this process has.
 
         :param for_ever: raise nothing.
         :raises Exception: `error`, when it has gone on for too long.
         """
         now = time.monotonic()
+        self._outage.begin(self, error)
         if self._since is None:
             self._since = now
-            logger.warning("database.trouble", extra={"worker": self.worker, "reason": _first_line(error)})
         elif now - self._since > LONGEST_TROUBLE and not for_ever:
             raise error
         if self._stop.wait(self._wait):
@@ -57,11 +99,14 @@ class Patience:
         self._wait = min(self._wait * 2, LONGEST_WAIT)
 
     def relax(self) -> None:
-        """Note that all is well."""
-        if self._since is not None:
-            seconds = round(time.monotonic() - self._since, 1)
-            logger.warning("database.back", extra={"worker": self.worker, "seconds": seconds})
+        """Note that the database answers; tell it, unless somebody else still waits for it. Cheap while all is well."""
         self._since, self._wait = None, FIRST_WAIT
+        if self._outage.since is not None:
+            self._outage.end(self)
+
+    def leave(self) -> None:
+        """Wait no longer, however it stands: the next that reaches the database tells that it is back."""
+        self._outage.leave(self)
 
 
 def _first_line(error: Exception) -> str:

