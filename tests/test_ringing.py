@@ -74,7 +74,7 @@ def test_where_no_thread_runs_it_rings_at_once(bell: Bell, monkeypatch: pytest.M
         opt: t.ClassVar[dict[str, t.Any]] = {"master": True}
 
     rung()
-    monkeypatch.setattr("flask_webhooks.queue._Ringer.current", None)
+    monkeypatch.setattr("flask_webhooks.queue.bell._Ringer.current", None)
     monkeypatch.setitem(sys.modules, "uwsgi", Uwsgi)
     bell.ring_soon()
 

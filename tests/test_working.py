@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
+import threading
 import time
 import typing as t
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,15 +18,16 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from flask_webhooks import dispatch
-from flask_webhooks.models import Worker
+from flask_webhooks import dispatch, queue
+from flask_webhooks.models import Delivery, Lane, Worker
 from flask_webhooks.queue import Bell, Embedded
 from flask_webhooks.state import AppState, state_of
-from flask_webhooks.working import Sweep, lapsed
+from flask_webhooks.stop import Stop
+from flask_webhooks.working import INTERVAL, Sweep, lapsed
 from tests.delivering.answers import Gate
-from tests.processes import Processes
+from tests.processes import Processes, in_session
 from tests.receivers import Receiver
-from tests.stage import attempts, deliveries, fill, lane_of, subscribe, wait_until
+from tests.stage import attempts, deliveries, fill, lane_of, recorded, subscribe, wait_until
 
 
 @pytest.fixture
@@ -69,6 +73,23 @@ def closed(state: AppState) -> t.Iterator[None]:
     elsewhere.dispose()
 
 
+def forgetful(state: AppState) -> AppState:
+    """An app that keeps nothing of what is finished."""
+    return replace(state, settings=replace(state.settings, retention=timedelta(0)))
+
+
+def finished(state: AppState, messages: int) -> None:
+    """Put messages into the database that have been delivered."""
+    fill(state, [subscribe(state, "http://127.0.0.1:1/")], messages)
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(Delivery).values(state="delivered", due_at=None))
+
+
+def count(state: AppState) -> int:
+    """How many messages there are."""
+    return len(recorded(state))
+
+
 class TestOurWorker:
     def test_it_delivers_what_the_bell_tells_and_what_nobody_told(self, state, processes, inbox, bell):
         subscription = subscribe(state, inbox.url())
@@ -98,9 +119,11 @@ class TestOurWorker:
             subscription = subscribe(state, receiver.url())
             fill(state, [subscription], 50)
             worker = patient.worker()
-            wait_until(lambda: gate.held == 2)  # the first slots of a receiver that has not answered yet
+            worker.wait_until(
+                lambda: gate.held == 2
+            )  # the first slots of a receiver that has not answered yet
             worker.send(signal.SIGTERM)
-            wait_until(lambda: "worker.stopping" in worker.said)
+            worker.wait_for("worker.stopping")
             gate.opened.set()
 
             assert worker.wait() == 0
@@ -115,9 +138,9 @@ class TestOurWorker:
         with Receiver(gate) as receiver:
             fill(state, [subscribe(state, receiver.url())], 4)
             worker = patient.worker()
-            wait_until(lambda: gate.held)
+            worker.wait_until(lambda: gate.held)
             worker.send(signal.SIGTERM)
-            wait_until(lambda: "worker.stopping" in worker.said)
+            worker.wait_for("worker.stopping")
             began = time.monotonic()
             # RQ takes two signals within one second for one, sent twice by a terminal and by a supervisor.
             wait_until(lambda: time.monotonic() - began > 1.1)
@@ -127,40 +150,86 @@ class TestOurWorker:
 
         assert attempts(state) == []
 
+    def test_what_a_dead_worker_had_is_taken_over_when_its_lease_ends_within_a_minute(self, state, processes):
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            subscription = subscribe(state, receiver.url())
+            fill(state, [subscription], 5)
+            victim = processes.worker()
+            victim.wait_until(lambda: gate.held)
+            victim.end(signal.SIGKILL)
+            died = datetime.now(UTC)
+            gate.opened.set()
+            other = processes.worker()
+            other.wait_until(lambda: any(name.endswith(f":{other.pid}") for name in workers(state)))
+
+            until = lane_of(state, subscription).leased_until
+            assert until is not None
+            assert died < until < died + timedelta(seconds=60 - 2 * INTERVAL)
+            assert attempts(state) == []
+            with state.engine.begin() as connection:
+                connection.execute(sa.update(Lane).values(leased_until=died))
+
+            other.wait_until(lambda: {row.state for row in deliveries(state)} == {"delivered"}, 30)
+            assert other.end() == 0
+
     def test_sigterm_ends_an_idle_worker_at_once(self, processes):
         worker = processes.worker()
 
         assert worker.end() == 0
 
-    def test_redis_gone_is_told_once_deliveries_go_on_and_sigterm_still_ends_well(
+    @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # has no part in it
+    def test_redis_that_goes_and_comes_back_is_told_once_each_time_and_nothing_waits(
         self, state, processes, inbox, tmp_path
     ):
         subscription = subscribe(state, inbox.url())
         worker = processes.worker()
         client = redis.Redis.from_url(processes.redis_url)
-        before = len(worker.said)  # a busy machine may have been slow to answer the bell
-        client.shutdown(nosave=True)
-        fill(state, [subscription], 20)
+        name = wait_until(lambda: client.smembers("rq:workers"))
+        for times in (1, 2):
+            client.shutdown(nosave=True)
+            fill(state, [subscription], 20)
+            inbox.wait_for(40 * times - 20)  # the sweep delivers
+            worker.wait_for("redis.trouble", count=times)
 
-        inbox.wait_for(20)
+            Embedded(tmp_path / "valkey").start()
+            worker.wait_for("redis.back", count=times)
 
-        told = worker.said[before:]
-        assert told.count("redis.trouble") <= 1, told
-        assert told.count("bell.unreachable") <= 1, told
+            worker.wait_until(lambda: client.smembers("rq:workers") == name)
+            assert client.hget(*name, "birth")
+            fill(state, [subscription], 20)
+            inbox.wait_for(40 * times)
+            worker.wait_until(lambda: not client.llen("rq:queue:webhooks"))
+            assert worker.said.count("redis.trouble") == worker.said.count("redis.back") == times
+
         assert worker.end() == 0
+        assert "Traceback" not in worker.said
 
-    def test_redis_that_comes_back_is_used_again(self, state, processes, inbox, tmp_path, bell):
+    @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+    def test_sigterm_ends_it_well_while_redis_is_away(self, processes):
         worker = processes.worker()
         redis.Redis.from_url(processes.redis_url).shutdown(nosave=True)
-        wait_until(lambda: "redis.trouble" in worker.said)
-        Embedded(tmp_path / "valkey").start()
-        client = redis.Redis.from_url(processes.redis_url)
+        worker.wait_for("redis.trouble")
 
-        wait_until(lambda: client.client_list() and client.smembers("rq:workers"))
-        fill(state, [subscribe(state, inbox.url())], 1)
-        bell.ring()
-        inbox.wait_for(1)
-        wait_until(lambda: not client.llen("rq:queue:webhooks"))
+        assert worker.end() == 0
+
+    @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+    def test_a_second_signal_is_hard_while_the_sweep_delivers(self, state, tmp_path):
+        gate, nowhere = Gate(), "redis://127.0.0.1:1/0"
+        with (
+            Receiver(gate) as receiver,
+            Processes(state, tmp_path, nowhere, WEBHOOKS_TIMEOUT=[50, 100]) as it,
+        ):
+            fill(state, [subscribe(state, receiver.url())], 4)
+            worker = it.worker()
+            worker.wait_until(lambda: gate.held)
+            worker.send(signal.SIGTERM)
+            worker.wait_for("worker.stopping")
+            worker.send(signal.SIGTERM)
+
+            assert (
+                worker.wait(20) == 128 + signal.SIGTERM
+            )  # and not after the 30 s that it would wait for the sweep
 
     def test_flushall_with_deliveries_pending_loses_nothing(self, state, processes, inbox, bell):
         subscription = subscribe(state, inbox.url())
@@ -172,8 +241,23 @@ class TestOurWorker:
             client.flushall()
 
         inbox.wait_for(100)
-        wait_until(lambda: {row.state for row in deliveries(state)} == {"delivered"})
-        assert worker.is_alive
+        worker.wait_until(lambda: {row.state for row in deliveries(state)} == {"delivered"})
+        client.flushall()
+        bell.ring()  # and whoever gets a job says again who it is
+        worker.wait_until(lambda: client.smembers("rq:workers"))
+        assert "redis." not in worker.said
+
+    def test_a_name_that_a_killed_container_has_left_in_redis_is_taken_over(self, valkey, caplog):
+        redis.Redis.from_url(valkey).hset("rq:worker:host:1", "birth", "2026-01-01T00:00:00Z")
+        stop = Stop()
+        giving_up = threading.Timer(30.0, stop.set)
+        giving_up.start()
+
+        queue.work(valkey, "webhooks", "host:1", stop=stop, burst=True)
+
+        giving_up.cancel()
+        assert not stop.is_set()
+        assert "redis.trouble" not in caplog.text
 
     def test_several_processes_share_one_embedded_valkey(self, state, tmp_path, inbox):
         with Processes(state, tmp_path, None) as started:
@@ -212,6 +296,20 @@ class TestStockWorker:
 
         inbox.wait_for(1)
 
+    def test_nothing_of_a_forking_one_is_left_when_a_test_has_ended(self, state, patient, bell):
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            fill(state, [subscribe(state, receiver.url())], 1)
+            bell.ring()
+            worker = patient.stock_worker()
+            worker.wait_until(lambda: gate.held)
+            [horse] = in_session(worker.pid) - {worker.pid}
+            assert os.getpgid(horse) == horse
+
+            worker.kill_all()
+
+            assert in_session(worker.pid) == set()
+
 
 class TestDeliver:
     def test_it_works_through_what_is_due_once_without_redis(self, state, tmp_path, inbox):
@@ -246,9 +344,9 @@ class TestDeliver:
             subscription = subscribe(state, receiver.url())
             fill(state, [subscription], 20)
             process = patient.start("flask", "webhooks", "deliver", "--watch")
-            wait_until(lambda: gate.held == 2)
+            process.wait_until(lambda: gate.held == 2)
             process.send(number)
-            wait_until(lambda: "worker.stopping" in process.said)
+            process.wait_for("worker.stopping")
             gate.opened.set()
 
             assert process.wait() == 0
@@ -262,10 +360,10 @@ class TestDeliver:
         with Receiver(gate) as receiver:
             fill(state, [subscribe(state, receiver.url())], 4)
             process = patient.start("flask", "webhooks", "deliver", "--watch")
-            wait_until(lambda: gate.held)
+            process.wait_until(lambda: gate.held)
 
             process.send(number)
-            wait_until(lambda: "worker.stopping" in process.said)
+            process.wait_for("worker.stopping")
             process.send(number)
 
             assert process.wait() == 128 + number
@@ -276,19 +374,62 @@ class TestDeliver:
         subscription = subscribe(state, inbox.url())
         with Processes(state, tmp_path, "redis://127.0.0.1:1/0") as started:
             process = started.start("flask", "webhooks", "deliver", "--watch")
-            wait_until(lambda: workers(state))
-            [name] = workers(state)
-            with closed(state):
-                wait_until(lambda: f"database.trouble worker={name} " in process.said)
-            fill(state, [subscription], 1)
-
-            inbox.wait_for(1)
-            wait_until(lambda: f"database.back worker={name} " in process.said)
-            assert process.said.count(f"database.trouble worker={name} ") == 1
+            process.wait_until(lambda: workers(state))
+            for times in (1, 2):
+                with closed(state):
+                    process.wait_for("database.trouble", count=times)
+                fill(state, [subscription], 1)
+                inbox.wait_for(times)
+                process.wait_for("database.back", count=times)
             assert process.end() == 0
+
+        # By one of those who missed it, for all.
+        assert process.said.count("database.trouble") == process.said.count("database.back") == 2
 
 
 class TestSweep:
+    def test_it_purges_a_little_at_a_time_so_that_its_heart_goes_on(self, state):
+        finished(state, 2_500)
+        sweep = Sweep(forgetful(state), "host:1", purging=0.0)
+        left = []
+        for turn in range(4):
+            sweep.turn(turn * 20.0)
+            left.append(count(state))
+
+        assert left == [1_500, 500, 0, 0]
+        finished(state, 1)
+        sweep.turn(3_600.0 + 40.0)  # an hour after the purge that found nothing more, and not before
+        assert count(state) == 1
+        sweep.turn(3_600.0 + 60.0)
+        assert count(state) == 0
+
+    def test_one_of_several_workers_purges(self, state):
+        finished(state, 1)
+        with state.engine.begin() as connection:
+            dispatch.beat(connection, "host:1", datetime.now(UTC))
+        sweep = Sweep(forgetful(state), "host:2")
+        sweep.turn(0.0)
+        assert count(state) == 1
+
+        with state.engine.begin() as connection:
+            dispatch.beat(connection, "host:1", datetime.now(UTC) - timedelta(seconds=125))  # and dies
+        sweep.turn(20.0)
+
+        assert count(state) == 0
+
+    def test_what_is_no_exception_does_not_wait_for_what_the_sweep_delivers(self, make_app):
+        state = state_of(make_app(WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0", WEBHOOKS_TIMEOUT=[50, 100]))
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            fill(state, [subscribe(state, receiver.url())], 1)
+            with pytest.raises(SystemExit), Sweep(state, "host:1", interval=0.05):
+                wait_until(lambda: gate.held)
+                began = time.monotonic()
+                raise SystemExit
+            assert time.monotonic() - began < 15  # and not the 30 s that it waits otherwise
+            gate.opened.set()
+            wait_until(lambda: "webhooks-sweep" not in [each.name for each in threading.enumerate()])
+
     def test_it_delivers_by_itself_while_redis_cannot_be_reached(self, make_app, inbox):
         state = state_of(make_app(WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0"))
         fill(state, [subscribe(state, inbox.url())], 1)

@@ -1,0 +1,137 @@
+"""RQ's worker in this process. While Redis is away it waits, says so once, and is itself again when it is back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+import typing as t
+
+import redis
+from rq import Queue, SimpleWorker
+from rq.exceptions import StopRequested
+
+from ..stop import Stop
+from .connecting import connect
+
+__all__ = ["work"]
+
+logger = logging.getLogger("flask_webhooks.queue")
+
+WAIT = 5
+"""Seconds that RQ waits for a job at a time. A signal that comes just before the call of the system that waits does not
+end it: about one in a thousand where other threads run."""
+
+
+class _Worker(SimpleWorker):
+    """RQ's worker without a fork: jobs share the process, its app and its connections to receivers."""
+
+    stop: Stop
+    once: _Once
+    max_connection_wait_time = 5.0  # seconds; RQ's minute is long for somebody who waits for a delivery
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Called at the first SIGTERM or SIGINT."""
+        self.stop.set()
+        logger.warning("worker.stopping", extra={"worker": self.name})
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Called before each wait: a signal may have come before RQ's handlers were there."""
+        if self.stop.is_set():
+            raise StopRequested
+        super().check_for_suspension(burst)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: t.Any = None) -> None:
+        """Called at each try to get a job: Redis is back when it succeeds, maybe empty. RQ itself would not notice."""
+        super().heartbeat(timeout, pipeline)
+        if pipeline is None and (self.once.is_trouble or not self.connection.hexists(self.key, "birth")):
+            self.register_birth()
+            self.set_state(self.get_state())
+            self.once.end()
+
+    def register_birth(self) -> None:
+        """Take the place of whoever had this name: it is ours, left by a cut connection or a killed container."""
+        self.connection.delete(self.key)
+        super().register_birth()  # type: ignore[no-untyped-call]
+
+
+class _Once(logging.Filter):
+    """Tells once that Redis is gone, in our words; RQ complains at every try, in two threads.
+
+    Only the working thread's word counts, which also sees it come back: else the other's could be the last.
+    """
+
+    def __init__(self, worker: str) -> None:
+        super().__init__()
+        self._worker, self._thread = worker, threading.get_ident()
+        self.is_trouble = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if "Redis" not in record.msg and not isinstance(error, redis.RedisError):
+            return True
+        self.tell(str(error or record.getMessage()))
+        return False
+
+    def tell(self, reason: str) -> None:
+        """Say that Redis cannot be reached, unless that has been said."""
+        if self._thread == threading.get_ident() and not self.is_trouble:
+            self.is_trouble = True
+            logger.warning("redis.trouble", extra={"worker": self._worker, "reason": reason})
+
+    def end(self) -> None:
+        """Say that it is back, if it was gone."""
+        if self.is_trouble:
+            self.is_trouble = False
+            logger.warning("redis.back", extra={"worker": self._worker})
+
+
+def work(url: str, queue: str, name: str, *, stop: Stop, burst: bool = False) -> None:
+    """Run RQ's worker in this thread, the main one, until `stop` is set; without Redis, wait and try again.
+
+    :param burst: return when the queue is empty.
+    """
+    once = _Once(name)
+    rq_log = logging.getLogger("rq.worker")
+    rq_log.addFilter(once)
+    wait = 0.5
+    try:
+        while not stop.is_set():
+            began = time.monotonic()
+            with _own_signals(), contextlib.suppress(StopRequested):
+                # SystemExit passes: RQ's answer to a second signal
+                if _work_once(url, queue, name, stop=stop, burst=burst, once=once) and burst:
+                    return
+            wait = 0.5 if time.monotonic() - began > 10 else min(wait * 2, 5.0)
+            stop.wait(wait)
+    finally:
+        rq_log.removeFilter(once)
+
+
+def _work_once(url: str, queue: str, name: str, *, stop: Stop, burst: bool, once: _Once) -> bool:
+    """Run RQ's worker until it gives up; return False when Redis cannot be reached."""
+    try:
+        connection = connect(url)
+        connection.ping()
+        queues, ttl = [Queue(queue, connection=connection)], WAIT + 15  # by so much RQ waits less than this
+        worker = _Worker(queues, name=name, connection=connection, worker_ttl=ttl)
+        worker.stop, worker.once = stop, once
+        worker.work(burst=burst, logging_level="WARNING")
+        return True
+    except (redis.RedisError, OSError) as error:
+        once.tell(str(error))
+        return False
+
+
+@contextlib.contextmanager
+def _own_signals() -> t.Iterator[None]:
+    """Put the handlers back that were there before RQ installed its own, which would act on a worker that is gone."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
