@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from .. import dispatch, hours, signals
-from ..health import Health, Reason, after
+from ..health import Breaker, Health, Reason, after, why_paused
 from ..models import State, Subscription, Trigger
 from .attempting import Result, due_again
 from .parcels import utcnow
@@ -36,6 +36,8 @@ class Outcome:
     """By lane."""
     disabled: dict[str, Reason]
     """Subscriptions that were switched off."""
+    paused: dict[str, Health] = field(default_factory=dict)
+    """Those whose breaker has opened, or opened again."""
     counts: dict[str, int] = field(default_factory=dict)
     """How many results, by lane."""
     closed: t.Sequence[str] = field(default=())
@@ -59,7 +61,10 @@ def write(
     outcome = Outcome(kept, {}, {})
     for key, some in _by_lane(kept).items():
         outcome.counts[key] = len(some)
-        outcome.health[key], reason = judge(state, known[key], some)
+        health, reason = judge(state, known[key], some)
+        outcome.health[key] = health
+        if health.pauses and health.paused_until != known[key].paused_until:
+            outcome.paused[key] = health
         if reason is not None and disable(connection, key, reason):
             outcome.disabled[key] = reason
     return outcome
@@ -105,14 +110,16 @@ def judge(state: AppState, known: Health, results: t.Iterable[Result]) -> tuple[
     for result in results:
         if result.verdict.gone:
             reason = Reason.GONE
-        if not result.counts or result.parcel.trigger == Trigger.REPLAY:
-            continue  # a replay says nothing of how it is doing with what happens now
+        is_replay = result.parcel.trigger == Trigger.REPLAY
+        if not result.counts or (is_replay and result.is_refused):
+            continue
         known, hopeless = after(
             known,
             ok=result.ok,
             now=result.ended_at,
             breaker=state.settings.breaker,
             disable_after=state.settings.disable_after,
+            is_replay=is_replay,
         )
         reason = reason or hopeless
     return known, reason
@@ -159,6 +166,15 @@ def announce(state: AppState, outcome: Outcome, owners: t.Mapping[str, str]) -> 
     """Log each attempt in one line and send the signals, after the commit."""
     for result in outcome.kept:
         announce_one(state, result)
+    for key, health in outcome.paused.items():
+        told = {
+            "subscription": key,
+            "until": health.paused_until.isoformat() if health.paused_until else None,
+            "failed": health.window_failed,
+            "attempts": health.window_ok + health.window_failed,
+            "reason": why_paused(health, state.settings.breaker or Breaker()),
+        }
+        logger.warning("subscription.paused", extra=told)
     for key, reason in outcome.disabled.items():
         signals.send(
             signals.subscription_disabled,
