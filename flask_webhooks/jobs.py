@@ -1,7 +1,8 @@
-"""RQ's door: the one job, which works through everything that is due.
+"""RQ's door: the one job, which works through everything that is due, or wakes the engine that does.
 
 A stock `rq worker webhooks` imports this module by name. It finds the app through `FLASK_APP`, or through the path
-that the job carries; `flask webhooks worker` has its app loaded already and lends it with `lend`.
+that the job carries, and delivers in the job. `flask webhooks worker` has its app loaded already and an `Engine` that
+delivers beside RQ; there the job only wakes it.
 """
 
 from __future__ import annotations
@@ -25,23 +26,21 @@ from .delivering import TROUBLE, Report, Run
 from .state import AppState, state_of
 from .stop import Stop
 
-__all__ = ["deliver", "lend", "stopping", "worker_name"]
+__all__ = ["Engine", "deliver", "stopping", "worker_name"]
 
 logger = logging.getLogger(__name__)
 
 SECONDS = 30.0
-"""How long one job works at most: a warm shutdown of a stock worker waits no longer than this."""
+"""After which a job in a stock worker ends as soon as nobody notices it: others may wait in the queue, and a warm
+shutdown waits for it, for the process that RQ forks is not told."""
 LINGER = 6.0
 """Seconds that a job in a stock worker waits for the next delivery to fall due: as long as the first retry takes."""
 
-_lent: Flask | None = None
+BREATH = 0.02
+"""Seconds between two runs of an engine."""
+
+_engine: Engine | None = None
 _pid: int | None = None
-
-
-def lend(app: Flask) -> None:
-    """Let jobs in this process use `app` instead of loading one."""
-    global _lent
-    _lent = app
 
 
 def worker_name() -> str:
@@ -49,12 +48,70 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+class Engine:
+    """The thread of a worker that delivers whenever it is woken, as long as there is something to do.
+
+    Beside RQ, not in its job: a job must end in time, and with it the run, for which everybody has to wait who is
+    delivered to while a receiver hangs. Use it as a context manager; leaving it waits until nothing is due.
+
+    :param stop: the worker's own: finish what is under way, give back the rest.
+    """
+
+    def __init__(self, state: AppState, stop: Stop) -> None:
+        self._state, self._stop = state, stop
+        self._is_leaving = False
+        self._woken = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="webhooks-engine", daemon=True)
+
+    def __enter__(self) -> Engine:
+        global _engine
+        _engine = self
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: t.Any, *_: object) -> None:
+        global _engine
+        _engine = None
+        self._is_leaving = True
+        self.wake()
+        if kind is None:  # else a second signal, which means at once
+            self._thread.join()
+
+    def wake(self) -> None:
+        """Look for what is due, now or once more."""
+        self._woken.set()
+
+    def _work(self) -> None:
+        is_last = False
+        with self._state.app.app_context():
+            while not is_last:
+                self._woken.wait()
+                self._woken.clear()
+                is_last = self._is_leaving or self._stop.is_set()
+                try:
+                    self._deliver()
+                except Exception:  # the sweep wakes it again, and without this thread nothing would be sent
+                    logger.exception("run.failed", extra={"worker": worker_name()})
+
+    def _deliver(self) -> None:
+        while not self._stop.is_set() and self._state.settings.enabled:
+            _prepare(self._state)
+            report = Run(self._state, holder=worker_name(), stop=self._stop).run()
+            if not _is_due(report):
+                return
+            if self._stop.wait(BREATH):
+                self._state.bell.ring()  # for another worker
+
+
 def deliver(app_path: str) -> dict[str, t.Any]:
     """Deliver what is due, until nothing is or the job's time is up; then see to it that somebody goes on.
 
     :param app_path: what to import when there is no `FLASK_APP`: `package` or `module:factory`.
     """
-    app = _lent or _load(app_path)
+    if _engine is not None:
+        _engine.wake()
+        return {}
+    app = _load(app_path)
     with contextlib.ExitStack() as stack:
         if not has_app_context():
             stack.enter_context(app.app_context())
@@ -65,27 +122,36 @@ def deliver(app_path: str) -> dict[str, t.Any]:
     return {"delivered": total.delivered, "failed": total.failed}
 
 
+def _prepare(state: AppState) -> None:
+    """Before a look: whoever commits from now on rings again, and a replay makes its deliveries due."""
+    state.bell.clear()
+    if state.settings.enabled:
+        with contextlib.suppress(*TROUBLE):  # which the run bears, and says once
+            replaying.turn(state)
+
+
+def _is_due(report: Report) -> bool:
+    return report.next_due is not None and report.next_due <= datetime.now(UTC)
+
+
 def _work(state: AppState, stop: Stop) -> Report:
     total, until = Report(), time.monotonic() + SECONDS
     while True:
-        state.bell.clear()
-        if state.settings.enabled:
-            with contextlib.suppress(*TROUBLE):  # which the run bears, and says once
-                replaying.turn(state)
+        _prepare(state)
         report = Run(state, holder=worker_name(), stop=stop).run(seconds=max(0.0, until - time.monotonic()))
         total.delivered += report.delivered
         total.failed += report.failed
-        if not state.settings.enabled or _lent is not None or not _linger(state, report, stop, until):
+        if not state.settings.enabled or not _linger(state, report, stop, until):
             break
     _go_on(state, report, stop)
     return total
 
 
 def _linger(state: AppState, report: Report, stop: Stop, until: float) -> bool:
-    """In a stock worker, which has no sweep: wait for a retry that falls due soon; False when there is none."""
+    """Wait for a retry that falls due soon, for there is no sweep; False when there is none."""
     if report.next_due is None:
         return False
-    wait = (report.next_due - datetime.now(UTC)).total_seconds()
+    wait = max(0.0, (report.next_due - datetime.now(UTC)).total_seconds())
     due = time.monotonic() + wait
     if wait > LINGER or due > until:
         return False
@@ -99,9 +165,9 @@ def _go_on(state: AppState, report: Report, stop: Stop) -> None:
     """Ring again for what is left, or have RQ's scheduler do it when the next delivery is due."""
     if report.next_due is None or not state.settings.enabled:
         return
-    if report.next_due <= datetime.now(UTC) or stop.is_set():
+    if _is_due(report) or stop.is_set():
         state.bell.ring()
-    elif _lent is None:
+    else:
         state.bell.wake_at(report.next_due)
 
 

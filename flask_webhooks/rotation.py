@@ -32,7 +32,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Lane", "Rotation"]
+__all__ = ["Lane", "Rotation", "Standing"]
 
 T = t.TypeVar("T")
 
@@ -297,6 +297,14 @@ class Rotation(t.Generic[T]):
                 self._place(lane)
                 self._admit()
             return gone
+
+    def bar(self, standing: Standing) -> None:
+        """Start nothing more on lanes of this standing, for good; they keep what they have queued."""
+        with self._changed:
+            self._most[standing] = 0
+            for lane in [each for each in self._ready.values() if each.standing is standing]:
+                self._leave(lane)
+                self._place(lane)
 
     def pause(self) -> None:
         """Start nothing until `resume`."""

@@ -42,6 +42,7 @@ class Sweep:
 
     :param stop: the worker's own, so that a signal also ends what is delivered from here; set at the latest by leaving.
     :param wakes: also look for what is due, and wake somebody for it.
+    :param wake: how: the engine of this process; None: by the bell, or by delivering here while Redis is away.
     :param purging: seconds that a turn purges.
     """
 
@@ -53,10 +54,11 @@ class Sweep:
         stop: Stop | None = None,
         interval: float = INTERVAL,
         wakes: bool = True,
+        wake: t.Callable[[], None] | None = None,
         purging: float = PURGING,
     ) -> None:
         self.state, self.worker, self.interval, self.wakes = state, worker, interval, wakes
-        self.stop = stop or Stop()
+        self.stop, self.wake = stop or Stop(), wake
         self._thread = threading.Thread(target=self._run, name="webhooks-sweep", daemon=True)
         self._beat_at = self._release_at = self._purge_at = float("-inf")
         self._lease = lease_length(state.settings.timeout[1])
@@ -128,7 +130,9 @@ class Sweep:
         ahead = (due - datetime.now(UTC)).total_seconds()
         if ahead >= self.interval or self.stop.wait(max(0.0, ahead)):
             return
-        if not self.state.bell.ring() and not self.stop.is_set():
+        if self.wake is not None:
+            self.wake()
+        elif not self.state.bell.ring() and not self.stop.is_set():
             Run(self.state, holder=f"{self.worker}:sweep", stop=self.stop).run(seconds=10.0)
 
     def _purge(self) -> bool:

@@ -692,3 +692,31 @@ class TestTrust:
         fill(rota, "abc", items=5, proven=False)
 
         assert rota.startable() == (4, 10)  # two of the share's two slots; c is parked
+
+
+class TestBarring:
+    def test_a_barred_standing_starts_nothing_and_the_others_go_on(self):
+        rota = rotation()
+        fill(rota, "a", items=10)
+        fill(rota, "b", items=10, proven=False, suspect=True)
+        rota.bar(Standing.SUSPECT)
+
+        assert {item[0] for item in drain(rota)} == {"a"}
+        assert rota.queued("b") == 10
+
+    def test_one_that_becomes_suspect_is_barred_too(self):
+        rota = rotation()
+        fill(rota, "a", items=10)
+        rota.bar(Standing.SUSPECT)
+        rota.take(0.0)
+        rota.done("a", ok=False, seconds=15.0, now=0.0, suspect=True)
+
+        assert drain(rota) == []
+
+    def test_barring_the_new_leaves_the_proven(self):
+        rota = rotation()
+        fill(rota, "a", items=10)
+        fill(rota, "b", items=10, proven=False)
+        rota.bar(Standing.NEW)
+
+        assert {item[0] for item in drain(rota)} == {"a"}

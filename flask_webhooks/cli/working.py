@@ -39,12 +39,13 @@ def worker(burst: bool, verbose: bool) -> None:
     log_to_terminal(verbose)
     url = state.settings.redis_url or state.embedded.start()
     name = jobs.worker_name()
-    jobs.lend(state.app)
     click.echo(
         f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}. Ctrl-C stops it."
     )
-    with jobs.stopping() as stop, Sweep(state, name, stop=stop):
-        queue.work(url, state.settings.queue, name, stop=stop, burst=burst)
+    with jobs.stopping() as stop:
+        engine = jobs.Engine(state, stop)
+        with Sweep(state, name, stop=stop, wake=engine.wake), engine:
+            queue.work(url, state.settings.queue, name, stop=stop, burst=burst)
     if state.settings.redis_url is None:
         state.embedded.stop_if_last()
     click.echo(f"Worker {name} has stopped.")

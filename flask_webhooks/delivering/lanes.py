@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from .. import dispatch
 from ..dispatch import Lease
-from ..health import Health
+from ..health import Health, health_of
 from ..ids import uuid7
 from ..rotation import Rotation
 from .parcels import Destination, Parcel, destinations
@@ -55,7 +55,7 @@ def lease_length(timeout: float) -> timedelta:
     return timedelta(seconds=max(45.0, timeout * 2 + 15))
 
 
-UNSAVED = Health(failures=-1)
+UNKNOWN = Health(failures=-1)
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Held:
     since: float
     """Monotonic seconds when it was leased."""
     saved: Health
-    """As it stands in the database."""
+    """As it stood in the database when it was last looked at."""
     saved_at: float = 0.0
     behind: tuple[datetime, str] | None = None
     """How far it has been read."""
@@ -98,7 +98,10 @@ class Held:
 
 def _is_news(saved: Health, health: Health) -> bool:
     """Whether the next worker must know it: more than another success of a receiver that does well."""
-    return health.failures != saved.failures or health.window_failed != saved.window_failed
+    return any(
+        getattr(health, name) != getattr(saved, name)
+        for name in ("failures", "window_failed", "paused_until")
+    )
 
 
 def vars_of(health: Health) -> dict[str, t.Any]:
@@ -130,6 +133,7 @@ class Lanes:
         self._look_at = self._turn_at = 0.0
         self.again = SOONEST
         self._is_first = True
+        self._avoided: set[str] = set()
 
     # ---- taking ----------------------------------------------------------------------------------------
 
@@ -182,7 +186,7 @@ class Lanes:
         return Lease(self.holder, self._token, now + self.length)
 
     def _open(self, row: sa.Row[t.Any], destination: Destination, began: float) -> None:
-        health = Health(**{name: getattr(row, name) for name in Health.__dataclass_fields__})
+        health = health_of(row)
         self.held[row.subscription_id] = Held(destination, health, time.monotonic(), health)
         now = self.clock()
         self.rotation.add(
@@ -190,7 +194,7 @@ class Lanes:
             (),
             lease_until=began + self.length.total_seconds(),
             rate=destination.rate,
-            suspect=health.is_suspect,
+            suspect=health.is_suspect or row.subscription_id in self._avoided,
             trusted=health.succeeded_at is not None and now - health.succeeded_at < TRUST,
             cap=1 if health.is_probed else None,
             not_before=self._not_before(row.sendable_at, destination.rate, now),
@@ -216,20 +220,36 @@ class Lanes:
         return bool(self.held) and time.monotonic() - self._renewed > self._renew_after
 
     def fence(self, connection: sa.Connection, keys: t.Collection[str]) -> set[str]:
-        """Return which lanes are still ours, locked until the commit; renew all leases when it is time."""
+        """Return which lanes are still ours, locked until the commit; renew all leases when it is time.
+
+        Also learns how their receivers are doing where somebody else has written that: who switches a subscription on
+        again begins at nothing, whatever this worker remembers.
+        """
         began, renew = time.monotonic(), self.is_renewal_due
         checked = self.held.keys() if renew else keys
         if not checked:
             return set()
-        ours = dispatch.fence(connection, self._lease(self.clock()), checked, renew=renew)
-        for key in set(checked) - ours:
+        rows = dispatch.fence(connection, self._lease(self.clock()), checked, renew=renew)
+        for key in set(checked) - rows.keys():
             if not self.held[key].is_closing:
                 logger.warning("lane.taken_over", extra={"subscription": key, "worker": self.holder})
                 self.shut(key)
+        for key, row in rows.items():
+            lane, stored = self.held[key], health_of(row)
+            if stored != lane.saved:
+                lane.saved = stored
+                self.learn(key, stored)
         if renew:
             self._renewed = began
-            self._extend(ours, began + self.length.total_seconds())
-        return ours
+            self._extend(rows, began + self.length.total_seconds())
+        return set(rows)
+
+    def learn(self, key: str, health: Health) -> None:
+        """Note how a receiver is doing; a lane that was probed gets its full terms again when that is over."""
+        lane = self.held[key]
+        was_probed, lane.health = lane.health.is_probed, health
+        if was_probed != health.is_probed and not lane.is_closing:
+            self.restore(key, lane.destination.rate)
 
     def _extend(self, keys: t.Iterable[str], until: float) -> None:
         # Before the commit: should that fail, the lease in memory is too long by some seconds at most, in which
@@ -240,16 +260,16 @@ class Lanes:
 
     def adopt(self, connection: sa.Connection) -> None:
         """After trouble: renew what is still ours, and give back what was taken without our learning of it."""
-        self._renewed = float("-inf")
+        self.doubt()
         self.fence(connection, ())
         dispatch.give_back(connection, self._lease(self.clock()), self.held.keys(), but=True)
-        self.doubt()
+        self._renewed = float("-inf")  # for this transaction may not come to its end either
 
     def doubt(self) -> None:
-        """Do not rely on what was saved and renewed: a transaction did not come to its end."""
+        """Do not rely on what was saved and renewed: a transaction did not come to its end. The next fence looks."""
         self._renewed = float("-inf")
         for lane in self.held.values():
-            lane.saved = UNSAVED
+            lane.saved = UNKNOWN
 
     def refresh(self, connection: sa.Connection) -> None:
         """From time to time: see what was switched off, changed, rotated, cancelled or held meanwhile."""
@@ -299,6 +319,13 @@ class Lanes:
         lane.next_start = max(lane.next_start, self.rotation.next_start(key))
         for parcel in self.rotation.remove(key):
             lane.let_go(parcel)
+
+    def avoid(self, keys: t.Iterable[str]) -> None:
+        """Shut lanes that are slow, and take them for suspect from now on."""
+        for key in keys:
+            self._avoided.add(key)
+            if key in self.held:
+                self.shut(key)
 
     def take_turns(self, connection: sa.Connection) -> None:
         """Shut lanes that had their turn, as many as wait for one; and those that can send only later."""

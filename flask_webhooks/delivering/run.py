@@ -16,8 +16,10 @@ import typing as t
 from dataclasses import dataclass
 from datetime import datetime
 
+import sqlalchemy as sa
+
 from .. import dispatch
-from ..rotation import Rotation
+from ..rotation import Rotation, Standing
 from ..stop import Stop
 from . import recording
 from .attempting import Result
@@ -38,6 +40,8 @@ GRACE = 2.0
 """Seconds beyond the longest attempt that the end of a run waits for results."""
 FAREWELL = 120.0
 """Seconds that the end of a run waits for a database in trouble, unless it was told to stop."""
+SLOW = 1.0
+"""Seconds from which on an attempt under way is slow: a run whose time is up does not make the others wait for it."""
 
 
 @dataclass(slots=True)
@@ -93,24 +97,32 @@ class Run:
         )
         self._patience = Patience(holder, self.stop, state.engine)
         self._unwritten: list[Result] = []
+        self._doubted: tuple[t.Sequence[Result], recording.Outcome] | None = None
+        """What a transaction has written whose COMMIT has not been acknowledged."""
+        self._told = 0, 0
+        """What the worker's row has been told to be delivered and failed."""
+        self._is_draining = False
 
     def run(self, *, seconds: float | None = None) -> Report:
         """Work until nothing is due, `stop` is set, or the time is up; return what was done.
 
-        :param seconds: after which nothing new is begun; None: no limit.
+        :param seconds: after which the run ends as soon as nobody notices it; None: no limit.
         :raises SQLAlchemyError: the database has been in trouble for minutes, or is not as it should be.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
         try:
-            while not self.stop.is_set() and (deadline is None or time.monotonic() < deadline):
-                if not self._turn():
-                    break
+            if not self._work(seconds):
+                self._drain()
         except Exception:
             self._finish()
             raise
         # Not in a `finally`: what is no Exception, such as the second SIGTERM's SystemExit, means at once.
         self._finish()
         return self.report
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the time is up, and only what is slow is waited for."""
+        return self._is_draining
 
     @property
     def is_ending(self) -> bool:
@@ -121,6 +133,16 @@ class Run:
     def at_hand(self) -> int:
         """How many deliveries have been read and not yet written back."""
         return sum(len(lane.hands) for lane in list(self._lanes.held.values()))
+
+    def _work(self, seconds: float | None) -> bool:
+        """Work until nothing is due; False when the time was up before."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while not self.stop.is_set():
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            if not self._turn():
+                break
+        return True
 
     def _turn(self) -> bool:
         """One round of reading and writing; False when nothing is due."""
@@ -140,16 +162,30 @@ class Run:
         """The database may be back: write what waits, learn which lanes are still ours, go on."""
         self._unwritten += self._senders.gather()
         with self.state.engine.begin() as connection:
+            committed = self._committed(connection)
             self._lanes.adopt(connection)
-            written = dispatch.logged(connection, [result.row["id"] for result in self._unwritten])
-        self._record([result for result in self._unwritten if result.row["id"] not in written])
-        # The connection may have broken after the COMMIT had reached the server: these are done.
-        self._recorded([result for result in self._unwritten if result.row["id"] in written])
-        self._settle()
+        self._doubted = None
+        if committed is not None:
+            self._recorded(*committed)
+        self._record(self._unwritten)
+        self._senders.settle()
         for key in self._lanes.held:
             self._rotation.release(key)
         self._patience.relax()
         self._rotation.resume()
+
+    def _committed(self, connection: sa.Connection) -> tuple[t.Sequence[Result], recording.Outcome] | None:
+        """Return what was written if the connection broke only after the COMMIT had reached the server."""
+        if self._doubted is None:
+            return None
+        outcome = self._doubted[1]
+        if not dispatch.logged(connection, [result.row["id"] for result in outcome.kept]):
+            return None
+        for key in outcome.closed:
+            self._lanes.held[key].is_closing = True
+        # The health that was judged then is in the database, or what somebody else has written over it since.
+        outcome.health.clear()
+        return self._doubted
 
     # ---- reading ---------------------------------------------------------------------------------------
 
@@ -183,11 +219,7 @@ class Run:
         self._unwritten += self._senders.gather()
         if self._unwritten or self._lanes.is_renewal_due or self._lanes.finished():
             self._record(self._unwritten)
-            self._settle()
-
-    def _settle(self) -> None:
-        self._unwritten.clear()
-        self._senders.settle()
+            self._senders.settle()
 
     def _record(self, results: t.Sequence[Result]) -> None:
         """Write results, lanes' health, and what leases end: one transaction behind the fence."""
@@ -205,16 +237,23 @@ class Run:
 
     def _transact(self, results: t.Sequence[Result]) -> recording.Outcome:
         closing = self._lanes.finished({result.parcel.id for result in results})
+        lanes = {result.parcel.subscription_id for result in results}
+        told, is_renewal_due = self._told, self._lanes.is_renewal_due
         with self.state.engine.begin() as connection:
-            ours = self._lanes.fence(connection, {result.parcel.subscription_id for result in results})
+            ours = self._lanes.fence(connection, lanes.union(closing))
             health = {key: self._lanes.held[key].health for key in ours}
             outcome = recording.write(self.state, connection, results, health)
             self._lanes.save(connection, outcome.health, closing)
-        outcome.closed = closing
+            if is_renewal_due:
+                told = self._count(connection)
+            outcome.closed = closing
+            self._doubted = tuple(results), outcome
+        self._doubted, self._told = None, told
         return outcome
 
     def _record_singly(self, results: t.Sequence[Result], error: Exception) -> None:
         """Something in the batch cannot be written: it must not stop the others."""
+        self._doubted = None
         if len(results) > 1:
             for result in results:
                 self._record([result])
@@ -223,29 +262,63 @@ class Run:
         else:
             raise error
 
-    def _recorded(self, results: t.Sequence[Result], outcome: recording.Outcome | None = None) -> None:
+    def _recorded(self, results: t.Sequence[Result], outcome: recording.Outcome) -> None:
         """After the commit: let go of the parcels, and do what follows for their lanes."""
+        done = {result.parcel.id for result in results}
+        self._unwritten = [result for result in self._unwritten if result.parcel.id not in done]
         for result in results:
-            self._lanes.held[result.parcel.subscription_id].let_go(result.parcel)
-        if outcome is None:
-            return
+            if lane := self._lanes.held.get(result.parcel.subscription_id):
+                lane.let_go(result.parcel)
         self.report.delivered += sum(result.ok for result in outcome.kept)
         self.report.failed += sum(not result.ok for result in outcome.kept)
         self.report.lost += len(results) - len(outcome.kept)
         for key, known in outcome.health.items():
-            lane = self._lanes.held[key]
-            was_probed, lane.health = lane.health.is_probed, known
-            is_paused = known.paused_until is not None and known.paused_until > self._clock()
-            if key in outcome.disabled or is_paused:
+            self._lanes.learn(key, known)
+        for key, count in outcome.counts.items():
+            if key in outcome.disabled or self._lanes.held[key].health.is_paused(self._clock()):
                 self._lanes.shut(key)
-            elif was_probed != known.is_probed and not lane.is_closing:
-                self._lanes.restore(key, lane.destination.rate)
-            self._rotation.release(key, outcome.counts[key])
+            self._rotation.release(key, count)
         owners = {key: self._lanes.held[key].destination.recipient.owner for key in outcome.disabled}
         self._lanes.forget(outcome.closed)
         recording.announce(self.state, outcome, owners)
 
+    def _count(self, connection: sa.Connection) -> tuple[int, int]:
+        """Add what has been done since the last time to the worker's row; return what it has been told."""
+        delivered, failed = self.report.delivered, self.report.failed
+        dispatch.count(connection, self.holder, delivered - self._told[0], failed - self._told[1])
+        return delivered, failed
+
     # ---- the end ---------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Go on for those that answer quickly, until nobody has to wait for an attempt under way.
+
+        Meanwhile receivers that were slow are left for the next run. Those it knows nothing of may begin at first; if
+        one of them hangs, not even those, so that this ends whoever comes.
+        """
+        self._is_draining = True
+        longest = self.state.settings.timeout[1] + GRACE
+        for standing in (Standing.SUSPECT, Standing.NEW):
+            self._rotation.bar(standing)
+            until = time.monotonic() + longest
+            while not self.stop.is_set() and time.monotonic() < until:
+                if self._is_quiet() or not self._turn():
+                    return
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing is under way; tried where that is likely, and given up before anybody notices."""
+        slow = self._senders.slow(SLOW)
+        self._lanes.avoid(slow)
+        if slow or self._patience.is_tried:
+            return False
+        self._rotation.pause()
+        until = time.monotonic() + SLOW
+        while self._rotation.in_flight() and time.monotonic() < until:
+            self._unwritten += self._senders.gather()
+        if self._rotation.in_flight():
+            self._rotation.resume()
+            return False
+        return True
 
     def _finish(self) -> None:
         """Let what is under way end, write it, give everything back."""
@@ -276,7 +349,7 @@ class Run:
             with self.state.engine.begin() as connection:
                 ours = self._lanes.fence(connection, self._lanes.held.keys())
                 self._lanes.save(connection, {}, ours)
-                dispatch.count(connection, self.holder, self.report.delivered, self.report.failed)
+                self._count(connection)
             with self.state.engine.connect() as connection:
                 self.report.next_due = dispatch.next_due(connection, self._clock(), self._lanes.length)
         except TROUBLE as error:

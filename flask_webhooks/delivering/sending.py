@@ -54,6 +54,8 @@ class Senders:
         self._gathered = 0
         self._settled = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._under_way: dict[str, tuple[str, float]] = {}
+        """By thread: which lane's parcel it has, and since when."""
 
     def hire(self) -> None:
         """Start threads as there is work for them; they stay until the rotation is stopped."""
@@ -88,6 +90,11 @@ class Senders:
         self._gathered += len(results)
         return results
 
+    def slow(self, after: float) -> set[str]:
+        """Return the lanes of which something has been under way for so many seconds."""
+        before = time.monotonic() - after
+        return {key for key, began in list(self._under_way.values()) if began < before}
+
     def settle(self) -> None:
         """Note that all that was gathered is written."""
         self._gathered = 0
@@ -104,7 +111,10 @@ class Senders:
                 continue
             parcel = self._rotation.wait_take(time.monotonic, 1.0)
             if parcel is not None:
+                name = threading.current_thread().name
+                self._under_way[name] = parcel.subscription_id, time.monotonic()
                 self._deliver(parcel)
+                del self._under_way[name]
 
     def _deliver(self, parcel: Parcel) -> None:
         destination = self._destination_of(parcel.subscription_id)

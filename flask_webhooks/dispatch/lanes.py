@@ -146,22 +146,24 @@ def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:
     connection.commit()
 
 
-def fence(connection: sa.Connection, lease: Lease, keys: t.Collection[str], *, renew: bool) -> set[str]:
-    """Lock these lanes and return those that are still ours: the first statement of every write.
+def fence(
+    connection: sa.Connection, lease: Lease, keys: t.Collection[str], *, renew: bool
+) -> dict[str, sa.Row[t.Any]]:
+    """Lock these lanes and return those that are still ours, as they stand: the first statement of every write.
 
     With the rows locked no other worker can take a lane between this check and the commit.
 
     :param renew: also write the lease's end. SQLite always does: its only lock is taken by writing.
     """
-    ours: set[str] = set()
+    ours: dict[str, sa.Row[t.Any]] = {}
     for some in chunks(sorted(keys)):
         mine = sa.and_(N.c.subscription_id.in_(some), N.c.token == lease.token)
-        look = sa.select(N.c.subscription_id).where(mine)
+        look = sa.select(N).where(mine)
         if renew or connection.dialect.name == "sqlite":
             connection.execute(sa.update(N).where(mine).values(leased_until=lease.until))
         else:
             look = look.order_by(N.c.subscription_id).with_for_update()
-        ours.update(connection.scalars(look))
+        ours.update((row.subscription_id, row) for row in connection.execute(look))
     return ours
 
 

@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 import standardwebhooks
 from flask import Flask
+from sqlalchemy.orm import Session
 
-from flask_webhooks import signals
+from flask_webhooks import signals, subscribing
 from flask_webhooks.models import Delivery, Lane, Message, Secret, Subscription
 from flask_webhooks.state import AppState, state_of
 from tests.delivering.answers import Gate, background, one_after_another, run
@@ -214,6 +215,21 @@ class TestLease:
 
         lane = lane_of(state, subscription)
         assert {name: getattr(lane, name) for name in paused} == paused
+
+    def test_the_lanes_of_a_worker_that_dies_are_free_within_a_minute(self, make_app):
+        state = state_of(make_app())  # with the timeouts that it comes with
+        gate = Gate()
+        with Receiver(gate) as receiver:
+            subscription = subscribe(state, receiver.url())
+            fill(state, [subscription], 1)
+            with background(state, renew=0.01):
+                wait_until(lambda: gate.held == 1)
+                first = lane_of(state, subscription).leased_until
+                wait_until(lambda: lane_of(state, subscription).leased_until > first)
+                left = lane_of(state, subscription).leased_until - datetime.now(UTC)
+                gate.opened.set()
+
+        assert left <= timedelta(seconds=45)  # and the sweep of another looks every other second
 
     def test_a_lease_is_renewed_as_long_as_work_is_under_way(self, state):
         gate = Gate()
@@ -419,6 +435,21 @@ class TestRate:
         assert lane.leased_until is None
         assert timedelta(seconds=90) < report.next_due - datetime.now(UTC) <= timedelta(seconds=100)
         assert report.next_due == lane.sendable_at
+
+    def test_what_was_held_is_sent_at_the_rate_of_its_subscription(self, state, inbox):
+        rate = 8.0
+        subscription = subscribe(state, inbox.url(), "*", active=False, rate_limit=rate)
+        fill(state, [subscription], 6)
+        update(state, Delivery, state="held", due_at=None, reason="off")
+        began = datetime.now(UTC)
+        with Session(state.engine, info={"webhooks": False}) as session:
+            subscribing.change(state, session, subscription.id, owner="1", active=True, held="send")
+            session.commit()
+        wait_until(lambda: run(state) and len(inbox.requests) == 6)
+
+        starts = sorted(row.started_at for row in attempts(state))
+        for number, start in enumerate(starts):
+            assert start >= began + timedelta(seconds=number / rate - 0.05), number
 
 
 class TestChangesMeanwhile:

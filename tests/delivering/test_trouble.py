@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import threading
@@ -11,8 +12,8 @@ import typing as t
 import pytest
 import sqlalchemy as sa
 
-from flask_webhooks import Webhooks
-from flask_webhooks.models import Delivery, Message, Secret, Subscription
+from flask_webhooks import Webhooks, signals
+from flask_webhooks.models import Delivery, Lane, Message, Secret, Subscription
 from flask_webhooks.state import AppState, state_of
 from tests.delivering.answers import Gate, background, run
 from tests.receivers import Receiver, many_headers, ok, raw
@@ -33,6 +34,8 @@ def locked(state: AppState) -> t.Iterator[None]:
     with state.engine.connect() as connection:
         if state.engine.dialect.name == "sqlite":
             connection.exec_driver_sql("UPDATE webhook_lanes SET token = token")
+        elif state.engine.dialect.name == "mysql":
+            connection.exec_driver_sql("SELECT token FROM webhook_lanes FOR UPDATE")
         else:
             connection.execute(sa.text("LOCK TABLE webhook_lanes, webhook_attempts IN ACCESS EXCLUSIVE MODE"))
         yield
@@ -47,6 +50,8 @@ def hasty(state: AppState) -> AppState:
     def connect(connection: t.Any, _: t.Any) -> None:
         if state.engine.dialect.name == "sqlite":
             connection.execute("PRAGMA busy_timeout=20")
+        elif state.engine.dialect.name == "mysql":
+            connection.query("SET innodb_lock_wait_timeout = 1")
         else:
             connection.autocommit = True
             connection.execute("SET lock_timeout = 20")
@@ -119,6 +124,110 @@ def test_a_run_that_is_stopped_while_the_database_is_away_ends(hasty):
             other.wait(20)
 
     assert len(attempts(state)) == len(receiver.requests)
+
+
+class Unheard:
+    """Commits reach the database, but the connection breaks before it says so: those that log an attempt.
+
+    :param number: of the first such commit that is lost, from 1; the next ones are heard again.
+    """
+
+    def __init__(self, state: AppState, number: int = 1) -> None:
+        self.lost, self._left, self._is_logging = 0, number, False
+        sa.event.listen(state.engine, "before_cursor_execute", self._note)
+        sa.event.listen(state.engine, "commit", self._commit)
+
+    def _note(self, connection: t.Any, cursor: t.Any, statement: str, *_: t.Any) -> None:
+        if "INSERT INTO webhook_attempts" in statement:
+            self._is_logging = True
+
+    def _commit(self, connection: sa.Connection) -> None:
+        if not self._is_logging:
+            return
+        self._is_logging = False
+        self._left -= 1
+        if self._left == 0:
+            self.lost += 1
+            driver: t.Any = connection.connection.dbapi_connection
+            driver.commit()
+            raise sa.exc.OperationalError("COMMIT", {}, Exception("the connection is lost"))
+
+
+class TestCommitUnheard:
+    def test_what_it_counted_is_not_forgotten(self, make_app):
+        state = state_of(make_app(WEBHOOKS_RETRY=[3600.0], WEBHOOKS_SUBSCRIPTION_CONCURRENCY=1))
+        unheard = Unheard(state)
+        with Receiver(ok(status=500)) as receiver:
+            subscription = subscribe(state, receiver.url())
+            fill(state, [subscription], 5)
+            report = run(state)
+
+        assert unheard.lost == 1
+        assert (report.failed, len(attempts(state)), len(receiver.requests)) == (5, 5, 5)
+        lane = lane_of(state, subscription)
+        assert (lane.failures, lane.window_failed) == (5, 5)
+        assert [row.attempts for row in deliveries(state)] == [1] * 5
+
+    def test_it_is_announced_once_all_the_same(self, state):
+        told: list[str] = []
+        names = ("delivery_attempted", "delivery_failed", "subscription_disabled")
+        receivers = {name: lambda _, name=name, **__: told.append(name) for name in names}
+        for name, receive in receivers.items():
+            getattr(signals, name).connect(receive, state.app)
+        unheard = Unheard(state)
+        with Receiver(ok(status=410)) as receiver:
+            subscription = subscribe(state, receiver.url())
+            fill(state, [subscription], 1)
+            run(state)
+
+        assert unheard.lost == 1
+        assert told == ["delivery_attempted", "delivery_failed", "subscription_disabled"]
+        assert lane_of(state, subscription).leased_until is None
+
+    @pytest.mark.parametrize("number", range(1, 6))
+    def test_it_may_come_while_a_batch_is_written_one_by_one(self, state, number, caplog):
+        """The first of them that cannot be written makes the rest go singly."""
+        gate, transport = Gate(), state.transport
+
+        class Odd:
+            """A transport that passes on what no driver takes."""
+
+            def __getattr__(self, name: str) -> t.Any:
+                return getattr(transport, name)
+
+            def send(self, outbound: t.Any) -> t.Any:
+                reply = transport.send(outbound)
+                return dataclasses.replace(reply, address=object()) if "/odd" in outbound.url else reply
+
+        unheard = Unheard(state, number)
+        with Receiver(gate) as receiver:
+            subscriptions = [subscribe(state, receiver.url(path)) for path in ("/a", "/odd", "/b", "/c")]
+            fill(state, subscriptions, 8)
+            with background(dataclasses.replace(state, transport=t.cast("t.Any", Odd()))) as other:
+                wait_until(lambda: gate.held == 8)
+                gate.opened.set()
+                report = other.wait()
+
+        assert unheard.lost <= 1
+        assert report.delivered == len(receiver.requests) == len(attempts(state)) == 8
+        assert {row.state for row in deliveries(state)} == {"delivered"}
+        assert all(lane_of(state, each).leased_until is None for each in subscriptions)
+        assert "lane.taken_over" not in caplog.text
+
+    def test_results_of_a_lane_that_was_lost_in_it_are_dropped(self, state):
+        gate, unheard = Gate(), Unheard(state)
+        with Receiver(gate) as receiver:
+            ours, theirs = subscribe(state, receiver.url()), subscribe(state, receiver.url())
+            fill(state, [ours, theirs], 2)
+            with background(state) as other:
+                wait_until(lambda: gate.held == 2)
+                thief = "00000000-0000-7000-8000-000000000001"
+                _execute(state, sa.update(Lane).where(Lane.subscription_id == theirs.id).values(token=thief))
+                gate.opened.set()
+                report = other.wait()
+
+        assert unheard.lost == 1
+        assert (report.delivered, report.lost, len(attempts(state))) == (1, 1, 1)
 
 
 class Poison:
@@ -237,12 +346,8 @@ def test_an_answer_that_cannot_be_stored_does_not_keep_the_delivery_open(state, 
             return getattr(transport, name)
 
         def send(self, outbound: t.Any) -> t.Any:
-            import dataclasses
-
             reply = transport.send(outbound)
             return dataclasses.replace(reply, address="\0" * 90) if "/odd" in outbound.url else reply
-
-    import dataclasses
 
     run(dataclasses.replace(state, transport=Odd()))
 
@@ -266,8 +371,6 @@ def test_whatever_a_receiver_answers_is_written(state, behaviour):
 
 
 def test_a_sender_that_crashes_is_logged_and_the_delivery_is_tried_again(state, inbox, caplog):
-    import dataclasses
-
     class Broken:
         """A transport with a mistake of ours in it."""
 

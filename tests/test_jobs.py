@@ -1,0 +1,108 @@
+"""The engine of a worker: it delivers beside RQ, whatever hangs, and ends in good order."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import typing as t
+from pathlib import Path
+
+import pytest
+import redis
+from flask import Flask
+from rq import Queue
+
+from flask_webhooks import jobs
+from flask_webhooks.state import AppState, state_of
+from flask_webhooks.stop import Stop
+from tests.delivering.answers import Gate
+from tests.processes import Processes
+from tests.receivers import Receiver, ok
+from tests.stage import deliveries, fill, subscribe, wait_until
+
+
+@pytest.fixture
+def patient(make_app: t.Callable[..., Flask]) -> AppState:
+    return state_of(make_app(WEBHOOKS_TIMEOUT=(2, 100)))
+
+
+def test_it_delivers_when_it_is_woken_and_leaving_waits_until_nothing_is_due(state, inbox):
+    subscription = subscribe(state, inbox.url())
+    with jobs.Engine(state, Stop()) as engine:
+        fill(state, [subscription], 1)
+        engine.wake()
+        inbox.wait_for(1)
+        fill(state, [subscription], 200)
+
+    assert {row.state for row in deliveries(state)} == {"delivered"}
+
+
+def test_the_job_wakes_it_and_does_not_wait_for_what_hangs(patient):
+    gate = Gate()
+    with Receiver(gate) as dead, Receiver(ok()) as alive:
+        fill(patient, [subscribe(patient, dead.url())], 1)
+        with jobs.Engine(patient, Stop()):
+            assert jobs.deliver("nowhere") == {}
+            wait_until(lambda: gate.held)
+            fill(patient, [subscribe(patient, alive.url())], 20)
+            jobs.deliver("nowhere")
+            alive.wait_for(20)
+            assert gate.held
+            gate.opened.set()
+
+
+def test_a_stop_gives_back_what_was_not_begun(patient):
+    gate, stop = Gate(), Stop()
+    with Receiver(gate) as dead:
+        fill(patient, [subscribe(patient, dead.url())], 10)
+        with jobs.Engine(patient, stop) as engine:
+            engine.wake()
+            wait_until(lambda: gate.held == 2)
+            stop.set()
+            gate.opened.set()
+
+    assert [row.state for row in deliveries(patient)].count("pending") == 8
+
+
+def test_a_mistake_of_ours_does_not_end_it(state, inbox, caplog):
+    class Broken:
+        """A bell that fails as none should, once."""
+
+        def __init__(self) -> None:
+            self.tries = 0
+
+        def __getattr__(self, name: str) -> t.Any:
+            return getattr(state.bell, name)
+
+        def clear(self) -> None:
+            self.tries += 1
+            if self.tries == 1:
+                raise ZeroDivisionError
+
+    fill(state, [subscribe(state, inbox.url())], 1)
+    with (
+        caplog.at_level(logging.ERROR),
+        jobs.Engine(dataclasses.replace(state, bell=t.cast("t.Any", Broken())), Stop()) as engine,
+    ):
+        engine.wake()
+        wait_until(lambda: "run.failed" in caplog.text)
+        engine.wake()
+        inbox.wait_for(1)
+
+
+def test_other_jobs_of_the_queue_have_their_turn_while_a_receiver_hangs(state, tmp_path: Path, valkey: str):
+    gate = Gate()
+    with (
+        Receiver(gate) as dead,
+        Receiver(ok()) as alive,
+        Processes(state, tmp_path, valkey, WEBHOOKS_TIMEOUT=[50, 100]) as processes,
+    ):
+        fill(state, [subscribe(state, dead.url())], 1)
+        processes.worker()
+        wait_until(lambda: gate.held)
+        job = Queue("webhooks", connection=redis.Redis.from_url(valkey)).enqueue("time.time")
+        wait_until(lambda: job.get_status() == "finished", 20)
+        fill(state, [subscribe(state, alive.url())], 1)
+        alive.wait_for(1, 20)
+        assert gate.held
+        gate.opened.set()
