@@ -27,6 +27,7 @@ from tests.receivers import Receiver, ok
 from tests.stage import wait_until
 
 DATABASES = tuple(os.environ.get("WEBHOOKS_TEST_DATABASES", "sqlite,postgresql").split(","))
+SERVERS = tuple(name for name in DATABASES if name != "sqlite")
 _numbers = itertools.count(1)
 # Whether a run is green must not depend on chance, nor on what else the machine does.
 hypothesis.settings.register_profile(
@@ -96,7 +97,7 @@ def new_mariadb_database(server: str) -> t.Iterator[str]:
     name = f"t{os.getpid()}_{next(_numbers)}"
     engine = sa.create_engine(server, poolclass=sa.NullPool)
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
     yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
     with engine.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name}")

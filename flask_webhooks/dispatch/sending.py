@@ -139,26 +139,33 @@ def still_due(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
 
 
 _OPEN = (State.PENDING.value, State.HELD.value)
-_is_pending = D.c.state == State.PENDING.value
-# Somebody who made it due at another time meanwhile, such as by a retry by hand, is not overruled.
+# `due_at` is set exactly while it is pending. Somebody who made it due at another time meanwhile, such as by a retry by
+# hand, is not overruled.
+_is_pending = D.c.due_at.is_not(None)
 _is_moved = sa.or_(~_is_pending, D.c.due_at != sa.bindparam("was_due", type_=D.c.due_at.type))
 _RETRY = (
     sa.update(D)
     .where(D.c.id == sa.bindparam("delivery"), D.c.state.in_(_OPEN))
-    .values(
-        state=sa.case((_is_moved, D.c.state), else_=sa.bindparam("next_state", type_=D.c.state.type)),
-        due_at=sa.case((_is_moved, D.c.due_at), else_=sa.bindparam("next_due", type_=D.c.due_at.type)),
-        attempts=sa.bindparam("made"),
+    # In this order: MySQL and MariaDB set one column after the other, and what looks at one that is set sees its new
+    # value. So nothing looks at any column but itself and `due_at`, which comes last.
+    .ordered_values(
+        (D.c.state, sa.case((_is_moved, D.c.state), else_=sa.bindparam("next_state", type_=D.c.state.type))),
+        (D.c.attempts, sa.bindparam("made")),
         # A replay stays one until it succeeds: its retries say no more of how the receiver does now than its first try.
-        trigger=sa.case(
-            (sa.or_(_is_moved, D.c.trigger == Trigger.REPLAY.value), D.c.trigger),
-            else_=Trigger.AUTOMATIC.value,
+        (
+            D.c.trigger,
+            sa.case(
+                (sa.or_(_is_moved, D.c.trigger == Trigger.REPLAY.value), D.c.trigger),
+                else_=Trigger.AUTOMATIC.value,
+            ),
         ),
-        reason=sa.case((_is_pending, sa.bindparam("why", type_=D.c.reason.type)), else_=D.c.reason),
-        body=sa.func.coalesce(D.c.body, sa.bindparam("sent", type_=D.c.body.type)),
-        finished_at=sa.case(
-            (_is_moved, D.c.finished_at), else_=sa.bindparam("ended", type_=D.c.finished_at.type)
+        (D.c.reason, sa.case((_is_pending, sa.bindparam("why", type_=D.c.reason.type)), else_=D.c.reason)),
+        (D.c.body, sa.func.coalesce(D.c.body, sa.bindparam("sent", type_=D.c.body.type))),
+        (
+            D.c.finished_at,
+            sa.case((_is_moved, D.c.finished_at), else_=sa.bindparam("ended", type_=D.c.finished_at.type)),
         ),
+        (D.c.due_at, sa.case((_is_moved, D.c.due_at), else_=sa.bindparam("next_due", type_=D.c.due_at.type))),
     )
 )
 _LOG = A.insert()

@@ -1,0 +1,126 @@
+"""What the engine's statements do, on each database: MySQL and MariaDB read some of them differently."""
+
+from __future__ import annotations
+
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from flask_webhooks import dispatch
+from flask_webhooks.dispatch import Lease
+from flask_webhooks.ids import uuid7
+from flask_webhooks.models import Delivery, Lane
+from flask_webhooks.state import AppState
+from tests.conftest import SERVERS
+from tests.stage import deliveries, fill, subscribe
+
+NOWHERE = "http://127.0.0.1:1/"
+OURS, THIEF = (f"00000000-0000-7000-8000-00000000000{number}" for number in (1, 2))
+on_servers = pytest.mark.parametrize(
+    "database_url", SERVERS, indirect=True
+)  # SQLite has one writer at a time
+
+
+def at(**ahead: float) -> datetime:
+    return datetime.now(UTC) + timedelta(**ahead)
+
+
+def a_lease() -> Lease:
+    return Lease("test", OURS, at(seconds=45))
+
+
+def failed(row: Delivery, **columns: t.Any) -> dispatch.Row:
+    """An attempt that failed and is the last one."""
+    return {
+        "delivery": row.id,
+        "was_due": row.due_at,
+        "next_state": "failed",
+        "next_due": None,
+        "made": 3,
+        "why": "http_5xx",
+        "sent": b"{}",
+        "ended": at(),
+        **columns,
+    }
+
+
+class TestRescheduling:
+    @pytest.fixture
+    def pending(self, state: AppState) -> Delivery:
+        fill(state, [subscribe(state, NOWHERE)], 1, trigger="manual", attempts=2)
+        return deliveries(state)[0]
+
+    def write(self, state: AppState, result: dispatch.Row) -> Delivery:
+        with state.engine.begin() as connection:
+            dispatch.reschedule(connection, [result])
+        return deliveries(state)[0]
+
+    def test_what_has_failed_for_good_is_not_due_any_more(self, state: AppState, pending: Delivery) -> None:
+        result = failed(pending)
+        row = self.write(state, result)
+
+        assert (row.state, row.due_at, row.finished_at) == ("failed", None, result["ended"])
+        assert (row.attempts, row.trigger, row.reason, row.body) == (3, "automatic", "http_5xx", b"{}")
+
+    def test_a_retry_is_due_at_its_time(self, state: AppState, pending: Delivery) -> None:
+        result = failed(pending, next_state="pending", next_due=at(minutes=5), ended=None)
+        row = self.write(state, result)
+
+        assert (row.state, row.due_at, row.finished_at) == ("pending", result["next_due"], None)
+        assert (row.attempts, row.trigger) == (3, "automatic")
+
+    @pytest.mark.parametrize("moved", [("pending", 60.0, None), ("held", None, "off")], ids=["retry", "held"])
+    def test_who_has_moved_it_meanwhile_is_not_overruled(
+        self, state: AppState, pending: Delivery, moved: tuple[str, float | None, str | None]
+    ) -> None:
+        into, seconds, reason = moved
+        due = None if seconds is None else at(seconds=seconds)
+        with state.engine.begin() as connection:
+            connection.execute(sa.update(Delivery).values(state=into, due_at=due, reason=reason))
+        row = self.write(state, failed(pending))
+
+        assert (row.state, row.due_at, row.trigger, row.finished_at) == (into, due, "manual", None)
+        assert (row.attempts, row.reason) == (3, reason or "http_5xx")
+
+
+@on_servers
+def test_a_lane_that_another_worker_is_just_taking_is_skipped(state: AppState) -> None:
+    taken, free = (subscribe(state, NOWHERE) for _ in range(2))
+    fill(state, [taken, free], 2)
+    with state.engine.begin() as connection:
+        connection.execute(sa.insert(Lane), [{"subscription_id": each.id} for each in (taken, free)])
+
+    def take() -> list[str]:
+        with state.engine.connect() as connection:
+            return [row.subscription_id for row in dispatch.lease(connection, a_lease(), at(), 10)]
+
+    with ThreadPoolExecutor() as threads, state.engine.begin() as other:
+        dispatch.lock(other, taken.id)
+        assert threads.submit(take).result(timeout=20) == [free.id]
+
+
+@on_servers
+def test_a_lane_that_was_lost_while_others_were_being_renewed_is_not_ours(state: AppState) -> None:
+    keys = sorted(uuid7() for _ in range(dispatch.CHUNK + 1))
+    others = [uuid7() for _ in range(5_000)]  # so many that none is locked for being looked at
+    with state.engine.begin() as connection:
+        connection.execute(sa.insert(Lane), [{"subscription_id": key, "token": OURS} for key in keys])
+        connection.execute(sa.insert(Lane), [{"subscription_id": key} for key in others])
+    looks: list[str] = []
+
+    def steal(_: t.Any, __: t.Any, statement: str, *___: t.Any) -> None:
+        if statement.startswith("SELECT"):
+            looks.append(statement)
+            if len(looks) == 1:  # between the first 500 and the rest
+                with state.engine.begin() as thief:
+                    thief.execute(sa.update(Lane).where(Lane.subscription_id == keys[-1]).values(token=THIEF))
+
+    with state.engine.begin() as connection:
+        sa.event.listen(connection, "after_cursor_execute", steal)
+        ours = dispatch.fence(connection, a_lease(), keys, renew=True)
+
+    assert len(looks) == 2
+    assert set(ours) == set(keys[:-1])
