@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import typing as t
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from . import replaying, signals, subscribing
+from . import dispatch, replaying, signals, subscribing
 from .capture.loading import option
 from .capture.watching import watch_of
 from .capture.writing import Occurrence, Recorded, write
@@ -180,7 +180,7 @@ class Backfill:
     def _spread(self, connection: sa.Connection, ids: t.Sequence[str]) -> None:
         if not ids:
             return
-        now = datetime.now(UTC)
+        now = dispatch.now(connection)
         one = sa.update(D).where(D.c.message_id == sa.bindparam("message"), D.c.subscription_id == self._key)
         rows = [
             {"message": key, "due": now + timedelta(seconds=number / self.rate)}

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import typing as t
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from flask import Flask, has_app_context
 from flask.cli import ScriptInfo
@@ -131,7 +131,7 @@ def _prepare(state: AppState) -> None:
 
 
 def _is_due(report: Report) -> bool:
-    return report.next_due is not None and report.next_due <= datetime.now(UTC)
+    return report.next_in is not None and report.next_in <= 0
 
 
 def _work(state: AppState, stop: Stop) -> Report:
@@ -149,11 +149,10 @@ def _work(state: AppState, stop: Stop) -> Report:
 
 def _linger(state: AppState, report: Report, stop: Stop, until: float) -> bool:
     """Wait for a retry that falls due soon, for there is no sweep; False when there is none."""
-    if report.next_due is None:
+    if report.next_in is None:
         return False
-    wait = max(0.0, (report.next_due - datetime.now(UTC)).total_seconds())
-    due = time.monotonic() + wait
-    if wait > LINGER or due > until:
+    due = time.monotonic() + max(0.0, report.next_in)
+    if report.next_in > LINGER or due > until:
         return False
     while time.monotonic() < due and not state.bell.is_rung():
         if stop.wait(min(0.1, max(0.0, due - time.monotonic()))):
@@ -163,12 +162,12 @@ def _linger(state: AppState, report: Report, stop: Stop, until: float) -> bool:
 
 def _go_on(state: AppState, report: Report, stop: Stop) -> None:
     """Ring again for what is left, or have RQ's scheduler do it when the next delivery is due."""
-    if report.next_due is None or not state.settings.enabled:
+    if report.next_in is None or not state.settings.enabled:
         return
     if _is_due(report) or stop.is_set():
         state.bell.ring()
     else:
-        state.bell.wake_at(report.next_due)
+        state.bell.wake_at(datetime.now(UTC) + timedelta(seconds=report.next_in))
 
 
 @functools.cache

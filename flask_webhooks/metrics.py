@@ -14,7 +14,7 @@ process; every process would tell the same. With the database out of reach the s
 from __future__ import annotations
 
 import typing as t
-from datetime import UTC, datetime
+from datetime import datetime
 
 import sqlalchemy as sa
 from flask import Flask
@@ -44,8 +44,8 @@ class Collector(Base):
 
     def collect(self) -> t.Iterator[Family]:
         """Read and yield; costs as much as `flask webhooks status`."""
-        now = datetime.now(UTC)
         with self._state.engine.connect() as connection:
+            now = dispatch.now(connection)
             waiting = [row.due_at for row in dispatch.backlog(connection, now)]
             alive = sum(not lapsed(row.seen_at, now) for row in dispatch.workers(connection))
             counts = _counts(connection, now)

@@ -96,7 +96,7 @@ class Sweep:
     def turn(self, now: float) -> None:
         """Do what is to be done at this moment of the monotonic clock."""
         if now - self._beat_at >= HEARTBEAT:
-            self._beat(datetime.now(UTC))
+            self._beat()
             self._beat_at = now
         if now - self._release_at >= RELEASE:
             self._release()
@@ -107,9 +107,10 @@ class Sweep:
         if self._leads and now - self._purge_at >= PURGE and self._purge():
             self._purge_at = now
 
-    def _beat(self, now: datetime) -> None:
+    def _beat(self) -> None:
         """Tell that the worker lives. The first by name of those that do purges for all: they would lock each other."""
         with self.state.engine.begin() as connection:
+            now = dispatch.now(connection)
             dispatch.beat(connection, self.worker, now)
             alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
         self._leads = self.worker == min(alive)
@@ -119,15 +120,16 @@ class Sweep:
             keys = dispatch.stranded(connection)
         for key in keys:
             with self.state.engine.begin() as connection:
-                count = dispatch.release(connection, key, datetime.now(UTC))
+                count = dispatch.release(connection, key, dispatch.now(connection))
             logger.info("held.released", extra={"subscription": key, "deliveries": count})
 
     def _wake(self) -> None:
         with self.state.engine.connect() as connection:
-            due = dispatch.next_due(connection, datetime.now(UTC), self._lease)
+            now = dispatch.now(connection)
+            due = dispatch.next_due(connection, now, self._lease)
         if due is None:
             return
-        ahead = (due - datetime.now(UTC)).total_seconds()
+        ahead = (due - now).total_seconds()
         if ahead >= self.interval or self.stop.wait(max(0.0, ahead)):
             return
         if self.wake is not None:

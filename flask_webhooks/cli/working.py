@@ -109,9 +109,7 @@ def _deliver_once(state: AppState, stop: Stop) -> Report:
 
 def _until(report: Report) -> float:
     """Seconds to wait before the next look: half a second, or less if something is due sooner."""
-    if report.next_due is None:
-        return 0.5
-    return min(0.5, max(0.02, (report.next_due - datetime.now(UTC)).total_seconds()))
+    return 0.5 if report.next_in is None else min(0.5, max(0.02, report.next_in))
 
 
 def _tell(report: Report, as_json: bool) -> None:
@@ -141,8 +139,9 @@ def status(as_json: bool, fail_if_older: float | None) -> None:
 
 
 def _facts() -> dict[str, t.Any]:
-    state, now = current_webhooks, datetime.now(UTC)
+    state = current_webhooks
     with state.engine.connect() as connection:
+        now = dispatch.now(connection)
         lanes = dispatch.backlog(connection, now)
         alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
     due = [row.due_at for row in lanes if row.due_at <= now]

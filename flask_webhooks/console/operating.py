@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-from .. import reading
+from .. import dispatch, reading
 from ..errors import QueueError
 from ..reading.engine import ALIVE
 from .pages import Page, Visit, page
@@ -15,7 +13,7 @@ __all__ = ["operator"]
 @page("GET", "/operator", right="read", operators=True)
 def operator(visit: Visit) -> Page:
     """Show lag, backlog, queue, workers, the worst receivers, retention."""
-    now = datetime.now(UTC)
+    now = dispatch.now(visit.session.connection())
     found = reading.engine(visit.session.connection(), now)
     values = {
         "engine": found,

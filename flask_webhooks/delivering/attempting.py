@@ -101,11 +101,11 @@ def attempt(
 
 
 def crashed(
-    state: AppState, destination: Destination, parcel: Parcel, worker: str, error: Exception
+    state: AppState, destination: Destination, parcel: Parcel, worker: str, error: Exception, now: datetime
 ) -> Result:
     """What came of an attempt that our own code did not survive: it must neither stop the others nor be lost."""
     trouble = Unsendable(f"The attempt failed within the sender: {type(error).__name__}.")
-    return _unsendable(state, destination, parcel, worker, utcnow(), trouble, random.random)
+    return _unsendable(state, destination, parcel, worker, now, trouble, random.random)
 
 
 def schedule(state: AppState, destination: Destination, parcel: Parcel) -> t.Sequence[float]:

@@ -382,7 +382,8 @@ class Lanes:
             health = judged.get(key, lane.health)
             is_due = key in closing or now - lane.saved_at > SAVE or _is_news(lane.saved, health)
             if is_due and (health != lane.saved or lane.destination.rate):
-                rows.append({"lane": key, **vars_of(health), "sendable_at": self._sendable_at(key, now)})
+                told = {"sendable_at": self._sendable_at(key, now), "served_at": self.clock()}
+                rows.append({"lane": key, **vars_of(health), **told})
                 lane.saved, lane.saved_at = health, now
         lease = self._lease(self.clock())
         dispatch.health(connection, lease, rows)

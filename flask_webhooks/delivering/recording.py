@@ -12,7 +12,6 @@ from .. import dispatch, hours, signals
 from ..health import Breaker, Health, Reason, after, why_paused
 from ..models import State, Subscription, Trigger
 from .attempting import Result, due_again
-from .parcels import utcnow
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -56,7 +55,7 @@ def write(
     hours.add(connection, _tally(kept))
     done = [result.parcel.id for result in kept if result.verdict.state == "delivered"]
     if done:
-        dispatch.succeed(connection, done, utcnow())
+        dispatch.succeed(connection, done, max(result.ended_at for result in kept))
     dispatch.reschedule(connection, [_failed(result) for result in kept if not result.ok])
     outcome = Outcome(kept, {}, {})
     for key, some in _by_lane(kept).items():
@@ -127,7 +126,7 @@ def judge(state: AppState, known: Health, results: t.Iterable[Result]) -> tuple[
 
 def disable(connection: sa.Connection, subscription_id: str, reason: Reason) -> bool:
     """Switch a subscription off and hold what is pending for it; return whether it was on."""
-    now = utcnow()
+    now = dispatch.now(connection)
     off = {"active": False, "disabled_reason": reason.value, "disabled_at": now, "updated_at": now}
     switched = connection.execute(
         sa.update(S).where(S.c.id == subscription_id, S.c.active).values(**off, version=S.c.version + 1)

@@ -24,7 +24,7 @@ from ..stop import Stop
 from . import recording
 from .attempting import Result
 from .lanes import REFRESH, RENEW, Lanes
-from .parcels import Parcel, utcnow
+from .parcels import Parcel
 from .reading import read
 from .sending import Senders
 from .trouble import TROUBLE, Patience
@@ -54,7 +54,9 @@ class Report:
     lost: int = 0
     """Results dropped because another worker had taken the lane over."""
     next_due: datetime | None = None
-    """When there is something to do again."""
+    """When there is something to do again, by the database's clock."""
+    next_in: float | None = None
+    """Seconds until then when the run ended; below zero: it is overdue."""
 
 
 class Run:
@@ -62,7 +64,7 @@ class Run:
 
     :param holder: the worker's name, in the log and on its leases.
     :param stop: set by another thread or a signal handler: finish what is under way, give back the rest, return.
-    :param clock: the time that is compared with the database's.
+    :param clock: the time that is compared with the database's; None: the database's own.
     :param renew: seconds between two renewals of the leases.
     :param refresh: seconds after which changes made elsewhere have effect at the latest.
     """
@@ -73,7 +75,7 @@ class Run:
         *,
         holder: str,
         stop: Stop | None = None,
-        clock: t.Callable[[], datetime] = utcnow,
+        clock: t.Callable[[], datetime] | None = None,
         renew: float = RENEW,
         refresh: float = REFRESH,
     ) -> None:
@@ -82,7 +84,7 @@ class Run:
         self.stop = stop or Stop()
         self.report = Report()
         settings = state.settings
-        self._clock = clock
+        self._clock = clock = clock or dispatch.Clock()
         self._rotation: Rotation[Parcel] = Rotation(
             cap=settings.subscription_concurrency,
             concurrency=settings.concurrency,
@@ -162,6 +164,7 @@ class Run:
         """The database may be back: write what waits, learn which lanes are still ours, go on."""
         self._unwritten += self._senders.gather()
         with self.state.engine.begin() as connection:
+            self._set_clock(connection)
             committed = self._committed(connection)
             self._lanes.adopt(connection)
         self._doubted = None
@@ -197,6 +200,7 @@ class Run:
         if not room and not self._lanes.held:
             return
         with self.state.engine.connect() as connection:
+            self._set_clock(connection)
             if room:
                 self._lanes.take(connection, room)
             self._lanes.take_turns(connection)
@@ -204,6 +208,10 @@ class Run:
             read(self._lanes, connection)
         self._patience.relax()  # also for a run before this one, which has ended meanwhile
         self._senders.hire()
+
+    def _set_clock(self, connection: sa.Connection) -> None:
+        if isinstance(self._clock, dispatch.Clock):
+            self._clock.set(connection)
 
     def _look_again(self) -> bool:
         """Take the bell's flag down and look a last time; what commits after that rings again."""
@@ -351,7 +359,10 @@ class Run:
                 self._lanes.save(connection, {}, ours)
                 self._count(connection)
             with self.state.engine.connect() as connection:
+                self._set_clock(connection)
                 self.report.next_due = dispatch.next_due(connection, self._clock(), self._lanes.length)
         except TROUBLE as error:
             logger.warning("leases.left", extra={"worker": self.holder, "reason": str(error)})
             self.report.next_due = self._clock() + self._lanes.length
+        if self.report.next_due is not None:
+            self.report.next_in = (self.report.next_due - self._clock()).total_seconds()

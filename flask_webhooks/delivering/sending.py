@@ -122,7 +122,7 @@ class Senders:
             result = attempt(self._state, destination, parcel, self._worker, clock=self._clock)
         except Exception as error:
             logger.exception("delivery.crashed", extra={"delivery_id": parcel.id})
-            result = crashed(self._state, destination, parcel, self._worker, error)
+            result = crashed(self._state, destination, parcel, self._worker, error, self._clock())
         self._rotation.done(
             parcel.subscription_id,
             ok=result.ok,

@@ -5,6 +5,7 @@
 `sending`       what is next in a lane; attempts and what becomes of deliveries
 `switching`     off and on: holding, sending or discarding what was held
 `housekeeping`  heartbeats, backlog, purging
+`clock`         what time it is, by the database
 `tables`        the tables, by one letter each
 ==============  ============================================================================
 
@@ -17,6 +18,7 @@ Who moves deliveries of a subscription takes its lane's row first: workers by th
 wait for each other in one order, and never crosswise.
 """
 
+from .clock import Clock, now
 from .housekeeping import backlog, beat, count, purge, sign_off, workers
 from .lanes import Lease, fence, give_back, health, lease, lock, next_due, waiting
 from .sending import Window, bodies, heads, log, logged, messages, reschedule, still_due, succeed
@@ -25,6 +27,7 @@ from .tables import CHUNK, Row
 
 __all__ = [
     "CHUNK",
+    "Clock",
     "Lease",
     "Row",
     "Window",
@@ -46,6 +49,7 @@ __all__ = [
     "logged",
     "messages",
     "next_due",
+    "now",
     "purge",
     "release",
     "reschedule",

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ..ids import first_at
 from .lanes import earliest
-from .tables import A, D, M, W, chunks
+from .tables import A, D, M, W, chunks, is_mysql
 
 __all__ = ["backlog", "beat", "count", "purge", "sign_off", "workers"]
 
@@ -44,7 +44,7 @@ def workers(connection: sa.Connection) -> list[sa.Row[t.Any]]:
 
 def backlog(connection: sa.Connection, now: datetime) -> list[sa.Row[t.Any]]:
     """Return, for each lane with pending deliveries, its subscription and since when the first is due."""
-    return list(connection.execute(earliest()))
+    return list(connection.execute(earliest(is_mysql(connection))))
 
 
 def purge(connection: sa.Connection, before: datetime, most: int = 1_000) -> int:

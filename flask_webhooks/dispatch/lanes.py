@@ -1,11 +1,13 @@
 """Leases of lanes: finding those with work, taking them, the fence before every write, giving them back.
 
 Work is found by a loose scan of the index (subscription_id, due_at): one probe for each lane that has pending
-deliveries, whatever the length of its backlog.
+deliveries, whatever the length of its backlog. MySQL and MariaDB do that by themselves, if they are asked for it; what
+makes the others do it makes them read all that was ever delivered, for there the index holds that too.
 """
 
 from __future__ import annotations
 
+import functools
 import typing as t
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +15,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .tables import D, N, Row, chunks
+from .tables import D, N, Row, chunks, is_mysql
 
 __all__ = ["Lease", "earliest", "fence", "give_back", "health", "lease", "lock", "next_due", "waiting"]
 
@@ -27,8 +29,11 @@ class Lease:
     until: datetime
 
 
-def earliest() -> sa.Select[tuple[str, datetime]]:
+def earliest(is_mysql: bool) -> sa.Select[t.Any]:
     """Each lane with pending deliveries, and since when the first is due."""
+    if is_mysql:
+        due = sa.select(D.c.subscription_id.label("key"), sa.func.min(D.c.due_at).label("due_at"))
+        return due.where(D.c.due_at.is_not(None)).group_by(D.c.subscription_id)
     walk = _lanes_with_work()
     first = (
         sa.select(D.c.due_at)
@@ -64,21 +69,39 @@ def _later(one: t.Any, other: t.Any) -> sa.Case[t.Any]:
 
 _instant = N.c.leased_until.type
 _now, _far = sa.bindparam("now", type_=_instant), sa.bindparam("far", type_=_instant)
-_work = earliest().subquery("work")
-_ready_at = _later(_later(_work.c.due_at, N.c.paused_until), N.c.sendable_at)
-# A lease that ends later than any worker asks for was written by a clock that has been put back since.
+# A lease that ends later than any worker asks for was written by a clock that has been put back since. So was what a
+# lane's row says of pause and rate if it was written that far in the future.
+_was_put_back = N.c.served_at > _far
 _taken = sa.and_(N.c.leased_until > _now, N.c.leased_until <= _far)
 _is_free = sa.or_(N.c.leased_until.is_(None), ~_taken)
-_FREE = (
-    sa.select(_work.c.key, N.c.subscription_id)
-    .outerjoin(N, N.c.subscription_id == _work.c.key)
-    .where(_ready_at <= _now, _is_free)
-    .order_by(N.c.served_at.is_not(None), N.c.served_at, _work.c.due_at)
-    .limit(sa.bindparam("most", type_=sa.Integer))
-)
-_NEXT_DUE = sa.select(
-    sa.func.min(sa.case((sa.and_(_taken, N.c.leased_until > _ready_at), N.c.leased_until), else_=_ready_at))
-).select_from(_work.outerjoin(N, N.c.subscription_id == _work.c.key))
+
+
+def _ready_at(due_at: t.Any) -> sa.Case[t.Any]:
+    """When a lane may next send, by what stands in its row."""
+    return sa.case((_was_put_back, due_at), else_=_later(_later(due_at, N.c.paused_until), N.c.sendable_at))
+
+
+@functools.cache
+def _free(is_mysql: bool) -> sa.Select[t.Any]:
+    """Lanes that have work due and are nobody's, the longest unserved first."""
+    work = earliest(is_mysql).subquery("work")
+    served_at = sa.case((N.c.served_at <= _now, N.c.served_at))  # in the future: not by this clock
+    return (
+        sa.select(work.c.key, N.c.subscription_id)
+        .outerjoin(N, N.c.subscription_id == work.c.key)
+        .where(_ready_at(work.c.due_at) <= _now, _is_free)
+        .order_by(served_at.is_not(None), served_at, work.c.due_at)
+        .limit(sa.bindparam("most", type_=sa.Integer))
+    )
+
+
+@functools.cache
+def _next(is_mysql: bool) -> sa.Select[t.Any]:
+    """When the first lane with work can be leased."""
+    work = earliest(is_mysql).subquery("work")
+    ready_at = _ready_at(work.c.due_at)
+    free_at = sa.case((sa.and_(_taken, N.c.leased_until > ready_at), N.c.leased_until), else_=ready_at)
+    return sa.select(sa.func.min(free_at)).select_from(work.outerjoin(N, N.c.subscription_id == work.c.key))
 
 
 def next_due(connection: sa.Connection, now: datetime, longest: timedelta) -> datetime | None:
@@ -88,12 +111,16 @@ def next_due(connection: sa.Connection, now: datetime, longest: timedelta) -> da
 
     :param longest: that a lease can be.
     """
-    return t.cast("datetime | None", connection.scalar(_NEXT_DUE, {"now": now, "far": now + 2 * longest}))
+    return t.cast(
+        "datetime | None",
+        connection.scalar(_next(is_mysql(connection)), {"now": now, "far": now + 2 * longest}),
+    )
 
 
 def waiting(connection: sa.Connection, now: datetime, longest: timedelta, most: int) -> int:
     """Count up to `most` lanes that have work due and are nobody's."""
-    return len(connection.execute(_FREE, {"now": now, "far": now + 2 * longest, "most": most}).all())
+    values = {"now": now, "far": now + 2 * longest, "most": most}
+    return len(connection.execute(_free(is_mysql(connection)), values).all())
 
 
 def lease(
@@ -107,27 +134,37 @@ def lease(
     :param known: lanes not to take, though their lease may have run out: the worker has not let go of them yet.
     """
     times = {"now": now, "far": now + 2 * (lease.until - now)}
-    found = connection.execute(_FREE, {**times, "most": most}).all()
+    found = connection.execute(_free(is_mysql(connection)), {**times, "most": most}).all()
     connection.commit()
     keys = [row.key for row in found if row.key not in known]
     if not keys:
         return []
     _open_lanes(connection, [row.key for row in found if row.subscription_id is None])
     free = sa.select(N.c.subscription_id).where(N.c.subscription_id.in_(keys), _is_free)
-    taken = {"token": lease.token, "holder": lease.holder, "leased_until": lease.until, "served_at": now}
-    take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free).values(taken)
+    take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free)
     if connection.dialect.name == "postgresql":
         mine = free.with_for_update(skip_locked=True)
-        take = sa.update(N).where(N.c.subscription_id.in_(mine)).values(taken)
+        take = sa.update(N).where(N.c.subscription_id.in_(mine))
     elif connection.dialect.name != "sqlite":
         keys = list(connection.scalars(free.with_for_update(skip_locked=True), times))
-        take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free).values(taken)
+        take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free)
+    take = take.ordered_values(*_taking(lease, now))
     if connection.dialect.update_returning:
         return list(connection.execute(take.returning(N), times))
     connection.execute(take, times)
     return list(
         connection.execute(sa.select(N).where(N.c.subscription_id.in_(keys), N.c.token == lease.token))
     )
+
+
+def _taking(lease: Lease, now: datetime) -> t.Iterator[tuple[sa.Column[t.Any], t.Any]]:
+    """What is set in a lane that is taken. MySQL sets one column after the other: `served_at` comes last."""
+    yield N.c.token, lease.token
+    yield N.c.holder, lease.holder
+    yield N.c.leased_until, lease.until
+    for each in (N.c.paused_until, N.c.sendable_at):
+        yield each, sa.case((_was_put_back, sa.null()), else_=each)
+    yield N.c.served_at, now
 
 
 _NEW = {"failures": 0, "pauses": 0, "window_ok": 0, "window_failed": 0}
@@ -137,11 +174,11 @@ def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:
     """Make the lanes of subscriptions that were inserted without one; another worker may be doing the same."""
     if not keys:
         return
-    dialect = connection.dialect.name
-    if dialect in ("mysql", "mariadb"):
+    if is_mysql(connection):
         statement: t.Any = N.insert().prefix_with("IGNORE")
     else:
-        statement = (postgresql if dialect == "postgresql" else sqlite).insert(N).on_conflict_do_nothing()
+        flavour = postgresql if connection.dialect.name == "postgresql" else sqlite
+        statement = flavour.insert(N).on_conflict_do_nothing()
     connection.execute(statement, [{"subscription_id": key, **_NEW} for key in sorted(keys)])
     connection.commit()
 
@@ -161,7 +198,7 @@ def fence(
         look = sa.select(N).where(mine)
         if renew or connection.dialect.name == "sqlite":
             connection.execute(sa.update(N).where(mine).values(leased_until=lease.until))
-        else:
+        if connection.dialect.name != "sqlite":  # MariaDB reads from a snapshot what it does not lock
             look = look.order_by(N.c.subscription_id).with_for_update()
         ours.update((row.subscription_id, row) for row in connection.execute(look))
     return ours

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from ..models import Attempt, Delivery, Lane, Message, Subscription, Worker
 
-__all__ = ["CHUNK", "A", "D", "M", "N", "Row", "S", "W", "chunks"]
+__all__ = ["CHUNK", "A", "D", "M", "N", "Row", "S", "W", "chunks", "is_mysql"]
 
 A, D, M, S, N, W = (
     t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message, Subscription, Lane, Worker)
@@ -24,3 +24,8 @@ def chunks(items: t.Sequence[T], size: int = CHUNK) -> t.Iterator[t.Sequence[T]]
     """Cut a list."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def is_mysql(connection: sa.Connection) -> bool:
+    """Whether it is MySQL or MariaDB, which are one here."""
+    return connection.dialect.name in ("mysql", "mariadb")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -46,7 +46,7 @@ class Engine:
 
 def is_worked(connection: sa.Connection, now: datetime | None = None) -> bool:
     """Whether a worker has been seen lately."""
-    since = (now or datetime.now(UTC)) - ALIVE
+    since = (now or dispatch.now(connection)) - ALIVE
     return connection.scalar(sa.select(W.c.name).where(W.c.seen_at > since).limit(1)) is not None
 
 
