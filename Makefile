@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 SECONDS ?=
 # "-n auto" is faster, with a PostgreSQL for each core; but tests that wait for processes then wait for each other too.
 PARALLEL ?=
+CONSTRAINTS ?=
 
-.PHONY: help demo system test test-mariadb test-deep test-faults check bench screenshots clean
+.PHONY: help demo system test test-mariadb test-oldest test-deep test-faults check bench screenshots clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -21,7 +22,7 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml setup.cfg
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml setup.cfg
-	$(BIN)/python -m pip install --quiet --editable '.[embedded,postgres,metrics]' --group dev
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[embedded,postgres,metrics]' --group dev
 	@touch $(VENV)/.demo $@
 
 demo: $(VENV)/.demo            ## watch signed webhooks of an accounting app arrive (SECONDS=20 stops by itself)
@@ -34,8 +35,14 @@ system:          ## as root, on Debian: Chromium and MariaDB, for the tests that
 test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a real Valkey and real sockets
 	$(BIN)/python -m pytest -m 'not deep' $(PARALLEL)
 
-test-mariadb: $(VENV)/.dev     ## what is captured, on MariaDB (see "make system")
-	WEBHOOKS_TEST_DATABASES=mariadb $(BIN)/python -m pytest -m 'not deep' tests/capture --deselect tests/capture/test_random.py
+MARIADB = tests/capture $(addprefix tests/delivering/test_,clocks.py health.py plans.py run.py statements.py trouble.py) \
+	tests/api/test_life.py tests/integration/test_at_once.py tests/test_subscribing.py tests/test_sweep.py
+test-mariadb: $(VENV)/.dev     ## what is captured and how it is delivered, on MariaDB (see "make system")
+	WEBHOOKS_TEST_DATABASES=mariadb $(BIN)/python -m pytest -m 'not deep' -k mariadb $(MARIADB)
+
+test-oldest:     ## what an app meets first, on SQLite and the lowest versions that we let in (Python 3.11 or 3.12)
+	$(MAKE) .venv-oldest/.dev VENV=.venv-oldest CONSTRAINTS=tests/oldest.txt
+	WEBHOOKS_TEST_DATABASES=sqlite .venv-oldest/bin/python -m pytest -m 'not deep' tests/test_*.py tests/capture tests/delivering tests/integration tests/api/test_life.py --deselect tests/capture/test_random.py
 
 test-deep: $(VENV)/.dev        ## the same with thousands of examples and long fault runs
 	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest
