@@ -30,7 +30,7 @@ _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 _DEPTH = 40
 _NODES = 50_000
-_NESTED = 2_000
+_NESTED = 500
 _INDENTED = re.compile(rf"^[ ?:-]{{{_NESTED}}}", re.MULTILINE)
 _INTEGER = re.compile(r"[-+]?[0-9]{1,300}\Z")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
@@ -130,11 +130,22 @@ def _too_deep(text: str) -> int | None:
     if text.count("[") + text.count("{") < _NESTED and _INDENTED.search(text) is None:
         return None
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _NESTED:
-            return line_of(event)
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _NESTED:
+                return line_of(event)
+    except yaml.MarkedYAMLError as error:  # a limit of libyaml's own (0.2.6: 1,000), met while it looks ahead
+        mark = error.problem_mark
+        if mark is None or not _is_deep(text[: mark.index]):
+            raise
+        return int(mark.line) + 1
     return None
+
+
+def _is_deep(text: str) -> bool:
+    opened = sum(text.count(each) for each in "[{") - sum(text.count(each) for each in "]}")
+    return opened >= _NESTED or _INDENTED.search(text) is not None
 
 
 def _unreadable(text: str, file: str) -> Problem:
