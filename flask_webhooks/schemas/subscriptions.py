@@ -39,7 +39,13 @@ class Listener(Strict):
     )
 
 
-class Event(fields.Field[t.Any]):
+if t.TYPE_CHECKING:
+    AnyField = fields.Field[t.Any]
+else:  # marshmallow 3 has no generic fields
+    AnyField = fields.Field
+
+
+class Event(AnyField):
     """A listener, or short for one without includes: its event as plain text."""
 
     def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
