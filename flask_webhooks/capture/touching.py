@@ -98,23 +98,34 @@ def _agree(held: dict[tuple[int, str], set[int]], net: Change, name: str, other:
 
 
 def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
-    """What it leads to, and what it led to before: a line that moves changes two invoices."""
+    """What it leads to, and what it led to before: a line that moves changes two invoices.
+
+    What is gone has changed only what it led to before: where it was moved to meanwhile nothing is left of it.
+    """
     reached = listed(value(net.obj, name))
     found = reached if isinstance(reached, list) else () if reached is None else (reached,)
-    # An orphan has lost its parent when it is deleted, but not yet its foreign key.
-    if net.values and (net.kind is Kind.UPDATED or (net.kind is Kind.DELETED and reached is None)):
-        before = _before(session, net, name)
-        if before is not None and not any(before is each for each in found):
-            return [*found, before]
-    return found
-
-
-def _before(session: Session, net: Change, name: str) -> t.Any:
-    """What a many-to-one relationship led to before, if its key was changed."""
+    if not net.values or net.kind is Kind.CREATED:
+        return found
     relation: orm.RelationshipProperty[t.Any] = inspect(net.obj).mapper.relationships[name]
     if relation.direction is not orm.MANYTOONE:
-        return None
+        return found
     keys = [relation.parent.get_property_by_column(column).key for column in relation.local_columns]
+    held = net.obj.__dict__
+    if net.kind is Kind.DELETED:
+        # An orphan has lost its parent when it is deleted, but not yet its foreign key.
+        if reached is not None and all(
+            net.values.get(key, (held.get(key),))[0] == held.get(key) for key in keys
+        ):
+            return found
+        found = ()
+    before = _before(session, net, relation, keys)
+    return found if before is None or any(before is each for each in found) else [*found, before]
+
+
+def _before(
+    session: Session, net: Change, relation: orm.RelationshipProperty[t.Any], keys: t.Sequence[str]
+) -> t.Any:
+    """What a many-to-one relationship led to before, if its key was changed."""
     changed = {key: net.values[key] for key in keys if key in net.values}
     if all(old == new for old, new in changed.values()):
         return None
