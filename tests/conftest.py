@@ -152,21 +152,29 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def used_mariadb_database(mariadb: str, tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[str]:
-    """One for all tests: MariaDB knows no templates, and takes its time to create tables."""
+def used_mariadb_database(
+    mariadb: str, tmp_path_factory: pytest.TempPathFactory
+) -> t.Iterator[tuple[str, set[str]]]:
+    """One for all tests, and its tables: MariaDB knows no templates, and takes its time to create tables."""
     with new_mariadb_database(mariadb) as url:
         release(make_host(url, tmp_path_factory.mktemp("used")))
-        yield url
+        yield url, _tables(url)
 
 
-def empty(url: str) -> None:
-    """Leave a MariaDB database as if its tables had just been made."""
+def _tables(url: str) -> set[str]:
+    return set(sa.inspect(sa.create_engine(url, poolclass=sa.NullPool)).get_table_names())
+
+
+def empty(url: str, tables: set[str]) -> None:
+    """Leave a MariaDB database as if these tables had just been made, and no others."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)
-    tables = sa.inspect(engine).get_table_names()
+    others = _tables(url) - tables
     filled = " UNION ALL ".join(f"(SELECT '{table}' FROM `{table}` LIMIT 1)" for table in tables)
     counted = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND auto_increment > 1"
     with engine.connect() as connection:
         connection.exec_driver_sql("SET foreign_key_checks = 0, lock_wait_timeout = 10")
+        for table in sorted(others):
+            connection.exec_driver_sql(f"DROP TABLE `{table}`")
         for table in sorted({*connection.exec_driver_sql(f"{filled} UNION ALL {counted}").scalars()}):
             connection.exec_driver_sql(f"TRUNCATE `{table}`")
 
@@ -178,9 +186,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> t.Iterator[s
         path = shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "test.sqlite")
         yield f"sqlite:///{path}"
     elif request.param == "mariadb":
-        url = request.getfixturevalue("used_mariadb_database")
+        url, tables = request.getfixturevalue("used_mariadb_database")
         yield url
-        empty(url)
+        empty(url, tables)
     else:
         copies = request.getfixturevalue("copies")
         url = copies.take()
