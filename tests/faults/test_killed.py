@@ -13,7 +13,7 @@ from flask_webhooks.models import Lane
 from flask_webhooks.queue import Bell
 from flask_webhooks.state import AppState
 from tests.delivering.answers import Gate
-from tests.faults.conftest import IN_DOUBT, IS_DEEP, Account, one_database
+from tests.faults.conftest import IN_DOUBT, IS_DEEP, Account
 from tests.processes import Process, Processes
 from tests.receivers import Receiver
 from tests.stage import attempts, lane_of
@@ -76,7 +76,6 @@ def test_workers_ended_at_random_in_the_middle_of_a_batch(
     account.balance()
 
 
-@one_database
 def test_several_workers_at_once_and_one_of_them_dies(
     state: AppState, account: Account, processes: Processes
 ) -> None:
