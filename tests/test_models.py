@@ -125,3 +125,18 @@ def _migrating_app(empty_database_url: str, tmp_path: Path) -> tuple[Flask, SQLA
     Webhooks(app, own)
     flask_migrate.Migrate(app, own)
     return app, own
+
+
+def test_every_key_fits_into_what_mysql_lets_one_have() -> None:
+    """3,072 bytes, at 4 a character."""
+
+    def width(column: sa.Column[t.Any]) -> int:
+        if isinstance(column.type, sa.Uuid):
+            return 32 * 4
+        length = getattr(column.type, "length", None)
+        return length * 4 if length else 8
+
+    for table in Base.metadata.sorted_tables:
+        uniques = [each for each in table.constraints if isinstance(each, sa.UniqueConstraint)]
+        for key in (table.primary_key, *table.indexes, *uniques):
+            assert sum(width(column) for column in key.columns) <= 3072, (table.name, key.name)

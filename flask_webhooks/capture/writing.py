@@ -32,7 +32,7 @@ __all__ = ["Occurrence", "Recorded", "check_fits", "failed", "name_of", "size_of
 
 CHANGES = "changes"
 """The include that every listener may ask for: column to `{from, to}`."""
-LONGEST = 255
+LONGEST, LONGEST_DEDUPE_KEY = 255, 200
 """Characters that the columns of keys and states hold; see `models.log`."""
 
 logger = logging.getLogger("flask_webhooks.capture")
@@ -290,11 +290,12 @@ def check_fits(event: EventType, obj: t.Any, field: str, value: str | None) -> N
 
     :raises EmitError: names the event, the object if there is one, and the field.
     """
-    if value is None or (len(value) <= LONGEST and value.isascii() and "\0" not in value):
+    longest = LONGEST_DEDUPE_KEY if field == "dedupe_key" else LONGEST
+    if value is None or (len(value) <= longest and value.isascii() and "\0" not in value):
         return
-    if len(value) > LONGEST:
+    if len(value) > longest:
         raise EmitError(
-            f"{_about(event, obj)}: the {field} has {len(value)} characters, the most is {LONGEST}. Use a shorter "
+            f"{_about(event, obj)}: the {field} has {len(value)} characters, the most is {longest}. Use a shorter "
             "one, or a hash of it."
         )
     if not _is_text(value):

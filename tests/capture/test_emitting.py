@@ -481,7 +481,7 @@ class TestMistakes:
         ):
             webhooks.emit(event, data, owner=owner, session=session)
 
-    @pytest.mark.parametrize("key", ["k" * 256, "k\0", "\udfff"])
+    @pytest.mark.parametrize("key", ["k" * 201, "k\0", "\udfff"])
     def test_a_key_that_does_not_fit(self, state: AppState, key: str) -> None:
         with pytest.raises(EmitError, match=r"reports\.ready.*dedupe_key"):
             webhooks.emit("reports.ready", {}, owner="1", dedupe_key=key)
@@ -490,7 +490,7 @@ class TestMistakes:
     def test_what_just_fits(self, state: AppState) -> None:
         owner = "ü" * 255
         subscribe(state, NOWHERE, "reports.*", owner=owner)
-        webhooks.emit("reports.ready", {"id": "é" * 255}, owner=owner, dedupe_key="k" * 255)
+        webhooks.emit("reports.ready", {"id": "é" * 255}, owner=owner, dedupe_key="k" * 200)
         db.session.commit()
 
         assert [message.entity_id for message in recorded(state)] == ["é" * 255]
