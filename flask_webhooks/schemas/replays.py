@@ -111,7 +111,9 @@ class Health(ma.Schema):
         required=True, allow_none=True, metadata=described("Nothing is sent before; then one probe.")
     )
     paused_reason = fields.String(
-        required=True, allow_none=True, metadata=described("Why, in one sentence; null while it is not paused.")
+        required=True,
+        allow_none=True,
+        metadata=described("Why, in one sentence; null while it is not paused."),
     )
 
 

@@ -1,38 +1,16 @@
-"""Whose turn is it? The fair order in which one worker process sends to its destinations.
-
-The law of this room: a structure in memory and nothing else. No I/O; time is a parameter (monotonic seconds);
-one lock around everything, held for microseconds.
-
-A *lane* is one destination with its waiting items. The rules:
-
-1.  Lanes that may send take turns, one item each.
-2.  At most `cap` items of a lane are in flight.
-3.  A lane earns its slots. It begins with 2, one whose last attempt failed with 1; a success doubles them up to
-    `cap`, a failure halves them, a failure to reach the destination leaves 1.
-4.  A lane is *on probation* until it has succeeded quickly in this run, and again whenever its last attempt was
-    slow or did not reach the destination. All lanes on probation together hold at most `slow_share` of the
-    process's slots, and *suspect* ones three quarters of that: dead or dripping destinations can never take every
-    thread, and however many there are, a new one does not wait behind them. (Lanes that slow down while they hold
-    slots may exceed the share until those attempts end; they get no new ones meanwhile.)
-5.  A lane whose lease ends before a whole attempt could does not start one.
-6.  A lane with a rate keeps its distance between two starts.
-
-Nothing scans all lanes. Each waiting lane stands in exactly one place: `ready` (may send now), `parked` (waits for a
-slot of the probation share), the `timed` heap (waits for its rate), or nowhere (has nothing to send, no free slot, or
-too short a lease). Whoever stands in `ready` on probation holds its slot of the share already: the first can always go.
-"""
+"""The lanes of one worker process, and whose turn it is."""
 
 from __future__ import annotations
 
-import enum
 import heapq
 import threading
 import typing as t
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
-__all__ = ["Lane", "Rotation", "Standing"]
+from .lane import Lane, Standing, Where
+
+__all__ = ["Rotation"]
 
 T = t.TypeVar("T")
 
@@ -42,58 +20,6 @@ FIRST_LIMIT = 2
 CATCH_UP = 0.05
 """Seconds of a rate that may be made up for after a late turn; else 500/s would lose to every late wake-up. In
 any window of w seconds a lane starts at most rate * (w + 0.05) + 1 items."""
-
-
-class Standing(enum.Enum):
-    """What is known of how long a lane holds a thread."""
-
-    PROVEN = enum.auto()
-    """It has answered quickly."""
-    NEW = enum.auto()
-    """Nothing; on probation."""
-    SUSPECT = enum.auto()
-    """Its last attempt was slow, did not reach it, or failed before this run; on probation."""
-
-
-class _Where(enum.Enum):
-    NOWHERE = enum.auto()
-    READY = enum.auto()
-    PARKED = enum.auto()
-    TIMED = enum.auto()
-
-
-@dataclass(slots=True, eq=False)
-class Lane(t.Generic[T]):
-    """One destination in the rotation."""
-
-    key: str
-    """The subscription's id."""
-    cap: int
-    """Most items in flight, ever."""
-    limit: int
-    """Most items in flight now: what it has earned, from 1 to `cap`."""
-    lease_until: float
-    """When another worker may take this destination over."""
-    rate: float | None = None
-    """Starts per second; `None` for no limit."""
-    standing: Standing = Standing.NEW
-    """All but the proven count against the slow share."""
-    stopped: bool = False
-    """Removed; only waits for what is in flight."""
-    failed: int = 0
-    """Failures in a row, in this run."""
-    halted: bool = False
-    """Starts nothing until `release`."""
-    unjudged: int = 0
-    """Items that are done, and whose outcome nobody has told yet to have dealt with."""
-    in_flight: int = 0
-    """Items taken and not done."""
-    not_before: float = 0.0
-    """Earliest next start, by its rate."""
-    queue: deque[T] = field(default_factory=deque)
-    """Items not started, oldest first."""
-    where: _Where = _Where.NOWHERE
-    """The one place where it waits."""
 
 
 class Rotation(t.Generic[T]):
@@ -383,8 +309,8 @@ class Rotation(t.Generic[T]):
         while self._timed and self._timed[0][0] <= self._now:
             lane = heapq.heappop(self._timed)[2]
             # Entries of lanes that went elsewhere meanwhile stay in the heap until their time.
-            if lane.where is _Where.TIMED and lane.not_before <= self._now:
-                lane.where = _Where.NOWHERE
+            if lane.where is Where.TIMED and lane.not_before <= self._now:
+                lane.where = Where.NOWHERE
                 self._place(lane)
         while self._ready and not (self._stopped or self._paused or self._is_stopping()):
             lane = next(iter(self._ready.values()))
@@ -407,10 +333,10 @@ class Rotation(t.Generic[T]):
 
     def _place(self, lane: Lane[T]) -> None:
         """Put a lane that stands nowhere where it belongs, at the end."""
-        if lane.where is not _Where.NOWHERE or not lane.queue or lane.in_flight >= lane.limit or lane.halted:
+        if lane.where is not Where.NOWHERE or not lane.queue or lane.in_flight >= lane.limit or lane.halted:
             return
         if lane.not_before > self._now:
-            lane.where = _Where.TIMED
+            lane.where = Where.TIMED
             self._tie += 1
             heapq.heappush(self._timed, (lane.not_before, self._tie, lane))
             self._changed.notify()
@@ -418,25 +344,25 @@ class Rotation(t.Generic[T]):
             self._parked[lane.standing] or not self._has_room(lane.standing)
         ):
             # Behind those that wait already, even if a slot has just come free: `_admit` hands it out.
-            lane.where = _Where.PARKED
+            lane.where = Where.PARKED
             self._parked[lane.standing][lane.key] = lane
         else:
             self._let_in(lane)
 
     def _let_in(self, lane: Lane[T]) -> None:
-        lane.where = _Where.READY
+        lane.where = Where.READY
         self._ready[lane.key] = lane
         self._count(lane, 1)
         self._changed.notify()
 
     def _leave(self, lane: Lane[T]) -> None:
         """Take a lane out of where it stands, and give its slot of the share back."""
-        if lane.where is _Where.READY:
+        if lane.where is Where.READY:
             del self._ready[lane.key]
             self._count(lane, -1)
-        elif lane.where is _Where.PARKED:
+        elif lane.where is Where.PARKED:
             del self._parked[lane.standing][lane.key]
-        lane.where = _Where.NOWHERE
+        lane.where = Where.NOWHERE
 
     def _count(self, lane: Lane[T], slots: int) -> None:
         if lane.standing is not Standing.PROVEN:

@@ -1,0 +1,30 @@
+"""Whose turn is it? The fair order in which one worker process sends to its destinations.
+
+The law of this room: a structure in memory and nothing else. No I/O; time is a parameter (monotonic seconds);
+one lock around everything, held for microseconds.
+
+A *lane* is one destination with its waiting items. The rules:
+
+1.  Lanes that may send take turns, one item each.
+2.  At most `cap` items of a lane are in flight.
+3.  A lane earns its slots. It begins with 2, one whose last attempt failed with 1; a success doubles them up to
+    `cap`, a failure halves them, a failure to reach the destination leaves 1.
+4.  A lane is *on probation* until it has succeeded quickly in this run, and again whenever its last attempt was
+    slow or did not reach the destination. All lanes on probation together hold at most `slow_share` of the
+    process's slots, and *suspect* ones three quarters of that: dead or dripping destinations can never take every
+    thread, and however many there are, a new one does not wait behind them. (Lanes that slow down while they hold
+    slots may exceed the share until those attempts end; they get no new ones meanwhile.)
+5.  A lane whose lease ends before a whole attempt could does not start one.
+6.  A lane with a rate keeps its distance between two starts.
+
+Nothing scans all lanes. Each waiting lane stands in exactly one place: `ready` (may send now), `parked` (waits for a
+slot of the probation share), the `timed` heap (waits for its rate), or nowhere (has nothing to send, no free slot, or
+too short a lease). Whoever stands in `ready` on probation holds its slot of the share already: the first can always go.
+"""
+
+from __future__ import annotations
+
+from .lane import Lane, Standing
+from .rotation import Rotation
+
+__all__ = ["Lane", "Rotation", "Standing"]
