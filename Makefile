@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SECONDS ?=
-# "-n auto" is faster, with a PostgreSQL for each core; but tests that wait for processes then wait for each other too.
-PARALLEL ?=
+# Two processes, each with a PostgreSQL of its own; "PARALLEL=" is one after the other, "-n auto" one for each core.
+PARALLEL ?= -n 2 --dist loadfile
 CONSTRAINTS ?=
 
 .PHONY: help demo system test test-mariadb test-oldest test-deep test-faults check bench screenshots clean
