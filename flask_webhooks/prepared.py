@@ -69,7 +69,8 @@ class Prepared:
     def _processed(self, row: t.Iterable[t.Any]) -> list[t.Any]:
         values = list(row)
         for index, process in self._results:
-            values[index] = process(values[index])
+            if values[index] is not None:
+                values[index] = process(values[index])
         return values
 
     def _execute(self, connection: sa.Connection, parameters: t.Any, *, is_select: bool = False) -> t.Any:
@@ -100,11 +101,9 @@ def _is_watched(connection: t.Any) -> bool:
 
     Also outside a transaction, which SQLAlchemy would begin.
     """
+    if connection._echo or connection.dialect._has_events or not connection.in_transaction():
+        return True
+    if not connection._has_events and not connection.engine._has_events:
+        return False
     hooks = connection.dispatch
-    return bool(
-        connection._echo
-        or connection.dialect._has_events
-        or hooks.before_cursor_execute
-        or hooks.after_cursor_execute
-        or not connection.in_transaction()
-    )
+    return bool(hooks.before_cursor_execute or hooks.after_cursor_execute)

@@ -155,7 +155,8 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
     for watch, seen in _flushed(session, context).items():
         buffer = buffer_of(session, watch)
         changes = reading.changes(seen, buffer.flush)
-        buffer.flush = reading.Before()
+        if buffer.flush.olds or buffer.flush.doomed:
+            buffer.flush = reading.Before()
         if changes:
             buffer.items.setdefault(session.get_nested_transaction(), []).extend(changes)
     if buffers_of(session).late:

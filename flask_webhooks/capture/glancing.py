@@ -44,6 +44,7 @@ class _Glance:
         self._bound, self._key = watch.state.bound, session.hash_key
         self.owners: set[str] = set()
         self.channels: set[str] = set()
+        self._reached: set[tuple[str, int]] = set()
 
     def take(self, items: t.Iterable[Change | Emitted]) -> bool:
         """Look at all; return False if something cannot be told without loading or thinking."""
@@ -62,9 +63,13 @@ class _Glance:
             other = item.obj.__dict__.get(touch.relationship)
             if other is None or not hasattr(other, "_sa_instance_state"):
                 return False
+            contact = touch.channel, id(other)
+            if contact in self._reached:  # by another line of the same invoice
+                continue
             bound = self._bound[touch.channel]
             if bound.touches or not self._look(other, bound):
                 return False
+            self._reached.add(contact)
         return True
 
     def _look(self, obj: t.Any, bound: Bound) -> bool:
