@@ -39,10 +39,10 @@ def worker(burst: bool, verbose: bool) -> None:
     log_to_terminal(verbose)
     url = state.settings.redis_url or state.embedded.start()
     name = jobs.worker_name()
-    click.echo(
-        f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}. Ctrl-C stops it."
-    )
-    with jobs.stopping() as stop:
+    with jobs.stopping() as stop:  # first: who reads that it waits may stop it at once
+        click.echo(
+            f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}. Ctrl-C stops it."
+        )
         engine = jobs.Engine(state, stop)
         with Sweep(state, name, stop=stop, wake=engine.wake), engine:
             queue.work(url, state.settings.queue, name, stop=stop, burst=burst)
