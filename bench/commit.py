@@ -171,7 +171,7 @@ def _outcome(state: AppState, case: Case, database: str, pairs: list[tuple[float
     with counted(state.engine) as sent:
         timed(case.work)
     plain, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = ours / plain
+    ratio = statistics.median(ours / plain for plain, ours in pairs)
     if case.target:
         target, reached = f"{case.target:.2f}x", ratio <= case.target
     elif case.subscriptions > 1:

@@ -17,6 +17,8 @@ from .watching import INFO, Watch
 
 __all__ = ["Buffer", "Item", "Written", "alive_in", "around", "buffer_of", "buffers_of", "forget", "kept"]
 
+LATE = f"{INFO}_late"
+
 Item = Change | Emitted
 Items = dict[SessionTransaction | None, list[Item]]
 """What happened, by the innermost savepoint in which it did; None: outside of any."""
@@ -68,8 +70,6 @@ class Buffers(dict[Watch, Buffer]):
     at every flush of everybody.
     """
 
-    late = False
-    """The root's `before_commit` has passed: what is flushed now is written at once."""
     has_bulk = False
     """A bulk statement has changed rows."""
 
@@ -97,6 +97,16 @@ def buffers_of(session: Session) -> Buffers:
 
 def kept(transaction: SessionTransaction | None) -> Buffers | None:
     return getattr(transaction, INFO, None)
+
+
+def is_late(root: SessionTransaction | None) -> bool:
+    """Whether the root's `before_commit` has passed: what is flushed now is written at once."""
+    return getattr(root, LATE, False)
+
+
+def set_late(root: SessionTransaction | None, is_late: bool) -> None:
+    # Not among the buffers: a commit of nothing that is captured shall not pay for these.
+    setattr(root, LATE, is_late)
 
 
 def alive_in(session: Session) -> set[SessionTransaction | None]:

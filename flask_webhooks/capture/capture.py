@@ -12,7 +12,19 @@ from .. import outbox, signals
 from ..catalog import Kind
 from ..errors import EmitError
 from . import bulk, reading
-from .buffers import Buffer, Item, Written, alive_in, around, buffer_of, buffers_of, forget, kept
+from .buffers import (
+    Buffer,
+    Item,
+    Written,
+    alive_in,
+    around,
+    buffer_of,
+    buffers_of,
+    forget,
+    is_late,
+    kept,
+    set_late,
+)
 from .hearing import Hearing
 from .losing import orphans, reassigned
 from .settling import settle
@@ -41,7 +53,7 @@ def add(session: Session, watch: Watch, items: t.Iterable[Item]) -> None:
     """Keep what happened until the root transaction commits; write it at once if it is committing already."""
     buffer = buffer_of(session, watch)
     buffer.items.setdefault(session.get_nested_transaction(), []).extend(items)
-    if buffers_of(session).late:
+    if is_late(session.get_transaction()):
         _settle(session, buffer)
 
 
@@ -140,7 +152,7 @@ def _is_heard(session: Session, buffer: Buffer, states: t.Sequence[Seen]) -> boo
 
     Inside the commit they can be asked for now. Before it, somebody may still come: then all is loaded.
     """
-    if buffer.hearing is None or buffers_of(session).late:
+    if buffer.hearing is None or is_late(session.get_transaction()):
         return True
     others = _watched(session, [*session._new, *session._dirty_states]).get(buffer.watch, ())
     return buffer.hearing.is_deletion_heard(session, states, others)
@@ -159,7 +171,7 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
             buffer.flush = reading.Before()
         if changes:
             buffer.items.setdefault(session.get_nested_transaction(), []).extend(changes)
-    if buffers_of(session).late:
+    if is_late(session.get_transaction()):
         event.listen(session, "after_flush_postexec", _settle_late)
 
 
@@ -197,8 +209,9 @@ def _flushed(session: Session, context: UOWTransaction) -> dict[Watch, list[Flus
 
 # Attributes cannot be refreshed inside a flush. Almost nobody flushes after us in a commit: so it is listened for then.
 def _settle_late(session: Session, context: UOWTransaction) -> None:
-    buffers = kept(session.get_transaction())
-    if buffers is not None and buffers.late:
+    root = session.get_transaction()
+    buffers = kept(root)
+    if buffers is not None and is_late(root):
         for buffer in list(buffers.values()):
             _settle(session, buffer)
 
@@ -219,10 +232,14 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
 
 
 def _before_commit(session: Session) -> None:
-    if session.in_nested_transaction() and not _is_ending(session):
+    if session._nested_transaction is not None and not _is_ending(session):
         return
+    root = session.get_transaction()
+    if kept(root) is None and not _is_any_known(session):
+        set_late(root, True)
+        return
+    set_late(root, False)
     buffers = buffers_of(session)
-    buffers.late = False
     if session._deleted:
         for watch in _watched(session, list(session._deleted)):
             buffer_of(session, watch)
@@ -231,11 +248,10 @@ def _before_commit(session: Session) -> None:
         if buffer.written:
             _begin_again(session, buffer)
         buffer.hearing = Hearing(buffer.watch)  # from here on somebody who listens can be asked for
-    if buffers or _is_any_known(session):
-        session.flush()
-        for buffer in list(buffers.values()):
-            _settle(session, buffer)
-    buffers.late = True
+    session.flush()
+    for buffer in list(buffers.values()):
+        _settle(session, buffer)
+    set_late(root, True)
 
 
 def _is_ending(session: Session) -> bool:
@@ -253,11 +269,12 @@ def _is_ending(session: Session) -> bool:
 
 def _is_any_known(session: Session) -> bool:
     """Whether something waits to be flushed that somebody captures, or that is met for the first time."""
-    for states in (session._new, session._deleted, session._dirty_states):
-        for state in states:
-            if known.get(state.class_) != ():
-                return True
-    return False
+    for state in session._new:
+        if known.get(state.class_) != ():
+            return True
+    if not session._deleted and not session.identity_map._modified:
+        return False
+    return any(known.get(state.class_) != () for state in (*session._deleted, *session._dirty_states))
 
 
 def _refuse_broken(buffer: Buffer) -> None:
