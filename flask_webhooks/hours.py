@@ -15,6 +15,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from . import packed
 from .models import HOUR_BUCKETS, Hour
 
 __all__ = ["BOUNDS", "OUTCOMES", "Sums", "Tally", "add", "hour_of", "percentile", "read"]
@@ -69,10 +70,13 @@ def hour_of(moment: datetime) -> datetime:
 
 
 def add(connection: sa.Connection, tally: Tally) -> None:
-    """Add to the sums: one executemany."""
+    """Add to the sums: one executemany, on PostgreSQL one statement."""
     rows = tally.rows()
-    if rows:
-        connection.execute(_upsert(connection.dialect.name), rows)
+    if not rows:
+        return
+    dialect = connection.dialect.name
+    values: t.Any = {"rows": packed.rows(rows)} if dialect == "postgresql" else rows
+    connection.execute(_upsert(dialect), values)
 
 
 _statements: dict[str, t.Any] = {}
@@ -85,7 +89,10 @@ def _upsert(dialect: str) -> t.Any:
             grown = {name: H.c[name] + into.inserted[name] for name in _COUNTS}
             _statements[dialect] = into.on_duplicate_key_update(grown)
         else:
-            into = (postgresql if dialect == "postgresql" else sqlite).insert(H)
+            into = sqlite.insert(H)
+            if dialect == "postgresql":
+                given = packed.unpacked("rows", H, H.c.keys())
+                into = postgresql.insert(H).from_select(H.c.keys(), sa.select(given), False)
             grown = {name: H.c[name] + into.excluded[name] for name in _COUNTS}
             _statements[dialect] = into.on_conflict_do_update(
                 index_elements=[H.c.subscription_id, H.c.hour], set_=grown

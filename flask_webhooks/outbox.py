@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import typing as t
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from . import packed
 from .models import Delivery, Listener, Message, Subscription
 from .prepared import Prepared
 
@@ -195,7 +194,7 @@ def _together(dialect: sa.Dialect) -> Prepared:
     One wait for the server instead of two, and no time for each value of each row here: half of what an executemany
     takes.
     """
-    message = _unpacked("messages", M, (*_MESSAGE, "clock", "nth"))
+    message = packed.unpacked("messages", M, (*_MESSAGE, "clock", "nth"), sa.BigInteger())
     last = sa.select(sa.func.max(M.c.sequence) + sa.literal_column("1")).where(
         M.c.channel == message.c.channel, M.c.entity_id == message.c.entity_id
     )
@@ -209,7 +208,7 @@ def _together(dialect: sa.Dialect) -> Prepared:
         .returning(M.c.id)
         .cte("new")
     )
-    delivery = _unpacked("deliveries", D, _DELIVERY)
+    delivery = packed.unpacked("deliveries", D, _DELIVERY)
     theirs = sa.select(*(delivery.c[name] for name in _DELIVERY)).where(
         delivery.c.message_id.in_(sa.select(new.c.id))
     )
@@ -217,28 +216,14 @@ def _together(dialect: sa.Dialect) -> Prepared:
     return Prepared(sa.select(new.c.id).add_cte(written), dialect)
 
 
-def _unpacked(name: str, table: sa.Table, columns: t.Sequence[str]) -> sa.TableValuedAlias:
-    """A JSON list of objects, given under a name, as rows with the types of a table's columns."""
-    types = [sa.column(each, table.c[each].type if each in table.c else sa.BigInteger()) for each in columns]
-    rows = sa.func.json_to_recordset(sa.cast(sa.bindparam(name, type_=sa.Text), sa.JSON))
-    return rows.table_valued(*types).render_derived(name, with_types=True)
-
-
 def _record_together(
     connection: sa.Connection, messages: t.Sequence[Row], deliveries: t.Sequence[Row]
 ) -> list[Row]:
     if not messages:
         return []
-    values = {"messages": _packed(messages), "deliveries": _packed(deliveries)}
+    values = {"messages": packed.rows(messages), "deliveries": packed.rows(deliveries)}
     new = {key for (key,) in _together(connection.dialect).rows(connection, values)}
     return [row for row in messages if row["id"] in new]
-
-
-_encoder = json.JSONEncoder(default=datetime.isoformat, separators=(",", ":"), check_circular=False)
-
-
-def _packed(rows: t.Sequence[Row]) -> str:
-    return _encoder.encode(rows)
 
 
 # ---- the others ------------------------------------------------------------------------------------------

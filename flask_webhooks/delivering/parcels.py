@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from .. import payload, retry, signing
 from ..errors import SecretError
 from ..models import Secret, Subscription
+from ..packed import among
 from ..transport import Outbound
 
 if t.TYPE_CHECKING:
@@ -110,12 +111,15 @@ def destinations(
     sealed: dict[str, list[str]] = {}
     rows = connection.execute(
         sa.select(K.c.subscription_id, K.c.sealed)
-        .where(K.c.subscription_id.in_(ids), sa.or_(K.c.expires_at.is_(None), K.c.expires_at > now))
+        .where(
+            among(connection, K.c.subscription_id, ids),
+            sa.or_(K.c.expires_at.is_(None), K.c.expires_at > now),
+        )
         .order_by(K.c.expires_at.is_not(None), K.c.id.desc())
     )
     for row in rows:
         sealed.setdefault(row.subscription_id, []).append(row.sealed)
-    found = connection.execute(sa.select(S).where(S.c.id.in_(ids)))
+    found = connection.execute(sa.select(S).where(among(connection, S.c.id, ids)))
     known = known or {}
     return {row.id: _opened(state, row, sealed.get(row.id, ()), known.get(row.id)) for row in found}
 

@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from .. import packed
+from ..packed import among
 from .tables import D, N, Row, chunks, is_mysql
 
 __all__ = ["Lease", "earliest", "fence", "give_back", "health", "lease", "lock", "next_due", "waiting"]
@@ -140,7 +142,7 @@ def lease(
     if not keys:
         return []
     _open_lanes(connection, [row.key for row in found if row.subscription_id is None])
-    free = sa.select(N.c.subscription_id).where(N.c.subscription_id.in_(keys), _is_free)
+    free = sa.select(N.c.subscription_id).where(among(connection, N.c.subscription_id, keys), _is_free)
     take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free)
     if connection.dialect.name == "postgresql":
         mine = free.with_for_update(skip_locked=True)
@@ -150,7 +152,7 @@ def lease(
         take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free)
     take = take.ordered_values(*_taking(lease, now))
     if connection.dialect.update_returning:
-        return list(connection.execute(take.returning(N), times))
+        return list(connection.execute(take.returning(N), times).all())
     connection.execute(take, times)
     return list(
         connection.execute(sa.select(N).where(N.c.subscription_id.in_(keys), N.c.token == lease.token))
@@ -194,13 +196,13 @@ def fence(
     """
     ours: dict[str, sa.Row[t.Any]] = {}
     for some in chunks(sorted(keys)):
-        mine = sa.and_(N.c.subscription_id.in_(some), N.c.token == lease.token)
+        mine = sa.and_(among(connection, N.c.subscription_id, some), N.c.token == lease.token)
         look = sa.select(N).where(mine)
         if renew or connection.dialect.name == "sqlite":
             connection.execute(sa.update(N).where(mine).values(leased_until=lease.until))
         if connection.dialect.name != "sqlite":  # MariaDB reads from a snapshot what it does not lock
             look = look.order_by(N.c.subscription_id).with_for_update()
-        ours.update((row.subscription_id, row) for row in connection.execute(look))
+        ours.update((row.subscription_id, row) for row in connection.execute(look).all())
     return ours
 
 
@@ -234,7 +236,7 @@ def give_back(
         connection.execute(others.values(freed))
         return
     for some in chunks(sorted(keys)):
-        these = sa.update(N).where(N.c.subscription_id.in_(some), N.c.token == lease.token)
+        these = sa.update(N).where(among(connection, N.c.subscription_id, some), N.c.token == lease.token)
         connection.execute(these.values(freed))
 
 
@@ -245,5 +247,12 @@ def health(connection: sa.Connection, lease: Lease, rows: t.Sequence[Row]) -> No
     """Write how receivers are doing, where the lane is still ours: rows with `lane` and columns of `Lane`."""
     if rows:
         names = [name for name in rows[0] if name != "lane"]
+        if connection.dialect.name == "postgresql":
+            given = packed.unpacked("rows", N, ("lane", *names), N.c.subscription_id.type)
+            write = sa.update(N).where(N.c.subscription_id == given.c.lane, N.c.token == lease.token)
+            connection.execute(
+                write.values({name: given.c[name] for name in names}), {"rows": packed.rows(rows)}
+            )
+            return
         write = _HEALTH.where(N.c.token == lease.token)
         connection.execute(write.values({name: sa.bindparam(name) for name in names}), rows)
