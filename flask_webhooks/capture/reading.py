@@ -264,7 +264,7 @@ def load_for_delete(
         if owners:
             before.owners[state] = owners
     _load(session, states, _touches)
-    if any(_unloaded(state, reads(plan)) for state, plan in states) and is_heard():
+    if any(_missing(state, reads(plan)) for state, plan in states) and is_heard():
         _load(session, states, reads)
 
 
@@ -306,8 +306,8 @@ def reads(plan: Plan) -> Paths:
     return paths
 
 
-def _unloaded(state: State, paths: Paths) -> bool:
-    return any(path[0] not in state.dict and not _at_hand(state, path[0]) for path in paths)
+def _missing(state: State, paths: Paths) -> set[tuple[str, ...]]:
+    return {path for path in paths if path[0] not in state.dict and not _at_hand(state, path[0])}
 
 
 def _at_hand(state: State, name: str) -> bool:
@@ -322,12 +322,10 @@ def _load(
     groups: dict[type, tuple[set[tuple[str, ...]], list[t.Any]]] = {}
     for state, plan in states:
         paths = paths_of(plan)
-        if paths and not _unloaded(state, paths):
-            continue
-        if not paths and not plan.columns - state.dict.keys():
-            continue
-        wanted, identities = groups.setdefault(state.class_, (set(), []))
-        wanted.update(paths)
-        identities.append(state.identity)
+        missing = _missing(state, paths)
+        if missing or (not paths and plan.columns - state.dict.keys()):
+            wanted, identities = groups.setdefault(state.class_, (set(), []))
+            wanted |= missing
+            identities.append(state.identity)
     for cls, (wanted, identities) in groups.items():
         load(session, cls, identities, wanted, columns=True)

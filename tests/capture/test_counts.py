@@ -68,6 +68,26 @@ class TestNobodyListens:
         assert kinds(with_us).count("SELECT webhook_listeners") == 1
         assert "SELECT client" not in kinds(with_us)
 
+    def test_deletes_flushed_early_load_what_somebody_may_yet_want_and_nothing_twice(
+        self, state: AppState
+    ) -> None:
+        invoices = [Invoice(owner="1", lines=[Line()], client=Client(owner="1", name="x")) for _ in range(5)]
+        db.session.add_all(invoices)
+        db.session.commit()
+        for invoice in db.session.query(Invoice).all():
+            db.session.delete(invoice)  # loads the lines, which go with it
+        with counting(state.engine) as sent:
+            db.session.flush()
+            db.session.commit()
+
+        assert kinds(sent) == [
+            "SELECT invoice",
+            "SELECT client",
+            "DELETE line",
+            "DELETE invoice",
+            "SELECT webhook_listeners",
+        ]
+
 
 class TestSomebodyListens:
     @pytest.mark.parametrize("count", [1, 50])

@@ -132,6 +132,21 @@ class TestWhatGoesWithAnother:
 
         assert commit(yard) == [("items.deleted", str(1), "2"), ("orders.updated", "1,1", "2")]
 
+    @pytest.mark.parametrize("is_flushed", [True, False])
+    @pytest.mark.parametrize("is_loaded", [True, False])
+    def test_an_include_behind_what_goes(self, yard: AppState, is_flushed: bool, is_loaded: bool) -> None:
+        subscribe(yard, NOWHERE, "shelves.*", owner="1", includes=["authors"])
+        save(Shelf(id=1, books=[Book(author=Author(name="A")), Book(author=Author(name="B"))]))
+        S.expunge_all()
+        shelf = S.get_one(Shelf, 1)
+        assert not is_loaded or shelf.books
+        S.delete(shelf)
+        if is_flushed:
+            S.flush()
+        S.commit()
+
+        assert last(yard, "shelves.deleted")["authors"] == ["A", "B"]
+
     def test_an_orphan_whose_parent_goes_too(self, yard: AppState) -> None:
         save(Order(tenant=1, number=1, owner="2", items=[Item(id=1)]))
         order = S.get_one(Order, (1, 1))
