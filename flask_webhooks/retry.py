@@ -198,7 +198,9 @@ def retry_after(value: str | None, now: datetime) -> float | None:
 
     :param now: aware; a date is counted from here.
     """
-    text = (value or "").strip()
+    text = value.strip() if value is not None else ""
+    if not text:
+        return None
     if text.isascii() and text.isdigit():
         # float() because int() refuses texts of more than 4,300 digits.
         return min(float(text), LONGEST_HINT)

@@ -28,9 +28,11 @@ __all__ = ["Held", "Lanes"]
 
 logger = logging.getLogger("flask_webhooks.delivering")
 
-FIRST, MORE, MOST = 16, 32, 512
-"""Lanes that are taken at the first look, at each further one, and held at most. Few at first: what one worker has
-taken another cannot. Many in the end: those of receivers that hang are held, but do no work."""
+FIRST, MORE, MOST = 16, 128, 512
+"""Lanes that are taken at the first look, at any look, and held at most. Few at first: what one worker has taken
+another cannot. Many in the end: those of receivers that hang are held, but do no work."""
+GULP = 1.0
+"""Seconds that the lanes of one look shall last: when they do not, the next takes twice as many."""
 SOONEST, LATEST, SHARE = 0.02, 0.25, 0.2
 """Seconds between two looks for more lanes: so long that looking in vain takes a fifth of the time at most."""
 RENEW = 10.0
@@ -132,7 +134,9 @@ class Lanes:
         self._renewed = self._refreshed = time.monotonic()
         self._look_at = self._turn_at = 0.0
         self.again = SOONEST
-        self._is_first = True
+        self._more, self._taken = FIRST, float("-inf")
+        self._unwanted: list[str] = []
+        """Lanes that were taken and are switched off."""
         self._avoided: set[str] = set()
 
     # ---- taking ----------------------------------------------------------------------------------------
@@ -143,10 +147,7 @@ class Lanes:
         if self.held and now < self._look_at:
             return 0
         self._look_at = now + self.again
-        if self._is_first:
-            self._is_first = False
-            return FIRST
-        return min(MORE, MOST - len(self.held)) if self._is_hungry() else 0
+        return min(self._more, MOST - len(self.held)) if self._is_hungry() else 0
 
     def look_at_once(self) -> None:
         """Do not wait with the next look."""
@@ -173,12 +174,14 @@ class Lanes:
         self.again = SOONEST
         if len(rows) == most:
             self.look_at_once()  # there are more
+        self._more = min(2 * self._more, MORE) if began - self._taken < GULP else FIRST
+        self._taken = began
         opened = destinations(self.state, connection, [row.subscription_id for row in rows], now)
         connection.rollback()
         for row in rows:
             destination = opened.get(row.subscription_id)
             if destination is None or not destination.active:
-                self._turn_away(connection, row.subscription_id)
+                self._unwanted.append(row.subscription_id)
             else:
                 self._open(row, destination, began)
 
@@ -207,10 +210,13 @@ class Lanes:
             return 0.0
         return time.monotonic() + min(max((sendable_at - now).total_seconds(), 0.0), 1 / rate)
 
-    def _turn_away(self, connection: sa.Connection, key: str) -> None:
-        dispatch.hold_if_off(connection, key, self.clock())
-        dispatch.give_back(connection, self._lease(self.clock()), [key])
-        connection.commit()
+    def turn_away(self) -> None:
+        """Give back what was taken and is switched off, and let it hold what is pending."""
+        while self._unwanted:
+            with self.state.engine.begin() as connection:
+                dispatch.hold_if_off(connection, self._unwanted[-1], self.clock())
+                dispatch.give_back(connection, self._lease(self.clock()), [self._unwanted[-1]])
+            self._unwanted.pop()
 
     # ---- keeping ---------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import typing as t
@@ -241,6 +242,7 @@ def _message(state: AppState, parcel: Parcel, row: sa.Row[t.Any]) -> payload.Mes
     )
 
 
+@functools.cache
 def snake(label: str) -> str:
     """`Business Loan` to `business_loan`."""
     return re.sub(r"\W+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", label)).strip("_").lower()

@@ -81,7 +81,9 @@ def _windows(lanes: Lanes) -> dict[str, Window]:
     now = time.monotonic()
     windows = {}
     for key, lane in lanes.held.items():
-        if lane.is_closing or now < lane.read_at or lanes.rotation.queued(key) > share // 4:
+        # One that had no more waits until all is begun: what comes would have to wait behind it, too.
+        enough = 0 if lane.is_dry else share // 4
+        if lane.is_closing or now < lane.read_at or lanes.rotation.queued(key) > enough:
             continue
         if not lane.health.is_probed:
             windows[key] = Window(share + (0 if lane.behind else len(lane.hands)), lane.behind)

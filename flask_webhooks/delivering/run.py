@@ -199,13 +199,14 @@ class Run:
         room = self._lanes.room()
         if not room and not self._lanes.held:
             return
-        with self.state.engine.connect() as connection:
+        with dispatch.looking(self.state.engine) as connection:
             self._set_clock(connection)
             if room:
                 self._lanes.take(connection, room)
             self._lanes.take_turns(connection)
             self._lanes.refresh(connection)
             read(self._lanes, connection)
+        self._lanes.turn_away()
         self._patience.relax()  # also for a run before this one, which has ended meanwhile
         self._senders.hire()
 

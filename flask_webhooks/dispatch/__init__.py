@@ -23,7 +23,7 @@ from .housekeeping import backlog, beat, count, purge, sign_off, workers
 from .lanes import Lease, fence, give_back, health, lease, lock, next_due, waiting
 from .sending import Window, bodies, heads, log, logged, messages, reschedule, still_due, succeed
 from .switching import cancel_all, discard_held, hold, hold_if_off, release, send_held, stranded
-from .tables import CHUNK, Row
+from .tables import CHUNK, Row, looking
 
 __all__ = [
     "CHUNK",
@@ -47,6 +47,7 @@ __all__ = [
     "lock",
     "log",
     "logged",
+    "looking",
     "messages",
     "next_due",
     "now",

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from ..models import Attempt, Delivery, Lane, Message, Subscription, Worker
 
-__all__ = ["CHUNK", "A", "D", "M", "N", "Row", "S", "W", "chunks", "is_mysql"]
+__all__ = ["CHUNK", "A", "D", "M", "N", "Row", "S", "W", "chunks", "is_mysql", "looking"]
 
 A, D, M, S, N, W = (
     t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message, Subscription, Lane, Worker)
@@ -24,6 +24,17 @@ def chunks(items: t.Sequence[T], size: int = CHUNK) -> t.Iterator[t.Sequence[T]]
     """Cut a list."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def looking(engine: sa.Engine) -> sa.Connection:
+    """Connect for looks and single statements: on PostgreSQL without the two trips that a transaction around costs.
+
+    A worker's coordinator shares the interpreter with its senders, and has to wait for it after each trip.
+    """
+    connection = engine.connect()
+    if engine.dialect.name == "postgresql":
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+    return connection
 
 
 def is_mysql(connection: sa.Connection) -> bool:
