@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
 from . import capture, models, payload, startup
 from .bindings import Bound, open_catalog
@@ -20,6 +20,8 @@ from .queue import Bell, Embedded
 from .signing import Vault, derive_key
 from .state import EXTENSION, AppState, Principal, state_of
 from .transport import Transport
+
+AnySession: t.TypeAlias = Session | scoped_session[t.Any]
 
 __all__ = ["Webhooks"]
 
@@ -129,7 +131,7 @@ class Webhooks:
         *,
         owner: str | None = None,
         dedupe_key: str | None = None,
-        session: Session | None = None,
+        session: AnySession | None = None,
     ) -> None:
         """Add an event to the current transaction: it exists if and only if that transaction commits.
 
@@ -149,20 +151,21 @@ class Webhooks:
         *,
         owner: str | None = None,
         dedupe_key: str | None = None,
-        session: Session | None = None,
+        session: AnySession | None = None,
     ) -> None:
         """Add one event for each of `rows`, for changes that capture cannot see; see `emit`.
 
         :param dedupe_key: with one row only; where each has a key of its own, `emit` them one by one.
         """
         state = self._state()
-        session = session or _session(state.app)
-        capture.emit_many(state, session, event, rows, owner=owner, dedupe_key=dedupe_key)
+        capture.emit_many(
+            state, _session(state.app, session), event, rows, owner=owner, dedupe_key=dedupe_key
+        )
 
     @contextlib.contextmanager
-    def muted(self, session: Session | None = None) -> t.Iterator[None]:
+    def muted(self, session: AnySession | None = None) -> t.Iterator[None]:
         """Capture nothing of what is changed inside the block; it is flushed on entry and on exit."""
-        with capture.muted(session or _session(self._state().app)):
+        with capture.muted(_session(self._state().app, session)):
             yield
 
     @staticmethod
@@ -180,9 +183,11 @@ class Webhooks:
                     )
 
 
-def _session(app: Flask) -> Session:
+def _session(app: Flask, given: AnySession | None = None) -> Session:
+    """Return the session that is meant: `db.session` unless another is given, which may be scoped as that is."""
     db: SQLAlchemy = app.extensions["sqlalchemy"]
-    return db.session()
+    session: AnySession = db.session if given is None else given
+    return session() if isinstance(session, scoped_session) else session
 
 
 def _vault(app: Flask, settings: Settings) -> Vault:

@@ -149,8 +149,8 @@ def _mrkdwn(text: str) -> dict[str, object]:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
-def _scalars(data: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    for name, value in data.items():
+def _scalars(data: object) -> Iterator[tuple[str, str]]:
+    for name, value in data.items() if isinstance(data, Mapping) else ():
         if isinstance(value, str) and value.strip():
             yield name, value
         elif isinstance(value, bool | int | float):

@@ -27,7 +27,7 @@ from .dumping import (
     schema_trails,
 )
 from .importing import Unfound, locate
-from .trails import AnyMapper, Astray, Trail, column_of, follow
+from .trails import AnyMapper, Astray, Trail, Unreadable, column_of, columns_of, follow, readable
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -74,7 +74,7 @@ class Bound:
     owner: Callable[[t.Any], str | None]
     """Row to its owner's key; `None` where the path ends early or the channel names no owner."""
     columns: frozenset[str]
-    """Attribute keys of all columns."""
+    """Attribute keys of all columns; what a `column_property` computes is none."""
     watch: frozenset[str]
     """Columns whose old value the conditions need."""
     includes: Mapping[str, BoundInclude]
@@ -122,7 +122,7 @@ class Binder:
         schema = self._schema(channel.schema, f"{channel.path}.schema")
         by_event = self._event_schemas(channel)
         trails = self._trails([schema, *by_event.values()], mapper, channel)
-        columns = frozenset(attr.key for attr in mapper.column_attrs) if mapper is not None else frozenset()
+        columns = columns_of(mapper) if mapper is not None else frozenset()
         if mapper is not None:
             self._check_owner(channel, mapper)
             for event in channel.events.values():
@@ -208,6 +208,8 @@ class Binder:
             except (ma.exceptions.RegistryError, ValueError) as error:
                 remedy = "Import the module of the nested schema, or pass the class itself."
                 self.refuse(f"{channel.path}.schema", f"a nested schema cannot be found: {error}.", remedy)
+            except Unreadable as error:
+                self.refuse(f"{channel.path}.schema", error.message, error.remedy)
         return tuple(sorted(found, key=len))
 
     def _renderer(self, channel: Channel, mapper: AnyMapper | None, schema: ma.Schema | None) -> Renderer:
@@ -314,6 +316,11 @@ class Binder:
             path = f"{channel.path}.touches[{at}]"
             relationship = name if name in mapper.relationships else self._leading_to(name, mapper, path)
             if relationship is None:
+                continue
+            try:
+                readable(mapper.relationships[relationship])
+            except Unreadable as error:
+                self.refuse(path, error.message, error.remedy)
                 continue
             target = mapper.relationships[relationship].mapper
             touched = [

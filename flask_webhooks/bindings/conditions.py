@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from ..catalog import EventType
 from ..catalog.names import did_you_mean
-from .trails import AnyMapper, column_of, has
+from .trails import AnyMapper, column_of, columns_of, has
 
 Finding: t.TypeAlias = tuple[str, str, str]
 """Path, message, remedy."""
@@ -30,11 +30,12 @@ def column_problems(event: EventType, mapper: AnyMapper, *, check_ignore: bool) 
     named += [(f"{event.path}.when.changed", column) for column in sorted(event.changed)]
     if check_ignore:
         named += [(f"{event.path}.ignore", column) for column in sorted(event.ignore)]
+    columns = columns_of(mapper)
     for path, column in named:
-        if column not in mapper.column_attrs:
+        if column not in columns:
             yield path, *_no_column(column, mapper)
     for column, condition in event.when.items():
-        if column not in mapper.column_attrs:
+        if column not in columns:
             continue
         kind = mapper.column_attrs[column].columns[0].type
         where = f"{event.path}.when.{column}"
@@ -56,7 +57,7 @@ def _no_column(name: str, mapper: AnyMapper) -> tuple[str, str]:
         key = column_of(mapper, name)
         remedy = f'Did you mean "{key}"?' if key is not None else "Name a column."
         return f'"{name}" is a relationship of {model}, not a column.', remedy
-    remedy = did_you_mean(name, mapper.column_attrs.keys(), "Name a column of the model.")
+    remedy = did_you_mean(name, sorted(columns_of(mapper)), "Name a column of the model.")
     if has(mapper, name):
         return f'"{name}" of {model} is not a column, so its changes are not seen.', remedy
     return f'{model} has no column "{name}".', remedy

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ..errors import PayloadError
-from .trails import AnyMapper, Astray, Trail, follow, has
+from .trails import AnyMapper, Astray, Trail, Unreadable, follow, has
 
 if t.TYPE_CHECKING:
     from ..catalog import EventType
@@ -155,6 +155,8 @@ def schema_trails(schema: ma.Schema, mapper: AnyMapper, depth: int = 5) -> list[
     """Return the chains of relationships that dumping a row by a schema will cross, shortest first.
 
     At most five deep, which also ends schemas that nest each other. Properties and functions are not seen.
+
+    :raises Unreadable: one of them is a query.
     """
     found: dict[tuple[str, ...], None] = {}
     for name, field in schema.dump_fields.items():
@@ -174,6 +176,8 @@ def schema_trails(schema: ma.Schema, mapper: AnyMapper, depth: int = 5) -> list[
 def _crossed(mapper: AnyMapper, path: list[str]) -> Trail:
     try:
         return follow(mapper, path)
+    except Unreadable:
+        raise
     except Astray:  # marshmallow skips what is not there
         return Trail((), None, False)
 

@@ -24,6 +24,23 @@ class Astray(Exception):
         self.remedy = remedy
 
 
+class Unreadable(Astray):
+    """A relationship that is a query: it cannot be loaded for many rows, nor kept of one that is deleted."""
+
+
+def readable(relationship: orm.RelationshipProperty[t.Any]) -> None:
+    """Check that a relationship can be loaded.
+
+    :raises Unreadable: it is `dynamic` or `write_only`.
+    """
+    if relationship.lazy in ("dynamic", "write_only"):
+        name = f"{relationship.parent.class_.__name__}.{relationship.key}"
+        raise Unreadable(
+            f'{name} is lazy="{relationship.lazy}": a query, which cannot be read before its row is deleted.',
+            "Map it a second time with relationship(..., viewonly=True), and name that.",
+        )
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trail:
     """A path that was followed to its end."""
@@ -41,7 +58,8 @@ def follow(mapper: AnyMapper, path: t.Sequence[str]) -> Trail:
 
     A property, hybrid or proxy may return anything, so what comes after one is believed.
 
-    :raises Astray: at an attribute that does not exist, and where something follows a column.
+    :raises Astray: at an attribute that does not exist, where something follows a column, and at a relationship that
+        is a query.
     """
     here: AnyMapper | None = mapper
     crossed: list[str] = []
@@ -51,6 +69,7 @@ def follow(mapper: AnyMapper, path: t.Sequence[str]) -> Trail:
             break
         if name in here.relationships:
             relationship = here.relationships[name]
+            readable(relationship)
             many = many or bool(relationship.uselist)
             crossed.append(name)
             here = relationship.mapper
@@ -91,6 +110,11 @@ def _is_value(mapper: AnyMapper, name: str) -> bool:
 def _static(mapper: AnyMapper, name: str) -> object:
     # Asking the class itself would run descriptors: Flask-SQLAlchemy's `query` wants an application context.
     return inspect.getattr_static(mapper.class_, name, None)
+
+
+def columns_of(mapper: AnyMapper) -> frozenset[str]:
+    """Return the attributes of all columns; not those that a query computes (`column_property`)."""
+    return frozenset(attr.key for attr in mapper.column_attrs if isinstance(attr.columns[0], sa.Column))
 
 
 def column_of(mapper: AnyMapper, relationship: str) -> str | None:

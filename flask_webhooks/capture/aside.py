@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from .. import outbox
 from ..catalog import Kind
 from .changes import Change, Key
+from .hearing import connection_of
 from .loading import load
 
 if t.TYPE_CHECKING:
@@ -41,10 +42,10 @@ class Aside:
 
     def another(self, connection: sa.Connection) -> Session:
         """Return a session that nobody else reads with: what is about to be deleted must stay as it is."""
-        # It must not end a transaction that is the host's.
-        session = Session(
-            connection, autoflush=False, info={"webhooks": False}, join_transaction_mode="rollback_only"
-        )
+        # It must not end a transaction that is the host's. Listeners of the host's on all sessions see what they have
+        # noted in theirs, such as the tenant.
+        info = {**self._host.info, "webhooks": False}
+        session = Session(connection, autoflush=False, info=info, join_transaction_mode="rollback_only")
         self._all.append(session)
         return session
 
@@ -77,7 +78,7 @@ class Aside:
         return is_heard(self._watch, connection, {(net.bound.channel.name, None) for net in nets})
 
     def _connection(self, model: type) -> sa.Connection:
-        return self._host.connection(bind_arguments={"mapper": inspect(model)})
+        return connection_of(self._watch, self._host, model)
 
     def close(self) -> None:
         """Let go of the rows; the transaction is not touched."""

@@ -48,6 +48,8 @@ class Buffer:
     flush: reading.Before = field(default_factory=reading.Before)
     """What was there before the flush that is running."""
     written: list[Written] = field(default_factory=list)
+    lent: list[tuple[t.Any, str]] = field(default_factory=list)
+    """Attributes of deleted objects that show what the database has deleted along, until the transaction ends."""
     broken: str | None = None
     """Why the transaction can only be rolled back."""
 
@@ -133,4 +135,6 @@ def forget(root: SessionTransaction | None) -> None:
         delattr(root, INFO)
         for buffer in buffers.values():
             buffer.items.clear()
+            for obj, name in buffer.lent:
+                obj.__dict__.pop(name, None)
             buffer.aside.close()

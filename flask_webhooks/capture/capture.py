@@ -37,10 +37,11 @@ Flushed = tuple[Kind, InstanceState[t.Any], Plan]
 
 
 def listen() -> None:
-    """Set the listeners, once per process."""
+    """Set the listeners, once per process; again behind those that came with another app."""
     for name, listener in _LISTENERS.items():
-        if not event.contains(Session, name, listener):
-            event.listen(Session, name, listener)
+        if event.contains(Session, name, listener):
+            event.remove(Session, name, listener)
+        event.listen(Session, name, listener)
 
 
 def listen_to_statements() -> None:
@@ -96,14 +97,19 @@ def _before_flush(session: Session, context: UOWTransaction, instances: t.Any) -
     changed: dict[InstanceState[t.Any], tuple[str, ...]] = dict.fromkeys(session._dirty_states, ())
     for state in doomed:
         changed.pop(state, None)
-    changed |= reassigned(doomed)
+    for state, keys in reassigned(doomed, changed).items():
+        if state.session_id == session.hash_key and state not in doomed:
+            changed[state] = keys
     if changed:
         for watch, seen in _watched(session, changed).items():
             reading.look(session, buffer_of(session, watch).flush, seen, changed)
 
 
 def _prepare_deletion(session: Session, buffer: Buffer, seen: list[Seen]) -> None:
-    reading.load_for_delete(session, buffer.flush, seen, lambda: _is_heard(session, buffer, seen))
+    reading.load_for_delete(
+        session, buffer.flush, seen, lambda: _is_heard(session, buffer, seen), buffer.aside.another
+    )
+    buffer.lent += [(state.obj(), name) for state, _ in seen for name in buffer.flush.lent.get(state, ())]
 
 
 def _row(mapper: orm.Mapper[t.Any], target: t.Any) -> tuple[Session, Buffer, Seen] | None:
@@ -213,6 +219,9 @@ def _settle_late(session: Session, context: UOWTransaction) -> None:
     buffers = kept(root)
     if buffers is not None and is_late(root):
         for buffer in list(buffers.values()):
+            here = session.get_nested_transaction()
+            if any(buffer.items.values()) and all(written.place is here for written in buffer.written):
+                _begin_again(session, buffer)  # what it comes to may be something else now
             _settle(session, buffer)
 
 
@@ -248,10 +257,19 @@ def _before_commit(session: Session) -> None:
         if buffer.written:
             _begin_again(session, buffer)
         buffer.hearing = Hearing(buffer.watch)  # from here on somebody who listens can be asked for
-    session.flush()
+    if not _is_followed(session):
+        session.flush()
     for buffer in list(buffers.values()):
         _settle(session, buffer)
     set_late(root, True)
+
+
+def _is_followed(session: Session) -> bool:
+    """Whether listeners of the host's come after this one: they may want to see what is not flushed yet.
+
+    SQLAlchemy flushes when all have been called; `_settle_late` sees what that comes to.
+    """
+    return list(session.dispatch.before_commit)[-1] is not _before_commit
 
 
 def _is_ending(session: Session) -> bool:

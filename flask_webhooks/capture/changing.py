@@ -8,6 +8,7 @@ one writer at a time; there the transaction becomes it before the rows are read.
 from __future__ import annotations
 
 import contextlib
+import functools
 import typing as t
 
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ from ..errors import BulkStatementError
 from ..outbox import CHUNK
 from .changes import Change, Key
 from .loading import load, rows_where
-from .reading import reads
+from .reading import all_reads
 from .statement import Result, Statement
 
 __all__ = ["Changing", "Deletion", "Update", "has_dml"]
@@ -63,14 +64,22 @@ class Changing(Statement):
         if not self.is_core:
             # SQLAlchemy puts them on the table that is changed, and into subqueries.
             select = select.options(*(each for each in self.dml._with_options if each._is_criteria_option))
-        entity: t.Any = inspect(self.entity)
-        table = entity.selectable if entity.is_aliased_class else self.mapper.local_table
-        if not {each for part in criteria for each in part._from_objects} - {table}:
+        if not self._others:
             return select.where(*criteria)
-        others: t.Any = sa.select(sa.literal_column("1")).where(*criteria).correlate(table)
+        others: t.Any = sa.select(sa.literal_column("1")).where(*criteria).correlate(self._table)
         # Not as an ORM query: that would put filters on the other tables too, which an UPDATE does not.
         others._propagate_attrs = {}
         return select.where(sa.exists(others))
+
+    @property
+    def _table(self) -> t.Any:
+        entity: t.Any = inspect(self.entity)
+        return entity.selectable if entity.is_aliased_class else self.mapper.local_table
+
+    @property
+    def _others(self) -> set[t.Any]:
+        """The tables that its criteria name beside the one that is changed."""
+        return {each for part in self.dml._where_criteria for each in part._from_objects} - {self._table}
 
     def run(self, rows: t.Sequence[t.Any]) -> Result:
         """Run it on the rows that were read.
@@ -81,7 +90,7 @@ class Changing(Statement):
         if self.given is not None or condition is None:
             result = self.execution.invoke_statement()
         else:
-            with _narrowed(self.connection, self.dml.table, condition):
+            with _narrowed(self.connection, self.dml.table, condition, instead=self._chooses):
                 return self.execution.invoke_statement()
         if self.given is None and getattr(result, "rowcount", -1) > len(rows):
             raise BulkStatementError(
@@ -89,11 +98,20 @@ class Changing(Statement):
             )
         return result
 
+    @functools.cached_property
+    def _chooses(self) -> bool:
+        """Whether its criteria may choose others when they are asked again: by a function, or by a query."""
+        if self.execution.parameters or self.is_core or self._others:
+            return False
+        parts = [each for part in self.dml._where_criteria for each in visitors.iterate(part)]
+        return any(isinstance(each, sa.sql.functions.FunctionElement | sa.SelectBase) for each in parts)
+
     def _among(self, rows: t.Sequence[t.Any]) -> sa.ColumnElement[bool] | None:
         """The condition that a row is one of these; None where it need not be said, or would be too long."""
         local = t.cast("sa.Table", self.mapper.local_table)
         columns: list[t.Any] = list(local.primary_key) or list(self.mapper.primary_key)
-        if self.connection.dialect.name == "sqlite" or len(rows) * len(columns) > PARAMETERS:
+        is_settled = self.connection.dialect.name == "sqlite" and not self._chooses
+        if is_settled or len(rows) * len(columns) > PARAMETERS:
             return None
         if not rows:
             return sa.false()
@@ -168,7 +186,7 @@ class Deletion(Changing):
             by_class.setdefault(type(row), []).append(self.key(row))
         for cls, keys in by_class.items():
             plan = self.watch.plan(cls)
-            paths = {path for path in reads(plan) if path} if plan is not None else ()
+            paths = {path for path in all_reads(plan) if path} if plan is not None else ()
             if paths:
                 load(self.session, cls, keys, paths)
 
@@ -185,14 +203,19 @@ class Deletion(Changing):
 
 
 @contextlib.contextmanager
-def _narrowed(connection: sa.Connection, table: t.Any, condition: t.Any) -> t.Iterator[None]:
-    """Add a condition to the UPDATE or DELETE of a table, just before it is sent.
+def _narrowed(
+    connection: sa.Connection, table: t.Any, condition: t.Any, *, instead: bool
+) -> t.Iterator[None]:
+    """Add a condition to the UPDATE or DELETE of a table just before it is sent, or put it in place of its own.
 
     SQLAlchemy would hold criteria of the statement itself against each object in the host's session.
     """
 
     def narrow(_: t.Any, statement: t.Any, many: t.Any, one: t.Any, __: t.Any) -> t.Any:
         if (statement.is_update or statement.is_delete) and statement.table is table:
+            if instead:
+                statement = statement._generate()
+                statement._where_criteria = ()
             statement = statement.where(condition)
         return statement, many, one
 

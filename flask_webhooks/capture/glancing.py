@@ -24,7 +24,7 @@ def is_nobody(watch: Watch, session: Session, hearing: Hearing, items: t.Iterabl
     glance = _Glance(watch, session)
     if not glance.take(items):
         return False
-    connection = only_connection(session)
+    connection = only_connection(watch, session)
     if connection is None:
         return False
     check_database(watch, connection.engine, watch.state.bound[next(iter(glance.channels))].model)

@@ -97,7 +97,10 @@ class Hearing:
         model: type | None = None
         for bound, obj in _bounds(doomed):
             found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
-            owner = owner_of(bound, obj) if found else None
+            try:
+                owner = owner_of(bound, obj) if found else None
+            except Exception:  # a property of the host's; who dumps the object will say so
+                return True
             events |= self._possible(bound)
             if owner is not None:
                 owners.add(owner)
@@ -111,7 +114,7 @@ class Hearing:
             events |= self._possible(bound)
             if path is not None and len(path) == 1 and obj.__dict__.get(path[0]) is not None:
                 waiting.add(str(obj.__dict__[path[0]]))
-        self.ask(connection_of(session, model), owners | waiting, events)
+        self.ask(connection_of(self._watch, session, model), owners | waiting, events)
         catalog = self._watch.state.catalog
         return any(self.wanted(catalog.events[event], owner) for owner in owners for event in deletions)
 
@@ -127,19 +130,38 @@ def _bounds(seen: t.Iterable[Seen]) -> t.Iterator[tuple[Bound, t.Any]]:
             yield bound, state.obj()
 
 
-def connection_of(session: Session, model: type | None) -> sa.Connection:
-    """Return the connection that the changed data is written on: any other would not be one transaction."""
+def connection_of(watch: Watch, session: Session, model: type | None) -> sa.Connection:
+    """Return the connection that the changed data is written on: any other would not be one transaction.
+
+    A session that reads from a replica names that one when it is asked outside of a flush.
+    """
+    ours = only_connection(watch, session)
+    if ours is not None and is_same_database(ours.engine, watch.state.engine):
+        return ours
     return session.connection(bind_arguments={"mapper": inspect(model or Subscription)})
 
 
-def only_connection(session: Session) -> sa.Connection | None:
-    """Return the connection of a session's transaction, if it has one alone.
+def only_connection(watch: Watch, session: Session) -> sa.Connection | None:
+    """Return the connection of a session's transaction if it has one alone, or one alone to the app's database.
 
     What was flushed can only be there. To ask the session by model takes five times as long.
     """
     transaction = session.get_transaction()
-    found = {entry[0] for entry in transaction._connections.values()} if transaction is not None else ()
+    found = {entry[0] for entry in transaction._connections.values()} if transaction is not None else set()
+    if len(found) > 1:
+        found = {each for each in found if is_same_database(each.engine, watch.state.engine)}
     return found.pop() if len(found) == 1 else None
+
+
+def is_same_database(one: sa.Engine, other: sa.Engine) -> bool:
+    """Whether two engines lead to one database: by whatever driver, as whomever, with whatever options."""
+    return one is other or one.url == other.url or _place(one.url) == _place(other.url)
+
+
+def _place(url: sa.URL) -> tuple[t.Any, ...]:
+    # `options` may choose another schema.
+    where = (url.query.get(name) for name in ("host", "port", "service", "options"))
+    return url.get_backend_name(), url.host, url.port, url.database, *where
 
 
 def check_database(watch: Watch, engine: sa.Engine, model: type | None) -> None:
@@ -148,7 +170,7 @@ def check_database(watch: Watch, engine: sa.Engine, model: type | None) -> None:
     :raises EmitError: names both.
     """
     ours = watch.state.engine
-    if engine is not ours and engine.url != ours.url:
+    if not is_same_database(engine, ours):
         what = model.__name__ if model is not None else "An event"
         raise EmitError(
             f"{what} was written to {engine.url!r}, but the webhooks of {watch.state.app.name!r} live in "

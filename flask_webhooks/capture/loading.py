@@ -15,7 +15,7 @@ from ..outbox import CHUNK
 if t.TYPE_CHECKING:
     from ..bindings import Bound
 
-__all__ = ["CHUNK", "agrees", "load", "owner_of", "referred", "rows_where", "value", "walk"]
+__all__ = ["CHUNK", "agrees", "attributes_of", "load", "owner_of", "referred", "rows_where", "value", "walk"]
 
 Path = tuple[str, ...]
 
@@ -67,11 +67,20 @@ def option(model: type, path: Path) -> t.Any:
     return made
 
 
+def attributes_of(mapper: orm.Mapper[t.Any], columns: t.Iterable[t.Any]) -> tuple[str, ...]:
+    """Return the attributes of columns; nothing if one has none, such as a window function that a join goes by."""
+    try:
+        return tuple(mapper.get_property_by_column(column).key for column in columns)
+    except orm.exc.UnmappedColumnError:
+        return ()
+
+
 def value(obj: t.Any, name: str) -> t.Any:
     """Return an attribute, loaded if need be: also where the host forbade that to itself (`raiseload`)."""
     state = obj._sa_instance_state
     attribute = state.manager.get(name)
-    if attribute is None or name in state.dict:
+    # A synonym has no loader, and leads to an attribute that has.
+    if attribute is None or name in state.dict or not hasattr(attribute.impl, "callable_"):
         return getattr(obj, name)
     return attribute.impl.get(state, state.dict, PASSIVE_OFF | NO_RAISE)
 
@@ -115,11 +124,10 @@ def referred(
     :param values: of the object that refers, by attribute; they need not be those it has now.
     """
     target = relation.mapper
-    wanted: dict[str, t.Any] = {}
-    for local, remote in relation.local_remote_pairs or ():
-        wanted[target.get_property_by_column(remote).key] = values.get(
-            relation.parent.get_property_by_column(local).key
-        )
+    pairs = relation.local_remote_pairs or ()
+    mine = attributes_of(relation.parent, [local for local, _ in pairs])
+    theirs = attributes_of(target, [remote for _, remote in pairs])
+    wanted = {name: values.get(local) for local, name in zip(mine, theirs, strict=False)}
     if not wanted or None in wanted.values():
         return None
     # Of a joined inheritance both tables have the key, under one attribute.

@@ -15,6 +15,8 @@ from sqlalchemy import orm
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE, instance_state
 
+from .loading import attributes_of
+
 __all__ = ["orphans", "reassigned"]
 
 State = orm.InstanceState[t.Any]
@@ -27,8 +29,10 @@ class _Kin:
     can_be_orphan: bool
     owning: tuple[str, ...]
     """Whose members are deleted when they are taken away."""
-    loose: tuple[tuple[str, tuple[str, ...]], ...]
-    """Whose members lose their key when the parent is deleted: the relationship, and the attributes of that key."""
+    keyed: tuple[tuple[str, tuple[str, ...]], ...]
+    """Whose members get their key by being in it: the relationship, and the attributes of that key."""
+    loose: frozenset[str]
+    """Those of them whose members lose their key when the parent is deleted."""
 
 
 _kin: weakref.WeakKeyDictionary[orm.Mapper[t.Any], _Kin] = weakref.WeakKeyDictionary()
@@ -37,13 +41,17 @@ _kin: weakref.WeakKeyDictionary[orm.Mapper[t.Any], _Kin] = weakref.WeakKeyDictio
 def _kin_of(mapper: orm.Mapper[t.Any]) -> _Kin:
     found = _kin.get(mapper)
     if found is None:
+        many = [
+            each for each in mapper.relationships if each.direction is orm.ONETOMANY and not each.viewonly
+        ]
         found = _kin[mapper] = _Kin(
             can_be_orphan=any(base._delete_orphans for base in mapper.iterate_to_root()),
             owning=tuple(each.key for each in mapper.relationships if each.cascade.delete_orphan),
-            loose=tuple(
-                (each.key, tuple(each.mapper.get_property_by_column(c).key for c in each.remote_side))
-                for each in mapper.relationships
-                if each.direction is orm.ONETOMANY and not each.cascade.delete and not each.passive_deletes
+            keyed=tuple(
+                (each.key, keys) for each in many if (keys := attributes_of(each.mapper, each.remote_side))
+            ),
+            loose=frozenset(
+                each.key for each in many if not each.cascade.delete and not each.passive_deletes
             ),
         )
     return found
@@ -78,13 +86,28 @@ def _taken(state: State, name: str) -> t.Iterator[State]:
                 yield taken
 
 
-def reassigned(doomed: t.Iterable[State]) -> dict[State, tuple[str, ...]]:
-    """Return the loaded children whose keys the flush will clear, each with the attributes of that key."""
+def reassigned(doomed: t.Iterable[State], changed: t.Iterable[State]) -> dict[State, tuple[str, ...]]:
+    """Return the loaded children whose keys the flush itself will set, each with the attributes of that key.
+
+    :param doomed: deleted parents: the key of what can live without them is cleared.
+    :param changed: parents that were given children, or had some taken away.
+    """
     found: dict[State, tuple[str, ...]] = {}
     for state in doomed:
-        for name, keys in _kin_of(state.mapper).loose:
-            if name in state.dict:
+        kin = _kin_of(state.mapper)
+        for name, keys in kin.keyed:
+            if name in kin.loose and name in state.dict:
                 for child, _ in state.manager[name].impl.get_all_pending(state, state.dict):
-                    if child is not None and child.key is not None:
-                        found[child] = (*found.get(child, ()), *keys)
+                    _add(found, child, keys)
+    for state in changed:
+        for name, keys in _kin_of(state.mapper).keyed:
+            if name in state.committed_state:
+                history = state.get_history(name, PASSIVE_NO_INITIALIZE)
+                for member in (*(history.added or ()), *(history.deleted or ())):
+                    _add(found, None if member is None else instance_state(member), keys)
     return found
+
+
+def _add(found: dict[State, tuple[str, ...]], child: State | None, keys: tuple[str, ...]) -> None:
+    if child is not None and child.key is not None:
+        found[child] = (*found.get(child, ()), *keys)

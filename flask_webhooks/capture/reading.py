@@ -24,7 +24,7 @@ from .loading import CHUNK, load, referred, rows_where
 if t.TYPE_CHECKING:
     from .watching import Plan
 
-__all__ = ["Before", "Olds", "changes", "frozen", "load_for_delete", "look", "reads"]
+__all__ = ["Before", "Olds", "all_reads", "changes", "frozen", "load_for_delete", "look"]
 
 State = orm.InstanceState[t.Any]
 
@@ -46,6 +46,8 @@ class Before:
     """Objects that are ready to be deleted: what can be told of them is loaded."""
     owners: dict[State, dict[str, str | None]] = field(default_factory=dict)
     """Whose a doomed object was, by channel, where it has been taken from the parent that says so."""
+    lent: dict[State, dict[str, t.Any]] = field(default_factory=dict)
+    """What hangs on a doomed object and goes by the database's own work; see `_lend`."""
 
     def lacks(self, state: State, plan: Plan) -> bool:
         """Say whether an object was changed since it was looked at, in a way that hides the old value."""
@@ -77,8 +79,8 @@ def look(
             continue
         olds, unknown = _olds(state, plan, changed, references)
         known = before.olds.setdefault(state, olds)
-        for name, value in olds.items():
-            known.setdefault(name, value)
+        for name, old in olds.items():
+            known.setdefault(name, old)
         known.expression |= olds.expression
         unknown = unknown.union(keys).difference(known)
         if unknown:
@@ -102,6 +104,8 @@ def _olds(
             if name not in unknown:
                 olds[name] = state.committed_state[name]
     for name in plan.automatic:
+        if name in unknown:
+            continue
         if name in held:
             olds.setdefault(name, frozen(state.committed_state.get(name, held[name])))
         elif name in plan.columns:
@@ -116,19 +120,45 @@ def _ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], foun
     states = {tuple(state.identity or ()): (state, unknown) for state, unknown in wanted}
     keys = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
     connection = session.connection(bind_arguments={"mapper": mapper})
-    identities = list(states)
+    reading = sa.select(*keys, *(getattr(cls, name) for name in names))
+    rows: dict[tuple[t.Any, ...], t.Any] = {}
+    for some in _cut(list(states)):
+        rows.update(
+            (tuple(row[: len(keys)]), row)
+            for row in connection.execute(reading.where(rows_where(keys, some)))
+        )
+    for identity, (state, unknown) in states.items():
+        row = rows.get(identity)
+        if (
+            row is None
+        ):  # its key was given in another form than the database gives it back, such as "7" for 7
+            row = connection.execute(reading.where(rows_where(keys, [identity]))).first()
+        if row is not None:
+            _keep(state, unknown, dict(zip(names, row[len(keys) :], strict=True)), found[state])
+            _put_back(state, dict(zip([*(key.key for key in keys), *names], row, strict=True)))
+
+
+def _cut(identities: list[tuple[t.Any, ...]]) -> t.Iterator[list[tuple[t.Any, ...]]]:
     for start in range(0, len(identities), CHUNK):
-        some = identities[start : start + CHUNK]
-        statement = sa.select(*keys, *(getattr(cls, name) for name in names)).where(rows_where(keys, some))
-        for row in connection.execute(statement):
-            state, unknown = states[tuple(row[: len(keys)])]
-            for name, value in zip(names, row[len(keys) :], strict=True):
-                if name in unknown:
-                    found[state][name] = value
-            # The key too: SQLAlchemy would load each expired row for it.
-            for name, value in zip([*(key.key for key in keys), *names], row, strict=True):
-                if name not in state.dict and name not in state.committed_state:
-                    attributes.set_committed_value(state.obj(), name, value)
+        yield identities[start : start + CHUNK]
+
+
+def _keep(state: State, unknown: set[str], row: dict[str, t.Any], olds: Olds) -> None:
+    olds.update((name, value) for name, value in row.items() if name in unknown)
+
+
+def _put_back(state: State, row: dict[str, t.Any]) -> None:
+    """Give an object what was read beside what was asked for; its key above all, for which SQLAlchemy would load it.
+
+    Not where somebody listens to what is set: a `MutableDict` must be made by who tracks it.
+    """
+    for name, found in row.items():
+        if (
+            name not in state.dict
+            and name not in state.committed_state
+            and not state.manager[name].dispatch.set
+        ):
+            attributes.set_committed_value(state.obj(), name, found)
 
 
 def changes(states: t.Iterable[tuple[Kind, State, Plan]], before: Before) -> list[Change]:
@@ -146,6 +176,8 @@ def changes(states: t.Iterable[tuple[Kind, State, Plan]], before: Before) -> lis
         owners = _NOBODY
         if kind is deleted:
             gone.add((plan.head, key))
+            for name, lent in before.lent.get(state, _NOTHING).items():
+                attributes.set_committed_value(obj, name, lent)
             owners = before.owners.get(state, _NOBODY)
         elif gone and (plan.head, key) in gone:
             _forget_unset(state)
@@ -174,6 +206,7 @@ def changes(states: t.Iterable[tuple[Kind, State, Plan]], before: Before) -> lis
 
 
 _NOBODY: t.Mapping[str, str | None] = MappingProxyType({})
+_NOTHING: t.Mapping[str, t.Any] = MappingProxyType({})
 
 
 def _forget_unset(state: State) -> None:
@@ -250,22 +283,51 @@ def load_for_delete(
     before: Before,
     states: t.Iterable[tuple[State, Plan]],
     is_heard: t.Callable[[], bool],
+    another: t.Callable[[sa.Connection], Session],
 ) -> None:
     """Load what of objects would be gone after their DELETE: columns, and the relationships that are read.
 
     :param is_heard: whether anybody listens to their deletion: else only columns and touched rows are loaded.
+    :param another: makes a session that nobody else reads with.
     """
     states = [(state, plan) for state, plan in states if state.persistent]
-    bare = [(state, plan) for state, plan in states if plan.columns - state.dict.keys()]
+    bare = [(state, plan) for state, plan in states if plan.attributes - state.dict.keys()]
     _load(session, bare, lambda _: ())
+    for state, plan in bare:
+        missing = plan.attributes - state.dict.keys()
+        if missing:  # a filter of the host's has hidden the row
+            session.refresh(state.obj(), sorted(missing))
     for state, plan in states:
         before.doomed.add(state)
         owners = _owners_before(session, state, plan)
         if owners:
             before.owners[state] = owners
     _load(session, states, _touches)
-    if any(_missing(state, reads(plan)) for state, plan in states) and is_heard():
+    if any(_missing(state, all_reads(plan)) for state, plan in states) and is_heard():
         _load(session, states, reads)
+        _lend(session, before, states, another)
+
+
+def _lend(
+    session: Session,
+    before: Before,
+    states: t.Sequence[tuple[State, Plan]],
+    another: t.Callable[[sa.Connection], Session],
+) -> None:
+    """Read what the database deletes by itself (`passive_deletes`), to be shown to the object after its DELETE.
+
+    Were it loaded before into the host's objects, SQLAlchemy would clear its keys or delete it row by row: the host has
+    asked for neither.
+    """
+    for cls, (paths, identities) in _groups(states, _passive).items():
+        beside = another(session.connection(bind_arguments={"mapper": inspect(cls)}))
+        found = load(beside, cls, identities, paths)
+        by_identity = {inspect(copy).identity: copy for copy in found}
+        for state, plan in states:
+            copy = by_identity.get(state.identity) if state.class_ is cls else None
+            if copy is not None:
+                names = {path[0] for path in _missing(state, _passive(plan))}
+                before.lent[state] = {name: getattr(copy, name) for name in names}
 
 
 def _owners_before(session: Session, state: State, plan: Plan) -> dict[str, str | None]:
@@ -291,10 +353,20 @@ Paths = t.Collection[tuple[str, ...]]
 
 
 def _touches(plan: Plan) -> Paths:
-    return {(touch.relationship,) for bound in plan.bounds for touch in bound.touches}
+    touched = {touch.relationship for bound in plan.bounds for touch in bound.touches}
+    return {(name,) for name in touched - plan.passive}
 
 
 def reads(plan: Plan) -> Paths:
+    """The paths that data, includes, owner and touches follow, but for those that the database deletes along."""
+    return {path for path in all_reads(plan) if not path or path[0] not in plan.passive}
+
+
+def _passive(plan: Plan) -> Paths:
+    return {path for path in all_reads(plan) if path and path[0] in plan.passive}
+
+
+def all_reads(plan: Plan) -> Paths:
     paths = {path for bound in plan.bounds for path in bound.trails}
     paths |= {
         include.relationships
@@ -319,13 +391,20 @@ def _at_hand(state: State, name: str) -> bool:
 def _load(
     session: Session, states: t.Sequence[tuple[State, Plan]], paths_of: t.Callable[[Plan], Paths]
 ) -> None:
+    for cls, (wanted, identities) in _groups(states, paths_of).items():
+        load(session, cls, identities, wanted, columns=True)
+
+
+def _groups(
+    states: t.Sequence[tuple[State, Plan]], paths_of: t.Callable[[Plan], Paths]
+) -> dict[type, tuple[set[tuple[str, ...]], list[t.Any]]]:
+    """By class: the paths of which some object lacks the first step, and the objects; without paths, columns."""
     groups: dict[type, tuple[set[tuple[str, ...]], list[t.Any]]] = {}
     for state, plan in states:
         paths = paths_of(plan)
         missing = _missing(state, paths)
-        if missing or (not paths and plan.columns - state.dict.keys()):
+        if missing or (not paths and plan.attributes - state.dict.keys()):
             wanted, identities = groups.setdefault(state.class_, (set(), []))
             wanted |= missing
             identities.append(state.identity)
-    for cls, (wanted, identities) in groups.items():
-        load(session, cls, identities, wanted, columns=True)
+    return groups

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import inspect, orm
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ..catalog import EventType, Kind
@@ -78,15 +79,20 @@ def settle(
         heard = _heard(state, hearing, occurrences)
         if not heard:
             return []
-        contacts.agree(heard)
-        _load(heard)
+        try:
+            contacts.agree(heard)
+            _load(heard)
+        except DBAPIError:
+            raise
+        except Exception as error:  # a loader of the host's, or a class that its session has no database for
+            failed(state, heard[0].event, heard[0].obj, error)
         return write(watch, connection, heard)
 
 
 def _connection(watch: Watch, session: Session, models: set[type | None]) -> sa.Connection:
     """The one connection that everything was written on."""
     model = models.pop() if models else None
-    connection = connection_of(session, model)
+    connection = connection_of(watch, session, model)
     check_database(watch, connection.engine, model)
     for other in models:
         check_database(watch, session.get_bind(inspect(other)).engine, other)
@@ -105,14 +111,16 @@ def _follow_keys(watch: Watch, nets: dict[Key, Change]) -> None:
         plan = watch.plan(type(net.obj))
         state = net.obj._sa_instance_state
         for name, keys in plan.references.items() if plan is not None else ():
-            if name in state.dict and not net.values.keys().isdisjoint(keys) and not agrees(state, name):
+            # What nobody here reads stays as it is: the host may read it after the session is closed.
+            if name not in net.bound.needed or name not in state.dict:
+                continue
+            if not net.values.keys().isdisjoint(keys) and not agrees(state, name):
                 state.session.expire(net.obj, [name])
                 paths, identities = stale.setdefault((state.session, type(net.obj)), (set(), []))
                 paths.add((name,))
                 identities.append(state.identity)
     for (session, model), (paths, identities) in stale.items():
-        if len(identities) > 1:
-            load(session, model, identities, paths)
+        load(session, model, identities, paths)
 
 
 # ---- which events happened -------------------------------------------------------------------------------
@@ -330,5 +338,7 @@ def _lacks(state: orm.InstanceState[t.Any], names: t.Collection[str]) -> bool:
 
 
 def _is_forbidden(state: orm.InstanceState[t.Any], columns: t.Collection[str]) -> bool:
-    """Whether it was loaded with options, and without some columns: these may have been forbidden (`raiseload`)."""
-    return bool(state.load_options) and any(name not in state.dict for name in columns)
+    """Whether it lacks columns that may be forbidden (`raiseload`), by options of its query or by its mapping."""
+    has_options = bool(state.load_options or state.callables)
+    missing = [name for name in columns if name not in state.dict]
+    return any(has_options or state.mapper.column_attrs[name].raiseload for name in missing)

@@ -124,7 +124,8 @@ class Statement:
         """The same, with its rows locked until the transaction ends. SQLite locks the database: see `lock`."""
         entity: t.Any = inspect(self.entity)
         tables = [entity.selectable] if entity.is_aliased_class else list(self.mapper.tables)
-        return select.with_for_update(of=tables)
+        # As an UPDATE of no key would: inserts that refer to the row need not wait for it, nor it for them.
+        return select.with_for_update(of=tables, key_share=self.kind is Kind.UPDATED)
 
     # ---- what happened to them ----
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, object_session
 from ..bindings.dumping import listed
 from ..catalog import Kind
 from .changes import Change, Key
-from .loading import referred, value
+from .loading import attributes_of, referred, value
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -52,7 +52,7 @@ class Contacts:
         state: t.Any = inspect(obj)
         # Its row may be gone already: nothing may be loaded for it.
         identity = state.identity or state.mapper.primary_key_from_instance(obj)
-        key = (bound.channel.name, state.mapper.base_mapper.class_, *identity)
+        key = (bound.channel.name, state.mapper._identity_class, *identity)
         net = nets.get(key)
         if net is None:
             net = nets[key] = Change(Kind.UPDATED, bound, key, obj, {}, is_touched=True)
@@ -109,7 +109,7 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
     relation: orm.RelationshipProperty[t.Any] = inspect(net.obj).mapper.relationships[name]
     if relation.direction is not orm.MANYTOONE:
         return found
-    keys = [relation.parent.get_property_by_column(column).key for column in relation.local_columns]
+    keys = attributes_of(relation.parent, relation.local_columns)
     held = net.obj.__dict__
     if net.kind is Kind.DELETED:
         # An orphan has lost its parent when it is deleted, but not yet its foreign key.

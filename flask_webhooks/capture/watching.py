@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from ..catalog import Kind
 from ..errors import EmitError
+from .loading import attributes_of
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -36,11 +37,15 @@ class Plan:
     bounds: tuple[Bound, ...]
     """Its own channels and those of the classes it inherits from."""
     head: type
-    """The class that heads its inheritance."""
+    """The class that heads its inheritance: rows of concrete tables are others though they have the same key."""
     keys: tuple[str, ...]
     """Attributes of the primary key."""
     columns: frozenset[str]
     """Columns that some channel sees."""
+    attributes: frozenset[str]
+    """The same, and what a `column_property` computes: all that must be read before a row is deleted."""
+    passive: frozenset[str]
+    """Relationships whose members the database deletes by itself."""
     owners: frozenset[str]
     """Columns that the path to the owner begins with."""
     automatic: tuple[str, ...]
@@ -54,17 +59,19 @@ class Plan:
         columns = frozenset().union(*(bound.columns for bound in bounds))
         return cls(
             bounds=bounds,
-            head=mapper.base_mapper.class_,
+            head=mapper._identity_class,
             keys=tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key),
             columns=columns,
+            attributes=columns.union(*(inspect(bound.model).column_attrs.keys() for bound in bounds)),
+            passive=frozenset(each.key for each in mapper.relationships if each.passive_deletes),
             owners=frozenset(bound.channel.owner[0] for bound in bounds if bound.channel.owner) & columns,
             automatic=tuple(attr.key for attr in mapper.column_attrs if _is_automatic(mapper, attr)),
             references={
-                relation.key: tuple(
-                    mapper.get_property_by_column(column).key for column in relation.local_columns
-                )
+                relation.key: keys
                 for relation in mapper.relationships
                 if relation.direction is orm.MANYTOONE
+                if (keys := attributes_of(mapper, relation.local_columns))
+                if attributes_of(relation.mapper, relation.remote_side)
             },
         )
 
@@ -90,8 +97,6 @@ class Watch:
         for bound in state.bound.values():
             if bound.model is not None and bound.kinds:
                 self.models.setdefault(bound.model, []).append(bound)
-        for model in self.models:
-            _remember_reassigned(model)
         self.events = {
             (name, kind): tuple(
                 event for event in bound.channel.events.values() if kind is None or kind in event.on
@@ -166,28 +171,6 @@ def anybody() -> bool:
 def watch_of(state: AppState) -> Watch:
     """Return the watch of an app."""
     return t.cast("Watch", state.app.extensions[INFO])
-
-
-def _remember_reassigned(model: type) -> None:
-    """Let SQLAlchemy load an expired foreign key before a parent's collection sets it.
-
-    `reading` asks for unknown old values just before the flush, in one SELECT for all. It cannot know those which
-    only the flush itself sets, on objects that nobody changed: the members of a collection without a back reference.
-    """
-    target: t.Any = inspect(model)
-    for mapper in target.registry.mappers:
-        for relation in mapper.relationships:
-            if relation.direction is orm.ONETOMANY and target.isa(relation.mapper):
-                if any(back.direction is orm.MANYTOONE for back in relation._reverse_property):
-                    continue
-                for column in relation.remote_side & set(target.columns):
-                    attribute = getattr(model, target.get_property_by_column(column).key)
-                    if not event.contains(attribute, "set", _noop):
-                        event.listen(attribute, "set", _noop, active_history=True, propagate=True)
-
-
-def _noop(*_: t.Any) -> None:
-    pass
 
 
 # ---- which app -------------------------------------------------------------------------------------------

@@ -143,6 +143,7 @@ class TestACommitThatIsTriedAgain:
 
     def test_what_comes_to_nothing_meanwhile_is_nothing(self, state: AppState) -> None:
         db.session.add(invoice := Invoice(owner="1", number="A"))
+        db.session.flush()
         with before_commit(Veto()):
             with pytest.raises(ValueError, match="not yet"):
                 db.session.commit()

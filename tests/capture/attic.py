@@ -1,0 +1,162 @@
+"""Models in unusual corners of SQLAlchemy, each in a channel of `attic.yaml`."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import sqlalchemy as sa
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.ext.mutable import MutableDict
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    DynamicMapped,
+    Mapped,
+    aliased,
+    column_property,
+    deferred,
+    mapped_column,
+    relationship,
+    synonym,
+)
+
+from flask_webhooks import Webhooks
+from tests.host import make_transactional
+
+
+class Base(DeclarativeBase):
+    """Root of the models."""
+
+
+db = SQLAlchemy(model_class=Base)
+
+
+class Box(db.Model):  # type: ignore[name-defined]
+    """A column that is changed in place, one that is computed by a query, and one that is loaded late."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(sa.String(20), default="1")
+    owner = synonym("tenant")
+    note: Mapped[str] = mapped_column(sa.String(20), default="")
+    extra: Mapped[dict[str, t.Any]] = mapped_column(MutableDict.as_mutable(sa.JSON()), default=dict)
+    late: Mapped[str | None] = deferred(mapped_column(sa.String(20), default=None))
+    loud: Mapped[str] = column_property(sa.func.upper(note))
+    by: Mapped[str] = mapped_column(sa.String(20), default="system", onupdate="system")
+    blob: Mapped[str | None] = mapped_column(
+        sa.String(20), default=None, deferred=True, deferred_raiseload=True
+    )
+
+
+class Shed(db.Model):  # type: ignore[name-defined]
+    """Its tools are deleted by the database, its rakes know nothing of it, and its nails are a query."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    name: Mapped[str] = mapped_column(sa.String(20), default="")
+    keeper_id: Mapped[int | None] = mapped_column(sa.ForeignKey("keeper.id"), default=None)
+    keeper: Mapped[Keeper | None] = relationship()
+    tools: Mapped[list[Tool]] = relationship(passive_deletes=True, order_by="Tool.id")
+    rakes: Mapped[list[Rake]] = relationship()
+    nails: DynamicMapped[Nail] = relationship()
+
+
+class Keeper(db.Model):  # type: ignore[name-defined]
+    """In no channel, and read by nobody but the host."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(20), default="")
+
+
+class Tool(db.Model):  # type: ignore[name-defined]
+    """Cannot be without its shed."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shed_id: Mapped[int] = mapped_column(sa.ForeignKey("shed.id", ondelete="CASCADE"))
+
+
+class Rake(db.Model):  # type: ignore[name-defined]
+    """Gets its key from its shed's collection."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    shed_id: Mapped[int | None] = mapped_column(sa.ForeignKey("shed.id"), default=None)
+
+
+class Nail(db.Model):  # type: ignore[name-defined]
+    """Of which there are too many to load."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shed_id: Mapped[int] = mapped_column(sa.ForeignKey("shed.id"))
+
+
+class Feed(db.Model):  # type: ignore[name-defined]
+    """In no channel; its first entries are found by a window function (SQLAlchemy: row-limited relationships)."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(20), default="")
+
+
+class Entry(db.Model):  # type: ignore[name-defined]
+    """Of a feed."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    feed_id: Mapped[int] = mapped_column(sa.ForeignKey("feed.id"))
+
+
+_row = sa.func.row_number().over(order_by=Entry.id, partition_by=Entry.feed_id)
+_part = sa.select(Entry, _row.label("place")).alias()
+_first = aliased(Entry, _part)
+Feed.first_entries = relationship(
+    _first, primaryjoin=sa.and_(_first.feed_id == Feed.id, _part.c.place < 10), viewonly=True
+)
+
+
+class Hand(db.Model):  # type: ignore[name-defined]
+    """Of which there is another table, with keys of its own."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    name: Mapped[str] = mapped_column(sa.String(20), default="")
+
+
+class Chief(Hand):
+    """In a table of its own."""
+
+    __tablename__ = "chief"
+    __mapper_args__: t.ClassVar[dict[str, t.Any]] = {"concrete": True}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    name: Mapped[str] = mapped_column(sa.String(20), default="")
+
+
+class Gate(db.Model):  # type: ignore[name-defined]
+    """Whose owner cannot be told."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(20), default="")
+
+    @property
+    def owner(self) -> str:
+        """Of somebody, unless it is shut."""
+        if self.name == "shut":
+            raise ZeroDivisionError("no owner today")
+        return "1"
+
+
+CATALOG = Path(__file__).with_name("attic.yaml")
+
+
+def make_attic(database_url: str, folder: Path, webhooks: Webhooks, **config: t.Any) -> Flask:
+    """Return an app on an empty database with all tables, with foreign keys that are kept."""
+    app = Flask("tests.capture.attic", instance_path=str(folder / "attic"))
+    app.config.update(SECRET_KEY="test", SQLALCHEMY_DATABASE_URI=database_url, WEBHOOKS_CATALOG=str(CATALOG))
+    app.config.update(config)
+    db.init_app(app)
+    webhooks.init_app(app, db)
+    with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            make_transactional(db.engine)
+        db.create_all()
+    return app
