@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy as sa
 
 from flask_webhooks import dispatch
+from flask_webhooks.delivering import recording
 from flask_webhooks.dispatch import Lease
 from flask_webhooks.ids import uuid7
-from flask_webhooks.models import Delivery, Lane
+from flask_webhooks.models import Attempt, Delivery, Lane
 from flask_webhooks.state import AppState
 from tests.conftest import SERVERS
 from tests.stage import deliveries, fill, subscribe
@@ -124,3 +125,61 @@ def test_a_lane_that_was_lost_while_others_were_being_renewed_is_not_ours(state:
 
     assert len(looks) == 2
     assert set(ours) == set(keys[:-1])
+
+
+class TestManyAtOnce:
+    """On PostgreSQL rows come as JSON and keys as one array: nothing may be lost on the way."""
+
+    ROW: t.ClassVar[dict[str, t.Any]] = {
+        "number": 1,
+        "trigger": "automatic",
+        "started_at": datetime(2026, 11, 26, 23, 59, 59, 123_457, timezone(timedelta(hours=5, minutes=30))),
+        "status": 200,
+        "failure": None,
+        "detail": "quote \" backslash \\ line\nfeed \u2028 tab\t é € 😀 {} 'null'",
+        "url": "https://example.com/ü?a=%27",
+        "request_headers": '{"a": "\\u0000"}',
+        "body_sha256": "a" * 64,
+        "body_size": 2**31 - 1,
+        "response_headers": None,
+        "response_body": bytes(range(256)),
+        "response_truncated": True,
+        "address": "2001:db8::1",
+        "dns_seconds": 0.1 + 0.2,
+        "connect_seconds": 1e-9,
+        "tls_seconds": None,
+        "first_byte_seconds": 123456.789,
+        "total_seconds": 5e-324,
+        "worker": "w",
+    }
+
+    def test_attempts_are_what_was_given(self, state: AppState) -> None:
+        given = [
+            {**self.ROW, "id": uuid7(), "delivery_id": uuid7(), "subscription_id": uuid7(), "number": number}
+            for number in range(3)
+        ]
+        with state.engine.begin() as connection:
+            dispatch.log(connection, given)
+        with state.engine.connect() as connection:
+            found = connection.execute(sa.select(Attempt.__table__).order_by(Attempt.id)).mappings().all()
+
+        assert [dict(row) for row in found] == given
+
+    def test_a_value_that_is_none_is_refused(self, state: AppState) -> None:
+        row = {**self.ROW, "id": uuid7(), "delivery_id": uuid7(), "subscription_id": uuid7()}
+        with state.engine.connect() as connection, pytest.raises(recording.REFUSED):
+            dispatch.log(connection, [{**row, "detail": object()}])
+
+    def test_keys_find_their_rows(self, state: AppState) -> None:
+        subscriptions = [subscribe(state, NOWHERE) for _ in range(3)]
+        fill(state, subscriptions, 6)
+        keys = [each.id for each in subscriptions]
+        messages = {row.message_id for row in deliveries(state)}
+        with state.engine.connect() as connection:
+            assert dispatch.messages(connection, {*messages, uuid7()}).keys() == messages
+            assert dispatch.messages(connection, set()) == {}
+            lanes = {row.subscription_id for row in dispatch.lease(connection, a_lease(), at(), 10)}
+            connection.commit()
+            assert lanes == set(keys)
+            assert dispatch.fence(connection, a_lease(), [*keys, uuid7()], renew=True).keys() == set(keys)
+            connection.rollback()
