@@ -273,7 +273,7 @@ class TestWhatIsTold:
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_a_column_that_the_mapping_forbids(self, heard: AppState, count: int) -> None:
-        save(*(Box(id=number, blob="b") for number in range(count)))
+        save(*(Box(id=number, blob="b") for number in range(1, count + 1)))
         for box in S.scalars(sa.select(Box)):
             box.note = "x"
         S.commit()
@@ -295,6 +295,8 @@ class TestWhatIsTold:
 class TestBulk:
     @pytest.mark.parametrize("verb", ["update", "delete"])
     def test_criteria_that_choose_anew(self, heard: AppState, verb: str) -> None:
+        if db.engine.dialect.name == "mysql":
+            pytest.skip("it does not let an UPDATE ask its own table")
         save(*(Box(id=number) for number in range(20)))
         one = sa.select(Box.id).order_by(sa.func.random()).limit(1).scalar_subquery()
         statement: t.Any = sa.update(Box).values(note="x") if verb == "update" else sa.delete(Box)
