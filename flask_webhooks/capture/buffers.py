@@ -6,6 +6,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session, SessionTransaction
 
 from . import reading
@@ -56,6 +57,13 @@ class Buffer:
     def recorded(self) -> list[Recorded]:
         """The messages that the transaction commits, for the signal."""
         return [row for written in self.written for row in written.recorded]
+
+    def reclaim(self, *, everything: bool = False) -> None:
+        """Take what was lent from objects that are not deleted any more, or from all."""
+        for obj, name in list(self.lent):
+            if everything or not inspect(obj).deleted:
+                obj.__dict__.pop(name, None)
+                self.lent.remove((obj, name))
 
     def take_back(self, written: Written, alive: t.Collection[SessionTransaction | None]) -> None:
         """Wait again for what is still true of something that is written no more."""
@@ -135,6 +143,5 @@ def forget(root: SessionTransaction | None) -> None:
         delattr(root, INFO)
         for buffer in buffers.values():
             buffer.items.clear()
-            for obj, name in buffer.lent:
-                obj.__dict__.pop(name, None)
+            buffer.reclaim(everything=True)
             buffer.aside.close()

@@ -339,6 +339,7 @@ def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> N
             session.expire_all()
         alive = alive_in(session)
         for buffer in buffers.values():
+            buffer.reclaim()
             buffer.items = {place: items for place, items in buffer.items.items() if place in alive}
             for written in reversed(list(buffer.written)):
                 if written.place not in alive:

@@ -110,6 +110,20 @@ class TestWhatTheHostDoes:
             told = json.loads(recorded(silent)[-1].extras or "{}")
             assert [tool["id"] for tool in told["tools"]] == [1, 2]
 
+    def test_what_would_have_been_deleted_along(self, heard: AppState) -> None:
+        save(Shed(id=1), Tool(id=1, shed_id=1))
+        shed = S.get_one(Shed, 1)
+        savepoint = S.begin_nested()
+        S.execute(sa.delete(Tool.__table__))
+        S.delete(shed)
+        S.flush()
+        savepoint.rollback()
+
+        assert shed.tools == [S.get_one(Tool, 1)]
+        shed.name = "x"
+        S.commit()
+        assert events(heard) == ["sheds.created", "sheds.updated"]
+
     def test_a_relationship_that_the_view_reads_after_the_session(self, heard: AppState) -> None:
         with Session(heard.engine, expire_on_commit=False) as session:
             shed = Shed(id=1, keeper=Keeper(id=1, name="A"))
