@@ -81,7 +81,7 @@ def settle(
             return []
         try:
             contacts.agree(heard)
-            _load(heard)
+            heard = _load(heard)
         except DBAPIError:
             raise
         except Exception as error:  # a loader of the host's, or a class that its session has no database for
@@ -298,8 +298,12 @@ def _heard(state: AppState, hearing: Hearing, occurrences: t.Sequence[Occurrence
     return heard
 
 
-def _load(occurrences: t.Sequence[Occurrence]) -> None:
-    """Load what the dumps will read, a few statements for each model instead of some for each object."""
+def _load(occurrences: t.Sequence[Occurrence]) -> list[Occurrence]:
+    """Load what the dumps will read, a few statements for each model instead of some for each object.
+
+    Returned are those whose row is still there: a statement that nobody could see may have deleted others.
+    """
+    gone: set[int] = set()
     wanted: dict[tuple[Session, type], tuple[set[Path], dict[int, t.Any]]] = {}
     for item in occurrences:
         if item.bound is None or item.obj is None:
@@ -328,9 +332,13 @@ def _load(occurrences: t.Sequence[Occurrence]) -> None:
                 columns=forbidden or not needed.isdisjoint(columns),
             )
         for obj in objects.values():
-            for path in paths:
-                if len(path) > 1 or (path and path[0] not in obj.__dict__):
-                    walk(obj, path)
+            try:
+                for path in paths:
+                    if len(path) > 1 or (path and path[0] not in obj.__dict__):
+                        walk(obj, path)
+            except orm.exc.ObjectDeletedError:
+                gone.add(id(obj))
+    return [item for item in occurrences if id(item.obj) not in gone]
 
 
 def _lacks(state: orm.InstanceState[t.Any], names: t.Collection[str]) -> bool:

@@ -102,7 +102,10 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
 
     What is gone has changed only what it led to before: where it was moved to meanwhile nothing is left of it.
     """
-    reached = listed(value(net.obj, name))
+    try:
+        reached = listed(value(net.obj, name))
+    except orm.exc.ObjectDeletedError:  # by the database, along with what it belonged to
+        return ()
     found = reached if isinstance(reached, list) else () if reached is None else (reached,)
     if not net.values or net.kind is Kind.CREATED:
         return found

@@ -147,6 +147,31 @@ class TestWhatGoesWithAnother:
 
         assert last(yard, "shelves.deleted")["authors"] == ["A", "B"]
 
+    def test_what_the_database_takes_along_is_not_told(self, state: AppState, listening: None) -> None:
+        session = host_db.session
+        session.add(invoice := Invoice(id=1, owner="1"))
+        session.commit()
+        assert invoice.lines == []
+        session.add(Line(invoice_id=1))  # of which the invoice knows nothing
+        session.flush()
+        session.delete(invoice)
+        session.flush()
+        session.expire_all()
+        session.commit()
+
+        assert [message.event for message in recorded(state)] == ["invoices.created", "invoices.deleted"]
+
+    def test_what_plain_sql_deletes_is_not_told(self, state: AppState) -> None:
+        subscribe(state, NOWHERE, "invoices.*", includes=["client"])
+        session = host_db.session
+        session.add_all([Invoice(id=1, owner="1"), Invoice(id=2, owner="1")])
+        session.flush()
+        session.execute(sa.delete(Invoice.__table__).where(Invoice.__table__.c.id == 1))
+        session.expire_all()
+        session.commit()
+
+        assert [message.entity_id for message in recorded(state)] == ["2"]
+
     def test_an_orphan_whose_parent_goes_too(self, yard: AppState) -> None:
         save(Order(tenant=1, number=1, owner="2", items=[Item(id=1)]))
         order = S.get_one(Order, (1, 1))
