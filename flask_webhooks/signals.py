@@ -15,6 +15,7 @@ __all__ = [
     "delivery_attempted",
     "delivery_delivered",
     "delivery_failed",
+    "is_anybody",
     "message_recorded",
     "send",
     "subscription_changed",
@@ -42,6 +43,12 @@ subscription_changed = _namespace.signal("webhooks-subscription-changed")
 
 subscription_disabled = _namespace.signal("webhooks-subscription-disabled")
 """After a subscription was disabled by us. Arguments: `subscription_id`, `owner`, `reason`."""
+
+
+def is_anybody() -> bool:
+    """Whether somebody listens to what a worker has to say."""
+    told = (delivery_attempted, delivery_delivered, delivery_failed, subscription_disabled)
+    return any(signal.receivers for signal in told)
 
 
 def send(signal: NamedSignal, sender: t.Any, **values: t.Any) -> None:

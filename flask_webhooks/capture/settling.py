@@ -331,14 +331,19 @@ def _load(occurrences: t.Sequence[Occurrence]) -> list[Occurrence]:
                 [path for path in paths if path and path[0] not in columns],
                 columns=forbidden or not needed.isdisjoint(columns),
             )
-        for obj in objects.values():
-            try:
-                for path in paths:
-                    if len(path) > 1 or (path and path[0] not in obj.__dict__):
-                        walk(obj, path)
-            except orm.exc.ObjectDeletedError:
-                gone.add(id(obj))
+        gone |= {id(obj) for obj in objects.values() if not _is_loaded(obj, paths)}
     return [item for item in occurrences if id(item.obj) not in gone]
+
+
+def _is_loaded(obj: t.Any, paths: t.Iterable[Path]) -> bool:
+    """Load what is missing of the paths; False if the row is gone."""
+    try:
+        for path in paths:
+            if len(path) > 1 or (path and path[0] not in obj.__dict__):
+                walk(obj, path)
+    except orm.exc.ObjectDeletedError:
+        return False
+    return True
 
 
 def _lacks(state: orm.InstanceState[t.Any], names: t.Collection[str]) -> bool:

@@ -69,8 +69,8 @@ IN_A_FORM: t.Mapping[str, str] = {
     "from 0 to %(most)s, such as [5, 300, 3600].": N_(
         "Give at most %(count)s waits in seconds, each from 0 to %(most)s, such as 5, 300, 3600."
     ),
-    "Give requests a second, more than 0 and at most %(most)s, or null for no limit.": N_(
-        "Give a number of requests a second, at most %(most)s, or leave it empty."
+    "Give requests a second, from %(least)s to %(most)s, or null for no limit.": N_(
+        "Give a number of requests a second, from %(least)s to %(most)s, or leave it empty."
     ),
     '%(count)s held. Say what becomes of that: "send" delivers now, "discard" cancels.': N_(
         "Deliveries are held. Choose what becomes of them."

@@ -58,6 +58,8 @@ def lease_length(timeout: float) -> timedelta:
 
 
 UNKNOWN = Health(failures=-1)
+LONGEST_WAIT = 3600.0
+"""Seconds that a rate keeps a lane waiting at most, whatever stands in its row."""
 
 
 @dataclass(slots=True)
@@ -401,7 +403,7 @@ class Lanes:
         if lane.destination.rate is None:
             return None
         start = max(lane.next_start, self.rotation.next_start(key))
-        return self.clock() + timedelta(seconds=max(0.0, start - now))
+        return self.clock() + timedelta(seconds=min(max(0.0, start - now), LONGEST_WAIT))
 
     def forget(self, keys: t.Iterable[str]) -> None:
         """Drop lanes that have been given back."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import logging
 import re
 import typing as t
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ if t.TYPE_CHECKING:
 
 __all__ = ["USER_AGENT", "Destination", "Parcel", "Request", "build", "destinations"]
 
+logger = logging.getLogger("flask_webhooks.delivering")
 S, K = (t.cast("sa.Table", model.__table__) for model in (Subscription, Secret))
 MASK = "•••"
 
@@ -171,9 +174,16 @@ def _unsealed(
 ) -> tuple[tuple[signing.Secret, ...], t.Mapping[str, str], str]:
     """Open secrets and, last, the custom headers."""
     *sealed, headers = texts
+    secrets: list[signing.Secret] = []
+    for number, text in enumerate(sealed):
+        try:
+            secrets.append(signing.parse(state.vault.open(text)))
+        except SecretError as error:
+            if not number:  # the current one; the others only overlap
+                return (), {}, str(error)
+            logger.warning("secret.unreadable", extra={"reason": str(error)})
     try:
-        secrets = tuple(signing.parse(state.vault.open(text)) for text in sealed)
-        return secrets, json.loads(state.vault.open(headers)) if headers else {}, ""
+        return tuple(secrets), json.loads(state.vault.open(headers)) if headers else {}, ""
     except SecretError as error:
         return (), {}, str(error)
 
@@ -213,8 +223,11 @@ def render(state: AppState, recipient: payload.Recipient, parcel: Parcel) -> byt
         raise Unsendable(
             f"The format {parcel.format!r} is not registered in this worker.", reason="unknown_format"
         )
+    # The host's own may want its app, or the database; ours do without, which spares some microseconds.
+    is_ours = make is payload.FORMATS.get(parcel.format)
     try:
-        return payload.render(make, _message(state, parcel, row), recipient)
+        with contextlib.nullcontext() if is_ours else state.app.app_context():
+            return payload.render(make, _message(state, parcel, row), recipient)
     except Exception as error:  # a custom format is the host's code and may raise anything
         raise Unsendable(f"The format {parcel.format!r} failed: {type(error).__name__}: {error}") from error
 

@@ -21,8 +21,8 @@ __all__ = ["REFUSED", "Outcome", "announce", "announce_one", "strip", "write"]
 logger = logging.getLogger("flask_webhooks.delivering")
 S = t.cast("sa.Table", Subscription.__table__)
 
-REFUSED = (sa.exc.SQLAlchemyError, ValueError, TypeError)
-"""What a value raises that the database, its driver or SQLAlchemy does not take."""
+REFUSED = (sa.exc.SQLAlchemyError, ValueError, TypeError, ArithmeticError)
+"""What a value raises that the database, its driver, SQLAlchemy or arithmetic does not take."""
 
 
 @dataclass(slots=True)

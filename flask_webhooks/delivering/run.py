@@ -10,6 +10,7 @@ meanwhile nothing new is sent.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import typing as t
@@ -18,7 +19,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from .. import dispatch
+from .. import dispatch, signals
 from ..rotation import Rotation, Standing
 from ..stop import Stop
 from . import recording
@@ -289,7 +290,9 @@ class Run:
             self._rotation.release(key, count)
         owners = {key: self._lanes.held[key].destination.recipient.owner for key in outcome.disabled}
         self._lanes.forget(outcome.closed)
-        recording.announce(self.state, outcome, owners)
+        # In a context of its own: what receivers do with `db.session` ends with it.
+        with self.state.app.app_context() if signals.is_anybody() else contextlib.nullcontext():
+            recording.announce(self.state, outcome, owners)
 
     def _count(self, connection: sa.Connection) -> tuple[int, int]:
         """Add what has been done since the last time to the worker's row; return what it has been told."""
@@ -331,6 +334,16 @@ class Run:
 
     def _finish(self) -> None:
         """Let what is under way end, write it, give everything back."""
+        try:
+            self._write_rest()
+        except Exception:  # of ours: the lanes must not be kept from others for it
+            self._say_goodbye()
+            raise
+        self._senders.dismiss()
+        self._say_goodbye()
+        self._patience.leave()
+
+    def _write_rest(self) -> None:
         self._rotation.stop()
         for key in list(self._lanes.held):
             self._lanes.shut(key)
@@ -343,9 +356,6 @@ class Run:
                 if not self.stop.is_set():
                     last = now + FAREWELL
                 self._patience.bear(error)
-        self._senders.dismiss()
-        self._say_goodbye()
-        self._patience.leave()
 
     def _is_over(self) -> bool:
         return not self._unwritten and not self.at_hand

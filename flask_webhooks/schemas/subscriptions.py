@@ -98,7 +98,7 @@ class _Shared(Strict):
     )
     rate_limit = Number(
         allow_none=True,
-        validate=validate.Range(min=0, max=1000, min_inclusive=False),
+        validate=validate.Range(min=0.001, max=1000),
         metadata=described("Requests a second at most; null: no limit."),
     )
     metadata = fields.Dict(

@@ -212,6 +212,9 @@ def change(
     if becomes_active and (not row.active or wanted is not before):
         _check_together(state, session, row.owner, row.environment, wanted, row.id)
     _switch(state, session, row, becomes_active, held)
+    if not isinstance(values["rate_limit"], Unset) and values["rate_limit"] != row.rate_limit:
+        # What the old one has put off is due again.
+        session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(sendable_at=None))
     for name, value in values.items():
         if not isinstance(value, Unset):
             setattr(row, name, value)

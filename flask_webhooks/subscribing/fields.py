@@ -29,8 +29,8 @@ MOST_INCLUDES = 100
 """Names that one listener may ask for."""
 DEEPEST = 20
 """Levels of metadata: MariaDB keeps no JSON that has more than 32."""
-FASTEST = 1000.0
-"""Requests a second that a rate limit may name; faster than that is no limit."""
+SLOWEST, FASTEST = 0.001, 1000.0
+"""Requests a second that a rate limit may name: slower than that is switched off, faster is no limit."""
 
 
 class Unset:
@@ -212,10 +212,10 @@ def rate_limit(value: object, faults: Faults) -> float | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not 0 < t.cast("float", value) <= FASTEST:
+    if not is_number or not SLOWEST <= t.cast("float", value) <= FASTEST:
         faults.add(
             "rate_limit",
-            f"Give requests a second, more than 0 and at most {FASTEST:.0f}, or null for no limit.",
+            f"Give requests a second, from {SLOWEST} to {FASTEST:.0f}, or null for no limit.",
         )
         return None
     return float(t.cast("float", value))

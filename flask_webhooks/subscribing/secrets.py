@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from .. import models, signing
-from ..errors import SubscriptionError
+from ..errors import SecretError, SubscriptionError
 from ..ids import uuid7
 from . import fields
 
@@ -32,9 +32,20 @@ def reveal(
 
     :raises SecretError: one was sealed with a key that is gone.
     """
+    return [(row, signing.parse(state.vault.open(row.sealed))) for row in _in_force(subscription, now)]
+
+
+def _in_force(subscription: models.Subscription, now: datetime) -> list[models.Secret]:
     current = [row for row in subscription.secrets if row.expires_at is None or row.expires_at > now]
-    current.sort(key=lambda row: (row.expires_at is None, row.id), reverse=True)
-    return [(row, signing.parse(state.vault.open(row.sealed))) for row in current]
+    return sorted(current, key=lambda row: (row.expires_at is None, row.id), reverse=True)
+
+
+def _text(state: AppState, row: models.Secret) -> str | None:
+    """The secret in the clear; None if no key opens it, which a new one shall mend."""
+    try:
+        return state.vault.open(row.sealed)
+    except SecretError:
+        return None
 
 
 def add(
@@ -69,8 +80,8 @@ def rotate(
     new = fields.secret(secret, t.cast("t.Literal['v1', 'v1a']", subscription.signature), faults)
     faults.stop()
     assert new is not None  # noqa: S101  # stop() has raised otherwise
-    in_force = reveal(state, subscription, now)
-    if any(old.text == new.text for _, old in in_force):
+    in_force = _in_force(subscription, now)
+    if any(_text(state, row) == new.text for row in in_force):
         raise SubscriptionError(message := "This secret is in force already.", {"secret": [message]})
     if overlap and len(in_force) >= MOST_SECRETS:
         message = (
@@ -78,7 +89,7 @@ def rotate(
         )
         raise SubscriptionError(message, {"overlap": [message]})
     ends = now + overlap
-    for row, _ in in_force:
+    for row in in_force:
         row.expires_at = ends if row.expires_at is None else min(row.expires_at, ends)
     session.execute(
         sa.delete(models.Secret).where(

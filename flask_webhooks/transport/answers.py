@@ -232,7 +232,11 @@ class Answer:
         tokens = fields.get("connection", "").lower()
         self._keep = "keep-alive" in tokens if version == 0 else "close" not in tokens
         coding, length = fields.get("transfer-encoding"), fields.get("content-length")
+        if coding is not None and coding.strip().lower() == "identity":  # RFC 2616: as if it were not there
+            coding = None
         if self.status in (204, 304):
+            # What says that it has a body may send one.
+            self._keep = self._keep and coding is None and length in (None, "0")
             self._end()
         elif self.status == 101:
             self._keep = False

@@ -33,10 +33,6 @@ if t.TYPE_CHECKING:
 
 __all__ = ["Adapter", "Prepared", "current"]
 
-LONG_IDLE: t.Final = 0.5
-"""Seconds after which a kept connection is looked at before its next use: the receiver may have closed it, or
-said something unasked such as 408. In the midst of a drain that look would cost more than it finds."""
-
 MOST_POOLS: t.Final = 1024
 """Destinations whose pool is remembered; the connections themselves are bounded by `Idle`."""
 
@@ -85,7 +81,6 @@ class _Guarded(urllib3.connection.HTTPConnection):
     address: str | None = None
     used = False
     """Whether it has carried a request."""
-    idle_since = 0.0
 
     def _new_conn(self) -> socket.socket:
         attempt = current.attempt
@@ -127,7 +122,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
 
     def is_stale(self) -> bool:
         """Whether the receiver has closed the connection, or said something unasked, while nobody used it."""
-        return time.monotonic() - self.idle_since > LONG_IDLE and not self.is_connected
+        return not self.is_connected
 
     def close(self) -> None:
         try:
@@ -258,7 +253,6 @@ class Idle:
 
     def keep(self, pool: _Pooled, conn: _Guarded) -> None:
         """Keep a connection; when there are too many, close the one that has waited longest."""
-        conn.idle_since = time.monotonic()
         surplus = None
         with self._lock:
             pool.kept.append(conn)

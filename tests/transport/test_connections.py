@@ -204,7 +204,6 @@ def test_all_kept_connections_of_a_restarted_receiver_are_survived(transport: Tr
 def test_what_an_idle_receiver_says_unasked_answers_nothing(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_webhooks.transport.connections.LONG_IDLE", 0.0)
     said = threading.Event()
 
     def time_out(talk: Talk) -> None:
@@ -452,3 +451,51 @@ def test_a_proxy_that_hangs_is_a_timeout(make: Make, behaviour: Behaviour) -> No
 
     assert reply.failure is Failure.TIMEOUT
     assert time.monotonic() - began < 20
+
+
+def test_what_comes_behind_an_answer_answers_nothing(transport: Transport) -> None:
+    """A 204 with a body, in a segment of its own: as hand-made receivers send it."""
+    said = threading.Event()
+
+    def chatter(talk: Talk) -> None:
+        talk.read_request()
+        talk.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        talk.pause(0.02)
+        talk.send(b"ok")
+        said.set()
+        talk.read_request()
+
+    with Receiver(chatter) as receiver:
+        for _ in range(3):
+            assert transport.send(outbound(receiver.url())).status == 204
+            assert said.wait(10)
+            said.clear()
+
+        assert receiver.connections == 3
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 2", "Transfer-Encoding: chunked"])
+def test_a_204_that_has_a_body_ends_its_connection(transport: Transport, head: str) -> None:
+    def odd(talk: Talk) -> None:
+        talk.read_request()
+        talk.send(f"HTTP/1.1 204 No Content\r\n{head}\r\n\r\n".encode())
+
+    with Receiver(odd) as receiver:
+        for _ in range(2):
+            assert transport.send(outbound(receiver.url())).status == 204
+
+        assert receiver.connections == 2
+
+
+def test_a_coding_that_is_none(transport: Transport) -> None:
+    def old(talk: Talk) -> None:
+        while True:
+            talk.read_request()
+            talk.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok")
+
+    with Receiver(old) as receiver:
+        for _ in range(2):
+            reply = transport.send(outbound(receiver.url()))
+            assert (reply.status, reply.body) == (200, b"ok")
+
+        assert receiver.connections == 1
