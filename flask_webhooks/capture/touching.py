@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, object_session
 from ..bindings.dumping import listed
 from ..catalog import Kind
 from .changes import Change, Key
-from .loading import attributes_of, referred, value
+from .loading import agrees, attributes_of, referred, value
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -115,10 +115,10 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
     keys = attributes_of(relation.parent, relation.local_columns)
     held = net.obj.__dict__
     if net.kind is Kind.DELETED:
-        # An orphan has lost its parent when it is deleted, but not yet its foreign key.
-        if reached is not None and all(
-            net.values.get(key, (held.get(key),))[0] == held.get(key) for key in keys
-        ):
+        # An orphan has lost its parent when it is deleted, but not yet its foreign key. And what was loaded may be
+        # where it has been meanwhile.
+        is_kept = all(net.values.get(key, (held.get(key),))[0] == held.get(key) for key in keys)
+        if reached is not None and is_kept and agrees(inspect(net.obj), name):
             return found
         found = ()
     before = _before(session, net, relation, keys)

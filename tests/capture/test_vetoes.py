@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks import signals
 from flask_webhooks.state import AppState
-from tests.host import Invoice, db
+from tests.host import Invoice, Line, db
 from tests.stage import deliveries, recorded
 
 pytestmark = pytest.mark.usefixtures("listening")
@@ -153,6 +153,24 @@ class TestACommitThatIsTriedAgain:
         assert rows(state) == []
         assert recorded(state) == []
         assert deliveries(state) == []
+
+    def test_where_a_line_has_been_meanwhile_is_not_touched(self, state: AppState) -> None:
+        db.session.add_all([Invoice(id=1, owner="1", lines=[Line(id=1)]), Invoice(id=2, owner="1")])
+        db.session.commit()
+        before = len(recorded(state))
+        line = db.session.get_one(Line, 1)
+        line.invoice_id = 2
+        db.session.flush()
+        with before_commit(Veto()), pytest.raises(ValueError, match="not yet"):
+            db.session.commit()
+        line.invoice_id = 1
+        db.session.flush()
+        db.session.expire(db.session.get_one(Invoice, 1), ["lines"])
+        db.session.delete(db.session.get_one(Invoice, 1))
+        db.session.commit()
+
+        told = [(message.event, message.entity_id) for message in recorded(state)[before:]]
+        assert told == [("invoices.deleted", "1")]
 
     def test_what_is_changed_meanwhile_has_its_last_value(self, state: AppState) -> None:
         db.session.add(invoice := Invoice(owner="1", number="A"))
