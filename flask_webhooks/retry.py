@@ -9,6 +9,7 @@ receiver's wish, `decide` makes a `Verdict` of both and of the subscription's `s
 from __future__ import annotations
 
 import enum
+import re
 import typing as t
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,20 +191,24 @@ def decide(
     return Verdict("pending", retry_in=wait)
 
 
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?(\s*,\s*[0-9]+(\.[0-9]*)?)*")
+
+
 def retry_after(value: str | None, now: datetime) -> float | None:
     """Return how many seconds a `Retry-After` header asks to wait, from 0 to 24 hours.
 
-    Takes whole seconds or an HTTP-date (RFC 9110, section 10.2.3); a date in the past is 0. `None` for a
-    missing header and for anything else, so that a broken header leaves the schedule as it is.
+    Takes seconds or an HTTP-date (RFC 9110, section 10.2.3), of several seconds the most; decimals, which the RFC does
+    not know, are sent too. A date in the past is 0. `None` for a missing header and for anything else, so that a broken
+    header leaves the schedule as it is.
 
     :param now: aware; a date is counted from here.
     """
     text = value.strip() if value is not None else ""
     if not text:
         return None
-    if text.isascii() and text.isdigit():
+    if _SECONDS.fullmatch(text):
         # float() because int() refuses texts of more than 4,300 digits.
-        return min(float(text), LONGEST_HINT)
+        return min(max(float(each) for each in text.split(",")), LONGEST_HINT)
     try:
         date = parsedate_to_datetime(text)
         # HTTP-dates are in GMT even where the obsolete asctime form does not say so (section 5.6.7).

@@ -137,7 +137,9 @@ def connection_of(watch: Watch, session: Session, model: type | None) -> sa.Conn
     """
     ours = only_connection(watch, session)
     if ours is not None and is_same_database(ours.engine, watch.state.engine):
-        return ours
+        # Asked for once more, for a savepoint begins on a connection only when it is.
+        known = t.cast("t.Any", session.get_transaction())._connections
+        return session.connection(bind_arguments={"bind": ours.engine if ours.engine in known else ours})
     return session.connection(bind_arguments={"mapper": inspect(model or Subscription)})
 
 

@@ -101,7 +101,12 @@ def attempt(
 
 
 def crashed(
-    state: AppState, destination: Destination, parcel: Parcel, worker: str, error: Exception, now: datetime
+    state: AppState,
+    destination: Destination,
+    parcel: Parcel,
+    worker: str,
+    error: BaseException,
+    now: datetime,
 ) -> Result:
     """What came of an attempt that our own code did not survive: it must neither stop the others nor be lost."""
     trouble = Unsendable(f"The attempt failed within the sender: {type(error).__name__}.")

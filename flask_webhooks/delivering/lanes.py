@@ -295,6 +295,7 @@ class Lanes:
             if destination.rate != lane.destination.rate and not lane.is_closing:
                 self.restore(key, destination.rate)
             lane.destination = destination
+            lane.behind = None  # what was committed late may be due before what has been read
         self._withdraw(connection, now)
 
     def _withdraw(self, connection: sa.Connection, now: float) -> None:

@@ -120,7 +120,7 @@ class Senders:
         destination = self._destination_of(parcel.subscription_id)
         try:
             result = attempt(self._state, destination, parcel, self._worker, clock=self._clock)
-        except Exception as error:
+        except BaseException as error:  # a format of the host's may exit: a thread has nobody to tell
             logger.exception("delivery.crashed", extra={"delivery_id": parcel.id})
             result = crashed(self._state, destination, parcel, self._worker, error, self._clock())
         self._rotation.done(

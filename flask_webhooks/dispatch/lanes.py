@@ -64,12 +64,18 @@ def _lanes_with_work() -> sa.CTE:
     return walk.union_all(sa.select(after.scalar_subquery()).where(walk.c.key.is_not(None)))
 
 
+def _far_from(length: timedelta) -> timedelta:
+    return max(2 * length, FAR)
+
+
 def _later(one: t.Any, other: t.Any) -> sa.Case[t.Any]:
     """The later of two moments; the first where there is no second."""
     return sa.case((other > one, other), else_=one)
 
 
 _instant = N.c.leased_until.type
+FAR = timedelta(minutes=15)
+"""Ahead of now: further than any worker leases, also one that is just restarted with a longer timeout."""
 _now, _far = sa.bindparam("now", type_=_instant), sa.bindparam("far", type_=_instant)
 # A lease that ends later than any worker asks for was written by a clock that has been put back since. So was what a
 # lane's row says of pause and rate if it was written that far in the future.
@@ -115,13 +121,13 @@ def next_due(connection: sa.Connection, now: datetime, longest: timedelta) -> da
     """
     return t.cast(
         "datetime | None",
-        connection.scalar(_next(is_mysql(connection)), {"now": now, "far": now + 2 * longest}),
+        connection.scalar(_next(is_mysql(connection)), {"now": now, "far": now + _far_from(longest)}),
     )
 
 
 def waiting(connection: sa.Connection, now: datetime, longest: timedelta, most: int) -> int:
     """Count up to `most` lanes that have work due and are nobody's."""
-    values = {"now": now, "far": now + 2 * longest, "most": most}
+    values = {"now": now, "far": now + _far_from(longest), "most": most}
     return len(connection.execute(_free(is_mysql(connection)), values).all())
 
 
@@ -135,7 +141,7 @@ def lease(
 
     :param known: lanes not to take, though their lease may have run out: the worker has not let go of them yet.
     """
-    times = {"now": now, "far": now + 2 * (lease.until - now)}
+    times = {"now": now, "far": now + _far_from(lease.until - now)}
     found = connection.execute(_free(is_mysql(connection)), {**times, "most": most}).all()
     connection.commit()
     keys = [row.key for row in found if row.key not in known]

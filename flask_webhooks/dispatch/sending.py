@@ -183,9 +183,21 @@ def log(connection: sa.Connection, attempts: t.Sequence[Row]) -> None:
     if not attempts:
         return
     if connection.dialect.name == "postgresql":
-        connection.execute(_LOG_PACKED, {"rows": packed.rows(attempts)})
+        for some in _portions(attempts):
+            connection.execute(_LOG_PACKED, {"rows": packed.rows(some)})
     else:
         connection.execute(_LOG, attempts)
+
+
+def _portions(attempts: t.Sequence[Row], most: int = 8 * 2**20) -> t.Iterator[t.Sequence[Row]]:
+    """Cut attempts where their answers come to so many bytes: one parameter is no place for hundreds of MiB."""
+    start = weight = 0
+    for end, row in enumerate(attempts):
+        weight += len(row["response_body"] or b"")
+        if weight > most and end > start:
+            yield attempts[start:end]
+            start, weight = end, len(row["response_body"] or b"")
+    yield attempts[start:]
 
 
 def logged(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:

@@ -102,7 +102,11 @@ class Bell:
         """Have RQ's scheduler ring at a time, for stock workers that run with one; nothing without Redis."""
         with contextlib.suppress(redis.RedisError, OSError):
             queue = Queue(self._name, connection=self._connection())
-            queue.enqueue_at(moment, JOB, self._app_path, job_id=f"{self._name}-next-due", **self._job())
+            # It must outlive its moment. And it must not have the id of the job that asks for it, perhaps woken so
+            # itself: RQ lets go of that when it is done. One a minute is enough.
+            settings = {**self._job(), "ttl": None}
+            name = f"{self._name}-due-{int(moment.timestamp()) // 60}"
+            queue.enqueue_at(moment, JOB, self._app_path, job_id=name, **settings)
 
     def is_rung(self) -> bool:
         """Say whether somebody has rung since the last `clear`; False where Redis cannot be reached."""

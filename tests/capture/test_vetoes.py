@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from flask_webhooks import signals
+from flask_webhooks.capture import emit_many
 from flask_webhooks.state import AppState
 from tests.host import Invoice, Line, db
 from tests.stage import deliveries, recorded
@@ -153,6 +154,17 @@ class TestACommitThatIsTriedAgain:
         assert rows(state) == []
         assert recorded(state) == []
         assert deliveries(state) == []
+
+    def test_what_is_emitted_in_a_savepoint_goes_with_it(self, state: AppState) -> None:
+        with before_commit(Veto()), pytest.raises(ValueError, match="not yet"):
+            db.session.commit()
+        emit_many(state, db.session(), "reports.ready", [{"id": 1}], owner="1")
+        savepoint = db.session.begin_nested()
+        emit_many(state, db.session(), "reports.ready", [{"id": 2}], owner="1")
+        savepoint.rollback()
+        db.session.commit()
+
+        assert [message.entity_id for message in recorded(state)] == ["1"]
 
     def test_where_a_line_has_been_meanwhile_is_not_touched(self, state: AppState) -> None:
         db.session.add_all([Invoice(id=1, owner="1", lines=[Line(id=1)]), Invoice(id=2, owner="1")])

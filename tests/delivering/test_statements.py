@@ -165,6 +165,18 @@ class TestManyAtOnce:
 
         assert [dict(row) for row in found] == given
 
+    def test_large_answers_too(self, state: AppState) -> None:
+        ids = [uuid7() for _ in range(5)]
+        row = {
+            **self.ROW,
+            "delivery_id": uuid7(),
+            "subscription_id": uuid7(),
+            "response_body": b"x" * 3 * 2**20,
+        }
+        with state.engine.begin() as connection:
+            dispatch.log(connection, [{**row, "id": each} for each in ids])
+            assert dispatch.logged(connection, ids) == set(ids)
+
     def test_a_value_that_is_none_is_refused(self, state: AppState) -> None:
         if state.engine.dialect.name == "mysql":
             pytest.skip("its driver takes anything for a text")
