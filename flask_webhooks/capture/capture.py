@@ -90,6 +90,8 @@ def _begin_again(session: Session, buffer: Buffer) -> None:
 def _before_flush(session: Session, context: UOWTransaction, instances: t.Any) -> None:
     if not session._deleted and not session._dirty_states:
         return
+    for buffer in (kept(session.get_transaction()) or {}).values():
+        buffer.flush = reading.Before()  # a flush that failed has left what was true then
     doomed = [*session._deleted, *orphans(session)]
     if doomed:
         for watch, seen in _watched(session, doomed).items():

@@ -166,6 +166,25 @@ class TestACommitThatIsTriedAgain:
 
         assert [message.entity_id for message in recorded(state)] == ["1"]
 
+    def test_a_flush_that_failed_leaves_no_old_values(self, state: AppState) -> None:
+        db.session.add(Invoice(id=1, owner="1", number="A"))
+        db.session.commit()
+        invoice = db.session.get_one(Invoice, 1)
+        with pytest.raises(IntegrityError), db.session.begin_nested():
+            db.session.expire(invoice)
+            invoice.number = "B"
+            db.session.flush()
+            db.session.expire(invoice)
+            invoice.number = "C"
+            db.session.add(Invoice(id=1, owner="1"))
+            with pytest.warns(sa.exc.SAWarning, match="conflicts with persistent"):
+                db.session.flush()
+        invoice.number = "D"
+        db.session.commit()
+
+        told = json.loads(recorded(state)[-1].extras or "{}")["changes"]
+        assert told["number"] == {"from": "A", "to": "D"}
+
     def test_where_a_line_has_been_meanwhile_is_not_touched(self, state: AppState) -> None:
         db.session.add_all([Invoice(id=1, owner="1", lines=[Line(id=1)]), Invoice(id=2, owner="1")])
         db.session.commit()
