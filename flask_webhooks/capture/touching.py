@@ -118,11 +118,19 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
         # An orphan has lost its parent when it is deleted, but not yet its foreign key. And what was loaded may be
         # where it has been meanwhile.
         is_kept = all(net.values.get(key, (held.get(key),))[0] == held.get(key) for key in keys)
-        if reached is not None and is_kept and agrees(inspect(net.obj), name):
+        if reached is not None and is_kept and _is_there(net.obj, name):
             return found
         found = ()
     before = _before(session, net, relation, keys)
     return found if before is None or any(before is each for each in found) else [*found, before]
+
+
+def _is_there(obj: t.Any, name: str) -> bool:
+    """Whether what was loaded is where the keys lead; believed of what cannot be asked any more."""
+    try:
+        return agrees(inspect(obj), name)
+    except (orm.exc.DetachedInstanceError, orm.exc.ObjectDeletedError):
+        return True
 
 
 def _before(

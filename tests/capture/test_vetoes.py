@@ -185,6 +185,19 @@ class TestACommitThatIsTriedAgain:
         told = json.loads(recorded(state)[-1].extras or "{}")["changes"]
         assert told["number"] == {"from": "A", "to": "D"}
 
+    def test_a_line_that_went_before_all_was_expunged(self, state: AppState) -> None:
+        db.session.add(Invoice(id=1, owner="1", lines=[Line(id=1)]))
+        db.session.commit()
+        line = db.session.get_one(Line, 1)
+        assert line.invoice is not None
+        db.session.delete(line)
+        db.session.flush()
+        db.session.expire_all()
+        db.session.expunge_all()
+        db.session.commit()
+
+        assert [message.event for message in recorded(state)] == ["invoices.created", "invoices.updated"]
+
     def test_where_a_line_has_been_meanwhile_is_not_touched(self, state: AppState) -> None:
         db.session.add_all([Invoice(id=1, owner="1", lines=[Line(id=1)]), Invoice(id=2, owner="1")])
         db.session.commit()
