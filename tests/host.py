@@ -128,10 +128,7 @@ def make_host(database_url: str, folder: Path, webhooks: Webhooks | None = None,
     hooks.init_app(app, db)
     if webhooks is None:
         hooks.principal_loader(load_principal)
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            make_transactional(db.engine)
-        db.create_all()
+    make_tables(app, db)
     return app
 
 
@@ -141,6 +138,14 @@ def load_principal() -> Principal | None:
 
     owner = request.headers.get("X-Owner")
     return Principal(owner, frozenset({"read", "write", "secrets"})) if owner else None
+
+
+def make_tables(app: Flask, db: SQLAlchemy) -> None:
+    """Make all tables of an app, on SQLite with savepoints that work."""
+    with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            make_transactional(db.engine)
+        db.create_all()
 
 
 def make_transactional(engine: sa.Engine) -> None:

@@ -16,7 +16,19 @@ from .hearing import Hearing
 from .settling import Emitted, Recorded
 from .watching import INFO, Watch
 
-__all__ = ["Buffer", "Item", "Written", "alive_in", "around", "buffer_of", "buffers_of", "forget", "kept"]
+__all__ = [
+    "Buffer",
+    "Item",
+    "Written",
+    "alive_in",
+    "around",
+    "buffer_of",
+    "buffers_of",
+    "forget",
+    "is_late",
+    "kept",
+    "set_late",
+]
 
 LATE = f"{INFO}_late"
 

@@ -129,9 +129,7 @@ def _ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], foun
         )
     for identity, (state, unknown) in states.items():
         row = rows.get(identity)
-        if (
-            row is None
-        ):  # its key was given in another form than the database gives it back, such as "7" for 7
+        if row is None:  # the key was given in another form than the database has it, such as "7" for 7
             row = connection.execute(reading.where(rows_where(keys, [identity]))).first()
         if row is not None:
             _keep(state, unknown, dict(zip(names, row[len(keys) :], strict=True)), found[state])

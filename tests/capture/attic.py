@@ -22,7 +22,7 @@ from sqlalchemy.orm import (
 )
 
 from flask_webhooks import Webhooks
-from tests.host import make_transactional
+from tests.host import make_tables
 
 
 class Base(DeclarativeBase):
@@ -155,8 +155,5 @@ def make_attic(database_url: str, folder: Path, webhooks: Webhooks, **config: t.
     app.config.update(config)
     db.init_app(app)
     webhooks.init_app(app, db)
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            make_transactional(db.engine)
-        db.create_all()
+    make_tables(app, db)
     return app

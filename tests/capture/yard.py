@@ -11,7 +11,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column, relationship
 
 from flask_webhooks import Webhooks
-from tests.host import make_transactional
+from tests.host import make_tables
 
 
 class Base(DeclarativeBase):
@@ -125,8 +125,5 @@ def make_yard(database_url: str, folder: Path, webhooks: Webhooks) -> Flask:
     app.config.update(SECRET_KEY="test", SQLALCHEMY_DATABASE_URI=database_url, WEBHOOKS_CATALOG=str(CATALOG))
     db.init_app(app)
     webhooks.init_app(app, db)
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            make_transactional(db.engine)
-        db.create_all()
+    make_tables(app, db)
     return app
