@@ -149,7 +149,8 @@ _is_pending = D.c.due_at.is_not(None)
 _is_moved = sa.or_(~_is_pending, D.c.due_at != sa.bindparam("was_due", type_=D.c.due_at.type))
 _RETRY = (
     sa.update(D)
-    .where(D.c.id == sa.bindparam("delivery"), D.c.state.in_(_OPEN))
+    # No IN: SQLAlchemy takes none in a statement for many rows.
+    .where(D.c.id == sa.bindparam("delivery"), sa.or_(*(D.c.state == state for state in _OPEN)))
     # In this order: MySQL and MariaDB set one column after the other, and what looks at one that is set sees its new
     # value. So nothing looks at any column but itself and `due_at`, which comes last.
     .ordered_values(

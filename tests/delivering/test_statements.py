@@ -66,6 +66,14 @@ class TestRescheduling:
         assert (row.state, row.due_at, row.finished_at) == ("failed", None, result["ended"])
         assert (row.attempts, row.trigger, row.reason, row.body) == (3, "automatic", "http_5xx", b"{}")
 
+    def test_many_are_written_in_one_statement(self, state: AppState) -> None:
+        fill(state, [subscribe(state, NOWHERE)], 3)
+
+        with state.engine.begin() as connection:
+            dispatch.reschedule(connection, [failed(row) for row in deliveries(state)])
+
+        assert [(row.state, row.due_at) for row in deliveries(state)] == [("failed", None)] * 3
+
     def test_a_retry_is_due_at_its_time(self, state: AppState, pending: Delivery) -> None:
         result = failed(pending, next_state="pending", next_due=at(minutes=5), ended=None)
         row = self.write(state, result)
