@@ -6,7 +6,6 @@ import typing as t
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
-from sqlalchemy import inspect
 from sqlalchemy.orm import Session, SessionTransaction
 
 from . import reading
@@ -61,21 +60,12 @@ class Buffer:
     flush: reading.Before = field(default_factory=reading.Before)
     """What was there before the flush that is running."""
     written: list[Written] = field(default_factory=list)
-    lent: list[tuple[t.Any, str]] = field(default_factory=list)
-    """Attributes of deleted objects that show what the database has deleted along, until the transaction ends."""
     broken: str | None = None
     """Why the transaction can only be rolled back."""
 
     def recorded(self) -> list[Recorded]:
         """The messages that the transaction commits, for the signal."""
         return [row for written in self.written for row in written.recorded]
-
-    def reclaim(self, *, everything: bool = False) -> None:
-        """Take what was lent from objects that are not deleted any more, or from all."""
-        for obj, name in list(self.lent):
-            if everything or not inspect(obj).deleted:
-                obj.__dict__.pop(name, None)
-                self.lent.remove((obj, name))
 
     def take_back(self, written: Written, alive: t.Collection[SessionTransaction | None]) -> None:
         """Wait again for what is still true of something that is written no more."""
@@ -107,8 +97,8 @@ def buffer_of(session: Session, watch: Watch) -> Buffer:
 
 def buffers_of(session: Session) -> Buffers:
     transaction = session.get_transaction()
-    if transaction is None:  # emit() before anything else: begin as any statement would
-        session.connection()
+    if transaction is None:  # emit() before anything else: begin as a change would, with no connection yet
+        session._autobegin_t()
         transaction = t.cast("SessionTransaction", session.get_transaction())
     buffers = kept(transaction)
     if buffers is None:
@@ -155,5 +145,4 @@ def forget(root: SessionTransaction | None) -> None:
         delattr(root, INFO)
         for buffer in buffers.values():
             buffer.items.clear()
-            buffer.reclaim(everything=True)
             buffer.aside.close()

@@ -25,6 +25,7 @@ from .buffers import (
     kept,
     set_late,
 )
+from .dooming import load_for_delete
 from .hearing import Hearing
 from .losing import orphans, reassigned
 from .settling import settle
@@ -108,10 +109,9 @@ def _before_flush(session: Session, context: UOWTransaction, instances: t.Any) -
 
 
 def _prepare_deletion(session: Session, buffer: Buffer, seen: list[Seen]) -> None:
-    reading.load_for_delete(
+    load_for_delete(
         session, buffer.flush, seen, lambda: _is_heard(session, buffer, seen), buffer.aside.another
     )
-    buffer.lent += [(state.obj(), name) for state, _ in seen for name in buffer.flush.lent.get(state, ())]
 
 
 def _row(mapper: orm.Mapper[t.Any], target: t.Any) -> tuple[Session, Buffer, Seen] | None:
@@ -138,7 +138,7 @@ def _before_delete(mapper: orm.Mapper[t.Any], connection: t.Any, target: t.Any) 
     found = _row(mapper, target)
     if found is not None:
         session, buffer, seen = found
-        if seen[0] not in buffer.flush.doomed:
+        if seen[0] not in buffer.flush.shown:
             _prepare_deletion(session, buffer, [seen])
 
 
@@ -175,7 +175,7 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
     for watch, seen in _flushed(session, context).items():
         buffer = buffer_of(session, watch)
         changes = reading.changes(seen, buffer.flush)
-        if buffer.flush.olds or buffer.flush.doomed:
+        if buffer.flush.olds or buffer.flush.shown:
             buffer.flush = reading.Before()
         if changes:
             buffer.items.setdefault(session.get_nested_transaction(), []).extend(changes)
@@ -341,7 +341,6 @@ def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> N
             session.expire_all()
         alive = alive_in(session)
         for buffer in buffers.values():
-            buffer.reclaim()
             buffer.items = {place: items for place, items in buffer.items.items() if place in alive}
             for written in reversed(list(buffer.written)):
                 if written.place not in alive:

@@ -17,7 +17,7 @@ from ..catalog import EventType, Kind, same
 if t.TYPE_CHECKING:
     from ..bindings import Bound
 
-__all__ = ["LATER", "Change", "Key", "Values", "coalesce"]
+__all__ = ["LATER", "Change", "Key", "Values", "coalesce", "stands_for"]
 
 Key = tuple[t.Any, ...]
 """Channel, the class that heads the inheritance, primary key."""
@@ -41,7 +41,8 @@ class Change:
     bound: Bound
     key: Key
     obj: t.Any
-    """The instance; None after a bulk statement, when what instances say may be out of date."""
+    """The instance; of a deletion what remains, an object of our own. None after a bulk statement, when what instances
+    say may be out of date."""
     values: Values
     """Of an update what changed, of a deletion everything, of a creation at least what conditions look at."""
     moved: Key | None = None
@@ -54,8 +55,6 @@ class Change:
     """Something that touches it changed: an update, even if none of its own columns did."""
     is_remade: bool = False
     """It was deleted and made again."""
-    owner: str | None = None
-    """Of a deletion: whose it was, where the object does not say so any more."""
 
     def is_changed(self) -> bool:
         """Say whether an update changed anything after all; what came back to its first value is dropped."""
@@ -74,6 +73,11 @@ class Change:
         if self.kind is Kind.CREATED:
             return True
         return not any(same(*self.values.get(name, (None, None))) for name in event.when)
+
+
+def stands_for(state: t.Any, change: Change) -> bool:
+    """Say whether an instance is still about the row that changed: a clone (`make_transient`) is about another."""
+    return state.key is not None and state.key[1] == change.key[2 : 2 + len(state.key[1])]
 
 
 def coalesce(changes: t.Iterable[Change]) -> dict[Key, Change]:
@@ -126,7 +130,6 @@ def _merged(known: Change, change: Change) -> Change:
         steps=steps,
         is_later=is_later,
         is_remade=is_remade,
-        owner=change.owner,
     )
 
 

@@ -19,8 +19,8 @@ from ..catalog import Kind, same
 from ..errors import BulkStatementError
 from ..outbox import CHUNK
 from .changes import Change, Key
+from .dooming import all_reads
 from .loading import load, rows_where
-from .reading import all_reads
 from .statement import Result, Statement
 
 __all__ = ["Changing", "Deletion", "Update", "has_dml"]

@@ -7,7 +7,7 @@ import typing as t
 from sqlalchemy.orm import Session
 
 from ..catalog import Kind
-from .changes import Change
+from .changes import Change, stands_for
 from .hearing import check_database, only_connection
 
 if t.TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _Glance:
             if not isinstance(item, Change) or item.obj is None:
                 return False
             bound = item.bound
-            if not self._look(item.obj, bound):
+            if not stands_for(item.obj._sa_instance_state, item) or not self._look(item.obj, bound):
                 return False
             if bound.touches and (item.kind is Kind.UPDATED or not self._reach(item)):
                 return False

@@ -6,7 +6,6 @@ Those are asked for just before the flush, in one SELECT for all objects of a cl
 
 from __future__ import annotations
 
-import copy
 import typing as t
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -14,17 +13,17 @@ from types import MappingProxyType
 import sqlalchemy as sa
 from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session, attributes
-from sqlalchemy.orm.base import NO_RAISE, NO_VALUE, PASSIVE_NO_FETCH, PASSIVE_NO_RESULT
+from sqlalchemy.orm.base import NO_VALUE
 
-from ..bindings.dumping import OwnerReader
 from ..catalog import Kind, same
 from .changes import LATER, Change, Values
-from .loading import CHUNK, load, referred, rows_where
+from .loading import CHUNK, rows_where
+from .remains import frozen, make_remains
 
 if t.TYPE_CHECKING:
     from .watching import Plan
 
-__all__ = ["Before", "Olds", "all_reads", "changes", "frozen", "load_for_delete", "look"]
+__all__ = ["Before", "Olds", "ask", "changes", "look"]
 
 State = orm.InstanceState[t.Any]
 
@@ -42,12 +41,9 @@ class Before:
 
     olds: dict[State, Olds] = field(default_factory=dict)
     """Old values that SQLAlchemy does not know, of all objects that were looked at."""
-    doomed: set[State] = field(default_factory=set)
-    """Objects that are ready to be deleted: what can be told of them is loaded."""
-    owners: dict[State, dict[str, str | None]] = field(default_factory=dict)
-    """Whose a doomed object was, by channel, where it has been taken from the parent that says so."""
-    lent: dict[State, dict[str, t.Any]] = field(default_factory=dict)
-    """What hangs on a doomed object and goes by the database's own work; see `_lend`."""
+    shown: dict[State, dict[str, t.Any]] = field(default_factory=dict)
+    """Objects that are ready to be deleted: what can be told of them is loaded. Here is what they do not say
+    themselves: what they led to, and what goes with them by the database's own work."""
 
     def lacks(self, state: State, plan: Plan) -> bool:
         """Say whether an object was changed since it was looked at, in a way that hides the old value."""
@@ -86,7 +82,7 @@ def look(
         if unknown:
             missing.setdefault(state.class_, []).append((state, unknown))
     for cls, wanted in missing.items():
-        _ask(session, cls, wanted, before.olds)
+        ask(session, cls, wanted, before.olds)
 
 
 def _olds(
@@ -113,7 +109,7 @@ def _olds(
     return olds, unknown
 
 
-def _ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], found: dict[State, Olds]) -> None:
+def ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], found: dict[State, Olds]) -> None:
     """Read columns of rows as they are before the flush; what was expired and is not being changed is put back."""
     mapper: t.Any = inspect(cls)
     names = sorted(set().union(*(unknown for _, unknown in wanted)))
@@ -159,52 +155,34 @@ def _put_back(state: State, row: dict[str, t.Any]) -> None:
             attributes.set_committed_value(state.obj(), name, found)
 
 
-def changes(states: t.Iterable[tuple[Kind, State, Plan]], before: Before) -> list[Change]:
+def changes(states: t.Sequence[tuple[Kind, State, Plan]], before: Before) -> list[Change]:
     """Return what a flush did, for each channel that sees it; deletions come first."""
     found: list[Change] = []
     updated, deleted = Kind.UPDATED, Kind.DELETED  # an enum looks its members up slowly
+    remains = make_remains([state for kind, state, _ in states if kind is deleted], before.shown)
     gone: set[tuple[t.Any, ...]] = set()
     for kind, state, plan in states:
         if kind is updated:
             _updated(found, state, plan, before.olds.get(state))
             continue
-        obj = state.obj()
+        obj = remains[state] if kind is deleted else state.obj()
         held = obj.__dict__
         key = tuple([held[name] for name in plan.keys])
-        owners = _NOBODY
         if kind is deleted:
             gone.add((plan.head, key))
-            for name, lent in before.lent.get(state, _NOTHING).items():
-                attributes.set_committed_value(obj, name, lent)
-            owners = before.owners.get(state, _NOBODY)
         elif gone and (plan.head, key) in gone:
             _forget_unset(state)
         for bound in plan.bounds:
             values: Values = {}
             is_later = False
             if kind is deleted:
-                # What was assigned and never flushed was never in the database.
-                was = {**held, **_written(state)}
-                values = {name: (frozen(was[name]), None) for name in bound.columns if name in held}
+                values = {name: (held[name], None) for name in bound.columns if name in held}
             elif bound.watch:
                 values = {name: (None, frozen(held.get(name, LATER))) for name in bound.watch}
                 is_later = not bound.watch <= held.keys()
-            found.append(
-                Change(
-                    kind,
-                    bound,
-                    (bound.channel.name, plan.head, *key),
-                    obj,
-                    values,
-                    is_later=is_later,
-                    owner=owners.get(bound.channel.name),
-                )
-            )
+            where = (bound.channel.name, plan.head, *key)
+            found.append(Change(kind, bound, where, obj, values, is_later=is_later))
     return found
-
-
-_NOBODY: t.Mapping[str, str | None] = MappingProxyType({})
-_NOTHING: t.Mapping[str, t.Any] = MappingProxyType({})
 
 
 def _forget_unset(state: State) -> None:
@@ -261,148 +239,3 @@ def _history(state: State, plan: Plan, olds: Olds | None) -> Values:
 def _same(state: State, name: str, old: t.Any, new: t.Any) -> bool:
     """Compare as SQLAlchemy does: by the column's type."""
     return state.manager[name].impl.is_equal(new, old) is True
-
-
-def frozen(value: t.Any) -> t.Any:
-    """Return a value that will not change in place afterwards."""
-    return copy.deepcopy(_plain(value)) if isinstance(value, dict | list | set) else value
-
-
-def _plain(value: t.Any) -> t.Any:
-    # The copies of MutableDict and its like would tell their parent about every change.
-    for kind in (dict, list, set):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
-
-
-def load_for_delete(
-    session: Session,
-    before: Before,
-    states: t.Iterable[tuple[State, Plan]],
-    is_heard: t.Callable[[], bool],
-    another: t.Callable[[sa.Connection], Session],
-) -> None:
-    """Load what of objects would be gone after their DELETE: columns, and the relationships that are read.
-
-    :param is_heard: whether anybody listens to their deletion: else only columns and touched rows are loaded.
-    :param another: makes a session that nobody else reads with.
-    """
-    states = [(state, plan) for state, plan in states if state.persistent]
-    bare = [(state, plan) for state, plan in states if plan.attributes - state.dict.keys()]
-    _load(session, bare, lambda _: ())
-    for state, plan in bare:
-        missing = plan.attributes - state.dict.keys()
-        if missing:  # a filter of the host's has hidden the row
-            session.refresh(state.obj(), sorted(missing))
-    for state, plan in states:
-        before.doomed.add(state)
-        owners = _owners_before(session, state, plan)
-        if owners:
-            before.owners[state] = owners
-    _load(session, states, _touches)
-    if any(_missing(state, all_reads(plan)) for state, plan in states) and is_heard():
-        _load(session, states, reads)
-        _lend(session, before, states, another)
-
-
-def _lend(
-    session: Session,
-    before: Before,
-    states: t.Sequence[tuple[State, Plan]],
-    another: t.Callable[[sa.Connection], Session],
-) -> None:
-    """Read what the database deletes by itself (`passive_deletes`), to be shown to the object after its DELETE.
-
-    Were it loaded before into the host's objects, SQLAlchemy would clear its keys or delete it row by row: the host has
-    asked for neither.
-    """
-    for cls, (paths, identities) in _groups(states, _passive).items():
-        beside = another(session.connection(bind_arguments={"mapper": inspect(cls)}))
-        found = load(beside, cls, identities, paths)
-        by_identity = {inspect(copy).identity: copy for copy in found}
-        for state, plan in states:
-            copy = by_identity.get(state.identity) if state.class_ is cls else None
-            if copy is not None:
-                names = {path[0] for path in _missing(state, _passive(plan))}
-                before.lent[state] = {name: getattr(copy, name) for name in names}
-
-
-def _owners_before(session: Session, state: State, plan: Plan) -> dict[str, str | None]:
-    """Whose an object was that has been taken from the parent which says so."""
-    found: dict[str, str | None] = {}
-    for bound in plan.bounds:
-        path = bound.channel.owner
-        if path is None or len(path) == 1 or path[0] not in state.committed_state:
-            continue
-        relation = state.mapper.relationships.get(path[0])
-        if relation is not None and relation.direction is orm.MANYTOONE:
-            parent = referred(session, relation, {**state.dict, **_written(state)})
-            found[bound.channel.name] = None if parent is None else OwnerReader(path[1:])(parent)
-    return found
-
-
-def _written(state: State) -> dict[str, t.Any]:
-    """What the row has where the object was changed."""
-    return {name: value for name, value in state.committed_state.items() if value is not NO_VALUE}
-
-
-Paths = t.Collection[tuple[str, ...]]
-
-
-def _touches(plan: Plan) -> Paths:
-    touched = {touch.relationship for bound in plan.bounds for touch in bound.touches}
-    return {(name,) for name in touched - plan.passive}
-
-
-def reads(plan: Plan) -> Paths:
-    """The paths that data, includes, owner and touches follow, but for those that the database deletes along."""
-    return {path for path in all_reads(plan) if not path or path[0] not in plan.passive}
-
-
-def _passive(plan: Plan) -> Paths:
-    return {path for path in all_reads(plan) if path and path[0] in plan.passive}
-
-
-def all_reads(plan: Plan) -> Paths:
-    paths = {path for bound in plan.bounds for path in bound.trails}
-    paths |= {
-        include.relationships
-        for bound in plan.bounds
-        for include in bound.includes.values()
-        if include.relationships
-    }
-    paths |= {(name,) for bound in plan.bounds for name in bound.needed}
-    return paths
-
-
-def _missing(state: State, paths: Paths) -> set[tuple[str, ...]]:
-    return {path for path in paths if path[0] not in state.dict and not _at_hand(state, path[0])}
-
-
-def _at_hand(state: State, name: str) -> bool:
-    """Whether a relationship can be had without a statement; it is loaded then."""
-    got = state.manager[name].impl.get(state, state.dict, PASSIVE_NO_FETCH | NO_RAISE)
-    return got is not PASSIVE_NO_RESULT and name in state.dict
-
-
-def _load(
-    session: Session, states: t.Sequence[tuple[State, Plan]], paths_of: t.Callable[[Plan], Paths]
-) -> None:
-    for cls, (wanted, identities) in _groups(states, paths_of).items():
-        load(session, cls, identities, wanted, columns=True)
-
-
-def _groups(
-    states: t.Sequence[tuple[State, Plan]], paths_of: t.Callable[[Plan], Paths]
-) -> dict[type, tuple[set[tuple[str, ...]], list[t.Any]]]:
-    """By class: the paths of which some object lacks the first step, and the objects; without paths, columns."""
-    groups: dict[type, tuple[set[tuple[str, ...]], list[t.Any]]] = {}
-    for state, plan in states:
-        paths = paths_of(plan)
-        missing = _missing(state, paths)
-        if missing or (not paths and plan.attributes - state.dict.keys()):
-            wanted, identities = groups.setdefault(state.class_, (set(), []))
-            wanted |= missing
-            identities.append(state.identity)
-    return groups

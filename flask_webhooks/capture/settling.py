@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlalchemy import inspect, orm
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..catalog import EventType, Kind
 from ..errors import EmitError, OwnerMissingError
-from .changes import LATER, Change, Key, Values, coalesce
+from .changes import LATER, Change, Key, Values, coalesce, stands_for
 from .glancing import is_nobody
 from .hearing import Hearing, check_database, connection_of
 from .loading import Path, agrees, load, owner_of, walk
@@ -63,7 +63,7 @@ def settle(
         _follow_keys(watch, nets)
         contacts = Contacts(state, session, aside)
         occurrences = _occurrences(watch, nets, contacts)
-        occurrences += _emitted(state, [item for item in items if isinstance(item, Emitted)])
+        occurrences += _emitted(state, nets, [item for item in items if isinstance(item, Emitted)])
         if not occurrences:
             return []
         connection = hearing.connection
@@ -144,8 +144,11 @@ def _complete(session: Session, aside: Aside, nets: dict[Key, Change]) -> None:
 
 
 def _is_lost(net: Change, key: int) -> bool:
-    """Whether it was expunged: what is expired of it can never be loaded."""
-    return net.kind is not Kind.DELETED and net.obj._sa_instance_state.session_id != key
+    """Whether it was expunged, so that nothing can be loaded for it, or stands for another row by now."""
+    if net.kind is Kind.DELETED:
+        return False
+    state = net.obj._sa_instance_state
+    return state.session_id != key or not stands_for(state, net)
 
 
 def _is_vague(net: Change) -> bool:
@@ -181,7 +184,7 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], contacts: Contacts) -> l
     occurrences = []
     for net, events in found:
         try:
-            owner = net.owner or owner_of(net.bound, net.obj)
+            owner = owner_of(net.bound, net.obj)
         except orm.exc.ObjectDeletedError:  # by a statement that nobody could see: there is nothing to tell
             continue
         except Exception as error:  # a property of the host's
@@ -221,10 +224,13 @@ def _by_class(objects: t.Iterable[t.Any]) -> dict[tuple[Session, type], list[t.A
     return found
 
 
-def _emitted(state: AppState, items: t.Sequence[Emitted]) -> t.Iterator[Occurrence]:
-    """What the host emitted; of objects as they are now."""
+def _emitted(
+    state: AppState, nets: t.Mapping[Key, Change], items: t.Sequence[Emitted]
+) -> t.Iterator[Occurrence]:
+    """What the host emitted; of objects as they are now, or as they were last."""
     _refresh([item.obj for item in items if item.obj is not None])
-    for item in items:
+    for each in items:
+        item = _as_it_was(nets, each)
         try:
             owner = item.owner if item.obj is None else _owner_now(item)
         except Exception as error:  # a property of the host's, or nothing to tell
@@ -242,6 +248,14 @@ def _emitted(state: AppState, items: t.Sequence[Emitted]) -> t.Iterator[Occurren
             item.status,
             item.dedupe_key,
         )
+
+
+def _as_it_was(nets: t.Mapping[Key, Change], item: Emitted) -> Emitted:
+    if item.obj is None or item.bound is None or not item.obj._sa_instance_state.deleted:
+        return item
+    state = item.obj._sa_instance_state
+    net = nets.get((item.bound.channel.name, state.mapper._identity_class, *state.identity))
+    return item if net is None or net.kind is not Kind.DELETED else replace(item, obj=net.obj)
 
 
 def _owner_now(item: Emitted) -> str:

@@ -16,7 +16,7 @@ from ..outbox import CHUNK
 from .aside import Aside, is_heard
 from .changes import Change, Key, Values
 from .loading import rows_where
-from .reading import frozen
+from .remains import frozen
 
 if t.TYPE_CHECKING:
     from .watching import Plan, Watch

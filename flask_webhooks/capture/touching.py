@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import replace
 
 from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session, object_session
@@ -60,8 +61,9 @@ class Contacts:
                 net.obj = None
                 self._aside.fetch(nets)
             return nets.get(key)
-        if net.kind is Kind.UPDATED:
-            net.is_touched = True
+        if net.kind is Kind.UPDATED and not net.is_touched:
+            # Not in place: when a commit that failed is tried again, nothing may touch it any more.
+            nets[key] = replace(net, is_touched=True)
         return None
 
     def agree(self, heard: t.Iterable[Occurrence]) -> None:
@@ -78,7 +80,7 @@ class Contacts:
             for path in (*item.bound.trails, *(include.relationships for include in item.asked()))
             if path
         }
-        held: dict[tuple[int, str], set[int]] = {}
+        held: dict[tuple[int, str], set[t.Any]] = {}
         for net, name, other in self._met if read else ():
             for back in inspect(net.obj).mapper.relationships[name]._reverse_property:
                 if (id(other), back.key) in read and back.uselist:
@@ -91,9 +93,9 @@ def _agree(held: dict[tuple[int, str], set[int]], net: Change, name: str, other:
     if back not in state.dict or not state.persistent:
         return
     if (id(other), back) not in held:
-        held[id(other), back] = {id(each) for each in listed(getattr(other, back))}
+        held[id(other), back] = {inspect(each).key for each in listed(getattr(other, back))}
     belongs = net.kind is not Kind.DELETED and getattr(net.obj, name) is other
-    if (id(net.obj) in held[id(other), back]) != belongs:
+    if (inspect(net.obj).key in held[id(other), back]) != belongs:
         t.cast("Session", state.session).expire(other, [back])
 
 

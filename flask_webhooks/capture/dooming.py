@@ -1,0 +1,157 @@
+"""What is loaded before rows are deleted: afterwards nobody can say any more what they were, and what hung on them."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy import inspect
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.base import NO_RAISE, PASSIVE_NO_FETCH, PASSIVE_NO_RESULT
+
+from .loading import load, referred
+from .reading import Before, Olds, State, ask
+from .remains import is_unknown, written
+
+if t.TYPE_CHECKING:
+    from .watching import Plan
+
+__all__ = ["all_reads", "load_for_delete"]
+
+
+def load_for_delete(
+    session: Session,
+    before: Before,
+    states: t.Iterable[tuple[State, Plan]],
+    is_heard: t.Callable[[], bool],
+    another: t.Callable[[sa.Connection], Session],
+) -> None:
+    """Load what of objects would be gone after their DELETE: columns, and the relationships that are read.
+
+    :param is_heard: whether anybody listens to their deletion: else only columns and touched rows are loaded.
+    :param another: makes a session that nobody else reads with.
+    """
+    states = [(state, plan) for state, plan in states if state.persistent]
+    bare = [(state, plan) for state, plan in states if plan.attributes - state.dict.keys()]
+    _load(session, bare, lambda _: ())
+    for state, plan in bare:
+        missing = plan.attributes - state.dict.keys()
+        if missing:  # a filter of the host's has hidden the row
+            session.refresh(state.obj(), sorted(missing))
+    before.shown.update((state, {}) for state, _ in states)
+    _look_under(session, before, states)
+    for state, plan in states:
+        before.shown[state].update(_led(session, state, plan, before.shown[state]))
+    _load(session, states, _touches)
+    if any(_missing(state, all_reads(plan)) for state, plan in states) and is_heard():
+        _load(session, states, reads)
+        _read_beside(session, before, states, another)
+
+
+def _read_beside(
+    session: Session,
+    before: Before,
+    states: t.Sequence[tuple[State, Plan]],
+    another: t.Callable[[sa.Connection], Session],
+) -> None:
+    """Read what the database deletes by itself (`passive_deletes`), to be shown by what remains.
+
+    Were it loaded before into the host's objects, SQLAlchemy would clear its keys or delete it row by row: the host has
+    asked for neither.
+    """
+    for cls, (paths, identities) in _groups(states, _passive).items():
+        beside = another(session.connection(bind_arguments={"mapper": inspect(cls)}))
+        found = load(beside, cls, identities, paths)
+        by_identity = {inspect(copy).identity: copy for copy in found}
+        for state, plan in states:
+            copy = by_identity.get(state.identity) if state.class_ is cls else None
+            if copy is not None:
+                names = {path[0] for path in _missing(state, _passive(plan))}
+                before.shown[state].update((name, getattr(copy, name)) for name in names)
+
+
+def _look_under(session: Session, before: Before, states: t.Iterable[tuple[State, Plan]]) -> None:
+    """Read columns that were set while they were expired: what was set is not flushed before the DELETE."""
+    olds: dict[State, Olds] = {}
+    missing: dict[type, list[tuple[State, set[str]]]] = {}
+    for state, plan in states:
+        hidden = plan.attributes & state.committed_state.keys()
+        unknown = {name for name in hidden if is_unknown(state.committed_state[name])}
+        if unknown:
+            olds[state] = Olds()
+            missing.setdefault(state.class_, []).append((state, unknown))
+    for cls, wanted in missing.items():
+        ask(session, cls, wanted, olds)
+    for state, found in olds.items():
+        before.shown[state].update(found)
+
+
+def _led(session: Session, state: State, plan: Plan, columns: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What many-to-one relationships led to that were set to something else before anybody had loaded them."""
+    read = {path[0] for path in (*all_reads(plan), *_touches(plan)) if path}
+    return {
+        name: referred(session, state.mapper.relationships[name], {**state.dict, **written(state), **columns})
+        for name in plan.references.keys() & read & state.committed_state.keys()
+        if is_unknown(state.committed_state[name])
+    }
+
+
+Paths = t.Collection[tuple[str, ...]]
+
+
+def _touches(plan: Plan) -> Paths:
+    touched = {touch.relationship for bound in plan.bounds for touch in bound.touches}
+    return {(name,) for name in touched - plan.passive}
+
+
+def reads(plan: Plan) -> Paths:
+    """The paths that data, includes, owner and touches follow, but for those that the database deletes along."""
+    return {path for path in all_reads(plan) if not path or path[0] not in plan.passive}
+
+
+def _passive(plan: Plan) -> Paths:
+    return {path for path in all_reads(plan) if path and path[0] in plan.passive}
+
+
+def all_reads(plan: Plan) -> Paths:
+    paths = {path for bound in plan.bounds for path in bound.trails}
+    paths |= {
+        include.relationships
+        for bound in plan.bounds
+        for include in bound.includes.values()
+        if include.relationships
+    }
+    paths |= {(name,) for bound in plan.bounds for name in bound.needed}
+    return paths
+
+
+def _missing(state: State, paths: Paths) -> set[tuple[str, ...]]:
+    return {path for path in paths if path[0] not in state.dict and not _at_hand(state, path[0])}
+
+
+def _at_hand(state: State, name: str) -> bool:
+    """Whether a relationship can be had without a statement; it is loaded then."""
+    got = state.manager[name].impl.get(state, state.dict, PASSIVE_NO_FETCH | NO_RAISE)
+    return got is not PASSIVE_NO_RESULT and name in state.dict
+
+
+def _load(
+    session: Session, states: t.Sequence[tuple[State, Plan]], paths_of: t.Callable[[Plan], Paths]
+) -> None:
+    for cls, (wanted, identities) in _groups(states, paths_of).items():
+        load(session, cls, identities, wanted, columns=True)
+
+
+def _groups(
+    states: t.Sequence[tuple[State, Plan]], paths_of: t.Callable[[Plan], Paths]
+) -> dict[type, tuple[set[tuple[str, ...]], list[t.Any]]]:
+    """By class: the paths of which some object lacks the first step, and the objects; without paths, columns."""
+    groups: dict[type, tuple[set[tuple[str, ...]], list[t.Any]]] = {}
+    for state, plan in states:
+        paths = paths_of(plan)
+        missing = _missing(state, paths)
+        if missing or (not paths and plan.attributes - state.dict.keys()):
+            wanted, identities = groups.setdefault(state.class_, (set(), []))
+            wanted |= missing
+            identities.append(state.identity)
+    return groups
