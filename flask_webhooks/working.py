@@ -2,8 +2,8 @@
 
 RQ's worker waits for the bell in the main thread. This room's thread does what must not depend on a bell: it tells that
 the worker lives, finds deliveries that fell due (retries, or wake-ups that Redis lost) and rings for them, delivers by
-itself while Redis cannot be reached, frees what is held though its subscription is on, and purges what is past its
-retention.
+itself while Redis cannot be reached, settles deliveries that do not fit how their subscription is switched, and purges
+what is past its retention.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .stop import Stop
 if t.TYPE_CHECKING:
     from .state import AppState
 
-__all__ = ["Sweep"]
+__all__ = ["Sweep", "lapsed", "settle"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,10 @@ INTERVAL = 2.0
 """Seconds between two looks at most: a wake-up that Redis lost is noticed after that."""
 HEARTBEAT = 15.0
 """Seconds between two heartbeats."""
-RELEASE = 30.0
-"""Seconds between two looks for deliveries that are held though their subscription is on."""
+SETTLE = 30.0
+"""Seconds between two looks for deliveries that do not fit how their subscription is switched."""
+SETTLING = 1.0
+"""Seconds that settling them may hold up a turn, and a portion more; what is left then waits for the next turn."""
 PURGE = 3600.0
 """Seconds between two purges."""
 PURGING = 1.0
@@ -60,7 +62,7 @@ class Sweep:
         self.state, self.worker, self.interval, self.wakes = state, worker, interval, wakes
         self.stop, self.wake = stop or Stop(), wake
         self._thread = threading.Thread(target=self._run, name="webhooks-sweep", daemon=True)
-        self._beat_at = self._release_at = self._purge_at = float("-inf")
+        self._beat_at = self._settle_at = self._purge_at = float("-inf")
         self._lease = lease_length(state.settings.timeout[1])
         self._patience = Patience(worker, self.stop, state.engine)
         self._leads, self._purging, self._purged = False, purging, 0
@@ -98,9 +100,8 @@ class Sweep:
         if now - self._beat_at >= HEARTBEAT:
             self._beat()
             self._beat_at = now
-        if now - self._release_at >= RELEASE:
-            self._release()
-            self._release_at = now
+        if now - self._settle_at >= SETTLE and settle(self.state, self.stop, seconds=SETTLING):
+            self._settle_at = now
         if self.state.settings.enabled and self.wakes:
             replaying.turn(self.state)
             self._wake()
@@ -114,14 +115,6 @@ class Sweep:
             dispatch.beat(connection, self.worker, now)
             alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
         self._leads = self.worker == min(alive)
-
-    def _release(self) -> None:
-        with self.state.engine.connect() as connection:
-            keys = dispatch.stranded(connection)
-        for key in keys:
-            with self.state.engine.begin() as connection:
-                count = dispatch.release(connection, key, dispatch.now(connection))
-            logger.info("held.released", extra={"subscription": key, "deliveries": count})
 
     def _wake(self) -> None:
         with self.state.engine.connect() as connection:
@@ -155,6 +148,25 @@ class Sweep:
             logger.info("log.purged", extra={"messages": self._purged, "before": before.isoformat()})
         self._purged = 0
         return True
+
+
+def settle(state: AppState, stop: Stop, *, seconds: float = float("inf")) -> bool:
+    """Move deliveries that do not fit how their subscription is switched; return whether that was all.
+
+    A switch moves only a portion of them, and a commit may straddle it.
+    """
+    until = time.monotonic() + seconds
+    with state.engine.connect() as connection:
+        keys = dispatch.stranded(connection)
+    for key in keys:
+        found = dispatch.PORTION
+        while found == dispatch.PORTION:
+            if stop.is_set() or time.monotonic() >= until:
+                return False
+            with state.engine.begin() as connection:
+                found = dispatch.settle(connection, key, dispatch.now(connection))
+            logger.info("deliveries.settled", extra={"subscription": key, "deliveries": found})
+    return True
 
 
 def lapsed(seen_at: datetime, now: datetime) -> bool:

@@ -1,8 +1,9 @@
-"""What the sweep finds besides what fell due: deliveries that are held though their subscription is on."""
+"""What the sweep finds besides what fell due: deliveries that do not fit how their subscription is switched."""
 
 from __future__ import annotations
 
 import typing as t
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -20,6 +21,10 @@ NOWHERE = "http://127.0.0.1:1/"
 
 def states(state: AppState) -> list[str]:
     return [row.state for row in deliveries(state)]
+
+
+def later() -> datetime:
+    return datetime.now(UTC) + timedelta(hours=1)
 
 
 def held(state: AppState, **columns: t.Any) -> Subscription:
@@ -45,10 +50,35 @@ def test_what_is_held_for_one_that_is_off_stays_held(state: AppState) -> None:
 
     with state.engine.begin() as connection:
         assert dispatch.stranded(connection) == []
-        # Switched off between the look and the release.
-        assert dispatch.release(connection, row.id, row.created_at) == 0
+        # Switched off between the look and what it leads to.
+        assert dispatch.settle(connection, row.id, row.created_at) == 0
 
     assert states(state) == ["held"] * 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"active": False, "disabled_reason": "gone"}, ("held", "gone")),
+        ({"active": False}, ("held", "off")),
+        ({"active": False, "deleted_at": datetime.now(UTC)}, ("cancelled", "removed")),
+    ],
+    ids=["disabled", "off", "removed"],
+)
+@pytest.mark.parametrize("is_held", [False, True], ids=["pending", "held"])
+def test_what_a_switch_has_left_is_seen_to_also_if_it_is_due_later(
+    state: AppState, columns: dict[str, t.Any], told: tuple[str, str], is_held: bool
+) -> None:
+    fill(state, [subscribe(state, NOWHERE, **columns)], dispatch.PORTION + 1, due_at=later())
+    if is_held:
+        with state.engine.begin() as connection:
+            connection.execute(sa.update(Delivery).values(state="held", due_at=None, reason=told[1]))
+    fill(state, [subscribe(state, NOWHERE)], 1, due_at=later())
+
+    with Sweep(state, "test", interval=0.01, wakes=False):
+        wait_until(lambda: [(row.state, row.reason) for row in deliveries(state)][:-1] == [told] * 1001)
+
+    assert states(state)[-1] == "pending"
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time

@@ -17,7 +17,7 @@ from ..delivering import TROUBLE, Report, Run
 from ..errors import QueueError
 from ..state import AppState, current_webhooks, state_of
 from ..stop import Stop
-from ..working import Sweep, lapsed
+from ..working import Sweep, lapsed, settle
 
 __all__ = ["deliver", "purge", "status", "worker"]
 
@@ -82,7 +82,7 @@ def deliver(watch: bool, as_json: bool) -> None:
     with jobs.stopping() as stop, _sweep(state, stop) if watch else nullcontext():
         while True:
             try:
-                report = _deliver_once(state, stop)
+                report = _deliver_once(state, stop, is_swept=watch)
             except TROUBLE as error:
                 if not watch:
                     raise click.ClickException(f"The database cannot be reached: {error}") from error
@@ -100,9 +100,11 @@ def _sweep(state: AppState, stop: Stop) -> Sweep:
     return Sweep(state, jobs.worker_name(), stop=stop, wakes=False)
 
 
-def _deliver_once(state: AppState, stop: Stop) -> Report:
+def _deliver_once(state: AppState, stop: Stop, *, is_swept: bool) -> Report:
     if state.settings.enabled:
         with suppress(*TROUBLE):  # which the run bears, and says once
+            if not is_swept:
+                settle(state, stop)
             replaying.turn(state)
     return Run(state, holder=jobs.worker_name(), stop=stop).run()
 

@@ -20,6 +20,7 @@ from ..health import Health, health_of
 from ..ids import uuid7
 from ..rotation import Rotation
 from .parcels import Destination, Parcel, destinations
+from .trouble import TROUBLE, is_cut_short
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -138,7 +139,8 @@ class Lanes:
         self.again = SOONEST
         self._more, self._taken = FIRST, float("-inf")
         self._unwanted: list[str] = []
-        """Lanes that were taken and are switched off."""
+        """Lanes that are switched off, of which something may be left to be held."""
+        self._portion = dispatch.PORTION
         self._avoided: set[str] = set()
 
     # ---- taking ----------------------------------------------------------------------------------------
@@ -168,7 +170,7 @@ class Lanes:
     def take(self, connection: sa.Connection, most: int) -> None:
         """Lease up to `most` lanes. Commits."""
         began, now = time.monotonic(), self.clock()
-        rows = dispatch.lease(connection, self._lease(now), now, most, self.held)
+        rows = dispatch.lease(connection, self._lease(now), now, most, {*self.held, *self._unwanted})
         connection.commit()
         if not rows:
             self.again = min(LATEST, max(SOONEST, (time.monotonic() - began) / SHARE))
@@ -212,13 +214,38 @@ class Lanes:
             return 0.0
         return time.monotonic() + min(max((sendable_at - now).total_seconds(), 0.0), 1 / rate)
 
+    @property
+    def is_turning_away(self) -> bool:
+        """Whether something may be left to be held."""
+        return bool(self._unwanted)
+
     def turn_away(self) -> None:
-        """Give back what was taken and is switched off, and let it hold what is pending."""
-        while self._unwanted:
+        """Hold what is pending for lanes that are switched off, a portion at a time, and give them back."""
+        left = self._portion
+        while self._unwanted and left > 0:
+            left -= self._settle(self._unwanted[0], left)
+
+    def _settle(self, key: str, most: int) -> int:
+        try:
             with self.state.engine.begin() as connection:
-                dispatch.hold_if_off(connection, self._unwanted[-1], self.clock())
-                dispatch.give_back(connection, self._lease(self.clock()), [self._unwanted[-1]])
-            self._unwanted.pop()
+                found = dispatch.settle(connection, key, self.clock(), most)
+                if found < most and key not in self.held:
+                    dispatch.give_back(connection, self._lease(self.clock()), [key])
+        except TROUBLE as error:
+            if not is_cut_short(error) or self._portion == 1:
+                raise
+            self._portion //= 2
+            return most
+        self._unwanted.remove(key)
+        if found == most:
+            self._unwanted.append(key)  # the next has its turn
+        return found
+
+    def switched_off(self, key: str) -> None:
+        """Take nothing more from a lane whose subscription was just switched off here; hold what is pending."""
+        self.shut(key)
+        if key not in self._unwanted:
+            self._unwanted.append(key)
 
     # ---- keeping ---------------------------------------------------------------------------------------
 
@@ -405,6 +432,13 @@ class Lanes:
             return None
         start = max(lane.next_start, self.rotation.next_start(key))
         return self.clock() + timedelta(seconds=min(max(0.0, start - now), LONGEST_WAIT))
+
+    def give_all_back(self, connection: sa.Connection) -> None:
+        """End all leases, also those that we have not learned of."""
+        ours = self.fence(connection, self.held.keys())
+        self.save(connection, {}, ours)
+        if self._unwanted:
+            dispatch.give_back(connection, self._lease(self.clock()), (), but=True)
 
     def forget(self, keys: t.Iterable[str]) -> None:
         """Drop lanes that have been given back."""

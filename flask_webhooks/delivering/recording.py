@@ -125,7 +125,11 @@ def judge(state: AppState, known: Health, results: t.Iterable[Result]) -> tuple[
 
 
 def disable(connection: sa.Connection, subscription_id: str, reason: Reason) -> bool:
-    """Switch a subscription off and hold what is pending for it; return whether it was on."""
+    """Switch a subscription off; return whether it was on.
+
+    What is pending for it is held afterwards (`Lanes.turn_away`): it may be any number, and everybody waits for this
+    transaction.
+    """
     now = dispatch.now(connection)
     off = {"active": False, "disabled_reason": reason.value, "disabled_at": now, "updated_at": now}
     switched = connection.execute(
@@ -133,11 +137,7 @@ def disable(connection: sa.Connection, subscription_id: str, reason: Reason) -> 
     )
     if not switched.rowcount:
         return False  # its owner was quicker, and has dealt with what is pending
-    held = dispatch.hold(connection, subscription_id, reason.value)
-    logger.warning(
-        "subscription.disabled",
-        extra={"subscription": subscription_id, "reason": reason.value, "held": held},
-    )
+    logger.warning("subscription.disabled", extra={"subscription": subscription_id, "reason": reason.value})
     return True
 
 

@@ -28,7 +28,7 @@ from .lanes import REFRESH, RENEW, Lanes
 from .parcels import Parcel
 from .reading import read
 from .sending import Senders
-from .trouble import TROUBLE, Patience
+from .trouble import TROUBLE, Patience, is_cut_short
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -153,13 +153,18 @@ class Run:
             if self._patience.is_tried:
                 self._recover()
             self._read()
-            if not self._lanes.held and not self._look_again():
+            if not self._has_work and not self._look_again():
                 return False
-            self._write()
+            if self._lanes.held:
+                self._write()
         except TROUBLE as error:
             self._rotation.pause()
             self._patience.bear(error)
         return True
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._lanes.held) or self._lanes.is_turning_away
 
     def _recover(self) -> None:
         """The database may be back: write what waits, learn which lanes are still ours, go on."""
@@ -198,7 +203,7 @@ class Run:
         if not self.state.settings.enabled:
             return
         room = self._lanes.room()
-        if not room and not self._lanes.held:
+        if not room and not self._has_work:
             return
         with dispatch.looking(self.state.engine) as connection:
             self._set_clock(connection)
@@ -220,7 +225,7 @@ class Run:
         self.state.bell.clear()
         self._lanes.look_at_once()
         self._read()
-        return bool(self._lanes.held)
+        return self._has_work
 
     # ---- writing ---------------------------------------------------------------------------------------
 
@@ -235,8 +240,11 @@ class Run:
         """Write results, lanes' health, and what leases end: one transaction behind the fence."""
         try:
             outcome = self._transact(results)
-        except TROUBLE:
-            raise
+        except TROUBLE as error:
+            if len(results) < 2 or not is_cut_short(error):
+                raise
+            self._record_halves(results)
+            return
         except recording.REFUSED as error:
             self._lanes.doubt()
             if not results:
@@ -260,6 +268,14 @@ class Run:
             self._doubted = tuple(results), outcome
         self._doubted, self._told = None, told
         return outcome
+
+    def _record_halves(self, results: t.Sequence[Result]) -> None:
+        """The database had no time for so many at once: whole, they would be tried for ever."""
+        self._lanes.doubt()
+        self._doubted = None  # cut short by the server, which has undone it
+        middle = len(results) // 2
+        self._record(results[:middle])
+        self._record(results[middle:])
 
     def _record_singly(self, results: t.Sequence[Result], error: Exception) -> None:
         """Something in the batch cannot be written: it must not stop the others."""
@@ -285,7 +301,9 @@ class Run:
         for key, known in outcome.health.items():
             self._lanes.learn(key, known)
         for key, count in outcome.counts.items():
-            if key in outcome.disabled or self._lanes.held[key].health.is_paused(self._clock()):
+            if key in outcome.disabled:
+                self._lanes.switched_off(key)
+            elif self._lanes.held[key].health.is_paused(self._clock()):
                 self._lanes.shut(key)
             self._rotation.release(key, count)
         owners = {key: self._lanes.held[key].destination.recipient.owner for key in outcome.disabled}
@@ -366,8 +384,7 @@ class Run:
             logger.error("results.unwritten", extra={"worker": self.holder, "deliveries": left})
         try:
             with self.state.engine.begin() as connection:
-                ours = self._lanes.fence(connection, self._lanes.held.keys())
-                self._lanes.save(connection, {}, ours)
+                self._lanes.give_all_back(connection)
                 self._count(connection)
             with self.state.engine.connect() as connection:
                 self._set_clock(connection)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 if t.TYPE_CHECKING:
     from ..stop import Stop
 
-__all__ = ["TROUBLE", "Patience"]
+__all__ = ["TROUBLE", "Patience", "is_cut_short"]
 
 logger = logging.getLogger("flask_webhooks.database")
 
@@ -24,9 +24,18 @@ TROUBLE = (
     sa.exc.TimeoutError,  # no connection of the pool came free
 )
 """What passes by itself. Anything else is a mistake, and waiting would hide it."""
+_CUT_SHORT = ("57014", 1969, 3024)
+"""`statement_timeout` of PostgreSQL, `max_statement_time` of MariaDB, `max_execution_time` of MySQL."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 LONGEST_TROUBLE = 300.0
 """Seconds after which the error is raised: then somebody has to look."""
+
+
+def is_cut_short(error: Exception) -> bool:
+    """Whether the server is there, and has broken off a statement that took it too long: less may pass."""
+    cause = getattr(error, "orig", None)
+    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg, psycopg2
+    return (code or next(iter(getattr(cause, "args", ())), None)) in _CUT_SHORT
 
 
 class _Outage:

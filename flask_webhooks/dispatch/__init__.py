@@ -22,11 +22,12 @@ from .clock import Clock, now
 from .housekeeping import backlog, beat, count, purge, sign_off, workers
 from .lanes import Lease, fence, give_back, health, lease, lock, next_due, waiting
 from .sending import Window, bodies, heads, log, logged, messages, reschedule, still_due, succeed
-from .switching import cancel_all, discard_held, hold, hold_if_off, release, send_held, stranded
+from .switching import PORTION, cancel_all, discard_held, hold, send_held, settle, stranded
 from .tables import CHUNK, Row, looking
 
 __all__ = [
     "CHUNK",
+    "PORTION",
     "Clock",
     "Lease",
     "Row",
@@ -42,7 +43,6 @@ __all__ = [
     "heads",
     "health",
     "hold",
-    "hold_if_off",
     "lease",
     "lock",
     "log",
@@ -52,9 +52,9 @@ __all__ = [
     "next_due",
     "now",
     "purge",
-    "release",
     "reschedule",
     "send_held",
+    "settle",
     "sign_off",
     "still_due",
     "stranded",

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from .. import packed
 from ..models import State, Trigger
 from ..packed import among
-from .tables import A, D, M, Row, chunks
+from .tables import A, D, M, Row, S, chunks
 
 __all__ = [
     "Window",
@@ -46,11 +46,14 @@ _COLUMNS = (
     D.c.includes,
     M.c.size,
 )
+_lane = sa.bindparam("lane", type_=D.c.subscription_id.type)
 _HEAD = (
     sa.select(*_COLUMNS)
     .select_from(D.outerjoin(M, M.c.id == D.c.message_id))
     .where(
-        D.c.subscription_id == sa.bindparam("lane", type_=D.c.subscription_id.type),
+        # What is pending for one that is off is still to be held.
+        sa.exists().where(S.c.id == _lane, S.c.active, S.c.deleted_at.is_(None)),
+        D.c.subscription_id == _lane,
         D.c.due_at <= sa.bindparam("now", type_=D.c.due_at.type),
     )
     .order_by(D.c.due_at, D.c.id)
@@ -71,6 +74,7 @@ _HEADS = sa.text(
     FROM unnest(
         CAST(:lanes AS uuid[]), CAST(:most AS integer[]), CAST(:due AS timestamptz[]), CAST(:ids AS uuid[])
     ) AS w (lane, most, due, id)
+    JOIN webhook_subscriptions AS s ON s.id = w.lane AND s.active AND s.deleted_at IS NULL
     CROSS JOIN LATERAL (
         SELECT id, message_id, subscription_id, due_at, attempts, trigger, format, includes
         FROM webhook_deliveries
@@ -88,7 +92,10 @@ _START = ("-infinity", "00000000-0000-0000-0000-000000000000")
 def heads(
     connection: sa.Connection, windows: t.Mapping[str, Window], now: datetime
 ) -> dict[str, list[sa.Row[t.Any]]]:
-    """Return what is next in some lanes, in the order it fell due, with the size of its message."""
+    """Return what is next in some lanes, in the order it fell due, with the size of its message.
+
+    Nothing for subscriptions that are off by now: a worker that has not learned it yet must not go on.
+    """
     found: dict[str, list[sa.Row[t.Any]]] = {key: [] for key in windows}
     if connection.dialect.name == "postgresql":
         places = [

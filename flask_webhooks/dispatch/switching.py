@@ -1,89 +1,105 @@
 """Switching a subscription off and on: what becomes of its deliveries.
 
+They may be any number, and whoever moves them keeps others waiting: the worker that records, SQLite's writers all of
+them. So each call here moves a portion and returns how many it found. If that is fewer than it was allowed, nothing is
+left; else somebody has to go on, in a transaction of its own. Workers do (`settle`), whoever has left something.
+
 Each statement takes the lane's row first; see `lanes.lock`.
 """
 
 from __future__ import annotations
 
+import typing as t
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from ..models import State
+from ..packed import among
 from .lanes import lock
-from .tables import D, S
+from .tables import D, S, chunks
 
-__all__ = ["cancel_all", "discard_held", "hold", "hold_if_off", "release", "send_held", "stranded"]
+__all__ = ["PORTION", "cancel_all", "discard_held", "hold", "send_held", "settle", "stranded"]
+
+PORTION = 1_000
+"""Deliveries that are moved at once: some ten milliseconds, up to a hundred on a busy machine."""
 
 
-def hold(connection: sa.Connection, subscription_id: str, reason: str) -> int:
-    """Keep what is pending for a subscription that is off; return how many."""
+def hold(connection: sa.Connection, subscription_id: str, reason: str, most: int = PORTION) -> int:
+    """Keep what is pending for a subscription that is off."""
+    held = {"state": State.HELD.value, "due_at": None, "reason": reason}
+    return _move(connection, subscription_id, State.PENDING, held, most)
+
+
+def send_held(connection: sa.Connection, subscription_id: str, now: datetime, most: int = PORTION) -> int:
+    """Make what was held due, oldest first."""
+    due = {"state": State.PENDING.value, "due_at": now, "reason": None}
+    return _move(connection, subscription_id, State.HELD, due, most)
+
+
+def discard_held(connection: sa.Connection, subscription_id: str, now: datetime, most: int = PORTION) -> int:
+    """Cancel what was held for a subscription that is off, and what is still to be held."""
+    return cancel_all(connection, subscription_id, "discarded", now, most)
+
+
+def cancel_all(
+    connection: sa.Connection, subscription_id: str, reason: str, now: datetime, most: int = PORTION
+) -> int:
+    """Cancel what is pending or held for a subscription."""
+    off = {"state": State.CANCELLED.value, "due_at": None, "reason": reason, "finished_at": now}
+    found = _move(connection, subscription_id, State.PENDING, off, most)
+    return (
+        found + _move(connection, subscription_id, State.HELD, off, most - found) if found < most else found
+    )
+
+
+def _move(
+    connection: sa.Connection, subscription_id: str, state: State, values: dict[str, t.Any], most: int
+) -> int:
     lock(connection, subscription_id)
-    pending = sa.update(D).where(D.c.subscription_id == subscription_id, D.c.due_at.is_not(None))
-    return connection.execute(pending.values(state=State.HELD.value, due_at=None, reason=reason)).rowcount
+    ids = connection.scalars(_oldest(state).where(D.c.subscription_id == subscription_id).limit(most)).all()
+    for some in chunks(ids):
+        # Looks again: what is retried or cancelled by hand meanwhile takes no lane's row.
+        these = sa.update(D).where(among(connection, D.c.id, some), D.c.state == state.value)
+        connection.execute(these.values(values))
+    return len(ids)
 
 
-def hold_if_off(connection: sa.Connection, subscription_id: str, now: datetime) -> None:
-    """Deal with work that was recorded while its subscription was being switched off or removed.
+def _oldest(state: State) -> sa.Select[t.Any]:
+    """Those of a state, in the order of an index: sorting 100,000 would take longer than moving a portion."""
+    if state is State.PENDING:
+        return sa.select(D.c.id).where(D.c.due_at.is_not(None)).order_by(D.c.due_at, D.c.id)
+    return sa.select(D.c.id).where(D.c.state == state.value).order_by(D.c.id)
 
-    Looks again with the lane locked: if the subscription has been switched on meanwhile, its work stays due.
+
+def settle(connection: sa.Connection, subscription_id: str, now: datetime, most: int = PORTION) -> int:
+    """Move deliveries that do not fit how their subscription is switched: hold, send or cancel them.
+
+    Looks how that is with the lane locked. What is held for one that is on is sent even if its owner chose to discard:
+    that was about what was held then, and losing is worse than sending.
     """
     lock(connection, subscription_id)
-    state = sa.select(S.c.active, S.c.deleted_at).where(S.c.id == subscription_id)
-    found = connection.execute(state).one_or_none()
+    switch = sa.select(S.c.active, S.c.deleted_at, S.c.disabled_reason).where(S.c.id == subscription_id)
+    found = connection.execute(switch).one_or_none()
     if found is None or found.deleted_at is not None:
-        cancel_all(connection, subscription_id, "removed", now)
-    elif not found.active:
-        hold(connection, subscription_id, "off")
-
-
-def send_held(connection: sa.Connection, subscription_id: str, now: datetime) -> int:
-    """Make what was held due, oldest first; return how many."""
-    lock(connection, subscription_id)
-    released = _held(subscription_id).values(state=State.PENDING.value, due_at=now, reason=None)
-    return connection.execute(released).rowcount
+        return cancel_all(connection, subscription_id, "removed", now, most)
+    if found.active:
+        return send_held(connection, subscription_id, now, most)
+    return hold(connection, subscription_id, found.disabled_reason or "off", most)
 
 
 def stranded(connection: sa.Connection) -> list[str]:
-    """Return active subscriptions for which something is held, which no switch will look at any more.
+    """Return subscriptions for which there is something to settle.
 
-    A commit that began while its subscription was off and ended after it had been switched on leaves such deliveries.
-    One probe of the index (subscription, state) for each active subscription; of an EXISTS MariaDB would make a look at
-    all of that index.
+    That is what a switch has left because it was more than a portion, and what a commit leaves that began before the
+    switch and ended after it. One or two probes of an index for each subscription; of an EXISTS
+    MariaDB would make a look at all of that index.
     """
-    held = sa.select(D.c.id).where(D.c.subscription_id == S.c.id, D.c.state == State.HELD.value).limit(1)
-    is_held = held.correlate(S).scalar_subquery().is_not(None)
-    return list(connection.scalars(sa.select(S.c.id).where(S.c.active, S.c.deleted_at.is_(None), is_held)))
 
+    def some(state: State) -> sa.ColumnElement[bool]:
+        found = _oldest(state).where(D.c.subscription_id == S.c.id).limit(1)
+        return found.correlate(S).scalar_subquery().is_not(None)
 
-def release(connection: sa.Connection, subscription_id: str, now: datetime) -> int:
-    """Send what is stranded, unless the subscription has been switched off meanwhile; return how much.
-
-    Sent even if its owner chose to discard: that was about what was held then, and losing is worse than sending.
-    """
-    lock(connection, subscription_id)
-    is_on = sa.select(S.c.id).where(S.c.id == subscription_id, S.c.active, S.c.deleted_at.is_(None))
-    return send_held(connection, subscription_id, now) if connection.scalar(is_on) is not None else 0
-
-
-def discard_held(connection: sa.Connection, subscription_id: str, now: datetime) -> int:
-    """Cancel what was held; return how many."""
-    lock(connection, subscription_id)
-    dropped = _held(subscription_id).values(
-        state=State.CANCELLED.value, due_at=None, reason="discarded", finished_at=now
-    )
-    return connection.execute(dropped).rowcount
-
-
-def _held(subscription_id: str) -> sa.Update:
-    return sa.update(D).where(D.c.subscription_id == subscription_id, D.c.state == State.HELD.value)
-
-
-def cancel_all(connection: sa.Connection, subscription_id: str, reason: str, now: datetime) -> int:
-    """Cancel all that is pending or held for a subscription that is being removed; return how many."""
-    lock(connection, subscription_id)
-    unfinished = sa.update(D).where(
-        D.c.subscription_id == subscription_id, D.c.state.in_([State.PENDING.value, State.HELD.value])
-    )
-    cancelled = unfinished.values(state=State.CANCELLED.value, due_at=None, reason=reason, finished_at=now)
-    return connection.execute(cancelled).rowcount
+    is_on, is_removed = sa.and_(S.c.active, S.c.deleted_at.is_(None)), S.c.deleted_at.is_not(None)
+    unfit = sa.or_(sa.and_(sa.or_(is_on, is_removed), some(State.HELD)), sa.and_(~is_on, some(State.PENDING)))
+    return list(connection.scalars(sa.select(S.c.id).where(unfit)))

@@ -175,6 +175,8 @@ def change(
     `events` and `channels` together replace what it listens to; what is pending stays pending. `headers` and
     `metadata` are merged by name: None removes one, None for all of it clears (RFC 7396).
 
+    Of very many deliveries, switching holds or sends a portion, and workers the rest. Discarding commits on the way.
+
     :param owner: whose it must be; None for an operator.
     :param version: the one the caller has seen; None for any.
     :param held: with `active=True`: `send` or `discard` what was held while it was off.
@@ -211,6 +213,8 @@ def change(
     faults.stop()
     if becomes_active and (not row.active or wanted is not before):
         _check_together(state, session, row.owner, row.environment, wanted, row.id)
+    if held == "discard":
+        row = _discard(state, session, row, wanted)
     _switch(state, session, row, becomes_active, held)
     if not isinstance(values["rate_limit"], Unset) and values["rate_limit"] != row.rate_limit:
         # What the old one has put off is due again.
@@ -231,6 +235,8 @@ def remove(
     state: AppState, session: Session, subscription_id: str, *, owner: str | None, version: int | None = None
 ) -> None:
     """Remove a subscription and cancel what is pending or held for it. Its log stays until it is purged.
+
+    Of very many a portion; workers cancel the rest.
 
     :raises SubscriptionMissingError: there is none of that owner.
     :raises SubscriptionChangedError: it has another version.
@@ -335,10 +341,28 @@ def _check_held(session: Session, row: Subscription, active: bool, held: str | N
 
 
 def _count_held(session: Session, subscription_id: str) -> int:
+    """Count what is held for a subscription that is off, and what is still to be."""
     held = sa.select(sa.func.count()).where(
-        Delivery.subscription_id == subscription_id, Delivery.state == State.HELD.value
+        Delivery.subscription_id == subscription_id,
+        Delivery.state.in_([State.HELD.value, State.PENDING.value]),
     )
     return session.scalar(held) or 0
+
+
+def _discard(state: AppState, session: Session, row: Subscription, wanted: Wanted) -> Subscription:
+    """Cancel what is held, each portion but the last in a transaction of its own; return the row, locked again.
+
+    While it is still off, unlike what workers do afterwards: what is held for one that is on they send.
+
+    :raises SubscriptionChangedError: somebody has changed it meanwhile.
+    :raises ExclusivityError: or another subscription of its owner.
+    """
+    key, owner, version = row.id, row.owner, row.version
+    while dispatch.discard_held(session.connection(), key, _now()) == dispatch.PORTION:
+        session.commit()
+        row = find(session, key, owner=owner, to_change=True, version=version)
+        _check_together(state, session, owner, row.environment, wanted, key)
+    return row
 
 
 def _switch(state: AppState, session: Session, row: Subscription, active: bool, held: str | None) -> None:
@@ -351,9 +375,7 @@ def _switch(state: AppState, session: Session, row: Subscription, active: bool, 
         dispatch.hold(connection, row.id, "off")
     elif active and not row.active:
         session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(**HEALTHY))
-        if held == "discard":
-            dispatch.discard_held(connection, row.id, _now())
-        else:
+        if held != "discard":  # which has been done
             # Also without `held`: what is recorded from the check on to here would stay held for ever.
             dispatch.send_held(connection, row.id, _now())
         row.disabled_reason = row.disabled_at = None

@@ -273,7 +273,7 @@ class TestSwitchingOnAgain:
         with state.engine.connect() as connection:
             assert connection.scalar(sa.select(Subscription.active))
         assert (lane.failures, lane.window_failed) == (1, 1)
-        assert lane.failing_since >= before
+        assert lane.failing_since >= before - timedelta(milliseconds=10)  # the worker goes by another clock
 
 
 @pytest.mark.parametrize(
