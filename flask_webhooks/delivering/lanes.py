@@ -141,6 +141,8 @@ class Lanes:
         self._unwanted: list[str] = []
         """Lanes that are switched off, of which something may be left to be held."""
         self._portion = dispatch.PORTION
+        self._is_in_doubt = False
+        """Whether more lanes may be ours than we know of: the connection broke while they were being taken."""
         self._avoided: set[str] = set()
 
     # ---- taking ----------------------------------------------------------------------------------------
@@ -170,9 +172,11 @@ class Lanes:
     def take(self, connection: sa.Connection, most: int) -> None:
         """Lease up to `most` lanes. Commits."""
         began, now = time.monotonic(), self.clock()
+        self._is_in_doubt = True
         rows = dispatch.lease(connection, self._lease(now), now, most, {*self.held, *self._unwanted})
         connection.commit()
         if not rows:
+            self._is_in_doubt = False
             self.again = min(LATEST, max(SOONEST, (time.monotonic() - began) / SHARE))
             return
         self.again = SOONEST
@@ -188,6 +192,7 @@ class Lanes:
                 self._unwanted.append(row.subscription_id)
             else:
                 self._open(row, destination, began)
+        self._is_in_doubt = False
 
     def _lease(self, now: datetime) -> Lease:
         return Lease(self.holder, self._token, now + self.length)
@@ -298,6 +303,7 @@ class Lanes:
         self.doubt()
         self.fence(connection, ())
         dispatch.give_back(connection, self._lease(self.clock()), self.held.keys(), but=True)
+        self._is_in_doubt = False
         self._renewed = float("-inf")  # for this transaction may not come to its end either
 
     def doubt(self) -> None:
@@ -437,7 +443,7 @@ class Lanes:
         """End all leases, also those that we have not learned of."""
         ours = self.fence(connection, self.held.keys())
         self.save(connection, {}, ours)
-        if self._unwanted:
+        if self._is_in_doubt or self._unwanted:
             dispatch.give_back(connection, self._lease(self.clock()), (), but=True)
 
     def forget(self, keys: t.Iterable[str]) -> None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from flask_webhooks import Webhooks, signals
 from flask_webhooks.models import Delivery, Lane, Message, Secret, Subscription
 from flask_webhooks.state import AppState, state_of
+from flask_webhooks.stop import Stop
 from tests.delivering.answers import Gate, background, run
 from tests.receivers import Receiver, many_headers, ok, raw
 from tests.stage import attempts, deliveries, fill, lane_of, recorded, subscribe, wait_until
@@ -124,6 +125,26 @@ def test_a_run_that_is_stopped_while_the_database_is_away_ends(hasty):
             other.wait(20)
 
     assert len(attempts(state)) == len(receiver.requests)
+
+
+@pytest.mark.parametrize("error", [sa.exc.OperationalError, sa.exc.ProgrammingError])
+def test_lanes_are_given_back_where_it_breaks_before_the_run_knows_them(state, error):
+    fill(state, [subscription := subscribe(state, "http://127.0.0.1:1/")], 1)
+    stop = Stop()
+
+    @sa.event.listens_for(state.engine, "before_cursor_execute")
+    def cut_off(connection: t.Any, cursor: t.Any, statement: str, *_: t.Any) -> None:
+        if "FROM webhook_secrets" in statement:
+            assert lane_of(state, subscription).token is not None
+            stop.set()
+            raise error(statement, {}, Exception("the connection is lost"))
+
+    with contextlib.suppress(sa.exc.ProgrammingError):
+        run(state, stop=stop)
+
+    lane = lane_of(state, subscription)
+    assert stop.is_set()
+    assert (lane.token, lane.leased_until) == (None, None)
 
 
 class Unheard:
