@@ -133,6 +133,12 @@ def _url_length(value: t.Any) -> int:
     return _count(value)
 
 
+def _response_length(value: t.Any) -> int:
+    if _count(value) > 1_048_576:
+        raise ValueError
+    return _count(value)
+
+
 def _one_of(*choices: str) -> t.Callable[[t.Any], str]:
     def check(value: t.Any) -> str:
         if value not in choices:
@@ -239,8 +245,8 @@ class Settings:
     """When a subscription is disabled: so many failures in a row and so long without a success."""
     enabled: bool = _key(True, _flag, _FLAG)
     """The operator's stop switch: False still records, and sends nothing."""
-    response_limit: int = _key(16_384, _count, f"{_COUNT}, in bytes")
-    """Bytes of a response body that are kept."""
+    response_limit: int = _key(16_384, _response_length, "a whole number from 1 to 1048576, in bytes")
+    """Bytes of a response body that are kept. A worker may have 400 of them in memory before they are written."""
     payload_limit: int = _key(262_144, _count, f"{_COUNT}, in bytes")
     """Bytes that the data of one message may have."""
     retention: timedelta = _key(timedelta(days=30), _duration, "a timedelta or a number of seconds")

@@ -85,6 +85,7 @@ def test_a_callable_environment_is_kept() -> None:
         ("DISABLE_AFTER", 20, "failures in a row"),
         ("ENABLED", 1, "True or False"),
         ("RESPONSE_LIMIT", "16k", "bytes"),
+        ("RESPONSE_LIMIT", 1_048_577, "from 1 to 1048576, in bytes"),
         ("PAYLOAD_LIMIT", -1, "bytes"),
         ("RETENTION", "30 days", "timedelta"),
         ("BULK", "maybe", '"capture"'),
@@ -99,6 +100,10 @@ def test_a_wrong_value_is_refused_with_key_value_and_remedy(key: str, value: t.A
     message = str(caught.value)
     assert message.startswith(f"WEBHOOKS_{key} is {value!r}. Accepted: ")
     assert accepted in message
+
+
+def test_a_mebibyte_of_an_answer_may_be_kept() -> None:
+    assert Settings.read({"WEBHOOKS_RESPONSE_LIMIT": 1_048_576}).response_limit == 1_048_576
 
 
 def test_an_unknown_key_is_refused_with_the_nearest() -> None:
