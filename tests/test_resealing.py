@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
+import standardwebhooks
 from cryptography.fernet import Fernet
 
 from flask_webhooks import resealing
@@ -12,8 +13,9 @@ from flask_webhooks.cli import webhooks_cli
 from flask_webhooks.models import IdempotentReply, Secret, Subscription
 from flask_webhooks.signing import Vault
 from flask_webhooks.state import state_of
-from tests.delivering.answers import run
-from tests.stage import fill, secret_of, subscribe
+from tests.delivering.answers import Gate, background, run
+from tests.receivers import Receiver
+from tests.stage import deliveries, fill, secret_of, subscribe, wait_until
 
 REPLY = {"owner": "1", "digest": "", "status": 201}
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
@@ -57,6 +59,27 @@ def test_deliveries_go_on_before_and_after(old, make_app, inbox):
     fill(state, [subscription], 1)
 
     assert run(state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=NEW))).delivered == 1
+
+
+def test_deliveries_go_on_meanwhile(old, make_app):
+    state = state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=[NEW, OLD]))
+    with Receiver(Gate(seconds=0.002)) as receiver:
+        rows = [subscribe(old, receiver.url(f"/{n}"), headers=old.vault.seal("{}")) for n in range(10)]
+        ids = fill(state, rows, 500)
+        with background(state, refresh=0.01) as other:
+            wait_until(lambda: len(receiver.requests) >= 20)
+            while not other.is_over:
+                assert list(resealing.reseal(state))[-1].unreadable == 0
+            report = other.wait()
+
+        received = {request.headers["webhook-id"]: request for request in receiver.requests}
+    assert (report.delivered, report.failed) == (500, 0)
+    assert sorted(received) == sorted(ids)
+    assert len(receiver.requests) == 500
+    for row in deliveries(state):
+        request = received[row.message_id]
+        secret = secret_of(state, next(each for each in rows if each.id == row.subscription_id))
+        standardwebhooks.Webhook(secret).verify(request.body, request.headers)
 
 
 def test_a_repeated_request_is_answered_alike_when_the_old_key_is_gone(old, make_app):

@@ -201,6 +201,34 @@ class TestSwitchingByHand:
         assert states(state) == {("cancelled", "removed"): 2 * MANY}
 
 
+def test_off_and_on_by_the_api_during_deliveries_loses_and_repeats_nothing(state):
+    client = state.app.test_client()
+    with Receiver(Gate(seconds=0.01)) as receiver:
+        subscription, other = subscribe(state, receiver.url(), "*"), subscribe(state, receiver.url("/2"))
+        ids = fill(state, [subscription], 1_200) + fill(state, [other], 200)
+        path = f"/webhooks/api/subscriptions/{subscription.id}"
+
+        def switch(**body: t.Any) -> None:
+            answer = client.patch(path, json=body, headers={"X-Owner": "1"})
+            assert answer.status_code == 200, answer.text
+
+        for _ in range(2):
+            before = len(receiver.requests)
+            with background(state, refresh=0.01) as worker:
+                wait_until(lambda before=before: len(receiver.requests) >= before + 50)
+                switch(active=False)
+                switch(active=True, held="send")
+                switch(active=False)
+                wait_until(lambda worker=worker: not worker.run.at_hand or worker.is_over)
+                switch(active=True, held="send")
+        settle(state)
+        run(state)
+
+        received = [request.headers["webhook-id"] for request in receiver.requests]
+    assert sorted(received) == sorted(ids)
+    assert states(state) == {("delivered", None): 1_400}
+
+
 @pytest.fixture
 def impatient(state: AppState) -> AppState:
     """An app on a PostgreSQL that breaks off what takes longer than a fifth of a second."""

@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import json
 import logging
+import re
 import threading
 import typing as t
+from collections import Counter
 
 import pytest
 import sqlalchemy as sa
@@ -109,6 +111,53 @@ def test_connections_that_break_again_and_again_lose_and_repeat_nothing(state):
     assert len(attempts(state)) == 600
     assert {row.state for row in deliveries(state)} == {"delivered"}
     assert all(lane_of(state, each).leased_until is None for each in subscriptions)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    "place",
+    [
+        r"SELECT .*FROM webhook_lanes.*FOR UPDATE",
+        r"INSERT INTO webhook_attempts",
+        r".*webhook_hours",
+        r"UPDATE webhook_deliveries SET state=.* attempts=\(",
+        r"UPDATE webhook_deliveries SET state=CASE",
+        r"UPDATE webhook_lanes SET .*failures",
+        "COMMIT",
+    ],
+)
+def test_a_backend_that_is_killed_while_it_records_costs_nothing(state, place):
+    """Each of the statements that write a batch, three times."""
+    left = [1, 1, 1]
+
+    def kill(connection: sa.Connection, statement: str) -> None:
+        if "webhook_attempts" in statement:
+            connection.info["is_recording"] = True
+        if (
+            left
+            and re.match(place, statement, re.DOTALL)
+            and (place != "COMMIT" or connection.info.pop("is_recording", False))
+        ):
+            left.pop()
+            cut(state)
+
+    sa.event.listen(state.engine, "before_cursor_execute", lambda c, _, statement, *__: kill(c, statement))
+    sa.event.listen(state.engine, "commit", lambda connection: kill(connection, "COMMIT"))
+    with Receiver(Gate(seconds=0.005)) as good, Receiver(ok(status=500)) as bad:
+        sound = [subscribe(state, good.url(f"/{n}")) for n in range(5)]
+        broken = [subscribe(state, bad.url(f"/{n}"), retry="none") for n in range(3)]
+        ids = fill(state, [*sound, *broken], 400 if place != "COMMIT" else 80)
+        report = run(state)
+        received = [each.headers["webhook-id"] for each in (*good.requests, *bad.requests)]
+
+    assert not left
+    assert sorted(set(received)) == sorted(received)
+    assert set(received) <= set(ids)
+    assert report.delivered == len(good.requests) == len(ids) * 5 // 8
+    assert report.failed == len(bad.requests)
+    assert len(attempts(state)) == len(received)
+    assert Counter(row.state for row in deliveries(state))["delivered"] == report.delivered
+    assert all(lane_of(state, each).leased_until is None for each in (*sound, *broken))
 
 
 def test_a_run_that_is_stopped_while_the_database_is_away_ends(hasty):
