@@ -159,14 +159,13 @@ def changes(states: t.Sequence[tuple[Kind, State, Plan]], before: Before) -> lis
     """Return what a flush did, for each channel that sees it; deletions come first."""
     found: list[Change] = []
     updated, deleted = Kind.UPDATED, Kind.DELETED  # an enum looks its members up slowly
-    remains = make_remains([state for kind, state, _ in states if kind is deleted], before.shown)
+    remains = make_remains([(state, plan) for kind, state, plan in states if kind is deleted], before.shown)
     gone: set[tuple[t.Any, ...]] = set()
     for kind, state, plan in states:
         if kind is updated:
             _updated(found, state, plan, before.olds.get(state))
             continue
-        obj = remains[state] if kind is deleted else state.obj()
-        held = obj.__dict__
+        obj, held = remains[state] if kind is deleted else (state.obj(), state.dict)
         key = tuple([held[name] for name in plan.keys])
         if kind is deleted:
             gone.add((plan.head, key))
@@ -176,7 +175,7 @@ def changes(states: t.Sequence[tuple[Kind, State, Plan]], before: Before) -> lis
             values: Values = {}
             is_later = False
             if kind is deleted:
-                values = {name: (held[name], None) for name in bound.columns if name in held}
+                values = {name: (frozen(held[name]), None) for name in bound.columns if name in held}
             elif bound.watch:
                 values = {name: (None, frozen(held.get(name, LATER))) for name in bound.watch}
                 is_later = not bound.watch <= held.keys()

@@ -1,4 +1,4 @@
-"""What remains of deleted rows: objects of our own that show each as it was just before its DELETE.
+"""What remains of deleted rows: objects of our own that show what is told of each, as it was when its DELETE was sent.
 
 The host's own objects live on until the commit. What is assigned to them meanwhile, expired, or taken out of their
 collections is no part of the row that is gone.
@@ -16,20 +16,40 @@ from sqlalchemy.orm.collections import collection_adapter
 
 __all__ = ["frozen", "is_unknown", "make_remains", "written"]
 
+if t.TYPE_CHECKING:
+    from .watching import Plan
+
 State = orm.InstanceState[t.Any]
 Shown = t.Mapping[State, t.Mapping[str, t.Any]]
 
 
-def make_remains(states: t.Iterable[State], shown: Shown) -> dict[State, t.Any]:
-    """Return an object for each state, of its class, in its session and deleted like it; they lead to each other.
+class Remains(t.NamedTuple):
+    """Of one row."""
+
+    obj: t.Any
+    """Of the class of the host's object, in its session and deleted like it."""
+    row: dict[str, t.Any]
+    """What the database had, by attribute."""
+
+
+def make_remains(states: t.Iterable[tuple[State, Plan]], shown: Shown) -> dict[State, Remains]:
+    """Return what remains of each; the objects lead to each other.
 
     :param shown: values of attributes that the host's objects do not have, or not any more.
     """
-    values = {state: {**state.dict, **written(state), **shown.get(state, {})} for state in states}
-    made = {state: _made(state) for state in values}
-    for state, obj in made.items():
-        _fill(state, obj, values[state], made)
-    return made
+    rows = {state: {**state.dict, **written(state), **shown.get(state, {})} for state, _ in states}
+    made = {state: _made(state) for state in rows}
+    for state, plan in states:
+        _fill(state, made[state], _told(state, plan, rows[state]), made)
+    return {state: Remains(obj, rows[state]) for state, obj in made.items()}
+
+
+def _told(state: State, plan: Plan, row: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Key, owner and relationships are the row's; other columns as the host left them (`row.deleted_by = ...`)."""
+    fixed = {*plan.keys, *plan.owners}.union(*plan.references.values())
+    columns = state.mapper.column_attrs
+    left = {name: value for name, value in state.dict.items() if name in columns and name not in fixed}
+    return {**row, **left}
 
 
 def _made(state: State) -> t.Any:

@@ -11,13 +11,14 @@ from sqlalchemy import inspect, orm
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from ..bindings.dumping import OwnerReader
 from ..catalog import EventType, Kind
 from ..errors import EmitError, OwnerMissingError
 from .changes import LATER, Change, Key, Values, coalesce, stands_for
 from .glancing import is_nobody
 from .hearing import Hearing, check_database, connection_of
 from .loading import Path, agrees, load, owner_of, walk
-from .touching import Contacts
+from .touching import Contacts, led_before
 from .writing import Occurrence, Recorded, check_fits, failed, name_of, write
 
 if t.TYPE_CHECKING:
@@ -62,7 +63,7 @@ def settle(
         _complete(session, aside, nets)
         _follow_keys(watch, nets)
         contacts = Contacts(state, session, aside)
-        occurrences = _occurrences(watch, nets, contacts)
+        occurrences = _occurrences(watch, session, nets, contacts)
         occurrences += _emitted(state, nets, [item for item in items if isinstance(item, Emitted)])
         if not occurrences:
             return []
@@ -176,7 +177,9 @@ def _resolved(obj: t.Any, values: Values) -> Values:
     return {name: (old, getattr(obj, name) if new is LATER else new) for name, (old, new) in values.items()}
 
 
-def _occurrences(watch: Watch, nets: dict[Key, Change], contacts: Contacts) -> list[Occurrence]:
+def _occurrences(
+    watch: Watch, session: Session, nets: dict[Key, Change], contacts: Contacts
+) -> list[Occurrence]:
     contacts.touch(nets)
     found = [(net, events) for net in nets.values() if (events := _events(watch, net))]
     if len(found) > 1:
@@ -184,7 +187,7 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], contacts: Contacts) -> l
     occurrences = []
     for net, events in found:
         try:
-            owner = owner_of(net.bound, net.obj)
+            owner = _owner(session, net)
         except orm.exc.ObjectDeletedError:  # by a statement that nobody could see: there is nothing to tell
             continue
         except Exception as error:  # a property of the host's
@@ -196,6 +199,19 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], contacts: Contacts) -> l
         values = net.values if net.kind is Kind.UPDATED else {}
         occurrences += [Occurrence(event, owner, net.bound, net.obj, values) for event in events]
     return occurrences
+
+
+def _owner(session: Session, net: Change) -> str | None:
+    """Return whose it is; of a row that is gone, whose it was before the transaction: nobody else has known it."""
+    path = net.bound.channel.owner
+    if path is not None and net.kind is Kind.DELETED and net.steps:
+        if len(path) == 1 and path[0] in net.values:
+            old = net.values[path[0]][0]
+            return None if old is None else str(old)
+        parent = led_before(session, net, path[0])
+        if parent is not None:
+            return OwnerReader(path[1:])(parent)
+    return owner_of(net.bound, net.obj)
 
 
 def _events(watch: Watch, net: Change) -> list[EventType]:

@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from .bulk import Aside
     from .writing import Occurrence
 
-__all__ = ["Contacts"]
+__all__ = ["Contacts", "led_before"]
 
 
 class Contacts:
@@ -123,7 +123,7 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
         if reached is not None and is_kept and _is_there(net.obj, name):
             return found
         found = ()
-    before = _before(session, net, relation, keys)
+    before = led_before(session, net, name)
     return found if before is None or any(before is each for each in found) else [*found, before]
 
 
@@ -135,10 +135,12 @@ def _is_there(obj: t.Any, name: str) -> bool:
         return True
 
 
-def _before(
-    session: Session, net: Change, relation: orm.RelationshipProperty[t.Any], keys: t.Sequence[str]
-) -> t.Any:
-    """What a many-to-one relationship led to before, if its key was changed."""
+def led_before(session: Session, net: Change, name: str) -> t.Any:
+    """Return what a many-to-one relationship led to before the transaction, if its key was changed; else None."""
+    relation: orm.RelationshipProperty[t.Any] | None = inspect(net.obj).mapper.relationships.get(name)
+    if relation is None or relation.direction is not orm.MANYTOONE:
+        return None
+    keys = attributes_of(relation.parent, relation.local_columns)
     changed = {key: net.values[key] for key in keys if key in net.values}
     if all(old == new for old, new in changed.values()):
         return None

@@ -104,6 +104,33 @@ class TestAKeyThatIsSet:
         ]
 
 
+class TestTheOwnerOfWhatIsGone:
+    """By way of its order: whose it was before the transaction."""
+
+    @pytest.mark.parametrize("is_flushed", [True, False])
+    @pytest.mark.parametrize("is_loaded", [True, False])
+    def test_moved_before(self, yard: AppState, is_flushed: bool, is_loaded: bool) -> None:
+        save(Order(tenant=1, number=1, owner="1", items=[Item(id=1)]), Order(tenant=1, number=2, owner="2"))
+        item, other = S.get_one(Item, 1), S.get_one(Order, (1, 2))
+        assert not is_loaded or item.order
+        with S.no_autoflush:
+            item.order = other
+            if is_flushed:
+                S.flush()
+            S.delete(item)
+
+        assert [each for each in commit(yard) if each[0] == "items.deleted"] == [("items.deleted", "1", "1")]
+
+    def test_moved_afterwards(self, yard: AppState) -> None:
+        save(Order(tenant=1, number=1, owner="1", items=[Item(id=1)]), Order(tenant=1, number=2, owner="2"))
+        item = S.get_one(Item, 1)
+        S.delete(item)
+        S.flush()
+        item.order = S.get_one(Order, (1, 2))
+
+        assert commit(yard) == [("items.deleted", "1", "1"), ("orders.updated", "1,1", "1")]
+
+
 class TestWhatGoesWithAnother:
     def test_an_orphan_is_told_with_what_is_deferred_and_included(self, yard: AppState) -> None:
         save(
