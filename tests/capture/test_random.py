@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, make_transient
 from sqlalchemy.orm.exc import StaleDataError
 
 from flask_webhooks.capture import emit_many
@@ -198,21 +198,54 @@ class Transactions(RuleBasedStateMachine):
         self.session.flush()
         self.now.lines[number] = (key, text)
 
-    @rule(text=TEXTS, data=st.data(), is_deleted=st.booleans())
-    def change_line(self, text: str, data: st.DataObject, is_deleted: bool) -> None:
+    @rule(text=TEXTS, data=st.data())
+    def change_line(self, text: str, data: st.DataObject) -> None:
+        if not self.now.lines:
+            return
+        number = data.draw(st.sampled_from(sorted(self.now.lines)))
+        self.session.flush()
+        self.session.get_one(Line, number).text = text
+        self.now.lines[number] = (self.now.lines[number][0], text)
+        self.session.flush()
+
+    @rule(data=st.data(), then=st.sampled_from(["expire lines", "expire", "refresh", "remove", "assign"]))
+    def delete_line(self, data: st.DataObject, then: str) -> None:
+        """Its parent's collection knows nothing of it; each host has its own way to see to that."""
         if not self.now.lines:
             return
         number = data.draw(st.sampled_from(sorted(self.now.lines)))
         self.session.flush()
         line = self.session.get_one(Line, number)
-        if is_deleted:
-            invoice = self._invoice(self.now.lines.pop(number)[0])
-            self.session.delete(line)
-            self.session.flush()
-            self.session.expire(invoice, ["lines"])  # a collection knows nothing of this deletion
-        else:
-            line.text = text
-            self.now.lines[number] = (self.now.lines[number][0], text)
+        invoice = self._invoice(self.now.lines.pop(number)[0])
+        self.session.delete(line)
+        self.session.flush()
+        if then == "remove" and line in invoice.lines:
+            invoice.lines.remove(line)
+        elif then == "expire":
+            self.session.expire(invoice)
+        elif then == "refresh":
+            self.session.refresh(invoice)
+        elif then == "assign":
+            line.text, line.invoice_id = "gone", None
+        if then in ("expire lines", "remove", "assign"):
+            self.session.expire(invoice, ["lines"])
+        self.session.flush()
+
+    @rule(key=IDS, number=TEXTS)
+    def clone(self, key: int, number: str) -> None:
+        """Another row is made of the object of one."""
+        free = sorted({1, 2, 3} - self.now.invoices.keys())
+        if key not in self.now.invoices or not free:
+            return
+        self.session.flush()
+        invoice = self._invoice(key)
+        row = self.now.invoices[key]
+        assert (invoice.number, invoice.status, invoice.note) == (row["number"], row["status"], row["note"])
+        make_transient(invoice)
+        invoice.__dict__.pop("lines", None)
+        invoice.id, invoice.number = free[0], number
+        self.session.add(invoice)
+        self.now.invoices[free[0]] = {**row, "number": number}
         self.session.flush()
 
     @rule(data=st.data(), key=IDS, is_loaded=st.booleans())
