@@ -142,20 +142,31 @@ class Update(Changing):
             values = {
                 name: (old[name], new) for name, new in self.values(row).items() if not same(old[name], new)
             }
+            if self._discriminator in values:
+                raise self._untraceable()
             found.extend(self.changes(row, None, values))
         return result, found
+
+    @functools.cached_property
+    def _discriminator(self) -> str | None:
+        column = self.mapper.polymorphic_on
+        return self.mapper.get_property_by_column(column).key if isinstance(column, sa.Column) else None
 
     def _check(self, before: t.Mapping[Key, t.Any], after: t.Sequence[t.Any]) -> None:
         keys = {self.key(row) for row in after}
         if not keys >= before.keys():
-            raise BulkStatementError(
-                f"{self.about} changes primary keys, so its rows cannot be followed. Change the objects one by one, "
-                "or set WEBHOOKS_BULK to 'warn' or 'ignore' and use emit_many."
-            )
+            raise self._untraceable()
         if keys > before.keys():
             raise BulkStatementError(
                 f"{self.about} names rows that were committed while it ran. Roll back and run it again."
             )
+
+    def _untraceable(self) -> BulkStatementError:
+        what = "primary keys" if self.mapper.polymorphic_on is None else "primary keys or classes"
+        return BulkStatementError(
+            f"{self.about} changes {what}, so its rows cannot be followed. Change the objects one by one, or set "
+            "WEBHOOKS_BULK to 'warn' or 'ignore' and use emit_many."
+        )
 
 
 class Deletion(Changing):

@@ -271,6 +271,17 @@ class TestInheritance:
         with pytest.raises(BulkStatementError, match="primary keys"):
             zoo_db.session.execute(sa.update(Seat).values(number=2))
 
+    @pytest.mark.parametrize("is_held", [True, False])
+    def test_a_statement_that_changes_classes_is_refused(self, zoo: AppState, is_held: bool) -> None:
+        zoo_db.session.add(dog := Dog(id=1, name="a"))
+        zoo_db.session.commit()
+        assert dog.id == 1
+        if not is_held:
+            zoo_db.session.expunge_all()
+
+        with pytest.raises(BulkStatementError, match="classes"):
+            zoo_db.session.execute(sa.update(Animal).values(kind="animal"))
+
 
 class TestLimits:
     @pytest.mark.usefixtures("rows")

@@ -238,11 +238,11 @@ class Transactions(RuleBasedStateMachine):
         if key not in self.now.invoices or not free:
             return
         self.session.flush()
+        self.session.expire_all()  # else its lines would say that they belong to the clone: to SQLAlchemy too
         invoice = self._invoice(key)
         row = self.now.invoices[key]
         assert (invoice.number, invoice.status, invoice.note) == (row["number"], row["status"], row["note"])
         make_transient(invoice)
-        invoice.__dict__.pop("lines", None)
         invoice.id, invoice.number = free[0], number
         self.session.add(invoice)
         self.now.invoices[free[0]] = {**row, "number": number}
