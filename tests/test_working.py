@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 import redis
 import sqlalchemy as sa
+from rq.command import send_shutdown_command
 
 from flask_webhooks import dispatch, queue
 from flask_webhooks.models import Delivery, Lane, Worker
 from flask_webhooks.queue import Bell, Embedded
+from flask_webhooks.queue import worker as rq_worker
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.stop import Stop
 from flask_webhooks.working import INTERVAL, Sweep, lapsed
@@ -46,6 +48,16 @@ def patient(state: AppState, tmp_path: Path, valkey: str) -> t.Iterator[Processe
 @pytest.fixture
 def bell(valkey: str, tmp_path: Path) -> Bell:
     return Bell(valkey, Embedded(tmp_path / "none"), "webhooks", "tests.served")
+
+
+@pytest.fixture
+def listener(valkey: str) -> t.Iterator[t.Any]:
+    """RQ's worker, which only listens to commands."""
+    worker = rq_worker.make(valkey, "webhooks", "listener", stop=Stop())
+    worker.subscribe()
+    wait_until(lambda: worker.connection.pubsub_numsub(worker.pubsub_channel_name)[0][1])
+    yield worker
+    worker.unsubscribe()
 
 
 def workers(state: AppState) -> list[str]:
@@ -204,6 +216,37 @@ class TestOurWorker:
 
         assert worker.end() == 0
         assert "Traceback" not in worker.said
+
+    @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+    def test_a_command_that_is_none_does_not_keep_it_from_hearing_the_next(self, processes):
+        worker = processes.worker()
+        client = redis.Redis.from_url(processes.redis_url)
+        [name] = wait_until(lambda: client.smembers("rq:workers"))
+        name = name.decode().removeprefix("rq:worker:")
+        channel = f"rq:pubsub:{name}"
+        wait_until(lambda: client.publish(channel, "no command"))
+        worker.wait_for("command.failed")
+
+        send_shutdown_command(client, name)
+
+        worker.wait_for("has stopped")
+        assert "Traceback" not in worker.said
+
+    def test_an_answer_out_of_place_does_not_keep_it_from_hearing_commands(self, listener, caplog):
+        listener.pubsub.connection.send_command("HELLO", 3)  # as while another connects
+        wait_until(lambda: "commands.interrupted" in caplog.messages)
+
+        wait_until(lambda: listener.connection.publish(listener.pubsub_channel_name, "no command"))
+
+        wait_until(lambda: "command.failed" in caplog.messages)
+
+    def test_it_leaves_well_while_it_begins_to_listen_anew(self, listener):
+        """Two threads on one connection that is just made would take each other's replies."""
+        listener.connection.client_kill_filter(_type="pubsub")
+
+        listener.unsubscribe()
+
+        wait_until(lambda: not listener.pubsub_thread.is_alive(), 20)  # redis-py waits before it tries again
 
     @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
     def test_sigterm_ends_it_well_while_redis_is_away(self, processes):

@@ -16,7 +16,7 @@ from rq.exceptions import StopRequested
 from ..stop import Stop
 from .connecting import connect
 
-__all__ = ["work"]
+__all__ = ["make", "work"]
 
 logger = logging.getLogger("flask_webhooks.queue")
 
@@ -30,6 +30,7 @@ class _Worker(SimpleWorker):
 
     stop: Stop
     once: _Once
+    is_leaving = False
     max_connection_wait_time = 5.0  # seconds; RQ's minute is long for somebody who waits for a delivery
 
     def handle_warm_shutdown_request(self) -> None:
@@ -51,6 +52,47 @@ class _Worker(SimpleWorker):
             self.register_birth()
             self.set_state(self.get_state())
             self.once.end()
+
+    def unsubscribe(self) -> None:
+        """Called at the end. End the thread that listens to RQ's commands by a message, which it does not heed.
+
+        RQ would unsubscribe on that thread's connection. Where it is just being made anew, for Redis was away, both do
+        that, and each takes the other's replies: the thread dies of it, or this one waits for ever.
+        """
+        if self.pubsub_thread is None:
+            return
+        self.is_leaving = True
+        self.pubsub_thread.stop()
+        until = time.monotonic() + 1.0  # it may just wait for Redis, and ends by itself then
+        with contextlib.suppress(redis.RedisError):
+            while self.pubsub_thread.is_alive() and time.monotonic() < until:
+                self.connection.publish(self.pubsub_channel_name, "")
+                self.pubsub_thread.join(timeout=0.05)
+
+    def handle_payload(self, message: t.Any) -> None:
+        """Called for each of RQ's commands. One that is none must not end the thread that waits for the next."""
+        if self.is_leaving:
+            return
+        try:
+            super().handle_payload(message)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            extra = {"worker": self.name, "reason": f"{type(error).__name__}: {error}"}
+            logger.warning("command.failed", extra=extra)
+
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: t.Any, pubsub_thread: t.Any) -> None:
+        """Called in the thread that listens. Whatever it was, such as an answer out of place: begin anew.
+
+        RQ only does when the connection is lost. On the next one redis-py subscribes again.
+        """
+        if isinstance(exc, redis.ConnectionError) or not isinstance(exc, Exception):
+            super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
+            return
+        if not isinstance(exc, redis.RedisError):  # of those the working thread tells
+            extra = {"worker": self.name, "reason": f"{type(exc).__name__}: {exc}"}
+            logger.warning("commands.interrupted", extra=extra)
+        if pubsub.connection is not None:
+            pubsub.connection.disconnect()
+        self.stop.wait(1.0)
 
     def register_birth(self) -> None:
         """Take the place of whoever had this name: it is ours, left by a cut connection or a killed container."""
@@ -114,16 +156,25 @@ def work(url: str, queue: str, name: str, *, stop: Stop, burst: bool = False) ->
 def _work_once(url: str, queue: str, name: str, *, stop: Stop, burst: bool, once: _Once) -> bool:
     """Run RQ's worker until it gives up; return False when Redis cannot be reached."""
     try:
-        connection = connect(url)
-        connection.ping()
-        queues, ttl = [Queue(queue, connection=connection)], WAIT + 15  # by so much RQ waits less than this
-        worker = _Worker(queues, name=name, connection=connection, worker_ttl=ttl)
-        worker.stop, worker.once = stop, once
+        worker = make(url, queue, name, stop=stop, once=once)
         worker.work(burst=burst, logging_level="WARNING")
         return True
     except (redis.RedisError, OSError) as error:
         once.tell(str(error))
         return False
+
+
+def make(url: str, queue: str, name: str, *, stop: Stop, once: _Once | None = None) -> _Worker:
+    """Return RQ's worker, which does not work yet.
+
+    :raises redis.RedisError: Redis cannot be reached.
+    """
+    connection = connect(url)
+    connection.ping()
+    queues, ttl = [Queue(queue, connection=connection)], WAIT + 15  # by so much RQ waits less than this
+    worker = _Worker(queues, name=name, connection=connection, worker_ttl=ttl)
+    worker.stop, worker.once = stop, once or _Once(name)
+    return worker
 
 
 @contextlib.contextmanager
