@@ -108,6 +108,8 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
         reached = listed(value(net.obj, name))
     except orm.exc.ObjectDeletedError:  # by the database, along with what it belonged to
         return ()
+    if reached is not None and not isinstance(reached, list) and inspect(reached).key is None:
+        reached = _row_behind(session, net, name)
     found = reached if isinstance(reached, list) else () if reached is None else (reached,)
     if not net.values or net.kind is Kind.CREATED:
         return found
@@ -125,6 +127,14 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
         found = ()
     before = led_before(session, net, name)
     return found if before is None or any(before is each for each in found) else [*found, before]
+
+
+def _row_behind(session: Session, net: Change, name: str) -> t.Any:
+    """What the keys lead to, where the object that was loaded has become that of no row: a clone that was undone."""
+    relation: orm.RelationshipProperty[t.Any] = inspect(net.obj).mapper.relationships[name]
+    if relation.direction is not orm.MANYTOONE:
+        return None
+    return referred(object_session(net.obj) or session, relation, net.obj.__dict__)
 
 
 def _is_there(obj: t.Any, name: str) -> bool:

@@ -231,6 +231,23 @@ class TestAClone:
         updated = [each for each in recorded(heard) if each.event == "invoices.updated"][-1]
         assert changes(updated)["number"] == ["A", "B"]
 
+    def test_that_is_undone_after_a_line_was_deleted(self, heard: AppState) -> None:
+        save(an_invoice())
+        invoice = S.get_one(Invoice, 1)
+        S.delete(invoice.lines[0])
+        S.flush()
+        S.expire(invoice, ["lines"])
+        savepoint = S.begin_nested()
+        make_transient(invoice)
+        invoice.id = 2
+        S.add(invoice)
+        S.flush()
+        S.expire_all()
+        savepoint.rollback()
+        S.commit()
+
+        assert told_since(heard, 2) == [("invoices.updated", "1", "1")]
+
     def test_that_is_never_added(self, heard: AppState) -> None:
         S.add(invoice := Invoice(id=1, owner="1", number="A"))
         S.flush()
