@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from flask_webhooks import dispatch, subscribing, working
+from flask_webhooks.cli import webhooks_cli
 from flask_webhooks.errors import SubscriptionChangedError, SubscriptionError
 from flask_webhooks.models import Delivery, Subscription
 from flask_webhooks.state import AppState
@@ -199,6 +200,19 @@ class TestSwitchingByHand:
             settle(state)
 
         assert states(state) == {("cancelled", "removed"): 2 * MANY}
+
+
+def test_delivering_once_sends_all_that_was_held_and_holds_all_that_is_not_due(state, inbox):
+    on, off = subscribe(state, inbox.url()), subscribe(state, NOWHERE, active=False)
+    fill(state, [on], MANY)
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(Delivery).values(state="held", due_at=None))
+    fill(state, [off], MANY, due_at=later())
+
+    result = state.app.test_cli_runner().invoke(webhooks_cli, ["deliver"])
+
+    assert result.exit_code == 0, result.output
+    assert states(state) == {("delivered", None): MANY, ("held", "off"): MANY}
 
 
 def test_off_and_on_by_the_api_during_deliveries_loses_and_repeats_nothing(state):
