@@ -61,6 +61,10 @@ class Change:
         self.values = {name: pair for name, pair in self.values.items() if not same(*pair)}
         return bool(self.values)
 
+    def has_set(self, names: t.Collection[str]) -> bool:
+        """Say whether any of these columns was set, even if it came back to its first value."""
+        return any(not each.values.keys().isdisjoint(names) for each in (self, *self.steps))
+
     def matches(self, event: EventType) -> bool:
         """Say whether `event` happened: by what it comes to, or by a step whose columns stayed changed."""
         if event.matches(self.kind, self.values, touched=self.is_touched):

@@ -115,7 +115,7 @@ def _follow_keys(watch: Watch, nets: dict[Key, Change]) -> None:
             # What nobody here reads stays as it is: the host may read it after the session is closed.
             if name not in net.bound.needed or name not in state.dict:
                 continue
-            if not net.values.keys().isdisjoint(keys) and not agrees(state, name):
+            if net.has_set(keys) and not agrees(state, name):
                 state.session.expire(net.obj, [name])
                 paths, identities = stale.setdefault((state.session, type(net.obj)), (set(), []))
                 paths.add((name,))

@@ -69,6 +69,19 @@ class TestAKeyThatIsSet:
         ]
         assert last(yard, "items.updated")["order"] == {"tenant": 1, "number": 2, "owner": "2"}
 
+    def test_there_and_back(self, yard: AppState) -> None:
+        save(Order(tenant=1, number=1, owner="1", items=[Item(id=1)]), Order(tenant=1, number=2, owner="2"))
+        item = S.get_one(Item, 1)
+        item.order_number = 2
+        S.flush()
+        S.expire(item, ["order"])
+        assert item.order is not None
+        assert item.order.owner == "2"
+
+        item.order_number, item.name = 1, "x"
+
+        assert commit(yard) == [("items.updated", "1", "1"), ("orders.updated", "1,1", "1")]
+
     def test_to_nothing(self, yard: AppState) -> None:
         save(Car(id=1, wheels=[Wheel(id=1)]))
         wheel = S.get_one(Wheel, 1)
