@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 import sqlalchemy as sa
@@ -17,7 +18,22 @@ from .loading import load
 if t.TYPE_CHECKING:
     from .watching import Watch
 
-__all__ = ["Aside", "is_heard"]
+__all__ = ["Aside", "is_heard", "unfiltered"]
+
+
+@contextlib.contextmanager
+def unfiltered(session: Session) -> t.Iterator[None]:
+    """Read rows in a session of ours as they are, whatever the host's listeners make of its SELECTs meanwhile.
+
+    A filter on all sessions (soft deletion, tenants) concerns what the host reads, not the rows that it changes. The
+    listeners come into play again for what hangs on the rows.
+    """
+    dispatch: t.Any = session.dispatch
+    listeners, dispatch.do_orm_execute = dispatch.do_orm_execute, ()
+    try:
+        yield
+    finally:
+        dispatch.do_orm_execute = listeners
 
 
 class Aside:
@@ -65,7 +81,8 @@ class Aside:
         for model, some in groups.items():
             mapper: t.Any = inspect(model)
             session = self.session(self._connection(model))
-            found = load(session, model, [net.key[2:] for net in some], columns=True, again=True)
+            with unfiltered(session):
+                found = load(session, model, [net.key[2:] for net in some], columns=True, again=True)
             by_key = {tuple(mapper.primary_key_from_instance(obj)): obj for obj in found}
             for net in some:
                 net.obj = by_key.get(tuple(net.key[2:]))

@@ -27,6 +27,7 @@ from .buffers import (
 )
 from .dooming import load_for_delete
 from .hearing import Hearing
+from .loading import leaving_no_trace
 from .losing import orphans, reassigned
 from .settling import settle
 from .watching import Plan, Watch, anybody, known, watch_of, watching
@@ -68,7 +69,8 @@ def _settle(session: Session, buffer: Buffer) -> None:
     hearing = buffer.hearing = buffer.hearing or Hearing(buffer.watch)
     everything = [item for some in items.values() for item in some]
     try:
-        recorded = settle(buffer.watch, session, hearing, buffer.aside, everything)
+        with leaving_no_trace(session):
+            recorded = settle(buffer.watch, session, hearing, buffer.aside, everything)
     except DBAPIError as error:
         buffer.broken = f"{type(error).__name__}: {error}"
         raise
@@ -138,7 +140,7 @@ def _before_delete(mapper: orm.Mapper[t.Any], connection: t.Any, target: t.Any) 
     found = _row(mapper, target)
     if found is not None:
         session, buffer, seen = found
-        if seen[0] not in buffer.flush.shown:
+        if seen[0] not in buffer.flush.shown and seen[0] not in buffer.flush.gone:
             _prepare_deletion(session, buffer, [seen])
 
 
@@ -175,7 +177,7 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
     for watch, seen in _flushed(session, context).items():
         buffer = buffer_of(session, watch)
         changes = reading.changes(seen, buffer.flush)
-        if buffer.flush.olds or buffer.flush.shown:
+        if buffer.flush.is_used:
             buffer.flush = reading.Before()
         if changes:
             buffer.items.setdefault(session.get_nested_transaction(), []).extend(changes)

@@ -18,8 +18,8 @@ from sqlalchemy.sql import visitors
 from ..catalog import Kind, same
 from ..errors import BulkStatementError
 from ..outbox import CHUNK
+from .aside import unfiltered
 from .changes import Change, Key
-from .dooming import all_reads
 from .loading import load, rows_where
 from .statement import Result, Statement
 
@@ -40,7 +40,8 @@ class Changing(Statement):
         if self.given is not None:
             return self.rows_of(self.named(), lock=True) if self.takes(len(self.given)) else None
         select = self.locked(self._matching().limit(self._most()))
-        rows = list(self.session.scalars(select, self.execution.parameters or {}))
+        with unfiltered(self.session):
+            rows = list(self.session.scalars(select, self.execution.parameters or {}))
         return rows if self.takes(len(rows)) else None
 
     def named(self) -> list[Key]:
@@ -197,7 +198,7 @@ class Deletion(Changing):
             by_class.setdefault(type(row), []).append(self.key(row))
         for cls, keys in by_class.items():
             plan = self.watch.plan(cls)
-            paths = {path for path in all_reads(plan) if path} if plan is not None else ()
+            paths = plan.read | plan.along if plan is not None else ()
             if paths:
                 load(self.session, cls, keys, paths)
 
@@ -209,7 +210,8 @@ class Deletion(Changing):
         for start in range(0, len(keys), CHUNK):
             condition = rows_where(self.keys(), keys[start : start + CHUNK])
             select = sa.select(*self.keys()).select_from(self.entity).where(condition)
-            left += [tuple(row) for row in self.session.execute(select)]
+            with unfiltered(self.session):
+                left += [tuple(row) for row in self.session.execute(select)]
         return left
 
 

@@ -6,6 +6,7 @@ import typing as t
 
 import sqlalchemy as sa
 from sqlalchemy import inspect
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.base import NO_RAISE, PASSIVE_NO_FETCH, PASSIVE_NO_RESULT
 
@@ -16,7 +17,9 @@ from .remains import is_unknown, written
 if t.TYPE_CHECKING:
     from .watching import Plan
 
-__all__ = ["all_reads", "load_for_delete"]
+__all__ = ["load_for_delete"]
+
+Paths = t.Collection[tuple[str, ...]]
 
 
 def load_for_delete(
@@ -36,16 +39,29 @@ def load_for_delete(
     _load(session, bare, lambda _: ())
     for state, plan in bare:
         missing = plan.attributes - state.dict.keys()
-        if missing:  # a filter of the host's has hidden the row
-            session.refresh(state.obj(), sorted(missing))
+        if missing and not _is_found(session, state, missing):
+            before.gone.add(state)
+    states = [(state, plan) for state, plan in states if state not in before.gone]
     before.shown.update((state, {}) for state, _ in states)
     _look_under(session, before, states)
     for state, plan in states:
         before.shown[state].update(_led(session, state, plan, before.shown[state]))
     _load(session, states, _touches)
-    if any(_missing(state, all_reads(plan)) for state, plan in states) and is_heard():
-        _load(session, states, reads)
+    if (
+        any(_missing(state, plan.read) or _missing(state, plan.along) for state, plan in states)
+        and is_heard()
+    ):
+        _load(session, states, _reads)
         _read_beside(session, before, states, another)
+
+
+def _is_found(session: Session, state: State, missing: t.Collection[str]) -> bool:
+    """Load what a filter of the host's has hidden; False if the row is gone already: SQLAlchemy will warn of that."""
+    try:
+        session.refresh(state.obj(), sorted(missing))
+    except InvalidRequestError:
+        return False
+    return True
 
 
 def _read_beside(
@@ -88,7 +104,9 @@ def _look_under(session: Session, before: Before, states: t.Iterable[tuple[State
 
 def _led(session: Session, state: State, plan: Plan, columns: dict[str, t.Any]) -> dict[str, t.Any]:
     """What many-to-one relationships led to that were set to something else before anybody had loaded them."""
-    read = {path[0] for path in (*all_reads(plan), *_touches(plan)) if path}
+    if not state.committed_state:
+        return {}
+    read = {path[0] for path in (*plan.read, *plan.along, *plan.touched)}
     return {
         name: referred(session, state.mapper.relationships[name], {**state.dict, **written(state), **columns})
         for name in plan.references.keys() & read & state.committed_state.keys()
@@ -96,33 +114,16 @@ def _led(session: Session, state: State, plan: Plan, columns: dict[str, t.Any]) 
     }
 
 
-Paths = t.Collection[tuple[str, ...]]
-
-
 def _touches(plan: Plan) -> Paths:
-    touched = {touch.relationship for bound in plan.bounds for touch in bound.touches}
-    return {(name,) for name in touched - plan.passive}
+    return plan.touched
 
 
-def reads(plan: Plan) -> Paths:
-    """The paths that data, includes, owner and touches follow, but for those that the database deletes along."""
-    return {path for path in all_reads(plan) if not path or path[0] not in plan.passive}
+def _reads(plan: Plan) -> Paths:
+    return plan.read
 
 
 def _passive(plan: Plan) -> Paths:
-    return {path for path in all_reads(plan) if path and path[0] in plan.passive}
-
-
-def all_reads(plan: Plan) -> Paths:
-    paths = {path for bound in plan.bounds for path in bound.trails}
-    paths |= {
-        include.relationships
-        for bound in plan.bounds
-        for include in bound.includes.values()
-        if include.relationships
-    }
-    paths |= {(name,) for bound in plan.bounds for name in bound.needed}
-    return paths
+    return plan.along
 
 
 def _missing(state: State, paths: Paths) -> set[tuple[str, ...]]:

@@ -13,6 +13,7 @@ from sqlalchemy.engine.result import IteratorResult
 
 from ..catalog import Kind
 from ..errors import BulkStatementError
+from .aside import unfiltered
 from .changes import Change, Key
 from .statement import Result, Statement
 
@@ -74,7 +75,8 @@ class Insert(Statement):
         source: sa.Select[t.Any] = sa.select(sa.literal_column("1")).select_from(self.dml.select.subquery())
         some = source.limit(self.limit + 1).subquery()
         count: sa.Select[t.Any] = sa.select(sa.func.count()).select_from(some)
-        return int(self.session.scalar(count, t.cast("t.Any", self.execution.parameters)) or 0)
+        with unfiltered(self.session):
+            return int(self.session.scalar(count, t.cast("t.Any", self.execution.parameters)) or 0)
 
     def _insert(self) -> tuple[Result, list[Key]]:
         options = self.execution.execution_options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 import sqlalchemy as sa
@@ -15,7 +16,18 @@ from ..outbox import CHUNK
 if t.TYPE_CHECKING:
     from ..bindings import Bound
 
-__all__ = ["CHUNK", "agrees", "attributes_of", "load", "owner_of", "referred", "rows_where", "value", "walk"]
+__all__ = [
+    "CHUNK",
+    "agrees",
+    "attributes_of",
+    "leaving_no_trace",
+    "load",
+    "owner_of",
+    "referred",
+    "rows_where",
+    "value",
+    "walk",
+]
 
 Path = tuple[str, ...]
 
@@ -54,6 +66,24 @@ def load(
             statement = statement.execution_options(populate_existing=True)
         found.extend(session.scalars(statement).unique())
     return found
+
+
+@contextlib.contextmanager
+def leaving_no_trace(session: Session) -> t.Iterator[None]:
+    """Unload the relationships that are loaded meanwhile, where a session does not expire its objects at commit.
+
+    There the host would go on seeing what they led to then, though it has never asked for it.
+    """
+    if session.expire_on_commit:
+        yield
+        return
+    before = {state: set(state.dict) for state in session.identity_map.all_states()}
+    try:
+        yield
+    finally:
+        for state in session.identity_map.all_states():
+            names = set(state.mapper.relationships.keys()) & state.dict.keys() - before.get(state, set())
+            state._expire_attributes(state.dict, names)
 
 
 def option(model: type, path: Path) -> t.Any:

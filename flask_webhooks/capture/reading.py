@@ -44,6 +44,13 @@ class Before:
     shown: dict[State, dict[str, t.Any]] = field(default_factory=dict)
     """Objects that are ready to be deleted: what can be told of them is loaded. Here is what they do not say
     themselves: what they led to, and what goes with them by the database's own work."""
+    gone: set[State] = field(default_factory=set)
+    """Objects to be deleted whose row is there no more, so that nothing can be told of them."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was kept."""
+        return bool(self.olds or self.shown or self.gone)
 
     def lacks(self, state: State, plan: Plan) -> bool:
         """Say whether an object was changed since it was looked at, in a way that hides the old value."""
@@ -159,6 +166,7 @@ def changes(states: t.Sequence[tuple[Kind, State, Plan]], before: Before) -> lis
     """Return what a flush did, for each channel that sees it; deletions come first."""
     found: list[Change] = []
     updated, deleted = Kind.UPDATED, Kind.DELETED  # an enum looks its members up slowly
+    states = [each for each in states if each[1] not in before.gone] if before.gone else states
     remains = make_remains([(state, plan) for kind, state, plan in states if kind is deleted], before.shown)
     gone: set[tuple[t.Any, ...]] = set()
     for kind, state, plan in states:
@@ -175,7 +183,7 @@ def changes(states: t.Sequence[tuple[Kind, State, Plan]], before: Before) -> lis
             values: Values = {}
             is_later = False
             if kind is deleted:
-                values = {name: (frozen(held[name]), None) for name in bound.columns if name in held}
+                values = {name: (held[name], None) for name in bound.columns if name in held}
             elif bound.watch:
                 values = {name: (None, frozen(held.get(name, LATER))) for name in bound.watch}
                 is_later = not bound.watch <= held.keys()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import typing as t
+from collections import OrderedDict
 
+import sqlalchemy as sa
 from sqlalchemy import orm
-from sqlalchemy.orm import attributes
+from sqlalchemy.ext.mutable import MutableDict, MutableList, MutableSet
 from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_RESULT, instance_state
 from sqlalchemy.orm.collections import collection_adapter
 
@@ -23,6 +25,10 @@ State = orm.InstanceState[t.Any]
 Shown = t.Mapping[State, t.Mapping[str, t.Any]]
 
 
+_QUERIES = ("dynamic", "write_only")
+"""Relationships that are not loaded; in the object's place for them is something else."""
+
+
 class Remains(t.NamedTuple):
     """Of one row."""
 
@@ -32,58 +38,88 @@ class Remains(t.NamedTuple):
     """What the database had, by attribute."""
 
 
-def make_remains(states: t.Iterable[tuple[State, Plan]], shown: Shown) -> dict[State, Remains]:
+def make_remains(states: t.Sequence[tuple[State, Plan]], shown: Shown) -> dict[State, Remains]:
     """Return what remains of each; the objects lead to each other.
 
     :param shown: values of attributes that the host's objects do not have, or not any more.
     """
-    rows = {state: {**state.dict, **written(state), **shown.get(state, {})} for state, _ in states}
-    made = {state: _made(state) for state in rows}
+    found: dict[State, Remains] = {}
     for state, plan in states:
-        _fill(state, made[state], _told(state, plan, rows[state]), made)
-    return {state: Remains(obj, rows[state]) for state, obj in made.items()}
+        row = state.dict
+        if state.committed_state or shown.get(state):
+            row = {**row, **written(state), **shown.get(state, {})}
+        kept = {name: frozen(value) if name in plan.attributes else value for name, value in row.items()}
+        found[state] = Remains(_made(state, plan, row, kept), kept)
+    for state, remains in found.items():  # when all have their columns: a collection may go by these
+        for name, relation in state.mapper.relationships.items():
+            if name in remains.row and relation.lazy not in _QUERIES:
+                remains.obj.__dict__[name] = _related(remains.row[name], found)
+    return found
 
 
-def _told(state: State, plan: Plan, row: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Key, owner and relationships are the row's; other columns as the host left them (`row.deleted_by = ...`)."""
-    fixed = {*plan.keys, *plan.owners}.union(*plan.references.values())
-    columns = state.mapper.column_attrs
-    left = {name: value for name, value in state.dict.items() if name in columns and name not in fixed}
-    return {**row, **left}
+def _made(state: State, plan: Plan, row: t.Mapping[str, t.Any], kept: dict[str, t.Any]) -> t.Any:
+    """Make an object as one that was loaded is made.
 
-
-def _made(state: State) -> t.Any:
-    """Make an object as one that was loaded is made."""
+    Columns that decide who is told are the row's, others as the host left them (`row.deleted_by = ...`).
+    """
     obj = state.manager.new_instance()
     twin = instance_state(obj)
     twin.key, twin.identity_token, twin.session_id = state.key, state.identity_token, state.session_id
     twin.load_options, twin.load_path = state.load_options, state.load_path
     twin._deleted = True
+    held, told = state.dict, obj.__dict__
+    for name, value in row.items():
+        if name in plan.attributes:
+            told[name] = _shown(kept[name], value)
+            if row is not held and name not in plan.deciding and (left := held.get(name, value)) is not value:
+                told[name] = told[name] if isinstance(left, sa.ClauseElement) else _shown(frozen(left), left)
+        elif name != "_sa_instance_state" and name not in state.mapper.relationships:
+            told[name] = value  # may be anything of the host's
     return obj
 
 
-def _fill(state: State, obj: t.Any, values: dict[str, t.Any], made: dict[State, t.Any]) -> None:
-    columns, relations = state.mapper.column_attrs, state.mapper.relationships
-    for name, value in values.items():
-        if name in relations:
-            attributes.set_committed_value(obj, name, _related(value, made))
-        elif name != "_sa_instance_state":  # what is no column may be anything of the host's
-            obj.__dict__[name] = frozen(value) if name in columns else value
+def _shown(kept: t.Any, value: t.Any) -> t.Any:
+    """Of a class of the host's it stays, for his properties know that."""
+    return value if kept is not value and type(value) not in _COPIES else kept
 
 
-def _related(value: t.Any, made: dict[State, t.Any]) -> t.Any:
+def _related(value: t.Any, found: dict[State, Remains]) -> t.Any:
     """What a relationship leads to, with what remains in place of what is deleted too."""
     if value is None:
         return None
     if hasattr(value, "_sa_instance_state"):
-        return made.get(instance_state(value), value)
-    members = value if isinstance(value, list) else collection_adapter(value)
-    return [made.get(instance_state(member), member) for member in members]
+        remains = found.get(instance_state(value))
+        return value if remains is None else remains.obj
+    if isinstance(value, dict):
+        return _collected(value, OrderedDict if isinstance(value, OrderedDict) else dict, found)
+    for base in (list, set):
+        if isinstance(value, base):
+            return _collected(value, base, found)
+    return [_related(member, found) for member in collection_adapter(value)]
+
+
+def _collected(value: t.Any, base: t.Any, found: dict[State, Remains]) -> t.Any:
+    """A collection of the same class, filled without what SQLAlchemy and the host do when something is added."""
+    made: t.Any = base.__new__(type(value))
+    if hasattr(made, "__dict__"):
+        made.__dict__.update(vars(value))
+        made._sa_adapter = None
+    if isinstance(value, dict):
+        for key, member in value.items():
+            base.__setitem__(made, key, _related(member, found))
+    else:
+        base.__init__(made, [_related(member, found) for member in value])
+    return made
 
 
 def written(state: State) -> dict[str, t.Any]:
-    """Return what the row has where the object was changed; of a collection, what it had."""
-    return {name: value for name, value in state.committed_state.items() if not is_unknown(value)}
+    """Return what the row has where the object was changed. Of collections it says nothing."""
+    relations = state.mapper.relationships
+    return {
+        name: value
+        for name, value in state.committed_state.items()
+        if not is_unknown(value) and not (name in relations and relations[name].uselist)
+    }
 
 
 def is_unknown(value: t.Any) -> bool:
@@ -91,14 +127,33 @@ def is_unknown(value: t.Any) -> bool:
     return value is NO_VALUE or value is PASSIVE_NO_RESULT
 
 
+_CONTAINERS = (dict, list, set)
+_COPIES: dict[type, type] = {
+    dict: dict,
+    MutableDict: dict,
+    list: list,
+    MutableList: list,
+    set: set,
+    MutableSet: set,
+}
+
+
 def frozen(value: t.Any) -> t.Any:
-    """Return a value that will not change in place afterwards."""
-    return copy.deepcopy(_plain(value)) if isinstance(value, dict | list | set) else value
+    """Return a value that will not change in place afterwards: of JSON and its like, a plain copy."""
+    if not isinstance(value, _CONTAINERS):
+        return value
+    kind = _COPIES.get(type(value))
+    if kind is None:
+        return _thawed(value)
+    if isinstance(value, dict):
+        return {key: frozen(each) for key, each in value.items()}
+    return kind(map(frozen, value))
 
 
-def _plain(value: t.Any) -> t.Any:
-    # The copies of MutableDict and its like would tell their parent about every change.
-    for kind in (dict, list, set):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+def _thawed(value: t.Any) -> t.Any:
+    # The copies of classes that are tracked would tell their parent about every change.
+    plain = next(kind(value) for kind in _CONTAINERS if isinstance(value, kind))
+    try:
+        return copy.deepcopy(plain)
+    except Exception:  # a lock, a generator: the host may hold what it likes
+        return plain

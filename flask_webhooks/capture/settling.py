@@ -11,7 +11,6 @@ from sqlalchemy import inspect, orm
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from ..bindings.dumping import OwnerReader
 from ..catalog import EventType, Kind
 from ..errors import EmitError, OwnerMissingError
 from .changes import LATER, Change, Key, Values, coalesce, stands_for
@@ -62,8 +61,9 @@ def settle(
         nets = coalesce([item for item in items if isinstance(item, Change)])
         _complete(session, aside, nets)
         _follow_keys(watch, nets)
+        _turn_back(watch, session, nets)
         contacts = Contacts(state, session, aside)
-        occurrences = _occurrences(watch, session, nets, contacts)
+        occurrences = _occurrences(watch, nets, contacts)
         occurrences += _emitted(state, nets, [item for item in items if isinstance(item, Emitted)])
         if not occurrences:
             return []
@@ -124,6 +124,20 @@ def _follow_keys(watch: Watch, nets: dict[Key, Change]) -> None:
         load(session, model, identities, paths)
 
 
+def _turn_back(watch: Watch, session: Session, nets: dict[Key, Change]) -> None:
+    """Let what remains of a row say whose it was before the transaction, and where: nobody else has known it."""
+    for net in nets.values():
+        if net.kind is not Kind.DELETED or not net.steps:
+            continue
+        plan = watch.plan(type(net.obj))
+        for name in plan.references if plan is not None else ():
+            before = led_before(session, net, name)
+            if before is not None:
+                net.obj.__dict__[name] = before
+        for name in plan.deciding & net.values.keys() if plan is not None else ():
+            net.obj.__dict__[name] = net.values[name][0]
+
+
 # ---- which events happened -------------------------------------------------------------------------------
 
 
@@ -177,9 +191,7 @@ def _resolved(obj: t.Any, values: Values) -> Values:
     return {name: (old, getattr(obj, name) if new is LATER else new) for name, (old, new) in values.items()}
 
 
-def _occurrences(
-    watch: Watch, session: Session, nets: dict[Key, Change], contacts: Contacts
-) -> list[Occurrence]:
+def _occurrences(watch: Watch, nets: dict[Key, Change], contacts: Contacts) -> list[Occurrence]:
     contacts.touch(nets)
     found = [(net, events) for net in nets.values() if (events := _events(watch, net))]
     if len(found) > 1:
@@ -187,7 +199,7 @@ def _occurrences(
     occurrences = []
     for net, events in found:
         try:
-            owner = _owner(session, net)
+            owner = owner_of(net.bound, net.obj)
         except orm.exc.ObjectDeletedError:  # by a statement that nobody could see: there is nothing to tell
             continue
         except Exception as error:  # a property of the host's
@@ -199,19 +211,6 @@ def _occurrences(
         values = net.values if net.kind is Kind.UPDATED else {}
         occurrences += [Occurrence(event, owner, net.bound, net.obj, values) for event in events]
     return occurrences
-
-
-def _owner(session: Session, net: Change) -> str | None:
-    """Return whose it is; of a row that is gone, whose it was before the transaction: nobody else has known it."""
-    path = net.bound.channel.owner
-    if path is not None and net.kind is Kind.DELETED and net.steps:
-        if len(path) == 1 and path[0] in net.values:
-            old = net.values[path[0]][0]
-            return None if old is None else str(old)
-        parent = led_before(session, net, path[0])
-        if parent is not None:
-            return OwnerReader(path[1:])(parent)
-    return owner_of(net.bound, net.obj)
 
 
 def _events(watch: Watch, net: Change) -> list[EventType]:

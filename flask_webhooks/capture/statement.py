@@ -13,7 +13,7 @@ from sqlalchemy.orm import ORMExecuteState, lazyload, selectin_polymorphic, unde
 from ..catalog import Kind
 from ..errors import BulkStatementError
 from ..outbox import CHUNK
-from .aside import Aside, is_heard
+from .aside import Aside, is_heard, unfiltered
 from .changes import Change, Key, Values
 from .loading import rows_where
 from .remains import frozen
@@ -117,7 +117,8 @@ class Statement:
         found: list[t.Any] = []
         for start in range(0, len(keys), CHUNK):
             select = self.select().where(rows_where(self.keys(), keys[start : start + CHUNK]))
-            found.extend(self.session.scalars(self.locked(select) if lock else select))
+            with unfiltered(self.session):
+                found.extend(self.session.scalars(self.locked(select) if lock else select))
         return found
 
     def locked(self, select: sa.Select[t.Any]) -> sa.Select[t.Any]:

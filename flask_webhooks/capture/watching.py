@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from ..catalog import Kind
 from ..errors import EmitError
-from .loading import attributes_of
+from .loading import Path, attributes_of
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -44,10 +44,16 @@ class Plan:
     """Columns that some channel sees."""
     attributes: frozenset[str]
     """The same, and what a `column_property` computes: all that must be read before a row is deleted."""
-    passive: frozenset[str]
-    """Relationships whose members the database deletes by itself."""
+    touched: frozenset[Path]
+    """Relationships to what it touches."""
+    read: frozenset[Path]
+    """Paths that data, includes and owner follow."""
+    along: frozenset[Path]
+    """Those whose first step leads to what the database deletes along by itself."""
     owners: frozenset[str]
     """Columns that the path to the owner begins with."""
+    deciding: frozenset[str]
+    """Columns that say what row it is, whose it is and what it belongs to."""
     automatic: tuple[str, ...]
     """Columns that an UPDATE sets although nobody assigned them: `onupdate`, computed, the version counter."""
     references: t.Mapping[str, tuple[str, ...]]
@@ -57,23 +63,46 @@ class Plan:
     def make(cls, mapper: orm.Mapper[t.Any], bounds: tuple[Bound, ...]) -> Plan:
         """Work out the plan of a class."""
         columns = frozenset().union(*(bound.columns for bound in bounds))
+        keys = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
+        paths = [bound.channel.owner for bound in bounds if bound.channel.owner]
+        owners = frozenset(_column_of(mapper, path[0]) for path in paths) & columns
+        references = {
+            relation.key: names
+            for relation in mapper.relationships
+            if relation.direction is orm.MANYTOONE
+            if (names := attributes_of(mapper, relation.local_columns))
+            if attributes_of(relation.mapper, relation.remote_side)
+        }
+        passive = {each.key for each in mapper.relationships if each.passive_deletes}
+        touched = {(touch.relationship,) for bound in bounds for touch in bound.touches}
+        read = {path for bound in bounds for path in _read_by(bound)}
         return cls(
             bounds=bounds,
             head=mapper._identity_class,
-            keys=tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key),
+            keys=keys,
             columns=columns,
-            attributes=columns.union(*(inspect(bound.model).column_attrs.keys() for bound in bounds)),
-            passive=frozenset(each.key for each in mapper.relationships if each.passive_deletes),
-            owners=frozenset(bound.channel.owner[0] for bound in bounds if bound.channel.owner) & columns,
+            attributes=columns.union(mapper.column_attrs.keys()),
+            touched=frozenset(path for path in touched if path[0] not in passive),
+            read=frozenset(path for path in read if path and path[0] not in passive),
+            along=frozenset(path for path in read if path and path[0] in passive),
+            owners=owners,
+            deciding=owners.union(keys, *references.values()),
             automatic=tuple(attr.key for attr in mapper.column_attrs if _is_automatic(mapper, attr)),
-            references={
-                relation.key: keys
-                for relation in mapper.relationships
-                if relation.direction is orm.MANYTOONE
-                if (keys := attributes_of(mapper, relation.local_columns))
-                if attributes_of(relation.mapper, relation.remote_side)
-            },
+            references=references,
         )
+
+
+def _read_by(bound: Bound) -> t.Iterator[Path]:
+    yield from bound.trails
+    yield from (include.relationships for include in bound.includes.values())
+    yield from ((name,) for name in bound.needed)
+
+
+def _column_of(mapper: orm.Mapper[t.Any], name: str) -> str:
+    """Follow a synonym to the column that it stands for."""
+    while name in mapper.synonyms:
+        name = mapper.synonyms[name].name
+    return name
 
 
 def _is_automatic(mapper: orm.Mapper[t.Any], attribute: orm.ColumnProperty[t.Any]) -> bool:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import typing as t
 from pathlib import Path
 
+import marshmallow as ma
 import sqlalchemy as sa
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.ext.mutable import MutableDict
+from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import (
     DeclarativeBase,
     DynamicMapped,
     Mapped,
+    WriteOnlyMapped,
     aliased,
+    attribute_keyed_dict,
     column_property,
     deferred,
     mapped_column,
     relationship,
     synonym,
+    validates,
 )
 
 from flask_webhooks import Webhooks
@@ -59,6 +64,83 @@ class Shed(db.Model):  # type: ignore[name-defined]
     tools: Mapped[list[Tool]] = relationship(passive_deletes=True, order_by="Tool.id")
     rakes: Mapped[list[Rake]] = relationship()
     nails: DynamicMapped[Nail] = relationship()
+    pins: WriteOnlyMapped[Pin] = relationship(passive_deletes=True)
+
+
+class Theme(MutableDict[str, t.Any]):
+    """A dict of the host's that knows more than a dict."""
+
+    @property
+    def tone(self) -> str:
+        """What a schema reads."""
+        return t.cast("str", self["tone"])
+
+
+class Rack(db.Model):  # type: ignore[name-defined]
+    """Its collections are no lists, or lists that count."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    theme: Mapped[dict[str, t.Any]] = mapped_column(Theme.as_mutable(sa.JSON()), default=dict)
+    by_name: Mapped[dict[str, Hook]] = relationship(
+        collection_class=attribute_keyed_dict("name"), cascade="all, delete-orphan"
+    )
+    all_pegs: Mapped[set[Peg]] = relationship(cascade="all, delete-orphan")
+    rails: Mapped[list[Rail]] = relationship(
+        collection_class=ordering_list("place"), order_by="Rail.place", cascade="all, delete-orphan"
+    )
+
+    @property
+    def tone(self) -> str:
+        """Of the theme."""
+        return t.cast("Theme", self.theme).tone
+
+
+class Hook(db.Model):  # type: ignore[name-defined]
+    """Known by its name."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    name: Mapped[str] = mapped_column(sa.String(20))
+    rack_id: Mapped[int] = mapped_column(sa.ForeignKey("rack.id"))
+
+
+class Peg(db.Model):  # type: ignore[name-defined]
+    """Equal to those of its name."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    name: Mapped[str] = mapped_column(sa.String(20))
+    rack_id: Mapped[int] = mapped_column(sa.ForeignKey("rack.id"))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Peg) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+class Rail(db.Model):  # type: ignore[name-defined]
+    """Has a place, which is checked."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    place: Mapped[int] = mapped_column(default=0)
+    rack_id: Mapped[int] = mapped_column(sa.ForeignKey("rack.id"))
+
+    @validates("place")
+    def check(self, _: str, place: int) -> int:
+        """Refuse what is on no rail that there is."""
+        if self.id is None:
+            raise ValueError("no rail")
+        return place
+
+
+class RackSchema(ma.Schema):
+    """Reads a property that reads what a column's own class has."""
+
+    id = ma.fields.Integer()
+    tone = ma.fields.String()
 
 
 class Keeper(db.Model):  # type: ignore[name-defined]
@@ -87,7 +169,14 @@ class Nail(db.Model):  # type: ignore[name-defined]
     """Of which there are too many to load."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    shed_id: Mapped[int] = mapped_column(sa.ForeignKey("shed.id"))
+    shed_id: Mapped[int | None] = mapped_column(sa.ForeignKey("shed.id"))
+
+
+class Pin(db.Model):  # type: ignore[name-defined]
+    """Of which there are even more."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shed_id: Mapped[int | None] = mapped_column(sa.ForeignKey("shed.id"))
 
 
 class Feed(db.Model):  # type: ignore[name-defined]

@@ -157,6 +157,37 @@ class TestFilters:
         assert told(state) == [(f"invoices.{verb}d", "1"), (f"invoices.{verb}d", "2")]
         assert left(state) == ([3] if verb == "delete" else [1, 2, 3])
 
+    @pytest.mark.parametrize("verb", ["update", "delete", "restore", "insert"])
+    def test_what_hides_rows_from_all_sessions_hides_none_from_us(self, state: AppState, verb: str) -> None:
+        """Soft deletion: a filter on `Session` itself, which concerns what is selected."""
+        statements: dict[str, t.Any] = {
+            "update": sa.update(Invoice).where(Invoice.id == 1).values(number="hidden"),
+            "delete": sa.delete(Invoice).where(Invoice.number == "hidden"),
+            "restore": sa.update(Invoice).where(Invoice.id == 2).values(number="back"),
+            "insert": sa.insert(Invoice).values(id=9, owner="1", number="hidden"),
+        }
+
+        def hide(execution: ORMExecuteState) -> None:
+            if execution.is_select and not execution.is_column_load and not execution.is_relationship_load:
+                execution.statement = execution.statement.options(
+                    with_loader_criteria(Invoice, Invoice.number != "hidden", include_aliases=True)
+                )
+
+        with state.engine.begin() as connection:
+            connection.execute(sa.update(Invoice.__table__).where(Invoice.id == 2).values(number="hidden"))
+        sa.event.listen(Session, "do_orm_execute", hide)
+        try:
+            db.session.execute(statements[verb])
+            db.session.commit()
+        finally:
+            sa.event.remove(Session, "do_orm_execute", hide)
+
+        event, key = {"update": ("updated", "1"), "insert": ("created", "9")}.get(
+            verb, ("deleted" if verb == "delete" else "updated", "2")
+        )
+        assert told(state) == [(f"invoices.{event}", key)]
+        assert left(state) == {"delete": [1, 3], "insert": [1, 2, 3, 9]}.get(verb, [1, 2, 3])
+
     def test_what_is_filtered_out_does_not_count(self, make_app: t.Callable[..., Flask]) -> None:
         app = make_app(WEBHOOKS_BULK_LIMIT=2)
         with app.app_context():

@@ -9,12 +9,31 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import SAWarning
 from sqlalchemy.orm import ORMExecuteState, Session, load_only, with_loader_criteria
 
 from flask_webhooks.errors import CatalogError, EmitError
 from flask_webhooks.state import AppState, state_of
 from tests.capture import attic
-from tests.capture.attic import Box, Chief, Entry, Feed, Gate, Hand, Keeper, Rake, Shed, Tool, db
+from tests.capture.attic import (
+    Box,
+    Chief,
+    Entry,
+    Feed,
+    Gate,
+    Hand,
+    Hook,
+    Keeper,
+    Nail,
+    Peg,
+    Pin,
+    Rack,
+    Rail,
+    Rake,
+    Shed,
+    Tool,
+    db,
+)
 from tests.capture.conftest import NOWHERE, Doorless, changes, counting, events, kinds, last_changes
 from tests.stage import recorded, subscribe
 
@@ -185,8 +204,87 @@ class TestWhatTheHostDoes:
         assert rows(Box) == []
         assert json.loads(recorded(heard)[-1].data)["late"] == "l"
 
+    @pytest.mark.parametrize(("name", "model"), [("nails", Nail), ("pins", Pin)])
+    def test_a_query_that_was_changed_before(self, heard: AppState, name: str, model: type) -> None:
+        save(Shed(id=1), model(id=1, shed_id=1))
+        shed, gone = S.get_one(Shed, 1), S.get_one(model, 1)
+        getattr(shed, name).remove(gone)
+        S.delete(gone)
+        S.delete(shed)
+        S.commit()
+
+        assert events(heard) == ["sheds.created", "sheds.deleted"]
+
+    def test_collections_that_are_no_lists(self, heard: AppState) -> None:
+        subscribe(heard, NOWHERE, "racks.*", includes=["by_name", "all_pegs", "rails"])
+        save(
+            Rack(
+                id=1,
+                theme={"tone": "dark"},
+                by_name={"a": Hook(id=1, name="a"), "b": Hook(id=2, name="b")},
+                all_pegs={Peg(id=1, name="a"), Peg(id=2, name="b")},
+                rails=[Rail(id=1), Rail(id=2)],
+            )
+        )
+        S.delete(S.get_one(Rack, 1))
+        S.commit()
+
+        assert rows(Rack) == rows(Hook) == rows(Peg) == rows(Rail) == []
+        told = next(each for each in recorded(heard) if each.event == "racks.deleted")
+        assert json.loads(told.data) == {"id": 1, "tone": "dark"}
+        includes = json.loads(told.extras or "{}")
+        assert sorted(each["name"] for each in includes["by_name"]) == ["a", "b"]
+        assert sorted(each["name"] for each in includes["all_pegs"]) == ["a", "b"]
+        assert [each["place"] for each in includes["rails"]] == [0, 1]
+
+    @pytest.mark.parametrize("is_heard", [True, False])
+    def test_a_row_that_is_gone_already(self, silent: AppState, is_heard: bool) -> None:
+        if is_heard:
+            subscribe(silent, NOWHERE, "*")
+        save(Box(id=1))
+        box = S.get_one(Box, 1)  # what is deferred is not loaded
+        S.execute(sa.delete(Box.__table__))
+        S.delete(box)
+        with pytest.warns(SAWarning, match="expected to delete 1 row"):
+            S.commit()
+
+        assert "boxes.deleted" not in events(silent)
+
+    def test_what_is_set_to_an_expression_before_it_goes(self, heard: AppState) -> None:
+        save(Box(id=1, note="a"))
+        box = S.get_one(Box, 1)
+        box.note = sa.func.upper("b")
+        S.delete(box)
+        S.commit()
+
+        assert json.loads(recorded(heard)[-1].data)["note"] == "a"
+
+    @pytest.mark.parametrize("is_heard", [True, False])
+    def test_what_we_read_is_not_kept_where_nothing_expires(self, silent: AppState, is_heard: bool) -> None:
+        if is_heard:
+            subscribe(silent, NOWHERE, "*", includes=["tools"])
+        save(Shed(id=1))
+        with Session(silent.engine, expire_on_commit=False) as session:
+            shed = session.get_one(Shed, 1)
+            shed.name = "x"
+            session.commit()
+            with silent.engine.begin() as connection:
+                connection.execute(sa.insert(Tool.__table__).values(id=1, shed_id=1))
+
+            assert [tool.id for tool in shed.tools] == [1]
+
 
 class TestWhatIsTold:
+    def test_an_owner_by_another_name_of_one_that_moves_and_goes(self, heard: AppState) -> None:
+        subscribe(heard, NOWHERE, "*", owner="2")
+        save(box := Box(id=1, owner="1"))
+        box.tenant = "2"
+        S.flush()
+        S.delete(box)
+        S.commit()
+
+        assert [(each.event, each.owner) for each in recorded(heard)][1:] == [("boxes.deleted", "1")]
+
     def test_an_owner_by_another_name(self, heard: AppState) -> None:
         save(box := Box(id=1, owner="1"))
         box.note = "x"

@@ -124,6 +124,17 @@ class TestAnInvoiceThatIsDeleted:
 
         self.gone(heard)
 
+    def test_it_is_moved_to_another_client_before_it_goes(self, heard: AppState) -> None:
+        save(an_invoice(), Client(id=2, owner="2", name="D"))
+        invoice = S.get_one(Invoice, 1)
+        invoice.client_id = 2
+        S.flush()
+        S.delete(invoice)
+
+        gone = self.gone(heard, 3)
+        assert gone["client"]["name"] == "C"
+        assert gone["client_id"] == 1
+
     def test_what_is_assigned_afterwards(self, heard: AppState) -> None:
         save(an_invoice())
         invoice = S.get_one(Invoice, 1)
