@@ -343,6 +343,16 @@ class Transactions(RuleBasedStateMachine):
         nested, self.now = self.savepoints.pop()
         nested.rollback()
 
+    @rule(key=IDS, value=TEXTS, is_deleted=st.booleans())
+    def undo(self, key: int, value: str, is_deleted: bool) -> None:
+        """Something that is flushed in a savepoint and rolled back with it: by chance alone this is too rare."""
+        self.savepoint()
+        if is_deleted:
+            self.delete(key, True)
+        else:
+            self.assign(key, "note", value, True)
+        self.roll_back_savepoint()
+
     @precondition(lambda self: self.now.invoices)
     @rule(number=TEXTS)
     def fail_in_a_savepoint(self, number: str) -> None:
