@@ -21,6 +21,8 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `capture`    the listeners
 `buffers`    what each session has seen in a transaction
 `reading`    a flush to changes, with old values
+`dooming`    what is loaded before rows are deleted
+`remains`    what is told of them afterwards
 `losing`     what a flush deletes, and whose keys it clears, by itself
 `bulk`       a bulk statement to changes, or why not
 `statement`  what a bulk statement concerns, and whether its rows are taken
@@ -29,6 +31,8 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `aside`      where the rows of bulk statements are read
 `changes`    changes to what they come to (pure)
 `touching`   what else that updates
+`loading`    rows by their keys, and what hangs on them
+`glancing`   whether certainly nobody listens
 `hearing`    who listens
 `settling`   all of it together, at commit
 `writing`    events to rows

@@ -46,12 +46,12 @@ def load_for_delete(
     _look_under(session, before, states)
     for state, plan in states:
         before.shown[state].update(_led(session, state, plan, before.shown[state]))
-    _load(session, states, _touches)
+    _load(session, states, lambda plan: plan.touched)
     if (
         any(_missing(state, plan.read) or _missing(state, plan.along) for state, plan in states)
         and is_heard()
     ):
-        _load(session, states, _reads)
+        _load(session, states, lambda plan: plan.read)
         _read_beside(session, before, states, another)
 
 
@@ -75,14 +75,14 @@ def _read_beside(
     Were it loaded before into the host's objects, SQLAlchemy would clear its keys or delete it row by row: the host has
     asked for neither.
     """
-    for cls, (paths, identities) in _groups(states, _passive).items():
+    for cls, (paths, identities) in _groups(states, lambda plan: plan.along).items():
         beside = another(session.connection(bind_arguments={"mapper": inspect(cls)}))
         found = load(beside, cls, identities, paths)
         by_identity = {inspect(copy).identity: copy for copy in found}
         for state, plan in states:
             copy = by_identity.get(state.identity) if state.class_ is cls else None
             if copy is not None:
-                names = {path[0] for path in _missing(state, _passive(plan))}
+                names = {path[0] for path in _missing(state, plan.along)}
                 before.shown[state].update((name, getattr(copy, name)) for name in names)
 
 
@@ -112,18 +112,6 @@ def _led(session: Session, state: State, plan: Plan, columns: dict[str, t.Any]) 
         for name in plan.references.keys() & read & state.committed_state.keys()
         if is_unknown(state.committed_state[name])
     }
-
-
-def _touches(plan: Plan) -> Paths:
-    return plan.touched
-
-
-def _reads(plan: Plan) -> Paths:
-    return plan.read
-
-
-def _passive(plan: Plan) -> Paths:
-    return plan.along
 
 
 def _missing(state: State, paths: Paths) -> set[tuple[str, ...]]:
