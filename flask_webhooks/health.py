@@ -111,15 +111,12 @@ def after(
 
 def _succeeded(health: Health, now: datetime) -> Health:
     if health.is_probed:  # what opened the breaker is past
-        health = replace(health, window_at=now, window_ok=0, window_failed=0)
-    return replace(
-        health,
-        failures=0,
-        failing_since=None,
+        return Health(succeeded_at=now, window_at=now, window_ok=1)
+    return Health(
         succeeded_at=now,
-        paused_until=None,
-        pauses=0,
+        window_at=health.window_at,
         window_ok=health.window_ok + 1,
+        window_failed=health.window_failed,
     )
 
 

@@ -233,7 +233,7 @@ class TestOurWorker:
         assert "Traceback" not in worker.said
 
     def test_an_answer_out_of_place_does_not_keep_it_from_hearing_commands(self, listener, caplog):
-        listener.pubsub.connection.send_command("HELLO", 3)  # as while another connects: an error, or what is no message
+        listener.pubsub.connection.send_command("HELLO", 3)  # an error, or what is no message at all
 
         def is_heard() -> bool:
             listener.connection.publish(listener.pubsub_channel_name, "no command")

@@ -269,20 +269,20 @@ class Lanes:
         checked = self.held.keys() if renew else keys
         if not checked:
             return set()
-        rows = dispatch.fence(connection, self._lease(self.clock()), checked, renew=renew)
-        for key in set(checked) - rows.keys():
+        ours = dispatch.fence(connection, self._lease(self.clock()), checked, renew=renew)
+        for key in set(checked) - ours.keys():
             if not self.held[key].is_closing:
                 logger.warning("lane.taken_over", extra={"subscription": key, "worker": self.holder})
                 self.shut(key)
-        for key, row in rows.items():
-            lane, stored = self.held[key], health_of(row)
+        for key, stored in ours.items():
+            lane = self.held[key]
             if stored != lane.saved:
                 lane.saved = stored
                 self.learn(key, stored)
         if renew:
             self._renewed = began
-            self._extend(rows, began + self.length.total_seconds())
-        return set(rows)
+            self._extend(ours, began + self.length.total_seconds())
+        return set(ours)
 
     def learn(self, key: str, health: Health) -> None:
         """Note how a receiver is doing; a lane that was probed gets its full terms again when that is over."""

@@ -85,6 +85,8 @@ def _windows(lanes: Lanes) -> dict[str, Window]:
         enough = 0 if lane.is_dry else share // 4
         if lane.is_closing or now < lane.read_at or lanes.rotation.queued(key) > enough:
             continue
+        if lane.is_dry and lane.hands and not lanes.rotation.in_flight(key):
+            continue  # all is done, and given back when that is written, in a moment
         if not lane.health.is_probed:
             windows[key] = Window(share + (0 if lane.behind else len(lane.hands)), lane.behind)
         elif not lane.hands:
@@ -103,11 +105,12 @@ def _note(
     fresh = [row for row in rows if row.id not in lane.hands]
     taken = 0
     for place, row in enumerate(fresh):
-        if not budget.spend(lane, _weight(row), more=taken):
+        weight = _weight(row)
+        if not budget.spend(lane, weight, more=taken):
             lane.behind, lane.is_dry = None, False  # the rest is read again when there is room
             lane.read_at = time.monotonic() + again
             return fresh[:place]
-        taken += _weight(row)
+        taken += weight
     return fresh
 
 

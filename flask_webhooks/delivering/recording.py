@@ -163,8 +163,9 @@ def strip(result: Result, error: Exception) -> bool:
 
 def announce(state: AppState, outcome: Outcome, owners: t.Mapping[str, str]) -> None:
     """Log each attempt in one line and send the signals, after the commit."""
-    for result in outcome.kept:
-        announce_one(state, result)
+    if signals.is_anybody() or logger.isEnabledFor(logging.INFO):
+        for result in outcome.kept:
+            announce_one(state, result)
     for key, health in outcome.paused.items():
         told = {
             "subscription": key,

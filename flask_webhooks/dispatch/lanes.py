@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .. import packed
+from ..health import Health
 from ..packed import among
 from .tables import D, N, Row, chunks, is_mysql
 
@@ -191,24 +192,27 @@ def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:
     connection.commit()
 
 
+_DOING = tuple(N.c[name] for name in Health.__dataclass_fields__)
+
+
 def fence(
     connection: sa.Connection, lease: Lease, keys: t.Collection[str], *, renew: bool
-) -> dict[str, sa.Row[t.Any]]:
-    """Lock these lanes and return those that are still ours, as they stand: the first statement of every write.
+) -> dict[str, Health]:
+    """Lock these lanes and return those that are still ours, and how they do: the first statement of every write.
 
     With the rows locked no other worker can take a lane between this check and the commit.
 
     :param renew: also write the lease's end. SQLite always does: its only lock is taken by writing.
     """
-    ours: dict[str, sa.Row[t.Any]] = {}
+    ours: dict[str, Health] = {}
     for some in chunks(sorted(keys)):
         mine = sa.and_(among(connection, N.c.subscription_id, some), N.c.token == lease.token)
-        look = sa.select(N).where(mine)
+        look = sa.select(N.c.subscription_id, *_DOING).where(mine)
         if renew or connection.dialect.name == "sqlite":
             connection.execute(sa.update(N).where(mine).values(leased_until=lease.until))
         if connection.dialect.name != "sqlite":  # MariaDB reads from a snapshot what it does not lock
             look = look.order_by(N.c.subscription_id).with_for_update()
-        ours.update((row.subscription_id, row) for row in connection.execute(look).all())
+        ours.update((key, Health(*doing)) for key, *doing in connection.execute(look).all())
     return ours
 
 
