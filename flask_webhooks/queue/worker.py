@@ -87,7 +87,7 @@ class _Worker(SimpleWorker):
         if isinstance(exc, redis.ConnectionError) or not isinstance(exc, Exception):
             super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
             return
-        if not isinstance(exc, (redis.TimeoutError, redis.ResponseError)):  # of those the working thread tells
+        if not isinstance(exc, redis.TimeoutError | redis.ResponseError):  # of those the working thread tells
             extra = {"worker": self.name, "reason": f"{type(exc).__name__}: {exc}"}
             logger.warning("commands.interrupted", extra=extra)
         if pubsub.connection is not None:
