@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SECONDS ?=
 # Two processes, each with a PostgreSQL of its own; "PARALLEL=" is one after the other, "-n auto" one for each core.
-PARALLEL ?= -n 2 --dist loadfile
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 CONSTRAINTS ?=
 
 .PHONY: help demo system test test-mariadb test-oldest test-deep test-faults check bench screenshots clean

@@ -13,11 +13,13 @@ import warnings
 from pathlib import Path
 
 import hypothesis
+import jinja2
 import psycopg
 import pytest
 import redis
 import sqlalchemy as sa
 from flask import Flask
+from jinja2.bccache import Bucket
 
 from flask_webhooks.queue import Embedded
 from flask_webhooks.state import AppState, state_of
@@ -37,6 +39,39 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("same")
+
+
+class _Compiled(jinja2.BytecodeCache):
+    """Templates that were compiled for the app of an earlier test: a third of what a page costs a new one."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self._codes:
+            bucket.bytecode_from_string(self._codes[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._codes[bucket.key] = bucket.bytecode_to_string()
+
+
+Flask.jinja_options = {"bytecode_cache": _Compiled()}
+
+LONGEST = (
+    "test_random",
+    "test_life",
+    "test_look",
+    "test_switching",
+    "test_working",
+    "test_killed",
+    "test_clocks",
+)
+"""Files that take long for the number of their tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with those that take longest: at the end one process would have to wait for the other."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,10 @@ def make_tables(app: Flask, db: SQLAlchemy) -> None:
     with app.app_context():
         if db.engine.dialect.name == "sqlite":
             make_transactional(db.engine)
-        db.create_all()
+        if not db.metadata.tables.keys() <= set(
+            sa.inspect(db.engine).get_table_names()
+        ):  # else it asks for each
+            db.create_all()
 
 
 def make_transactional(engine: sa.Engine) -> None:

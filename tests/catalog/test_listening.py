@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import typing as t
-
-import pytest
-from flask import Flask
-
 from bench.catalogue import EACH, fill, look_up, plan
-from flask_webhooks.state import state_of
+from flask_webhooks.state import AppState
 
 INDEX = "ix_webhook_listeners_wanted"
 
 
-@pytest.fixture
-def crowded(make_app: t.Callable[..., Flask]) -> Flask:
-    """With 10,000 subscriptions of 1,000 owners."""
-    app = make_app()
-    fill(state_of(app), 10_000)
-    return app
-
-
-def test_the_look_up_reads_one_range_of_one_index(crowded: Flask) -> None:
-    state = state_of(crowded)
+def test_the_look_up_reads_one_range_of_one_index(state: AppState) -> None:
+    fill(state, 10_000)  # of 1,000 owners
 
     shown = plan(state, "500")
 
@@ -33,9 +20,9 @@ def test_the_look_up_reads_one_range_of_one_index(crowded: Flask) -> None:
     assert "Seq Scan" not in shown, shown
 
 
-def test_without_the_index_the_plan_is_another(crowded: Flask) -> None:
+def test_without_the_index_the_plan_is_another(state: AppState) -> None:
     """The test above can fail."""
-    state = state_of(crowded)
+    fill(state, 1_000)
     with state.engine.begin() as connection:
         connection.exec_driver_sql(f"DROP INDEX {INDEX}")
 

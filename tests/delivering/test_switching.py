@@ -22,7 +22,7 @@ from tests.delivering.answers import Gate, background, run
 from tests.receivers import Receiver, ok
 from tests.stage import deliveries, fill, lane_of, subscribe, wait_until
 
-MANY = 2 * dispatch.PORTION + 500
+MANY = dispatch.PORTION + 500
 NOWHERE = "http://127.0.0.1:1/"
 
 
