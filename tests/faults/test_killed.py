@@ -96,7 +96,7 @@ def test_several_workers_at_once_and_one_of_them_dies(
 def test_a_stalled_worker_wakes_to_find_its_lanes_taken(
     state: AppState, account: Account, processes: Processes
 ) -> None:
-    account.commit(1_500)
+    account.commit(1_500 if IS_DEEP else 800)
     stalled = processes.worker()
     stalled.wait_until(lambda: len(account.receiver.requests) >= 100)
     stop_between_writes(state, stalled)
@@ -104,7 +104,7 @@ def test_a_stalled_worker_wakes_to_find_its_lanes_taken(
     before = account.receiver.connections, len(account.receiver.requests)
     expire(state)
     other = processes.worker()
-    other.wait_until(lambda: len(account.receiver.requests) >= 1_000)
+    other.wait_until(lambda: len(account.receiver.requests) >= 500)
     of_other = range(before[0] + 1, account.receiver.connections + 1)
     stalled.send(signal.SIGCONT)
 
