@@ -3,11 +3,14 @@
 python -m bench.drain [--deliveries 10000] [--subscriptions 1 100 1000] [--database sqlite postgresql] [--json]
     --delay 100      receivers take so many milliseconds; the yardstick is what the concurrency allows
     --workers 2      several worker processes at once, beside one
+    --pin            keep the worker, and bare `requests` too, on one core, as `taskset -c 1` does
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import time
 import typing as t
@@ -21,9 +24,21 @@ from tests.processes import Processes
 from tests.stage import wait_until
 
 
-def one(database: str, subscriptions: int, count: int, delay: float) -> dict[str, t.Any]:
+@contextlib.contextmanager
+def pinned(is_wanted: bool) -> t.Iterator[None]:
+    """Keep this process, not the receiver and the database, on the last of its cores."""
+    if not is_wanted:
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+def one(database: str, subscriptions: int, count: int, delay: float, pin: bool) -> dict[str, t.Any]:
     """One worker in this process."""
-    with scene(database, delay=delay) as (state, url, _):
+    with scene(database, delay=delay) as (state, url, _), pinned(pin):
         fill(state, subscribe(state, [f"{url}/{n}" for n in range(subscriptions)]), count)
         settings = state.settings
         threads = min(settings.concurrency, subscriptions * settings.subscription_concurrency)
@@ -96,6 +111,7 @@ def main() -> None:
     parser.add_argument("--database", nargs="+", default=["sqlite", "postgresql"])
     parser.add_argument("--delay", type=int, default=0, metavar="MS")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--pin", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     delay = options.delay / 1000
@@ -104,7 +120,7 @@ def main() -> None:
             if options.workers > 1:
                 row = several(database, subscriptions, options.deliveries, delay, options.workers)
             else:
-                row = one(database, subscriptions, options.deliveries, delay)
+                row = one(database, subscriptions, options.deliveries, delay, options.pin)
             show(row, options.json)
 
 
