@@ -114,6 +114,8 @@ def main() -> None:
     parser.add_argument("--pin", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.pin and options.workers > 1:
+        parser.error("--pin is for one worker, the one in this process. Leave --workers out.")
     delay = options.delay / 1000
     for database in options.database:
         for subscriptions in options.subscriptions:

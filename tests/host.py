@@ -145,9 +145,8 @@ def make_tables(app: Flask, db: SQLAlchemy) -> None:
     with app.app_context():
         if db.engine.dialect.name == "sqlite":
             make_transactional(db.engine)
-        if not db.metadata.tables.keys() <= set(
-            sa.inspect(db.engine).get_table_names()
-        ):  # else it asks for each
+        # `create_all` would ask for each table, also on a copy that has them all.
+        if not db.metadata.tables.keys() <= set(sa.inspect(db.engine).get_table_names()):
             db.create_all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 
 import pytest
@@ -117,3 +118,29 @@ def test_a_message_that_weighs_more_than_the_budget_is_delivered_all_the_same(st
             assert other.wait().delivered == 6
 
     assert {row.state for row in deliveries(state)} == {"delivered"}
+
+
+def test_a_lane_is_read_on_while_something_is_under_way_and_not_when_all_of_it_is_done(
+    state: AppState, reader: Reader
+) -> None:
+    subscription = subscribe(state, NOWHERE)
+    fill(state, [subscription], 2)
+    reader.read(1)
+    lane = reader.lanes.held[subscription.id]
+
+    def begin() -> None:
+        assert reader.rotation.take(time.monotonic()) is not None
+
+    def end() -> None:
+        reader.rotation.done(subscription.id, ok=True, seconds=0.0, now=time.monotonic())
+
+    def one_more() -> int:
+        fill(state, [subscription], 1)
+        lane.read_at = 0.0
+        reader.read(1)
+        return len(lane.hands)
+
+    begin(), begin()
+    assert one_more() == 3
+    end(), end(), begin(), end()
+    assert one_more() == 3, "it is given back when they are written, and read when it is taken again"
