@@ -14,6 +14,8 @@ __all__ = ["first_at", "made_at", "uuid7"]
 
 _lock = threading.Lock()
 _last = 0
+_random: list[int] = []
+"""73 bits each, for the ids to come."""
 
 
 def uuid7() -> str:
@@ -23,13 +25,28 @@ def uuid7() -> str:
     value each millisecond (RFC 9562, section 6.2, method 2) with its top bit clear, so it cannot overflow.
     """
     global _last
-    value = (time.time_ns() // 1_000_000) << 74 | (int.from_bytes(os.urandom(10)) & ((1 << 73) - 1))
+    moment = (time.time_ns() // 1_000_000) << 74
     with _lock:
+        if not _random:  # many at once: whoever asks the system has to wait for the interpreter afterwards
+            drawn = os.urandom(2560)
+            _random.extend(int.from_bytes(drawn[at : at + 10]) >> 7 for at in range(0, 2560, 10))
+        value = moment | _random.pop()
         if value >> 74 <= _last >> 74:
             value = _last + 1 + (value & 0xFFFF_FFFF)
         _last = value
     digits = f"{value >> 74:012x}7{value >> 62 & 0xFFF:03x}{1 << 63 | value & ((1 << 62) - 1):016x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _begin_anew_after_fork() -> None:
+    """Make no id twice, and wait for no thread that is not here."""
+    global _lock
+    _lock = threading.Lock()
+    _random.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew_after_fork)
 
 
 def first_at(moment: datetime) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import http.client
+import select
 import ssl
 import threading
 import time
@@ -81,6 +82,8 @@ class _Guarded(urllib3.connection.HTTPConnection):
     address: str | None = None
     used = False
     """Whether it has carried a request."""
+    ear: select.poll | None = None
+    """Tells whether something came that nobody reads: made once, where urllib3 makes one for each question."""
 
     def _new_conn(self) -> socket.socket:
         attempt = current.attempt
@@ -90,6 +93,9 @@ class _Guarded(urllib3.connection.HTTPConnection):
         except OSError:
             sock.close()
             raise
+        if hasattr(select, "poll"):  # not on Windows
+            self.ear = select.poll()
+            self.ear.register(sock, select.POLLIN)
         self.used = False
         self.address = attempt.address
         attempt.hold(self.lifeline)
@@ -122,13 +128,13 @@ class _Guarded(urllib3.connection.HTTPConnection):
 
     def is_stale(self) -> bool:
         """Whether the receiver has closed the connection, or said something unasked, while nobody used it."""
-        return not self.is_connected
+        return bool(self.ear.poll(0)) if self.ear is not None else not self.is_connected
 
     def close(self) -> None:
         try:
             super().close()
         finally:
-            lifeline, self.lifeline = self.lifeline, None
+            lifeline, self.lifeline, self.ear = self.lifeline, None, None
             if lifeline is not None:
                 if self.attempt is not None:
                     self.attempt.let_go()
