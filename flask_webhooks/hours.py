@@ -26,6 +26,7 @@ BOUNDS = tuple(0.002 * 1.5**n for n in range(HOUR_BUCKETS - 1))
 OUTCOMES = ("ok", "redirected", "refused", "broken", "unanswered")
 _TOOK = tuple(f"took_{number}" for number in range(HOUR_BUCKETS))
 _COUNTS = ("delivered", "failed", *OUTCOMES, *_TOOK)
+_ZEROS: dict[str, t.Any] = dict.fromkeys(_COUNTS, 0)
 
 
 class Tally:
@@ -45,15 +46,16 @@ class Tally:
         key = (subscription_id, hour_of(ended_at))
         row = self._rows.get(key)
         if row is None:
-            row = self._rows[key] = dict.fromkeys(_COUNTS, 0)
-            row["subscription_id"], row["hour"] = key
-        row[outcome_of(status)] += 1
-        row[_TOOK[bisect.bisect_left(BOUNDS, seconds)]] += 1
-        if state in ("delivered", "failed"):
-            row[state] += 1
+            row = self._rows[key] = {"subscription_id": subscription_id, "hour": key[1]}
+        for name in (outcome_of(status), _TOOK[bisect.bisect_left(BOUNDS, seconds)], state):
+            if name in _ZEROS:  # nobody counts what is still pending
+                row[name] = row.get(name, 0) + 1
 
     def rows(self) -> list[dict[str, t.Any]]:
-        """Return the rows to add, in a fixed order, so that two writers cannot wait for each other."""
+        """Return the rows to add, without the counts that are zero: most are, and each costs something to send.
+
+        They are in a fixed order, so that two writers cannot wait for each other.
+        """
         return [self._rows[key] for key in sorted(self._rows)]
 
 
@@ -75,8 +77,10 @@ def add(connection: sa.Connection, tally: Tally) -> None:
     if not rows:
         return
     dialect = connection.dialect.name
-    values: t.Any = {"rows": packed.rows(rows)} if dialect == "postgresql" else rows
-    connection.execute(_upsert(dialect), values)
+    if dialect == "postgresql":
+        connection.execute(_upsert(dialect), {"rows": packed.rows(rows)})
+    else:
+        connection.execute(_upsert(dialect), [_ZEROS | row for row in rows])
 
 
 _statements: dict[str, t.Any] = {}
@@ -92,7 +96,10 @@ def _upsert(dialect: str) -> t.Any:
             into = sqlite.insert(H)
             if dialect == "postgresql":
                 given = packed.unpacked("rows", H, H.c.keys())
-                into = postgresql.insert(H).from_select(H.c.keys(), sa.select(given), False)
+                counts = [sa.func.coalesce(given.c[name], 0) for name in _COUNTS]
+                names = ["subscription_id", "hour", *_COUNTS]
+                values = sa.select(given.c.subscription_id, given.c.hour, *counts)
+                into = postgresql.insert(H).from_select(names, values, False)
             grown = {name: H.c[name] + into.excluded[name] for name in _COUNTS}
             _statements[dialect] = into.on_conflict_do_update(
                 index_elements=[H.c.subscription_id, H.c.hour], set_=grown
@@ -112,7 +119,7 @@ class Sums:
         total = dict.fromkeys(_COUNTS, 0)
         for row in rows:
             for name in _COUNTS:
-                total[name] += row[name]
+                total[name] += row.get(name, 0)
         return cls(total)
 
     @property

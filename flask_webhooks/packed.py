@@ -13,7 +13,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-__all__ = ["among", "rows", "unpacked"]
+__all__ = ["Among", "rows", "unpacked"]
 
 
 def unpacked(
@@ -44,11 +44,27 @@ def _plain(value: t.Any) -> str:
 _encoder = json.JSONEncoder(default=_plain, separators=(",", ":"), check_circular=False)
 
 
-def among(
-    connection: sa.Connection, column: sa.ColumnElement[t.Any], keys: t.Collection[str]
-) -> sa.ColumnElement[bool]:
-    """Say whether a column of UUIDs has one of these values: on PostgreSQL with one parameter."""
-    if connection.dialect.name != "postgresql":
-        return column.in_(keys)
-    given = sa.bindparam(None, "{" + ",".join(keys) + "}", type_=sa.Text)
-    return column == sa.any_(sa.cast(given, postgresql.ARRAY(sa.Uuid(as_uuid=False))))
+class Among:
+    """A statement about some keys, put together once: SQLAlchemy takes longer for that than a database to answer.
+
+    :param column: of UUIDs.
+    :param make: makes the statement of the condition that the column has one of the values in `keys`.
+    """
+
+    def __init__(
+        self, column: sa.ColumnElement[t.Any], make: t.Callable[[sa.ColumnElement[bool]], sa.Executable]
+    ) -> None:
+        array = postgresql.ARRAY(sa.Uuid(as_uuid=False))
+        self._packed = make(column == sa.any_(sa.cast(sa.bindparam("keys", type_=sa.Text), array)))
+        self._listed = make(column.in_(sa.bindparam("keys", expanding=True)))
+
+    def run(
+        self, connection: sa.Connection, keys: t.Collection[str], **values: t.Any
+    ) -> sa.CursorResult[t.Any]:
+        """Execute it.
+
+        :param values: what else it asks for.
+        """
+        if connection.dialect.name == "postgresql":
+            return connection.execute(self._packed, {"keys": "{" + ",".join(keys) + "}", **values})
+        return connection.execute(self._listed, {"keys": list(keys), **values})

@@ -269,14 +269,15 @@ class Lanes:
         checked = self.held.keys() if renew else keys
         if not checked:
             return set()
-        ours = dispatch.fence(connection, self._lease(self.clock()), checked, renew=renew)
+        known = {key: self.held[key].saved for key in checked}
+        ours = dispatch.fence(connection, self._lease(self.clock()), known, renew=renew)
         for key in set(checked) - ours.keys():
             if not self.held[key].is_closing:
                 logger.warning("lane.taken_over", extra={"subscription": key, "worker": self.holder})
                 self.shut(key)
         for key, stored in ours.items():
             lane = self.held[key]
-            if stored != lane.saved:
+            if stored is not lane.saved:
                 lane.saved = stored
                 self.learn(key, stored)
         if renew:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from .. import payload, retry, signing
 from ..errors import SecretError
 from ..models import Secret, Subscription
-from ..packed import among
+from ..packed import Among
 from ..transport import Outbound
 
 if t.TYPE_CHECKING:
@@ -108,24 +108,35 @@ def destinations(
     now: datetime,
     known: t.Mapping[str, Destination] | None = None,
 ) -> dict[str, Destination]:
-    """Return destinations by subscription: two statements. A secret that does not open is a `problem`.
+    """Return destinations by subscription: one statement. A secret that does not open is a `problem`.
 
     :param known: what an earlier look returned; secrets that are still the same are not opened again.
     """
+    rows = _DESTINATIONS.run(connection, ids, now=now).all()
     sealed: dict[str, list[str]] = {}
-    rows = connection.execute(
-        sa.select(K.c.subscription_id, K.c.sealed)
-        .where(
-            among(connection, K.c.subscription_id, ids),
-            sa.or_(K.c.expires_at.is_(None), K.c.expires_at > now),
-        )
-        .order_by(K.c.expires_at.is_not(None), K.c.id.desc())
-    )
     for row in rows:
-        sealed.setdefault(row.subscription_id, []).append(row.sealed)
-    found = connection.execute(sa.select(S).where(among(connection, S.c.id, ids)))
+        if row.sealed is not None:
+            sealed.setdefault(row.id, []).append(row.sealed)
     known = known or {}
-    return {row.id: _opened(state, row, sealed.get(row.id, ()), known.get(row.id)) for row in found}
+    found = {row.id: row for row in rows}
+    return {key: _opened(state, row, sealed.get(key, ()), known.get(key)) for key, row in found.items()}
+
+
+_DESTINATIONS = Among(
+    S.c.id,
+    lambda these: (
+        sa.select(S, K.c.sealed)
+        .outerjoin(
+            K,
+            sa.and_(
+                K.c.subscription_id == S.c.id,
+                sa.or_(K.c.expires_at.is_(None), K.c.expires_at > sa.bindparam("now", type_=K.c.expires_at.type)),
+            ),
+        )
+        .where(these)
+        .order_by(K.c.expires_at.is_not(None), K.c.id.desc())  # the current one first
+    ),
+)
 
 
 def _opened(

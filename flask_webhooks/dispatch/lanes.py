@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from .. import packed
 from ..health import Health
-from ..packed import among
+from ..packed import Among
 from .tables import D, N, Row, chunks, is_mysql
 
 __all__ = ["Lease", "earliest", "fence", "give_back", "health", "lease", "lock", "next_due", "waiting"]
@@ -149,33 +149,45 @@ def lease(
     if not keys:
         return []
     _open_lanes(connection, [row.key for row in found if row.subscription_id is None])
-    free = sa.select(N.c.subscription_id).where(among(connection, N.c.subscription_id, keys), _is_free)
-    take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free)
+    values = {**times, "new_token": lease.token, "new_holder": lease.holder, "until": lease.until}
     if connection.dialect.name == "postgresql":
-        mine = free.with_for_update(skip_locked=True)
-        take = sa.update(N).where(N.c.subscription_id.in_(mine))
-    elif connection.dialect.name != "sqlite":
-        keys = list(connection.scalars(free.with_for_update(skip_locked=True), times))
-        take = sa.update(N).where(N.c.subscription_id.in_(keys), _is_free)
-    take = take.ordered_values(*_taking(lease, now))
+        return list(_TAKE_UNLOCKED.run(connection, keys, **values).all())
+    if connection.dialect.name != "sqlite":
+        keys = list(_LOCK.run(connection, keys, **times).scalars())
     if connection.dialect.update_returning:
-        return list(connection.execute(take.returning(N), times).all())
-    connection.execute(take, times)
-    return list(
-        connection.execute(sa.select(N).where(N.c.subscription_id.in_(keys), N.c.token == lease.token))
-    )
+        return list(_TAKE.run(connection, keys, **values).all())
+    _TAKE_SILENTLY.run(connection, keys, **values)
+    return list(_TAKEN.run(connection, keys, new_token=lease.token))
 
 
-def _taking(lease: Lease, now: datetime) -> t.Iterator[tuple[sa.Column[t.Any], t.Any]]:
+def _taking() -> t.Iterator[tuple[sa.Column[t.Any], t.Any]]:
     """What is set in a lane that is taken. MySQL sets one column after the other: `served_at` comes last."""
-    yield N.c.token, lease.token
-    yield N.c.holder, lease.holder
-    yield N.c.leased_until, lease.until
+    yield N.c.token, _token
+    yield N.c.holder, sa.bindparam("new_holder", type_=N.c.holder.type)
+    yield N.c.leased_until, _until
     for each in (N.c.paused_until, N.c.sendable_at):
         yield each, sa.case((_was_put_back, sa.null()), else_=each)
-    yield N.c.served_at, now
+    yield N.c.served_at, _now
 
 
+def _locked(these: sa.ColumnElement[bool]) -> sa.Select[t.Any]:
+    """Those of these lanes that are free, but for those that another worker is just taking."""
+    return sa.select(N.c.subscription_id).where(these, _is_free).with_for_update(skip_locked=True)
+
+
+_key = N.c.subscription_id
+_token = sa.bindparam("new_token", type_=N.c.token.type)
+_until = sa.bindparam("until", type_=_instant)
+_LOCK = Among(_key, _locked)
+_TAKE_UNLOCKED = Among(
+    _key,
+    lambda these: sa.update(N).where(_key.in_(_locked(these))).ordered_values(*_taking()).returning(N),
+)
+_TAKE_SILENTLY = Among(_key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking()))
+_TAKE = Among(
+    _key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking()).returning(N)
+)
+_TAKEN = Among(_key, lambda these: sa.select(N).where(these, N.c.token == _token))
 _NEW = {"failures": 0, "pauses": 0, "window_ok": 0, "window_failed": 0}
 
 
@@ -192,27 +204,43 @@ def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:
     connection.commit()
 
 
-_DOING = tuple(N.c[name] for name in Health.__dataclass_fields__)
+_news = N.c.failures, N.c.pauses, N.c.paused_until, N.c.window_failed
+"""By these it is seen whether somebody else has written how a receiver is doing."""
+_RENEW = Among(_key, lambda these: sa.update(N).where(these, N.c.token == _token).values(leased_until=_until))
+# What is not locked MariaDB reads from a snapshot; SQLite, whose only lock is taken by writing, hears nothing of it.
+_LOOK = Among(
+    _key,
+    lambda these: sa.select(_key, *_news).where(these, N.c.token == _token).order_by(_key).with_for_update(),
+)
+_DOING = Among(
+    _key,
+    lambda these: (
+        sa.select(_key, *(N.c[name] for name in Health.__dataclass_fields__)).where(these).with_for_update()
+    ),
+)
 
 
 def fence(
-    connection: sa.Connection, lease: Lease, keys: t.Collection[str], *, renew: bool
+    connection: sa.Connection, lease: Lease, known: t.Mapping[str, Health], *, renew: bool
 ) -> dict[str, Health]:
     """Lock these lanes and return those that are still ours, and how they do: the first statement of every write.
 
     With the rows locked no other worker can take a lane between this check and the commit.
 
+    :param known: how they do, as far as is known: returned as it is where nobody else has written anything.
     :param renew: also write the lease's end. SQLite always does: its only lock is taken by writing.
     """
     ours: dict[str, Health] = {}
-    for some in chunks(sorted(keys)):
-        mine = sa.and_(among(connection, N.c.subscription_id, some), N.c.token == lease.token)
-        look = sa.select(N.c.subscription_id, *_DOING).where(mine)
+    news: list[str] = []
+    for some in chunks(sorted(known)):
         if renew or connection.dialect.name == "sqlite":
-            connection.execute(sa.update(N).where(mine).values(leased_until=lease.until))
-        if connection.dialect.name != "sqlite":  # MariaDB reads from a snapshot what it does not lock
-            look = look.order_by(N.c.subscription_id).with_for_update()
-        ours.update((key, Health(*doing)) for key, *doing in connection.execute(look).all())
+            _RENEW.run(connection, some, new_token=lease.token, until=lease.until)
+        for key, *seen in map(list, _LOOK.run(connection, some, new_token=lease.token).all()):
+            ours[key] = health = known[key]
+            if seen != [health.failures, health.pauses, health.paused_until, health.window_failed]:
+                news.append(key)
+    for some in chunks(news):
+        ours.update((row[0], Health(*row[1:])) for row in _DOING.run(connection, some).all())
     return ours
 
 
@@ -228,6 +256,10 @@ def lock(connection: sa.Connection, subscription_id: str) -> None:
         connection.execute(sa.select(N.c.subscription_id).where(lane).with_for_update())
 
 
+_FREED = {"token": None, "holder": None, "leased_until": None}
+_GIVE_BACK = Among(_key, lambda these: sa.update(N).where(these, N.c.token == _token).values(_FREED))
+
+
 def give_back(
     connection: sa.Connection,
     lease: Lease,
@@ -240,29 +272,34 @@ def give_back(
     :param but: of all lanes that carry the token but these: what a worker took without learning of it, because
         the connection broke. That looks at every lane.
     """
-    freed = {"token": None, "holder": None, "leased_until": None}
     if but:
         others = sa.update(N).where(N.c.token == lease.token, N.c.subscription_id.not_in(sorted(keys)))
-        connection.execute(others.values(freed))
+        connection.execute(others.values(_FREED))
         return
     for some in chunks(sorted(keys)):
-        these = sa.update(N).where(among(connection, N.c.subscription_id, some), N.c.token == lease.token)
-        connection.execute(these.values(freed))
+        _GIVE_BACK.run(connection, some, new_token=lease.token)
 
 
-_HEALTH = sa.update(N).where(N.c.subscription_id == sa.bindparam("lane"))
+_HEALTH = sa.update(N).where(_key == sa.bindparam("lane"), N.c.token == _token)
+
+
+@functools.cache
+def _health(names: tuple[str, ...]) -> tuple[sa.Update, sa.Update]:
+    """Write these columns of many lanes: packed for PostgreSQL, one by one for the others."""
+    given = packed.unpacked("rows", N, ("lane", *names), _key.type)
+    write = sa.update(N).where(_key == given.c.lane, N.c.token == _token)
+    return (
+        write.values({name: given.c[name] for name in names}),
+        _HEALTH.values({name: sa.bindparam(name) for name in names}),
+    )
 
 
 def health(connection: sa.Connection, lease: Lease, rows: t.Sequence[Row]) -> None:
     """Write how receivers are doing, where the lane is still ours: rows with `lane` and columns of `Lane`."""
-    if rows:
-        names = [name for name in rows[0] if name != "lane"]
-        if connection.dialect.name == "postgresql":
-            given = packed.unpacked("rows", N, ("lane", *names), N.c.subscription_id.type)
-            write = sa.update(N).where(N.c.subscription_id == given.c.lane, N.c.token == lease.token)
-            connection.execute(
-                write.values({name: given.c[name] for name in names}), {"rows": packed.rows(rows)}
-            )
-            return
-        write = _HEALTH.where(N.c.token == lease.token)
-        connection.execute(write.values({name: sa.bindparam(name) for name in names}), rows)
+    if not rows:
+        return
+    many, single = _health(tuple(name for name in rows[0] if name != "lane"))
+    if connection.dialect.name == "postgresql":
+        connection.execute(many, {"rows": packed.rows(rows), "new_token": lease.token})
+    else:
+        connection.execute(single, [{**row, "new_token": lease.token} for row in rows])

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from .. import packed
 from ..models import State, Trigger
-from ..packed import among
+from ..packed import Among
 from .tables import A, D, M, Row, S, chunks
 
 __all__ = [
@@ -122,30 +122,36 @@ def heads(
     return found
 
 
+_BODIES = Among(D.c.id, lambda these: sa.select(D.c.id, D.c.body).where(these, D.c.body.is_not(None)))
+
+
 def bodies(connection: sa.Connection, ids: t.Sequence[str]) -> dict[str, bytes]:
     """Return the bytes that deliveries were first sent with, where they are kept."""
     found: dict[str, bytes] = {}
     for some in chunks(ids):
-        kept = sa.select(D.c.id, D.c.body).where(among(connection, D.c.id, some), D.c.body.is_not(None))
-        found.update((row.id, row.body) for row in connection.execute(kept))
+        found.update((row.id, row.body) for row in _BODIES.run(connection, some))
     return found
+
+
+_MESSAGES = Among(M.c.id, lambda these: sa.select(M).where(these))
 
 
 def messages(connection: sa.Connection, ids: t.Collection[str]) -> dict[str, sa.Row[t.Any]]:
     """Return messages by id."""
     found: dict[str, sa.Row[t.Any]] = {}
     for some in chunks(sorted(ids)):
-        rows = connection.execute(sa.select(M).where(among(connection, M.c.id, some))).all()
-        found.update((row.id, row) for row in rows)
+        found.update((row.id, row) for row in _MESSAGES.run(connection, some).all())
     return found
+
+
+_STILL_DUE = Among(D.c.id, lambda these: sa.select(D.c.id).where(these, D.c.due_at.is_not(None)))
 
 
 def still_due(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
     """Return which of these deliveries are still pending: not cancelled, held or finished by somebody else."""
     found: set[str] = set()
     for some in chunks(ids):
-        due = sa.select(D.c.id).where(among(connection, D.c.id, some), D.c.due_at.is_not(None))
-        found.update(connection.scalars(due))
+        found.update(_STILL_DUE.run(connection, some).scalars())
     return found
 
 
@@ -208,12 +214,31 @@ def _portions(attempts: t.Sequence[Row], most: int = 8 * 2**20) -> t.Iterator[t.
     yield attempts[start:]
 
 
+_LOGGED = Among(A.c.id, lambda these: sa.select(A.c.id).where(these))
+
+
 def logged(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
     """Return which attempts are in the log: asked when the connection broke while they were being written."""
     found: set[str] = set()
     for some in chunks(ids):
-        found.update(connection.scalars(sa.select(A.c.id).where(among(connection, A.c.id, some))))
+        found.update(_LOGGED.run(connection, some).scalars())
     return found
+
+
+_SUCCEED = Among(
+    D.c.id,
+    lambda these: (
+        sa.update(D)
+        .where(these, D.c.state.in_(_OPEN))
+        .values(
+            state=State.DELIVERED.value,
+            due_at=None,
+            attempts=D.c.attempts + 1,
+            reason=None,
+            finished_at=sa.bindparam("now", type_=D.c.finished_at.type),
+        )
+    ),
+)
 
 
 def succeed(connection: sa.Connection, ids: t.Sequence[str], now: datetime) -> None:
@@ -222,17 +247,8 @@ def succeed(connection: sa.Connection, ids: t.Sequence[str], now: datetime) -> N
     One that was cancelled meanwhile stays cancelled; one that was held meanwhile is delivered all the same, or it
     would be sent again when its subscription is switched on.
     """
-    done = {
-        "state": State.DELIVERED.value,
-        "due_at": None,
-        "attempts": D.c.attempts + 1,
-        "reason": None,
-        "finished_at": now,
-    }
     for some in chunks(sorted(ids)):
-        connection.execute(
-            sa.update(D).where(among(connection, D.c.id, some), D.c.state.in_(_OPEN)).values(done)
-        )
+        _SUCCEED.run(connection, some, now=now)
 
 
 def reschedule(connection: sa.Connection, rows: t.Sequence[Row]) -> None:

@@ -15,7 +15,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from ..models import State
-from ..packed import among
+from ..packed import Among
 from .lanes import lock
 from .tables import D, S, chunks
 
@@ -58,10 +58,10 @@ def _move(
 ) -> int:
     lock(connection, subscription_id)
     ids = connection.scalars(_oldest(state).where(D.c.subscription_id == subscription_id).limit(most)).all()
+    # Looks again: what is retried or cancelled by hand meanwhile takes no lane's row.
+    move = Among(D.c.id, lambda these: sa.update(D).where(these, D.c.state == state.value).values(values))
     for some in chunks(ids):
-        # Looks again: what is retried or cancelled by hand meanwhile takes no lane's row.
-        these = sa.update(D).where(among(connection, D.c.id, some), D.c.state == state.value)
-        connection.execute(these.values(values))
+        move.run(connection, some)
     return len(ids)
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from flask_webhooks import dispatch
 from flask_webhooks.delivering import recording
 from flask_webhooks.dispatch import Lease
+from flask_webhooks.health import Health
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Attempt, Delivery, Lane
 from flask_webhooks.state import AppState
@@ -129,10 +130,35 @@ def test_a_lane_that_was_lost_while_others_were_being_renewed_is_not_ours(state:
 
     with state.engine.begin() as connection:
         sa.event.listen(connection, "after_cursor_execute", steal)
-        ours = dispatch.fence(connection, a_lease(), keys, renew=True)
+        ours = dispatch.fence(connection, a_lease(), dict.fromkeys(keys, Health()), renew=True)
 
     assert len(looks) == 2
     assert set(ours) == set(keys[:-1])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"failures": 3, "failing_since": at(minutes=-1)},
+        {"pauses": 1, "paused_until": at(minutes=1)},
+        {"window_failed": 2, "window_ok": 1, "window_at": at(minutes=-1)},
+    ],
+    ids=lambda written: next(iter(written)),
+)
+def test_what_somebody_else_wrote_of_a_receiver_is_told_whole(
+    state: AppState, written: dict[str, t.Any]
+) -> None:
+    key, other = uuid7(), uuid7()
+    nothing = {"failures": 0, "pauses": 0, "window_ok": 0, "window_failed": 0, "token": OURS}
+    with state.engine.begin() as connection:
+        connection.execute(sa.insert(Lane), [{"subscription_id": each, **nothing} for each in (key, other)])
+        connection.execute(sa.update(Lane).where(Lane.subscription_id == key).values(**written))
+    known = {key: Health(succeeded_at=at()), other: Health(succeeded_at=at())}
+    with state.engine.begin() as connection:
+        ours = dispatch.fence(connection, a_lease(), known, renew=False)
+
+    assert ours[key] == Health(**written)
+    assert ours[other] is known[other]
 
 
 class TestManyAtOnce:
@@ -203,5 +229,6 @@ class TestManyAtOnce:
             lanes = {row.subscription_id for row in dispatch.lease(connection, a_lease(), at(), 10)}
             connection.commit()
             assert lanes == set(keys)
-            assert dispatch.fence(connection, a_lease(), [*keys, uuid7()], renew=True).keys() == set(keys)
+            known = dict.fromkeys([*keys, uuid7()], Health())
+            assert dispatch.fence(connection, a_lease(), known, renew=True) == dict.fromkeys(keys, Health())
             connection.rollback()

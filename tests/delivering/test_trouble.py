@@ -183,7 +183,7 @@ def test_lanes_are_given_back_where_it_breaks_before_the_run_knows_them(state, e
 
     @sa.event.listens_for(state.engine, "before_cursor_execute")
     def cut_off(connection: t.Any, cursor: t.Any, statement: str, *_: t.Any) -> None:
-        if "FROM webhook_secrets" in statement:
+        if "JOIN webhook_secrets" in statement:
             assert lane_of(state, subscription).token is not None
             stop.set()
             raise error(statement, {}, Exception("the connection is lost"))
