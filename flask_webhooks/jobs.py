@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from flask import Flask, has_app_context
 from flask.cli import ScriptInfo
 
-from . import replaying
+from . import dispatch, replaying
 from .delivering import TROUBLE, Report, Run
 from .state import AppState, state_of
 from .stop import Stop
@@ -59,6 +59,7 @@ class Engine:
 
     def __init__(self, state: AppState, stop: Stop) -> None:
         self._state, self._stop = state, stop
+        self._clock = dispatch.Clock()
         self._is_leaving = False
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._work, name="webhooks-engine", daemon=True)
@@ -95,9 +96,10 @@ class Engine:
 
     def _deliver(self) -> None:
         while not self._stop.is_set() and self._state.settings.enabled:
-            _prepare(self._state)
-            report = Run(self._state, holder=worker_name(), stop=self._stop).run()
-            if not _is_due(report):
+            self._state.bell.clear()
+            report = Run(self._state, holder=worker_name(), stop=self._stop, clock=self._clock).run()
+            # Replays afterwards: what was just committed does not wait for that look.
+            if not _replay(self._state) and not _is_due(report):
                 return
             if self._stop.wait(BREATH):
                 self._state.bell.ring()  # for another worker
@@ -122,12 +124,11 @@ def deliver(app_path: str) -> dict[str, t.Any]:
     return {"delivered": total.delivered, "failed": total.failed}
 
 
-def _prepare(state: AppState) -> None:
-    """Before a look: whoever commits from now on rings again, and a replay makes its deliveries due."""
-    state.bell.clear()
-    if state.settings.enabled:
-        with contextlib.suppress(*TROUBLE):  # which the run bears, and says once
-            replaying.turn(state)
+def _replay(state: AppState) -> int:
+    """Have replays make their next deliveries due; return how many."""
+    with contextlib.suppress(*TROUBLE):  # which the run bears, and says once
+        return replaying.turn(state)
+    return 0
 
 
 def _is_due(report: Report) -> bool:
@@ -137,7 +138,9 @@ def _is_due(report: Report) -> bool:
 def _work(state: AppState, stop: Stop) -> Report:
     total, until = Report(), time.monotonic() + SECONDS
     while True:
-        _prepare(state)
+        state.bell.clear()  # whoever commits from now on rings again
+        if state.settings.enabled:
+            _replay(state)
         report = Run(state, holder=worker_name(), stop=stop).run(seconds=max(0.0, until - time.monotonic()))
         total.delivered += report.delivered
         total.failed += report.failed
