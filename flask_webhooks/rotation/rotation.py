@@ -95,6 +95,7 @@ class Rotation(t.Generic[T]):
                 self._set_standing(lane, Standing.SUSPECT)
             self._extend(lane, items)
             self._admit()
+            self._rouse()
 
     def set_terms(self, key: str, *, rate: float | None, cap: int | None = None) -> None:
         """Change the rate and the slots of a lane; nothing when there is no such lane (any more)."""
@@ -105,6 +106,7 @@ class Rotation(t.Generic[T]):
             self._set_terms(lane, rate, cap)
             self._place(lane)
             self._admit()
+            self._rouse()
 
     def extend(self, key: str, items: Iterable[T]) -> None:
         """Queue more items on a lane.
@@ -113,6 +115,7 @@ class Rotation(t.Generic[T]):
         """
         with self._changed:
             self._extend(self._active(key), items)
+            self._rouse()
 
     def renew(self, key: str, lease_until: float) -> None:
         """Note a longer lease.
@@ -123,6 +126,7 @@ class Rotation(t.Generic[T]):
             lane = self._active(key)
             lane.lease_until = lease_until
             self._place(lane)
+            self._rouse()
 
     def remove(self, key: str) -> list[T]:
         """Take a lane out and give back what was not started, in order; nothing when there is no such lane.
@@ -141,6 +145,7 @@ class Rotation(t.Generic[T]):
             if not lane.in_flight:
                 del self._lanes[key]
             self._admit()
+            self._rouse()
             return rest
 
     def take(self, now: float) -> T | None:
@@ -160,15 +165,15 @@ class Rotation(t.Generic[T]):
                 due = self._timed[0][0] if self._timed else until
                 self._changed.wait(max(min(due, until) - now, 0.0005))
                 now = clock()
-            # Whoever got something wakes the next: each change needs to wake only one thread.
-            if (self._ready and not self._paused) or self._timed:
-                self._changed.notify()
+            self._rouse()
             return item
 
     def done(
         self, key: str, *, ok: bool, seconds: float, now: float, suspect: bool = False, halt: bool = False
     ) -> None:
         """Free the slot of an item of this lane, whatever became of it, and learn from it.
+
+        Nobody is woken: who calls this takes the next item, and a thread that sleeps would come too late.
 
         :param ok: the destination accepted it.
         :param seconds: how long the attempt took.
@@ -208,6 +213,7 @@ class Rotation(t.Generic[T]):
             if lane.halted and not lane.unjudged:
                 lane.halted = False
                 self._place(lane)
+                self._rouse()
 
     def drop(self, key: str, items: t.Container[T]) -> list[T]:
         """Take out those of these items that were not started, and return them."""
@@ -222,6 +228,7 @@ class Rotation(t.Generic[T]):
                 self._queued -= len(gone)
                 self._place(lane)
                 self._admit()
+                self._rouse()
             return gone
 
     def bar(self, standing: Standing) -> None:
@@ -284,6 +291,11 @@ class Rotation(t.Generic[T]):
 
     # All below is called with the lock held.
 
+    def _rouse(self) -> None:
+        """Wake one thread if there is something to start, now or in time. It wakes the next, and so on."""
+        if (self._ready and not self._paused) or self._timed:
+            self._changed.notify()
+
     def _active(self, key: str) -> Lane[T]:
         if self._lanes[key].stopped:
             raise KeyError(key)
@@ -339,7 +351,6 @@ class Rotation(t.Generic[T]):
             lane.where = Where.TIMED
             self._tie += 1
             heapq.heappush(self._timed, (lane.not_before, self._tie, lane))
-            self._changed.notify()
         elif lane.standing in self._parked and (
             self._parked[lane.standing] or not self._has_room(lane.standing)
         ):
@@ -353,7 +364,6 @@ class Rotation(t.Generic[T]):
         lane.where = Where.READY
         self._ready[lane.key] = lane
         self._count(lane, 1)
-        self._changed.notify()
 
     def _leave(self, lane: Lane[T]) -> None:
         """Take a lane out of where it stands, and give its slot of the share back."""
