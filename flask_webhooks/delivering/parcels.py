@@ -130,7 +130,9 @@ _DESTINATIONS = Among(
             K,
             sa.and_(
                 K.c.subscription_id == S.c.id,
-                sa.or_(K.c.expires_at.is_(None), K.c.expires_at > sa.bindparam("now", type_=K.c.expires_at.type)),
+                sa.or_(
+                    K.c.expires_at.is_(None), K.c.expires_at > sa.bindparam("now", type_=K.c.expires_at.type)
+                ),
             ),
         )
         .where(these)

@@ -184,9 +184,7 @@ _TAKE_UNLOCKED = Among(
     lambda these: sa.update(N).where(_key.in_(_locked(these))).ordered_values(*_taking()).returning(N),
 )
 _TAKE_SILENTLY = Among(_key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking()))
-_TAKE = Among(
-    _key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking()).returning(N)
-)
+_TAKE = Among(_key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking()).returning(N))
 _TAKEN = Among(_key, lambda these: sa.select(N).where(these, N.c.token == _token))
 _NEW = {"failures": 0, "pauses": 0, "window_ok": 0, "window_failed": 0}
 

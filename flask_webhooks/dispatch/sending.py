@@ -155,15 +155,15 @@ def still_due(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
     return found
 
 
-_OPEN = (State.PENDING.value, State.HELD.value)
+# No IN: SQLAlchemy takes none in a statement for many rows.
+_is_open = sa.or_(*(D.c.state == state.value for state in (State.PENDING, State.HELD)))
 # `due_at` is set exactly while it is pending. Somebody who made it due at another time meanwhile, such as by a retry by
 # hand, is not overruled.
 _is_pending = D.c.due_at.is_not(None)
 _is_moved = sa.or_(~_is_pending, D.c.due_at != sa.bindparam("was_due", type_=D.c.due_at.type))
 _RETRY = (
     sa.update(D)
-    # No IN: SQLAlchemy takes none in a statement for many rows.
-    .where(D.c.id == sa.bindparam("delivery"), sa.or_(*(D.c.state == state for state in _OPEN)))
+    .where(D.c.id == sa.bindparam("delivery"), _is_open)
     # In this order: MySQL and MariaDB set one column after the other, and what looks at one that is set sees its new
     # value. So nothing looks at any column but itself and `due_at`, which comes last.
     .ordered_values(
@@ -229,7 +229,7 @@ _SUCCEED = Among(
     D.c.id,
     lambda these: (
         sa.update(D)
-        .where(these, D.c.state.in_(_OPEN))
+        .where(these, _is_open)
         .values(
             state=State.DELIVERED.value,
             due_at=None,
