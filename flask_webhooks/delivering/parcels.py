@@ -122,10 +122,14 @@ def destinations(
     return {key: _opened(state, row, sealed.get(key, ()), known.get(key)) for key, row in found.items()}
 
 
+_SUBSCRIPTION = (
+    *(S.c.id, S.c.owner, S.c.environment, S.c.url, S.c.description, S.c.metadata),
+    *(S.c.active, S.c.deleted_at, S.c.headers, S.c.format, S.c.retry, S.c.rate_limit),
+)
 _DESTINATIONS = Among(
     S.c.id,
     lambda these: (
-        sa.select(S, K.c.sealed)
+        sa.select(*_SUBSCRIPTION, K.c.sealed)
         .outerjoin(
             K,
             sa.and_(

@@ -135,7 +135,7 @@ def waiting(connection: sa.Connection, now: datetime, longest: timedelta, most: 
 def lease(
     connection: sa.Connection, lease: Lease, now: datetime, most: int, known: t.Container[str] = ()
 ) -> list[sa.Row[t.Any]]:
-    """Take up to `most` free lanes that have work due, the longest unserved first; return their rows.
+    """Take up to `most` free lanes that have work due, the longest unserved first; return of their rows what is used.
 
     Commits on the way: SQLite cannot turn a transaction that has read into one that writes while others write.
     Lanes that another worker is just taking are skipped, not waited for.
@@ -176,16 +176,20 @@ def _locked(these: sa.ColumnElement[bool]) -> sa.Select[t.Any]:
 
 
 _key = N.c.subscription_id
+_health = tuple(N.c[name] for name in Health.__dataclass_fields__)
+_row = _key, N.c.sendable_at, *_health
 _token = sa.bindparam("new_token", type_=N.c.token.type)
 _until = sa.bindparam("until", type_=_instant)
 _LOCK = Among(_key, _locked)
 _TAKE_UNLOCKED = Among(
     _key,
-    lambda these: sa.update(N).where(_key.in_(_locked(these))).ordered_values(*_taking()).returning(N),
+    lambda these: sa.update(N).where(_key.in_(_locked(these))).ordered_values(*_taking()).returning(*_row),
 )
 _TAKE_SILENTLY = Among(_key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking()))
-_TAKE = Among(_key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking()).returning(N))
-_TAKEN = Among(_key, lambda these: sa.select(N).where(these, N.c.token == _token))
+_TAKE = Among(
+    _key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking()).returning(*_row)
+)
+_TAKEN = Among(_key, lambda these: sa.select(*_row).where(these, N.c.token == _token))
 _NEW = {"failures": 0, "pauses": 0, "window_ok": 0, "window_failed": 0}
 
 
@@ -212,9 +216,7 @@ _LOOK = Among(
 )
 _DOING = Among(
     _key,
-    lambda these: (
-        sa.select(_key, *(N.c[name] for name in Health.__dataclass_fields__)).where(these).with_for_update()
-    ),
+    lambda these: sa.select(_key, *_health).where(these).with_for_update(),
 )
 
 
@@ -282,7 +284,7 @@ _HEALTH = sa.update(N).where(_key == sa.bindparam("lane"), N.c.token == _token)
 
 
 @functools.cache
-def _health(names: tuple[str, ...]) -> tuple[sa.Update, sa.Update]:
+def _doing(names: tuple[str, ...]) -> tuple[sa.Update, sa.Update]:
     """Write these columns of many lanes: packed for PostgreSQL, one by one for the others."""
     given = packed.unpacked("rows", N, ("lane", *names), _key.type)
     write = sa.update(N).where(_key == given.c.lane, N.c.token == _token)
@@ -296,7 +298,7 @@ def health(connection: sa.Connection, lease: Lease, rows: t.Sequence[Row]) -> No
     """Write how receivers are doing, where the lane is still ours: rows with `lane` and columns of `Lane`."""
     if not rows:
         return
-    many, single = _health(tuple(name for name in rows[0] if name != "lane"))
+    many, single = _doing(tuple(name for name in rows[0] if name != "lane"))
     if connection.dialect.name == "postgresql":
         connection.execute(many, {"rows": packed.rows(rows), "new_token": lease.token})
     else:

@@ -85,7 +85,9 @@ _HEADS = sa.text(
     LEFT JOIN webhook_messages AS m ON m.id = d.message_id
     ORDER BY d.due_at, d.id
     """
-).columns(*_COLUMNS)
+).columns(
+    *(sa.column(each.name, sa.Text() if isinstance(each.type, sa.Uuid) else each.type) for each in _COLUMNS)
+)
 _START = ("-infinity", "00000000-0000-0000-0000-000000000000")
 
 

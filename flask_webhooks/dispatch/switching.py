@@ -59,7 +59,8 @@ def _move(
     lock(connection, subscription_id)
     ids = connection.scalars(_oldest(state).where(D.c.subscription_id == subscription_id).limit(most)).all()
     # Looks again: what is retried or cancelled by hand meanwhile takes no lane's row.
-    move = Among(D.c.id, lambda these: sa.update(D).where(these, D.c.state == state.value).values(values))
+    mine = D.c.subscription_id == subscription_id, D.c.state == state.value
+    move = Among(D.c.id, lambda these: sa.update(D).where(these, *mine).values(values))
     for some in chunks(ids):
         move.run(connection, some)
     return len(ids)

@@ -210,9 +210,10 @@ class TestClockPutBack:
             assert due is not None
             assert due <= now
             lease = Lease("test", "00000000-0000-7000-8000-000000000001", now + timedelta(seconds=45))
-            [row] = dispatch.lease(connection, lease, now, 1)
+            dispatch.lease(connection, lease, now, 1)
             connection.commit()
 
+        row = lane_of(state, subscription)
         assert (row.paused_until, row.sendable_at, row.served_at, row.pauses) == (None, None, now, 1)
         assert row.leased_until == lease.until
 

