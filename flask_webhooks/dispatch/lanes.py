@@ -214,10 +214,7 @@ _LOOK = Among(
     _key,
     lambda these: sa.select(_key, *_news).where(these, N.c.token == _token).order_by(_key).with_for_update(),
 )
-_DOING = Among(
-    _key,
-    lambda these: sa.select(_key, *_health).where(these).with_for_update(),
-)
+_READ = Among(_key, lambda these: sa.select(_key, *_health).where(these).with_for_update())
 
 
 def fence(
@@ -240,7 +237,7 @@ def fence(
             if seen != [health.failures, health.pauses, health.paused_until, health.window_failed]:
                 news.append(key)
     for some in chunks(news):
-        ours.update((row[0], Health(*row[1:])) for row in _DOING.run(connection, some).all())
+        ours.update((row[0], Health(*row[1:])) for row in _READ.run(connection, some).all())
     return ours
 
 
@@ -280,25 +277,21 @@ def give_back(
         _GIVE_BACK.run(connection, some, new_token=lease.token)
 
 
-_HEALTH = sa.update(N).where(_key == sa.bindparam("lane"), N.c.token == _token)
-
-
 @functools.cache
-def _doing(names: tuple[str, ...]) -> tuple[sa.Update, sa.Update]:
-    """Write these columns of many lanes: packed for PostgreSQL, one by one for the others."""
+def _write(names: tuple[str, ...]) -> tuple[sa.Update, sa.Update]:
+    """The statements that write these columns of many lanes: packed for PostgreSQL, and one by one."""
+    ours = sa.update(N).where(N.c.token == _token)
     given = packed.unpacked("rows", N, ("lane", *names), _key.type)
-    write = sa.update(N).where(_key == given.c.lane, N.c.token == _token)
-    return (
-        write.values({name: given.c[name] for name in names}),
-        _HEALTH.values({name: sa.bindparam(name) for name in names}),
-    )
+    many = ours.where(_key == given.c.lane).values({name: given.c[name] for name in names})
+    single = ours.where(_key == sa.bindparam("lane")).values({name: sa.bindparam(name) for name in names})
+    return many, single
 
 
 def health(connection: sa.Connection, lease: Lease, rows: t.Sequence[Row]) -> None:
     """Write how receivers are doing, where the lane is still ours: rows with `lane` and columns of `Lane`."""
     if not rows:
         return
-    many, single = _doing(tuple(name for name in rows[0] if name != "lane"))
+    many, single = _write(tuple(name for name in rows[0] if name != "lane"))
     if connection.dialect.name == "postgresql":
         connection.execute(many, {"rows": packed.rows(rows), "new_token": lease.token})
     else:
