@@ -366,6 +366,16 @@ class TestComingAndGoing:
         assert rota.remove("a") == ["a0"]
 
 
+class Woken(threading.Condition):
+    """Counts how often it wakes somebody."""
+
+    count = 0
+
+    def notify(self, n: int = 1) -> None:
+        self.count += 1
+        super().notify(n)
+
+
 class TestWaiting:
     def test_gives_up_after_the_timeout(self):
         rota = rotation()
@@ -406,6 +416,17 @@ class TestWaiting:
 
         assert not thread.is_alive()
         assert got in (["b0"], [None])
+
+    def test_who_is_done_wakes_nobody_and_who_takes_wakes_one_for_the_rest(self):
+        rota = rotation()
+        woken = rota._changed = Woken()
+        fill(rota, "a", proven=False)
+        woken.count = 0
+
+        assert rota.wait_take(time.monotonic, 30) == "a0"
+        assert woken.count == 1
+        rota.done("a", ok=True, seconds=0.01, now=time.monotonic())
+        assert woken.count == 1
 
     def test_many_threads_take_each_item_once_and_none_is_left_waiting(self):
         rota = rotation(cap=3, concurrency=8)
