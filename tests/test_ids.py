@@ -6,6 +6,8 @@ import threading
 import time
 import uuid
 
+import pytest
+
 from flask_webhooks import ids
 from flask_webhooks.ids import uuid7
 
@@ -59,6 +61,9 @@ def test_ids_cannot_be_guessed_from_their_neighbours():
     assert len(gaps) > 990
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # there may be other threads: that is the point
 def test_a_forked_process_makes_other_ids_and_does_not_wait_for_threads_it_has_not():
     uuid7()  # what is drawn ahead must not be shared
     reader, writer = os.pipe()
