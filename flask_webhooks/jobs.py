@@ -99,7 +99,8 @@ class Engine:
             self._state.bell.clear()
             report = Run(self._state, holder=worker_name(), stop=self._stop, clock=self._clock).run()
             # Replays afterwards: what was just committed does not wait for that look.
-            if not _replay(self._state) and not _is_due(report):
+            queued = 0 if self._stop.is_set() else _replay(self._state)
+            if not queued and not _is_due(report):
                 return
             if self._stop.wait(BREATH):
                 self._state.bell.ring()  # for another worker

@@ -61,9 +61,7 @@ def test_ids_cannot_be_guessed_from_their_neighbours():
     assert len(gaps) > 990
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*fork:DeprecationWarning"
-)  # there may be other threads: that is the point
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of other threads: they are the point
 def test_a_forked_process_makes_other_ids_and_does_not_wait_for_threads_it_has_not():
     uuid7()  # what is drawn ahead must not be shared
     reader, writer = os.pipe()

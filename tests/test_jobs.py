@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import typing as t
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import redis
 from flask import Flask
 from rq import Queue
+from sqlalchemy.orm import Session
 
-from flask_webhooks import jobs
+from flask_webhooks import jobs, replaying
+from flask_webhooks.replaying.filtering import Filter
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.stop import Stop
 from tests.delivering.answers import Gate
@@ -49,6 +52,24 @@ def test_the_job_wakes_it_and_does_not_wait_for_what_hangs(patient):
             alive.wait_for(20)
             assert gate.held
             gate.opened.set()
+
+
+def test_it_goes_on_with_replays_by_itself(state, inbox):
+    subscription = subscribe(state, inbox.url(), "reports.ready")
+    fill(state, [subscription], 3)
+    with jobs.Engine(state, Stop()) as engine:
+        engine.wake()
+        inbox.wait_for(3)
+    now = datetime.now(UTC)
+    wanted = Filter(("delivered",), (), now - timedelta(hours=1), now + timedelta(hours=1))
+    with Session(state.engine) as session:
+        replaying.start(state, session, session.merge(subscription, load=False), wanted)
+        session.commit()
+    with jobs.Engine(state, Stop()) as engine:
+        engine.wake()
+        inbox.wait_for(6)
+
+    assert {(row.state, row.trigger) for row in deliveries(state)} == {("delivered", "replay")}
 
 
 def test_a_stop_gives_back_what_was_not_begun(patient):
