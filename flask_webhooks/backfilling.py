@@ -22,6 +22,7 @@ from .capture.watching import watch_of
 from .capture.writing import Occurrence, Recorded, write
 from .catalog import EventType, Kind
 from .errors import SubscriptionError
+from .ids import BACKFILL
 from .models import Delivery, Message, Subscription
 from .outbox import Wanted
 
@@ -175,7 +176,7 @@ class Backfill:
     def _dedupe_key(self, row: t.Any) -> str:
         """The column holds 255 characters, and a primary key may have more."""
         key = repr([str(part) for part in self._mapper.primary_key_from_instance(row)])
-        return f"{replaying.BACKFILL}:{self._key}:{hashlib.sha256(key.encode()).hexdigest()}"
+        return f"{BACKFILL}:{self._key}:{hashlib.sha256(key.encode()).hexdigest()}"
 
     def _spread(self, connection: sa.Connection, ids: t.Sequence[str]) -> None:
         if not ids:

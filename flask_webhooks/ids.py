@@ -10,7 +10,12 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["first_at", "made_at", "uuid7"]
+__all__ = ["BACKFILL", "BACKFILL_KEY", "first_at", "is_backfilled", "made_at", "uuid7"]
+
+BACKFILL = "backfill"
+"""Begins the dedupe keys of what a backfill has recorded, for one subscription alone."""
+BACKFILL_KEY = (36, 64)
+"""Characters of what follows: the subscription's id, and a digest of the row's primary key."""
 
 _lock = threading.Lock()
 _last = 0
@@ -58,6 +63,14 @@ def first_at(moment: datetime) -> str:
 def made_at(identifier: str) -> datetime:
     """Return when an id was made, to the millisecond."""
     return _EPOCH + timedelta(milliseconds=int(identifier[:8] + identifier[9:13], 16))
+
+
+def is_backfilled(dedupe_key: str | None) -> bool:
+    """Whether a message is of a backfill: it was made for one subscription, and others have not missed it."""
+    if dedupe_key is None:
+        return False
+    word, *rest = dedupe_key.split(":")
+    return word == BACKFILL and tuple(map(len, rest)) == BACKFILL_KEY
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -20,7 +20,7 @@ from decimal import Decimal
 
 from .errors import PayloadError
 
-__all__ = ["FORMATS", "Format", "Message", "Recipient", "encode", "render"]
+__all__ = ["FORMATS", "Format", "Message", "Recipient", "encode", "render", "timestamp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ Format = Callable[[Message, Recipient], Mapping[str, object]]
 """Makes the body of a delivery. Must return the same for the same arguments: a retry sends the same bytes."""
 
 
-def _timestamp(instant: datetime) -> str:
+def timestamp(instant: datetime) -> str:
     """ISO 8601 with microseconds and offset, always 32 characters: 2026-03-01T12:00:00.000000+00:00."""
     return instant.isoformat(timespec="microseconds")
 
@@ -100,7 +100,7 @@ def channel(message: Message, recipient: Recipient) -> dict[str, object]:
 
 def standard(message: Message, recipient: Recipient) -> dict[str, object]:
     """The body that the Standard Webhooks specification recommends ("Payload structure")."""
-    return {"type": message.event, "timestamp": _timestamp(message.occurred_at), "data": message.data}
+    return {"type": message.event, "timestamp": timestamp(message.occurred_at), "data": message.data}
 
 
 def entity(message: Message, recipient: Recipient) -> dict[str, object]:
@@ -109,7 +109,7 @@ def entity(message: Message, recipient: Recipient) -> dict[str, object]:
         "entity_type": message.entity_type,
         "transition_name": message.transition,
         "status": message.status,
-        "timestamp": _timestamp(message.occurred_at),
+        "timestamp": timestamp(message.occurred_at),
         "id": message.entity_id,
         "event_type": message.event,
         "entity_state": message.data,

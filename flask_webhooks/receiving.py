@@ -1,15 +1,15 @@
 """The other side: verify a delivery in a Flask app that receives one.
 
-The law of this door: whatever does not verify raises, with the part that failed; what is returned came from
+The law of this door: whatever does not verify raises, with the part that failed; a body that is returned came from
 the sender, just now, unchanged. It serves any sender that follows the Standard Webhooks specification::
 
     @app.post("/hooks")
     def hooks():
         try:
-            event = verify(request, app.config["HOOK_SECRET"])
+            received = verify(request, app.config["HOOK_SECRET"])
         except VerificationError:
             abort(401)
-        if not seen_before(request.headers["webhook-id"]):
+        if not seen_before(received.id):
             ...
 
 A delivery can arrive twice: keep the `webhook-id` and skip what is known.
@@ -30,7 +30,7 @@ from standardwebhooks import Webhook
 from .errors import SecretError, VerificationError
 from .signing import PublicKey, content, parse
 
-__all__ = ["verify"]
+__all__ = ["Received", "verify"]
 
 TOLERANCE = 300
 """Seconds, as in the official libraries: longer than clocks drift, shorter than a replay is useful."""
@@ -48,11 +48,60 @@ class Request(t.Protocol):
         ...
 
 
+class Received(dict[str, t.Any]):
+    """The body of a request that was verified, a dict, and as attributes what its headers tell of it.
+
+    Only `id` and the body are signed. The other headers come as TLS has carried them: use them to order events and to
+    count attempts, never to decide what somebody may do. One that is missing, as other senders of Standard Webhooks
+    leave them out, or that cannot be read, is None.
+    """
+
+    id: str
+    """The idempotency key: the same on every retry."""
+    event: str | None
+    """The event type: `invoices.paid`."""
+    occurred_at: datetime | None
+    """When it happened: aware, with microseconds."""
+    sequence: int | None
+    """Grows with each event about one object: the larger one is the newer."""
+    attempt: int | None
+    """Which attempt of the delivery it is, from 1."""
+    delivery: str | None
+    """The id of the delivery, as the sender's log has it."""
+    trigger: str | None
+    """Why it was sent: `live`, `replay`, `backfill` or `test`."""
+
+    def __init__(self, body: Mapping[str, t.Any], message_id: str, headers: Mapping[str, str]) -> None:
+        super().__init__(body)
+        self.id = message_id
+        self.event = headers.get("webhook-event") or None
+        self.occurred_at = _instant(headers.get("webhook-occurred-at", ""))
+        self.sequence = _number(headers.get("webhook-sequence", ""))
+        self.attempt = _number(headers.get("webhook-attempt", ""))
+        self.delivery = headers.get("webhook-delivery") or None
+        self.trigger = headers.get("webhook-trigger") or None
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if found.tzinfo is None else found
+
+
+def _number(text: str) -> int | None:
+    # 19 digits are the most that a BIGINT has.
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
+
+
 class _Delivery(t.NamedTuple):
     message_id: str
     timestamp: int
     signatures: Sequence[tuple[str, bytes]]
     body: bytes
+    headers: Mapping[str, str]
+    """By lower-case name."""
 
 
 def verify(
@@ -61,8 +110,10 @@ def verify(
     *,
     tolerance: float = TOLERANCE,
     now: datetime | None = None,
-) -> dict[str, t.Any]:
+) -> Received:
     """Return the body of a request that was verified (Standard Webhooks, "Verifying signatures").
+
+    It is a dict, and has what the headers tell as attributes: see `Received`.
 
     :param secret: ``whsec_…``, or ``whpk_…`` for ed25519 signatures; several while a secret is rotated. One
         match of any signature with any secret is enough.
@@ -82,7 +133,7 @@ def verify(
             "webhook-signature: none of the signatures fits. Check that the secret is this subscription's, and"
             " that the body is verified as it arrived, before anything parses it."
         )
-    return _parse(delivery.body)
+    return Received(_parse(delivery.body), delivery.message_id, delivery.headers)
 
 
 def _read(request: Request) -> _Delivery:
@@ -100,8 +151,10 @@ def _read(request: Request) -> _Delivery:
         raise VerificationError("webhook-timestamp: not a whole number of seconds since 1970.")
     if "." in given["webhook-id"]:
         raise VerificationError("webhook-id: has a full stop, which could hide where the timestamp begins.")
+    if not given["webhook-id"].isascii():
+        raise VerificationError("webhook-id: not ASCII, which no header of a sender should be.")
     signatures = list(_signatures(given["webhook-signature"]))
-    return _Delivery(given["webhook-id"], int(digits), signatures, request.get_data())
+    return _Delivery(given["webhook-id"], int(digits), signatures, request.get_data(), given)
 
 
 def _signatures(header: str) -> Iterable[tuple[str, bytes]]:

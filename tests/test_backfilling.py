@@ -10,6 +10,7 @@ from flask import Flask
 
 from flask_webhooks import replaying, signals
 from flask_webhooks.backfilling import Backfill
+from flask_webhooks.ids import is_backfilled
 from flask_webhooks.state import AppState, state_of
 from tests.api.conftest import URL, Customer
 from tests.host import Client
@@ -84,6 +85,6 @@ def test_others_have_not_missed_it(app: Flask, state: AppState) -> None:
 def test_a_key_of_the_hosts_own_is_none_of_a_backfill() -> None:
     key = f"backfill:{'x' * 36}:{'y' * 64}"
 
-    assert replaying.is_backfilled(key)
+    assert is_backfilled(key)
     for other in (None, "backfill:1", f"{key}0", key.upper(), "backfill"):
-        assert not replaying.is_backfilled(other)
+        assert not is_backfilled(other)

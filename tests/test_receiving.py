@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import pickle
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -241,3 +242,65 @@ def test_a_stranger_gets_nothing_but_a_refusal(forged, body):
 
     with pytest.raises(VerificationError):
         verify(Forged(), [SECRET.text, PAIR.public], now=NOW)
+
+
+TOLD = {
+    "webhook_event": "invoices.paid",
+    "webhook_occurred_at": "2026-03-01T11:59:59.000120+00:00",
+    "webhook_sequence": "1772366399000120",
+    "webhook_attempt": "3",
+    "webhook_delivery": "0196f2a4-7c1e-7000-8000-0000000000d1",
+    "webhook_trigger": "replay",
+}
+
+
+def test_returns_what_the_headers_tell():
+    found = verify(sent(**TOLD), SECRET.text, now=NOW)
+
+    assert found == json.loads(BODY)
+    assert (found.id, found.event, found.delivery) == (ID, "invoices.paid", TOLD["webhook_delivery"])
+    assert found.occurred_at == datetime(2026, 3, 1, 11, 59, 59, 120, tzinfo=UTC)
+    assert (found.sequence, found.attempt, found.trigger) == (1772366399000120, 3, "replay")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        dict.fromkeys(TOLD, ""),
+        {
+            "webhook_occurred_at": "yesterday",
+            "webhook_sequence": "²",
+            "webhook_attempt": "9" * 5000,
+        },
+        {"webhook_occurred_at": "2026-03-01T11:59:59", "webhook_sequence": "-1", "webhook_attempt": "1.5"},
+    ],
+    ids=["none", "empty", "unreadable", "without zone"],
+)
+def test_what_another_sender_does_not_tell_is_none(told):
+    given = {name: value.encode().decode("latin-1") for name, value in told.items()}
+
+    found = verify(sent(**given), SECRET.text, now=NOW)
+
+    assert found == json.loads(BODY)
+    assert (found.event, found.occurred_at, found.sequence) == (None, None, None)
+    assert (found.attempt, found.delivery, found.trigger) == (None, None, None)
+
+
+def test_what_is_returned_can_be_kept_like_any_dict():
+    found = verify(sent(**TOLD), SECRET.text, now=NOW)
+
+    again = pickle.loads(pickle.dumps(found))
+    assert json.loads(json.dumps(found)) == again == found
+    assert vars(again) == vars(found)
+
+
+def test_an_id_beyond_ascii_is_refused():
+    class Odd:
+        headers = {**headers("0", BODY, NOW, [SECRET]), "webhook-id": "\ud800"}
+
+        def get_data(self):
+            return BODY
+
+    with pytest.raises(VerificationError, match=r"^webhook-id: not ASCII"):
+        verify(Odd(), SECRET.text, now=NOW)

@@ -147,7 +147,7 @@ def _log(state: AppState, name: str) -> Json:
             **delivery,
             "body": body,
             "body_reason": None,
-            "attempt_log": [_attempt(body.encode())],
+            "attempt_log": [_attempt(body.encode(), name)],
         },
         "Message": message,
         "MessagePage": {"items": [message], "next": None},
@@ -155,7 +155,7 @@ def _log(state: AppState, name: str) -> Json:
     }
 
 
-def _attempt(body: bytes) -> Json:
+def _attempt(body: bytes, name: str) -> Json:
     return {
         "id": ATTEMPT_ID,
         "number": 1,
@@ -171,6 +171,12 @@ def _attempt(body: bytes) -> Json:
                 "webhook-id": SAMPLE_ID,
                 "webhook-timestamp": "1752873983",
                 "webhook-signature": "v1,…",
+                "webhook-event": name,
+                "webhook-occurred-at": HAPPENED,
+                "webhook-sequence": "1",
+                "webhook-attempt": "1",
+                "webhook-delivery": DELIVERY_ID,
+                "webhook-trigger": "live",
                 "X-Api-Key": MASK,
             },
             "body_sha256": hashlib.sha256(body).hexdigest(),

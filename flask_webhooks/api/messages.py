@@ -7,9 +7,10 @@ import typing as t
 
 import sqlalchemy as sa
 
-from .. import models, replaying, schemas
+from .. import models, schemas
 from ..catalog.names import RESERVED_CHANNEL
 from ..config import ENVIRONMENTS
+from ..ids import is_backfilled
 from .operations import Call, operation
 from .paging import bounded, event_names, floor_of, newest, owner_of, paged
 from .problems import Refused
@@ -143,7 +144,7 @@ def _why_not(call: Call, message: models.Message, row: models.Subscription) -> t
         return "not_listening", f"The subscription does not listen to {message.event}."
     if row.created_at > message.occurred_at:
         return "newer", "The subscription is newer than the message. A replay with `missed` sends it."
-    if replaying.is_backfilled(message.dedupe_key):
+    if is_backfilled(message.dedupe_key):
         return "backfill", "A backfill made it for another subscription alone."
     return "listened_later", (
         "The subscription listens to it today, but did not when this was recorded. A replay with `missed` sends it."

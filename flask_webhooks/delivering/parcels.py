@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from .. import payload, retry, signing
+from ..catalog.names import RESERVED_CHANNEL
 from ..errors import SecretError
-from ..models import Secret, Subscription
+from ..ids import is_backfilled
+from ..models import Secret, Subscription, Trigger
 from ..packed import Among
 from ..transport import Outbound
 
@@ -27,6 +29,7 @@ __all__ = ["USER_AGENT", "Destination", "Parcel", "Request", "build", "destinati
 logger = logging.getLogger("flask_webhooks.delivering")
 S, K = (t.cast("sa.Table", model.__table__) for model in (Subscription, Secret))
 MASK = "•••"
+_ASKED_FOR = frozenset({Trigger.REPLAY.value, Trigger.MANUAL.value})
 
 
 def _version() -> str:
@@ -200,9 +203,21 @@ def _unsealed(
                 return (), {}, str(error)
             logger.warning("secret.unreadable", extra={"reason": str(error)})
     try:
-        return tuple(secrets), json.loads(state.vault.open(headers)) if headers else {}, ""
+        return tuple(secrets), _custom(state.vault.open(headers)) if headers else {}, ""
     except SecretError as error:
         return (), {}, str(error)
+
+
+def _custom(text: str) -> dict[str, str]:
+    """Return custom headers without those that pass for ours: what was kept before we sent them goes unsent.
+
+    With underscores too, because WSGI and CGI make one name of `webhook_event` and `webhook-event`.
+    """
+    return {
+        name: value
+        for name, value in json.loads(text).items()
+        if not name.lower().replace("_", "-").startswith("webhook-")
+    }
 
 
 def build(state: AppState, destination: Destination, parcel: Parcel, now: datetime) -> Request:
@@ -212,15 +227,45 @@ def build(state: AppState, destination: Destination, parcel: Parcel, now: dateti
     """
     if destination.problem:
         raise Unsendable(destination.problem)
-    body = parcel.body if parcel.body is not None else render(state, destination.recipient, parcel)
+    is_kept = parcel.body is not None and parcel.message is not None
+    body = t.cast("bytes", parcel.body) if is_kept else render(state, destination.recipient, parcel)
     try:
         signed = signing.headers(parcel.message.id, body, now, destination.secrets)
     except SecretError as error:
         raise Unsendable(str(error)) from error
-    ours = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **signed}
+    ours = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **signed, **_told(parcel)}
     own = destination.headers
     logged = {**ours, **dict.fromkeys(own, MASK)} if own else ours
     return Request(Outbound(destination.recipient.url, {**own, **ours} if own else ours, body), logged)
+
+
+def _told(parcel: Parcel) -> dict[str, str]:
+    """Return the headers that tell of the event and of this attempt what a body has no place for; all ASCII.
+
+    They are not signed: Standard Webhooks signs the id, the timestamp and the body. `receiving.verify` reads them.
+    """
+    message = parcel.message
+    return {
+        "webhook-event": message.event,
+        "webhook-occurred-at": payload.timestamp(message.occurred_at),
+        "webhook-sequence": str(message.sequence),
+        "webhook-attempt": str(parcel.number),
+        "webhook-delivery": parcel.id,
+        "webhook-trigger": _trigger(parcel),
+    }
+
+
+def _trigger(parcel: Parcel) -> str:
+    """Why a request is made, in words for receivers: `live`, `replay`, `backfill` or `test`.
+
+    The log's words tell which of our workflows made the attempt; a receiver wants to know whether the event is new.
+    """
+    message = parcel.message
+    if message.channel == RESERVED_CHANNEL:
+        return "test"
+    if parcel.trigger in _ASKED_FOR:
+        return "replay"
+    return "backfill" if message.dedupe_key and is_backfilled(message.dedupe_key) else "live"
 
 
 def render(state: AppState, recipient: payload.Recipient, parcel: Parcel) -> bytes:

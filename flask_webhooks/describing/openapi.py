@@ -60,6 +60,20 @@ def webhook(state: AppState, event: EventType) -> Json:
                 "webhook-signature",
                 "`v1,` and base64; several with spaces between (Standard Webhooks 1.0.0).",
             ),
+            _sent("webhook-event", "The event type.", {"type": "string", "const": event.name}),
+            _sent("webhook-occurred-at", "When it happened, with microseconds.", _MOMENT),
+            _sent(
+                "webhook-sequence",
+                "Grows with each event about one object: the larger one is the newer.",
+                {"type": "string", "pattern": "^[0-9]+$"},
+            ),
+            _sent("webhook-attempt", "Of this delivery, from 1.", {"type": "string", "pattern": "^[0-9]+$"}),
+            _sent("webhook-delivery", "The id of the delivery in the log.", _KEY),
+            _sent(
+                "webhook-trigger",
+                "Why it is sent.",
+                {"type": "string", "enum": ["live", "replay", "backfill", "test"]},
+            ),
         ],
         "requestBody": {
             "required": True,
@@ -82,11 +96,14 @@ def _otherwise(event: EventType) -> str:
     return "A failure. It is not sent again." if event.retry == "none" else "Anything else is tried again."
 
 
-def _sent(name: str, text: str) -> Json:
-    return {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
+def _sent(name: str, text: str, schema: Json | None = None) -> Json:
+    """Describe a header of the request."""
+    shape = schema or _TEXT
+    return {"name": name, "in": "header", "required": True, "description": text, "schema": shape}
 
 
 _TEXT = {"type": "string"}
+_KEY = {"type": "string", "format": "uuid"}
 _MAYBE = {"type": ["string", "null"]}
 _MOMENT = {"type": "string", "format": "date-time"}
 _ENVELOPES: t.Mapping[str, tuple[Json, str]] = {

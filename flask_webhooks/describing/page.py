@@ -18,7 +18,8 @@ _INTRODUCTION = """\
 Each event is a `POST` of JSON to the URL that you have subscribed. Answer with a 2xx status as soon as you have taken
 it; {otherwise} The header `webhook-id` is the same on every retry: keep the ones you have processed, and you will never
 process an event twice. `webhook-timestamp` and `webhook-signature` are signed with your secret by
-[Standard Webhooks](https://www.standardwebhooks.com), whose libraries verify them in any language.
+[Standard Webhooks](https://www.standardwebhooks.com), whose libraries verify them in any language. `webhook-event`,
+`webhook-occurred-at` and `webhook-sequence` tell which of two events about one object is newer.
 """
 
 

@@ -14,11 +14,10 @@ log. Nothing here commits, but `turn`.
 from __future__ import annotations
 
 from .by_hand import cancel, retry
-from .filtering import BACKFILL, MODES, STATES, Filter, count, digest, is_backfilled
+from .filtering import MODES, STATES, Filter, count, digest
 from .running import find, listened_to, purge, start, stop, turn
 
 __all__ = [
-    "BACKFILL",
     "MODES",
     "STATES",
     "Filter",
@@ -26,7 +25,6 @@ __all__ = [
     "count",
     "digest",
     "find",
-    "is_backfilled",
     "listened_to",
     "purge",
     "retry",

@@ -15,11 +15,10 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from ..catalog.names import RESERVED_CHANNEL
-from ..ids import first_at
+from ..ids import BACKFILL, BACKFILL_KEY, first_at
 from ..models import Delivery, Message, State, Subscription
 
 __all__ = [
-    "BACKFILL",
     "MISSED",
     "MODES",
     "STATES",
@@ -27,7 +26,6 @@ __all__ = [
     "count",
     "delivered",
     "digest",
-    "is_backfilled",
     "missed",
 ]
 
@@ -43,10 +41,6 @@ MODES: t.Mapping[str, tuple[str, ...]] = {
     "missed": (MISSED,),
 }
 """Short names for what is mostly wanted."""
-BACKFILL = "backfill"
-"""Begins the dedupe keys of what a backfill has recorded, for one subscription alone."""
-_KEY = (36, 64)
-"""Characters of what follows: the subscription's id, and a digest of the row's primary key."""
 COUNTED = 100_000
 """Deliveries that are counted at most before a replay."""
 
@@ -69,14 +63,6 @@ class Filter:
 def digest(*told: t.Any) -> str:
     """Return what tells one replay from another: of what somebody asked for, in words that do not change."""
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def is_backfilled(dedupe_key: str | None) -> bool:
-    """Whether a message is of a backfill: it was made for one subscription, and others have not missed it."""
-    if dedupe_key is None:
-        return False
-    word, *rest = dedupe_key.split(":")
-    return word == BACKFILL and tuple(map(len, rest)) == _KEY
 
 
 def delivered(subscription_id: str, wanted: Filter, state: str, cursor: str | None) -> sa.Select[t.Any]:
@@ -107,7 +93,7 @@ def missed(
     :param listened: the event types that it listens to today.
     """
     events = set(listened) & set(wanted.events) if wanted.events else set(listened)
-    backfilled = ":".join([BACKFILL, *("_" * length for length in _KEY)])
+    backfilled = ":".join([BACKFILL, *("_" * length for length in BACKFILL_KEY)])
     has_one = (
         sa.select(D.c.id)
         .where(D.c.message_id == M.c.id, D.c.subscription_id == subscription.id)

@@ -105,6 +105,12 @@ def opened(request: Received, secret: str) -> dict[str, t.Any]:
         "webhook-id",
         "webhook-timestamp",
         "webhook-signature",
+        "webhook-event",
+        "webhook-occurred-at",
+        "webhook-sequence",
+        "webhook-attempt",
+        "webhook-delivery",
+        "webhook-trigger",
     }
     assert not {"cookie", "authorization"} & request.headers.keys()
     Webhook(secret).verify(request.body, request.headers)
