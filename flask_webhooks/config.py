@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .health import Breaker
+from .queue import fault_in
 from .retry import schedule
 
 __all__ = ["ENVIRONMENTS", "Environment", "Look", "Settings"]
@@ -26,6 +27,10 @@ PREFIX = "WEBHOOKS_"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Environment = str | t.Callable[[str, t.Any, str], str]
+
+
+class _Unfit(ValueError):
+    """What is wrong with a value, in words that may be shown."""
 
 
 def _text(value: t.Any) -> str:
@@ -74,10 +79,10 @@ def _environment(value: t.Any) -> Environment:
 def _redis_url(value: t.Any) -> str | None:
     if value is None or value == "embedded":
         return None
-    schemes = ("redis://", "rediss://", "unix://", "sentinel://", "redis+sentinel://")
-    if not isinstance(value, str) or not value.startswith(schemes):
-        raise ValueError
-    return value
+    fault = fault_in(_text(value))
+    if fault is not None:
+        raise _Unfit(fault)
+    return _text(value)
 
 
 def _prefix(value: t.Any) -> str:
@@ -185,8 +190,10 @@ def _look(value: t.Any) -> Look:
     return found
 
 
-def _key(default: t.Any, check: t.Callable[[t.Any], t.Any], accepted: str) -> t.Any:
-    return field(default=default, metadata={"check": check, "accepted": accepted})
+def _key(default: t.Any, check: t.Callable[[t.Any], t.Any], accepted: str, *, secret: bool = False) -> t.Any:
+    """:param secret: the value holds keys or passwords, and is shown neither in a message nor in a `repr`."""
+    metadata = {"check": check, "accepted": accepted, "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 _COUNT = "a whole number from 1"
@@ -208,7 +215,10 @@ class Settings:
     )
     """The tag of every message; only subscriptions of that environment get it."""
     redis_url: str | None = _key(
-        None, _redis_url, 'None, "embedded", or a URL redis://, rediss://, unix:// or sentinel://'
+        None,
+        _redis_url,
+        'None, "embedded", or a URL redis://, rediss://, unix:// or sentinel://',
+        secret=True,
     )
     """Where RQ lives. None: an embedded Valkey under the instance folder."""
     queue: str = _key("webhooks", _text, "the name of an RQ queue")
@@ -229,7 +239,9 @@ class Settings:
     """Whether destinations may be plain `http://`."""
     allowed_networks: tuple[Network, ...] = _key((), _networks, 'a list of networks such as ["127.0.0.0/8"]')
     """Networks that the private-address guard lets through."""
-    encryption_keys: tuple[str, ...] = _key((), _keys, "a Fernet key or a list of them, the newest first")
+    encryption_keys: tuple[str, ...] = _key(
+        (), _keys, "a Fernet key or a list of them, the newest first", secret=True
+    )
     """Keys that seal secrets; empty: one is derived from SECRET_KEY."""
     concurrency: int = _key(32, _count, _COUNT)
     """Requests in flight per worker process."""
@@ -262,7 +274,10 @@ class Settings:
     record: str = _key("listened", _one_of("listened", "all"), '"listened" or "all"')
     """Which events are kept: those somebody listens to, or all, so that missed ones can be replayed."""
     egress_proxy: str | None = _key(
-        None, _proxy, "None or http://host:port, with http:// also where the destinations are https://"
+        None,
+        _proxy,
+        "None or http://host:port, with http:// also where the destinations are https://",
+        secret=True,
     )
     """A proxy for all deliveries, which then owns the address check."""
     subscription_limit: int = _key(100, _count, _COUNT)
@@ -303,16 +318,16 @@ class Settings:
         return cls(**values)
 
 
-_SECRET = ("_KEYS", "_PROXY")
-"""Ends of keys whose values hold keys or passwords."""
-
-
 def _checked(key: str, value: t.Any, item: dataclasses.Field[t.Any]) -> t.Any:
     try:
         return item.metadata["check"](value)
     except (ValueError, TypeError, KeyError) as error:
-        shown = "a value that is not shown here" if key.endswith(_SECRET) else repr(value)
-        raise ConfigurationError(f"{key} is {shown}. Accepted: {item.metadata['accepted']}.") from error
+        is_secret = item.metadata["secret"]
+        shown = "a value that is not shown here" if is_secret else repr(value)
+        fault = f": {error}" if isinstance(error, _Unfit) else ""
+        message = f"{key} is {shown}{fault}. Accepted: {item.metadata['accepted']}."
+        # A traceback shows the cause too, and Python's own errors tell a part of the value.
+        raise ConfigurationError(message) from (None if is_secret else error)
 
 
 def _unknown(key: str, fields: t.Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 from datetime import timedelta
 from ipaddress import ip_network
@@ -66,7 +67,6 @@ def test_a_callable_environment_is_kept() -> None:
     [
         ("CATALOG", [], "a path"),
         ("ENVIRONMENT", "prod", '"staging"'),
-        ("REDIS_URL", "localhost:6379", "redis://"),
         ("QUEUE", "", "name"),
         ("URL_PREFIX", "webhooks", '"/webhooks"'),
         ("URL_PREFIX", "/webhooks/", "without a slash"),
@@ -135,6 +135,20 @@ def test_any_other_proxy_is_refused_at_the_start_and_its_password_not_shown(url:
         Settings.read({"WEBHOOKS_EGRESS_PROXY": url})
 
     assert "word" not in str(caught.value)
+
+
+SECRETS = {
+    "WEBHOOKS_REDIS_URL": "redis://:S3cret@h:1/0",
+    "WEBHOOKS_ENCRYPTION_KEYS": ["S3cret"],
+    "WEBHOOKS_EGRESS_PROXY": "http://name:S3cret@proxy:3128",
+}
+
+
+def test_a_repr_shows_no_secret() -> None:
+    settings = Settings.read(SECRETS)
+
+    assert "S3cret" in str(dataclasses.astuple(settings))
+    assert "S3cret" not in repr(settings)
 
 
 def test_a_wrong_key_is_not_shown() -> None:

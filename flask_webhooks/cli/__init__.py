@@ -20,7 +20,7 @@ import typing as t
 import click
 from flask.cli import AppGroup
 
-from ..errors import ConfigurationError
+from ..errors import WebhooksError
 from .cataloguing import catalog, check, init
 from .customers import send_test, subscriptions
 from .developing import dev
@@ -33,12 +33,12 @@ __all__ = ["webhooks_cli"]
 
 
 class Group(AppGroup):
-    """Tells what is wrong with the app's set-up instead of showing where our code noticed it."""
+    """Tells what is wrong in one of our errors' words instead of showing where our code noticed it."""
 
     def invoke(self, ctx: click.Context) -> t.Any:
         try:
             return super().invoke(ctx)
-        except ConfigurationError as error:
+        except WebhooksError as error:
             raise click.ClickException(str(error)) from error
 
 

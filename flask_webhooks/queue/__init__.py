@@ -14,8 +14,8 @@ nothing: workers also look at the database by themselves.
 """
 
 from .bell import JOB, Bell, rung
-from .connecting import connect, shown
+from .connecting import connect, fault_in, shown
 from .embedded import Embedded
 from .worker import work
 
-__all__ = ["JOB", "Bell", "Embedded", "connect", "rung", "shown", "work"]
+__all__ = ["JOB", "Bell", "Embedded", "connect", "fault_in", "rung", "shown", "work"]

@@ -16,7 +16,7 @@ import redis
 from rq import Queue
 
 from ..errors import QueueError
-from .connecting import CONNECT_TIMEOUT, TALK_TIMEOUT, connect, shown
+from .connecting import CONNECT_TIMEOUT, TALK_TIMEOUT, connect, reason_of, shown
 from .embedded import Embedded
 
 __all__ = ["JOB", "Bell", "rung"]
@@ -56,19 +56,23 @@ class Bell:
         return self._url or self._embedded.url
 
     def ring(self) -> bool:
-        """Enqueue one job unless one waits already; return whether Redis could be reached. Raises nothing."""
+        """Enqueue one job unless one waits already; return whether Redis could be reached. Raises nothing.
+
+        It is rung after a commit, in a request whose answer may be all that somebody ever sees of a secret: whatever
+        the matter is with Redis, its client or its folder, workers look at the database by themselves.
+        """
         if time.monotonic() < self._quiet_until:
             return False
-        if self._url is None and not self._embedded.is_started():
-            return False  # no worker has started it yet, and the first that does looks at the database
         try:
+            if self._url is None and not self._embedded.is_started():
+                return False  # no worker has started it yet, and the first that does looks at the database
             client = self._connection()
             if client.set(self._flag, 1, nx=True, ex=FLAG_LIFE):
                 self._enqueue(client)
-        except (redis.RedisError, OSError) as error:
+        except Exception as error:
             self._quiet_until = time.monotonic() + QUIET
             if not self._is_trouble:  # said once, not at every commit
-                logger.warning("bell.unreachable", extra={"reason": str(error)})
+                logger.warning("bell.unreachable", extra={"reason": reason_of(error, self.url)})
             self._is_trouble = True
             return False
         self._is_trouble = False
@@ -94,13 +98,13 @@ class Bell:
 
     def clear(self) -> None:
         """Take the flag down, before a look at the database: what is committed from now on rings again."""
-        with contextlib.suppress(redis.RedisError, OSError):
+        with contextlib.suppress(Exception):
             if time.monotonic() >= self._quiet_until:
                 self._connection().delete(self._flag)
 
     def wake_at(self, moment: t.Any) -> None:
         """Have RQ's scheduler ring at a time, for stock workers that run with one; nothing without Redis."""
-        with contextlib.suppress(redis.RedisError, OSError):
+        with contextlib.suppress(Exception):
             queue = Queue(self._name, connection=self._connection())
             # It must outlive its moment. And it must not have the id of the job that asks for it, perhaps woken so
             # itself: RQ lets go of that when it is done. One a minute is enough.
@@ -110,7 +114,7 @@ class Bell:
 
     def is_rung(self) -> bool:
         """Say whether somebody has rung since the last `clear`; False where Redis cannot be reached."""
-        with contextlib.suppress(redis.RedisError, OSError):
+        with contextlib.suppress(Exception):
             return bool(self._connection().exists(self._flag))
         return False
 
@@ -121,8 +125,11 @@ class Bell:
         """
         try:
             return Queue(self._name, connection=self._connection()).count
-        except (redis.RedisError, OSError) as error:
-            raise QueueError(f"Redis at {shown(self.url)} cannot be reached: {error}") from error
+        except QueueError:
+            raise
+        except Exception as error:
+            reason = reason_of(error, self.url)
+            raise QueueError(f"Redis at {shown(self.url)} cannot be reached: {reason}") from None
 
     def _enqueue(self, client: redis.Redis) -> None:
         Queue(self._name, connection=client).enqueue(JOB, self._app_path, **self._job())
@@ -134,6 +141,8 @@ class Bell:
         return {"ttl": JOB_LIFE, "result_ttl": 60, "failure_ttl": 86_400, "job_timeout": JOB_TIMEOUT}
 
     def _connection(self) -> redis.Redis:
+        if self._url is None:
+            self._embedded.verify()
         if self._client is None or self._pid != os.getpid():
             self._client, self._pid = connect(self.url, patient=False), os.getpid()
             if self._url is None:

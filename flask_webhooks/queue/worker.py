@@ -14,7 +14,7 @@ from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 
 from ..stop import Stop
-from .connecting import connect
+from .connecting import connect, reason_of
 
 __all__ = ["make", "work"]
 
@@ -160,7 +160,7 @@ def _work_once(url: str, queue: str, name: str, *, stop: Stop, burst: bool, once
         worker.work(burst=burst, logging_level="WARNING")
         return True
     except (redis.RedisError, OSError) as error:
-        once.tell(str(error))
+        once.tell(reason_of(error, url))
         return False
 
 

@@ -1,0 +1,30 @@
+"""No fault of Redis reaches a request: its answer may be all that somebody ever sees of a secret."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import replace
+
+import pytest
+from flask import Flask
+
+from flask_webhooks.queue import Bell
+from flask_webhooks.state import EXTENSION, state_of
+from tests.api.conftest import Customer
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:a#b@h/0", "redis://127.0.0.1:1/0?S3cret=1", "rediss://h/0?ssl_cert_reqs=nonsense"]
+)
+def test_a_subscription_is_answered_with_its_secret_whatever_the_redis_url_is(
+    make_app: t.Callable[..., Flask], url: str
+) -> None:
+    """The start refuses such a URL; what only shows when the bell is rung ends at the bell all the same."""
+    app = make_app()
+    state = state_of(app)
+    bell = Bell(url, state.embedded, "webhooks", "tests.served")
+    app.extensions[EXTENSION] = replace(state, bell=bell)
+
+    found = Customer(app.test_client()).subscribe()
+
+    assert found["secret"].startswith("whsec_")
