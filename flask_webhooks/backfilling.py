@@ -21,7 +21,7 @@ from .capture.loading import option
 from .capture.watching import watch_of
 from .capture.writing import Occurrence, Recorded, write
 from .catalog import EventType, Kind
-from .errors import SubscriptionError
+from .errors import OtherEnvironmentError, SubscriptionError
 from .ids import BACKFILL
 from .models import Delivery, Message, Subscription
 from .outbox import Wanted
@@ -115,6 +115,8 @@ class Backfill:
                 f"The subscription is of {row.environment}, this app's WEBHOOKS_ENVIRONMENT is {environment}. "
                 "Run it where that environment is."
             )
+        if not self.state.settings.sends_to(row.environment):
+            raise OtherEnvironmentError(row.environment)
 
     # ---- which rows ------------------------------------------------------------------------------------
 

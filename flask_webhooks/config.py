@@ -76,6 +76,15 @@ def _environment(value: t.Any) -> Environment:
     raise ValueError
 
 
+def _environments(value: t.Any) -> frozenset[str] | None:
+    if value is None:
+        return None
+    names = frozenset((value,) if isinstance(value, str) else value)
+    if not names or not names <= set(ENVIRONMENTS):
+        raise ValueError
+    return names
+
+
 def _redis_url(value: t.Any) -> str | None:
     if value is None or value == "embedded":
         return None
@@ -214,6 +223,10 @@ class Settings:
         "staging", _environment, '"staging", "production" or a callable (event_type, data, owner) -> str'
     )
     """The tag of every message; only subscriptions of that environment get it."""
+    send_environments: frozenset[str] | None = _key(
+        None, _environments, 'None, "staging", "production" or a list of these'
+    )
+    """Whose subscriptions workers send to; None: those of `environment`, or all where that is a callable."""
     redis_url: str | None = _key(
         None,
         _redis_url,
@@ -300,6 +313,18 @@ class Settings:
         Look(), _look, 'a mapping with any of name, logo, accent ("#rrggbb"), base (a template), home (a URL)'
     )
     """How the console looks."""
+
+    @property
+    def sent_environments(self) -> frozenset[str] | None:
+        """The environments whose subscriptions this app sends to; None: all."""
+        names = self.send_environments
+        if names is None and isinstance(self.environment, str):
+            names = frozenset((self.environment,))
+        return names if names is not None and names < set(ENVIRONMENTS) else None
+
+    def sends_to(self, environment: str) -> bool:
+        """Whether this app sends to subscriptions of an environment."""
+        return self.sent_environments is None or environment in self.sent_environments
 
     @classmethod
     def read(cls, config: t.Mapping[str, t.Any]) -> Settings:

@@ -146,6 +146,16 @@ class ExclusivityError(SubscriptionError):
     """Channels that one subscriber may not hold together."""
 
 
+class OtherEnvironmentError(SubscriptionError):
+    """The subscription is of an environment that this app does not send for."""
+
+    def __init__(self, environment: str) -> None:
+        super().__init__(
+            f"The subscription is of {environment}, and this app does not send for that environment. Do it where "
+            f"{environment} runs, or add it to WEBHOOKS_SEND_ENVIRONMENTS."
+        )
+
+
 class SubscriptionMissingError(SubscriptionError):
     """There is no such subscription, or it is another owner's: nobody learns which."""
 

@@ -44,9 +44,11 @@ class Collector(Base):
 
     def collect(self) -> t.Iterator[Family]:
         """Read and yield; costs as much as `flask webhooks status`."""
+        ours = self._state.settings.sent_environments
         with self._state.engine.connect() as connection:
             now = dispatch.now(connection)
-            waiting = [row.due_at for row in dispatch.backlog(connection, now)]
+            waiting = [row.due_at for row in dispatch.backlog(connection, now, ours)]
+            others = sum(each.deliveries for each in dispatch.elsewhere(connection, ours))
             alive = sum(not lapsed(row.seen_at, now) for row in dispatch.workers(connection))
             counts = _counts(connection, now)
         due = [moment for moment in waiting if moment <= now]
@@ -55,6 +57,9 @@ class Collector(Base):
         yield _gauge("lanes_due", "Subscriptions with a delivery that is due.", len(due))
         yield _gauge(
             "lanes_waiting", "Subscriptions with a pending delivery, retries included.", len(waiting)
+        )
+        yield _gauge(
+            "elsewhere", "Pending deliveries of environments that this app does not send for.", others
         )
         yield _gauge("workers", "Workers with a heartbeat.", alive)
         yield _gauge("enabled", "0 while the stop switch is on.", float(self._state.settings.enabled))

@@ -119,7 +119,7 @@ class Sweep:
     def _wake(self) -> None:
         with self.state.engine.connect() as connection:
             now = dispatch.now(connection)
-            due = dispatch.next_due(connection, now, self._lease)
+            due = dispatch.next_due(connection, now, self._lease, self.state.settings.sent_environments)
         if due is None:
             return
         ahead = (due - now).total_seconds()

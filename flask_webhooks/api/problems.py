@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..errors import (
     ExclusivityError,
+    OtherEnvironmentError,
     SecretError,
     SubscriptionChangedError,
     SubscriptionError,
@@ -90,6 +91,8 @@ def of_error(error: Exception) -> Refused:
         return Refused(412, str(error))
     if isinstance(error, ExclusivityError):
         return Refused(409, str(error), code="exclusive", fields=error.fields)
+    if isinstance(error, OtherEnvironmentError):
+        return Refused(409, str(error))
     if isinstance(error, SubscriptionError):
         return Refused(422, str(error), fields=error.fields)
     if isinstance(error, SecretError):

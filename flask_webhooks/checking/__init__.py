@@ -13,7 +13,7 @@ from __future__ import annotations
 from .catalogues import check_catalog, check_lock, lock_path
 from .configuration import check_configuration, settings_of
 from .findings import Check, Finding, Level
-from .outside import check_database, check_redis
+from .outside import check_database, check_environments, check_redis
 
 __all__ = [
     "Check",
@@ -22,6 +22,7 @@ __all__ = [
     "check_catalog",
     "check_configuration",
     "check_database",
+    "check_environments",
     "check_lock",
     "check_redis",
     "lock_path",

@@ -7,16 +7,23 @@ import typing as t
 
 import sqlalchemy as sa
 
+from .. import dispatch
+from ..config import ENVIRONMENTS
 from ..errors import QueueError
 from ..models import Base
 from .findings import Check, Finding, Level
 
 if t.TYPE_CHECKING:
+    from ..config import Settings
     from ..queue import Bell
 
-__all__ = ["check_database", "check_redis"]
+__all__ = ["check_database", "check_environments", "check_redis"]
 
 _MIGRATE = "Run `flask db migrate` and `flask db upgrade`, or db.create_all()."
+_EVERY = (
+    "WEBHOOKS_ENVIRONMENT is a callable, so workers send for every environment, and so would those of a copy of this "
+    "database. Set WEBHOOKS_SEND_ENVIRONMENTS, here and in every copy."
+)
 _TRAP = (
     "SQLite's driver begins a transaction only at the first write, so a savepoint released before that is committed "
     "for good, even if the rest is rolled back: an event could outlive its change. Let SQLAlchemy emit BEGIN, as its "
@@ -35,6 +42,24 @@ def check_database(engine: sa.Engine) -> Check:
         text = f"{shown} cannot be reached: {reason}. Is it running, and is SQLALCHEMY_DATABASE_URI right?"
         return Check("database", "not reachable", (Finding(Level.ERROR, text),))
     return Check("database", shown, tuple(findings))
+
+
+def check_environments(engine: sa.Engine, settings: Settings) -> Check:
+    """Tell whose subscriptions are sent to, and what waits for others."""
+    ours = settings.sent_environments
+    findings = []
+    if callable(settings.environment) and settings.send_environments is None:
+        findings.append(Finding(Level.WARNING, _EVERY))
+    try:
+        with engine.connect() as connection:
+            others = dispatch.elsewhere(connection, ours)
+    except sa.exc.SQLAlchemyError:  # which has been told
+        others = []
+    for each in others:
+        text = f"{each}. They stay pending; a worker whose app does sends them."
+        findings.append(Finding(Level.WARNING, text))
+    words = f"sends for {', '.join(sorted(ours or ENVIRONMENTS))}"
+    return Check("environments", words, tuple(findings))
 
 
 def _lacking(connection: sa.Connection) -> t.Iterator[Finding]:

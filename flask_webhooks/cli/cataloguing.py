@@ -111,7 +111,9 @@ def _checks(
     if offline:
         return
     if "sqlalchemy" in app.extensions:
-        yield checking.check_database(app.extensions["sqlalchemy"].engine)
+        engine = app.extensions["sqlalchemy"].engine
+        yield checking.check_database(engine)
+        yield checking.check_environments(engine, settings)
     embedded = Embedded(Path(app.instance_path) / "webhooks")
     bell = Bell(settings.redis_url, embedded, settings.queue, app.import_name)
     yield checking.check_redis(bell, is_embedded=settings.redis_url is None)

@@ -13,6 +13,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from .. import dispatch, jobs, queue, replaying
+from ..config import ENVIRONMENTS
 from ..delivering import TROUBLE, Report, Run
 from ..errors import QueueError
 from ..state import AppState, current_webhooks, state_of
@@ -41,7 +42,8 @@ def worker(burst: bool, verbose: bool) -> None:
     name = jobs.worker_name()
     with jobs.stopping() as stop:  # first: who reads that it waits may stop it at once
         click.echo(
-            f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}. Ctrl-C stops it."
+            f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}, and sends for "
+            f"{', '.join(sorted(state.settings.sent_environments or ENVIRONMENTS))}. Ctrl-C stops it."
         )
         engine = jobs.Engine(state, stop)
         with Sweep(state, name, stop=stop, wake=engine.wake), engine:
@@ -136,6 +138,11 @@ def status(as_json: bool, fail_if_older: float | None) -> None:
     else:
         for name, value in facts.items():
             click.echo(f"{name.replace('_', ' '):24} {value if value is not None else '-'}")
+        for name, count in facts["pending_elsewhere"].items():
+            click.echo(
+                f"{count} deliveries stay pending: they are for subscriptions of {name}, and this app sends for "
+                f"{', '.join(facts['sends_for'])} only (WEBHOOKS_ENVIRONMENT, WEBHOOKS_SEND_ENVIRONMENTS)."
+            )
     if fail_if_older is not None and (facts["oldest_due_seconds"] or 0) > fail_if_older:
         raise SystemExit(1)
 
@@ -144,7 +151,9 @@ def _facts() -> dict[str, t.Any]:
     state = current_webhooks
     with state.engine.connect() as connection:
         now = dispatch.now(connection)
-        lanes = dispatch.backlog(connection, now)
+        ours = state.settings.sent_environments
+        lanes = dispatch.backlog(connection, now, ours)
+        others = dispatch.elsewhere(connection, ours)
         alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
     due = [row.due_at for row in lanes if row.due_at <= now]
     try:
@@ -157,6 +166,8 @@ def _facts() -> dict[str, t.Any]:
         "subscriptions_with_work": len(lanes),
         "subscriptions_due": len(due),
         "oldest_due_seconds": round((now - min(due)).total_seconds(), 3) if due else None,
+        "sends_for": sorted(ours or ENVIRONMENTS),
+        "pending_elsewhere": {each.environment: each.deliveries for each in others},
         "redis_url": queue.shown(state.bell.url),
         "jobs_queued": depth,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import dispatch, reading
+from ..config import ENVIRONMENTS
 from ..errors import QueueError
 from ..reading.engine import ALIVE
 from .pages import Page, Visit, page
@@ -14,7 +15,8 @@ __all__ = ["operator"]
 def operator(visit: Visit) -> Page:
     """Show lag, backlog, queue, workers, the worst receivers, retention."""
     now = dispatch.now(visit.session.connection())
-    found = reading.engine(visit.session.connection(), now)
+    ours = visit.state.settings.sent_environments
+    found = reading.engine(visit.session.connection(), now, environments=ours)
     values = {
         "engine": found,
         "lag": found.lag(now),
@@ -22,6 +24,7 @@ def operator(visit: Visit) -> Page:
         "queue_name": visit.state.settings.queue,
         "now": now,
         "alive": ALIVE,
+        "sends_for": sorted(ours or ENVIRONMENTS),
     }
     return Page("_operator.html" if visit.is_partial else "operator.html", values)
 

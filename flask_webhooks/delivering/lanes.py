@@ -132,6 +132,7 @@ class Lanes:
     ) -> None:
         self.state, self.holder, self.rotation, self.clock = state, holder, rotation, clock
         self.length = lease_length(state.settings.timeout[1])
+        self.environments = state.settings.sent_environments
         self.held: dict[str, Held] = {}
         self._token, self._renew_after, self._refresh_after = uuid7(), renew, refresh
         self._renewed = self._refreshed = time.monotonic()
@@ -173,7 +174,9 @@ class Lanes:
         """Lease up to `most` lanes. Commits."""
         began, now = time.monotonic(), self.clock()
         self._is_in_doubt = True
-        rows = dispatch.lease(connection, self._lease(now), now, most, {*self.held, *self._unwanted})
+        rows = dispatch.lease(
+            connection, self._lease(now), now, most, {*self.held, *self._unwanted}, self.environments
+        )
         connection.commit()
         if not rows:
             self._is_in_doubt = False
@@ -388,7 +391,8 @@ class Lanes:
             if not lane.is_closing and lane.hands and now - lane.since > TURN
         ]
         if old and not self.room_is_left():
-            for key in old[: dispatch.waiting(connection, self.clock(), self.length, len(old))]:
+            others = dispatch.waiting(connection, self.clock(), self.length, len(old), self.environments)
+            for key in old[:others]:
                 self.shut(key)
 
     def _give_up_surplus(self) -> None:

@@ -388,7 +388,9 @@ class Run:
                 self._count(connection)
             with self.state.engine.connect() as connection:
                 self._set_clock(connection)
-                self.report.next_due = dispatch.next_due(connection, self._clock(), self._lanes.length)
+                self.report.next_due = dispatch.next_due(
+                    connection, self._clock(), self._lanes.length, self._lanes.environments
+                )
         except TROUBLE as error:
             logger.warning("leases.left", extra={"worker": self.holder, "reason": str(error)})
             self.report.next_due = self._clock() + self._lanes.length

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 from .. import payload
 from ..catalog.names import RESERVED_CHANNEL
-from ..errors import PayloadError
+from ..errors import OtherEnvironmentError, PayloadError
 from ..ids import uuid7
 from ..models import Attempt, Delivery, Message, State, Trigger
 from . import recording
@@ -44,10 +44,13 @@ def run_trial(state: AppState, subscription_id: str, subject: Subject, *, format
 
     :param format: what the subscription asked for; None: what the event's own is.
     :raises PayloadError: the data cannot be written as JSON, or the format fails.
+    :raises OtherEnvironmentError: it is of an environment that this app does not send for.
     """
     now = utcnow()
     with state.engine.connect() as connection:
         destination = destinations(state, connection, [subscription_id], now)[subscription_id]
+    if not state.settings.sends_to(destination.recipient.environment):
+        raise OtherEnvironmentError(destination.recipient.environment)
     message = _message(state, destination, subject)
     chosen = _format(state, subject, format)
     parcel = Parcel(

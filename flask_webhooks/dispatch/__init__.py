@@ -19,7 +19,7 @@ wait for each other in one order, and never crosswise.
 """
 
 from .clock import Clock, now
-from .housekeeping import backlog, beat, count, purge, sign_off, workers
+from .housekeeping import Elsewhere, backlog, beat, count, elsewhere, purge, sign_off, workers
 from .lanes import Lease, fence, give_back, health, lease, lock, next_due, waiting
 from .sending import Window, bodies, heads, log, logged, messages, reschedule, still_due, succeed
 from .switching import PORTION, cancel_all, discard_held, hold, send_held, settle, stranded
@@ -29,6 +29,7 @@ __all__ = [
     "CHUNK",
     "PORTION",
     "Clock",
+    "Elsewhere",
     "Lease",
     "Row",
     "Window",
@@ -38,6 +39,7 @@ __all__ = [
     "cancel_all",
     "count",
     "discard_held",
+    "elsewhere",
     "fence",
     "give_back",
     "heads",

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from ..ids import first_at
-from .lanes import earliest
-from .tables import A, D, M, W, chunks, is_mysql
+from .lanes import belongs, earliest, those
+from .tables import A, D, M, S, W, chunks, is_mysql
 
-__all__ = ["backlog", "beat", "count", "purge", "sign_off", "workers"]
+__all__ = ["Elsewhere", "backlog", "beat", "count", "elsewhere", "purge", "sign_off", "workers"]
 
 
 def beat(connection: sa.Connection, worker: str, now: datetime) -> None:
@@ -42,9 +42,57 @@ def workers(connection: sa.Connection) -> list[sa.Row[t.Any]]:
     return list(connection.execute(sa.select(W).order_by(W.c.seen_at.desc())))
 
 
-def backlog(connection: sa.Connection, now: datetime) -> list[sa.Row[t.Any]]:
-    """Return, for each lane with pending deliveries, its subscription and since when the first is due."""
-    return list(connection.execute(earliest(is_mysql(connection))))
+def backlog(
+    connection: sa.Connection, now: datetime, environments: t.Collection[str] | None = None
+) -> list[sa.Row[t.Any]]:
+    """Return, for each lane with pending deliveries, its subscription and since when the first is due.
+
+    :param environments: of which subscriptions; None: all.
+    """
+    work = earliest(is_mysql(connection)).subquery("work")
+    found = sa.select(work.c.key, work.c.due_at)
+    if environments is not None:
+        found = found.where(belongs(work.c.key))
+    return list(connection.execute(found, those(environments)))
+
+
+class Elsewhere(t.NamedTuple):
+    """What waits for another environment than those that this app sends for."""
+
+    environment: str
+    subscriptions: int
+    deliveries: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.deliveries} pending for {self.subscriptions} subscriptions of {self.environment}: "
+            "this app does not send for that environment"
+        )
+
+
+def elsewhere(connection: sa.Connection, environments: t.Collection[str] | None) -> list[Elsewhere]:
+    """Count what waits for subscriptions of other environments; it stays pending.
+
+    :param environments: those that are sent for; None: all, so that nothing waits elsewhere.
+    """
+    if environments is None:
+        return []
+    work = earliest(is_mysql(connection)).subquery("work")
+    pending = (
+        sa.select(sa.func.count())
+        .where(D.c.subscription_id == work.c.key, D.c.due_at.is_not(None))
+        .correlate(work)
+        .scalar_subquery()
+    )
+    found = (
+        sa.select(S.c.environment, pending)
+        .join(work, work.c.key == S.c.id)
+        .where(S.c.environment.not_in(sorted(environments)))
+    )
+    counts: dict[str, list[int]] = {}
+    for environment, deliveries in connection.execute(found):
+        counts.setdefault(environment, []).append(deliveries)
+    return [Elsewhere(name, len(some), sum(some)) for name, some in sorted(counts.items())]
 
 
 def purge(connection: sa.Connection, before: datetime, most: int = 1_000) -> int:

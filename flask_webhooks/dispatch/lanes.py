@@ -18,9 +18,21 @@ from sqlalchemy.dialects import postgresql, sqlite
 from .. import packed
 from ..health import Health
 from ..packed import Among
-from .tables import D, N, Row, chunks, is_mysql
+from .tables import D, N, Row, S, chunks, is_mysql
 
-__all__ = ["Lease", "earliest", "fence", "give_back", "health", "lease", "lock", "next_due", "waiting"]
+__all__ = [
+    "Lease",
+    "belongs",
+    "earliest",
+    "fence",
+    "give_back",
+    "health",
+    "lease",
+    "lock",
+    "next_due",
+    "those",
+    "waiting",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,50 +102,83 @@ def _ready_at(due_at: t.Any) -> sa.Case[t.Any]:
     return sa.case((_was_put_back, due_at), else_=_later(_later(due_at, N.c.paused_until), N.c.sendable_at))
 
 
+def belongs(key: t.Any) -> sa.ColumnElement[bool]:
+    """Whether a lane is of one of the `environments`: one probe of a primary key.
+
+    A lane without a subscription is everybody's: whoever finds it cancels what is left there.
+    """
+    environment = sa.select(S.c.environment).where(S.c.id == key).scalar_subquery()
+    given = sa.bindparam("environments", type_=S.c.environment.type, expanding=True)
+    return sa.func.coalesce(environment, "").in_(given)
+
+
+def those(environments: t.Collection[str] | None) -> dict[str, t.Any]:
+    """The parameter of `belongs`; nothing where every lane belongs."""
+    return {} if environments is None else {"environments": ["", *sorted(environments)]}
+
+
 @functools.cache
-def _free(is_mysql: bool) -> sa.Select[t.Any]:
+def _free(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
     """Lanes that have work due and are nobody's, the longest unserved first."""
     work = earliest(is_mysql).subquery("work")
+    ours = () if is_every else (belongs(work.c.key),)
     served_at = sa.case((N.c.served_at <= _now, N.c.served_at))  # in the future: not by this clock
     return (
         sa.select(work.c.key, N.c.subscription_id)
         .outerjoin(N, N.c.subscription_id == work.c.key)
-        .where(_ready_at(work.c.due_at) <= _now, _is_free)
+        .where(_ready_at(work.c.due_at) <= _now, _is_free, *ours)
         .order_by(served_at.is_not(None), served_at, work.c.due_at)
         .limit(sa.bindparam("most", type_=sa.Integer))
     )
 
 
 @functools.cache
-def _next(is_mysql: bool) -> sa.Select[t.Any]:
+def _next(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
     """When the first lane with work can be leased."""
     work = earliest(is_mysql).subquery("work")
     ready_at = _ready_at(work.c.due_at)
     free_at = sa.case((sa.and_(_taken, N.c.leased_until > ready_at), N.c.leased_until), else_=ready_at)
-    return sa.select(sa.func.min(free_at)).select_from(work.outerjoin(N, N.c.subscription_id == work.c.key))
+    found = sa.select(sa.func.min(free_at)).select_from(work.outerjoin(N, N.c.subscription_id == work.c.key))
+    return found if is_every else found.where(belongs(work.c.key))
 
 
-def next_due(connection: sa.Connection, now: datetime, longest: timedelta) -> datetime | None:
+def next_due(
+    connection: sa.Connection,
+    now: datetime,
+    longest: timedelta,
+    environments: t.Collection[str] | None = None,
+) -> datetime | None:
     """When a lane can next be leased for work; None when all is done.
 
     Pauses, rates and the leases of other workers count.
 
     :param longest: that a lease can be.
+    :param environments: of which subscriptions; None: all.
     """
-    return t.cast(
-        "datetime | None",
-        connection.scalar(_next(is_mysql(connection)), {"now": now, "far": now + _far_from(longest)}),
-    )
+    values = {"now": now, "far": now + _far_from(longest), **those(environments)}
+    found = _next(is_mysql(connection), environments is None)
+    return t.cast("datetime | None", connection.scalar(found, values))
 
 
-def waiting(connection: sa.Connection, now: datetime, longest: timedelta, most: int) -> int:
+def waiting(
+    connection: sa.Connection,
+    now: datetime,
+    longest: timedelta,
+    most: int,
+    environments: t.Collection[str] | None = None,
+) -> int:
     """Count up to `most` lanes that have work due and are nobody's."""
-    values = {"now": now, "far": now + _far_from(longest), "most": most}
-    return len(connection.execute(_free(is_mysql(connection)), values).all())
+    values = {"now": now, "far": now + _far_from(longest), "most": most, **those(environments)}
+    return len(connection.execute(_free(is_mysql(connection), environments is None), values).all())
 
 
 def lease(
-    connection: sa.Connection, lease: Lease, now: datetime, most: int, known: t.Container[str] = ()
+    connection: sa.Connection,
+    lease: Lease,
+    now: datetime,
+    most: int,
+    known: t.Container[str] = (),
+    environments: t.Collection[str] | None = None,
 ) -> list[sa.Row[t.Any]]:
     """Take up to `most` free lanes that have work due, the longest unserved first; return of their rows what is used.
 
@@ -141,9 +186,11 @@ def lease(
     Lanes that another worker is just taking are skipped, not waited for.
 
     :param known: lanes not to take, though their lease may have run out: the worker has not let go of them yet.
+    :param environments: of which subscriptions; None: all.
     """
     times = {"now": now, "far": now + _far_from(lease.until - now)}
-    found = connection.execute(_free(is_mysql(connection)), {**times, "most": most}).all()
+    values = {**times, "most": most, **those(environments)}
+    found = connection.execute(_free(is_mysql(connection), environments is None), values).all()
     connection.commit()
     keys = [row.key for row in found if row.key not in known]
     if not keys:

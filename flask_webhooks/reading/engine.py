@@ -36,6 +36,8 @@ class Engine:
     """The earliest time at which something waiting was or will be due."""
     oldest_message: datetime | None
     """When the oldest message that is kept occurred."""
+    elsewhere: t.Sequence[dispatch.Elsewhere]
+    """What waits for environments that this app does not send for; not among the others."""
     failing: t.Sequence[sa.Row[t.Any]]
     """`id`, `url`, `owner`, `failures`, `failing_since`, `paused_until` of the worst receivers, worst first."""
 
@@ -50,10 +52,20 @@ def is_worked(connection: sa.Connection, now: datetime | None = None) -> bool:
     return connection.scalar(sa.select(W.c.name).where(W.c.seen_at > since).limit(1)) is not None
 
 
-def engine(connection: sa.Connection, now: datetime, worst: int = 10) -> Engine:
-    """Return how the sending is going."""
-    waiting = dispatch.backlog(connection, now)
-    some = sa.select(D.c.id).where(D.c.due_at.is_not(None)).limit(COUNTED).subquery()
+def engine(
+    connection: sa.Connection,
+    now: datetime,
+    worst: int = 10,
+    environments: t.Collection[str] | None = None,
+) -> Engine:
+    """Return how the sending is going.
+
+    :param environments: those that this app sends for; None: all.
+    """
+    waiting = dispatch.backlog(connection, now, environments)
+    others = dispatch.elsewhere(connection, environments)
+    elsewhere = sum(each.deliveries for each in others)
+    some = sa.select(D.c.id).where(D.c.due_at.is_not(None)).limit(COUNTED + elsewhere).subquery()
     failing: t.Any = (
         sa.select(S.c.id, S.c.url, S.c.owner, N.c.failures, N.c.failing_since, N.c.paused_until)
         .join(N, N.c.subscription_id == S.c.id)
@@ -64,9 +76,10 @@ def engine(connection: sa.Connection, now: datetime, worst: int = 10) -> Engine:
     oldest = connection.scalar(sa.select(M.c.occurred_at).order_by(M.c.id).limit(1))
     return Engine(
         workers=dispatch.workers(connection),
-        pending=connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0,
+        pending=max(0, (connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0) - elsewhere),
         lanes=len(waiting),
         oldest_due=min((row.due_at for row in waiting), default=None),
         oldest_message=oldest,
+        elsewhere=others,
         failing=connection.execute(failing).all(),
     )

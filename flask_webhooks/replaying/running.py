@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from .. import dispatch
-from ..errors import SubscriptionError
+from ..errors import OtherEnvironmentError, SubscriptionError
 from ..ids import uuid7
 from ..models import Delivery, IdempotentReply, Replay, State, Subscription, Trigger
 from . import filtering
@@ -28,7 +28,9 @@ __all__ = ["find", "listened_to", "purge", "start", "stop", "turn"]
 
 logger = logging.getLogger("flask_webhooks.replaying")
 
-D, P, R = (t.cast("sa.Table", model.__table__) for model in (Delivery, IdempotentReply, Replay))
+D, P, R, S = (
+    t.cast("sa.Table", model.__table__) for model in (Delivery, IdempotentReply, Replay, Subscription)
+)
 AHEAD = 5.0
 """Seconds of sending that one turn queues: what a cancelled replay still sends at most."""
 
@@ -62,6 +64,8 @@ def start(
     """
     if not subscription.active:
         raise SubscriptionError("The subscription is switched off. Switch it on first.")
+    if not state.settings.sends_to(subscription.environment):
+        raise OtherEnvironmentError(subscription.environment)
     running = session.scalars(
         sa.select(Replay).where(Replay.subscription_id == subscription.id, Replay.state == "running")
     ).first()
@@ -110,6 +114,9 @@ def turn(state: AppState) -> int:
     with state.engine.connect() as connection:
         now = dispatch.now(connection)
         due = sa.select(R.c.id).where(R.c.state == "running", R.c.next_at <= now)
+        if state.settings.sent_environments is not None:  # the others wait for workers of their environment
+            ours = S.c.environment.in_(sorted(state.settings.sent_environments))
+            due = due.join(S, S.c.id == R.c.subscription_id).where(ours)
         ids = connection.scalars(due).all()
     return sum(_turn(state, replay_id, now) for replay_id in ids)
 

@@ -101,6 +101,7 @@ class TestAll:
             "extension",
             "lock",
             "database",
+            "environments",
             "redis",
         ]
 
