@@ -248,6 +248,10 @@ class Settings:
         "two numbers of seconds (to connect, for the whole attempt), the first not larger",
     )
     """Seconds: to connect, and for the whole attempt on the wall clock."""
+    connection_lifetime: float = _key(60.0, _seconds, "a number of seconds above 0")
+    """Seconds after which a connection to a receiver carries no further request: then its name is looked up again."""
+    connection_idle: float = _key(30.0, _seconds, "a number of seconds above 0")
+    """Seconds without a request after which a connection to a receiver is closed."""
     allow_http: bool = _key(False, _flag, _FLAG)
     """Whether destinations may be plain `http://`."""
     allowed_networks: tuple[Network, ...] = _key((), _networks, 'a list of networks such as ["127.0.0.0/8"]')

@@ -213,6 +213,8 @@ def _transport(settings: Settings) -> Transport:
         allowed_networks=settings.allowed_networks,
         response_limit=settings.response_limit,
         pool_size=max(64, settings.concurrency * 2),
+        lifetime=settings.connection_lifetime,
+        idle=settings.connection_idle,
         proxy=settings.egress_proxy,
     )
 

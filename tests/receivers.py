@@ -13,6 +13,7 @@ client has gone away, so that no test waits for them.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import gzip
 import io
@@ -21,6 +22,7 @@ import pathlib
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,7 +103,12 @@ class Receiver:
     """A server on a port of 127.0.0.1 (or another loopback address)."""
 
     def __init__(
-        self, behaviour: Behaviour, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
+        self,
+        behaviour: Behaviour,
+        *,
+        tls: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.behaviour = behaviour
         self.tls = tls
@@ -113,7 +120,7 @@ class Receiver:
         """Open connections, with their talk as soon as it has begun."""
         self._threads: list[threading.Thread] = []
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._listener = socket.create_server((address, 0), family=family, backlog=256)
+        self._listener = socket.create_server((address, port), family=family, backlog=256)
         self.port: int = self._listener.getsockname()[1]
 
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
@@ -210,6 +217,18 @@ class Receiver:
             with self._changed:
                 self._talks.pop(sock, None)
                 self._changed.notify_all()
+
+
+def forget(sock: socket.socket) -> None:
+    """Have the kernel drop whatever comes for this connection, unseen, as a NAT does that has forgotten it (Linux)."""
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0
+    so_attach_filter = 26
+    program = Program(1, ctypes.addressof(drop_all))
+    socket.socket.setsockopt(sock, socket.SOL_SOCKET, so_attach_filter, bytes(program))
 
 
 def response(status: int = 200, headers: dict[str, str] | None = None, body: bytes = b"") -> bytes:

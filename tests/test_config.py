@@ -24,6 +24,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (settings.queue, settings.url_prefix) == ("webhooks", "/webhooks")
     assert settings.retry == STANDARD
     assert settings.timeout == (5.0, 15.0)
+    assert (settings.connection_lifetime, settings.connection_idle) == (60.0, 30.0)
     assert (settings.allow_http, settings.allowed_networks) == (False, ())
     assert (settings.concurrency, settings.subscription_concurrency) == (32, 4)
     assert settings.breaker == Breaker()
@@ -43,6 +44,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ("RETRY", "none", ()),
         ("RETRY", [1, 60], (1.0, 60.0)),
         ("TIMEOUT", (1, 2.5), (1.0, 2.5)),
+        ("CONNECTION_LIFETIME", timedelta(minutes=2), 120.0),
+        ("CONNECTION_IDLE", 10, 10.0),
         ("ALLOWED_NETWORKS", ["127.0.0.0/8", "::1"], (ip_network("127.0.0.0/8"), ip_network("::1"))),
         ("BREAKER", False, None),
         ("BREAKER", {"pause": 5}, Breaker(pause=5.0)),
@@ -74,6 +77,9 @@ def test_a_callable_environment_is_kept() -> None:
         ("RETRY", [-1], "seconds"),
         ("TIMEOUT", 15, "two numbers"),
         ("TIMEOUT", (15, 5), "not larger"),
+        ("CONNECTION_LIFETIME", 0, "seconds above 0"),
+        ("CONNECTION_IDLE", "30s", "seconds above 0"),
+        ("CONNECTION_IDLE", float("nan"), "seconds above 0"),
         ("ALLOW_HTTP", "yes", "True or False"),
         ("ALLOWED_NETWORKS", "10.0.0.0/8", "a list"),
         ("ALLOWED_NETWORKS", ["10.0.0.1/8"], "a list"),

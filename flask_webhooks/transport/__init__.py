@@ -10,6 +10,7 @@ what went wrong.
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -19,7 +20,7 @@ import ssl
 import time
 import typing as t
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -30,7 +31,7 @@ from ..errors import AddressRefusedError, SubscriptionError
 from ..retry import Failure
 from .addresses import Network
 from .answers import AnswerTooLarge, Broken, Malformed
-from .connections import Adapter, Prepared, current
+from .connections import IDLE, LIFETIME, Adapter, Idle, Prepared, current
 from .deadline import Attempt, Watch
 from .dialing import AttemptFailed, Dialer
 from .names import LookupFailed, Names, Resolver
@@ -98,10 +99,13 @@ class Transport:
     :param allowed_networks: networks exempt from the guard.
     :param response_limit: bytes of the body that are kept.
     :param pool_size: idle connections that are kept, over all destinations.
+    :param lifetime: seconds after which a connection carries no further request.
+    :param idle: seconds without a request after which a connection is closed.
     :param proxy: egress proxy, `http://host:port`. It then resolves and connects, so it must guard the
         addresses; URLs are still checked. Proxies of the environment are never used.
     :param verify: `True` for certifi's authorities, a path to others, `False` only for development.
     :param resolver: called like `socket.getaddrinfo`.
+    :param clock: seconds, like `time.monotonic`, by which connections grow old.
     """
 
     def __init__(
@@ -112,14 +116,17 @@ class Transport:
         allowed_networks: Sequence[Network],
         response_limit: int,
         pool_size: int,
+        lifetime: float = LIFETIME,
+        idle: float = IDLE,
         proxy: str | None = None,
         verify: bool | str = True,
         resolver: Resolver = socket.getaddrinfo,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect_limit, self._limit = timeout
         self._allowed = tuple(allowed_networks)
         self._response_limit = response_limit
-        self._pool_size = pool_size
+        self._idle = functools.partial(Idle, pool_size, lifetime, idle, clock)
         self._proxy = proxy
         self._resolver = resolver
         self._context = _tls_context(verify)
@@ -135,7 +142,7 @@ class Transport:
         self._dialer = Dialer(self._names, self._allowed, self._connect_limit)
         self._watch = Watch()
         self._refusals = Refusals()
-        self._adapter = Adapter(self._context, size=self._pool_size, proxy=self._proxy)
+        self._adapter = Adapter(self._context, idle=self._idle(), proxy=self._proxy)
 
     def close(self) -> None:
         """Close every kept connection and end the watch; attempts in flight end as `timeout`."""
@@ -225,15 +232,18 @@ class Transport:
         return _answered(attempt, response, body, truncated)
 
     def _post(self, request: Prepared, attempt: Attempt) -> requests.Response:
-        """Send, and once more where a kept connection turned out closed before anything came back.
+        """Send, and once more where a kept connection turned out closed, or forgotten, before anything came back.
 
         That is no attempt of its own: the receiver has closed an idle connection in the moment of our sending
-        (RFC 9112, section 9.3.1), which says nothing about how it is doing.
+        (RFC 9112, section 9.3.1), or something between us has lost it, which says nothing about how it is doing.
         """
         try:
             return self._adapter.send(request, stream=True, timeout=_NO_TIMEOUT)
-        except (requests.ConnectionError, Broken):
+        except (requests.ConnectionError, Broken) as error:
             if not attempt.reused or attempt.first_byte is not None or attempt.expired:
+                raise
+            # Who has the request and then is lost, has it: once more would be twice.
+            if _is_lost(error) and not attempt.is_unacknowledged:
                 raise
         attempt.fresh = True
         return self._adapter.send(request, stream=True, timeout=_NO_TIMEOUT)
@@ -339,10 +349,22 @@ def _overdue(attempt: Attempt) -> Reply:
     return _failed(attempt, Failure.TIMEOUT, detail, f"{attempt.address}: {detail}")
 
 
+_LOST: t.Final = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether nobody answers any more, down to the kernel; a connection that was closed is something else."""
+    cause = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else error
+    return isinstance(cause, OSError) and cause.errno in _LOST
+
+
 def _classified(attempt: Attempt, error: Exception) -> Reply:
     log = f"{attempt.address}: {error!r}"[:500]
     if attempt.expired:
         return _overdue(attempt)
+    if _is_lost(error) and attempt.first_byte is None:
+        detail = "The connection was lost: nothing of the receiver's side answered any more."
+        return _failed(attempt, Failure.TIMEOUT, detail, log)
     if isinstance(error, AttemptFailed):
         return _failed(attempt, error.failure, error.detail, error.log)
     if isinstance(error, AnswerTooLarge):

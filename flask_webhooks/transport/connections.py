@@ -4,6 +4,9 @@ requests and urllib3 do what they are good at (TLS with names verified, tunnels 
 `responses` and its like can replace in an app's tests); what they do per request (merging, three header
 containers, a mail parser, polling before each read) costs several times the rest of an attempt, so a request is
 one `sendall` here and its answer usually one `recv`.
+
+A connection is used for a while only: names move, and what lies between (NAT, load balancers, firewalls) forgets a
+connection without telling anybody. `Idle` knows how long; within that time the kernel is asked to notice.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from __future__ import annotations
 import functools
 import http.client
 import select
+import socket
 import ssl
+import struct
 import threading
 import time
 import typing as t
@@ -28,14 +33,29 @@ from .deadline import Attempt
 from .dialing import AttemptFailed, Dialer
 from .urls import Destination
 
-if t.TYPE_CHECKING:
-    import socket
-    from collections.abc import Mapping
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = termios = None  # type: ignore[assignment]
 
-__all__ = ["Adapter", "Prepared", "current"]
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Adapter", "Idle", "Prepared", "current"]
 
 MOST_POOLS: t.Final = 1024
 """Destinations whose pool is remembered; the connections themselves are bounded by `Idle`."""
+
+
+LIFETIME: t.Final = 60.0
+"""Seconds after which a connection carries no further request, so that a name that has moved is followed."""
+
+IDLE: t.Final = 30.0
+"""Seconds without a request after which a connection is closed: NATs and load balancers keep them for 60 and more."""
+
+UNACKNOWLEDGED: t.Final = 4.0
+"""Seconds that a request on a kept connection may be without an acknowledgement of the other kernel."""
 
 
 class _Current(threading.local):
@@ -76,12 +96,15 @@ class _Response(requests.Response):
 class _Guarded(urllib3.connection.HTTPConnection):
     """What both kinds of connection share."""
 
+    idle: Idle
     attempt: Attempt | None = None
     """Whose it is now; `None` while it waits in `Idle`."""
     lifeline: socket.socket | None = None
     address: str | None = None
     used = False
     """Whether it has carried a request."""
+    opened_at = kept_at = 0.0
+    """Instants of the clock of `Idle`."""
     ear: select.poll | None = None
     """Tells whether something came that nobody reads: made once, where urllib3 makes one for each question."""
 
@@ -97,6 +120,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
             self.ear = select.poll()
             self.ear.register(sock, select.POLLIN)
         self.used = False
+        self.opened_at = self.kept_at = self.idle.clock()
         self.address = attempt.address
         attempt.hold(self.lifeline)
         sock.settimeout(max(0.001, min(t.cast(float, self.timeout), attempt.remaining)))
@@ -109,6 +133,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
         attempt.address = self.address
         if self.used:
             attempt.hold(self.lifeline)
+            self._limit_silence(attempt)
         self.used = True
         answer = Answer(self.sock.recv, finish)
         unsent: OSError | None = None
@@ -119,12 +144,26 @@ class _Guarded(urllib3.connection.HTTPConnection):
         try:
             answer.read_head()
         except (OSError, Broken):
+            attempt.is_unacknowledged = _has_unacknowledged(self.lifeline)
             if unsent is not None and answer.first_byte is None:
                 raise unsent from None
             raise
         finally:
             attempt.first_byte = answer.first_byte
         return answer
+
+    def _limit_silence(self, attempt: Attempt) -> None:
+        """Have the kernel end this kept connection when nobody acknowledges what is sent on it.
+
+        Whether it still leads anywhere is not known before. An answer that is slow is no matter: the receiver's kernel
+        has acknowledged the request long before its program answers. A new connection has just been acknowledged, and
+        one whose receiver is slow to *read* a long request would be ended too, so it goes without.
+        """
+        if hasattr(socket, "TCP_USER_TIMEOUT") and self.lifeline is not None:
+            # With short limits, so early that there is time to send it anew.
+            seconds = min(UNACKNOWLEDGED, max(0.5, attempt.remaining / 3))
+            # Through the lifeline, which is the same connection: under TLS `sock` may be a tunnel in a tunnel.
+            self.lifeline.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
     def is_stale(self) -> bool:
         """Whether the receiver has closed the connection, or said something unasked, while nobody used it."""
@@ -148,6 +187,17 @@ class _Guarded(urllib3.connection.HTTPConnection):
         except (OSError, http.client.HTTPException) as error:
             log = f"proxy {self.address}: {error!r}"
             raise AttemptFailed(Failure.CONNECT, "The connection could not be made.", log) from error
+
+
+def _has_unacknowledged(lifeline: socket.socket | None) -> bool:
+    """Whether bytes of the request were never acknowledged; where that cannot be asked, they are taken to have been."""
+    if termios is None or lifeline is None:
+        return False
+    try:
+        count: int = struct.unpack("i", fcntl.ioctl(lifeline, termios.TIOCOUTQ, b"\0" * 4))[0]
+    except OSError:
+        return False
+    return count > 0
 
 
 class _Connection(_Guarded):
@@ -201,6 +251,7 @@ class _Pooled(HTTPConnectionPool):
         conn = None if attempt.fresh else self.idle.take(self)
         if conn is None:
             conn = t.cast(_Guarded, self._new_conn())
+            conn.idle = self.idle
         conn.attempt = attempt
         return conn
 
@@ -238,36 +289,65 @@ class _TLSPool(_Pooled, HTTPSConnectionPool):
 
 
 class Idle:
-    """All connections that wait for their next use, so that their number is bounded over all destinations."""
+    """All connections that wait for their next use, so that their number is bounded over all destinations.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    :param most: how many.
+    :param lifetime: seconds after which one is too old for another request.
+    :param idle: seconds after which one has waited too long for it.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        lifetime: float = LIFETIME,
+        idle: float = IDLE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock = clock
+        self._most, self._lifetime, self._idle = most, lifetime, idle
         self._lock = threading.Lock()
         self._waiting: OrderedDict[_Guarded, _Pooled] = OrderedDict()
+        """The one that has waited longest first."""
 
     def take(self, pool: _Pooled) -> _Guarded | None:
-        """Return the connection of `pool` that was used last, if there is one that is still open."""
+        """Return the connection of `pool` that was used last, if there is one that is still fit for use."""
         while True:
             with self._lock:
                 if not pool.kept:
                     return None
                 conn = pool.kept.pop()
                 del self._waiting[conn]
-            if not conn.is_stale():
+            now = self.clock()
+            if now - conn.kept_at < self._idle and not self._is_old(conn, now) and not conn.is_stale():
                 return conn
             conn.close()
 
+    def _is_old(self, conn: _Guarded, now: float) -> bool:
+        return now - conn.opened_at >= self._lifetime
+
     def keep(self, pool: _Pooled, conn: _Guarded) -> None:
-        """Keep a connection; when there are too many, close the one that has waited longest."""
-        surplus = None
+        """Keep a connection, unless it is too old; close those that have waited too long, or are too many."""
+        now = conn.kept_at = self.clock()
+        if self._is_old(conn, now):
+            conn.close()
+            return
         with self._lock:
             pool.kept.append(conn)
             self._waiting[conn] = pool
-            if len(self._waiting) > self._most:
-                surplus, home = self._waiting.popitem(last=False)
-                home.kept.remove(surplus)
-        if surplus is not None:
-            surplus.close()
+            surplus = self._surplus(now)
+        for each in surplus:
+            each.close()
+
+    def _surplus(self, now: float) -> list[_Guarded]:
+        """Take out what is not to be kept any longer."""
+        surplus: list[_Guarded] = []
+        while self._waiting:
+            first = next(iter(self._waiting))
+            if len(self._waiting) <= self._most and now - first.kept_at < self._idle:
+                break
+            self._waiting.pop(first).kept.remove(first)
+            surplus.append(first)
+        return surplus
 
     def close(self) -> None:
         """Close all, and from now on whatever comes back."""
@@ -289,11 +369,11 @@ class Idle:
 class Adapter(HTTPAdapter):
     """requests' adapter with guarded pools, and a TLS context that is built once.
 
-    :param size: idle connections that are kept over all destinations.
+    :param idle: the connections that are kept over all destinations.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, size: int, proxy: str | None) -> None:
-        self.idle = Idle(size)
+    def __init__(self, context: ssl.SSLContext, *, idle: Idle, proxy: str | None) -> None:
+        self.idle = idle
         self._context = context
         self._proxy = proxy
         super().__init__(pool_connections=MOST_POOLS, pool_maxsize=1)

@@ -35,6 +35,7 @@ class Attempt:
         "expired",
         "first_byte",
         "fresh",
+        "is_unacknowledged",
         "lifeline",
         "lock",
         "reused",
@@ -52,6 +53,8 @@ class Attempt:
         """Whether a kept connection must not be used (again)."""
         self.reused = False
         """Whether the connection in use was kept from an earlier attempt."""
+        self.is_unacknowledged = False
+        """Whether the connection in use broke before all of the request was acknowledged."""
         self.address: str | None = None
         self.connected = self.started
         """When the connection was made, before TLS."""

@@ -24,6 +24,11 @@ MOST_ADDRESSES: t.Final = 6
 """Addresses of one name that are tried; all of them are checked."""
 
 
+_KEEPALIVE: t.Final = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds of silence before the kernel asks whether the other one is still there, between two questions, and how many
+of them may go without an answer. `TCP_KEEPALIVE` is what macOS calls the first. It also keeps a NAT from forgetting."""
+
+
 class AttemptFailed(Exception):
     """A failure classified where it happened; requests and urllib3 let it pass, for they know nothing of it."""
 
@@ -119,6 +124,10 @@ def _connect_to(address: Address, port: int, limit: float) -> socket.socket:
     try:
         sock.settimeout(limit)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         sock.connect((str(address), port))
     except BaseException:
         sock.close()

@@ -7,6 +7,8 @@ import select
 import socket
 import threading
 import time
+import typing as t
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,6 +22,7 @@ from tests.receivers import (
     close_early,
     close_when_idle,
     deaf,
+    forget,
     hang,
     ok,
     raw,
@@ -222,6 +225,215 @@ def test_what_an_idle_receiver_says_unasked_answers_nothing(
 
         assert (reply.status, reply.body) == (200, b"answer")
         assert receiver.connections == 2
+
+
+# Growing old
+
+
+class Watch:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+def test_a_receiver_that_moves_is_followed(make: Make, watch: Watch) -> None:
+    """Its old server stays up, and the connection to it is never idle."""
+    with Receiver(ok(b"old")) as old, Receiver(ok(b"new"), address="127.0.0.2", port=old.port) as new:
+        where = [("127.0.0.1", old.port)]
+
+        def resolve(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", where[0])]
+
+        transport = make(clock=watch, resolver=resolve)
+
+        def send() -> bytes:
+            watch.now += 1.0
+            return transport.send(outbound(old.url(host="hooks.example.com"))).body
+
+        assert [send() for _ in range(10)] == [b"old"] * 10
+        where[0] = ("127.0.0.2", new.port)
+        answers = [send() for _ in range(60)]
+
+        assert answers == [b"old"] * answers.count(b"old") + [b"new"] * answers.count(b"new")
+        assert watch.now - 1000.0 - answers.count(b"new") <= 61.0
+        assert (old.connections, new.connections) == (1, 1)
+
+
+def test_so_is_one_under_tls_and_of_another_lifetime(make: Make, watch: Watch, authority: Authority) -> None:
+    transport = make(clock=watch, verify=authority.path, lifetime=5.0)
+    with Receiver(ok(), tls=authority.context("127.0.0.1")) as receiver:
+        for _ in range(11):
+            watch.now += 1.0
+            assert transport.send(outbound(receiver.url())).failure is None
+
+        assert receiver.connections == 3
+
+
+def test_a_connection_that_has_been_idle_is_not_used_again(make: Make, watch: Watch) -> None:
+    """What lies between may have forgotten it: after a minute, or four, a request on it goes nowhere."""
+    transport = make(clock=watch)
+    with Receiver(ok()) as receiver:
+        for pause, connections in ((0.0, 1), (29.0, 1), (31.0, 2), (240.0, 3)):
+            watch.now += pause
+            assert transport.send(outbound(receiver.url())).failure is None
+            assert receiver.connections == connections
+
+
+def test_connections_of_receivers_that_are_not_called_any_more_are_closed(make: Make, watch: Watch) -> None:
+    transport = make(clock=watch, idle=10.0)
+    with Receiver(ok()) as quiet, Receiver(ok()) as busy:
+        transport.send(outbound(quiet.url()))
+        watch.now += 11.0
+        transport.send(outbound(busy.url()))
+
+        quiet.wait_for_end()
+
+
+# Forgotten
+
+
+def _forgetful(*, tells: threading.Event, acknowledges: bool = False) -> Behaviour:
+    """Answer the first request of the first connection; of whatever comes on it later nobody hears."""
+
+    def behave(talk: Talk) -> None:
+        talk.read_request()
+        talk.send(response())
+        if talk.number == 1:
+            if acknowledges:
+                talk.read_request()
+            forget(talk.sock)
+            tells.set()
+            talk.pause(60)
+        ok()(talk)
+
+    return behave
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+def test_a_request_that_nobody_acknowledges_is_sent_once_anew_within_its_attempt(
+    make: Make, authority: Authority, is_tls: bool
+) -> None:
+    transport, forgotten = make(timeout=(2.0, 6.0), verify=authority.path), threading.Event()
+    tls = authority.context("127.0.0.1") if is_tls else None
+    with Receiver(_forgetful(tells=forgotten), tls=tls) as receiver:
+        assert transport.send(outbound(receiver.url())).failure is None
+        assert forgotten.wait(10)
+        reply = transport.send(outbound(receiver.url()))
+
+        assert (reply.failure, reply.status) == (None, 200)
+        assert reply.timings.total < 5.0
+        assert (receiver.connections, len(receiver.requests)) == (2, 2)
+
+
+def test_once_anew_means_once(make: Make) -> None:
+    """The new connection is lost too: its time is that of the attempt."""
+    transport, forgotten = make(timeout=(1.0, 3.0)), threading.Event()
+
+    def behave(talk: Talk) -> None:
+        if talk.number == 1:
+            talk.read_request()
+            talk.send(response())
+        forget(talk.sock)
+        forgotten.set()
+        talk.pause(60)
+
+    with Receiver(behave) as receiver:
+        assert transport.send(outbound(receiver.url())).failure is None
+        assert forgotten.wait(10)
+        reply = transport.send(outbound(receiver.url()))
+
+        assert reply.failure is Failure.TIMEOUT
+        assert 2.9 < reply.timings.total < 6.0
+        assert receiver.connections == 2
+
+
+def test_an_answer_that_is_slow_is_waited_for(make: Make) -> None:
+    transport = make(timeout=(1.0, 3.0))  # so that a second without an acknowledgement would be enough
+
+    def behave(talk: Talk) -> None:
+        for pause in (0.0, 2.0):
+            talk.read_request()
+            talk.pause(pause)
+            talk.send(response())
+
+    with Receiver(behave) as receiver:
+        replies = [transport.send(outbound(receiver.url())) for _ in range(2)]
+
+        assert [reply.status for reply in replies] == [200, 200]
+        assert receiver.connections == 1
+
+
+class Options:
+    """The options of the connections that a transport opens, and those set later."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.socks: list[socket.socket] = []
+        connect = socket.socket.connect
+
+        def note(sock: socket.socket, address: t.Any) -> None:
+            connect(sock, address)
+            self.socks.append(sock.dup())
+
+        monkeypatch.setattr(socket.socket, "connect", note)
+
+    def __getitem__(self, name: str) -> list[int]:
+        return [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for sock in self.socks]
+
+    def close(self) -> None:
+        for sock in self.socks:
+            sock.close()
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> Iterator[Options]:
+    found = Options(monkeypatch)
+    yield found
+    found.close()
+
+
+def test_a_request_that_was_acknowledged_is_not_sent_anew(make: Make, options: Options) -> None:
+    """Its receiver has it, and may be at work: only then the connection is lost, which the kernel finds out."""
+    transport, forgotten = make(timeout=(1.0, 6.0)), threading.Event()
+    with Receiver(_forgetful(tells=forgotten, acknowledges=True)) as receiver:
+        assert transport.send(outbound(receiver.url())).failure is None
+        for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):  # a second, so that no test waits for ten
+            options.socks[0].setsockopt(socket.IPPROTO_TCP, getattr(socket, name), 1)
+        reply = transport.send(outbound(receiver.url()))
+
+        assert (reply.failure, reply.timings.total < 5.5) == (Failure.TIMEOUT, True)
+        assert "The connection was lost" in reply.detail
+        assert (receiver.connections, len(receiver.requests)) == (1, 2)
+
+
+def test_the_kernel_watches_kept_connections(make: Make, options: Options) -> None:
+    transport = make(timeout=(5.0, 15.0))
+    with Receiver(ok()) as receiver:
+        transport.send(outbound(receiver.url()))
+        assert options["TCP_USER_TIMEOUT"] == [0]
+        assert [sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for sock in options.socks] == [1]
+        assert options["TCP_KEEPIDLE"][0] < 30
+        transport.send(outbound(receiver.url()))
+
+        assert options["TCP_USER_TIMEOUT"] == [4000]
+
+
+def test_a_platform_without_these_options_does_without(
+    transport: Transport, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TCP_USER_TIMEOUT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"):
+        monkeypatch.delattr(socket, name)
+    with Receiver(ok()) as receiver:
+        assert [transport.send(outbound(receiver.url())).failure for _ in range(2)] == [None, None]
+        assert receiver.connections == 1
 
 
 # Connecting
