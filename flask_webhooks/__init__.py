@@ -10,15 +10,17 @@ from .errors import (
     OwnerMissingError,
     PayloadError,
     PayloadTooLargeError,
+    PrincipalError,
     SubscriptionError,
     UnknownEventError,
     VerificationError,
     WebhooksError,
 )
 from .extension import Webhooks
-from .state import Principal
+from .principal import ALL_OWNERS, Principal
 
 __all__ = [
+    "ALL_OWNERS",
     "AddressRefusedError",
     "BulkStatementError",
     "CatalogError",
@@ -29,6 +31,7 @@ __all__ = [
     "PayloadError",
     "PayloadTooLargeError",
     "Principal",
+    "PrincipalError",
     "SubscriptionError",
     "UnknownEventError",
     "VerificationError",

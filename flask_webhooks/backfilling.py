@@ -25,6 +25,7 @@ from .errors import OtherEnvironmentError, SubscriptionError
 from .ids import BACKFILL
 from .models import Delivery, Message, Subscription
 from .outbox import Wanted
+from .principal import ALL_OWNERS
 
 if t.TYPE_CHECKING:
     from .state import AppState
@@ -96,7 +97,7 @@ class Backfill:
 
     def _subscription(self, session: Session, *, to_change: bool) -> Wanted:
         """Look whether it may still be sent to: with its owner's row locked, nobody switches it off meanwhile."""
-        row = subscribing.find(session, self._key, owner=None, to_change=to_change)
+        row = subscribing.find(session, self._key, owner=ALL_OWNERS, to_change=to_change)
         if not row.active:
             raise SubscriptionError("The subscription is switched off. Switch it on first.")
         listened = replaying.listened_to(self.state, row)

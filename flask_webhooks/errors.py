@@ -4,7 +4,8 @@ A receiver's failure is *data* (an attempt row with a failure class); only our o
 
     WebhooksError
     ├── ConfigurationError           the developer's: `init_app` or `flask webhooks check` refuses to start
-    │   └── CatalogError             every mistake of the YAML catalogue at once, in `.problems`
+    │   ├── CatalogError             every mistake of the YAML catalogue at once, in `.problems`
+    │   └── PrincipalError           a principal loader that does not say who is calling
     ├── EmitError                    the calling code's: raised inside the host's own transaction
     │   ├── UnknownEventError
     │   ├── OwnerMissingError
@@ -37,6 +38,7 @@ __all__ = [
     "OwnerMissingError",
     "PayloadError",
     "PayloadTooLargeError",
+    "PrincipalError",
     "Problem",
     "QueueError",
     "SecretError",
@@ -84,6 +86,10 @@ class CatalogError(ConfigurationError):
         count = len(self.problems)
         head = f"The webhook catalogue has {count} mistake{'' if count == 1 else 's'}:"
         super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
+
+
+class PrincipalError(ConfigurationError):
+    """A principal loader returned what does not say who is calling: nobody is let in by it."""
 
 
 class EmitError(WebhooksError):

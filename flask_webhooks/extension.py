@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session, scoped_session
 from . import capture, models, payload, startup
 from .bindings import Bound, open_catalog
 from .config import Settings
-from .errors import ConfigurationError
+from .errors import ConfigurationError, PrincipalError
 from .payload import Format
+from .principal import Principal
 from .queue import Bell, Embedded
 from .signing import Vault, derive_key
-from .state import EXTENSION, AppState, Principal, state_of
+from .state import EXTENSION, AppState, state_of
 from .transport import Transport
 
 AnySession: t.TypeAlias = Session | scoped_session[t.Any]
@@ -92,7 +93,7 @@ class Webhooks:
             transport=_transport(settings),
             embedded=embedded,
             bell=Bell(settings.redis_url, embedded, settings.queue, app.import_name),
-            load_principal=lambda: self._load_principal(),
+            load_principal=self._principal,
         )
         app.extensions[EXTENSION] = state
         capture.install(state)
@@ -108,6 +109,24 @@ class Webhooks:
         """Register the function that says who is calling the API or the console; None means nobody (401)."""
         self._load_principal = load
         return load
+
+    def _principal(self) -> Principal | None:
+        """Return who is calling.
+
+        :raises PrincipalError: the loader does not say. A mistake there must let nobody in.
+        """
+        load = self._load_principal
+        name = f"{load.__module__}.{getattr(load, '__qualname__', type(load).__name__)}"
+        try:
+            found = load()
+        except PrincipalError as error:
+            raise PrincipalError(f"The principal loader {name} made a Principal whose {error}") from error
+        if found is not None and not isinstance(found, Principal):
+            raise PrincipalError(
+                f"The principal loader {name} returned {found!r} ({type(found).__name__}). Return a Principal, or "
+                "None if nobody is signed in."
+            )
+        return found
 
     def payload_format(self, name: str) -> t.Callable[[Format], Format]:
         """Register an envelope under a name that the catalogue and subscriptions may use.

@@ -17,6 +17,7 @@ from .catalog import Catalog
 from .config import Settings
 from .errors import ConfigurationError
 from .payload import Format
+from .principal import Principal
 from .queue import Bell, Embedded
 from .signing import Vault
 from .transport import Transport
@@ -24,22 +25,6 @@ from .transport import Transport
 __all__ = ["EXTENSION", "AppState", "Principal", "current_webhooks", "state_of"]
 
 EXTENSION = "webhooks"
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who is calling the API or the console, and what they may do.
-
-    `rights` are among `read`, `write` and `secrets`. An operator sees the subscriptions of every owner.
-    """
-
-    owner: str
-    rights: t.AbstractSet[str] = frozenset({"read"})
-    operator: bool = False
-
-    def may(self, right: str) -> bool:
-        """Say whether this principal has a right."""
-        return right in self.rights
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from flask_webhooks import dispatch, subscribing
+from flask_webhooks import ALL_OWNERS, dispatch, subscribing
 from flask_webhooks.models import Delivery, Subscription
 from flask_webhooks.state import AppState
 from flask_webhooks.working import Sweep
@@ -88,7 +88,7 @@ def test_a_commit_that_straddles_switching_on_is_found(state: AppState) -> None:
     @sa.event.listens_for(state.engine, "commit", once=True)
     def switch_on(connection: sa.Connection) -> None:
         with Session(state.engine, info={"webhooks": False}) as session:
-            subscribing.change(state, session, row.id, owner=None, active=True)
+            subscribing.change(state, session, row.id, owner=ALL_OWNERS, active=True)
             session.commit()
 
     db.session.add(Client(owner="1", name="Ada"))

@@ -12,6 +12,7 @@ from .. import models, replaying, schemas, subscribing
 from ..delivering.bodies import body_of
 from ..ids import first_at, made_at
 from ..models import State
+from ..principal import ALL_OWNERS, Whose
 from ..retry import Failure
 from .operations import Call, operation
 from .paging import bounded, event_names, floor_of, newest, owner_of, paged
@@ -54,7 +55,7 @@ def list_deliveries(call: Call) -> t.Any:
     subscriptions = _subscriptions(call, owner)
     if "message" in call.query:
         rows, floor = _of_message(call, subscriptions), None
-    elif owner is not None and names is not None and _goes_by_event(call, names, owner):
+    elif isinstance(owner, str) and names is not None and _goes_by_event(call, names, owner):
         return _by_event(call, names, subscriptions, owner)
     else:
         rows, floor = _by_delivery(call, names, subscriptions)
@@ -77,18 +78,19 @@ def _shown(row: t.Any, event: str | None) -> dict[str, t.Any]:
     return {**found, "event": event, "created_at": made_at(row.id)}
 
 
-def _owner(call: Call) -> str | None:
+def _owner(call: Call) -> Whose:
     """Return whose deliveries are asked for: an operator who names a subscription has named its owner."""
     owner = owner_of(call)
-    if owner is None and "subscription" in call.query:
-        return call.session.scalar(sa.select(S.owner).where(S.id == call.query["subscription"]))
+    if owner is ALL_OWNERS and "subscription" in call.query:
+        found = call.session.scalar(sa.select(S.owner).where(S.id == call.query["subscription"]))
+        return ALL_OWNERS if found is None else found
     return owner
 
 
-def _subscriptions(call: Call, owner: str | None) -> list[str] | None:
+def _subscriptions(call: Call, owner: Whose) -> list[str] | None:
     """Return whose deliveries may be listed, removed subscriptions among them; None: an operator asks for all."""
     asked = call.query.get("subscription")
-    if owner is None:
+    if owner is ALL_OWNERS:
         return None if asked is None else []
     found = sa.select(S.id).where(S.owner == owner)
     if asked is not None:
@@ -215,7 +217,7 @@ def one(call: Call, delivery_id: str) -> dict[str, t.Any]:
 def _own(call: Call, delivery_id: str) -> tuple[models.Delivery, models.Subscription]:
     row = call.session.get(D, delivery_id, populate_existing=True)
     subscription = call.session.get(S, row.subscription_id) if row is not None else None
-    if row is None or subscription is None or call.owner not in (None, subscription.owner):
+    if row is None or subscription is None or call.owner not in (ALL_OWNERS, subscription.owner):
         raise Refused(404, "There is no such delivery.")
     return row, subscription
 

@@ -11,6 +11,7 @@ from .. import models, schemas
 from ..catalog.names import RESERVED_CHANNEL
 from ..config import ENVIRONMENTS
 from ..ids import is_backfilled
+from ..principal import ALL_OWNERS
 from .operations import Call, operation
 from .paging import bounded, event_names, floor_of, newest, owner_of, paged
 from .problems import Refused
@@ -48,19 +49,19 @@ def list_messages(call: Call) -> t.Any:
     """What happened, newest first. A page may hold fewer than `limit`: go on while there is a `next`."""
     found = _behind(call, t.cast("t.Any", sa.select(*_COLUMNS)))
     owner = owner_of(call)
-    if owner is not None:
+    if owner is not ALL_OWNERS:
         found = found.where(M.owner == owner)
     environments = [call.query["environment"]] if "environment" in call.query else list(ENVIRONMENTS)
     names = event_names(call)
     # Each part is a range of one index, read from its end: the log's length does not matter.
     if names is not None:
         parts = [found.where(M.event == name, M.environment.in_(environments)) for name in names]
-    elif owner is not None:
+    elif owner is not ALL_OWNERS:
         parts = [found.where(M.environment == environment) for environment in environments]
     else:
         parts = [found.where(M.environment.in_(environments))]
     floor = None
-    if owner is None and (names is not None or len(environments) == 1):
+    if owner is ALL_OWNERS and (names is not None or len(environments) == 1):
         floor = floor_of(call.session, [_behind(call, sa.select(M.id))], M.id)
     if floor is not None:
         parts = [part.where(M.id >= floor) for part in parts]
@@ -77,7 +78,7 @@ def _behind(call: Call, found: sa.Select[t.Any]) -> sa.Select[t.Any]:
 def get_message(call: Call, message_id: str) -> t.Any:
     """Its data, and for every subscription of its owner the delivery, or why there is none."""
     row = call.session.get(M, message_id)
-    if row is None or call.owner not in (None, row.owner):
+    if row is None or call.owner not in (ALL_OWNERS, row.owner):
         raise Refused(404, "There is no such message. What happened while events were muted leaves none.")
     found = _shown(call, row)
     found["data"] = json.loads(row.data)

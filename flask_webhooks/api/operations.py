@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import marshmallow as ma
 from sqlalchemy.orm import Session
 
-from ..state import AppState, Principal
+from ..principal import Principal, Whose
+from ..state import AppState
 
 __all__ = ["OPERATIONS", "Answer", "Call", "Operation", "operation", "paths"]
 
@@ -30,9 +31,9 @@ class Call:
     """What `If-Match` asks for; None: anything; -1: what cannot be."""
 
     @property
-    def owner(self) -> str | None:
-        """Whose rows may be seen; None for an operator, who sees all."""
-        return None if self.principal.operator else self.principal.owner
+    def owner(self) -> Whose:
+        """Whose rows may be seen."""
+        return self.principal.sees
 
     @property
     def limit(self) -> int:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..ids import first_at
+from ..principal import ALL_OWNERS, Whose
 from .operations import Call
 from .problems import Refused
 
@@ -24,14 +25,14 @@ PARTS = 50
 """Ranges that one statement reads; SQLite takes 500 at most."""
 
 
-def owner_of(call: Call) -> str | None:
-    """Return whose rows are asked for; None: an operator asks for all.
+def owner_of(call: Call) -> Whose:
+    """Return whose rows are asked for: a caller's own, or those that an operator asks for.
 
     :raises Refused: another owner's, and the caller is no operator.
     """
     asked: str | None = call.query.get("owner")
-    if call.owner is None:
-        return asked
+    if call.owner is ALL_OWNERS:
+        return ALL_OWNERS if asked is None else asked
     if asked not in (None, call.owner):
         raise Refused(403, "Only operators may look at other owners.")
     return call.owner

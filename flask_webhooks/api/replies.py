@@ -95,7 +95,7 @@ class Kept:
 
     def _row(self, status: int, sealed: str, now: datetime) -> IdempotentReply:
         return IdempotentReply(
-            owner=self.call.principal.owner,
+            owner=self.call.principal.account,
             key=self.key,
             digest=self.digest,
             status=status,
@@ -106,7 +106,7 @@ class Kept:
     def _execute(self, statement: t.Any) -> None:
         """Change the reservation, if it is still ours."""
         mine = statement.where(
-            IdempotentReply.owner == self.call.principal.owner,
+            IdempotentReply.owner == self.call.principal.account,
             IdempotentReply.key == self.key,
             IdempotentReply.status == RESERVED,
             IdempotentReply.created_at == self.reserved_at,
@@ -140,7 +140,7 @@ def begin(call: Call, operation: Operation, raw: bytes) -> Kept | None:
 
 
 def _find(call: Call, key: str, digest: str) -> Response | None:
-    row = call.session.get(IdempotentReply, (call.principal.owner, key))
+    row = call.session.get(IdempotentReply, (call.principal.account, key))
     if row is None:
         return None
     life = HURRY if row.status == RESERVED else LIFE

@@ -8,8 +8,10 @@ import sqlalchemy as sa
 
 from .. import models, schemas, signing, subscribing
 from ..errors import SecretError
+from ..principal import ALL_OWNERS
 from ..state import AppState
 from .operations import Answer, Call, operation
+from .paging import owner_of
 from .problems import Refused
 
 __all__ = ["shown"]
@@ -57,10 +59,8 @@ def shown_secret(secret: signing.Secret) -> str:
 def list_subscriptions(call: Call) -> t.Any:
     """Newest first, in pages."""
     found = sa.select(S).where(S.deleted_at.is_(None))
-    owner = call.owner or call.query.get("owner")
-    if call.owner is not None and call.query.get("owner", owner) != owner:
-        raise Refused(403, "Only operators may look at other owners.")
-    if owner is not None:
+    owner = owner_of(call)
+    if owner is not ALL_OWNERS:
         found = found.where(S.owner == owner)
     if "environment" in call.query:
         found = found.where(S.environment == call.query["environment"])
@@ -99,8 +99,10 @@ def create_subscription(call: Call) -> t.Any:
     """
     values = dict(call.body)
     owner = values.pop("owner", call.principal.owner)
-    if call.owner not in (None, owner):
+    if call.owner not in (ALL_OWNERS, owner):
         raise Refused(403, "Only operators may make subscriptions for another owner.")
+    if owner is ALL_OWNERS:
+        raise Refused(422, message := "Say whose it is.", fields={"owner": [message]})
     environment = call.state.settings.environment
     if "environment" not in values and not isinstance(environment, str):
         raise Refused(

@@ -15,6 +15,7 @@ from ..bindings import samples
 from ..delivering.trial import TEST_EVENT, Subject, run_trial
 from ..errors import UnknownEventError
 from ..models import Attempt
+from ..principal import ALL_OWNERS, Whose
 from ..state import AppState
 from .opening import open_session, open_state, refusals
 
@@ -34,7 +35,9 @@ PAGE = 100
 def subscriptions(owner: str | None, environment: str | None, as_json: bool) -> None:
     """List subscriptions, newest first, with how their receivers have done in the last 24 hours."""
     with open_session(open_state()) as session:
-        found = [_values(each) for each in _all(session, owner, environment or "")]
+        found = [
+            _values(each) for each in _all(session, ALL_OWNERS if owner is None else owner, environment or "")
+        ]
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -47,7 +50,7 @@ def subscriptions(owner: str | None, environment: str | None, as_json: bool) -> 
     click.echo(f"{len(found)} subscription{'' if len(found) == 1 else 's'}.")
 
 
-def _all(session: Session, owner: str | None, environment: str) -> t.Iterator[reading.Overview]:
+def _all(session: Session, owner: Whose, environment: str) -> t.Iterator[reading.Overview]:
     now, last = datetime.now(UTC), ""
     while page := reading.overviews(
         session, owner=owner, now=now, environment=environment, before=last, most=PAGE
@@ -90,11 +93,11 @@ def send_test(subscription_id: str, event: str, as_json: bool) -> None:
     """
     state = open_state()
     with refusals(), open_session(state) as session:
-        row = subscribing.find(session, subscription_id, owner=None)
+        row = subscribing.find(session, subscription_id, owner=ALL_OWNERS)
         key, format = row.id, row.format
         session.rollback()  # no transaction is open while a request is under way
         delivery_id = run_trial(state, key, _subject(state, event), format=format)
-        story = reading.story(session, delivery_id, owner=None)
+        story = reading.story(session, delivery_id, owner=ALL_OWNERS)
     assert story is not None  # noqa: S101  # run_trial has just written it
     _tell(story.attempts[-1], as_json)
     if story.delivery.state != "delivered":

@@ -13,6 +13,7 @@ from flask.cli import with_appcontext
 from .. import replaying, subscribing
 from ..backfilling import Backfill
 from ..models import Replay
+from ..principal import ALL_OWNERS
 from ..state import AppState
 from .opening import open_session, open_state, refusals
 
@@ -108,7 +109,7 @@ def _events(state: AppState, patterns: t.Sequence[str]) -> tuple[str, ...]:
 
 def _count(state: AppState, subscription_id: str, wanted: replaying.Filter) -> int:
     with open_session(state) as session:
-        row = subscribing.find(session, subscription_id, owner=None)
+        row = subscribing.find(session, subscription_id, owner=ALL_OWNERS)
         return replaying.count(session.connection(), row, wanted, replaying.listened_to(state, row))
 
 
@@ -116,7 +117,7 @@ def _begin(state: AppState, subscription_id: str, wanted: replaying.Filter) -> s
     if not state.settings.enabled:
         raise click.ClickException("WEBHOOKS_ENABLED is False: nothing is sent. Switch it on first.")
     with open_session(state) as session:
-        row = subscribing.find(session, subscription_id, owner=None, to_change=True)
+        row = subscribing.find(session, subscription_id, owner=ALL_OWNERS, to_change=True)
         found, _ = replaying.start(state, session, row, wanted)
         session.commit()
         return found.id

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from ..bindings import samples as bodies
 from ..models import Listener, Subscription
+from ..principal import ALL_OWNERS
 from . import samples
 from .occasions import occasion
 from .pages import Page, Visit, page
@@ -77,7 +78,7 @@ def _listeners(visit: Visit) -> dict[str, set[str]]:
         Subscription, Subscription.id == Listener.subscription_id
     )
     rows = rows.where(Subscription.deleted_at.is_(None))
-    if visit.owner is not None:
+    if visit.owner is not ALL_OWNERS:
         rows = rows.where(Listener.owner == visit.owner)
     found: dict[str, set[str]] = {}
     for pattern, key in visit.session.execute(rows.limit(20_000)):

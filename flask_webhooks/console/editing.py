@@ -10,6 +10,7 @@ from .. import subscribing
 from ..config import ENVIRONMENTS
 from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..models import Listener, Subscription
+from ..principal import ALL_OWNERS
 from ..transport import Outbound
 from . import forms, pacing, repeats, samples
 from .faults import told
@@ -25,6 +26,7 @@ __all__ = ["check_url", "create", "edit", "new", "preview", "probe", "save"]
 @page("GET", "/webhooks/new", right="write")
 def new(visit: Visit) -> Page:
     """Show an empty form, or one with an event picked."""
+    _account(visit)
     configured = visit.state.settings.environment
     form = Form(environment=configured if isinstance(configured, str) else ENVIRONMENTS[0])
     event = visit.query.get("event", "")
@@ -47,7 +49,7 @@ def create(visit: Visit) -> Page | Redirect:
         row, secret = subscribing.create(
             visit.state,
             visit.session,
-            owner=visit.principal.owner,
+            owner=_account(visit),
             environment=form.environment,
             signature=form.signature,
             **form.values(),
@@ -65,6 +67,18 @@ def create(visit: Visit) -> Page | Redirect:
         if made is None:
             raise
     return _created(visit, *made)
+
+
+def _account(visit: Visit) -> str:
+    """Return whose webhooks the visitor makes.
+
+    :raises Refused: an operator who belongs to no account.
+    """
+    if visit.principal.owner is ALL_OWNERS:
+        raise Refused(
+            403, _("You belong to no account that a webhook could be for. Use the API, and say whose it is.")
+        )
+    return visit.principal.owner
 
 
 def _created(visit: Visit, key: str, secret: str) -> Page | Redirect:
@@ -135,7 +149,7 @@ def _form_page(visit: Visit, form: Form, row: Subscription | None, status: int =
 
 def _beside(visit: Visit, row: Subscription | None, environment: str) -> list[str]:
     """Channels that the owner's other active webhooks hold: they matter to channels exclusive over all of these."""
-    owner = row.owner if row is not None else visit.principal.owner
+    owner = row.owner if row is not None else _account(visit)
     others = (
         sa.select(Listener.event)
         .distinct()

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from .. import reading
 from ..ids import uuid7
 from ..models import State, Subscription
+from ..principal import ALL_OWNERS
 from ..reading import Search
 from .pages import Page, Visit, page
 
@@ -71,7 +72,7 @@ def live(visit: Visit) -> Page:
 def _subscriptions(visit: Visit) -> list[Subscription]:
     """Return the webhooks that can be chosen, removed ones among them: their log stays."""
     found = sa.select(Subscription).order_by(Subscription.deleted_at.is_not(None), Subscription.id.desc())
-    if visit.owner is not None:
+    if visit.owner is not ALL_OWNERS:
         found = found.where(Subscription.owner == visit.owner)
     return list(visit.session.scalars(found.limit(200)))
 
@@ -87,7 +88,7 @@ def _wanted(
     ids: tuple[str, ...] | None = tuple(row.id for row in known)
     if query["webhook"]:
         ids = tuple(row.id for row in known if row.id == query["webhook"])
-    elif visit.owner is None:
+    elif visit.owner is ALL_OWNERS:
         ids = None
     span = SPANS.get(query["time"])
     status = query["status"]

@@ -48,7 +48,7 @@ class Pace:
 def wait_for(visit: Visit) -> float:
     """Return the seconds that the visitor's owner has to wait before the next request; 0: none, and it is counted."""
     pace = visit.state.app.extensions.setdefault("webhooks_console_pace", Pace())
-    return t.cast("float", pace.take(visit.principal.owner, time.monotonic()))
+    return t.cast("float", pace.take(visit.principal.account, time.monotonic()))
 
 
 def refusal(visit: Visit, wait: float) -> Page:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
-from ..state import AppState, Principal
+from ..principal import Principal, Whose
+from ..state import AppState
 
 __all__ = ["PAGES", "Page", "Raw", "Redirect", "Refused", "Route", "Visit", "page"]
 
@@ -32,9 +33,9 @@ class Visit:
     """Whether htmx asks: a part of the page is enough."""
 
     @property
-    def owner(self) -> str | None:
-        """Whose rows may be seen; None for an operator, who sees all."""
-        return None if self.principal.operator else self.principal.owner
+    def owner(self) -> Whose:
+        """Whose rows may be seen."""
+        return self.principal.sees
 
     def identifier(self, name: str) -> str:
         """Return an id from the query; empty if it is none, so that no database sees what is none."""

@@ -33,7 +33,7 @@ def first(visit: Visit) -> list[str] | None:
     """Return what was kept when this form came first; None: it does so now."""
     if not visit.form.get(FIELD):
         return None
-    row = visit.session.get(IdempotentReply, (visit.principal.owner, _key(visit)))
+    row = visit.session.get(IdempotentReply, (visit.principal.account, _key(visit)))
     return t.cast("list[str]", json.loads(visit.state.vault.open(row.sealed))) if row is not None else None
 
 
@@ -43,7 +43,7 @@ def keep(visit: Visit, made: list[str]) -> None:
         return
     visit.session.add(
         IdempotentReply(
-            owner=visit.principal.owner,
+            owner=visit.principal.account,
             key=_key(visit),
             digest=_key(visit)[-64:],
             status=200,

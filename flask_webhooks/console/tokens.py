@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from flask import Request
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-from ..state import AppState, Principal
+from ..principal import Principal
+from ..state import AppState
 
 __all__ = ["FIELD", "LIFE", "fits", "is_foreign", "make"]
 
@@ -46,7 +47,7 @@ def is_foreign(request: Request) -> bool:
 
 def _bound_to(principal: Principal) -> str:
     rights = ",".join(sorted(principal.rights))
-    return f"{'*' if principal.operator else '-'}|{rights}|{principal.owner}"
+    return f"{'*' if principal.operator else '-'}|{rights}|{principal.account}"
 
 
 def _serializer(state: AppState) -> URLSafeTimedSerializer:

@@ -14,7 +14,8 @@ from werkzeug.wrappers import Response as Answered
 
 from .. import reading
 from ..errors import SecretError, SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
-from ..state import AppState, Principal, current_webhooks
+from ..principal import Principal
+from ..state import AppState, current_webhooks
 from . import colours, tokens
 from .faults import told
 from .pages import Answer, Raw, Redirect, Refused, Route, Visit

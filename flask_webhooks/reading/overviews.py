@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from ..hours import Sums, hour_of
 from ..models import Attempt, Delivery, Hour, Lane, State, Subscription
+from ..principal import ALL_OWNERS, Whose
 
 __all__ = ["Overview", "Standing", "one_overview", "overviews"]
 
@@ -60,7 +61,7 @@ class Overview:
 def overviews(
     session: Session,
     *,
-    owner: str | None,
+    owner: Whose,
     now: datetime,
     text: str = "",
     environment: str = "",
@@ -70,13 +71,13 @@ def overviews(
 ) -> list[Overview]:
     """Return subscriptions that have not been removed, newest first.
 
-    :param owner: whose; None for those of all.
+    :param owner: whose.
     :param text: part of the URL or the description.
     :param standing: one of `Standing`; empty for any.
     :param before: the id after which the page begins.
     """
     found = sa.select(Subscription).where(Subscription.deleted_at.is_(None))
-    if owner is not None:
+    if owner is not ALL_OWNERS:
         found = found.where(Subscription.owner == owner)
     if environment:
         found = found.where(Subscription.environment == environment)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..models import Attempt, Delivery, Message, Subscription
+from ..principal import ALL_OWNERS, Whose
 
 __all__ = ["Story", "story"]
 
@@ -27,14 +28,11 @@ class Story:
     """In the order they were made."""
 
 
-def story(session: Session, delivery_id: str, *, owner: str | None) -> Story | None:
-    """Return a delivery of an owner's; None if there is none. Also of subscriptions that have been removed.
-
-    :param owner: None for an operator.
-    """
+def story(session: Session, delivery_id: str, *, owner: Whose) -> Story | None:
+    """Return a delivery of an owner's; None if there is none. Also of subscriptions that have been removed."""
     delivery = session.get(Delivery, delivery_id)
     subscription = session.get(Subscription, delivery.subscription_id) if delivery is not None else None
-    if delivery is None or subscription is None or owner not in (None, subscription.owner):
+    if delivery is None or subscription is None or owner not in (ALL_OWNERS, subscription.owner):
         return None
     newest = (
         sa.select(Attempt)

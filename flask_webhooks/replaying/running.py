@@ -18,6 +18,7 @@ from .. import dispatch
 from ..errors import OtherEnvironmentError, SubscriptionError
 from ..ids import uuid7
 from ..models import Delivery, IdempotentReply, Replay, State, Subscription, Trigger
+from ..principal import ALL_OWNERS, Whose
 from . import filtering
 from .filtering import MISSED, Filter
 
@@ -44,10 +45,10 @@ def listened_to(state: AppState, subscription: Subscription) -> dict[str, set[st
     return found
 
 
-def find(session: Session, replay_id: str, *, owner: str | None) -> Replay | None:
-    """Return a replay of the owner's; `owner=None` for an operator."""
+def find(session: Session, replay_id: str, *, owner: Whose) -> Replay | None:
+    """Return a replay of the owner's."""
     found = session.get(Replay, replay_id)
-    if found is None or owner is None:
+    if found is None or owner is ALL_OWNERS:
         return found
     subscription = session.get(Subscription, found.subscription_id)
     return found if subscription is not None and subscription.owner == owner else None

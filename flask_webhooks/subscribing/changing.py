@@ -13,6 +13,7 @@ from .. import dispatch, models, signals, signing
 from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..ids import uuid7
 from ..models import Delivery, Lane, Listener, State, Subscription
+from ..principal import ALL_OWNERS, Whose
 from . import fields, secrets
 from .afterwards import afterwards
 from .fields import UNSET, Faults, Unset, Wanted
@@ -59,13 +60,13 @@ def find(
     session: Session,
     subscription_id: str,
     *,
-    owner: str | None,
+    owner: Whose,
     to_change: bool = False,
     version: int | None = None,
 ) -> Subscription:
     """Return a subscription that has not been removed.
 
-    :param owner: whose it must be; None for an operator, who sees all.
+    :param owner: whose it must be.
     :param to_change: lock its owner's row first. Ends the session's transaction to do so.
     :param version: the one that the caller has seen; None for any.
     :raises SubscriptionMissingError: there is none, or it is another owner's.
@@ -76,10 +77,10 @@ def find(
             sa.select(Subscription.owner, Subscription.environment).where(Subscription.id == subscription_id)
         ).one_or_none()
         session.rollback()  # the lock must be the first statement of its transaction
-        if place is not None and owner in (None, place.owner):
+        if place is not None and owner in (ALL_OWNERS, place.owner):
             lock(session, place.owner, place.environment)
     found = session.get(Subscription, subscription_id, populate_existing=True)
-    if found is None or found.deleted_at is not None or owner not in (None, found.owner):
+    if found is None or found.deleted_at is not None or owner not in (ALL_OWNERS, found.owner):
         raise SubscriptionMissingError("There is no such subscription.")
     if version is not None and found.version != version:
         raise SubscriptionChangedError(
@@ -154,7 +155,7 @@ def change(
     session: Session,
     subscription_id: str,
     *,
-    owner: str | None,
+    owner: Whose,
     version: int | None = None,
     held: str | None = None,
     url: str | Unset = UNSET,
@@ -177,7 +178,7 @@ def change(
 
     Of very many deliveries, switching holds or sends a portion, and workers the rest. Discarding commits on the way.
 
-    :param owner: whose it must be; None for an operator.
+    :param owner: whose it must be.
     :param version: the one the caller has seen; None for any.
     :param held: with `active=True`: `send` or `discard` what was held while it was off.
     :raises SubscriptionMissingError: there is none of that owner.
@@ -232,7 +233,7 @@ def change(
 
 
 def remove(
-    state: AppState, session: Session, subscription_id: str, *, owner: str | None, version: int | None = None
+    state: AppState, session: Session, subscription_id: str, *, owner: Whose, version: int | None = None
 ) -> None:
     """Remove a subscription and cancel what is pending or held for it. Its log stays until it is purged.
 
