@@ -8,6 +8,7 @@ SQLAlchemy and marshmallow, and neither Flask nor YAML.
 `trails`      dotted paths over mapped classes
 `conditions`  `when`, `changed`, `ignore` against columns and their types
 `dumping`     rows to `data`
+`changing`    what an update changed, as `data` shows it: the include `changes`
 `bound`       one channel with all of that
 `fields`      names and types in `data`, for the lock file
 ============  ==================================================================

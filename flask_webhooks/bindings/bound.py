@@ -13,6 +13,7 @@ from sqlalchemy import orm
 from ..catalog import Catalog, Channel, EventType, Kind
 from ..catalog.names import did_you_mean
 from ..errors import Problem
+from .changing import ChangeDumper, ColumnChanges, SchemaChanges
 from .conditions import column_problems
 from .dumping import (
     Dumper,
@@ -71,6 +72,8 @@ class Bound:
     """`dump(row, event=None)`: `data` as a new dict, by the event's schema, the channel's, or the columns."""
     schemas: Mapping[str, ma.Schema]
     """Event type to the schema that `dump` takes for it; events without any are missing."""
+    changes: Mapping[str, ChangeDumper]
+    """Event type to what tells the include `changes` of it; empty without a model."""
     owner: Callable[[t.Any], str | None]
     """Row to its owner's key; `None` where the path ends early or the channel names no owner."""
     columns: frozenset[str]
@@ -139,6 +142,7 @@ class Binder:
                 {name: SchemaRenderer(own) for name, own in by_event.items()},
             ),
             schemas=MappingProxyType({name: each for name, each in used.items() if each is not None}),
+            changes=MappingProxyType(_changes(used, mapper)),
             owner=OwnerReader(channel.owner),
             columns=columns,
             watch=frozenset().union(*(event.columns for event in channel.events.values())) & columns,
@@ -358,6 +362,15 @@ class Binder:
             remedy = "Add a relationship to the model, or name one that it has."
             self.refuse(path, f'{model} has no relationship to the channel "{name}".', remedy)
         return None
+
+
+def _changes(schemas: Mapping[str, ma.Schema | None], mapper: AnyMapper | None) -> dict[str, ChangeDumper]:
+    """Return for each event what tells what changed; events with one schema share it."""
+    if mapper is None:
+        return {}
+    plain = ColumnChanges(frozenset(column_renderer(mapper).keys), frozenset())
+    made = {id(each): SchemaChanges(each, mapper) for each in schemas.values() if each is not None}
+    return {name: plain if each is None else made[id(each)] for name, each in schemas.items()}
 
 
 def _kinds(channel: Channel) -> frozenset[Kind]:

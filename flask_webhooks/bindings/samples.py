@@ -77,7 +77,8 @@ def data_schema(bound: Bound, event: EventType) -> Json:
 
 def with_includes(data: Json, bound: Bound) -> Json:
     """Return the JSON Schema of `data` with what a listener may ask for, `changes` among it; none is required."""
-    change = {"type": "object", "properties": {"from": {}, "to": {}}, "required": ["from", "to"]}
+    # A change that cannot be shown has neither.
+    change = {"type": "object", "properties": {"from": {}, "to": {}}, "dependentRequired": {"from": ["to"]}}
     known = {include.name: _of_include(include) for include in bound.includes.values()}
     known["changes"] = {"type": "object", "additionalProperties": change}
     return {**data, "properties": {**data.get("properties", {}), **known}}

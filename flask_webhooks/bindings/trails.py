@@ -91,23 +91,26 @@ def follow(mapper: AnyMapper, path: t.Sequence[str]) -> Trail:
 def known(mapper: AnyMapper) -> list[str]:
     """Return the attributes of a mapped class that a catalogue can name, mapped ones first."""
     mapped = [str(key) for key in mapper.all_orm_descriptors.keys()]
-    plain = [name for name in dir(mapper.class_) if isinstance(_static(mapper, name), property)]
+    plain = [name for name in dir(mapper.class_) if isinstance(static_attribute(mapper, name), property)]
     return [name for name in dict.fromkeys([*mapped, *plain]) if not name.startswith("_")]
 
 
 def has(mapper: AnyMapper, name: str) -> bool:
     """Tell whether rows of a mapped class have an attribute."""
-    return _static(mapper, name) is not None
+    return static_attribute(mapper, name) is not None
 
 
 def _is_value(mapper: AnyMapper, name: str) -> bool:
     if name in mapper.all_orm_descriptors:
         return True
     machinery = (types.FunctionType, classmethod, staticmethod, sa.MetaData, orm.registry)
-    return not (name.startswith("__") or name == "query" or isinstance(_static(mapper, name), machinery))
+    return not (
+        name.startswith("__") or name == "query" or isinstance(static_attribute(mapper, name), machinery)
+    )
 
 
-def _static(mapper: AnyMapper, name: str) -> object:
+def static_attribute(mapper: AnyMapper, name: str) -> object:
+    """Return what a class has under a name, without running any descriptor; `None` for nothing."""
     # Asking the class itself would run descriptors: Flask-SQLAlchemy's `query` wants an application context.
     return inspect.getattr_static(mapper.class_, name, None)
 

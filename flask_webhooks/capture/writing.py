@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy import inspect
 
 from .. import outbox, payload
-from ..bindings.dumping import IncludeDumper, jsonable
+from ..bindings.changing import key_of
+from ..bindings.dumping import IncludeDumper
 from ..catalog import EventType, same
 from ..config import ENVIRONMENTS
 from ..errors import EmitError, PayloadError, PayloadTooLargeError
@@ -142,7 +143,7 @@ def _field_of(schema: ma.Schema | None, obj: t.Any) -> str:
 
 def _message(state: AppState, item: Occurrence, now: datetime, clock: int, dumps: Dumps) -> outbox.Row:
     data, text = _data(item, dumps)
-    extras = _extras(item)
+    extras = _extras(item, data)
     entity_id, status = _entity(item, data)
     size = size_of(text) + size_of(extras)
     if size > state.settings.payload_limit:
@@ -191,11 +192,11 @@ def _data(item: Occurrence, dumps: Dumps) -> tuple[t.Any, str]:
     return dumps[key]
 
 
-def _extras(item: Occurrence) -> str | None:
+def _extras(item: Occurrence, data: t.Any) -> str | None:
     """Return as JSON what listeners asked for beside the main object, all of it together; None for nothing."""
     extras = {include.name: _included(include, item.obj) for include in item.asked()}
     if item.values and any(CHANGES in listener.includes for listener in item.listeners):
-        extras[CHANGES] = _changes(item)
+        extras[CHANGES] = _changes(item, data)
     if not extras:
         return None
     try:
@@ -203,12 +204,11 @@ def _extras(item: Occurrence) -> str | None:
     except PayloadError:
         if CHANGES not in extras:
             raise
-        extras[CHANGES] = {name: pair for name, pair in extras[CHANGES].items() if _is_json(pair)}
+        extras[CHANGES] = {name: pair if _is_json(pair) else {} for name, pair in extras[CHANGES].items()}
         return payload.encode(extras, root="includes")
 
 
 def _is_json(pair: t.Any) -> bool:
-    # A schema may leave out a vector or a range, or write it in its own way; for `changes` it is not asked.
     try:
         payload.encode(pair)
     except PayloadError:
@@ -237,15 +237,16 @@ def _field_inside(include: BoundInclude, obj: t.Any) -> str:
     return next((field for row in rows if (field := _field_of(include.schema, row))), "")
 
 
-def _changes(item: Occurrence) -> dict[str, dict[str, t.Any]]:
-    found = {}
-    for name, (old, new) in sorted(item.values.items()):
-        now = getattr(item.obj, name) if new is LATER else new
-        if isinstance(old, bytes) or isinstance(now, bytes):
-            continue  # what `data` leaves out as well
-        if not same(old, now):
-            found[name] = {"from": jsonable(old), "to": jsonable(now)}
-    return found
+def _changes(item: Occurrence, data: t.Any) -> dict[str, dict[str, t.Any]]:
+    """Return what changed, as the schema that made `data` tells it."""
+    assert item.bound is not None  # noqa: S101  # only rows of a channel have old values
+    changes = item.bound.changes[item.event.name]
+    olds = {}
+    for name in changes.columns & item.values.keys():
+        old, new = item.values[name]
+        if not same(old, getattr(item.obj, name) if new is LATER else new):
+            olds[name] = old
+    return dict(sorted(changes(item.obj, olds, data).items()))
 
 
 def _environment(state: AppState, item: Occurrence, data: t.Any) -> str:
@@ -269,20 +270,32 @@ def _entity(item: Occurrence, data: t.Any) -> tuple[str | None, str | None]:
     if obj is None:
         return item.entity_id, item.status
     key = ",".join(str(part) for part in inspect(obj).mapper.primary_key_from_instance(obj))
-    status = status_of(item.event, data, obj)
+    status = status_of(item.event, data, item.bound, obj)
     for field, value in (("primary key", key), ("owner", item.owner), ("status", status)):
         check_fits(item.event, obj, field, value)
     return key, status
 
 
-def status_of(event: EventType, data: t.Any, obj: t.Any = None) -> str | None:
-    """Return the value of the column that the event's condition is about, else of `status`; cut to what fits."""
+def status_of(event: EventType, data: t.Any, bound: Bound | None = None, obj: t.Any = None) -> str | None:
+    """Return the value of the column that the event's condition is about, else of `status`; cut to what fits.
+
+    It goes to receivers: a column that `data` does not have is told only if the catalogue tells it, as in `to: paid`.
+    """
     name = next(iter(event.when), "status")
     value = data.get(name) if isinstance(data, dict) else None
-    if value is None and obj is not None:
-        value = getattr(obj, name, None)
+    if value is None and obj is not None and bound is not None:
+        value = data.get(_key_of(bound.schemas.get(event.name), name))
+        is_told = name in event.when and event.when[name].enters is not None
+        if value is None and (is_told or name not in bound.columns):
+            value = getattr(obj, name, None)
     value = getattr(value, "value", value)
     return None if value is None else str(value)[:LONGEST]
+
+
+def _key_of(schema: ma.Schema | None, column: str) -> str:
+    """Return the key that a column has in what a schema dumps."""
+    fields = schema.dump_fields.items() if schema is not None else ()
+    return next((key_of(name, field) for name, field in fields if field.attribute == column), column)
 
 
 def check_fits(event: EventType, obj: t.Any, field: str, value: str | None) -> None:

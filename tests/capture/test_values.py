@@ -148,7 +148,10 @@ class TestAutomatic:
         ticket.state = "sold"
         db.session.commit()
 
-        assert last_changes(zoo, "tickets.updated") == {"state": ["new", "sold"], "version": [1, 2]}
+        assert last_changes(zoo, "tickets.updated") == {
+            "state": ["new", "sold"],
+            "summary": ["new 1", "sold 2"],
+        }
 
 
 class TestInPlace:

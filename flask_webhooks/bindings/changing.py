@@ -1,0 +1,259 @@
+"""What an update changed, in the language of the schema that makes `data`: the include `changes`.
+
+The law of this room: a receiver learns from `changes` nothing that `data` would not have told it, then or now. The new
+value is the one that `data` has; the old one is made by the same field from the row as it was. A column that no field
+stands for is not there. A change that cannot be shown is named without values: `"place": {}`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import enum
+import types
+import typing as t
+
+import marshmallow as ma
+from marshmallow import fields as mf
+from sqlalchemy import orm
+
+from ..catalog import same
+from .dumping import jsonable
+from .trails import AnyMapper, columns_of, static_attribute
+
+if t.TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+__all__ = ["ChangeDumper", "ColumnChanges", "SchemaChanges", "is_hooked", "key_of"]
+
+Pair = dict[str, t.Any]
+"""`{"from": ..., "to": ...}`, or nothing where it cannot be shown."""
+
+
+class ChangeDumper(t.Protocol):
+    """Says what an update changed."""
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Columns whose change it would tell."""
+
+    def __call__(self, row: t.Any, olds: Mapping[str, t.Any], data: Mapping[str, t.Any]) -> dict[str, Pair]:
+        """Return what changed, by the key that it has in `data`.
+
+        :param olds: columns that changed, with the value that they had.
+        :param data: what was dumped of the row as it is now.
+        """
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ColumnChanges:
+    """Of a channel without a schema."""
+
+    shown: frozenset[str]
+    """Columns that `data` has."""
+    named: frozenset[str]
+    """Columns whose values JSON cannot hold."""
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """All of these."""
+        return self.shown | self.named
+
+    def __call__(self, row: t.Any, olds: Mapping[str, t.Any], data: Mapping[str, t.Any]) -> dict[str, Pair]:
+        """Return old and new value of each column, as `data` has them."""
+        found: dict[str, Pair] = {}
+        for name, old in olds.items():
+            if name in data:
+                found[name] = {"from": jsonable(old), "to": data[name]}
+            elif name in self.named:
+                found[name] = {}
+        return found
+
+
+class _Link(enum.Enum):
+    """How a field of a schema has to do with a column."""
+
+    IS = enum.auto()
+    """It is the column, a synonym of it, or the composite that it is a part of."""
+    LEADS = enum.auto()
+    """It goes over the relationship that the column is the key of. Where that led before is not known."""
+    READS = enum.auto()
+    """It reads the column: a property, a hybrid, a method, a part of a JSON value."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Shown:
+    """A field of a schema that stands for columns."""
+
+    key: str
+    """In `data`."""
+    name: str
+    field: mf.Field[t.Any]
+    columns: frozenset[str]
+    link: _Link
+
+
+class SchemaChanges:
+    """Of an event with a schema."""
+
+    def __init__(self, schema: ma.Schema, mapper: AnyMapper) -> None:
+        self._schema = schema
+        self._is_hooked = is_hooked(schema)
+        self._fields = tuple(_fields(schema, mapper))
+        # What hooks make of a row may depend on any of its columns.
+        names = columns_of(mapper) if self._is_hooked else ()
+        self.columns: frozenset[str] = frozenset(names).union(*(each.columns for each in self._fields))
+
+    def __call__(self, row: t.Any, olds: Mapping[str, t.Any], data: Mapping[str, t.Any]) -> dict[str, Pair]:
+        """Return what changed, by keys of `data`; the old values are dumped from a copy of the row as it was."""
+        concerned = [
+            each
+            for each in self._fields
+            if each.key in data and not each.columns.isdisjoint(olds) and each.link is not _Link.LEADS
+        ]
+        found: dict[str, Pair] = {
+            each.key: {}
+            for each in self._fields
+            if each.link is _Link.LEADS and each.key in data and not each.columns.isdisjoint(olds)
+        }
+        if concerned or (olds and self._is_hooked):
+            before = _as_it_was(row, olds)
+            olds_of = self._whole if self._is_hooked else self._each
+            known = olds_of(before, concerned)
+            links = {each.key: each.link for each in concerned}
+            for key in dict.fromkeys((*known, *links)):
+                if key in found or key not in data:
+                    continue
+                if key in known and not same(known[key], data[key]):
+                    found[key] = {"from": known[key], "to": data[key]}
+                elif links.get(key) is _Link.IS:
+                    found[key] = {}
+        return found
+
+    def _each(self, before: t.Any, fields: t.Iterable[_Shown]) -> dict[str, t.Any]:
+        """Dump the fields that are asked for, and no others."""
+        found = {}
+        for each in fields:
+            try:
+                value = each.field.serialize(each.name, before, accessor=self._schema.get_attribute)
+            except Exception:  # noqa: S112  # the host's code; it may read what is not known of the row as it was
+                continue
+            if value is not ma.missing:
+                found[each.key] = value
+        return found
+
+    def _whole(self, before: t.Any, fields: t.Iterable[_Shown]) -> dict[str, t.Any]:
+        """Dump all: a hook may hide, mask or rename what fields make, and that holds for old values too."""
+        try:
+            found = dict(self._schema.dump(before, many=False))
+        except Exception:  # the host's code; what it makes of the row as it was is not known then
+            return {}
+        # Many a hook leaves out what is null. That it was is all that this tells.
+        nulls = self._each(before, [each for each in fields if each.key not in found])
+        return found | {key: None for key, value in nulls.items() if value is None}
+
+
+def is_hooked(schema: ma.Schema) -> bool:
+    """Say whether code of the host's stands between the fields of a schema and what it dumps."""
+    kind = type(schema)
+    if kind.dump is not ma.Schema.dump:
+        return True
+    hooks: t.Any = getattr(schema, "_hooks", {})
+    return any(bool(found) and "_dump" in str(tag) for tag, found in hooks.items())
+
+
+def key_of(name: str, field: mf.Field[t.Any]) -> str:
+    """Return the key under which a field of a schema stands in what it dumps."""
+    return name if field.data_key is None else field.data_key
+
+
+def _fields(schema: ma.Schema, mapper: AnyMapper) -> Iterator[_Shown]:
+    """Yield the fields that stand for a column of the row."""
+    known = columns_of(mapper)
+    for name, field in schema.dump_fields.items():
+        columns, link = _columns(schema, name, field, mapper)
+        if columns & known:
+            yield _Shown(key_of(name, field), name, field, columns & known, link)
+
+
+def _columns(
+    schema: ma.Schema, name: str, field: mf.Field[t.Any], mapper: AnyMapper
+) -> tuple[frozenset[str], _Link]:
+    if isinstance(field, mf.Method):
+        return _read_by(getattr(schema, field.serialize_method_name or "", None)), _Link.READS
+    if isinstance(field, mf.Function):
+        return _read_by(field.serialize_func), _Link.READS
+    if not getattr(field, "_CHECK_ATTRIBUTE", True):
+        return frozenset(), _Link.READS
+    head, _, rest = (name if field.attribute is None else field.attribute).partition(".")
+    columns, link = _columns_of(head, mapper)
+    return columns, _Link.READS if rest and link is _Link.IS else link
+
+
+def _columns_of(name: str, mapper: AnyMapper) -> tuple[frozenset[str], _Link]:
+    """Return the columns that an attribute of a row has to do with."""
+    while name in mapper.synonyms:
+        name = mapper.synonyms[name].name
+    if name in mapper.column_attrs:
+        return frozenset({name}), _Link.IS
+    if name in mapper.composites:
+        return frozenset(prop.key for prop in mapper.composites[name].props), _Link.IS
+    if name in mapper.relationships:
+        return _keys_of(mapper.relationships[name]), _Link.LEADS
+    found = static_attribute(mapper, name)
+    return _read_by(getattr(found, "fget", None)), _Link.READS
+
+
+def _keys_of(relationship: orm.RelationshipProperty[t.Any]) -> frozenset[str]:
+    if relationship.direction is not orm.RelationshipDirection.MANYTOONE:
+        return frozenset()
+    columns = relationship.local_columns
+    return frozenset(attr.key for attr in relationship.parent.column_attrs if columns & set(attr.columns))
+
+
+def _read_by(function: object) -> frozenset[str]:
+    """Return the names of attributes that a function's code mentions; a wrapper's are those of what it wraps."""
+    found: object = function
+    while (inner := getattr(found, "__wrapped__", None)) is not None:
+        found = inner
+    return frozenset(_names_in(getattr(found, "__code__", None)))
+
+
+def _names_in(code: object) -> Iterator[str]:
+    if isinstance(code, types.CodeType):
+        yield from code.co_names
+        for inside in code.co_consts:
+            yield from _names_in(inside)
+
+
+def _as_it_was(row: t.Any, olds: Mapping[str, t.Any]) -> t.Any:
+    """Return a copy of a row as it was before some of its columns changed.
+
+    It is detached: what is not known of it raises when it is read, instead of telling how it is now.
+    """
+    state = row._sa_instance_state
+    mapper = state.mapper
+    before = state.manager.new_instance()
+    before._sa_instance_state.key = state.key
+    left_out = _depending(mapper, olds.keys())
+    held = before.__dict__
+    for name, value in row.__dict__.items():
+        if name not in left_out:
+            held[name] = _copied(value) if name in mapper.column_attrs else value
+    held.update(olds)
+    return before
+
+
+def _depending(mapper: AnyMapper, columns: Collection[str]) -> set[str]:
+    """Return what of a row may have been something else while these columns were."""
+    left_out = {"_sa_instance_state", *mapper.composites.keys()}
+    left_out.update(each.key for each in mapper.relationships if not _keys_of(each).isdisjoint(columns))
+    return left_out
+
+
+def _copied(value: t.Any) -> t.Any:
+    """Return what the host's code may change in place without changing the row."""
+    for kind in (dict, list, set):
+        if isinstance(value, kind):
+            return copy.deepcopy(kind(value))
+    return value
