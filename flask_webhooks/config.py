@@ -119,6 +119,26 @@ def _networks(value: t.Any) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(network) for network in value)
 
 
+def _ports(value: t.Any) -> tuple[range, ...]:
+    if isinstance(value, str | bytes | t.Mapping):
+        raise ValueError
+    return tuple(_port_range(each) for each in value)
+
+
+def _port_range(value: t.Any) -> range:
+    if isinstance(value, str):
+        first, dash, last = value.partition("-")
+        numbers = [first, last if dash else first]
+        if not all(re.fullmatch(r"[0-9]{1,5}", number) for number in numbers):
+            raise ValueError
+        low, high = map(int, numbers)
+    else:
+        low = high = _count(value)
+    if not 1 <= low <= high <= 65535:
+        raise ValueError
+    return range(low, high + 1)
+
+
 def _keys(value: t.Any) -> tuple[str, ...]:
     keys = (value,) if isinstance(value, str | bytes) else tuple(value)
     return tuple(key.decode() if isinstance(key, bytes) else _text(key) for key in keys)
@@ -256,6 +276,10 @@ class Settings:
     """Whether destinations may be plain `http://`."""
     allowed_networks: tuple[Network, ...] = _key((), _networks, 'a list of networks such as ["127.0.0.0/8"]')
     """Networks that the private-address guard lets through."""
+    allowed_ports: tuple[range, ...] = _key(
+        (), _ports, 'a list of ports from 1 to 65535, or of ranges such as "8000-8100"'
+    )
+    """Ports of destinations that may be used besides 80, 443 and most of those from 1024."""
     encryption_keys: tuple[str, ...] = _key(
         (), _keys, "a Fernet key or a list of them, the newest first", secret=True
     )

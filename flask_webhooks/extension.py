@@ -230,6 +230,7 @@ def _transport(settings: Settings) -> Transport:
         timeout=settings.timeout,
         allow_http=settings.allow_http,
         allowed_networks=settings.allowed_networks,
+        allowed_ports=settings.allowed_ports,
         response_limit=settings.response_limit,
         pool_size=max(64, settings.concurrency * 2),
         lifetime=settings.connection_lifetime,

@@ -96,7 +96,8 @@ class Transport:
 
     :param timeout: seconds to connect (name lookup included), and for the whole attempt on the wall clock.
     :param allow_http: accept plain `http://` destinations.
-    :param allowed_networks: networks exempt from the guard.
+    :param allowed_networks: networks exempt from the guard, and from its rule about ports.
+    :param allowed_ports: ports that may be used besides those that anybody may use.
     :param response_limit: bytes of the body that are kept.
     :param pool_size: idle connections that are kept, over all destinations.
     :param lifetime: seconds after which a connection carries no further request.
@@ -114,6 +115,7 @@ class Transport:
         timeout: tuple[float, float],
         allow_http: bool,
         allowed_networks: Sequence[Network],
+        allowed_ports: Sequence[range] = (),
         response_limit: int,
         pool_size: int,
         lifetime: float = LIFETIME,
@@ -124,14 +126,20 @@ class Transport:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect_limit, self._limit = timeout
-        self._allowed = tuple(allowed_networks)
+        self._allowed, self._ports = tuple(allowed_networks), tuple(allowed_ports)
         self._response_limit = response_limit
         self._idle = functools.partial(Idle, pool_size, lifetime, idle, clock)
         self._proxy = proxy
         self._resolver = resolver
         self._context = _tls_context(verify)
         self._parse = functools.lru_cache(4096)(
-            functools.partial(parse, allow_http=allow_http, allowed=self._allowed)
+            functools.partial(
+                parse,
+                allow_http=allow_http,
+                allowed=self._allowed,
+                ports=self._ports,
+                is_resolved=proxy is None,
+            )
         )
         self._open()
         _transports.add(self)
@@ -139,7 +147,7 @@ class Transport:
     def _open(self) -> None:
         """Make everything that must not be shared with another process: sockets, locks and threads."""
         self._names = Names(self._resolver)
-        self._dialer = Dialer(self._names, self._allowed, self._connect_limit)
+        self._dialer = Dialer(self._names, self._allowed, self._ports, self._connect_limit)
         self._watch = Watch()
         self._refusals = Refusals()
         self._adapter = Adapter(self._context, idle=self._idle(), proxy=self._proxy)
@@ -170,7 +178,7 @@ class Transport:
         if resolve and destination.address is None and self._proxy is None:
             try:
                 addresses = self._names.lookup(destination.host, destination.port, self._connect_limit)
-                self._dialer.judge(destination.host, addresses)
+                self._dialer.judge(destination.host, destination.port, addresses)
             except LookupFailed as error:
                 logger.info("address.unresolved", extra={"host": destination.host, "reason": str(error)})
         return destination.url

@@ -15,7 +15,7 @@ import ipaddress
 import typing as t
 from collections.abc import Sequence
 
-__all__ = ["Address", "Network", "effective", "parse_address", "refusal"]
+__all__ = ["Address", "Network", "effective", "is_exempt", "parse_address", "refusal"]
 
 Address: t.TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: t.TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -82,6 +82,12 @@ def effective(address: Address) -> Address:
     return address
 
 
+def is_exempt(address: Address, allowed: Sequence[Network]) -> bool:
+    """Whether the operator has exempted this very address, looked at after unwrapping."""
+    target = effective(address)
+    return any(target.version == network.version and target in network for network in allowed)
+
+
 def refusal(address: Address, allowed: Sequence[Network] = ()) -> str | None:
     """Return the rule that forbids talking to `address`, or `None` if it is fine.
 
@@ -90,9 +96,9 @@ def refusal(address: Address, allowed: Sequence[Network] = ()) -> str | None:
     """
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
         return "scoped address (RFC 4007)"
-    target = effective(address)
-    if any(target.version == network.version and target in network for network in allowed):
+    if is_exempt(address, allowed):
         return None
+    target = effective(address)
     if isinstance(target, ipaddress.IPv4Address):
         return _first_rule(target, _V4_REFUSED)
     if target not in _V6_GLOBAL:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from ..errors import AddressRefusedError
 from ..retry import Failure
-from .addresses import Address, Network, parse_address, refusal
+from .addresses import Address, Network, is_exempt, parse_address, refusal
 from .deadline import Attempt
 from .names import LookupFailed, Names
-from .urls import refused
+from .urls import is_unfit_port, refused, refused_port
 
 __all__ = ["AttemptFailed", "Dialer"]
 
@@ -40,9 +40,11 @@ class AttemptFailed(Exception):
 class Dialer:
     """Opens TCP connections to places that the guard lets through."""
 
-    def __init__(self, names: Names, allowed: Sequence[Network], limit: float) -> None:
+    def __init__(
+        self, names: Names, allowed: Sequence[Network], ports: Sequence[range], limit: float
+    ) -> None:
         self._names = names
-        self._allowed = tuple(allowed)
+        self._allowed, self._ports = tuple(allowed), tuple(ports)
         self.limit = limit
         """Seconds to connect, name lookup included."""
 
@@ -60,7 +62,7 @@ class Dialer:
         if literal is None:
             attempt.dns = time.monotonic() - begun
         if not is_proxy:
-            self.judge(host, addresses)
+            self.judge(host, port, addresses)
         begun = time.monotonic()
         sock = self._connect(host, port, addresses[:MOST_ADDRESSES], ends)
         attempt.connected = time.monotonic()
@@ -68,7 +70,7 @@ class Dialer:
         try:
             peer = sock.getpeername()[0]
             if not is_proxy:
-                self.judge(host, [parse_address(peer)])
+                self.judge(host, port, [parse_address(peer)])
         except OSError as error:  # gone already
             sock.close()
             raise _unreachable(host, port, error) from error
@@ -78,15 +80,18 @@ class Dialer:
         attempt.address = peer
         return sock
 
-    def judge(self, host: str, addresses: Sequence[Address | None]) -> None:
-        """Refuse a host if only one of its addresses is one that we never talk to.
+    def judge(self, host: str, port: int, addresses: Sequence[Address | None]) -> None:
+        """Refuse a host if only one of its addresses is one that we never talk to, at all or at this port.
 
         :raises AddressRefusedError: with the first of them.
         """
+        is_unfit = is_unfit_port(port, self._ports)
         for address in addresses:
             rule = "unreadable address" if address is None else refusal(address, self._allowed)
-            if rule is not None:
-                raise refused(host, address, rule)
+            if rule is not None or address is None:
+                raise refused(host, address, rule or "")
+            if is_unfit and not is_exempt(address, self._allowed):
+                raise refused_port(host, address, port)
 
     def _resolve(self, host: str, port: int, limit: float) -> Sequence[Address]:
         try:

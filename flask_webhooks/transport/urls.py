@@ -17,47 +17,48 @@ from urllib.parse import quote
 import idna
 
 from ..errors import AddressRefusedError, SubscriptionError
-from .addresses import Address, Network, parse_address, refusal
+from .addresses import Address, Network, is_exempt, parse_address, refusal
 
-__all__ = ["REFUSED", "Destination", "parse", "refused"]
+__all__ = ["REFUSED", "Destination", "is_unfit_port", "parse", "refused", "refused_port"]
 
 REFUSED: t.Final = (
     "This address cannot be used for webhooks: use one that is reachable from the public internet."
 )
-"""The one text that an owner sees for every address, name or port that we never talk to."""
+"""The one text that an owner sees for every address or name that we never talk to: it tells nothing of the network."""
 
 LONGEST_URL: t.Final = 2048
 """Characters, before and after normalising."""
 
-SERVICE_PORTS: t.Final = frozenset(
-    {
-        1433,  # SQL Server
-        1521,  # Oracle
-        2049,  # NFS
-        2181,  # ZooKeeper
-        2375,  # Docker
-        2376,  # Docker over TLS
-        2379,  # etcd
-        2380,  # etcd peers
-        3306,  # MySQL
-        3389,  # RDP
-        5432,  # PostgreSQL
-        5672,  # AMQP
-        5984,  # CouchDB
-        6379,  # Redis
-        6443,  # Kubernetes API
-        8500,  # Consul
-        9042,  # Cassandra
-        9092,  # Kafka
-        9200,  # Elasticsearch
-        9300,  # Elasticsearch nodes
-        10250,  # Kubelet
-        10255,  # Kubelet, read only
-        11211,  # memcached
-        27017,  # MongoDB
-    }
-)
+SERVICE_PORTS: t.Final = {
+    1433: "SQL Server",
+    1521: "Oracle",
+    2049: "NFS",
+    2181: "ZooKeeper",
+    2375: "Docker",
+    2376: "Docker",
+    2379: "etcd",
+    2380: "etcd",
+    3306: "MySQL",
+    3389: "Remote Desktop",
+    5432: "PostgreSQL",
+    5672: "AMQP",
+    5984: "CouchDB",
+    6379: "Redis",
+    6443: "Kubernetes",
+    8500: "Consul",
+    9042: "Cassandra",
+    9092: "Kafka",
+    9200: "Elasticsearch",
+    9300: "Elasticsearch",
+    10250: "Kubernetes",
+    10255: "Kubernetes",
+    11211: "memcached",
+    27017: "MongoDB",
+}
 """Ports above 1023 that serve no webhooks, but answer or obey what happens to look like their protocol."""
+
+LOW_PORTS: t.Final = (80, 443)
+"""The only ones below 1024: the others are those of mail, remote shells, directories, file shares."""
 
 _METADATA_NAMES: t.Final = frozenset(
     {"metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"}
@@ -92,21 +93,51 @@ class Destination:
     """The address, where the URL spells one instead of a name."""
 
 
-def refused(host: str, address: object, rule: str) -> AddressRefusedError:
-    """Return the error for a destination that we never talk to; what is given here is for the operator only."""
-    return AddressRefusedError(
-        REFUSED, host=host, address=None if address is None else str(address), rule=rule
-    )
+def refused(host: str, address: object, rule: str, text: str = REFUSED) -> AddressRefusedError:
+    """Return the error for a destination that we never talk to.
+
+    :param rule: for the operator only.
+    :param text: what the owner sees.
+    """
+    return AddressRefusedError(text, host=host, address=None if address is None else str(address), rule=rule)
 
 
-def parse(url: str, *, allow_http: bool = False, allowed: Sequence[Network] = ()) -> Destination:
+def refused_port(host: str, address: object, port: int) -> AddressRefusedError:
+    """Return the error for a port that we never talk to. The owner may know which: it is a rule about the URL."""
+    service = SERVICE_PORTS.get(port)
+    if service is None:
+        text = f"Port {port} cannot be used for webhooks: of those below 1024, only 80 and 443 can be."
+    else:
+        text = f"Port {port} cannot be used for webhooks: it is the port of {service}."
+    return refused(host, address, f"port {port}", text)
+
+
+def is_unfit_port(port: int, ports: Sequence[range] = ()) -> bool:
+    """Whether a port serves no webhooks.
+
+    :param ports: those that the operator has allowed besides.
+    """
+    is_low = port < 1024 and port not in LOW_PORTS
+    return (is_low or port in SERVICE_PORTS) and not any(port in some for some in ports)
+
+
+def parse(
+    url: str,
+    *,
+    allow_http: bool = False,
+    allowed: Sequence[Network] = (),
+    ports: Sequence[range] = (),
+    is_resolved: bool = True,
+) -> Destination:
     """Return the destination that `url` names.
 
     A name is judged by its form only; whoever connects must judge the address that it leads to.
 
     :param allowed: the operator's exemptions. `localhost` may be used where they contain a loopback address;
         other internal names (`*.local`, `*.internal`, a single label such as a container's) where there is any
-        exemption, for then it is on purpose and the addresses decide.
+        exemption, for then it is on purpose and the addresses decide. So they do about a port that serves no webhooks.
+    :param ports: those that may be used besides.
+    :param is_resolved: whoever connects judges the addresses of names; not where a proxy does.
     :raises AddressRefusedError: address, name or port that we never talk to; carries one constant text.
     :raises SubscriptionError: anything else that is wrong with the URL, and how to write it.
     """
@@ -115,8 +146,14 @@ def parse(url: str, *, allow_http: bool = False, allowed: Sequence[Network] = ()
     if match is None:
         raise _malformed("The URL must have the form https://host/path or https://host:port/path.")
     port = int(match["port"] or _DEFAULT_PORTS[scheme])
+    if not 1 <= port <= 65535:
+        raise _malformed("The port must be a number from 1 to 65535.")
     host, address = _host(match["host"])
-    _judge(host, address, port, allowed)
+    if is_unfit_port(port, ports):
+        may_be_exempt = bool(allowed) and is_resolved if address is None else is_exempt(address, allowed)
+        if not may_be_exempt:
+            raise refused_port(host, address, port)
+    _judge(host, address, allowed)
     shown = f"[{host}]" if isinstance(address, IPv6Address) else host
     authority = shown if port == _DEFAULT_PORTS[scheme] else f"{shown}:{port}"
     # A path without "/" before "?" is legal in a URL but not in a request line (RFC 9112, section 3.2.1).
@@ -188,9 +225,7 @@ def _name(text: str) -> str:
     return text.lower().removesuffix(".")
 
 
-def _judge(host: str, address: Address | None, port: int, allowed: Sequence[Network]) -> None:
-    if (port < 1024 and port not in (80, 443)) or port > 65535 or port in SERVICE_PORTS:
-        raise refused(host, address, f"port {port}")
+def _judge(host: str, address: Address | None, allowed: Sequence[Network]) -> None:
     if address is not None:
         rule = refusal(address, allowed)
     elif host == "localhost" or host.endswith(".localhost"):

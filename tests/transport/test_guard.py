@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import socket
@@ -227,7 +228,6 @@ def test_good_urls_have_one_normal_form(guarded: Transport, url: str, normal: st
         "https://10.0.0.1/",
         "https://localhost/",
         "https://db.internal/",
-        "https://example.com:22/",
         "https://redis/",
     ],
 )
@@ -247,9 +247,85 @@ def test_the_owner_sees_one_text_and_the_operator_the_rule(guarded: Transport, u
 def test_every_port_of_the_list_is_refused_and_its_neighbours_are_not(guarded: Transport) -> None:
     for port in (80, 443, 1024, 3000, 5000, 8000, 8080, 8443, 9000, 65535):
         assert guarded.check(f"https://example.com:{port}/", resolve=False)
-    for port in (1, 21, 22, 23, 25, 110, 143, 445, 993, 1023):
+    for port in (1, 21, 22, 23, 25, 110, 143, 444, 445, 993, 1023):
         with pytest.raises(AddressRefusedError):
             guarded.check(f"https://example.com:{port}/", resolve=False)
+
+
+@pytest.mark.parametrize(
+    ("port", "text"),
+    [
+        (444, "Port 444 cannot be used for webhooks: of those below 1024, only 80 and 443 can be."),
+        (6379, "Port 6379 cannot be used for webhooks: it is the port of Redis."),
+        (0, "The port must be a number from 1 to 65535."),
+        (65536, "The port must be a number from 1 to 65535."),
+    ],
+)
+@pytest.mark.parametrize("host", ["hooks.example.com", "8.8.8.8", "[2606:4700::1111]", "10.0.0.1"])
+def test_a_port_is_refused_with_its_number_and_the_rule(
+    guarded: Transport, host: str, port: int, text: str
+) -> None:
+    url = f"https://{host}:{port}/"
+    with pytest.raises(SubscriptionError) as caught:
+        guarded.check(url)
+
+    assert caught.value.fields == {"url": [text]}
+    assert guarded.send(outbound(url)).detail == text
+
+
+def test_allowed_networks_lift_the_rule_about_ports_for_themselves(make: Make) -> None:
+    answers = {
+        "inside.example.com": "10.1.2.3",
+        "outside.example.com": "8.8.8.8",
+        "both.example.com": "10.1.2.3",
+    }
+
+    def resolve(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        found = [answers[host]] + (["8.8.8.8"] if host.startswith("both") else [])
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (text, port)) for text in found]
+
+    transport = make(allowed_networks=[TEN], resolver=resolve)
+    for port in (444, 6379):
+        for host in ("10.1.2.3", "[::ffff:10.1.2.3]", "inside.example.com"):
+            assert transport.check(f"https://{host}:{port}/")
+        for host in ("8.8.8.8", "[2606:4700::1111]", "outside.example.com", "both.example.com"):
+            with pytest.raises(AddressRefusedError, match=f"Port {port} "):
+                transport.check(f"https://{host}:{port}/")
+            assert transport.send(outbound(f"https://{host}:{port}/")).failure is Failure.BLOCKED_ADDRESS
+
+
+def test_where_a_proxy_resolves_names_their_ports_are_not_exempt(make: Make) -> None:
+    transport = make(allowed_networks=[TEN], proxy="http://127.0.0.1:1/")
+
+    assert transport.check("https://10.1.2.3:444/")
+    with pytest.raises(AddressRefusedError, match="Port 444 "):
+        transport.check("https://inside.example.com:444/")
+
+
+def test_allowed_ports_may_be_used_by_everybody(make: Make) -> None:
+    transport = make(allowed_networks=(), allowed_ports=(range(444, 445), range(6000, 7000)))
+    for port in (443, 444, 6379, 8080):
+        assert transport.check(f"https://hooks.example.com:{port}/", resolve=False)
+    for port in (22, 445, 5432):
+        with pytest.raises(AddressRefusedError, match=f"Port {port} "):
+            transport.check(f"https://hooks.example.com:{port}/", resolve=False)
+    with pytest.raises(AddressRefusedError, match="public internet"):
+        transport.check("https://10.0.0.1:444/")
+
+
+def test_a_port_of_an_allowed_network_is_reached(make: Make) -> None:
+    with Receiver(ok(), port=free_low_port()) as receiver:
+        reply = make().send(outbound(receiver.url()))
+
+        assert (reply.failure, receiver.port < 1024) == (None, True)
+
+
+def free_low_port() -> int:
+    """A port below 1024 that nobody uses."""
+    for port in range(700, 1000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    pytest.fail("no port below 1024 may be used")
 
 
 @given(st.text(max_size=60) | st.text(max_size=40).map(lambda text: f"https://{text}"))
