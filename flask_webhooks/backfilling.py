@@ -3,7 +3,8 @@
 The law of this room: a message of a backfill carries a dedupe key made of the subscription and the row's primary key,
 so that no second run doubles anything; a run that was broken off goes on where it was, because what has its message
 already is passed over. Rows are read a few at a time, in the order of their primary key, and fall due one after the
-other at a bounded rate, so that live events are sent in between.
+other at a bounded rate, so that live events are sent in between. What has become older by that than what was sent is
+not sent: see `delivering.outdated`.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Failure(enum.StrEnum):
 class Verdict:
     """What becomes of a delivery after an attempt."""
 
-    state: t.Literal["delivered", "pending", "failed"]
+    state: t.Literal["delivered", "pending", "failed", "cancelled"]
     """The delivery's next state."""
     retry_in: float | None = None
     """Seconds from the end of the attempt to the next one; `None` unless `pending`."""

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import typing as t
+from datetime import UTC, datetime, timedelta
 
+import pytest
 import sqlalchemy as sa
 from flask import Flask
 
 from flask_webhooks import replaying, signals
 from flask_webhooks.backfilling import Backfill
+from flask_webhooks.delivering import Report
+from flask_webhooks.delivering.attempting import attempt
 from flask_webhooks.ids import is_backfilled
+from flask_webhooks.models import Delivery, Subscription
 from flask_webhooks.state import AppState, state_of
 from tests.api.conftest import URL, Customer
-from tests.host import Client
-from tests.stage import subscribe
+from tests.delivering.answers import run as deliver_due
+from tests.delivering.test_reading import Reader
+from tests.host import Client, db
+from tests.receivers import Receiver, Talk, response
+from tests.stage import attempts, deliveries, subscribe
 
 
 def add(state: AppState, *names: str) -> None:
@@ -88,3 +96,204 @@ def test_a_key_of_the_hosts_own_is_none_of_a_backfill() -> None:
     assert is_backfilled(key)
     for other in (None, "backfill:1", f"{key}0", key.upper(), "backfill"):
         assert not is_backfilled(other)
+
+
+class TestNothingOlder:
+    """What a backfill has recorded waits to be sent, and the same row may change meanwhile."""
+
+    @pytest.fixture
+    def row(self, state: AppState, inbox: Receiver) -> Subscription:
+        return subscribe(state, inbox.url(), "clients.*")
+
+    def test_a_row_that_changes_before_it_is_sent_arrives_once_as_it_is(
+        self, state: AppState, inbox: Receiver, row: Subscription
+    ) -> None:
+        add(state, "a", "b")
+        run(state, row.id)
+        change(state, "a", name="a2")
+
+        report = deliver(state)
+
+        assert sorted(heard(inbox)) == [("clients.created", "b"), ("clients.updated", "a2")]
+        assert states(state) == [("cancelled", "outdated", 0), ("delivered", None, 1), ("delivered", None, 1)]
+        assert (report.delivered, report.failed) == (2, 0)
+        assert len(attempts(state)) == 2
+
+    def test_a_row_that_goes_before_it_is_sent_is_not_sent(
+        self, state: AppState, inbox: Receiver, row: Subscription
+    ) -> None:
+        add(state, "a")
+        run(state, row.id)
+        change(state, "a")
+
+        deliver(state)
+
+        assert heard(inbox) == [("clients.deleted", "a")]
+
+    def test_a_retry_looks_again(self, make_app: t.Callable[..., Flask]) -> None:
+        state = state_of(make_app(WEBHOOKS_RETRY=[0.0, 0.0]))
+        add(state, "a")
+
+        def answer(talk: Talk) -> None:
+            while True:
+                received = talk.read_request()
+                if received.headers["webhook-trigger"] == "backfill":
+                    change(state, "a", name="a2")
+                talk.send(response(500 if len(talk.receiver.requests) == 1 else 200, {}, b""))
+
+        with Receiver(answer) as receiver:
+            run(state, subscribe(state, receiver.url(), "clients.*").id)
+            deliver(state)
+
+            assert heard(receiver) == [("clients.created", "a"), ("clients.updated", "a2")]
+        assert states(state)[0] == ("cancelled", "outdated", 1)
+
+    def test_one_that_waits_in_a_workers_hands_is_looked_at_too(
+        self, state: AppState, inbox: Receiver, row: Subscription
+    ) -> None:
+        add(state, "a", "b", "c")
+        run(state, row.id)
+        make_due(state)
+        reader = Reader(state)
+        reader.read(1)
+        [lane] = reader.lanes.held.values()
+        assert len(lane.backfilled) == 3
+        change(state, "b", name="b2")
+        lane.is_dry, lane.read_at = False, 0.0  # as if there were more than is read at once
+        reader.read(1)
+
+        assert [each.is_outdated for each in lane.hands.values()] == [False, True, False, False]
+        made = [attempt(state, lane.destination, each, "test") for each in list(lane.hands.values())]
+        assert heard(inbox) == [
+            ("clients.created", "a"),
+            ("clients.created", "c"),
+            ("clients.updated", "b2"),
+        ]
+        assert [each.verdict.state for each in made] == ["delivered", "cancelled", "delivered", "delivered"]
+        for each in made:
+            lane.let_go(each.parcel)
+        assert not lane.backfilled
+
+    def test_who_does_not_hear_of_changes_has_heard_nothing_newer(
+        self, state: AppState, inbox: Receiver
+    ) -> None:
+        some = subscribe(state, inbox.url("/some"), "clients.created")
+        subscribe(state, inbox.url("/all"), "clients.*")
+        add(state, "a")
+        run(state, some.id)
+        change(state, "a", name="a2")
+
+        deliver(state)
+
+        assert {(each.target, each.headers["webhook-event"]) for each in inbox.requests} == {
+            ("/some", "clients.created"),
+            ("/all", "clients.updated"),
+        }
+
+    def test_what_was_called_off_was_not_sent(
+        self, state: AppState, inbox: Receiver, row: Subscription
+    ) -> None:
+        add(state, "a")
+        run(state, row.id)
+        change(state, "a", name="a2")
+        with state.engine.begin() as connection:
+            replaying.cancel(connection, deliveries(state)[1].id, datetime.now(UTC))
+
+        deliver(state)
+
+        assert heard(inbox) == [("clients.created", "a")]
+
+    def test_older_events_and_other_rows_call_nothing_off(
+        self, state: AppState, inbox: Receiver, row: Subscription
+    ) -> None:
+        add(state, "a", "b")
+        change(state, "a", name="a2")
+        change(state, "b", name="b2")
+        run(state, row.id)
+
+        deliver(state)
+
+        assert sorted(heard(inbox)) == [
+            ("clients.created", "a2"),
+            ("clients.created", "b2"),
+            ("clients.updated", "a2"),
+            ("clients.updated", "b2"),
+        ]
+        by_name: dict[str, list[int]] = {}
+        for each in sorted(inbox.requests, key=lambda each: each.headers["webhook-event"]):
+            name = json.loads(each.body)["data"]["name"]
+            by_name.setdefault(name, []).append(int(each.headers["webhook-sequence"]))
+        assert all(created > updated for created, updated in by_name.values())
+
+    def test_who_has_it_sent_again_gets_it(self, state: AppState, inbox: Receiver, row: Subscription) -> None:
+        add(state, "a")
+        run(state, row.id)
+        change(state, "a", name="a2")
+        deliver(state)
+        with state.engine.begin() as connection:
+            replaying.retry(connection, deliveries(state)[0].id, datetime.now(UTC))
+        deliver(state)
+
+        assert heard(inbox) == [("clients.updated", "a2"), ("clients.created", "a")]
+
+    def test_a_second_run_sends_nothing_of_it(
+        self, state: AppState, inbox: Receiver, row: Subscription
+    ) -> None:
+        add(state, "a", "b")
+        turns = Backfill(state, "clients", row.id, rate=0.2).turns()
+        next(turns)
+        change(state, "a", name="a2")
+        deliver(state)
+        assert run(state, row.id) == ["b"]
+        assert run(state, row.id) == []
+        deliver(state)
+
+        assert heard(inbox) == [("clients.updated", "a2"), ("clients.created", "b")]
+
+    def test_the_api_tells_why(self, state: AppState, app: Flask, inbox: Receiver) -> None:
+        call = Customer(app.test_client())
+        key = call.subscribe("clients.*", url=inbox.url())["id"]
+        add(state, "a")
+        run(state, key)
+        change(state, "a", name="a2")
+        deliver(state)
+
+        [message] = call("GET", "/messages?event=clients.created", expect=200)["items"]
+        [told] = call("GET", f"/messages/{message['id']}")["subscriptions"]
+        assert (told["state"], told["reason"]) == ("cancelled", "outdated")
+        assert "a newer event of the same object was sent instead" in told["explanation"]
+
+
+def change(state: AppState, client: str, **values: str) -> None:
+    """Change a client, or delete it if nothing is given."""
+    with state.app.app_context():
+        row = db.session.scalars(sa.select(Client).where(Client.name == client)).one()
+        if not values:
+            db.session.delete(row)
+        for key, value in values.items():
+            setattr(row, key, value)
+        db.session.commit()
+
+
+def make_due(state: AppState) -> None:
+    """Let what falls due in the next moments be due."""
+    with state.engine.begin() as connection:
+        pending = sa.update(Delivery).where(Delivery.due_at.is_not(None))
+        connection.execute(pending.values(due_at=datetime.now(UTC) - timedelta(seconds=1)))
+
+
+def deliver(state: AppState) -> Report:
+    """Send what is pending."""
+    make_due(state)
+    return deliver_due(state)
+
+
+def heard(receiver: Receiver) -> list[tuple[str, str]]:
+    """What arrived: event and name, in this order."""
+    return [
+        (each.headers["webhook-event"], json.loads(each.body)["data"]["name"]) for each in receiver.requests
+    ]
+
+
+def states(state: AppState) -> list[tuple[str, str | None, int]]:
+    return [(each.state, each.reason, each.attempts) for each in deliveries(state)]

@@ -123,8 +123,16 @@ _STATES = {
 }
 
 
+_CANCELLED = {
+    "outdated": "A backfill had made it, and a newer event of the same object was sent instead.",
+}
+
+
 def _told(delivery: models.Delivery) -> tuple[str | None, str]:
-    return delivery.reason, _STATES[delivery.state]
+    explanation = _STATES[delivery.state]
+    if delivery.state == "cancelled":
+        explanation = _CANCELLED.get(delivery.reason or "", explanation)
+    return delivery.reason, explanation
 
 
 def _why_not(call: Call, message: models.Message, row: models.Subscription) -> tuple[str, str]:

@@ -143,6 +143,7 @@ def reason_label(reason: str | None) -> str:
         "discarded": _("Discarded"),
         "removed": _("Webhook removed"),
         "by_hand": _("Cancelled by hand"),
+        "outdated": _("A newer event was sent instead"),
     }
     return labels.get(reason or "", reason or "")
 

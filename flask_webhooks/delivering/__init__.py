@@ -6,6 +6,7 @@
 `sending`      the threads that make attempts
 `lanes`        the lanes that a worker holds, and for how long
 `reading`      what is due becomes parcels
+`outdated`     what a backfill must not send any more
 `recording`    results written back in batches
 `run`          the coordinator: all of this, again and again
 `trouble`      when the database cannot be reached

@@ -18,9 +18,11 @@ from .parcels import Destination, Parcel, Request, Unsendable, build, utcnow
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["Result", "attempt", "crashed"]
+__all__ = ["OUTDATED", "Result", "attempt", "called_off", "crashed"]
 
 LONGEST_DETAIL = 1_000
+OUTDATED = "outdated"
+"""Why a delivery of a backfill was cancelled: something newer about its object goes to the same receiver."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,11 @@ class Result:
     """One line for the operator, with what the owner is not told."""
     is_logged: bool = True
     """Whether the row is written; see `recording.strip`."""
+
+    @property
+    def is_called_off(self) -> bool:
+        """Whether nothing was sent, nor ever will be: no attempt was made."""
+        return self.verdict.state == "cancelled"
 
     @property
     def is_unreachable(self) -> bool:
@@ -71,6 +78,8 @@ def attempt(
 ) -> Result:
     """Make one attempt and return what came of it; raises nothing for what the customer or receiver does."""
     started = clock()
+    if parcel.is_outdated:
+        return called_off(parcel, started, OUTDATED)
     try:
         request = build(state, destination, parcel, started)
     except Unsendable as error:
@@ -97,6 +106,22 @@ def attempt(
         body=request.outbound.body,
         row=_row(parcel, request, reply, started, worker),
         log=reply.log,
+    )
+
+
+def called_off(parcel: Parcel, now: datetime, reason: str) -> Result:
+    """What comes of a delivery that must not be sent any more: it is cancelled, and no attempt stands in the log."""
+    return Result(
+        parcel=parcel,
+        ended_at=now,
+        ok=False,
+        failure=reason,
+        counts=False,
+        seconds=0.0,
+        verdict=Verdict("cancelled"),
+        body=None,
+        row={},
+        is_logged=False,
     )
 
 

@@ -90,6 +90,8 @@ class Held:
     """The last look found nothing more."""
     is_closing: bool = False
     """Takes nothing more; given back when nothing is under way."""
+    backfilled: dict[tuple[str, str], Parcel] = field(default_factory=dict)
+    """Of `hands`, what a backfill sends, by what it is about."""
 
     def is_starving(self, now: float) -> bool:
         """Whether it has work for which there has been no memory for a while."""
@@ -99,6 +101,8 @@ class Held:
         """Forget a parcel."""
         if self.hands.pop(parcel.id, None) is not None:
             self.bytes -= parcel.size
+        if self.backfilled and parcel.message is not None and self.backfilled.get(parcel.entity) is parcel:
+            del self.backfilled[parcel.entity]
 
 
 def _is_news(saved: Health, health: Health) -> bool:

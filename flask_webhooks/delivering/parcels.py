@@ -82,6 +82,13 @@ class Parcel:
     """Bytes in memory, about."""
     read_at: float = 0.0
     """Monotonic seconds when it was read."""
+    is_outdated: bool = False
+    """Of a backfill, and something newer about its object goes to the same receiver; see `outdated`."""
+
+    @property
+    def entity(self) -> tuple[str, str]:
+        """What its message is about: channel and key."""
+        return self.message.channel, self.message.entity_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +273,12 @@ def _trigger(parcel: Parcel) -> str:
     if parcel.trigger in _ASKED_FOR:
         return "replay"
     return "backfill" if message.dedupe_key and is_backfilled(message.dedupe_key) else "live"
+
+
+def is_of_backfill(parcel: Parcel) -> bool:
+    """Whether a backfill sends it: not somebody who has it sent again, and wants history as it was."""
+    message = parcel.message
+    return bool(message is not None and message.dedupe_key and _trigger(parcel) == "backfill")
 
 
 def render(state: AppState, recipient: payload.Recipient, parcel: Parcel) -> bytes:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from .. import dispatch
 from ..dispatch import Window
 from ..models import Trigger
+from . import outdated
 from .lanes import Held, Lanes
 from .parcels import Parcel
 
@@ -133,6 +134,7 @@ def _take(lanes: Lanes, connection: sa.Connection, rows: t.Sequence[sa.Row[t.Any
         lane.hands.update((parcel.id, parcel) for parcel in parcels)
         lane.bytes += sum(parcel.size for parcel in parcels)
         lane.fed_at = now
+        outdated.mark(connection, key, lane, parcels)
         lanes.rotation.extend(key, parcels)
 
 

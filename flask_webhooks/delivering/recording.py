@@ -52,7 +52,7 @@ def write(
     """
     kept = [result for result in results if result.parcel.subscription_id in known]
     dispatch.log(connection, [result.row for result in kept if result.is_logged])
-    hours.add(connection, _tally(kept))
+    hours.add(connection, _tally(result for result in kept if not result.is_called_off))
     done = [result.parcel.id for result in kept if result.verdict.state == "delivered"]
     if done:
         dispatch.succeed(connection, done, max(result.ended_at for result in kept))
@@ -94,9 +94,9 @@ def _failed(result: Result) -> dispatch.Row:
     return {
         "delivery": result.parcel.id,
         "was_due": result.parcel.due_at,
-        "next_state": (State.PENDING if pending else State.FAILED).value,
+        "next_state": State(result.verdict.state).value,
         "next_due": due_again(result),
-        "made": result.parcel.number,
+        "made": result.parcel.number - result.is_called_off,
         "why": "gone" if result.verdict.gone else result.failure,
         "sent": result.body,
         "ended": None if pending else result.ended_at,
@@ -187,6 +187,10 @@ def announce(state: AppState, outcome: Outcome, owners: t.Mapping[str, str]) -> 
 
 def announce_one(state: AppState, result: Result) -> None:
     """Log one attempt and send its signals."""
+    if result.is_called_off:
+        ids = {"delivery_id": result.parcel.id, "subscription_id": result.parcel.subscription_id}
+        logger.info("delivery.cancelled", extra={**ids, "reason": result.failure})
+        return
     parcel, row = result.parcel, result.row
     event = parcel.message.event if parcel.message is not None else ""
     named = {"delivery_id": parcel.id, "subscription_id": parcel.subscription_id, "event": event}

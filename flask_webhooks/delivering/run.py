@@ -188,7 +188,8 @@ class Run:
         if self._doubted is None:
             return None
         outcome = self._doubted[1]
-        if not dispatch.logged(connection, [result.row["id"] for result in outcome.kept]):
+        written = [result.row["id"] for result in outcome.kept if result.is_logged]
+        if not dispatch.logged(connection, written):
             return None
         for key in outcome.closed:
             self._lanes.held[key].is_closing = True
@@ -296,7 +297,7 @@ class Run:
             if lane := self._lanes.held.get(result.parcel.subscription_id):
                 lane.let_go(result.parcel)
         self.report.delivered += sum(result.ok for result in outcome.kept)
-        self.report.failed += sum(not result.ok for result in outcome.kept)
+        self.report.failed += sum(not (result.ok or result.is_called_off) for result in outcome.kept)
         self.report.lost += len(results) - len(outcome.kept)
         for key, known in outcome.health.items():
             self._lanes.learn(key, known)

@@ -129,6 +129,7 @@ class Senders:
             seconds=result.seconds,
             now=time.monotonic(),
             suspect=result.is_unreachable,
+            skipped=result.is_called_off,
             halt=result.verdict.gone,
         )
         # After `done`, so that nothing is judged before it has been counted.

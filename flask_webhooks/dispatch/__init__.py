@@ -4,6 +4,7 @@
 `lanes`         leases: taking, fencing, giving back; how receivers are doing
 `sending`       what is next in a lane; attempts and what becomes of deliveries
 `switching`     off and on: holding, sending or discarding what was held
+`newer`         what a backfill must not send any more
 `housekeeping`  heartbeats, backlog, purging
 `clock`         what time it is, by the database
 `tables`        the tables, by one letter each
@@ -21,6 +22,7 @@ wait for each other in one order, and never crosswise.
 from .clock import Clock, now
 from .housekeeping import Elsewhere, backlog, beat, count, elsewhere, purge, sign_off, workers
 from .lanes import Lease, fence, give_back, health, lease, lock, next_due, waiting
+from .newer import Told, outdated
 from .sending import Window, bodies, heads, log, logged, messages, reschedule, still_due, succeed
 from .switching import PORTION, cancel_all, discard_held, hold, send_held, settle, stranded
 from .tables import CHUNK, Row, looking
@@ -32,6 +34,7 @@ __all__ = [
     "Elsewhere",
     "Lease",
     "Row",
+    "Told",
     "Window",
     "backlog",
     "beat",
@@ -53,6 +56,7 @@ __all__ = [
     "messages",
     "next_due",
     "now",
+    "outdated",
     "purge",
     "reschedule",
     "send_held",

@@ -169,7 +169,15 @@ class Rotation(t.Generic[T]):
             return item
 
     def done(
-        self, key: str, *, ok: bool, seconds: float, now: float, suspect: bool = False, halt: bool = False
+        self,
+        key: str,
+        *,
+        ok: bool,
+        seconds: float,
+        now: float,
+        suspect: bool = False,
+        halt: bool = False,
+        skipped: bool = False,
     ) -> None:
         """Free the slot of an item of this lane, whatever became of it, and learn from it.
 
@@ -179,6 +187,7 @@ class Rotation(t.Generic[T]):
         :param seconds: how long the attempt took.
         :param suspect: it did not reach the destination. A slow attempt puts the lane on probation without this.
         :param halt: start nothing more on this lane until `release`.
+        :param skipped: the destination was not asked, so there is nothing to learn.
         :raises KeyError: when nothing of this lane is in flight.
         """
         with self._changed:
@@ -190,11 +199,13 @@ class Rotation(t.Generic[T]):
             self._in_flight -= 1
             self._count(lane, -1)
             lane.unjudged += 1
-            lane.failed = 0 if ok else lane.failed + 1
+            if not skipped:
+                lane.failed = 0 if ok else lane.failed + 1
             if halt or (self._streak is not None and lane.failed >= self._streak):
                 self._leave(lane)
                 lane.halted = True
-            self._learn(lane, ok=ok, slow=seconds >= self._slow_after, suspect=suspect)
+            if not skipped:
+                self._learn(lane, ok=ok, slow=seconds >= self._slow_after, suspect=suspect)
             if lane.stopped and not lane.in_flight:
                 del self._lanes[key]
             self._place(lane)

@@ -13,6 +13,7 @@ from flask import Flask
 
 from flask_webhooks import dispatch
 from flask_webhooks.dispatch import Lease, Window
+from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Subscription
 from flask_webhooks.state import AppState, state_of
 from tests.api.test_plans import plans, scans, statements
@@ -135,6 +136,17 @@ def test_what_becomes_of_a_delivery_is_written_by_its_key(state: AppState) -> No
 
     assert len(told) == 5
     for plan in told:
+        assert not read_whole(plan), plan
+
+
+def test_what_is_newer_than_a_backfill_is_found_by_its_object(state: AppState) -> None:
+    told = [dispatch.Told(uuid7(), "reports", "1", 0), dispatch.Told(uuid7(), "reports", "2", 0)]
+
+    found = asked(state, lambda connection, _: dispatch.outdated(connection, lanes(state)[0], told))
+
+    assert found
+    for plan in found:
+        assert "ix_webhook_messages_of_object" in plan, plan
         assert not read_whole(plan), plan
 
 
