@@ -13,6 +13,7 @@ from .. import retry
 from ..ids import uuid7
 from ..retry import Failure, Verdict
 from ..transport import Reply
+from .excerpts import body_excerpt, headers_excerpt
 from .parcels import Destination, Parcel, Request, Unsendable, build, utcnow
 
 if t.TYPE_CHECKING:
@@ -155,6 +156,9 @@ def _header(reply: Reply, name: str) -> str | None:
 def _row(parcel: Parcel, request: Request, reply: Reply, started: datetime, worker: str) -> dict[str, t.Any]:
     body = request.outbound.body
     timings = reply.timings
+    sent, detail = json.dumps(request.logged), clean(reply.detail)
+    came = headers_excerpt(reply.headers)
+    kept = body_excerpt(reply.body, request.outbound.url, sent, detail, came)
     return {
         "id": uuid7(),
         "delivery_id": parcel.id,
@@ -164,14 +168,14 @@ def _row(parcel: Parcel, request: Request, reply: Reply, started: datetime, work
         "started_at": started,
         "status": reply.status,
         "failure": reply.failure.value if reply.failure is not None else None,
-        "detail": clean(reply.detail),
+        "detail": detail,
         "url": request.outbound.url,
-        "request_headers": json.dumps(request.logged),
+        "request_headers": sent,
         "body_sha256": hashlib.sha256(body).hexdigest(),
         "body_size": len(body),
-        "response_headers": json.dumps(dict(reply.headers)) if reply.headers else None,
-        "response_body": reply.body or None,
-        "response_truncated": reply.truncated,
+        "response_headers": came,
+        "response_body": kept or None,
+        "response_truncated": reply.truncated or len(kept) < len(reply.body),
         "address": reply.address,
         "dns_seconds": timings.dns,
         "connect_seconds": timings.connect,
