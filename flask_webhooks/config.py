@@ -167,6 +167,18 @@ def _url_length(value: t.Any) -> int:
     return _count(value)
 
 
+def _few(value: t.Any) -> int:
+    if _count(value) > 20:  # each place that is taken is one statement
+        raise ValueError
+    return _count(value)
+
+
+def _short_seconds(value: t.Any) -> float:
+    if _seconds(value) > 5:
+        raise ValueError
+    return _seconds(value)
+
+
 def _response_length(value: t.Any) -> int:
     if _count(value) > 1_048_576:
         raise ValueError
@@ -333,6 +345,16 @@ class Settings:
     """Bytes that a request to the API may have."""
     url_limit: int = _key(2_048, _url_length, "a whole number from 1 to 2048, in characters")
     """Characters that a destination's URL may have."""
+    manual_rate: int = _key(20, _count, _COUNT)
+    """Tests, URL checks, retries by hand and replays together that one owner may ask for in a minute."""
+    manual_concurrency: int = _key(1, _few, "a whole number from 1 to 20")
+    """Tests and URL checks that one owner may have under way at once."""
+    manual_timeout: float = _key(4.5, _short_seconds, "a number above 0, at most 5, in seconds")
+    """Seconds for which a test or a URL check may hold a thread of the web server."""
+    creation_limit: int = _key(500, _count, _COUNT)
+    """Subscriptions that one owner may make in a day, removed ones among them."""
+    key_limit: int = _key(1_000, _count, _COUNT)
+    """Idempotency keys of one owner that are remembered at once."""
     replay_rate: float = _key(50.0, _seconds, "a number above 0, in deliveries a second")
     """Deliveries a second that one replay adds to the live events of its subscription."""
     page_limit: int = _key(100, _count, _COUNT)

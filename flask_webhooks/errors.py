@@ -17,6 +17,7 @@ A receiver's failure is *data* (an attempt row with a failure class); only our o
     │   ├── ExclusivityError         channels that one subscriber may not hold together
     │   ├── SubscriptionMissingError it does not exist, or is somebody else's
     │   └── SubscriptionChangedError somebody else has changed it since it was read
+    ├── ThrottledError               the customer's: more than one owner may ask for at once or in a time
     ├── SecretError                  a signing secret or encryption key that is malformed or does not fit
     ├── VerificationError            raised by `receiving.verify`: not from the sender it claims
     └── QueueError                   Redis cannot be reached: logged, and the database brings the work back
@@ -45,6 +46,7 @@ __all__ = [
     "SubscriptionChangedError",
     "SubscriptionError",
     "SubscriptionMissingError",
+    "ThrottledError",
     "UnknownEventError",
     "VerificationError",
     "WebhooksError",
@@ -168,6 +170,17 @@ class SubscriptionMissingError(SubscriptionError):
 
 class SubscriptionChangedError(SubscriptionError):
     """Somebody else has changed the subscription since it was read."""
+
+
+class ThrottledError(WebhooksError):
+    """More than one owner may ask for at once or in a time.
+
+    :param wait: seconds after which it may ask again.
+    """
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class SecretError(WebhooksError):

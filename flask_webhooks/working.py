@@ -14,7 +14,7 @@ import time
 import typing as t
 from datetime import UTC, datetime, timedelta
 
-from . import dispatch, hours, replaying
+from . import dispatch, hours, replaying, throttle
 from .delivering import TROUBLE, Patience, Run, lease_length
 from .stop import Stop
 
@@ -144,6 +144,7 @@ class Sweep:
         with self.state.engine.begin() as connection:
             hours.purge(connection, before)
             replaying.purge(connection, before)
+            throttle.purge(connection)
         if self._purged:
             logger.info("log.purged", extra={"messages": self._purged, "before": before.isoformat()})
         self._purged = 0

@@ -13,7 +13,7 @@ from flask import Response, request
 from sqlalchemy.orm import Session
 from webargs.flaskparser import FlaskParser
 
-from ..errors import SecretError, SubscriptionError
+from ..errors import SecretError, SubscriptionError, ThrottledError
 from ..schemas.fields import UUID
 from ..state import AppState, current_webhooks
 from . import replies
@@ -35,7 +35,7 @@ def view_of(operation: Operation) -> t.Callable[..., Response]:
     def view(**arguments: str) -> Response:
         try:
             return _respond(operation, arguments)
-        except (Refused, SubscriptionError, SecretError) as error:
+        except (Refused, SubscriptionError, SecretError, ThrottledError) as error:
             return answer(of_error(error))
 
     view.__name__ = operation.name

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from .. import models, replaying, schemas, subscribing
+from .. import models, replaying, schemas, subscribing, throttle
 from ..delivering.bodies import body_of
 from ..ids import first_at, made_at
 from ..models import State
@@ -260,12 +260,12 @@ def _attempt(row: models.Attempt) -> dict[str, t.Any]:
     right="write",
     answer=schemas.Delivery,
     status=202,
-    errors=(409,),
+    errors=(409, 429),
 )
 def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     """Makes it due at once, whatever became of it: same idempotency key, same bytes, its whole schedule before it."""
     _own(call, delivery_id)
-    call.session.rollback()
+    throttle.count(call.state, call.session, call.principal.account)
     if not replaying.retry(call.session.connection(), delivery_id, datetime.now(UTC)):
         raise Refused(409, "The subscription is switched off. Switch it on first.")
     subscribing.afterwards(call.session, call.state.bell.ring)

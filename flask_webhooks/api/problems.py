@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import typing as t
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from ..errors import (
     SubscriptionChangedError,
     SubscriptionError,
     SubscriptionMissingError,
+    ThrottledError,
 )
 from ..state import current_webhooks
 
@@ -36,6 +38,7 @@ CODES = {
     413: "too_large",
     415: "unsupported_media_type",
     422: "invalid",
+    429: "too_many_requests",
     500: "failed",
 }
 """Status to the `code` that a problem has unless it says more."""
@@ -93,6 +96,10 @@ def of_error(error: Exception) -> Refused:
         return Refused(409, str(error), code="exclusive", fields=error.fields)
     if isinstance(error, OtherEnvironmentError):
         return Refused(409, str(error))
+    if isinstance(error, ThrottledError):
+        wait = max(1, math.ceil(error.wait))
+        detail = f"{error} Try again in {wait} seconds."
+        return Refused(429, detail, headers={"Retry-After": str(wait)})
     if isinstance(error, SubscriptionError):
         return Refused(422, str(error), fields=error.fields)
     if isinstance(error, SecretError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from datetime import UTC, datetime
 
-from .. import models, replaying, schemas, subscribing
+from .. import models, replaying, schemas, subscribing, throttle
 from ..errors import SubscriptionError
 from ..state import AppState
 from .operations import Answer, Call, operation
@@ -38,7 +38,7 @@ def _shown(row: models.Replay) -> dict[str, t.Any]:
     body=schemas.NewReplay,
     answer=schemas.Replay,
     status=202,
-    errors=(409,),
+    errors=(409, 429),
 )
 def replay_subscription(call: Call, subscription_id: str) -> t.Any:
     """Sends again what failed, was held, was delivered, or was missed: same idempotency key, same bytes, new signature.
@@ -47,12 +47,12 @@ def replay_subscription(call: Call, subscription_id: str) -> t.Any:
     twice sends nothing twice. With `dry_run` it answers 200 with the count and does nothing.
     """
     now = datetime.now(UTC)
-    row = subscribing.find(
-        call.session, subscription_id, owner=call.owner, to_change=not call.body["dry_run"]
-    )
+    row = subscribing.find(call.session, subscription_id, owner=call.owner)
     wanted = _filter(call, now)
     if call.body["dry_run"]:
         return Answer(_dry(call, row, wanted, now), status=200)
+    throttle.count(call.state, call.session, call.principal.account)
+    row = subscribing.find(call.session, subscription_id, owner=call.owner, to_change=True)
     try:
         replay, _ = replaying.start(call.state, call.session, row, wanted)
     except SubscriptionError as error:

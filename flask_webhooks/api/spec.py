@@ -35,6 +35,7 @@ REASONS = {
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "Fields are wrong; `errors` names all of them.",
+    429: "More than one owner may ask for at once or in a time: `Retry-After` says when to ask again.",
     500: "Something went wrong on our side, or a stored secret cannot be opened.",
 }
 TAGS = {

@@ -7,7 +7,7 @@ import typing as t
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from .. import schemas, subscribing
+from .. import schemas, subscribing, throttle
 from ..bindings import samples
 from ..delivering.trial import TEST_EVENT, Subject, run_trial
 from ..errors import PayloadError
@@ -24,7 +24,7 @@ from .problems import Refused
     right="write",
     body=schemas.Trial,
     answer=schemas.OneDelivery,
-    errors=(409,),
+    errors=(409, 429),
     is_final=True,
 )
 def try_subscription(call: Call, subscription_id: str) -> t.Any:
@@ -34,11 +34,13 @@ def try_subscription(call: Call, subscription_id: str) -> t.Any:
     """
     row = subscribing.find(call.session, subscription_id, owner=call.owner)
     subject, format = _subject(call, row.owner), row.format
-    call.session.rollback()  # no transaction is open while a request is under way
+    limit = call.state.settings.manual_timeout
     try:
-        delivery_id = run_trial(call.state, subscription_id, subject, format=format)
+        with throttle.turn(call.state, call.session, call.principal.account):
+            delivery_id = run_trial(call.state, subscription_id, subject, format=format, limit=limit)
     except PayloadError as error:
         raise Refused(422, str(error), fields={"event": [str(error)]}) from error
+    call.session.commit()
     found = one(call, delivery_id)
     call.session.rollback()  # a transaction that has read cannot begin to write on SQLite: the kept answer needs it
     return found

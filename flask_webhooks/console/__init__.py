@@ -17,7 +17,7 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 `colours`       the host's accent colour, made legible
 `webhooks`      list, switch, remove
 `editing`       new and edit; `forms` reads what was sent, `picking` offers events, `repeats` does it once
-`health`        one webhook: health, charts; `secrets`, `trials` and their `pacing`, `snippets`
+`health`        one webhook: health, charts; `secrets`, `trials`, `snippets`
 `log`           deliveries, live; `delivery`, one of them with every attempt
 `catalogue`     channels and events
 `replays`       what is sent again

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import event as sa_event
 
-from .. import reading, replaying
+from .. import reading, replaying, throttle
 from ..delivering import parcels
 from ..delivering.bodies import CHANGED, Body, body_of
 from ..models import Attempt
@@ -80,7 +80,7 @@ def retry(visit: Visit, delivery_id: object) -> Redirect:
     """Make it due now: same key, same bytes, a fresh signature."""
     key = str(delivery_id)
     _story(visit, key)
-    visit.session.rollback()
+    throttle.count(visit.state, visit.session, visit.principal.account)
     if not replaying.retry(visit.session.connection(), key, datetime.now(UTC)):
         raise Refused(409, _("The webhook is switched off. Switch it on first."))
     _ring(visit)

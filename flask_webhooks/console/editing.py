@@ -6,13 +6,14 @@ import typing as t
 
 import sqlalchemy as sa
 
-from .. import subscribing
+from .. import subscribing, throttle
 from ..config import ENVIRONMENTS
 from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..models import Listener, Subscription
 from ..principal import ALL_OWNERS
-from ..transport import Outbound
-from . import forms, pacing, repeats, samples
+from ..retry import Failure
+from ..transport import REFUSED, Outbound
+from . import forms, repeats, samples
 from .faults import told
 from .forms import Form
 from .pages import Page, Redirect, Refused, Visit, page
@@ -173,12 +174,18 @@ def _beside(visit: Visit, row: Subscription | None, environment: str) -> list[st
 def check_url(visit: Visit) -> Page:
     """Say what is wrong with a URL, as saving would."""
     url = visit.form.get("url", "").strip()
-    faults = (
-        subscribing.examine(visit.state, {"url": url}).get("url", []) if url not in ("", "https://") else []
-    )
-    return Page(
-        "_url_check.html", {"faults": [told(text) for text in faults], "checked": url not in ("", "https://")}
-    )
+    if url in ("", "https://"):
+        return _url_page(checked=False)
+    faults = subscribing.examine(visit.state, {"url": url}).get("url", [])
+    if not faults and visit.state.transport.needs_lookup(url):
+        with throttle.turn(visit.state, visit.session, visit.principal.account):
+            faults = subscribing.look_up(visit.state, url)
+    return _url_page(*faults)
+
+
+def _url_page(*faults: str, checked: bool = True, **more: t.Any) -> Page:
+    values = {"faults": [told(text) for text in faults], "checked": checked, **more}
+    return Page("_url_check.html", values)
 
 
 @page("POST", "/probe", right="write")
@@ -187,14 +194,14 @@ def probe(visit: Visit) -> Page:
     url = visit.form.get("url", "").strip()
     faults = subscribing.examine(visit.state, {"url": url}).get("url", [])
     if faults:
-        return Page("_url_check.html", {"faults": [told(text) for text in faults], "checked": True})
-    wait = pacing.wait_for(visit)
-    if wait:
-        return pacing.refusal(visit, wait)
-    visit.session.rollback()
+        return _url_page(*faults)
     body = b'{"event":"webhooks.probe","message":"Somebody is setting up a webhook to this address."}'
-    reply = visit.state.transport.send(Outbound(url, {"Content-Type": "application/json"}, body))
-    return Page("_url_check.html", {"faults": [], "checked": True, "reply": reply})
+    outbound = Outbound(url, {"Content-Type": "application/json"}, body)
+    with throttle.turn(visit.state, visit.session, visit.principal.account):
+        reply = visit.state.transport.send(outbound, limit=visit.state.settings.manual_timeout)
+    if reply.failure in (Failure.DNS, Failure.BLOCKED_ADDRESS):  # nobody learns which names there are inside
+        return _url_page(REFUSED)
+    return _url_page(reply=reply)
 
 
 @page("POST", "/preview", right="read")

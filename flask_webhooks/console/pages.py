@@ -77,9 +77,9 @@ class Raw:
 class Refused(Exception):
     """A request that is answered with the page of a problem."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, headers: t.Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
-        self.status, self.detail = status, detail
+        self.status, self.detail, self.headers = status, detail, dict(headers or {})
 
 
 Answer = Page | Redirect | Raw

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy import event as sa_event
 
-from .. import models, replaying, subscribing
+from .. import models, replaying, subscribing, throttle
 from ..errors import SubscriptionError
 from ..replaying.running import listened_to
 from .faults import told
@@ -50,8 +50,10 @@ def count_replay(visit: Visit, subscription_id: object) -> Page:
 def start_replay(visit: Visit, subscription_id: object) -> Page | Redirect:
     """Begin."""
     key = str(subscription_id)
-    row = subscribing.find(visit.session, key, owner=visit.owner, to_change=True)
+    subscribing.find(visit.session, key, owner=visit.owner)
     asked = _asked(visit.form)
+    throttle.count(visit.state, visit.session, visit.principal.account)
+    row = subscribing.find(visit.session, key, owner=visit.owner, to_change=True)
     try:
         found, _is_new = replaying.start(visit.state, visit.session, row, _filter(visit, asked))
     except SubscriptionError as error:

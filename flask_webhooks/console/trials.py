@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .. import reading, subscribing
+from .. import reading, subscribing, throttle
 from ..delivering.bodies import Body
 from ..delivering.trial import TEST_EVENT, Subject, run_trial
 from ..errors import PayloadError
-from . import pacing, samples
+from . import samples
 from .delivery import told
 from .pages import Page, Redirect, Refused, Visit, page
 from .words import _
@@ -20,14 +20,13 @@ def send_test(visit: Visit, subscription_id: object) -> Page | Redirect:
     key = str(subscription_id)
     asked = subscribing.find(visit.session, key, owner=visit.owner).format
     subject = _subject(visit, visit.form.get("event", TEST_EVENT))
-    wait = pacing.wait_for(visit)
-    if wait:
-        return pacing.refusal(visit, wait)
-    visit.session.rollback()  # no transaction is open during an HTTP request
+    limit = visit.state.settings.manual_timeout
     try:
-        delivery_id = run_trial(visit.state, key, subject, format=asked)
+        with throttle.turn(visit.state, visit.session, visit.principal.account):
+            delivery_id = run_trial(visit.state, key, subject, format=asked, limit=limit)
     except PayloadError as error:
         raise Refused(422, str(error)) from error
+    visit.session.commit()
     if not visit.is_partial:
         return Redirect("delivery", {"delivery_id": delivery_id})
     story = reading.story(visit.session, delivery_id, owner=visit.owner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import typing as t
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +14,18 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as Answered
 
 from .. import reading
-from ..errors import SecretError, SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
+from ..errors import (
+    SecretError,
+    SubscriptionChangedError,
+    SubscriptionError,
+    SubscriptionMissingError,
+    ThrottledError,
+)
 from ..principal import Principal
 from ..state import AppState, current_webhooks
 from . import colours, tokens
 from .faults import told
+from .looks import span
 from .pages import Answer, Raw, Redirect, Refused, Route, Visit
 from .words import _, language, ngettext
 
@@ -46,6 +54,8 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
             )
         except SubscriptionError as error:
             return _problem(Refused(422, told(str(error))))
+        except ThrottledError as error:
+            return _slowed(error)
         except SecretError:
             return _problem(Refused(500, _("A stored secret cannot be opened. Tell the operator.")))
 
@@ -75,8 +85,7 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     if route.writes:
         state.let_go()
     with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
-        is_partial = "HX-Request" in request.headers and "HX-History-Restore-Request" not in request.headers
-        visit = Visit(state, principal, session, request.form, request.args, is_partial)
+        visit = Visit(state, principal, session, request.form, request.args, _is_partial())
         found = route.function(visit, **arguments)
         if route.writes:
             session.commit()
@@ -123,7 +132,23 @@ def _shown(visit: Visit, found: Answer) -> Answered:
 
 def _problem(error: Refused) -> Response:
     html = render_template("webhooks/problem.html", problem=error)
-    return Response(html, error.status, headers={"Cache-Control": "no-store"})
+    return Response(html, error.status, headers={"Cache-Control": "no-store", **error.headers})
+
+
+def _slowed(error: ThrottledError) -> Response:
+    """Say when to go on: in the place of the answer, or as a page."""
+    wait = max(1, math.ceil(error.wait))
+    text = _("Too many requests at once or in a short time. Go on in %(time)s.", time=span(wait))
+    headers = {"Retry-After": str(wait)}
+    if not _is_partial():
+        return _problem(Refused(429, text, headers))
+    html = render_template("webhooks/_wait.html", text=text)
+    return Response(html, 429, headers={"Cache-Control": "no-store", **headers})
+
+
+def _is_partial() -> bool:
+    """Whether htmx asks for a part of a page."""
+    return "HX-Request" in request.headers and "HX-History-Restore-Request" not in request.headers
 
 
 def unknown(path: str) -> Answered:

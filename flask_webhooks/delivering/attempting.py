@@ -76,8 +76,12 @@ def attempt(
     worker: str,
     draw: t.Callable[[], float] = random.random,
     clock: t.Callable[[], datetime] = utcnow,
+    limit: float | None = None,
 ) -> Result:
-    """Make one attempt and return what came of it; raises nothing for what the customer or receiver does."""
+    """Make one attempt and return what came of it; raises nothing for what the customer or receiver does.
+
+    :param limit: seconds, if fewer than an attempt has otherwise.
+    """
     started = clock()
     if parcel.is_outdated:
         return called_off(parcel, started, OUTDATED)
@@ -85,7 +89,7 @@ def attempt(
         request = build(state, destination, parcel, started)
     except Unsendable as error:
         return _unsendable(state, destination, parcel, worker, started, error, draw)
-    reply = state.transport.send(request.outbound)
+    reply = state.transport.send(request.outbound, limit=limit)
     ended = clock()
     verdict = retry.decide(
         status=reply.status,

@@ -39,10 +39,18 @@ class Subject:
     """The real record that `data` was made of."""
 
 
-def run_trial(state: AppState, subscription_id: str, subject: Subject, *, format: str | None) -> str:
+def run_trial(
+    state: AppState,
+    subscription_id: str,
+    subject: Subject,
+    *,
+    format: str | None,
+    limit: float | None = None,
+) -> str:
     """Send, write the log, and return the id of the delivery.
 
     :param format: what the subscription asked for; None: what the event's own is.
+    :param limit: seconds that it may take, if fewer than an attempt has otherwise.
     :raises PayloadError: the data cannot be written as JSON, or the format fails.
     :raises OtherEnvironmentError: it is of an environment that this app does not send for.
     """
@@ -63,7 +71,7 @@ def run_trial(state: AppState, subscription_id: str, subject: Subject, *, format
         message=SimpleNamespace(**message),
         body=_body(state, destination, message, chosen),
     )
-    result = attempt(state, destination, parcel, "test")
+    result = attempt(state, destination, parcel, "test", limit=limit)
     _write(state, message, result)
     recording.announce_one(state, result)
     return parcel.id

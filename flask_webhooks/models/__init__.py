@@ -10,7 +10,7 @@ host's commit, where each check would cost a lock and a look-up, and they are pu
 ================  ==================================================
 `subscriptions`   subscriptions, listeners, secrets, lanes, owners
 `log`             messages, deliveries, attempts, and their states
-`keeping`         workers, sums by hour, replays, kept answers
+`keeping`         workers, sums by hour, replays, limits, kept answers
 `columns`         what columns are made of
 ================  ==================================================
 """
@@ -20,7 +20,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from .columns import PLAIN_INSTANT, Base, Instant
-from .keeping import HOUR_BUCKETS, Hour, IdempotentReply, Replay, Worker
+from .keeping import HOUR_BUCKETS, Hour, IdempotentReply, Replay, Throttle, Worker
 from .log import Attempt, Delivery, Message, State, Trigger
 from .subscriptions import Lane, Listener, Owner, Secret, Subscription
 
@@ -39,6 +39,7 @@ __all__ = [
     "Secret",
     "State",
     "Subscription",
+    "Throttle",
     "Trigger",
     "Worker",
     "attach",

@@ -1,4 +1,4 @@
-"""What the work itself has to remember: workers, sums by hour, replays, answers kept for a repeated request."""
+"""What the work itself has to remember: workers, sums by hour, replays, limits, answers to repeated requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from .columns import LONG_TEXT, UUID, Base, Id, Key, Word
 
-__all__ = ["HOUR_BUCKETS", "Hour", "IdempotentReply", "Replay", "Worker"]
+__all__ = ["HOUR_BUCKETS", "Hour", "IdempotentReply", "Replay", "Throttle", "Worker"]
 
 HOUR_BUCKETS = 24
 """Classes of duration in `Hour`: see `hours.BOUNDS`."""
@@ -95,6 +95,18 @@ class Replay(Base):
     """When to queue the next few."""
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class Throttle(Base):
+    """What one owner has taken of what is limited: see `throttle`."""
+
+    __tablename__ = "webhook_throttles"
+
+    owner: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    """What is limited: `requests`, `creations`, `place 0`, ..."""
+    free_at: Mapped[int] = mapped_column(sa.BigInteger)
+    """When all of it is free again: microseconds since 1970, so that one statement can add to it on each database."""
 
 
 class IdempotentReply(Base):

@@ -17,8 +17,19 @@ from __future__ import annotations
 
 from .afterwards import afterwards
 from .changing import change, create, find, remove
-from .fields import examine
+from .fields import examine, look_up
 from .headers import names
 from .secrets import reveal, rotate
 
-__all__ = ["afterwards", "change", "create", "examine", "find", "names", "remove", "reveal", "rotate"]
+__all__ = [
+    "afterwards",
+    "change",
+    "create",
+    "examine",
+    "find",
+    "look_up",
+    "names",
+    "remove",
+    "reveal",
+    "rotate",
+]

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from .. import dispatch, models, signals, signing
+from .. import dispatch, models, signals, signing, throttle
 from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..ids import uuid7
 from ..models import Delivery, Lane, Listener, State, Subscription
@@ -115,12 +115,13 @@ def create(
     :param events: patterns, or ``{"event": pattern, "includes": [names]}``.
     :param channels: short for every event of each.
     :raises SubscriptionError: with every mistake of every field; `ExclusivityError` if that is the only one.
+    :raises ThrottledError: the owner has made as many as a day may have.
     """
     faults = Faults()
     kind = fields.signature(signature, faults)
     new = fields.secret(secret, kind, faults)
     values: dict[str, t.Any] = {
-        "url": fields.url(state, url, faults),
+        "url": _url(state, session, owner, url, faults),
         "environment": fields.environment(environment, faults),
         "description": fields.description(description, faults),
         "active": fields.flag("active", active, faults),
@@ -139,6 +140,7 @@ def create(
     lock(session, owner, environment)
     _check_limit(state, session, owner, environment)
     _check_together(state, session, owner, environment, wanted if active else {}, None)
+    throttle.count_creation(state, session, owner)
     row = Subscription(id=uuid7(), owner=owner, created_at=now, updated_at=now, version=1, **values)
     row.listeners = _listeners(row, wanted)
     session.add(row)
@@ -186,9 +188,8 @@ def change(
     :raises SubscriptionError: as `create`.
     """
     faults = Faults()
-    checked_url = (
-        url if isinstance(url, Unset) else fields.url(state, url, faults)
-    )  # before anything is locked
+    # Before anything is locked.
+    checked_url = url if isinstance(url, Unset) else _url(state, session, owner, url, faults)
     row = find(session, subscription_id, owner=owner, to_change=True, version=version)
     before = _listening(row)
     wanted = before
@@ -253,6 +254,23 @@ def remove(
     row.secrets.clear()
     session.flush()
     _announce(state, session, row, "removed")
+
+
+def _url(state: AppState, session: Session, owner: Whose, value: object, faults: Faults) -> str:
+    """Return a URL, checked; its name is looked up while no other lookup of its owner holds a thread.
+
+    Else it is taken without: each attempt looks it up anyway. Ends the session's transaction.
+    """
+    url = fields.url(state, value, faults)
+    if not url or not state.transport.needs_lookup(url):
+        return url
+    if owner is ALL_OWNERS:
+        return fields.url(state, url, faults, resolve=True)
+    with throttle.place(state, session, owner) as wait:
+        if not wait:
+            url = fields.url(state, url, faults, resolve=True)
+    session.commit()
+    return url
 
 
 def _or(value: t.Any, check: t.Callable[[t.Any], t.Any]) -> t.Any:

@@ -1,7 +1,7 @@
 """What a customer wrote about a subscription, checked against the catalogue, the guard and the limits.
 
 Every function collects into `Faults`, so that the answer names all mistakes at once. Nothing here reads the
-database; the URL's check may look its name up.
+database; only `url` looks a name up, if told to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from . import headers
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["CHANGES", "UNSET", "Faults", "Unset", "Wanted", "examine"]
+__all__ = ["CHANGES", "UNSET", "Faults", "Unset", "Wanted", "examine", "look_up"]
 
 CHANGES = "changes"
 """The include that every channel has: what an update changed."""
@@ -90,8 +90,11 @@ def is_storable(text: str) -> bool:
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def url(state: AppState, value: object, faults: Faults) -> str:
-    """Return the normal form of a URL that the guard lets through."""
+def url(state: AppState, value: object, faults: Faults, *, resolve: bool = False) -> str:
+    """Return the normal form of a URL that the guard lets through.
+
+    :param resolve: also look its name up, which takes up to `WEBHOOKS_MANUAL_TIMEOUT`.
+    """
     if not isinstance(value, str):
         faults.add("url", "Give a URL such as https://example.com/hooks.")
         return ""
@@ -99,7 +102,7 @@ def url(state: AppState, value: object, faults: Faults) -> str:
         faults.add("url", f"The URL is longer than {state.settings.url_limit} characters.")
         return ""
     try:
-        return state.transport.check(value)
+        return state.transport.check(value, resolve=resolve, limit=state.settings.manual_timeout)
     except SubscriptionError as error:
         faults.take(error)
         return ""
@@ -329,11 +332,18 @@ def secret(value: object, kind: t.Literal["v1", "v1a"], faults: Faults) -> signi
     return given
 
 
+def look_up(state: AppState, value: str) -> list[str]:
+    """Return what is wrong with a URL when its name is looked up as well."""
+    faults = Faults()
+    url(state, value, faults, resolve=True)
+    return faults.fields.get("url", [])
+
+
 def examine(state: AppState, values: Mapping[str, t.Any]) -> dict[str, list[str]]:
     """Return what is wrong with the fields that are there, so that a form can be told everything at once.
 
-    Only what can be judged by itself: a creation or change may still be refused for what is missing, or for what the
-    owner's other subscriptions exclude.
+    Only what can be judged by itself, and no name is looked up: a creation or change may still be refused for what is
+    missing, or for what the owner's other subscriptions exclude.
     """
     faults = Faults()
     kind = signature(values.get("signature", "v1"), faults)

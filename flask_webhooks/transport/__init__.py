@@ -36,7 +36,7 @@ from .deadline import Attempt, Watch
 from .dialing import AttemptFailed, Dialer
 from .names import LookupFailed, Names, Resolver
 from .refusals import Refusals
-from .urls import REFUSED, Destination, parse
+from .urls import REFUSED, Destination, parse, refused
 
 __all__ = ["REFUSED", "Outbound", "Reply", "Timings", "Transport"]
 
@@ -158,32 +158,41 @@ class Transport:
         self._watch.close()
         self._adapter.close()
 
-    def check(self, url: str, *, resolve: bool = True) -> str:
+    def check(self, url: str, *, resolve: bool = True, limit: float | None = None) -> str:
         """Return the normal form of `url`, which is what to save.
 
-        A name that cannot be looked up now is accepted: it may be a moment's trouble, and each attempt looks again.
+        A name that cannot be looked up now is accepted: it may be a moment's trouble, and each attempt looks again. One
+        that does not exist is refused like one that leads inside: else anybody could try which inside names there are.
 
         :param resolve: also look the name up and judge its addresses; waits at most the seconds to connect.
+        :param limit: or these, if they are fewer.
         :raises AddressRefusedError: a destination that we never talk to; one constant text.
         :raises SubscriptionError: the URL is malformed.
         """
         try:
-            return self._checked(url, resolve=resolve)
+            return self._checked(url, resolve, self._connect_limit if limit is None else limit)
         except AddressRefusedError as error:
             self._refusals.tell(error)
             raise
 
-    def _checked(self, url: str, *, resolve: bool) -> str:
+    def needs_lookup(self, url: str) -> bool:
+        """Whether `check` would look a name up for this URL, which it accepts without."""
+        return self._proxy is None and self._parse(url).address is None
+
+    def _checked(self, url: str, resolve: bool, limit: float) -> str:
         destination = self._parse(url)
-        if resolve and destination.address is None and self._proxy is None:
+        if resolve and self.needs_lookup(url):
             try:
-                addresses = self._names.lookup(destination.host, destination.port, self._connect_limit)
+                limit = min(limit, self._connect_limit)
+                addresses = self._names.lookup(destination.host, destination.port, limit)
                 self._dialer.judge(destination.host, destination.port, addresses)
             except LookupFailed as error:
+                if error.is_missing:
+                    raise refused(destination.host, None, "there is no such name") from error
                 logger.info("address.unresolved", extra={"host": destination.host, "reason": str(error)})
         return destination.url
 
-    def send(self, outbound: Outbound) -> Reply:
+    def send(self, outbound: Outbound, *, limit: float | None = None) -> Reply:
         """Make one attempt and return what came of it.
 
         What a receiver or a customer's configuration does is never an exception, but a `Reply` with its class:
@@ -196,9 +205,10 @@ class Transport:
           A large *body* is no failure: it is cut, and the status counts;
         - `redirect`, `http_4xx`, `http_5xx`: the answer was complete, and not 2xx.
 
+        :param limit: seconds for the whole attempt, if fewer than the transport's own.
         :raises RuntimeError: the transport has been closed.
         """
-        attempt = Attempt(self._limit)
+        attempt = Attempt(self._limit if limit is None else min(limit, self._limit))
         try:
             destination = self._parse(outbound.url)
             request = _prepare(destination, outbound)

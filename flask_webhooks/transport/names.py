@@ -32,7 +32,14 @@ STALE_LOOKUP: t.Final = 10.0
 
 
 class LookupFailed(Exception):
-    """The name did not resolve, or not in time; the text is for the operator."""
+    """The name did not resolve, or not in time; the text is for the operator.
+
+    :param is_missing: whether there is no such name, or none with an address; else it may be a moment's trouble.
+    """
+
+    def __init__(self, message: str, *, is_missing: bool = False) -> None:
+        super().__init__(message)
+        self.is_missing = is_missing
 
 
 class Lookup:
@@ -59,6 +66,11 @@ class Lookup:
             self.done.set()
 
 
+def _is_missing(error: BaseException) -> bool:
+    missing = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+    return isinstance(error, socket.gaierror) and error.errno in missing
+
+
 class Names:
     """Looks names up; safe to share between threads."""
 
@@ -78,7 +90,8 @@ class Names:
         if not lookup.done.wait(max(0.0, ends - time.monotonic())):
             raise LookupFailed(f"{host}: no answer from the resolver in {limit:.1f} s")
         if lookup.error is not None:
-            raise LookupFailed(f"{host}: {type(lookup.error).__name__}: {lookup.error}") from lookup.error
+            text = f"{host}: {type(lookup.error).__name__}: {lookup.error}"
+            raise LookupFailed(text, is_missing=_is_missing(lookup.error)) from lookup.error
         if not lookup.addresses:
             raise LookupFailed(f"{host}: no addresses")
         return lookup.addresses

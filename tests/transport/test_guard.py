@@ -520,19 +520,34 @@ def test_one_bad_address_of_a_name_refuses_it(make: Make, addresses: list[str]) 
     assert reply.timings.connect is None
 
 
-def test_a_name_that_does_not_resolve_may_be_saved_but_fails_as_dns(
+def test_a_name_that_cannot_be_looked_up_now_may_be_saved_but_fails_as_dns(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="flask_webhooks.transport")
-    with NameServer(lambda name, times: []) as server:
-        transport = make(resolver=server.getaddrinfo)
+    def resolve(*_: object, **__: object) -> t.NoReturn:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-        assert transport.check("https://typo.example.com/") == "https://typo.example.com/"
-        reply = transport.send(outbound("https://typo.example.com/"))
+    caplog.set_level(logging.INFO, logger="flask_webhooks.transport")
+    transport = make(resolver=resolve)
+
+    assert transport.check("https://away.example.com/") == "https://away.example.com/"
+    reply = transport.send(outbound("https://away.example.com/"))
 
     assert [record.message for record in caplog.records] == ["address.unresolved"]
     assert (reply.failure, reply.detail) == (Failure.DNS, "The host name could not be resolved.")
     assert "gaierror" in reply.log
+
+
+def test_a_name_that_does_not_exist_is_refused_like_one_that_leads_inside(make: Make) -> None:
+    inside = {"db.example.com": ["10.0.0.7"]}
+    with NameServer(lambda name, times: inside.get(name, [])) as server:
+        transport = make(resolver=server.getaddrinfo)
+        said = []
+        for host in ("db.example.com", "nothing.example.com"):
+            with pytest.raises(AddressRefusedError) as caught:
+                transport.check(f"https://{host}/")
+            said.append((str(caught.value), caught.value.fields))
+
+    assert said == [(REFUSED, {"url": [REFUSED]})] * 2
 
 
 @pytest.mark.parametrize("answer", [[], [(2, 1, 6, "", ("not an address", 80))], None, [()]])

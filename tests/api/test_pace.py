@@ -1,0 +1,188 @@
+"""Tests, URL checks, retries by hand and replays have one pace and one place at a time, at both doors."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from flask_webhooks.models import Delivery
+from flask_webhooks.state import AppState, state_of
+from tests.console.conftest import Visitor, load_principal, write_log
+from tests.delivering.answers import Gate
+from tests.receivers import Receiver
+from tests.stage import attempts, subscribe, wait_until
+
+from .conftest import Customer
+
+
+@pytest.fixture
+def app(make_app: t.Callable[..., Flask]) -> Flask:
+    from flask_webhooks import Webhooks
+
+    hooks = Webhooks()
+    hooks.principal_loader(load_principal)
+    return make_app(webhooks=hooks)
+
+
+def test_300_tests_through_both_doors_send_as_many_as_a_minute_may_have(
+    app: Flask, state: AppState, inbox: Receiver
+) -> None:
+    row = subscribe(state, inbox.url(), "*")
+    call, visitor = Customer(app.test_client()), Visitor(app)
+    visitor.token()
+
+    def through_the_api() -> int:
+        call("POST", f"/subscriptions/{row.id}/test", {})
+        return int(call.last.status_code)
+
+    def through_the_console() -> int:
+        return visitor.post(f"/webhooks/{row.id}/test", HX_Request="true").status_code
+
+    began = time.monotonic()
+    statuses = [
+        door() for door in itertools.islice(itertools.cycle((through_the_api, through_the_console)), 300)
+    ]
+    most = 20 + (time.monotonic() - began) / 3
+
+    assert set(statuses) == {200, 429}
+    assert 20 <= len(inbox.requests) == statuses.count(200) <= most + 1
+    assert 1 <= int(call.last.headers["Retry-After"]) <= 3
+    assert call.last.mimetype == "application/problem+json"
+    assert call.last.get_json()["code"] == "too_many_requests"
+
+
+def test_every_way_to_have_something_sent_counts(app: Flask, state: AppState, inbox: Receiver) -> None:
+    app_state = state_of(app)
+    object.__setattr__(app_state.settings, "manual_rate", 7)
+    log = write_log(state, inbox.url())
+    call, visitor, other = Customer(app.test_client()), Visitor(app), Customer(app.test_client(), "2")
+    base, failed = f"/subscriptions/{log.subscription.id}", log.deliveries["failed"]
+    app_state.transport._names._resolver = lambda *_, **__: []
+
+    call("POST", f"{base}/test", {}, expect=200)
+    call("POST", f"/deliveries/{failed}/retry", expect=202)
+    call("POST", f"{base}/replay", {"mode": "all"}, expect=409)  # one is running
+    for path, form in (
+        (f"/webhooks/{log.subscription.id}/test", {}),
+        (f"/deliveries/{failed}/retry", {}),
+        ("/probe", {"url": inbox.url()}),
+        ("/check-url", {"url": "https://name.example.com/"}),
+    ):
+        assert visitor.post(path, form).status_code in (200, 303), path
+
+    for path, body in ((f"{base}/test", {}), (f"/deliveries/{failed}/retry", None), (f"{base}/replay", {})):
+        call("POST", path, body, expect=429)
+    for path, form in (
+        (f"/webhooks/{log.subscription.id}/test", {}),
+        (f"/deliveries/{failed}/retry", {}),
+        (f"/webhooks/{log.subscription.id}/replay", {}),
+        ("/probe", {"url": inbox.url()}),
+        ("/check-url", {"url": "https://name.example.com/"}),
+    ):
+        answer = visitor.post(path, form)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "9"), path
+    call("POST", f"{base}/replay", {"dry_run": True}, expect=200)  # sends nothing
+    other("POST", f"{base}/test", {}, expect=404)
+
+
+def test_six_tests_to_a_receiver_that_hangs_hold_one_thread_and_not_for_long(
+    app: Flask, state: AppState
+) -> None:
+    object.__setattr__(state_of(app).settings, "manual_timeout", 1.0)
+    gate = Gate()
+    with Receiver(gate) as receiver, ThreadPoolExecutor(6) as pool:
+        row = subscribe(state, receiver.url(), "*")
+
+        def test(_: int) -> tuple[int, float]:
+            call, began = Customer(app.test_client()), time.monotonic()
+            call("POST", f"/subscriptions/{row.id}/test", {})
+            return call.last.status_code, time.monotonic() - began
+
+        found = list(pool.map(test, range(6)))
+        gate.opened.set()
+
+    assert sorted(status for status, _ in found) == [200, *[429] * 5]
+    assert max(seconds for _, seconds in found) < 5
+    assert [each.failure for each in attempts(state)] == ["timeout"]
+
+
+def test_a_test_may_hold_a_thread_for_less_than_five_seconds(state: AppState) -> None:
+    assert state.settings.manual_timeout < 5 < state.settings.timeout[1]
+
+
+def test_a_retry_that_is_let_through_gives_its_place_back(app: Flask, state: AppState) -> None:
+    log = write_log(state)
+    call = Customer(app.test_client())
+
+    for name in ("failed", "delivered", "cancelled"):
+        call("POST", f"/deliveries/{log.deliveries[name]}/retry", expect=202)
+
+    with Session(state.engine) as session:
+        assert session.get_one(Delivery, log.deliveries["failed"]).trigger == "manual"
+
+
+def test_names_that_hang_hold_one_thread_of_an_owner(app: Flask, state: AppState) -> None:
+    """A name is looked up when a URL is saved; while that hangs, others of the owner are saved without."""
+    asked: list[object] = []
+    opened = threading.Event()
+
+    def resolve(host: str, *_: object, **__: object) -> t.Any:
+        asked.append(host)
+        opened.wait(20)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    state_of(app).transport._names._resolver = resolve
+    call, other = Customer(app.test_client()), Customer(app.test_client())
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(lambda: call.subscribe(url="https://a.example.com/"))
+        wait_until(lambda: asked)
+
+        made = [other.subscribe(url=f"https://{n}.example.com/")["id"] for n in range(5)]
+
+        assert len(asked) == 1
+        assert not first.done()
+        opened.set()
+        assert first.result(20)["id"] not in made
+
+
+def test_names_inside_and_names_that_do_not_exist_get_the_same_answer(app: Flask, state: AppState) -> None:
+    def resolve(host: str, *_: object, **__: object) -> t.Any:
+        if host == "db.example.com":
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 443))]
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    state_of(app).transport._names._resolver = resolve
+    call, visitor = Customer(app.test_client()), Visitor(app)
+    kept = call.subscribe()["id"]
+    answers = []
+    for host in ("db.example.com", "nothing.example.com"):
+        url = f"https://{host}/"
+        made = call("POST", "/subscriptions", {"url": url, "events": ["*"]}, expect=422)
+        changed = call("PATCH", f"/subscriptions/{kept}", {"url": url}, expect=422)
+        pages = [
+            visitor.post(path, {"url": url}, HX_Request="true").text for path in ("/check-url", "/probe")
+        ]
+        answers.append((made, changed, pages))
+
+    assert answers[0] == answers[1]
+
+
+def test_new_subscriptions_of_an_owner_are_limited_by_day(app: Flask, state: AppState) -> None:
+    object.__setattr__(state_of(app).settings, "creation_limit", 3)
+    call, visitor, other = Customer(app.test_client()), Visitor(app), Customer(app.test_client(), "2")
+    for _ in range(3):
+        call("DELETE", f"/subscriptions/{call.subscribe()['id']}", expect=204)
+
+    call("POST", "/subscriptions", {"url": "http://127.0.0.1:5999/", "events": ["*"]}, expect=429)
+    assert 28_000 < int(call.last.headers["Retry-After"]) <= 28_800
+    form = {"url": "http://127.0.0.1:5999/", "environment": "staging", "event": "*", "active": "on"}
+    assert visitor.post("/webhooks/new", form).status_code == 429
+    other.subscribe()
