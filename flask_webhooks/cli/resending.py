@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import typing as t
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import click
 from flask.cli import with_appcontext
@@ -15,11 +15,10 @@ from ..backfilling import Backfill
 from ..models import Replay
 from ..principal import ALL_OWNERS
 from ..state import AppState
+from .durations import duration
 from .opening import open_session, open_state, refusals
 
 __all__ = ["backfill", "replay"]
-
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def _moment(text: str | None, option: str) -> datetime | None:
@@ -27,8 +26,8 @@ def _moment(text: str | None, option: str) -> datetime | None:
     if text is None:
         return None
     try:
-        if text[-1:] in UNITS and text[:-1].isdecimal():
-            return datetime.now(UTC) - timedelta(**{UNITS[text[-1]]: int(text[:-1])})
+        if (age := duration(text)) is not None:
+            return datetime.now(UTC) - age
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
         message = f"{text!r} is no time. Give 2026-05-01T12:00Z, or an age: 90m, 24h, 7d."

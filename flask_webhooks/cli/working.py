@@ -19,6 +19,7 @@ from ..errors import QueueError
 from ..state import AppState, current_webhooks, state_of
 from ..stop import Stop
 from ..working import Sweep, lapsed, settle
+from .durations import Duration
 
 __all__ = ["deliver", "purge", "status", "worker"]
 
@@ -127,10 +128,13 @@ def _tell(report: Report, as_json: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @click.option(
-    "--fail-if-older", type=float, metavar="SECONDS", help="Exit 1 if something has been due longer."
+    "--fail-if-older",
+    type=Duration(),
+    metavar="DURATION",
+    help="Exit 1 if something has been due longer: 5m, 1h30m; a number is seconds.",
 )
 @with_appcontext
-def status(as_json: bool, fail_if_older: float | None) -> None:
+def status(as_json: bool, fail_if_older: timedelta | None) -> None:
     """Tell the backlog, the oldest due delivery, the queue and the workers."""
     facts = _facts()
     if as_json:
@@ -143,7 +147,7 @@ def status(as_json: bool, fail_if_older: float | None) -> None:
                 f"{count} deliveries stay pending: they are for subscriptions of {name}, and this app sends for "
                 f"{', '.join(facts['sends_for'])} only (WEBHOOKS_ENVIRONMENT, WEBHOOKS_SEND_ENVIRONMENTS)."
             )
-    if fail_if_older is not None and (facts["oldest_due_seconds"] or 0) > fail_if_older:
+    if fail_if_older is not None and (facts["oldest_due_seconds"] or 0) > fail_if_older.total_seconds():
         raise SystemExit(1)
 
 
@@ -174,13 +178,22 @@ def _facts() -> dict[str, t.Any]:
 
 
 @click.command()
-@click.option("--days", type=click.IntRange(min=0), help="Age to purge from; by default WEBHOOKS_RETENTION.")
+@click.option(
+    "--older-than",
+    "--days",
+    "age",
+    type=Duration("d"),
+    metavar="DURATION",
+    help="Age to purge from: 36h, 30d; a number is days.  [default: WEBHOOKS_RETENTION]",
+)
 @with_appcontext
-def purge(days: int | None) -> None:
+def purge(age: timedelta | None) -> None:
     """Delete finished messages with their deliveries and attempts when they are past their retention."""
     state = current_webhooks
-    age = state.settings.retention if days is None else timedelta(days=days)
-    before, count = datetime.now(UTC) - age, 0
+    try:
+        before, count = datetime.now(UTC) - (state.settings.retention if age is None else age), 0
+    except OverflowError as error:
+        raise click.BadParameter(f"{age} ago is before all time.", param_hint="--older-than") from error
     with click.progressbar(length=0, label="Purging", show_percent=False, show_eta=False) as bar:
         while True:
             with state.engine.begin() as connection:
