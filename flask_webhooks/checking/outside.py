@@ -11,6 +11,7 @@ from .. import dispatch
 from ..config import ENVIRONMENTS
 from ..errors import QueueError
 from ..models import Base
+from ..models.columns import COLLATION
 from .findings import Check, Finding, Level
 
 if t.TYPE_CHECKING:
@@ -36,7 +37,7 @@ def check_database(engine: sa.Engine) -> Check:
     shown = engine.url.render_as_string(hide_password=True)
     try:
         with engine.connect() as connection:
-            findings = [*_lacking(connection), *_trap(connection)]
+            findings = [*_lacking(connection), *_caseless(connection), *_trap(connection)]
     except sa.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         text = f"{shown} cannot be reached: {reason}. Is it running, and is SQLALCHEMY_DATABASE_URI right?"
@@ -74,6 +75,28 @@ def _lacking(connection: sa.Connection) -> t.Iterator[Finding]:
         lacking = [column.name for column in wanted[name].columns if column.name not in columns]
         if lacking:
             yield Finding(Level.ERROR, f"{name} lacks columns: {', '.join(lacking)}. {_MIGRATE}")
+
+
+def _caseless(connection: sa.Connection) -> t.Iterator[Finding]:
+    """Find tables of ours in which MySQL or MariaDB takes different texts for the same: older versions made them so."""
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        return
+    told = sa.text(
+        "SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = DATABASE() "
+        "AND table_name IN :names AND collation_name IS NOT NULL AND data_type IN ('varchar', 'char') "
+        "AND collation_name NOT IN ('utf8mb4_nopad_bin', 'utf8mb4_0900_bin')"
+    ).bindparams(sa.bindparam("names", list(Base.metadata.tables), expanding=True))
+    names = sorted(connection.scalars(told))
+    if names:
+        collation = COLLATION if getattr(connection.dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
+        remedy = " ".join(
+            f"ALTER TABLE {name} CONVERT TO CHARACTER SET utf8mb4 COLLATE {collation};" for name in names
+        )
+        text = (
+            "The owners ACME and acme are the same in this database, and see each other's subscriptions. Stop the app, "
+            f"and run in one session: SET foreign_key_checks = 0; {remedy}"
+        )
+        yield Finding(Level.ERROR, text)
 
 
 def _trap(connection: sa.Connection) -> t.Iterator[Finding]:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 from ..ids import uuid7
 
 __all__ = [
+    "COLLATION",
     "LONG_BINARY",
     "LONG_TEXT",
     "PLAIN_INSTANT",
@@ -72,8 +73,27 @@ Word = t.Annotated[str, mapped_column(sa.String(32))]
 Seconds = t.Annotated[float, mapped_column(sa.Double)]
 
 
+COLLATION = "utf8mb4_nopad_bin"
+"""MariaDB's name for comparing texts byte for byte. By default it takes `ACME`, `acme` and `acme ` for one tenant, and
+`straße` for `strasse`; keys, names of events and ids likewise. MySQL has another name."""
+_EITHER = f"/*M!{COLLATION}*//*!80017 utf8mb4_0900_bin*/"
+"""Each server reads the comment that is for it: an engine `mysql+pymysql://` may lead to either."""
+_BYTE_FOR_BYTE = {
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": _EITHER,
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": COLLATION,
+}
+"""Of the table and not of columns, so that no column is forgotten, and none that a migration adds later."""
+
+
 class Base(DeclarativeBase):
     """Root of the tables; its metadata is copied into the host's by `attach`."""
+
+    @classmethod
+    def __table_cls__(cls, name: str, metadata: sa.MetaData, *items: t.Any, **options: t.Any) -> sa.Table:
+        """Make a table that compares byte for byte, also where the database does not by itself."""
+        return sa.Table(name, metadata, *items, **{**_BYTE_FOR_BYTE, **options})
 
     metadata = sa.MetaData(
         naming_convention={

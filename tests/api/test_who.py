@@ -40,14 +40,14 @@ def routes(app: Flask) -> list[tuple[str, str, Operation | None]]:
     return found
 
 
-def possessions(state: AppState, call: Customer, **values: t.Any) -> dict[str, str]:
+def possessions(state: AppState, call: Customer, owner: str = "1", **values: t.Any) -> dict[str, str]:
     """One object of every kind that has an id, all of them the caller's."""
     subscription = call.subscribe("invoices.*", **values)["id"]
     message, delivery, replay, now = uuid7(), uuid7(), uuid7(), datetime.now(UTC)
     with Session(state.engine) as session:
         session.add(
             Message(
-                id=message, event="invoices.created", channel="invoices", owner="1", environment="staging",
+                id=message, event="invoices.created", channel="invoices", owner=owner, environment="staging",
                 occurred_at=now, sequence=1, text="x", data="{}", size=2,
             )
         )  # fmt: skip
