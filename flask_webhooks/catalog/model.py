@@ -252,6 +252,14 @@ class Catalog:
         named = (event, f"{channel.name}.*")
         return named if channel.exclusive is not None else (*named, "*")
 
+    def is_listened(self, event: str, patterns: t.AbstractSet[str]) -> bool:
+        """Say whether one of a subscription's patterns stands for an event type.
+
+        An event that is unknown here, such as that of a newer process, is taken for one of an ordinary channel.
+        """
+        closest = self.patterns(event) or (event, f"{event.partition('.')[0]}.*", "*")
+        return not patterns.isdisjoint(closest)
+
     def check_exclusive(self, patterns: Iterable[str], held: Iterable[str] = ()) -> None:
         """Refuse channels that may not be held together.
 

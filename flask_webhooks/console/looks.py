@@ -141,6 +141,7 @@ def reason_label(reason: str | None) -> str:
         "gone": _("Receiver says it is gone (410)"),
         "failing": _("Failed for too long"),
         "discarded": _("Discarded"),
+        "deselected": _("Event deselected before it was sent"),
         "removed": _("Webhook removed"),
         "by_hand": _("Cancelled by hand"),
         "outdated": _("A newer event was sent instead"),

@@ -58,6 +58,8 @@ def lease_length(timeout: float) -> timedelta:
     return timedelta(seconds=max(45.0, timeout * 2 + 15))
 
 
+DESELECTED = "deselected"
+"""The reason of a delivery that is cancelled because its subscription does not listen to the event any more."""
 UNKNOWN = Health(failures=-1)
 LONGEST_WAIT = 3600.0
 """Seconds that a rate keeps a lane waiting at most, whatever stands in its row."""
@@ -145,6 +147,8 @@ class Lanes:
         self._more, self._taken = FIRST, float("-inf")
         self._unwanted: list[str] = []
         """Lanes that are switched off, of which something may be left to be held."""
+        self._unlistened: list[dispatch.Row] = []
+        """Deliveries of events that their subscription listens to no more, to be cancelled."""
         self._portion = dispatch.PORTION
         self._is_in_doubt = False
         """Whether more lanes may be ours than we know of: the connection broke while they were being taken."""
@@ -335,9 +339,44 @@ class Lanes:
                 continue
             if destination.rate != lane.destination.rate and not lane.is_closing:
                 self.restore(key, destination.rate)
-            lane.destination = destination
+            was, lane.destination = lane.destination, destination
+            if was.patterns != destination.patterns:
+                self._drop_deselected(key)
             lane.behind = None  # what was committed late may be due before what has been read
         self._withdraw(connection, now)
+
+    # ---- deselected events -----------------------------------------------------------------------------
+
+    def wants(self, key: str, event: str, trigger: str) -> bool:
+        """Whether the subscription of a lane that is held still wants an event."""
+        return self.held[key].destination.still_wants(self.state.catalog, event, trigger)
+
+    def call_off(self, delivery: str, due_at: datetime | None, attempts: int) -> None:
+        """Have `cancel_deselected` cancel a delivery, unless somebody moves it before."""
+        off = {"next_state": "cancelled", "next_due": None, "why": DESELECTED, "sent": None}
+        row = {"delivery": delivery, "was_due": due_at, "made": attempts, "ended": self.clock(), **off}
+        self._unlistened.append(row)
+
+    def _drop_deselected(self, key: str) -> None:
+        """Take what has not begun out of the rotation again where the event was deselected."""
+        lane = self.held[key]
+        unwanted = {
+            parcel
+            for parcel in lane.hands.values()
+            if parcel.message is not None and not self.wants(key, parcel.message.event, parcel.trigger)
+        }
+        for parcel in self.rotation.drop(key, unwanted):
+            lane.let_go(parcel)
+            self.call_off(parcel.id, parcel.due_at, parcel.number - 1)
+
+    def cancel_deselected(self) -> None:
+        """Cancel what was found to be wanted no more."""
+        if not self._unlistened:
+            return
+        with self.state.engine.begin() as connection:
+            dispatch.reschedule(connection, self._unlistened)
+        logger.info("deliveries.deselected", extra={"deliveries": len(self._unlistened)})
+        self._unlistened = []
 
     def _withdraw(self, connection: sa.Connection, now: float) -> None:
         """Take back what waits here for a while and was cancelled, held or finished in the database."""

@@ -12,22 +12,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
 
 from .. import payload, retry, signing
 from ..catalog.names import RESERVED_CHANNEL
 from ..errors import SecretError
 from ..ids import is_backfilled
-from ..models import Secret, Subscription, Trigger
+from ..models import Listener, Secret, Subscription, Trigger
 from ..packed import Among
 from ..transport import Outbound
 
 if t.TYPE_CHECKING:
+    from ..catalog import Catalog
     from ..state import AppState
 
 __all__ = ["USER_AGENT", "Destination", "Parcel", "Request", "build", "destinations"]
 
 logger = logging.getLogger("flask_webhooks.delivering")
-S, K = (t.cast("sa.Table", model.__table__) for model in (Subscription, Secret))
+S, K, L = (t.cast("sa.Table", model.__table__) for model in (Subscription, Secret, Listener))
 MASK = "•••"
 _ASKED_FOR = frozenset({Trigger.REPLAY.value, Trigger.MANUAL.value})
 
@@ -59,6 +62,16 @@ class Destination:
     """Why nothing can be sent, such as a secret that no key opens; empty if all is well."""
     sealed: tuple[str, ...] = ()
     """What was opened, so that a second look need not open it again."""
+    patterns: frozenset[str] = frozenset()
+    """What it listens to now."""
+
+    def still_wants(self, catalog: Catalog, event: str, trigger: str) -> bool:
+        """Whether the event may still be sent: it is listened to, or a person has asked for just this delivery.
+
+        No subscription that was made through API, console or command line is without a pattern. Where there is none
+        nobody has deselected anything.
+        """
+        return not self.patterns or trigger == Trigger.MANUAL or catalog.is_listened(event, self.patterns)
 
 
 @dataclass(slots=True, eq=False)
@@ -136,10 +149,35 @@ _SUBSCRIPTION = (
     *(S.c.id, S.c.owner, S.c.environment, S.c.url, S.c.description, S.c.metadata),
     *(S.c.active, S.c.deleted_at, S.c.headers, S.c.format, S.c.retry, S.c.rate_limit),
 )
+
+
+class _Listed(GenericFunction[str]):
+    """All values of a column as the text of a JSON array: `group_concat` would cut a long one on MySQL."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(_Listed, "postgresql")
+def _on_postgresql(function: _Listed, compiler: t.Any, **options: t.Any) -> str:
+    return f"CAST(json_agg({compiler.process(function.clauses, **options)}) AS text)"
+
+
+@compiles(_Listed, "sqlite")
+def _on_sqlite(function: _Listed, compiler: t.Any, **options: t.Any) -> str:
+    return f"json_group_array({compiler.process(function.clauses, **options)})"
+
+
+@compiles(_Listed, "mysql", "mariadb")
+def _on_mysql(function: _Listed, compiler: t.Any, **options: t.Any) -> str:
+    return f"json_arrayagg({compiler.process(function.clauses, **options)})"
+
+
+_patterns = sa.select(_Listed(L.c.event)).where(L.c.subscription_id == S.c.id).correlate(S).scalar_subquery()
 _DESTINATIONS = Among(
     S.c.id,
     lambda these: (
-        sa.select(*_SUBSCRIPTION, K.c.sealed)
+        sa.select(*_SUBSCRIPTION, K.c.sealed, _patterns.label("patterns"))
         .outerjoin(
             K,
             sa.and_(
@@ -183,6 +221,7 @@ def _opened(
         rate=row.rate_limit if row.rate_limit is not None and row.rate_limit > 0 else None,
         problem=problem or wrong,
         sealed=texts,
+        patterns=frozenset(json.loads(row.patterns) if row.patterns else ()),
     )
 
 

@@ -127,7 +127,11 @@ def _take(lanes: Lanes, connection: sa.Connection, rows: t.Sequence[sa.Row[t.Any
     now = time.monotonic()
     by_lane: dict[str, list[Parcel]] = {}
     for row in rows:
-        parcel = _parcel(row, messages.get(row.message_id), bodies.get(row.id), now)
+        message = messages.get(row.message_id)
+        if message is not None and not lanes.wants(row.subscription_id, message.event, row.trigger):
+            lanes.call_off(row.id, row.due_at, row.attempts)
+            continue
+        parcel = _parcel(row, message, bodies.get(row.id), now)
         by_lane.setdefault(row.subscription_id, []).append(parcel)
     for key, parcels in by_lane.items():
         lane = lanes.held[key]

@@ -213,6 +213,7 @@ class Run:
             self._lanes.take_turns(connection)
             self._lanes.refresh(connection)
             read(self._lanes, connection)
+        self._lanes.cancel_deselected()
         self._lanes.turn_away()
         self._patience.relax()  # also for a run before this one, which has ended meanwhile
         self._senders.hire()

@@ -25,7 +25,7 @@ from .lanes import Lease, fence, give_back, health, lease, lock, next_due, waiti
 from .newer import Told, outdated
 from .sending import Window, bodies, heads, log, logged, messages, reschedule, still_due, succeed
 from .switching import PORTION, cancel_all, discard_held, hold, send_held, settle, stranded
-from .tables import CHUNK, Row, looking
+from .tables import CHUNK, Row, chunks, looking
 
 __all__ = [
     "CHUNK",
@@ -40,6 +40,7 @@ __all__ = [
     "beat",
     "bodies",
     "cancel_all",
+    "chunks",
     "count",
     "discard_held",
     "elsewhere",

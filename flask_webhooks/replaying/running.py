@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from .. import dispatch
 from ..errors import OtherEnvironmentError, SubscriptionError
 from ..ids import uuid7
-from ..models import Delivery, IdempotentReply, Replay, State, Subscription, Trigger
+from ..models import Delivery, IdempotentReply, Message, Replay, State, Subscription, Trigger
 from ..principal import ALL_OWNERS, Whose
 from . import filtering
 from .filtering import MISSED, Filter
@@ -29,8 +29,9 @@ __all__ = ["find", "listened_to", "purge", "start", "stop", "turn"]
 
 logger = logging.getLogger("flask_webhooks.replaying")
 
-D, P, R, S = (
-    t.cast("sa.Table", model.__table__) for model in (Delivery, IdempotentReply, Replay, Subscription)
+D, M, P, R, S = (
+    t.cast("sa.Table", model.__table__)
+    for model in (Delivery, Message, IdempotentReply, Replay, Subscription)
 )
 AHEAD = 5.0
 """Seconds of sending that one turn queues: what a cancelled replay still sends at most."""
@@ -174,7 +175,7 @@ def _queue(
         if step == MISSED:
             found = _send_missed(state, session, subscription, wanted, listened, replay.cursor, times)
         else:
-            found = _send_again(session, subscription, wanted, step, replay.cursor, times)
+            found = _send_again(state, session, subscription, wanted, step, replay.cursor, times)
         queued += len(found)
         if len(found) < len(times):
             replay.stage, replay.cursor = replay.stage + 1, None
@@ -202,22 +203,41 @@ _AGAIN = (
 
 
 def _send_again(
+    state: AppState,
     session: Session,
     subscription: Subscription,
     wanted: Filter,
-    state: str,
+    step: str,
     cursor: str | None,
     times: t.Sequence[datetime],
 ) -> list[str]:
+    """Make those due that are listened to; return which were looked at."""
     connection = session.connection()
     ids = list(
-        connection.scalars(filtering.delivered(subscription.id, wanted, state, cursor).limit(len(times)))
+        connection.scalars(filtering.delivered(subscription.id, wanted, step, cursor).limit(len(times)))
     )
-    if ids:
-        connection.execute(
-            _AGAIN, [{"delivery": key, "due": due} for key, due in zip(ids, times, strict=False)]
-        )
+    listened = _listened(state, connection, subscription, ids)
+    if listened:
+        rows = [{"delivery": key, "due": due} for key, due in zip(listened, times, strict=False)]
+        connection.execute(_AGAIN, rows)
     return ids
+
+
+def _listened(
+    state: AppState, connection: sa.Connection, subscription: Subscription, ids: t.Sequence[str]
+) -> list[str]:
+    """Return those deliveries whose event the subscription listens to: a worker would cancel the others.
+
+    What has been delivered would be told as cancelled then.
+    """
+    patterns = {listener.event for listener in subscription.listeners}
+    if not patterns:
+        return list(ids)
+    events = sa.select(D.c.id, M.c.event).join(M, M.c.id == D.c.message_id)
+    found: dict[str, str] = {}
+    for some in dispatch.chunks(ids):
+        found.update((row.id, row.event) for row in connection.execute(events.where(D.c.id.in_(some))))
+    return [key for key in ids if key in found and state.catalog.is_listened(found[key], patterns)]
 
 
 def _send_missed(
