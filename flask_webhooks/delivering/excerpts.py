@@ -22,7 +22,7 @@ REST: t.Final = 2048
 """Bytes for ids, instants, names and numbers."""
 
 _MORE: t.Final = "\N{HORIZONTAL ELLIPSIS}"
-"""Ends a value that was cut. As a name it cannot be a receiver's: headers are read as Latin-1, which does not have it."""
+"""Ends a value that was cut. It cannot be a receiver's name: headers are read as Latin-1, which does not have it."""
 
 
 def headers_excerpt(headers: Mapping[str, str]) -> str | None:
