@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from . import dispatch, replaying, signals, subscribing
+from .capture.guard import guarding
 from .capture.loading import option
 from .capture.watching import watch_of
 from .capture.writing import Occurrence, Recorded, write
@@ -150,7 +151,10 @@ class Backfill:
     # ---- sending ---------------------------------------------------------------------------------------
 
     def _queue(self, session: Session, wanted: Wanted, rows: t.Sequence[t.Any]) -> list[Recorded]:
-        connection = session.connection()
+        with guarding(session):
+            return self._write(session.connection(), wanted, rows)
+
+    def _write(self, connection: sa.Connection, wanted: Wanted, rows: t.Sequence[t.Any]) -> list[Recorded]:
         items = {self._dedupe_key(row): row for row in rows if self._is_meant(row, wanted)}
         done = sa.select(M.c.dedupe_key).where(
             M.c.owner == wanted.owner,

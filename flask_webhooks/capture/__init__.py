@@ -36,6 +36,9 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `hearing`    who listens
 `settling`   all of it together, at commit
 `writing`    events to rows
+`hosted`     calls of the host's schemas, includes and properties
+`guard`      what these change is undone, and what would write refused
+`undoing`    one object as it was
 `emitting`   events that the host emits itself
 ===========  ==========================================================================================
 """

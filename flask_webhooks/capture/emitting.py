@@ -12,6 +12,8 @@ from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
 from .. import payload
 from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
 from .capture import add
+from .guard import Refusal, refuse
+from .hosted import reading_owners
 from .loading import owner_of
 from .settling import Emitted
 from .watching import OPT_OUT, is_muted, watch_of
@@ -47,6 +49,7 @@ def emit_many(
     :raises PayloadError: data that JSON cannot hold, with the path to it.
     :raises PayloadTooLargeError: over `WEBHOOKS_PAYLOAD_LIMIT`.
     """
+    refuse("emit()")
     known = state.catalog.events.get(event)
     if known is None:
         near = state.catalog.suggest(event)
@@ -56,7 +59,8 @@ def emit_many(
     dedupe_key = None if dedupe_key is None else str(dedupe_key)
     check_fits(known, None, "owner", owner)
     check_fits(known, None, "dedupe_key", dedupe_key)
-    items = [_item(state, known, data, owner, dedupe_key) for data in rows]
+    with reading_owners(session, [state.bound[known.channel]]):
+        items = [_item(state, known, data, owner, dedupe_key) for data in rows]
     if dedupe_key is not None and len(items) > 1:
         raise EmitError(
             f"{event} was emitted for {len(items)} rows with one dedupe_key, {dedupe_key!r}: all but the first would "
@@ -112,6 +116,8 @@ def _item_of(
         )
     try:
         is_owned = owner is not None or owner_of(bound, obj) is not None or _may_get_one(bound, obj)
+    except Refusal:  # that the owner's property wants to write is said at the commit
+        is_owned = True
     except (DetachedInstanceError, ObjectDeletedError) as error:
         raise EmitError(
             f"{event.name} was emitted with a {name_of(obj)} that cannot be read: it is detached, or its row is gone. "

@@ -17,6 +17,7 @@ from ..catalog import EventType, Kind
 from ..errors import EmitError
 from ..models import Subscription
 from ..outbox import Wanted
+from .hosted import reading_owners
 from .loading import owner_of
 
 if t.TYPE_CHECKING:
@@ -95,17 +96,19 @@ class Hearing:
         deletions: set[str] = set()
         events: set[str] = set()
         model: type | None = None
-        for bound, obj in _bounds(doomed):
-            found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
-            try:
-                owner = owner_of(bound, obj) if found else None
-            except Exception:  # a property of the host's; who dumps the object will say so
-                return True
-            events |= self._possible(bound)
-            if owner is not None:
-                owners.add(owner)
-                deletions |= found
-                model = bound.model
+        some = list(_bounds(doomed))
+        with reading_owners(session, {id(bound): bound for bound, _ in some}.values()):
+            for bound, obj in some:
+                found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
+                try:
+                    owner = owner_of(bound, obj) if found else None
+                except Exception:  # a property of the host's; who dumps the object will say so
+                    return True
+                events |= self._possible(bound)
+                if owner is not None:
+                    owners.add(owner)
+                    deletions |= found
+                    model = bound.model
         if not owners:
             return False
         waiting = set()

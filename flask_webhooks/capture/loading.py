@@ -12,6 +12,7 @@ from sqlalchemy.orm.base import NO_RAISE, PASSIVE_OFF
 
 from ..bindings.dumping import listed
 from ..outbox import CHUNK
+from . import hosted
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -131,7 +132,7 @@ def owner_of(bound: Bound, obj: t.Any) -> str | None:
     path = bound.channel.owner
     if path is not None and (len(path) > 1 or path[0] not in obj.__dict__):
         walk(obj, path)
-    return bound.owner(obj)
+    return hosted.owner(bound, obj)
 
 
 def agrees(state: orm.InstanceState[t.Any], name: str) -> bool:

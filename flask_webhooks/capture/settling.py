@@ -15,6 +15,7 @@ from ..catalog import EventType, Kind
 from ..errors import EmitError, OwnerMissingError
 from .changes import LATER, Change, Key, Values, coalesce, stands_for
 from .glancing import is_nobody
+from .guard import guarding
 from .hearing import Hearing, check_database, connection_of
 from .loading import Path, agrees, load, owner_of, walk
 from .touching import Contacts, led_before
@@ -58,36 +59,55 @@ def settle(
         hearing.connection = None
         if state.settings.record != "all" and is_nobody(watch, session, hearing, items):
             return []
-        nets = coalesce([item for item in items if isinstance(item, Change)])
-        _complete(session, aside, nets)
-        _follow_keys(watch, nets)
-        _turn_back(watch, session, nets)
-        contacts = Contacts(state, session, aside)
-        occurrences = _occurrences(watch, nets, contacts)
-        occurrences += _emitted(state, nets, [item for item in items if isinstance(item, Emitted)])
-        if not occurrences:
-            return []
-        connection = hearing.connection
-        if connection is None:
-            models = {item.bound.model for item in occurrences if item.bound is not None}
-            connection = hearing.connection = _connection(watch, session, models)
-        hearing.ask(
-            connection,
-            {item.owner for item in occurrences},
-            {item.event.name for item in occurrences},
-            has_written=bool(nets),
-        )
-        heard = _heard(state, hearing, occurrences)
-        if not heard:
-            return []
-        try:
-            contacts.agree(heard)
-            heard = _load(heard)
-        except DBAPIError:
-            raise
-        except Exception as error:  # a loader of the host's, or a class that its session has no database for
-            failed(state, heard[0].event, heard[0].obj, error)
-        return write(watch, connection, heard)
+        with guarding(session, *_beside(watch, session)):
+            return _recorded(watch, session, hearing, aside, items)
+
+
+def _beside(watch: Watch, session: Session) -> t.Iterator[Session]:
+    """The host's `db.session`, if that is another: code of the host's knows it by this name."""
+    scoped = watch.state.app.extensions["sqlalchemy"].session
+    try:
+        its = scoped() if scoped.registry.has() else session
+    except RuntimeError:  # outside of an app context there is none
+        return
+    if its is not session:
+        yield its
+
+
+def _recorded(
+    watch: Watch, session: Session, hearing: Hearing, aside: Aside, items: t.Sequence[Change | Emitted]
+) -> list[Recorded]:
+    state = watch.state
+    nets = coalesce([item for item in items if isinstance(item, Change)])
+    _complete(session, aside, nets)
+    _follow_keys(watch, nets)
+    _turn_back(watch, session, nets)
+    contacts = Contacts(state, session, aside)
+    occurrences = _occurrences(watch, nets, contacts)
+    occurrences += _emitted(state, nets, [item for item in items if isinstance(item, Emitted)])
+    if not occurrences:
+        return []
+    connection = hearing.connection
+    if connection is None:
+        models = {item.bound.model for item in occurrences if item.bound is not None}
+        connection = hearing.connection = _connection(watch, session, models)
+    hearing.ask(
+        connection,
+        {item.owner for item in occurrences},
+        {item.event.name for item in occurrences},
+        has_written=bool(nets),
+    )
+    heard = _heard(state, hearing, occurrences)
+    if not heard:
+        return []
+    try:
+        contacts.agree(heard)
+        heard = _load(heard)
+    except DBAPIError:
+        raise
+    except Exception as error:  # a loader of the host's, or a class that its session has no database for
+        failed(state, heard[0].event, heard[0].obj, error)
+    return write(watch, connection, heard)
 
 
 def _connection(watch: Watch, session: Session, models: set[type | None]) -> sa.Connection:

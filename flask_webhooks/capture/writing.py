@@ -9,7 +9,6 @@ import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import marshmallow as ma
 import sqlalchemy as sa
 from sqlalchemy import inspect
 
@@ -21,6 +20,7 @@ from ..config import ENVIRONMENTS
 from ..errors import EmitError, PayloadError, PayloadTooLargeError
 from ..ids import uuid7
 from ..models import State, Trigger
+from . import guard, hosted
 from .changes import LATER, Values
 
 if t.TYPE_CHECKING:
@@ -78,13 +78,19 @@ def write(watch: Watch, connection: sa.Connection, occurrences: t.Sequence[Occur
     deliveries: list[outbox.Row] = []
     for item in occurrences:
         try:
-            message = _message(state, item, now, clock, dumps)
+            message = guard.call(_about_all(item), _message, state, item, now, clock, dumps)
         except Exception as error:  # whatever the host's schemas and properties raise
             failed(state, item.event, item.obj, error)
             continue
         messages.append(message)
         deliveries.extend(_deliveries(item, message, now))
     return outbox.record(connection, messages, deliveries, lambda: watch.beside(connection))
+
+
+def _about_all(item: Occurrence) -> guard.About:
+    """For what is called beside the schemas: properties that say the status, the environment."""
+    rows = () if item.obj is None else (item.obj,)
+    return guard.About(item.event.name, "A property or callable of the app's", rows)
 
 
 def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> None:
@@ -104,7 +110,7 @@ def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> N
         raise PayloadError(f"{about}: {error}") from error
     if isinstance(error, EmitError):
         raise error
-    field = _field_of(state.bound[event.channel].schemas.get(event.name), obj)
+    field = hosted.at_field(state.bound[event.channel].schemas.get(event.name), obj)
     raise PayloadError(_unserialisable(about, field, error)) from error
 
 
@@ -127,18 +133,6 @@ def _unserialisable(about: str, field: str, error: Exception) -> str:
         f"{about} cannot be serialised{field}: {type(error).__name__}: {error}. Mend its schema, or set "
         'WEBHOOKS_ON_ERROR = "log" to let the commit through without the event.'
     )
-
-
-def _field_of(schema: ma.Schema | None, obj: t.Any) -> str:
-    """Dump once more field by field: marshmallow lets errors through without saying where it was."""
-    if schema is None or obj is None:
-        return ""
-    for name, field in schema.dump_fields.items():
-        try:
-            field.serialize(name, obj, accessor=schema.get_attribute)
-        except Exception:  # the one we are looking for
-            return f" at the field {name!r} of {type(schema).__name__}"
-    return ""
 
 
 def _message(state: AppState, item: Occurrence, now: datetime, clock: int, dumps: Dumps) -> outbox.Row:
@@ -187,14 +181,14 @@ def _data(item: Occurrence, dumps: Dumps) -> tuple[t.Any, str]:
     key = (id(item.obj), item.event.schema)
     if key not in dumps:
         assert item.bound is not None  # noqa: S101  # an object without a bound channel is refused by emit()
-        data = item.bound.dump(item.obj, item.event)
+        data = hosted.dump(item.bound, item.event, item.obj)
         dumps[key] = data, payload.encode(data)
     return dumps[key]
 
 
 def _extras(item: Occurrence, data: t.Any) -> str | None:
     """Return as JSON what listeners asked for beside the main object, all of it together; None for nothing."""
-    extras = {include.name: _included(include, item.obj) for include in item.asked()}
+    extras = {include.name: _included(item.event, include, item.obj) for include in item.asked()}
     if item.values and any(CHANGES in listener.includes for listener in item.listeners):
         extras[CHANGES] = _changes(item, data)
     if not extras:
@@ -216,10 +210,10 @@ def _is_json(pair: t.Any) -> bool:
     return True
 
 
-def _included(include: BoundInclude, obj: t.Any) -> t.Any:
+def _included(event: EventType, include: BoundInclude, obj: t.Any) -> t.Any:
     """Dump an include; an error says which one, and at what field."""
     try:
-        return include.dump(obj)
+        return hosted.included(event, include, obj)
     except sa.exc.DBAPIError:
         raise
     except Exception as error:  # whatever the host's schemas and properties raise
@@ -234,7 +228,7 @@ def _field_inside(include: BoundInclude, obj: t.Any) -> str:
     except Exception:  # the way there is what fails
         return ""
     rows = found if isinstance(found, list) else [found]
-    return next((field for row in rows if (field := _field_of(include.schema, row))), "")
+    return next((field for row in rows if (field := hosted.at_field(include.schema, row))), "")
 
 
 def _changes(item: Occurrence, data: t.Any) -> dict[str, dict[str, t.Any]]:

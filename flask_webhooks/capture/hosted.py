@@ -1,0 +1,122 @@
+"""Calls of the host's code about one row, guarded: schemas, includes, owners; and at which field it was wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+import marshmallow as ma
+import sqlalchemy as sa
+
+from . import guard
+from .guard import About
+from .undoing import holders
+
+if t.TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from ..bindings import Bound, BoundInclude
+    from ..catalog import EventType
+
+__all__ = ["at_field", "dump", "included", "owner", "reading_owners"]
+
+
+def dump(bound: Bound, event: EventType, obj: t.Any) -> dict[str, t.Any]:
+    """Return `data` of a row."""
+    schema = bound.schemas.get(event.name)
+    rows = _reached(obj, bound.trails)
+    place = "What is read of the columns" if schema is None else type(schema).__name__
+    about = About(event.name, place, rows, lambda: _changing_field(schema, obj, rows))
+    return guard.call(about, bound.dump, obj, event)
+
+
+def included(event: EventType, include: BoundInclude, obj: t.Any) -> t.Any:
+    """Return the value of an include."""
+    rows = _reached(obj, (include.relationships,))
+    schema = include.schema
+    place = f"The include {include.name!r}" + (f" ({type(schema).__name__})" if schema is not None else "")
+
+    def search() -> str:
+        for row in rows[1:] or _related(obj, include.relationships):
+            where = _changing_field(schema, row, rows)
+            if where:
+                return where
+        return ""
+
+    return guard.call(About(event.name, place, rows, search), include.dump, obj)
+
+
+def owner(bound: Bound, obj: t.Any) -> str | None:
+    """Return whose a row is, by the catalogue's path from loaded attributes."""
+    path = bound.channel.owner
+    if path is None or (len(path) == 1 and path[0] in bound.columns):
+        return bound.owner(obj)
+    about = About(f"an event of {bound.channel.name}", f"The owner ({'.'.join(path)})", (obj,))
+    return guard.call(about, bound.owner, obj)
+
+
+@contextlib.contextmanager
+def reading_owners(session: Session, bounds: t.Iterable[Bound]) -> t.Iterator[None]:
+    """Guard the reading of owners before the commit, where a property of the host's says whose a row is."""
+    if all(_is_mapped(bound) for bound in bounds):
+        yield
+        return
+    with session.no_autoflush, guard.guarding(session):
+        yield
+
+
+def _is_mapped(bound: Bound) -> bool:
+    """Whether the owner is a column, perhaps of what relationships lead to: then no code of the host's runs."""
+    mapper: t.Any = sa.inspect(bound.model) if bound.model is not None else None
+    for name in bound.channel.owner or ():
+        attribute = mapper.attrs.get(name) if mapper is not None else None
+        if attribute is None:
+            return False
+        mapper = getattr(attribute, "mapper", None)
+    return True
+
+
+def at_field(schema: ma.Schema | None, obj: t.Any) -> str:
+    """Dump once more field by field: marshmallow lets errors through without saying where it was."""
+    if schema is None or obj is None:
+        return ""
+    for name, field in schema.dump_fields.items():
+        if guard.trial((obj,), field.serialize, name, obj, accessor=schema.get_attribute).error is not None:
+            return f" at the field {name!r} of {type(schema).__name__}"
+    return ""
+
+
+def _changing_field(schema: ma.Schema | None, obj: t.Any, rows: t.Sequence[t.Any]) -> str:
+    if schema is None:
+        return ""
+    for name, field in schema.dump_fields.items():
+        if guard.trial(rows, field.serialize, name, obj, accessor=schema.get_attribute).changes:
+            return f" at the field {name!r}"
+    hooks = [name for name in dir(type(schema)) if _is_hook(getattr(type(schema), name, None))]
+    return f" in {' or '.join(hooks)}" if hooks else ""
+
+
+def _is_hook(method: t.Any) -> bool:
+    marks: t.Any = getattr(method, "__marshmallow_hook__", None) or getattr(method, "_marshmallow_hook", ())
+    return any("dump" in str(mark) for mark in marks)
+
+
+def _reached(obj: t.Any, paths: t.Iterable[tuple[str, ...]]) -> list[t.Any]:
+    """The row, and what it leads to as far as that is loaded and has containers in its columns."""
+    found = [obj]
+    for path in paths:
+        found += [row for row in _related(obj, path) if holders(type(row))]
+    return found
+
+
+def _related(obj: t.Any, path: tuple[str, ...]) -> list[t.Any]:
+    rows = [obj]
+    for name in path:
+        ahead: list[t.Any] = []
+        for row in rows:
+            value = row.__dict__.get(name)
+            if isinstance(value, dict):
+                value = value.values()
+            ahead += value if hasattr(value, "__iter__") else [value]
+        rows = [row for row in ahead if hasattr(row, "_sa_instance_state")]
+    return rows

@@ -1,0 +1,465 @@
+"""What schemas, includes and properties do while they are dumped changes nothing, and is named."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import typing as t
+from pathlib import Path
+
+import marshmallow as ma
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.ext.mutable import MutableDict, MutableList
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    composite,
+    make_transient,
+    mapped_column,
+    object_session,
+    relationship,
+)
+
+from flask_webhooks.state import AppState, state_of
+from tests.capture.conftest import NOWHERE, Doorless, told
+from tests.host import make_tables
+from tests.stage import recorded, subscribe
+
+IBAN = "DE02120300000000202051"
+
+
+class Base(DeclarativeBase):
+    """Root of the models."""
+
+
+db = SQLAlchemy(model_class=Base)
+
+
+class Point:
+    """A composite."""
+
+    def __init__(self, x: int, y: int) -> None:
+        self.x, self.y = x, y
+
+    def __composite_values__(self) -> tuple[int, int]:
+        return self.x, self.y
+
+
+class Account(db.Model):  # type: ignore[name-defined]
+    """Has everything that a dump may change."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    iban: Mapped[str] = mapped_column(sa.String(40), default=IBAN)
+    note: Mapped[str | None] = mapped_column(sa.String(40), default="n")
+    x: Mapped[int] = mapped_column(default=1)
+    y: Mapped[int] = mapped_column(default=2)
+    tracked: Mapped[dict[str, t.Any]] = mapped_column(MutableDict.as_mutable(sa.JSON()))
+    listed: Mapped[list[t.Any]] = mapped_column(MutableList.as_mutable(sa.JSON()))
+    plain: Mapped[dict[str, t.Any]] = mapped_column(sa.JSON())
+    point: Mapped[Point] = composite("x", "y")
+    cards: Mapped[list[Card]] = relationship(
+        back_populates="account", cascade="all, delete-orphan", order_by="Card.id"
+    )
+
+    @hybrid_property
+    def shown(self) -> str:
+        """Masked when it is set."""
+        return self.iban
+
+    @shown.inplace.setter
+    def _set_shown(self, value: str) -> None:
+        self.iban = f"masked {value}"
+
+
+class Card(db.Model):  # type: ignore[name-defined]
+    """Hangs on an account."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    account_id: Mapped[int | None] = mapped_column(sa.ForeignKey("account.id"))
+    name: Mapped[str] = mapped_column(sa.String(20), default="")
+    meta: Mapped[dict[str, t.Any]] = mapped_column(MutableDict.as_mutable(sa.JSON()))
+    account: Mapped[Account | None] = relationship(back_populates="cards")
+
+
+class Audit(db.Model):  # type: ignore[name-defined]
+    """What a schema should not write."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(sa.String(40), default="")
+
+
+Deed = t.Callable[[Account], t.Any]
+deeds: list[Deed] = []
+"""What the schema does to a row while it is dumped."""
+
+
+class AccountSchema(ma.Schema):
+    """Does the deeds in a `Method` field."""
+
+    id = ma.fields.Integer()
+    iban = ma.fields.String()
+    total = ma.fields.Method("make_total")
+    note = ma.fields.String()
+
+    def make_total(self, account: Account) -> int:
+        for deed in deeds:
+            deed(account)
+        return 7
+
+
+class HookSchema(ma.Schema):
+    """Masks before it dumps, and takes out what was dumped."""
+
+    id = ma.fields.Integer()
+    iban = ma.fields.String()
+    tracked = ma.fields.Raw()
+
+    @ma.pre_dump
+    def mask(self, account: Account, **_: t.Any) -> Account:
+        account.iban = "****"
+        return account
+
+    @ma.post_dump
+    def strip(self, data: dict[str, t.Any], **_: t.Any) -> dict[str, t.Any]:
+        data["tracked"].pop("secret", None)
+        return data
+
+
+class CardSchema(ma.Schema):
+    """Strips what hangs on a row."""
+
+    id = ma.fields.Integer()
+    meta = ma.fields.Raw()
+
+    @ma.post_dump
+    def strip(self, data: dict[str, t.Any], **_: t.Any) -> dict[str, t.Any]:
+        data["meta"].clear()
+        return data
+
+
+CATALOG = """
+version: 1
+title: Guarded
+defaults: {owner: owner}
+channels:
+  accounts:
+    title: Accounts
+    model: tests.capture.test_guard:Account
+    schema: tests.capture.test_guard:AccountSchema
+    events: [created, updated, deleted]
+    includes: {cards: cards, stripped: {path: cards, schema: "tests.capture.test_guard:CardSchema"}}
+  hooked:
+    title: Hooked
+    model: tests.capture.test_guard:Account
+    schema: tests.capture.test_guard:HookSchema
+    events: [created, updated]
+"""
+
+
+@pytest.fixture
+def state(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
+    """An app on an empty database; a dump that is wrong fails the commit, for these tests to see it."""
+    (tmp_path / "webhooks.yaml").write_text(CATALOG)
+    app = Flask("tests.capture.test_guard", root_path=str(tmp_path), instance_path=str(tmp_path / "instance"))
+    app.config.update(SECRET_KEY="test", SQLALCHEMY_DATABASE_URI=database_url, WEBHOOKS_ON_ERROR="raise")
+    db.init_app(app)
+    Doorless(app, db)
+    make_tables(app, db)
+    with app.app_context():
+        yield state_of(app)
+        db.session.remove()
+        for engine in db.engines.values():
+            engine.dispose()
+    state_of(app).transport.close()
+    deeds.clear()
+
+
+def account(**values: t.Any) -> Account:
+    """A new row with two cards."""
+    return Account(
+        id=1,
+        tracked={"secret": 1, "deep": {"a": [1]}},
+        listed=[1, 2],
+        plain={"secret": 1, "deep": {"a": [1]}},
+        cards=[Card(id=1, name="one", meta={"pin": 1}), Card(id=2, name="two", meta={"pin": 2})],
+        **values,
+    )
+
+
+def contents(state: AppState) -> dict[str, list[tuple[t.Any, ...]]]:
+    """All rows of the host's tables."""
+    with state.engine.connect() as connection:
+        return {
+            table.name: [tuple(row) for row in connection.execute(sa.select(table).order_by(table.c.id))]
+            for table in (Account.__table__, Card.__table__, Audit.__table__)
+        }
+
+
+def transient(row: Account) -> None:
+    make_transient(row)
+    row.iban = "masked"
+
+
+def expunged(row: Account) -> None:
+    t.cast("Session", object_session(row)).expunge(row)
+    row.iban = "masked"
+
+
+def audit(row: Account) -> None:
+    db.session.add(Audit(text=row.iban))
+
+
+CHANGES: dict[str, Deed] = {
+    "an attribute": lambda row: setattr(row, "iban", "masked"),
+    "an attribute to None": lambda row: setattr(row, "note", None),
+    "a hybrid": lambda row: setattr(row, "shown", "x"),
+    "a composite": lambda row: setattr(row, "point", Point(8, 9)),
+    "a deleted attribute": lambda row: delattr(row, "note"),
+    "a tracked dict": lambda row: row.tracked.pop("secret"),
+    "inside a tracked dict": lambda row: (row.tracked["deep"]["a"].append(2), row.tracked.changed()),
+    "a tracked list": lambda row: row.listed.append(3),
+    "another dict": lambda row: setattr(row, "tracked", {}),
+    "a plain dict": lambda row: row.plain["deep"].clear(),
+    "a member taken out": lambda row: row.cards.pop(),
+    "all members": lambda row: row.cards.clear(),
+    "another collection": lambda row: setattr(row, "cards", row.cards[:1]),
+    "a new member": lambda row: row.cards.append(Card(name="new", meta={})),
+    "a new one that refers to it": lambda row: Card(name="new", meta={}, account=row),
+    "a member's attribute": lambda row: setattr(row.cards[0], "name", "masked"),
+    "a member's dict": lambda row: row.cards[0].meta.clear(),
+    "a member's parent": lambda row: setattr(row.cards[0], "account", None),
+    "another object": lambda row: setattr(db.session.get_one(Audit, 1), "text", "masked"),
+    "a new object": audit,
+    "a deletion": lambda row: db.session.delete(row),
+    "the deletion of another": lambda row: db.session.delete(db.session.get_one(Audit, 1)),
+    "merging": lambda row: db.session.merge(Audit(id=1, text="merged")),
+    "expunging": expunged,
+    "making it transient": transient,
+}
+HARMLESS: dict[str, Deed] = {
+    "expiring": lambda row: db.session.expire(row),
+    "expiring all": lambda row: db.session.expire_all(),
+    "refreshing": lambda row: db.session.refresh(row),
+    "flushing nothing": lambda row: db.session.flush(),
+    "a query": lambda row: db.session.scalar(sa.select(sa.func.count()).select_from(Card)),
+    "a query as text": lambda row: db.session.execute(sa.text("SELECT 1")),
+}
+WRITES: dict[str, Deed] = {
+    "commit": lambda row: db.session.commit(),
+    "commit of a change": lambda row: (setattr(row, "iban", "masked"), db.session.commit()),
+    "rollback": lambda row: db.session.rollback(),
+    "flush": lambda row: (audit(row), db.session.flush()),
+    "close": lambda row: db.session.close(),
+    "remove": lambda row: db.session.remove(),
+    "savepoint": lambda row: db.session.begin_nested(),
+    "bulk update": lambda row: db.session.execute(sa.update(Account).values(iban="masked")),
+    "table update": lambda row: db.session.execute(Account.__table__.update().values(iban="masked")),
+    "text": lambda row: db.session.execute(sa.text("UPDATE account SET iban = 'masked'")),
+    "connection": lambda row: db.session.connection().execute(sa.text("DELETE FROM card")),
+    "legacy": lambda row: db.session.query(Account).update({"iban": "masked"}),
+    "bulk save": lambda row: db.session.bulk_save_objects([Audit(text="x")]),
+    "mappings": lambda row: db.session.bulk_insert_mappings(sa.inspect(Audit), [{"text": "x"}]),
+}
+
+
+def work(session: t.Any) -> None:
+    """What the host does, in two commits; it keeps its objects."""
+    session.add_all([row := account(), Audit(id=1, text="first")])
+    session.commit()
+    row.note = "changed"
+    row.tracked["more"] = 1
+    session.commit()
+    row.x = 5
+    session.flush()
+    session.commit()
+
+
+@pytest.mark.parametrize("expires", [True, False], ids=["expiring", "keeping"])
+@pytest.mark.parametrize("name", [*CHANGES, *HARMLESS])
+def test_the_database_ends_as_if_nobody_had_subscribed(
+    state: AppState, caplog: pytest.LogCaptureFixture, name: str, expires: bool
+) -> None:
+    db.session().expire_on_commit = expires
+    work(db.session)
+    expected = contents(state)
+    before = vars(db.session.get_one(Account, 1)).copy()
+    db.session.rollback()
+    for table in (Card, Account, Audit):
+        db.session.execute(sa.delete(table.__table__))
+    db.session.commit()
+    db.session.remove()
+
+    subscribe(state, NOWHERE, "accounts.*", includes=["cards", "changes"])
+    deeds.append((CHANGES | HARMLESS)[name])
+    db.session().expire_on_commit = expires
+    work(db.session)
+
+    assert contents(state) == expected
+    row = db.session.get_one(Account, 1)
+    for key in ("iban", "note", "x", "y", "tracked", "listed", "plain"):
+        assert getattr(row, key) == before.get(key, getattr(row, key)), key
+    assert [card.name for card in row.cards] == ["one", "two"]
+    assert [card.meta for card in row.cards] == [{"pin": 1}, {"pin": 2}]
+    assert [(row.point.x, row.point.y)] == [(5, 2)]
+    row.cards[0].name = "renamed"  # nobody takes it for an orphan
+    deeds.clear()
+    db.session.commit()
+    assert [card.name for card in db.session.scalars(sa.select(Card).order_by(Card.id))] == ["renamed", "two"]
+
+    assert len(recorded(state)) == 3
+    assert {data["iban"] for data in told(state, "accounts.updated")} == {IBAN} or name in CHANGES
+    warned = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert bool(warned) == (name in CHANGES), [record.getMessage() for record in warned]
+    assert all("AccountSchema at the field 'total'" in record.getMessage() for record in warned)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_what_would_write_is_refused_with_schema_and_field(state: AppState, name: str) -> None:
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(WRITES[name])
+    db.session.add(account())
+    with pytest.raises(
+        Exception, match=r"accounts\.created of Account 1.*'total' of AccountSchema.*may only read"
+    ):
+        db.session.commit()
+    deeds.clear()
+    db.session.commit()
+
+    assert db.session.get_one(Account, 1).iban == IBAN
+    assert [card.name for card in db.session.get_one(Account, 1).cards] == ["one", "two"]
+    assert contents(state)["audit"] == []
+    assert [data["iban"] for data in told(state, "accounts.created")] == [IBAN]
+
+
+def test_a_refusal_that_is_swallowed_is_still_one(state: AppState) -> None:
+    def careless(row: Account) -> None:
+        with contextlib.suppress(Exception):
+            db.session.commit()
+
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(careless)
+    db.session.add(account())
+    with pytest.raises(Exception, match=r"'total' of AccountSchema.*commit\(\)"):
+        db.session.commit()
+
+
+def test_hooks_are_named_and_one_dump_does_not_spoil_the_next(
+    state: AppState, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscribe(state, NOWHERE, "hooked.*", "accounts.*")
+    db.session.add(account())
+    db.session.commit()
+    [row] = contents(state)["account"]
+
+    assert IBAN in row
+    assert db.session.get_one(Account, 1).tracked == {"secret": 1, "deep": {"a": [1]}}
+    assert [data["iban"] for data in told(state, "hooked.created")] == ["****"]
+    assert [data["iban"] for data in told(state, "accounts.created")] == [IBAN]
+    assert "HookSchema in mask or strip changes what it dumps, Account 1.iban" in caplog.text
+
+
+def test_an_include_is_named(state: AppState, caplog: pytest.LogCaptureFixture) -> None:
+    subscribe(state, NOWHERE, "accounts.*", includes=["stripped"])
+    db.session.add(account())
+    db.session.commit()
+
+    assert [row[-1] for row in contents(state)["card"]] == [{"pin": 1}, {"pin": 2}]
+    assert "The include 'stripped' (CardSchema) in strip changes" in caplog.text
+
+
+def test_what_the_host_has_not_flushed_stays_exactly(state: AppState) -> None:
+    """A listener of the host's comes after ours: it still sees what it has changed, and SQLAlchemy writes that."""
+    seen: list[tuple[t.Any, ...]] = []
+
+    def follow(session: Session) -> None:
+        row = session.get_one(Account, 1)
+        seen.append(
+            (row.iban, row.note, dict(row.tracked), len(row.cards), row in session.dirty, len(session.new))
+        )
+
+    subscribe(state, NOWHERE, "accounts.*")
+    db.session.add_all([row := account(), Audit(id=1, text="first")])
+    db.session.commit()
+    deeds.extend(CHANGES[name] for name in ("an attribute", "a tracked dict", "all members", "a new object"))
+    sa.event.listen(db.session(), "before_commit", follow)
+    row.x = 3
+    db.session.flush()
+    row.iban, row.tracked["mine"] = "theirs", 1
+    row.cards.pop()
+    db.session.add(Audit(id=2, text="second"))
+    db.session.commit()
+
+    tracked = {"secret": 1, "deep": {"a": [1]}, "mine": 1}
+    assert seen == [("theirs", "n", tracked, 1, True, 1)]
+    assert row.iban == "theirs"
+    assert row.tracked == tracked
+    assert [card.id for card in row.cards] == [1]
+    assert [text for _, text in contents(state)["audit"]] == ["first", "second"]
+
+
+def test_the_hosts_other_session_is_guarded_too(state: AppState) -> None:
+    """The schema says `db.session`, whatever session commits."""
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(audit)
+    db.session.get(Audit, 1)
+    db.session.rollback()
+    with Session(state.engine) as session:
+        session.add(account())
+        session.commit()
+    db.session.commit()
+
+    assert contents(state)["audit"] == []
+
+
+def test_rows_of_bulk_statements_and_deleted_ones(state: AppState) -> None:
+    db.session.add(account())
+    db.session.commit()
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(CHANGES["an attribute"])
+    deeds.append(CHANGES["a tracked dict"])
+    db.session.execute(sa.update(Account).values(note="bulk"))
+    db.session.commit()
+    [row] = contents(state)["account"]
+    assert IBAN in row
+    db.session.delete(db.session.get_one(Account, 1))
+    db.session.commit()
+
+    assert contents(state)["account"] == []
+    assert [message.event for message in recorded(state)] == ["accounts.updated", "accounts.deleted"]
+
+
+def test_an_owner_that_assigns(state: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
+    def whose(row: Account) -> str:
+        row.iban = "masked"
+        return "1"
+
+    subscribe(state, NOWHERE, "accounts.*")
+    channel = state.bound["accounts"].channel
+    before = channel.owner
+    object.__setattr__(channel, "owner", ("whose",))
+    object.__setattr__(state.bound["accounts"].owner, "path", ("whose",))
+    monkeypatch.setattr(Account, "whose", property(whose), raising=False)
+    try:
+        db.session.add(account())
+        db.session.commit()
+    finally:
+        object.__setattr__(channel, "owner", before)
+        object.__setattr__(state.bound["accounts"].owner, "path", before)
+
+    assert IBAN in contents(state)["account"][0]
+    assert [message.event for message in recorded(state)] == ["accounts.created"]
+
+
+def test_an_emit_while_dumping_is_refused(state: AppState) -> None:
+    subscribe(state, NOWHERE, "accounts.*")
+    extension = Doorless()
+    deeds.append(lambda row: extension.emit("accounts.updated", row))
+    db.session.add(account())
+    with pytest.raises(Exception, match=r"'total' of AccountSchema.*emit\(\)"):
+        db.session.commit()
