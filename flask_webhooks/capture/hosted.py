@@ -18,16 +18,23 @@ if t.TYPE_CHECKING:
     from ..bindings import Bound, BoundInclude
     from ..catalog import EventType
 
-__all__ = ["at_field", "dump", "included", "owner", "reading_owners"]
+T = t.TypeVar("T")
+
+__all__ = ["at_field", "by_schema", "dump", "included", "owner", "reading_owners"]
 
 
 def dump(bound: Bound, event: EventType, obj: t.Any) -> dict[str, t.Any]:
     """Return `data` of a row."""
+    return by_schema(bound, event, obj, bound.dump, obj, event)
+
+
+def by_schema(bound: Bound, event: EventType, obj: t.Any, function: t.Callable[..., T], *args: t.Any) -> T:
+    """Call something that dumps a row by the event's schema."""
     schema = bound.schemas.get(event.name)
     rows = _reached(obj, bound.trails)
     place = "What is read of the columns" if schema is None else type(schema).__name__
     about = About(event.name, place, rows, lambda: _changing_field(schema, obj, rows))
-    return guard.call(about, bound.dump, obj, event)
+    return guard.call(about, function, *args)
 
 
 def included(event: EventType, include: BoundInclude, obj: t.Any) -> t.Any:

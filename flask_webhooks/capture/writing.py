@@ -240,7 +240,8 @@ def _changes(item: Occurrence, data: t.Any) -> dict[str, dict[str, t.Any]]:
         old, new = item.values[name]
         if not same(old, getattr(item.obj, name) if new is LATER else new):
             olds[name] = old
-    return dict(sorted(changes(item.obj, olds, data).items()))
+    found = hosted.by_schema(item.bound, item.event, item.obj, changes, item.obj, olds, data)
+    return dict(sorted(found.items()))
 
 
 def _environment(state: AppState, item: Occurrence, data: t.Any) -> str:
