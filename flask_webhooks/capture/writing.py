@@ -9,6 +9,7 @@ import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import marshmallow as ma
 import sqlalchemy as sa
 from sqlalchemy import inspect
 
