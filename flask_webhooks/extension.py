@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import typing as t
 from pathlib import Path
 
@@ -28,6 +29,9 @@ __all__ = ["Webhooks"]
 
 PrincipalLoader = t.Callable[[], Principal | None]
 F = t.TypeVar("F", bound=PrincipalLoader)
+
+
+logger = logging.getLogger("flask_webhooks.catalog")
 
 
 class Webhooks:
@@ -96,6 +100,7 @@ class Webhooks:
             load_principal=self._principal,
         )
         app.extensions[EXTENSION] = state
+        _tell_doubts(bound)
         capture.install(state)
         self._add_doors(app, settings)
 
@@ -237,6 +242,19 @@ def _transport(settings: Settings) -> Transport:
         idle=settings.connection_idle,
         proxy=settings.egress_proxy,
     )
+
+
+def _tell_doubts(bound: t.Mapping[str, Bound]) -> None:
+    """Name, before anybody subscribes, the columns that an event may not be able to carry."""
+    for name, each in bound.items():
+        if each.doubts:
+            words = " ".join(map(str, each.doubts))
+            logger.warning(
+                "columns.doubtful: channel %s: %s",
+                name,
+                words,
+                extra={"channel": name, "columns": [doubt.column for doubt in each.doubts]},
+            )
 
 
 def _check_binds(db: SQLAlchemy, engine: sa.Engine, bound: t.Mapping[str, Bound]) -> None:

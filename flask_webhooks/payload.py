@@ -9,14 +9,20 @@ a `Message` for one `Recipient`, and `render` turns it into the bytes that are s
 
 from __future__ import annotations
 
+import base64
 import enum
+import functools
+import ipaddress
 import json
+import pathlib
 import typing as t
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+import zoneinfo
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, Set, ValuesView
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from operator import attrgetter, methodcaller
 
 from .errors import PayloadError
 
@@ -198,47 +204,152 @@ def render(format: str | Format, message: Message, recipient: Recipient) -> byte
 def encode(data: object, *, root: str = "data") -> str:
     """Return data as JSON text: compact, keys in the order they were given, not escaped to ASCII.
 
-    Beyond JSON's own types it takes `Decimal` (as text, so that no cent is lost), `date`, `time` and `datetime`
-    (ISO 8601, with the offset they have), `UUID`, and enums (their value).
+    Beyond JSON's own types it takes what has one obvious form; docs/catalogue.md has the table. Text: `Decimal` (so
+    that no cent is lost), dates and times (ISO 8601, with the offset they have), `UUID`, addresses, networks, paths.
+    Numbers: durations, in seconds. `bytes` are base64, enums their value, sets sorted lists, ranges
+    `{lower, upper, bounds}`. What is text like that may also be a key.
 
     :param root: what the error calls the outermost value.
     :raises PayloadError: for anything else, for NaN and infinities (JSON has none, RFC 8259, section 6), for
-        values that contain themselves. It names the place: ``data.lines[3].photo is bytes; …``.
+        values that contain themselves. It names the place: ``data.lines[3].photo is Image; …``.
     """
     try:
-        text = _ENCODER.encode(data)
+        try:
+            text = _ENCODER.encode(data)
+        except TypeError:  # perhaps for a key that is no text: these never come to `_default`
+            text = _ENCODER.encode(_with_keys(data))
         if not text.isascii():
             text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise PayloadError(_blame(data, root)) from error
     return text
 
 
+_Writer = Callable[[t.Any], object]
+
+
 def _default(value: object) -> object:
     """Called by the encoder for what JSON does not know; a TypeError sends us to look for the place."""
-    if isinstance(value, Decimal) and value.is_finite():
-        return str(value)
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, uuid.UUID):
-        return str(value)
-    if isinstance(value, enum.Enum):
-        return value.value
-    raise TypeError
+    kind: t.Any = type(value)
+    write = _writer(kind)
+    if write is None:
+        raise TypeError
+    return write(value)
+
+
+@functools.lru_cache(256)
+def _writer(kind: type) -> _Writer | None:
+    """Return what writes the values of a class, in values that the encoder knows or that have a writer in turn."""
+    for base, write in _WRITERS:
+        if issubclass(kind, base):
+            return write
+    for base in kind.__mro__:
+        foreign = _FOREIGN.get(f"{base.__module__.partition('.')[0]}.{base.__name__}")
+        if foreign is not None:
+            return foreign
+    if all(hasattr(kind, name) for name in ("lower", "upper", "lower_inc", "upper_inc")):
+        return _range
+    for name in ("tolist", "to_list"):  # arrays and their scalars
+        if hasattr(kind, name):
+            return methodcaller(name)
+    return next((write for base, write in _CONTAINERS if issubclass(kind, base)), None)
+
+
+def is_writable(kind: t.Any) -> bool:
+    """Say whether values of a class can be written as JSON; of containers, whether these can."""
+    return issubclass(kind, str | int | float | dict | list | tuple | None) or _writer(kind) is not None
+
+
+def _decimal(value: Decimal) -> str:
+    if not value.is_finite():
+        raise TypeError
+    return str(value)
+
+
+def _sorted(values: Set[t.Any]) -> list[t.Any]:
+    """Numbers by size, anything else by its JSON: the same whatever the process's hashes are."""
+    if all(type(each) is int for each in values):
+        return sorted(values)
+    return sorted(values, key=lambda each: _ENCODER.encode(_with_keys(each)))
+
+
+def _range(value: t.Any) -> dict[str, object]:
+    """A range of PostgreSQL, by whichever library: `bounds` as PostgreSQL writes them, `empty` if it has none."""
+    if getattr(value, "isempty", False) or getattr(value, "empty", False) is True:
+        return {"lower": None, "upper": None, "bounds": "empty"}
+    lower, upper = value.lower, value.upper
+    opening = "[" if value.lower_inc and lower is not None else "("
+    closing = "]" if value.upper_inc and upper is not None else ")"
+    return {"lower": lower, "upper": upper, "bounds": opening + closing}
+
+
+_WRITERS: tuple[tuple[type | t.Any, _Writer], ...] = (
+    (Decimal, _decimal),
+    (date | time, methodcaller("isoformat")),
+    (uuid.UUID, str),
+    (enum.Enum, attrgetter("value")),
+    (timedelta, timedelta.total_seconds),
+    (bytes | bytearray | memoryview, lambda value: base64.b64encode(value).decode()),
+    (
+        ipaddress.IPv4Address | ipaddress.IPv6Address | ipaddress.IPv4Network | ipaddress.IPv6Network,
+        str,
+    ),
+    (pathlib.PurePath, str),
+    (zoneinfo.ZoneInfo, str),
+)
+"""The first that fits counts. Their classes never hold others, so most can be keys too."""
+_CONTAINERS: tuple[tuple[type | t.Any, _Writer], ...] = (
+    (Mapping, dict),
+    (KeysView | ValuesView | ItemsView | Sequence, list),
+    (Set, _sorted),
+)
+_FOREIGN: t.Mapping[str, _Writer] = {
+    "arrow.Arrow": methodcaller("isoformat"),
+    "babel.Locale": str,
+    "colour.Color": attrgetter("hex"),
+    "furl.furl": str,
+    "intervals.AbstractInterval": _range,
+    "sqlalchemy_utils.Choice": attrgetter("code"),
+    "sqlalchemy_utils.Country": attrgetter("code"),
+    "sqlalchemy_utils.Currency": attrgetter("code"),
+    "sqlalchemy_utils.Ltree": attrgetter("path"),
+    "sqlalchemy_utils.PhoneNumber": attrgetter("e164"),
+    "ulid.ULID": str,
+    "yarl.URL": str,
+}
+"""Values of widespread column types, as their columns have them; by outermost package and class, to import none."""
 
 
 # Built once: json.dumps with arguments builds an encoder on every call.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_default)
 
+
+def _with_keys(value: object) -> object:
+    """Return the same with keys that the encoder takes, and everything that it does not know written."""
+    if isinstance(value, dict):
+        found = {_key(key): _with_keys(item) for key, item in value.items()}
+        if len(found) < len(value):
+            raise TypeError
+        return found
+    if isinstance(value, list | tuple):
+        return [_with_keys(item) for item in value]
+    return value if isinstance(value, str | int | float | None) else _with_keys(_default(value))
+
+
+def _key(key: object) -> object:
+    if isinstance(key, str | int | float | None):
+        return key
+    write = next((write for base, write in _WRITERS if isinstance(key, base)), None)
+    if write is None or isinstance(key, bytes | bytearray | memoryview):
+        raise TypeError
+    return write(key)
+
+
 _HALF = "it holds half of a surrogate pair, which UTF-8 cannot carry"
 _REMEDIES: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    ((bytes, bytearray, memoryview), "send a link to it, or base64 text"),
-    ((set, frozenset), "make it a sorted list"),
     ((float, Decimal), "JSON has no such number, send None"),
     (int, "it has too many digits for Python to write, send it as text"),
-    (timedelta, "send .total_seconds()"),
     (str, _HALF),
-    (Mapping, "make it a dict"),
 )
 
 DEEPEST = 500
@@ -257,30 +368,62 @@ class _Place(t.NamedTuple):
 def _blame(data: object, root: str) -> str:
     """Say what in the data cannot be encoded. Slow, and only called when the fast way has failed."""
     places = [_Place(data, root, ())]
+    alive = []  # else what is made on the way could have the id of what is gone
     while places:
         value, path, above = places.pop()
         if id(value) in above:
             return f"{path} contains itself; send its key instead."
         if len(above) > DEEPEST:
             return f"{path[:80]}… is nested more than {DEEPEST} levels deep; send less of it."
-        if isinstance(value, dict):
-            bad = next((key for key in value if not _is_key(key)), None)
-            if bad is not None:
-                return f"{path} has {_bad_key(bad)}."
-            inside = [_Place(item, path + _step(key), (*above, id(value))) for key, item in value.items()]
-        elif isinstance(value, list | tuple):
-            inside = [_Place(item, f"{path}[{i}]", (*above, id(value))) for i, item in enumerate(value)]
-        elif complaint := _complaint(value):
-            return f"{path} is {complaint}."
-        else:
+        complaint = _bad_keys(value) if isinstance(value, dict) else ""
+        if complaint:
+            return f"{path} has {complaint}."
+        inside = _inside(value, path)
+        if inside is None:
+            if complaint := _complaint(value):
+                return f"{path} is {complaint}."
             continue
-        places.extend(reversed(inside))
+        alive.append(value)
+        places.extend(_Place(item, step, (*above, id(value))) for step, item in reversed(inside))
     return f"{root} cannot be written as JSON; send less of it."
+
+
+def _inside(value: object, path: str) -> list[tuple[str, object]] | None:
+    """Return what a value holds, with the way to it; None for what holds nothing."""
+    if isinstance(value, dict):
+        return [(path + _step(key), item) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [(f"{path}[{at}]", item) for at, item in enumerate(value)]
+    if isinstance(value, Set):  # as it is before it is sorted
+        return [(f"{path}[]", item) for item in value]
+    made = _made(value)
+    return None if made is None else [(path, made)]
+
+
+def _bad_keys(value: dict[t.Any, t.Any]) -> str:
+    bad = next((key for key in value if not _is_key(key)), None)
+    if bad is not None:
+        return _bad_key(bad)
+    if len({_key(key) for key in value}) < len(value):
+        return "two keys that are the same when they are written; use text as keys"
+    return ""
+
+
+def _made(value: object) -> dict[str, t.Any] | list[t.Any] | None:
+    """Return what a value is written as, if that has values of its own."""
+    try:
+        made = value if isinstance(value, str | int | float | None) else _default(value)
+    except Exception:  # the host's class: whatever its methods raise
+        return None
+    return made if isinstance(made, dict | list) else None
 
 
 def _is_key(key: object) -> bool:
     """Whether JSON can hold it as a key; numbers and None become text as in Python's own `json`."""
-    return isinstance(key, str | int | float | None) and not _complaint(key)
+    try:
+        return not _complaint(_key(key))
+    except TypeError:
+        return False
 
 
 def _bad_key(key: object) -> str:
@@ -300,9 +443,9 @@ def _step(key: object) -> str:
 def _complaint(value: object) -> str:
     try:
         _ENCODER.encode(value).encode()
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError, AttributeError, RecursionError):
         kind = type(value)
-        remedy = next((text for types, text in _REMEDIES if isinstance(value, types)), None)
+        remedy = next((text for types, text in _REMEDIES if issubclass(kind, types)), None)
         name = repr(value) if isinstance(value, float | Decimal) else kind.__qualname__
         return f"{name}; {remedy or 'convert it, or give the channel a schema that does'}"
     return ""

@@ -7,6 +7,7 @@ SQLAlchemy and marshmallow, and neither Flask nor YAML.
 `importing`   import paths to objects
 `trails`      dotted paths over mapped classes
 `conditions`  `when`, `changed`, `ignore` against columns and their types
+`columns`     which columns JSON can hold
 `dumping`     rows to `data`
 `changing`    what an update changed, as `data` shows it: the include `changes`
 `bound`       one channel with all of that

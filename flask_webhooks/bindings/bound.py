@@ -14,6 +14,7 @@ from ..catalog import Catalog, Channel, EventType, Kind
 from ..catalog.names import did_you_mean
 from ..errors import Problem
 from .changing import ChangeDumper, ColumnChanges, SchemaChanges
+from .columns import Doubt, doubts_of, is_unwritable, raw_doubts
 from .conditions import column_problems
 from .dumping import (
     Dumper,
@@ -88,6 +89,8 @@ class Bound:
     touches: tuple[BoundTouch, ...]
     kinds: frozenset[Kind]
     """What can happen to a row that matters to an event, here or where it touches."""
+    doubts: tuple[Doubt, ...]
+    """Columns that JSON cannot hold, or perhaps cannot, of rows and of related rows that are sent without a schema."""
     needed: frozenset[str]
     """Relationships that owner, data, includes and touches read: to be loaded before a row is deleted."""
 
@@ -151,6 +154,7 @@ class Binder:
             trails=trails,
             touches=touches,
             kinds=_kinds(channel),
+            doubts=tuple(dict.fromkeys(_doubts(used, mapper, includes))),
             needed=frozenset(
                 [trail[0] for trail in trails]
                 + [name for include in includes.values() for name in include.relationships[:1]]
@@ -364,11 +368,26 @@ class Binder:
         return None
 
 
+def _doubts(
+    schemas: Mapping[str, ma.Schema | None], mapper: AnyMapper | None, includes: Mapping[str, BoundInclude]
+) -> Iterator[Doubt]:
+    if mapper is None:
+        return
+    for schema in schemas.values():
+        yield from doubts_of(mapper) if schema is None else raw_doubts(schema, mapper)
+    for include in includes.values():
+        target = follow(mapper, include.path).target
+        if target is not None:
+            yield from doubts_of(target) if include.schema is None else raw_doubts(include.schema, target)
+
+
 def _changes(schemas: Mapping[str, ma.Schema | None], mapper: AnyMapper | None) -> dict[str, ChangeDumper]:
     """Return for each event what tells what changed; events with one schema share it."""
     if mapper is None:
         return {}
-    plain = ColumnChanges(frozenset(column_renderer(mapper).keys), frozenset())
+    shown = frozenset(column_renderer(mapper).keys)
+    named = [key for key in columns_of(mapper) if is_unwritable(mapper.column_attrs[key].columns[0].type)]
+    plain = ColumnChanges(shown, frozenset(named))
     made = {id(each): SchemaChanges(each, mapper) for each in schemas.values() if each is not None}
     return {name: plain if each is None else made[id(each)] for name, each in schemas.items()}
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ..errors import PayloadError
+from .columns import is_binary, is_sealed, is_unwritable
 from .trails import AnyMapper, Astray, Trail, Unreadable, follow, has
 
 if t.TYPE_CHECKING:
@@ -40,7 +41,7 @@ class SchemaRenderer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ColumnRenderer:
-    """The column attributes of a row under their own names; binary columns are left out."""
+    """The column attributes of a row under their own names; bytes and what JSON cannot hold are left out."""
 
     keys: tuple[str, ...]
 
@@ -55,16 +56,20 @@ def jsonable(value: t.Any) -> t.Any:
 
 def column_renderer(mapper: AnyMapper) -> ColumnRenderer:
     """Return the plain renderer of a mapped class."""
-    return ColumnRenderer(tuple(attr.key for attr in mapper.column_attrs if not _is_binary(attr)))
-
-
-def _is_binary(attr: orm.ColumnProperty[t.Any]) -> bool:
-    return isinstance(attr.columns[0].type, sa.LargeBinary)
+    kinds = {attr.key: attr.columns[0].type for attr in mapper.column_attrs}
+    return ColumnRenderer(
+        tuple(key for key, kind in kinds.items() if not (is_binary(kind) or is_unwritable(kind)))
+    )
 
 
 def private_columns(mapper: AnyMapper) -> list[str]:
-    """Return the columns whose names say that nobody else should read them: `password_hash`, `api_token`."""
-    return [key for key in column_renderer(mapper).keys if _PRIVATE.search(key)]
+    """Return the columns whose names or types say that nobody else should read them: `password_hash`, `api_token`."""
+    keys = column_renderer(mapper).keys
+    return [
+        attr.key
+        for attr in mapper.column_attrs
+        if (attr.key in keys and _PRIVATE.search(attr.key)) or is_sealed(attr.columns[0].type)
+    ]
 
 
 def render_anything(row: t.Any) -> dict[str, t.Any]:

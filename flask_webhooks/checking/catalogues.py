@@ -42,6 +42,11 @@ def check_catalog(
         for channel in catalog.channels.values()
         if channel.owner is None and channel.model is not None and channel.events
     ]
+    findings += [
+        Finding(Level.WARNING, str(doubt), *catalog.where(each.channel.path), each.channel.path)
+        for each in bound.values()
+        for doubt in each.doubts
+    ]
     words = f"{_several(catalog.events, 'event')} in {_several(catalog.channels, 'channel')}, from {names}"
     return Check("catalogue", words, tuple(findings)), None if problems else (catalog, bound)
 

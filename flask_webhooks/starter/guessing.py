@@ -10,6 +10,7 @@ import marshmallow as ma
 import sqlalchemy as sa
 from sqlalchemy import orm
 
+from ..bindings.columns import doubts_of
 from ..bindings.dumping import column_renderer
 from ..bindings.importing import Unfound, locate
 from ..catalog.names import RESERVED_CHANNEL
@@ -34,6 +35,8 @@ class Sketch:
     owner: str | None
     columns: tuple[str, ...]
     """What `data` has without a schema."""
+    doubts: tuple[str, ...]
+    """What is to be said of columns that JSON cannot hold."""
     ignore: tuple[str, ...]
     """Columns that machines write at every update."""
     step: tuple[str, str] | None
@@ -68,6 +71,7 @@ def _sketch(mapper: AnyMapper, name: str, tenancy: Tenancy | None) -> Sketch:
         schema=schema,
         owner=tenancy.path(mapper) if tenancy is not None else None,
         columns=column_renderer(mapper).keys,
+        doubts=tuple(map(str, doubts_of(mapper))) if schema is None else (),
         ignore=tuple(attr.key for attr in mapper.column_attrs if _is_machines(attr)),
         step=_step(mapper),
         includes=tuple(

@@ -167,6 +167,8 @@ def _channel(sketch: Sketch, default: str | None, lessons: _Lessons) -> str:
     else:
         lines.append(lessons.once("    # Without `schema: package.module:Schema` the columns make `data`.\n"))
         lines += _folded("    # data: ", ", ".join(sketch.columns))
+        for doubt in sketch.doubts:
+            lines += _folded("    # ", doubt)
     if sketch.owner is not None and sketch.owner != default:
         lines.append(
             lessons.once("    # Another one than the default: an attribute, or a dotted path of them.\n")

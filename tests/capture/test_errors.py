@@ -118,11 +118,11 @@ class TestIncludes:
 
     def test_json_that_fails_in_one(self, state: AppState) -> None:
         include = state.bound["invoices"].includes["lines"]
-        object.__setattr__(include.dump, "render", lambda line: {"photo": b"x"})
+        object.__setattr__(include.dump, "render", lambda line: {"photo": object()})
         subscribe(state, NOWHERE, "invoices.*", includes=["lines", "changes"])
         db.session.add(Invoice(id=7, owner="1", lines=[Line()]))
         with pytest.raises(
-            PayloadError, match=r"invoices\.created of Invoice 7.*includes\.lines\[0\]\.photo is bytes"
+            PayloadError, match=r"invoices\.created of Invoice 7.*includes\.lines\[0\]\.photo is object"
         ):
             db.session.commit()
 
