@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from flask import Flask, current_app
+from sqlalchemy.orm import Session
 from werkzeug.local import LocalProxy
 
 from .bindings import Bound
@@ -46,16 +47,24 @@ class AppState:
     bell: Bell
     load_principal: t.Callable[[], Principal | None] = field(repr=False)
 
-    def let_go(self) -> None:
-        """End the transaction that the host's session may have begun to find out who is calling, on SQLite.
+    @property
+    def host_session(self) -> Session:
+        """The session that the host's own code uses in this context: `db.session`."""
+        return t.cast("Session", self.app.extensions["sqlalchemy"].session())
 
-        There a transaction can hold the only write lock, and a door that is about to write on a session of our own
-        would wait for itself. What the host wrote is committed: only we know that nothing of this request comes after.
+    def let_go(self) -> None:
+        """End the transaction that the host's session may have begun to find out who is calling.
+
+        It holds a connection, and a door that is about to take another one would wait for itself as soon as the pool
+        has no more; on SQLite it may hold the only write lock besides. What the host wrote is committed: only we know
+        that nothing of this request comes after.
         """
-        if self.engine.dialect.name == "sqlite":
-            host = self.app.extensions["sqlalchemy"].session()
-            if host.in_transaction():
+        host = self.host_session
+        if host.in_transaction():
+            if host.is_active:
                 host.commit()
+            else:  # after an error that the host has passed over
+                host.rollback()
 
 
 def state_of(app: Flask) -> AppState:

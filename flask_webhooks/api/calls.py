@@ -56,8 +56,7 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
     raw = _read(state) if operation.writes else b""
     body = _parse_body(state, operation, raw)
     query = _parse_query(operation)
-    if operation.writes:
-        state.let_go()
+    state.let_go()
     with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
         call = Call(state, principal, session, body, query, _version())
         kept = replies.begin(call, operation, raw)

@@ -33,7 +33,9 @@ def try_subscription(call: Call, subscription_id: str) -> t.Any:
     Works while the subscription is switched off, so that a receiver can be tried before it counts.
     """
     row = subscribing.find(call.session, subscription_id, owner=call.owner)
-    subject, format = _subject(call, row.owner), row.format
+    owner, format = row.owner, row.format
+    call.session.rollback()  # the host's schemas may need the connection
+    subject = _subject(call, owner)
     limit = call.state.settings.manual_timeout
     try:
         with throttle.turn(call.state, call.session, call.principal.account):
@@ -82,12 +84,18 @@ def _dumped(state: AppState, bound: t.Any, event: t.Any, key: str, owner: str) -
         identity = [_typed(column, part) for column, part in zip(mapper.primary_key, parts, strict=True)]
     except (ValueError, TypeError, ArithmeticError):
         return None
-    with Session(state.engine, info={"webhooks": False}) as session:
-        row = session.get(bound.model, identity[0] if len(identity) == 1 else tuple(identity))
-        if row is None or bound.owner(row) != owner:
-            return None
-        data: dict[str, t.Any] = bound.dump(row, event)
-        return data
+    # A schema may ask `db.session` for more: on its connection there is no second one.
+    host = state.host_session
+    try:
+        connection = host.connection(bind_arguments={"mapper": mapper})
+        with Session(connection, info={"webhooks": False}) as session:
+            row = session.get(bound.model, identity[0] if len(identity) == 1 else tuple(identity))
+            if row is None or bound.owner(row) != owner:
+                return None
+            data: dict[str, t.Any] = bound.dump(row, event)
+            return data
+    finally:
+        host.rollback()
 
 
 def _typed(column: sa.Column[t.Any], text: str) -> t.Any:

@@ -8,9 +8,7 @@ import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import event as sa_event
-
-from .. import reading, replaying, throttle
+from .. import reading, replaying, subscribing, throttle
 from ..delivering import parcels
 from ..delivering.bodies import CHANGED, Body, body_of
 from ..models import Attempt
@@ -99,8 +97,7 @@ def cancel(visit: Visit, delivery_id: object) -> Redirect:
 
 
 def _ring(visit: Visit) -> None:
-    bell = visit.state.bell
-    sa_event.listen(visit.session, "after_commit", lambda session: bell.ring(), once=True)
+    subscribing.afterwards(visit.session, visit.state.bell.ring)
 
 
 def _story(visit: Visit, delivery_id: str) -> Story:

@@ -42,6 +42,7 @@ def create(visit: Visit) -> Page | Redirect:
     made = repeats.first(visit)
     if made is not None:
         return _created(visit, *made)
+    visit.session.rollback()  # the URL's name is looked up next
     form = forms.of_form(visit.form)
     form.errors = forms.shape_faults(form)
     try:

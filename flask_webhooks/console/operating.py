@@ -14,13 +14,14 @@ __all__ = ["operator"]
 @page("GET", "/operator", right="read", operators=True)
 def operator(visit: Visit) -> Page:
     """Show lag, backlog, queue, workers, the worst receivers, retention."""
+    queue = _depth(visit)  # Redis is asked before a connection is held
     now = dispatch.now(visit.session.connection())
     ours = visit.state.settings.sent_environments
     found = reading.engine(visit.session.connection(), now, environments=ours)
     values = {
         "engine": found,
         "lag": found.lag(now),
-        "queue": _depth(visit),
+        "queue": queue,
         "queue_name": visit.state.settings.queue,
         "now": now,
         "alive": ALIVE,

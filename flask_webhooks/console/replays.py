@@ -6,7 +6,6 @@ import typing as t
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
-from sqlalchemy import event as sa_event
 
 from .. import models, replaying, subscribing, throttle
 from ..errors import SubscriptionError
@@ -91,8 +90,7 @@ def _found(visit: Visit, replay_id: str) -> tuple[models.Replay, models.Subscrip
 
 
 def _ring(visit: Visit) -> None:
-    bell = visit.state.bell
-    sa_event.listen(visit.session, "after_commit", lambda session: bell.ring(), once=True)
+    subscribing.afterwards(visit.session, visit.state.bell.ring)
 
 
 def _asked(sent: t.Any) -> dict[str, t.Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from flask import render_template
+from flask import current_app
 
 from ..models import Subscription
 from .looks import path
@@ -22,5 +22,7 @@ def snippets(subscription: Subscription) -> list[tuple[str, str, str]]:
         "path": quote(path(subscription.url).partition("?")[0], safe="/%:@!$&'()*+,;=~") or "/",
         "is_public": subscription.signature == "v1a",
     }
-    texts = {name: render_template(f"webhooks/snippets/{name}.txt", **values) for name, _title in LANGUAGES}
+    # Not `render_template`: the host's context processors ask the database, whose connection this page holds.
+    find = current_app.jinja_env.get_template
+    texts = {name: find(f"webhooks/snippets/{name}.txt").render(values) for name, _title in LANGUAGES}
     return [(name, title, texts[name].strip() + "\n") for name, title in LANGUAGES]

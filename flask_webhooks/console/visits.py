@@ -9,6 +9,7 @@ import typing as t
 from datetime import UTC, datetime
 from pathlib import Path
 
+import sqlalchemy as sa
 from flask import Response, g, redirect, render_template, request, url_for
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as Answered
@@ -26,7 +27,7 @@ from ..state import AppState, current_webhooks
 from . import colours, tokens
 from .faults import told
 from .looks import span
-from .pages import Answer, Raw, Redirect, Refused, Route, Visit
+from .pages import Answer, Page, Raw, Redirect, Refused, Route, Visit
 from .words import _, language, ngettext
 
 __all__ = ["accent", "context", "secure", "unknown", "view_of"]
@@ -82,14 +83,17 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
         _check_token(state, principal)
     if not principal.may(route.right):
         raise Refused(403, _("You may look at this, but not do that. Ask an administrator of your account."))
-    if route.writes:
-        state.let_go()
+    language()  # Flask-Babel asks the host for it, once in a request
+    state.let_go()
     with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
         visit = Visit(state, principal, session, request.form, request.args, _is_partial())
         found = route.function(visit, **arguments)
         if route.writes:
             session.commit()
-        response = _shown(visit, found)
+        if isinstance(found, Page) and not visit.is_partial:
+            _look_for_workers(session.connection())
+    # Without a connection: the host's templates and context processors take one of their own.
+    response = _shown(visit, found)
     if not route.stores:
         response.headers["Cache-Control"] = "no-store"
     return response
@@ -131,6 +135,11 @@ def _shown(visit: Visit, found: Answer) -> Answered:
 
 
 def _problem(error: Refused) -> Response:
+    if "webhooks_principal" in g:
+        state = _state()
+        state.let_go()
+        with state.engine.connect() as connection:
+            _look_for_workers(connection)
     html = render_template("webhooks/problem.html", problem=error)
     return Response(html, error.status, headers={"Cache-Control": "no-store", **error.headers})
 
@@ -188,15 +197,14 @@ def context() -> dict[str, t.Any]:
         "asset": asset,
         "notice": _notices().get(request.args.get("notice", "")),
         "clock": functools.partial(datetime.now, UTC),
-        "is_idle": functools.partial(_is_idle, state),
+        "is_idle": g.get("webhooks_is_idle", False),
         "may": principal.may if principal is not None else (lambda right: False),
     }
 
 
-def _is_idle(state: AppState) -> bool:
-    """Whether no worker has been seen lately."""
-    with state.engine.connect() as connection:
-        return not reading.is_worked(connection)
+def _look_for_workers(connection: sa.Connection) -> None:
+    """Note whether no worker has been seen lately, for the page that is made without a connection."""
+    g.webhooks_is_idle = not reading.is_worked(connection)
 
 
 def asset(name: str) -> str:
