@@ -209,6 +209,9 @@ def _shown(operation: Operation, returned: t.Any) -> Response:
     status = given.status or operation.status
     if given.raw is not None:
         response = Response(given.raw, status, mimetype=given.mimetype)
+        if given.filename is not None:
+            response.headers.set("Content-Disposition", "attachment", filename=given.filename)
+            response.headers["X-Content-Type-Options"] = "nosniff"
     elif status == 204:
         response = Response(status=204)
         del response.headers["Content-Type"]

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from .. import models, replaying, schemas, subscribing, throttle
+from .. import models, reading, replaying, schemas, subscribing, throttle
 from ..delivering.bodies import body_of
 from ..ids import first_at, made_at
 from ..models import State
 from ..principal import ALL_OWNERS, Whose
 from ..retry import Failure
-from .operations import Call, operation
+from .operations import Answer, Call, operation
 from .paging import bounded, event_names, floor_of, newest, owner_of, paged
 from .problems import Refused
 
@@ -225,10 +225,12 @@ def _own(call: Call, delivery_id: str) -> tuple[models.Delivery, models.Subscrip
 def _attempt(row: models.Attempt) -> dict[str, t.Any]:
     response = None
     if row.status is not None:
+        found = reading.of_attempt(row)
         response = {
             "status": row.status,
             "headers": json.loads(row.response_headers) if row.response_headers else {},
-            "body": (row.response_body or b"").decode(errors="replace"),
+            "body": found.text,
+            "body_note": found.note,
             "truncated": row.response_truncated,
         }
     return {
@@ -248,6 +250,29 @@ def _attempt(row: models.Attempt) -> dict[str, t.Any]:
             name: getattr(row, f"{name}_seconds") for name in ("dns", "connect", "tls", "first_byte", "total")
         },
     }
+
+
+@operation(
+    "GET",
+    "/deliveries/<delivery_id>/response",
+    "Download what was answered",
+    right="read",
+    query=schemas.ResponseQuery,
+    mimetype="application/octet-stream",
+)
+def get_response(call: Call, delivery_id: str) -> t.Any:
+    """The bytes of the body as they came, as far as they are kept: neither unpacked nor decoded.
+
+    None where nothing has been answered yet, or without a body.
+    """
+    row, _ = _own(call, delivery_id)
+    asked = call.query.get("attempt")
+    attempt = reading.attempt_of(call.session, row.id, asked)
+    if asked is not None and attempt is None:
+        raise Refused(404, "There is no such attempt.")
+    body = attempt.response_body if attempt is not None else None
+    name = f"{attempt.id if attempt is not None else row.id}.bin"
+    return Answer(None, raw=body or b"", mimetype="application/octet-stream", filename=name)
 
 
 # ---- by hand ---------------------------------------------------------------------------------------------

@@ -182,7 +182,13 @@ def _attempt(body: bytes, name: str) -> Json:
             "body_sha256": hashlib.sha256(body).hexdigest(),
             "body_size": len(body),
         },
-        "response": {"status": 204, "headers": {"server": "nginx"}, "body": "", "truncated": False},
+        "response": {
+            "status": 204,
+            "headers": {"server": "nginx"},
+            "body": "",
+            "body_note": None,
+            "truncated": False,
+        },
         "timings": {"dns": 0.004, "connect": 0.021, "tls": 0.043, "first_byte": 0.118, "total": 0.119},
         "worker": "worker-1",
     }

@@ -54,6 +54,8 @@ class Answer:
     raw: bytes | None = None
     """Sent as it is, instead of `body`."""
     mimetype: str = "application/json"
+    filename: str | None = None
+    """A browser saves the answer under this name, and never shows it."""
 
 
 View = t.Callable[..., t.Any]

@@ -239,6 +239,7 @@ _RAW = {
     "application/json": {"openapi": "3.1.0"},
     "text/html": "<!doctype html>",
     "text/css": "body { margin: 0 auto }",
+    "application/octet-stream": "ok",
 }
 """The beginnings of answers that are not of our schemas."""
 

@@ -116,7 +116,7 @@ def _subject(state: AppState, name: str) -> Subject:
 
 
 def _tell(attempt: Attempt, as_json: bool) -> None:
-    text = (attempt.response_body or b"").decode(errors="replace")
+    text = reading.of_attempt(attempt).text
     if as_json:
         names = ("delivery_id", "subscription_id", "url", "status", "failure", "detail", "total_seconds")
         click.echo(json.dumps({**{name: getattr(attempt, name) for name in names}, "response": text}))

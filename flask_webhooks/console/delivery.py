@@ -13,15 +13,27 @@ from ..delivering import parcels
 from ..delivering.bodies import CHANGED, Body, body_of
 from ..models import Attempt
 from ..reading import Story
-from .looks import pretty, reason_label, remedy, text_of
+from .looks import pretty, reason_label, remedy, text_of, visible
 from .pages import Page, Raw, Redirect, Refused, Visit, page
 from .visits import nothing
-from .words import _
+from .words import N_, _
 
 __all__ = ["cancel", "delivery", "retry", "told"]
 
 LONGEST_BODY = 65_536
 """Characters of a request body that the page shows; the API gives all of it."""
+
+
+NOTES: t.Mapping[str, str] = {
+    "unknown_coding": N_("It is packed as %(coding)s, which is not unpacked here."),
+    "many_codings": N_("It is packed more than %(most)s times, which is not unpacked here."),
+    "not_packed": N_("It says that it is packed as %(coding)s and is not: it is shown as it came."),
+    "broken": N_("What is packed as %(coding)s breaks off or is damaged: only its beginning can be shown."),
+    "bomb": N_("Only the first %(most)s bytes are unpacked."),
+    "unknown_charset": N_("The charset %(charset)s is not known here: it is read as UTF-8."),
+    "not_text": N_("Some bytes are no %(charset)s: a � stands for them."),
+}
+"""`reading.NOTES`, for the visitor's language."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class Told:
     request_headers: t.Mapping[str, str]
     response_headers: t.Mapping[str, str]
     response_body: str
+    response_note: str
+    """What that text does not show."""
     phases: tuple[Phase, ...]
     curl: str
     """Empty where what was sent is not known."""
@@ -53,9 +67,14 @@ class Told:
 
 @page("GET", "/deliveries/<uuid:delivery_id>", right="read")
 def delivery(visit: Visit, delivery_id: object) -> Page | Raw:
-    """Show a delivery; to a page that asks whether anything has happened since, 204 if nothing has."""
+    """Show a delivery; to a page that asks whether anything has happened since, 204 if nothing has.
+
+    With `response` in the query, the bytes of that attempt's answer instead, to be saved.
+    """
     story = _story(visit, str(delivery_id))
     row = story.delivery
+    if "response" in visit.query:
+        return _saved(story, visit.identifier("response"))
     mark = f"{row.state} {row.attempts} {row.due_at.isoformat() if row.due_at else ''}"
     if visit.is_partial and visit.query.get("seen") == mark:
         return Raw(status=204)
@@ -71,6 +90,14 @@ def delivery(visit: Visit, delivery_id: object) -> Page | Raw:
         "mark": mark,
     }
     return Page("delivery.html", values)
+
+
+def _saved(story: Story, attempt_id: str) -> Raw:
+    """The bytes of an answer as they came. A browser never shows them: whose HTML it is, nobody knows."""
+    attempt = next((each for each in story.attempts if each.id == attempt_id), None)
+    if attempt is None:
+        raise nothing()
+    return Raw(attempt.response_body or b"", "application/octet-stream", filename=f"{attempt.id}.bin")
 
 
 @page("POST", "/deliveries/<uuid:delivery_id>/retry", right="write")
@@ -140,13 +167,15 @@ def told(story: Story, body: Body) -> list[Told]:
 
 def _told(row: Attempt, body: Body) -> Told:
     request_headers = json.loads(row.request_headers or "{}")
+    answer = reading.of_attempt(row)
     return Told(
         row=row,
         label=reason_label(row.failure) if row.failure else "",
         remedy=remedy(row.failure),
         request_headers=request_headers,
         response_headers=json.loads(row.response_headers or "{}"),
-        response_body=pretty(row.response_body) if row.response_body else "",
+        response_body=pretty(visible(answer.text)),
+        response_note=" ".join(_(NOTES[key]) % values for key, values in answer.notes),
         phases=tuple(_phases(row)),
         curl=_curl(row, request_headers, text_of(body.data)) if body.is_of(row) else "",
     )

@@ -176,7 +176,11 @@ def remedy(failure: str | None) -> str:
 
 def text_of(raw: bytes | None) -> str:
     """Bytes from outside as text: what is no UTF-8 is replaced, control characters are made visible."""
-    found = (raw or b"").decode("utf-8", "replace")
+    return visible((raw or b"").decode("utf-8", "replace"))
+
+
+def visible(found: str) -> str:
+    """Text from outside with its control characters made visible."""
     return "".join(
         mark if mark in "\n\t" or mark.isprintable() or mark == " " else _visible(mark) for mark in found
     )

@@ -69,9 +69,11 @@ class Redirect:
 class Raw:
     """Something that is no HTML."""
 
-    body: str = ""
+    body: str | bytes = ""
     mimetype: str = "text/plain"
     status: int = 200
+    filename: str = ""
+    """With one, a browser saves it and never shows it."""
 
 
 class Refused(Exception):

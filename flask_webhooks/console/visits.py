@@ -120,9 +120,11 @@ def _check_token(state: AppState, principal: Principal) -> None:
 
 def _shown(visit: Visit, found: Answer) -> Answered:
     if isinstance(found, Raw):
-        return Response(
-            found.body, found.status, mimetype=found.mimetype, headers={"Cache-Control": "private, no-cache"}
-        )
+        response = Response(found.body, found.status, mimetype=found.mimetype)
+        response.headers["Cache-Control"] = "private, no-cache"
+        if found.filename:
+            response.headers.set("Content-Disposition", "attachment", filename=found.filename)
+        return response
     if isinstance(found, Redirect):
         values = {**found.values, **({"notice": found.notice} if found.notice else {})}
         address = url_for(f"{BLUEPRINT}.{found.endpoint}", **values)

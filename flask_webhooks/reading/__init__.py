@@ -8,6 +8,7 @@ at a limit, so a page costs the same with a thousand deliveries and with a milli
 `charts`     sums over time, in as many points as a chart shows
 `deliveries` pages of the log, filtered
 `stories`    one delivery with its message and every attempt
+`answers`    what a receiver answered, unpacked and decoded
 `engine`     workers, backlog, the worst receivers
 `tail`       attempts as they are made
 ===========  ====================================================
@@ -15,6 +16,7 @@ at a limit, so a page costs the same with a thousand deliveries and with a milli
 
 from __future__ import annotations
 
+from .answers import NOTES, Legible, attempt_of, legible, of_attempt
 from .charts import WINDOWS, Point, Series, series
 from .deliveries import Entry, Search, Slice, search
 from .engine import Engine, engine, is_worked
@@ -23,9 +25,11 @@ from .stories import Story, story
 from .tail import Tail
 
 __all__ = [
+    "NOTES",
     "WINDOWS",
     "Engine",
     "Entry",
+    "Legible",
     "Overview",
     "Point",
     "Search",
@@ -34,8 +38,11 @@ __all__ = [
     "Standing",
     "Story",
     "Tail",
+    "attempt_of",
     "engine",
     "is_worked",
+    "legible",
+    "of_attempt",
     "one_overview",
     "overviews",
     "search",

@@ -18,6 +18,7 @@ from .log import (
     MessagePage,
     MessageQuery,
     OneDelivery,
+    ResponseQuery,
     Trial,
 )
 from .problems import FieldProblem, Problem
@@ -51,6 +52,7 @@ __all__ = [
     "OneDelivery",
     "Problem",
     "Replay",
+    "ResponseQuery",
     "Rotation",
     "Secrets",
     "Stats",

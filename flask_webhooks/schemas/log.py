@@ -138,6 +138,12 @@ class DeliveryQuery(_Window):
     state = fields.String(validate=validate.OneOf(STATES))
 
 
+class ResponseQuery(Strict):
+    """Which attempt's."""
+
+    attempt = identifier("Left out: the last one.")
+
+
 class Request(ma.Schema):
     """What was sent."""
 
@@ -158,7 +164,17 @@ class Response(ma.Schema):
     status = fields.Integer(required=True)
     headers = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
     body = fields.String(
-        required=True, metadata=described("Its beginning; bytes that are no UTF-8 are replaced.")
+        required=True,
+        metadata=described(
+            "Its beginning, unpacked (gzip, deflate) and decoded as its headers say; `/response` has the bytes."
+        ),
+    )
+    body_note = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described(
+            "What the text does not show, such as bytes that are not of its charset; else null."
+        ),
     )
     truncated = fields.Boolean(required=True)
 

@@ -1,0 +1,199 @@
+"""What a receiver answered, made legible: unpacked and decoded as its headers say, and why where that fails.
+
+The law of this room: it is for people to read, never to be judged by. A receiver chooses both the bytes and what it
+says of them, so everything is bounded (`MOST_TEXT` out of whatever comes in, `MOST_CODINGS` inside each other),
+charsets come from a list (Python knows some that are slow, or unpack), and nothing that a body says can raise.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import typing as t
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from encodings.aliases import aliases
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ..models import Attempt
+
+__all__ = ["NOTES", "Legible", "attempt_of", "legible", "of_attempt"]
+
+MOST_TEXT: t.Final = 32_768
+"""Bytes that are unpacked: a kilobyte can be a bomb of a megabyte."""
+
+MOST_CODINGS: t.Final = 3
+"""Compressions inside each other that are taken off."""
+
+STEP: t.Final = 256
+"""Packed bytes that are unpacked at a time: what came before a fault is shown."""
+
+NOTES: t.Final[Mapping[str, str]] = {
+    "unknown_coding": "It is packed as %(coding)s, which is not unpacked here.",
+    "many_codings": "It is packed more than %(most)s times, which is not unpacked here.",
+    "not_packed": "It says that it is packed as %(coding)s and is not: it is shown as it came.",
+    "broken": "What is packed as %(coding)s breaks off or is damaged: only its beginning can be shown.",
+    "bomb": "Only the first %(most)s bytes are unpacked.",
+    "unknown_charset": "The charset %(charset)s is not known here: it is read as UTF-8.",
+    "not_text": "Some bytes are no %(charset)s: a � stands for them.",
+}
+"""What there is to say beside a text, by its key."""
+
+_CHARSETS: t.Final = frozenset(
+    "ascii utf_8 utf_16 utf_16_le utf_16_be utf_32 utf_32_le utf_32_be latin_1 iso8859_2 iso8859_3 iso8859_4 iso8859_5 "
+    "iso8859_6 iso8859_7 iso8859_8 iso8859_9 iso8859_10 iso8859_11 iso8859_13 iso8859_14 iso8859_15 iso8859_16 cp437 "
+    "cp850 cp852 cp866 cp874 cp932 cp949 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 koi8_r koi8_u "
+    "mac_roman mac_cyrillic shift_jis euc_jp iso2022_jp gb2312 gbk gb18030 big5 big5hkscs euc_kr tis_620 hz".split()
+)
+_BOMS: t.Final = (
+    (codecs.BOM_UTF8, "utf_8"),
+    (codecs.BOM_UTF32_LE, "utf_32_le"),  # begins like that of UTF-16
+    (codecs.BOM_UTF32_BE, "utf_32_be"),
+    (codecs.BOM_UTF16_LE, "utf_16_le"),
+    (codecs.BOM_UTF16_BE, "utf_16_be"),
+)
+_ALIASES: t.Final[Mapping[str, str]] = {
+    **aliases,
+    "utf16le": "utf_16_le",
+    "utf16be": "utf_16_be",
+    "x_sjis": "cp932",
+    "windows_31j": "cp932",
+    "x_euc_jp": "euc_jp",
+    "x_gbk": "gbk",
+    "x_cp1252": "cp1252",
+}
+_LITTLE: t.Final = {"utf_16": "utf_16_le", "utf_32": "utf_32_le"}
+"""Without a mark, little-endian, as browsers read them (Encoding Standard), unless the zeros say otherwise."""
+_WINDOWS: t.Final = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
+"""How zlib reads each: `deflate` is a zlib stream (RFC 9110, section 8.4.1.2), but many send it without its head."""
+_CHARSET: t.Final = re.compile(r"""(?i);\s*charset\s*=\s*["']?\s*([^\s;"']{1,60})""")
+
+
+@dataclass(frozen=True)
+class Legible:
+    """The text, and what there is to say about it."""
+
+    text: str
+    notes: tuple[tuple[str, Mapping[str, t.Any]], ...] = ()
+    """Keys of `NOTES`, each with what its sentence names."""
+
+    @property
+    def note(self) -> str | None:
+        """All notes in English; None if there are none."""
+        return " ".join(NOTES[key] % values for key, values in self.notes) or None
+
+
+_Notes = list[tuple[str, Mapping[str, t.Any]]]
+
+
+def attempt_of(session: Session, delivery_id: str, attempt_id: str | None) -> Attempt | None:
+    """Return one attempt of a delivery, the last one if none is named; None if it has no such attempt."""
+    found = sa.select(Attempt).where(Attempt.delivery_id == delivery_id).order_by(Attempt.id.desc()).limit(1)
+    return session.scalar(found.where(Attempt.id == attempt_id) if attempt_id else found)
+
+
+def of_attempt(attempt: Attempt) -> Legible:
+    """Return the body of an answer as the log has it."""
+    headers = json.loads(attempt.response_headers) if attempt.response_headers else {}
+    return legible(attempt.response_body or b"", headers, is_cut=attempt.response_truncated)
+
+
+def legible(body: bytes, headers: Mapping[str, str], *, is_cut: bool = False) -> Legible:
+    """Return a body as text.
+
+    :param is_cut: its end is missing, and with it perhaps half of a character.
+    """
+    if not body:
+        return Legible("")
+    known = {name.lower(): value for name, value in headers.items()}
+    notes: _Notes = []
+    data, is_cut = _unpacked(body, known.get("content-encoding", ""), is_cut, notes)
+    charset, data = _charset(data, known.get("content-type", ""), notes)
+    text = codecs.getincrementaldecoder(charset)("replace").decode(data, final=not is_cut)
+    # A sender may have meant the sign itself: then its bytes are there.
+    if "\N{REPLACEMENT CHARACTER}" in text and not _means_it(data, charset, is_cut):
+        notes.append(("not_text", {"charset": charset.upper().replace("_", "-")}))
+    return Legible(text, tuple(notes))
+
+
+# ---- compression -----------------------------------------------------------------------------------------
+
+
+def _unpacked(body: bytes, codings: str, is_cut: bool, notes: _Notes) -> tuple[bytes, bool]:
+    """Return what is inside, and whether its end is missing."""
+    names = [name for each in codings.lower().split(",") if (name := each.strip()) not in ("", "identity")]
+    if len(names) > MOST_CODINGS:
+        notes.append(("many_codings", {"most": MOST_CODINGS}))
+        return body, is_cut
+    for coding in reversed(names):  # the last was put on last (RFC 9110, section 8.4)
+        windows = _WINDOWS.get(coding)
+        if windows is None:
+            notes.append(("unknown_coding", {"coding": coding[:40]}))
+            return body, is_cut
+        inside, end = max((_inflated(body, window) for window in windows), key=lambda found: len(found[0]))
+        if not inside and end == "broken":
+            notes.append(("not_packed", {"coding": coding}))
+            return body, is_cut
+        if end == "bomb":
+            notes.append(("bomb", {"most": MOST_TEXT}))
+        elif end == "broken" and not is_cut:  # that it is cut is said anyway
+            notes.append(("broken", {"coding": coding}))
+        body, is_cut = inside, end != ""
+    return body, is_cut
+
+
+def _inflated(body: bytes, window: int) -> tuple[bytes, str]:
+    """Return at most `MOST_TEXT` bytes of what is inside, and how it ended: well (empty), `broken` or `bomb`."""
+    out, inflate = bytearray(), zlib.decompressobj(window)
+    for at in range(0, len(body), STEP):
+        piece = body[at : at + STEP]
+        try:
+            while piece:
+                out += inflate.decompress(piece, MOST_TEXT + 1 - len(out))
+                if len(out) > MOST_TEXT:
+                    return bytes(out[:MOST_TEXT]), "bomb"
+                piece = inflate.unconsumed_tail
+                if (
+                    inflate.eof and inflate.unused_data
+                ):  # gzip may have several members (RFC 1952, section 2.2)
+                    piece, inflate = inflate.unused_data, zlib.decompressobj(window)
+        except zlib.error:
+            return bytes(out), "broken"
+    return bytes(out), "" if inflate.eof else "broken"
+
+
+# ---- charset ---------------------------------------------------------------------------------------------
+
+
+def _charset(data: bytes, content_type: str, notes: _Notes) -> tuple[str, bytes]:
+    """Return the charset to decode with, and the bytes without their mark, which says more than any header."""
+    for mark, charset in _BOMS:
+        if data.startswith(mark):
+            return charset, data[len(mark) :]
+    match = _CHARSET.search(content_type)
+    if match is None:
+        return "utf_8", data
+    name = re.sub(r"[^a-z0-9]+", "_", match[1].lower())
+    name = _ALIASES.get(
+        name, name
+    )  # never codecs.lookup: it imports and remembers whatever name it is asked for
+    if name not in _CHARSETS:
+        notes.append(("unknown_charset", {"charset": match[1]}))
+        return "utf_8", data
+    if name in _LITTLE:
+        width = 2 if name == "utf_16" else 4
+        is_big = data[0::width].count(0) > data[width - 1 :: width].count(0)
+        return f"{name}_be" if is_big else _LITTLE[name], data
+    return ("cp932" if name == "shift_jis" else name), data  # what is called so has the signs of Windows
+
+
+def _means_it(data: bytes, charset: str, is_cut: bool) -> bool:
+    try:
+        codecs.getincrementaldecoder(charset)("strict").decode(data, final=not is_cut)
+    except UnicodeError:
+        return False
+    return True
