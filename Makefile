@@ -28,9 +28,10 @@ $(VENV)/.dev: $(VENV)/.pip pyproject.toml setup.cfg
 demo: $(VENV)/.demo            ## watch signed webhooks of an accounting app arrive (SECONDS=20 stops by itself)
 	$(BIN)/python -m example_app.demo $(if $(SECONDS),--seconds $(SECONDS))
 
-system:          ## as root, on Debian: Chromium and MariaDB, for the tests that need them
+system:          ## as root, on Debian: Chromium, MariaDB, and what runs the console's snippets, for the tests that need them
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium mariadb-server
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium mariadb-server \
+		curl golang-go nodejs openssl php-cli zsh
 
 test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a real Valkey and real sockets
 	$(BIN)/python -m pytest -m 'not deep' $(PARALLEL)

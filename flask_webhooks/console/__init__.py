@@ -18,7 +18,7 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 `webhooks`      list, switch, remove
 `editing`       new and edit; `forms` reads what was sent, `picking` offers events, `repeats` does it once
 `health`        one webhook: health, charts; `secrets`, `trials`, `snippets`
-`log`           deliveries, live; `delivery`, one of them with every attempt
+`log`           deliveries, live; `delivery`, one of them with every attempt; `curl`, an attempt as a command
 `catalogue`     channels and events
 `replays`       what is sent again
 `operating`     for operators

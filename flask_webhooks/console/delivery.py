@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,12 +12,13 @@ from ..delivering import parcels
 from ..delivering.bodies import CHANGED, Body, body_of
 from ..models import Attempt
 from ..reading import Story
+from .curl import LONGEST_INLINE, command
 from .looks import pretty, reason_label, remedy, text_of, visible
 from .pages import Page, Raw, Redirect, Refused, Visit, page
 from .visits import nothing
 from .words import N_, _
 
-__all__ = ["cancel", "delivery", "retry", "told"]
+__all__ = ["cancel", "curl", "delivery", "retry", "told"]
 
 LONGEST_BODY = 65_536
 """Characters of a request body that the page shows; the API gives all of it."""
@@ -61,8 +61,12 @@ class Told:
     response_note: str
     """What that text does not show."""
     phases: tuple[Phase, ...]
+    has_curl: bool
+    """Whether what was sent is known, and can be sent again from a terminal."""
     curl: str
-    """Empty where what was sent is not known."""
+    """The command; empty where it is long, and fetched when it is asked for."""
+    left_out: tuple[str, ...]
+    """Names of custom headers, which are not part of the command."""
 
 
 @page("GET", "/deliveries/<uuid:delivery_id>", right="read")
@@ -98,6 +102,18 @@ def _saved(story: Story, attempt_id: str) -> Raw:
     if attempt is None:
         raise nothing()
     return Raw(attempt.response_body or b"", "application/octet-stream", filename=f"{attempt.id}.bin")
+
+
+@page("GET", "/deliveries/<uuid:delivery_id>/curl", right="read")
+def curl(visit: Visit, delivery_id: object) -> Raw:
+    """Return an attempt as a command for a terminal, as plain text: the one that `?attempt=` names, or the last."""
+    story = _story(visit, str(delivery_id))
+    key, last = visit.identifier("attempt"), story.attempts[-1] if story.attempts else None
+    row = visit.session.get(Attempt, key) if key else last
+    body = body_of(visit.state, visit.session.connection(), story.delivery)
+    if row is None or row.delivery_id != story.delivery.id or body.data is None or not body.is_of(row):
+        raise nothing()
+    return Raw(command(row.url, json.loads(row.request_headers or "{}"), body.data))
 
 
 @page("POST", "/deliveries/<uuid:delivery_id>/retry", right="write")
@@ -168,6 +184,7 @@ def told(story: Story, body: Body) -> list[Told]:
 def _told(row: Attempt, body: Body) -> Told:
     request_headers = json.loads(row.request_headers or "{}")
     answer = reading.of_attempt(row)
+    sent = body.data if body.is_of(row) else None
     return Told(
         row=row,
         label=reason_label(row.failure) if row.failure else "",
@@ -177,7 +194,11 @@ def _told(row: Attempt, body: Body) -> Told:
         response_body=pretty(visible(answer.text)),
         response_note=" ".join(_(NOTES[key]) % values for key, values in answer.notes),
         phases=tuple(_phases(row)),
-        curl=_curl(row, request_headers, text_of(body.data)) if body.is_of(row) else "",
+        has_curl=sent is not None,
+        curl=command(row.url, request_headers, sent)
+        if sent is not None and len(sent) <= LONGEST_INLINE
+        else "",
+        left_out=tuple(name for name, value in request_headers.items() if value == parcels.MASK),
     )
 
 
@@ -198,13 +219,3 @@ def _phases(row: Attempt) -> t.Iterator[Phase]:
         yield Phase("body", _("Body"), at, max(row.total_seconds - at, 0.0))
     elif row.total_seconds > at:
         yield Phase("wait", _("Waited"), at, row.total_seconds - at)
-
-
-def _curl(row: Attempt, headers: t.Mapping[str, str], body: str) -> str:
-    """The same request for a terminal. Values of custom headers are masked, so those are left out."""
-    words = ["curl", "-i", "-X", "POST", row.url]
-    for name, value in headers.items():
-        if value != parcels.MASK:
-            words += ["-H", f"{name}: {value}"]
-    words += ["--data-raw", body]
-    return " ".join(shlex.quote(word) for word in words)

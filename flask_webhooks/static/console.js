@@ -71,6 +71,19 @@
     const button = event.target.closest("[data-copy]");
     if (button) copy(document.querySelector(button.dataset.copy).textContent);
   });
+  // What is too long to stand in the page is fetched; without a script it is a link to the text.
+  document.addEventListener("click", async (event) => {
+    const link = event.target.closest("a[data-copy-from]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    try {
+      const answer = await fetch(link.href, { credentials: "same-origin" });
+      if (!answer.ok) throw new Error(answer.statusText);
+      await copy(await answer.text());
+    } catch (failed) {
+      location.assign(link.href);
+    }
+  });
 
   // ---- the picker ---------------------------------------------------------------------------------------
   function setUpPicker(picker) {

@@ -36,12 +36,14 @@ from .deadline import Attempt, Watch
 from .dialing import AttemptFailed, Dialer
 from .names import LookupFailed, Names, Resolver
 from .refusals import Refusals
-from .urls import REFUSED, Destination, parse, refused
+from .urls import REFUSED, Destination, as_sent, parse, refused
 
-__all__ = ["REFUSED", "Outbound", "Reply", "Timings", "Transport"]
+__all__ = ["ACCEPT_ENCODING", "REFUSED", "Outbound", "Reply", "Timings", "Transport", "as_sent"]
 
 logger = logging.getLogger(__name__)
 
+ACCEPT_ENCODING: t.Final = "identity"
+"""Sent with every request: answers are kept as they come."""
 READ_FACTOR: t.Final = 4
 """Times `response_limit` that is read before the connection is closed instead of drained."""
 
@@ -319,7 +321,7 @@ _OURS: t.Final = frozenset(
 
 
 def _prepare(destination: Destination, outbound: Outbound) -> Prepared:
-    headers: dict[str, str] = {"Host": destination.authority, "Accept-Encoding": "identity"}
+    headers: dict[str, str] = {"Host": destination.authority, "Accept-Encoding": ACCEPT_ENCODING}
     for name, value in outbound.headers.items():
         if not _TOKEN.fullmatch(name) or _UNFIT_VALUE.search(value):
             detail = f"The header {name[:60]!r} cannot be sent: it is not a valid HTTP header."

@@ -19,7 +19,7 @@ import idna
 from ..errors import AddressRefusedError, SubscriptionError
 from .addresses import Address, Network, is_exempt, parse_address, refusal
 
-__all__ = ["REFUSED", "Destination", "is_unfit_port", "parse", "refused", "refused_port"]
+__all__ = ["REFUSED", "Destination", "as_sent", "is_unfit_port", "parse", "refused", "refused_port"]
 
 REFUSED: t.Final = (
     "This address cannot be used for webhooks: use one that is reachable from the public internet."
@@ -156,12 +156,22 @@ def parse(
     _judge(host, address, allowed)
     shown = f"[{host}]" if isinstance(address, IPv6Address) else host
     authority = shown if port == _DEFAULT_PORTS[scheme] else f"{shown}:{port}"
-    # A path without "/" before "?" is legal in a URL but not in a request line (RFC 9112, section 3.2.1).
-    target = quote(rest if rest.startswith("/") else f"/{rest}", safe="%/:?@!$&'()*+,;=~-._[]|")
+    target = _target(rest)
     normal = f"{scheme}://{authority}{target}"
     if len(normal) > LONGEST_URL:
         raise _malformed(f"The URL is longer than {LONGEST_URL} characters.")
     return Destination(normal, scheme, host, port, target, authority, address)
+
+
+def as_sent(url: str) -> str:
+    """Return a URL with path and query as they go into the request line; pure text, nothing is judged."""
+    match = _URL.fullmatch(url)
+    return f"{match['scheme']}://{match['authority']}{_target(match['target'])}" if match else url
+
+
+def _target(rest: str) -> str:
+    # A path without "/" before "?" is legal in a URL but not in a request line (RFC 9112, section 3.2.1).
+    return quote(rest if rest.startswith("/") else f"/{rest}", safe="%/:?@!$&'()*+,;=~-._[]|")
 
 
 def _malformed(message: str) -> SubscriptionError:
