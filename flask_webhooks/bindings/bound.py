@@ -94,6 +94,46 @@ class Bound:
     needed: frozenset[str]
     """Relationships that owner, data, includes and touches read: to be loaded before a row is deleted."""
 
+    @classmethod
+    def on_the_way(cls, mapper: AnyMapper) -> Bound:
+        """Return what stands for a class without a channel whose rows lead others to their owners."""
+        name = f"{mapper.class_.__module__}:{mapper.class_.__qualname__}"
+        nothing: Mapping[str, t.Any] = MappingProxyType({})
+        channel = Channel(
+            name=name,
+            title=name,
+            label=name,
+            description="",
+            model=name,
+            schema=None,
+            owner=None,
+            events=nothing,
+            includes=nothing,
+            touches=(),
+            exclusive=None,
+            format="channel",
+            formats=(),
+            retry=None,
+        )
+        return cls(
+            channel=channel,
+            model=mapper.class_,
+            schema=None,
+            dump=column_renderer(mapper),
+            schemas=nothing,
+            changes=nothing,
+            owner=OwnerReader(None),
+            columns=columns_of(mapper),
+            watch=frozenset(),
+            includes=nothing,
+            relationships=(),
+            trails=(),
+            touches=(),
+            kinds=frozenset(),
+            doubts=(),
+            needed=frozenset(),
+        )
+
     def touched(self, row: t.Any, bound: Mapping[str, Bound]) -> Iterator[tuple[Bound, t.Any]]:
         """Yield (channel, row) of everything that a change of `row` updates; a row may come more than once.
 

@@ -31,6 +31,7 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `aside`      where the rows of bulk statements are read
 `changes`    changes to what they come to (pure)
 `touching`   what else that updates
+`moves`      what went to another owner, and what it was before
 `loading`    rows by their keys, and what hangs on them
 `glancing`   whether certainly nobody listens
 `hearing`    who listens

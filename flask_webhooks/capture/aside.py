@@ -71,7 +71,8 @@ class Aside:
         Dropped as well is what nobody listens to: it takes one look into an index to spare reading all rows again.
         """
         lost = [net for net in nets.values() if net.obj is None and net.bound.model is not None]
-        if lost and not all(net.is_touched for net in lost) and not self._is_heard(lost):
+        is_needed = all(net.is_touched for net in lost) or self._leads(lost, nets)
+        if lost and not is_needed and not self._is_heard(lost):
             for net in lost:
                 del nets[net.key]
             return
@@ -88,6 +89,14 @@ class Aside:
                 net.obj = by_key.get(tuple(net.key[2:]))
                 if net.obj is None:
                     del nets[net.key]
+
+    def _leads(self, lost: t.Sequence[Change], nets: t.Mapping[Key, Change]) -> bool:
+        """Say whether it decides whose others are that have changed too."""
+        leading = self._watch.leading
+        return len(lost) < len(nets) and any(
+            not leading.get(t.cast("type", net.bound.model), frozenset()).isdisjoint(net.values)
+            for net in lost
+        )
 
     def _is_heard(self, nets: t.Sequence[Change]) -> bool:
         connection = self._connection(t.cast("type", nets[0].bound.model))
@@ -128,7 +137,7 @@ def _events(watch: Watch, changes: set[tuple[str, Kind | None]]) -> set[str]:
     while waiting:
         channel, kind = waiting.pop()
         events |= {event.name for event in watch.events[channel, kind]}
-        for touch in watch.state.bound[channel].touches:
+        for touch in watch.bound[channel].touches:
             other = touch.channel, Kind.UPDATED
             if other not in known:
                 known.add(other)

@@ -21,7 +21,7 @@ from .changes import Change
 from .changing import Deletion, Update, has_dml
 from .hearing import check_database
 from .inserting import Insert, is_upsert
-from .statement import Result
+from .statement import Result, is_moving, set_by
 from .watching import watching
 
 if t.TYPE_CHECKING:
@@ -51,7 +51,11 @@ def run(execution: ORMExecuteState, watch: Watch, aside: Aside) -> Captured:
     """
     mapper = t.cast("orm.Mapper[t.Any]", execution.bind_mapper)
     kinds = _kinds(execution) if _is_of(execution, mapper) else set()
+    may_move = bool(kinds) and is_moving(execution, watch, mapper)
+    kinds |= set(Kind) if may_move else set()
     plans = [plan for below in mapper.self_and_descendants if (plan := watch.plan(below.class_))]
+    if may_move and not any(bound.kinds for plan in plans for bound in plan.bounds):
+        return _run_on_the_way(execution, watch, aside, mapper)
     if kinds.isdisjoint(kind for plan in plans for bound in plan.bounds for kind in bound.kinds):
         return None, []
     mode = watch.state.settings.bulk
@@ -65,6 +69,26 @@ def run(execution: ORMExecuteState, watch: Watch, aside: Aside) -> Captured:
         logger.warning("bulk.not_captured: %s. Use emit_many, or WEBHOOKS_BULK = 'capture'.", about)
         return None, []
     return _last(execution, lambda inner: _capture(inner, watch, aside, mapper, about))
+
+
+def _run_on_the_way(
+    execution: ORMExecuteState, watch: Watch, aside: Aside, mapper: orm.Mapper[t.Any]
+) -> Captured:
+    """Capture an UPDATE of a class that has no channel, but leads to owners. Nothing of it is refused."""
+    if watch.state.settings.bulk != "capture" or not set_by(execution, mapper).isdisjoint(_keys_of(mapper)):
+        return None, []
+    try:
+        return _last(execution, lambda inner: _capture(inner, watch, aside, mapper, "An UPDATE"))
+    except BulkStatementError as error:
+        logger.info("bulk.not_captured: %s", error)
+        return None, []
+
+
+def _keys_of(mapper: orm.Mapper[t.Any]) -> t.Iterator[str]:
+    """The attributes by which a row is followed: its key, and what says of which class it is."""
+    yield from (mapper.get_property_by_column(column).key for column in mapper.primary_key)
+    if isinstance(mapper.polymorphic_on, sa.Column):
+        yield mapper.get_property_by_column(mapper.polymorphic_on).key
 
 
 def _is_of(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> bool:

@@ -54,6 +54,9 @@ class _Glance:
             bound = item.bound
             if not stands_for(item.obj._sa_instance_state, item) or not self._look(item.obj, bound):
                 return False
+            path = bound.channel.owner
+            if path is not None and path[0] in item.values and item.kind is Kind.UPDATED:
+                self.owners.add(str(item.values[path[0]][0]))  # whose it was
             if bound.touches and (item.kind is Kind.UPDATED or not self._reach(item)):
                 return False
         return bool(self.owners)

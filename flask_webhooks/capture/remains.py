@@ -16,7 +16,7 @@ from sqlalchemy.ext.mutable import MutableDict, MutableList, MutableSet
 from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_RESULT, instance_state
 from sqlalchemy.orm.collections import collection_adapter
 
-__all__ = ["frozen", "is_unknown", "make_remains", "written"]
+__all__ = ["as_before", "frozen", "is_unknown", "make_remains", "written"]
 
 if t.TYPE_CHECKING:
     from .watching import Plan
@@ -62,11 +62,7 @@ def _made(state: State, plan: Plan, row: t.Mapping[str, t.Any], kept: dict[str, 
 
     Columns that decide who is told are the row's, others as the host left them (`row.deleted_by = ...`).
     """
-    obj = state.manager.new_instance()
-    twin = instance_state(obj)
-    twin.key, twin.identity_token, twin.session_id = state.key, state.identity_token, state.session_id
-    twin.load_options, twin.load_path = state.load_options, state.load_path
-    twin._deleted = True
+    obj = _bare(state)
     held, told = state.dict, obj.__dict__
     for name, value in row.items():
         if name in plan.attributes:
@@ -75,6 +71,35 @@ def _made(state: State, plan: Plan, row: t.Mapping[str, t.Any], kept: dict[str, 
                 told[name] = told[name] if isinstance(left, sa.ClauseElement) else _shown(frozen(left), left)
         elif name != "_sa_instance_state" and name not in state.mapper.relationships:
             told[name] = value  # may be anything of the host's
+    return obj
+
+
+def as_before(state: State, olds: t.Mapping[str, t.Any]) -> t.Any:
+    """Return an object that shows a row with values of before, and has what the host's object has beside columns.
+
+    What it led to is for the caller to add. What a query computes of columns that were changed cannot be known.
+    """
+    obj = _bare(state)
+    told, mapper = obj.__dict__, state.mapper
+    columns = mapper.column_attrs
+    for name, value in {**state.dict, **olds}.items():
+        if name in columns:
+            told[name] = _shown(frozen(value), value)
+        elif name != "_sa_instance_state" and name not in mapper.relationships:
+            told[name] = value
+    for attribute in columns if olds else ():
+        if not isinstance(attribute.columns[0], sa.Column):
+            told[attribute.key] = None
+    return obj
+
+
+def _bare(state: State) -> t.Any:
+    """An object of the same class for the same row, deleted, in no identity map."""
+    obj = state.manager.new_instance()
+    twin = instance_state(obj)
+    twin.key, twin.identity_token, twin.session_id = state.key, state.identity_token, state.session_id
+    twin.load_options, twin.load_path = state.load_options, state.load_path
+    twin._deleted = True
     return obj
 
 

@@ -11,13 +11,14 @@ from sqlalchemy import inspect, orm
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from ..catalog import EventType, Kind
+from ..catalog import EventType, Kind, same
 from ..errors import EmitError, OwnerMissingError
 from .changes import LATER, Change, Key, Values, coalesce, stands_for
 from .glancing import is_nobody
 from .guard import guarding
 from .hearing import Hearing, check_database, connection_of
 from .loading import Path, agrees, load, owner_of, walk
+from .moves import Past
 from .touching import Contacts, led_before
 from .writing import Occurrence, Recorded, check_fits, failed, name_of, write
 
@@ -79,11 +80,13 @@ def _recorded(
 ) -> list[Recorded]:
     state = watch.state
     nets = coalesce([item for item in items if isinstance(item, Change)])
-    _complete(session, aside, nets)
+    _complete(watch, session, aside, nets)
     _follow_keys(watch, nets)
     _turn_back(watch, session, nets)
     contacts = Contacts(state, session, aside)
-    occurrences = _occurrences(watch, nets, contacts)
+    contacts.touch(nets)
+    past = Past(watch, session, nets)
+    occurrences = _occurrences(watch, nets, past)
     occurrences += _emitted(state, nets, [item for item in items if isinstance(item, Emitted)])
     if not occurrences:
         return []
@@ -103,6 +106,7 @@ def _recorded(
     try:
         contacts.agree(heard)
         heard = _load(heard)
+        past.complete(heard)
     except DBAPIError:
         raise
     except Exception as error:  # a loader of the host's, or a class that its session has no database for
@@ -154,14 +158,21 @@ def _turn_back(watch: Watch, session: Session, nets: dict[Key, Change]) -> None:
             before = led_before(session, net, name)
             if before is not None:
                 net.obj.__dict__[name] = before
-        for name in plan.deciding & net.values.keys() if plan is not None else ():
+        names = plan.deciding & net.values.keys() if plan is not None else set()
+        if plan is not None and any(_is_moved(net, name) for name in plan.leading & names):
+            names |= plan.columns & net.values.keys()  # what it became for another is not told
+        for name in names:
             net.obj.__dict__[name] = net.values[name][0]
+
+
+def _is_moved(net: Change, name: str) -> bool:
+    return not same(net.values[name][0], net.obj.__dict__.get(name))
 
 
 # ---- which events happened -------------------------------------------------------------------------------
 
 
-def _complete(session: Session, aside: Aside, nets: dict[Key, Change]) -> None:
+def _complete(watch: Watch, session: Session, aside: Aside, nets: dict[Key, Change]) -> None:
     """Give every net an object, and every value that a condition will look at."""
     key = session.hash_key
     lost = [net for net in nets.values() if net.obj is None or _is_lost(net, key)]
@@ -169,7 +180,7 @@ def _complete(session: Session, aside: Aside, nets: dict[Key, Change]) -> None:
         for net in lost:
             net.obj = None
         aside.fetch(nets)
-    vague = [net for net in nets.values() if net.is_later and _is_vague(net)]
+    vague = [net for net in nets.values() if net.is_later and _is_vague(watch, net)]
     if not vague:
         return
     _refresh([net.obj for net in vague])
@@ -186,14 +197,17 @@ def _is_lost(net: Change, key: int) -> bool:
     return state.session_id != key or not stands_for(state, net)
 
 
-def _is_vague(net: Change) -> bool:
+def _is_vague(watch: Watch, net: Change) -> bool:
     """Whether it takes the database to say what happened, or whether anything did."""
     if net.kind is Kind.DELETED:
         return False
     later = [name for name, (_, new) in net.values.items() if new is LATER]
     if not later:
         return False
-    return net.is_remade or len(later) == len(net.values) or not net.bound.watch.isdisjoint(later)
+    if net.is_remade or len(later) == len(net.values) or not net.bound.watch.isdisjoint(later):
+        return True
+    plan = watch.plan(type(net.obj))
+    return plan is not None and not plan.leading.isdisjoint(later)
 
 
 def _is_resolved(net: Change) -> bool:
@@ -211,19 +225,27 @@ def _resolved(obj: t.Any, values: Values) -> Values:
     return {name: (old, getattr(obj, name) if new is LATER else new) for name, (old, new) in values.items()}
 
 
-def _occurrences(watch: Watch, nets: dict[Key, Change], contacts: Contacts) -> list[Occurrence]:
-    contacts.touch(nets)
-    found = [(net, events) for net in nets.values() if (events := _events(watch, net))]
+def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past) -> list[Occurrence]:
+    found = [
+        (net, events, may_have_moved)
+        for net in nets.values()
+        if ((events := _events(watch, net)), may_have_moved := past.may_have_moved(net)) != ([], False)
+    ]
     if len(found) > 1:
-        _refresh([net.obj for net, _ in found])
+        _refresh([net.obj for net, _, _ in found])
     occurrences = []
-    for net, events in found:
+    for net, events, may_have_moved in found:
         try:
             owner = owner_of(net.bound, net.obj)
+            before = past.owner(net) if may_have_moved else owner
+            moved = past.told(net, before, owner) if before != owner else ()
         except orm.exc.ObjectDeletedError:  # by a statement that nobody could see: there is nothing to tell
             continue
         except Exception as error:  # a property of the host's
-            failed(watch.state, events[0], net.obj, error)
+            failed(watch.state, _first(watch, net, events), net.obj, error)
+            continue
+        if before != owner:
+            occurrences += [Occurrence(event, whose, net.bound, obj, {}) for event, whose, obj in moved]
             continue
         if owner is None:
             logger.debug("message.ownerless", extra={"channel": net.bound.channel.name})
@@ -231,6 +253,11 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], contacts: Contacts) -> l
         values = net.values if net.kind is Kind.UPDATED else {}
         occurrences += [Occurrence(event, owner, net.bound, net.obj, values) for event in events]
     return occurrences
+
+
+def _first(watch: Watch, net: Change, events: t.Sequence[EventType]) -> EventType:
+    """An event to name in an error."""
+    return next(iter(events or watch.events[net.bound.channel.name, None]))
 
 
 def _events(watch: Watch, net: Change) -> list[EventType]:

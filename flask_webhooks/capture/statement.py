@@ -21,7 +21,7 @@ from .remains import frozen
 if t.TYPE_CHECKING:
     from .watching import Plan, Watch
 
-__all__ = ["Result", "Statement"]
+__all__ = ["Result", "Statement", "is_moving", "set_by"]
 
 logger = logging.getLogger("flask_webhooks.capture")
 Result = sa.Result[t.Any]
@@ -80,7 +80,9 @@ class Statement:
             if (plan := self.watch.plan(below.class_))
             for bound in plan.bounds
         }
-        return is_heard(self.watch, self.connection, {(channel, self.kind) for channel in channels})
+        # An UPDATE that moves rows to other owners is a deletion and a creation.
+        kind = None if is_moving(self.execution, self.watch, self.mapper) else self.kind
+        return is_heard(self.watch, self.connection, {(channel, kind) for channel in channels})
 
     # ---- its rows ----
 
@@ -153,3 +155,30 @@ class Statement:
             if seen or self.kind is not Kind.UPDATED:
                 key = (bound.channel.name, t.cast("Plan", plan).head, *self.key(row))
                 yield Change(self.kind, bound, key, obj, seen)
+
+
+def is_moving(execution: ORMExecuteState, watch: Watch, mapper: orm.Mapper[t.Any]) -> bool:
+    """Say whether it is an UPDATE that sets what paths to owners go by."""
+    if not execution.is_update:
+        return False
+    names = set_by(execution, mapper)
+    return any(watch.may_move(below.class_, names) for below in mapper.self_and_descendants)
+
+
+def set_by(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> set[str]:
+    """Return the attributes that an UPDATE sets, as far as it names them."""
+    statement: t.Any = execution.statement
+    statement = statement.element if execution.is_from_statement else statement
+    parameters: t.Any = execution.parameters or {}
+    ordered = getattr(statement, "_ordered_values", None) or ()  # of SQLAlchemy 2.0
+    named = [*(statement._values or ()), *(pair[0] for pair in ordered)]
+    names: set[str] = set()
+    if isinstance(parameters, list) or not named:
+        names.update(*(parameters if isinstance(parameters, list) else [parameters]))
+    for each in named:
+        key = getattr(each, "key", each)
+        names.add(key)
+        column = mapper.local_table.c.get(key)
+        if column is not None and column in mapper._columntoproperty:
+            names.add(mapper.get_property_by_column(column).key)
+    return {mapper.synonyms[name].name if name in mapper.synonyms else name for name in names}

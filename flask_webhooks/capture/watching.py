@@ -13,12 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy import event, inspect, orm
 from sqlalchemy.orm import Session
 
+from ..bindings import Bound
+from ..bindings.trails import columns_of
 from ..catalog import Kind
 from ..errors import EmitError
 from .loading import Path, attributes_of
 
 if t.TYPE_CHECKING:
-    from ..bindings import Bound
     from ..state import AppState
 
 __all__ = ["Plan", "Watch", "is_muted", "muted", "watch_of", "watching"]
@@ -52,6 +53,9 @@ class Plan:
     """Those whose first step leads to what the database deletes along by itself."""
     owners: frozenset[str]
     """Columns that the path to the owner begins with."""
+    leading: frozenset[str]
+    """Columns by which a path to an owner goes on, and relationships: of its own channels, or of those it is on the
+    way of. Where one of them changes, a row may have moved to another owner."""
     deciding: frozenset[str]
     """Columns that say what row it is, whose it is and what it belongs to."""
     automatic: tuple[str, ...]
@@ -60,11 +64,12 @@ class Plan:
     """Many-to-one relationships, which set their columns only during the flush."""
 
     @classmethod
-    def make(cls, mapper: orm.Mapper[t.Any], bounds: tuple[Bound, ...]) -> Plan:
+    def make(cls, mapper: orm.Mapper[t.Any], bounds: tuple[Bound, ...], leading: frozenset[str]) -> Plan:
         """Work out the plan of a class."""
         columns = frozenset().union(*(bound.columns for bound in bounds))
         keys = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
         paths = [bound.channel.owner for bound in bounds if bound.channel.owner]
+        is_on_the_way = not any(bound.channel.events or bound.touches for bound in bounds)
         owners = frozenset(_column_of(mapper, path[0]) for path in paths) & columns
         references = {
             relation.key: names
@@ -81,11 +86,12 @@ class Plan:
             head=mapper._identity_class,
             keys=keys,
             columns=columns,
-            attributes=columns.union(mapper.column_attrs.keys()),
+            attributes=leading & columns if is_on_the_way else columns.union(mapper.column_attrs.keys()),
             touched=frozenset(path for path in touched if path[0] not in passive),
             read=frozenset(path for path in read if path and path[0] not in passive),
             along=frozenset(path for path in read if path and path[0] in passive),
             owners=owners,
+            leading=leading,
             deciding=owners.union(keys, *references.values()),
             automatic=tuple(attr.key for attr in mapper.column_attrs if _is_automatic(mapper, attr)),
             references=references,
@@ -96,6 +102,18 @@ def _read_by(bound: Bound) -> t.Iterator[Path]:
     yield from bound.trails
     yield from (include.relationships for include in bound.includes.values())
     yield from ((name,) for name in bound.needed)
+
+
+def _steps(mapper: orm.Mapper[t.Any], path: Path) -> t.Iterator[tuple[orm.Mapper[t.Any], frozenset[str]]]:
+    """Yield the classes on the path to an owner, each with what the path goes by there."""
+    for name in path:
+        column = _column_of(mapper, name)
+        relation = mapper.relationships.get(name)
+        if relation is None:
+            yield mapper, frozenset({column} if column in mapper.column_attrs else ())
+            return
+        yield mapper, frozenset({name, *attributes_of(mapper, relation.local_columns)})
+        mapper = relation.mapper
 
 
 def _column_of(mapper: orm.Mapper[t.Any], name: str) -> str:
@@ -126,17 +144,42 @@ class Watch:
         for bound in state.bound.values():
             if bound.model is not None and bound.kinds:
                 self.models.setdefault(bound.model, []).append(bound)
+        self.leading = self._leading()
+        """Class to the columns and relationships by which paths to owners go there."""
+        self.bound = {**state.bound, **self._on_the_way()}
+        """Every channel, and what stands for classes that are on the way to an owner and in no channel."""
         self.events = {
             (name, kind): tuple(
                 event for event in bound.channel.events.values() if kind is None or kind in event.on
             )
-            for name, bound in state.bound.items()
+            for name, bound in self.bound.items()
             for kind in (*Kind, None)
         }
         """What can happen by one kind of change, and by several together (None), by channel."""
         self._plans: dict[type, Plan | None] = {}
         self._patterns: dict[frozenset[str], tuple[str, ...]] = {}
         self._fresh: tuple[int, sa.Engine] | None = None
+
+    def _leading(self) -> dict[type, frozenset[str]]:
+        found: dict[type, frozenset[str]] = {}
+        for model, bounds in self.models.items():
+            for bound in bounds:
+                for mapper, names in _steps(inspect(model), bound.channel.owner or ()):
+                    found[mapper.class_] = found.get(mapper.class_, frozenset()) | names
+        return found
+
+    def _on_the_way(self) -> dict[str, Bound]:
+        """Watch classes on the way to an owner for the sake of their rows, though they have no events."""
+        found: dict[str, Bound] = {}
+        for model, names in self.leading.items():
+            mapper: orm.Mapper[t.Any] = inspect(model)
+            columns = names & columns_of(mapper)
+            known = [bound for base in model.__mro__ for bound in self.models.get(base, ())]
+            if columns and not any(columns <= bound.columns for bound in known):
+                bound = Bound.on_the_way(mapper)
+                found[bound.channel.name] = bound
+                self.models.setdefault(model, []).append(bound)
+        return found
 
     def plan(self, cls: type) -> Plan | None:
         """Return what is captured of instances of `cls`, or None."""
@@ -145,12 +188,22 @@ class Watch:
         except KeyError:
             bounds = tuple(bound for base in cls.__mro__ for bound in self.models.get(base, ()))
             mapper: t.Any = inspect(cls, raiseerr=False)
-            plan = Plan.make(mapper, bounds) if bounds and mapper is not None else None
+            leading = frozenset().union(*(self.leading.get(base, frozenset()) for base in cls.__mro__))
+            plan = Plan.make(mapper, bounds, leading) if bounds and mapper is not None else None
             for name, listener in self._listeners.items() if plan is not None else ():
                 if not event.contains(cls, name, listener):
                     event.listen(cls, name, listener)
             self._plans[cls] = plan
             return plan
+
+    def may_move(self, cls: type, names: t.Collection[str]) -> bool:
+        """Say whether a row whose columns of these names are set may be another owner's afterwards."""
+        plan = self.plan(cls)
+        if plan is None:
+            return False
+        paths = [bound.channel.owner for bound in plan.bounds if bound.channel.owner]
+        is_known = all(_column_of(inspect(cls), path[0]) in plan.leading for path in paths)
+        return not (is_known and plan.leading.isdisjoint(names))
 
     def patterns(self, events: frozenset[str]) -> tuple[str, ...]:
         """Return what listeners may say to get any of these events."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from . import names
-from .rules import CHANNEL_RULES, EMIT, KINDS
+from .rules import CHANNEL_RULES, EMIT, KINDS, MOVED
 from .shapes import (
     Anything,
     Choice,
@@ -122,7 +122,12 @@ DEPRECATED = Record(
     required=("reason",),
 )
 
-ON = Either((Choice((*KINDS, EMIT)), ListOf(Choice(KINDS), "a list of created, updated, deleted")))
+ON = Either(
+    (
+        Choice((*KINDS, *MOVED, EMIT)),
+        ListOf(Choice((*KINDS, *MOVED)), "a list of created, updated, deleted, moved_in, moved_out"),
+    )
+)
 
 EVENT = Record(
     "event",
@@ -131,7 +136,9 @@ EVENT = Record(
         "title": Key(TEXT, "For people: `Invoice paid`."),
         "description": Key(TEXT, "When it happens, for the receiver's developer."),
         "on": Key(
-            ON, "What makes it happen: created, updated, deleted (or several), or emit for your code alone."
+            ON,
+            "What makes it happen: created, updated, deleted, moved_in, moved_out (or several), or emit for your "
+            "code alone.",
         ),
         "when": Key(
             WHEN, "Column to its new value, or to {from: …, to: …}; `changed: [a, b]` for any change."

@@ -29,6 +29,10 @@ class Kind(enum.StrEnum):
     CREATED = "created"
     UPDATED = "updated"
     DELETED = "deleted"
+    MOVED_IN = "moved_in"
+    """It became another owner's: what that owner sees of it."""
+    MOVED_OUT = "moved_out"
+    """The same as its owner of before sees it."""
 
 
 class Scope(enum.StrEnum):
@@ -56,7 +60,7 @@ class Condition:
         created row is judged by its first value, a deleted one by its last; neither has a `from`.
         """
         if kind is not Kind.UPDATED:
-            value = new if kind is Kind.CREATED else old
+            value = new if kind in _ARRIVALS else old
             return self.leaves is None and self.enters is not None and _among(value, self.enters)
         if same(old, new):
             return False
@@ -65,6 +69,16 @@ class Condition:
         if self.leaves is not None:
             return _among(old, self.leaves)
         return self.enters is None or not _among(old, self.enters)
+
+    def is_reached(self, value: object) -> bool:
+        """Tell whether a row with this value has fulfilled the condition before, or was made so."""
+        if self.enters is not None:
+            return _among(value, self.enters)
+        return self.leaves is not None and not _among(value, self.leaves)
+
+
+_ARRIVALS = frozenset({Kind.CREATED, Kind.MOVED_IN})
+_DEPARTURES = frozenset({Kind.DELETED, Kind.MOVED_OUT})
 
 
 def _among(value: object, wanted: tuple[Scalar, ...]) -> bool:
@@ -145,6 +159,11 @@ class EventType:
         """Columns that the conditions look at."""
         return frozenset(self.when) | self.changed | self.ignore
 
+    @property
+    def is_soft_delete(self) -> bool:
+        """Whether it is `deleted` and an update may count as that: then `when` speaks of the update alone."""
+        return self.event == Kind.DELETED.value and Kind.UPDATED in self.on
+
     def matches(
         self, kind: Kind, changes: Mapping[str, tuple[object, object]], *, touched: bool = False
     ) -> bool:
@@ -156,6 +175,12 @@ class EventType:
         """
         if kind not in self.on:
             return False
+        if kind in _DEPARTURES and self.is_soft_delete:
+            # What was called deleted when its update came is not deleted once more with its row.
+            return not self.when or not all(
+                condition.is_reached(changes.get(column, _UNCHANGED)[0])
+                for column, condition in self.when.items()
+            )
         for column, condition in self.when.items():
             if not condition.holds(kind, *changes.get(column, _UNCHANGED)):
                 return False

@@ -13,11 +13,15 @@ from .nodes import Report
 from .shapes import INVALID, Json
 
 KINDS = ("created", "updated", "deleted")
+MOVED = ("moved_in", "moved_out")
+"""What may be said beside them: a row goes from one owner to another."""
 EMIT = "emit"
+ALSO = {"created": ("created", "updated", "moved_in"), "deleted": ("deleted", "updated", "moved_out")}
+"""What an event of that name may happen on in a list: a soft delete is an update."""
 
 
 def kinds_of(name: str, event: t.Mapping[str, t.Any], *, has_model: bool) -> frozenset[str]:
-    """Return what makes an event happen by itself: a subset of `KINDS`.
+    """Return what makes an event happen by itself: a subset of `KINDS` and `MOVED`.
 
     `on` says it; without it the three names say it themselves, and a `when` means an update.
     """
@@ -95,21 +99,47 @@ class SaysWhen:
 
 
 class NameFitsOn:
-    """`created`, `updated` and `deleted` mean what they say."""
+    """`created`, `updated` and `deleted` mean what they say.
+
+    An update may count as a creation or a deletion (a soft delete), if `when` says which update.
+    """
 
     @property
     def schema(self) -> Json:
-        return {"properties": {"events": {"properties": {kind: self._only(kind) for kind in KINDS}}}}
+        names = {kind: self._with_others(kind) if kind in ALSO else self._only(kind) for kind in KINDS}
+        return {"properties": {"events": {"properties": names}}}
 
     def _only(self, kind: str) -> Json:
         return {"properties": {"on": {"enum": [kind, [kind], EMIT]}}}
 
+    def _with_others(self, kind: str) -> Json:
+        several = {"type": "array", "contains": {"const": kind}, "items": {"enum": list(ALSO[kind])}}
+        an_update: Json = {
+            "type": "object",
+            "required": ["on"],
+            "properties": {"on": {"type": "array", "contains": {"const": "updated"}}},
+        }
+        on = {"anyOf": [{"enum": [kind, EMIT]}, several]}
+        return {"properties": {"on": on}, "if": an_update, "then": {"required": ["when"]}}
+
     def check(self, value: Json, path: str, report: Report) -> None:
         for name, where, event in _events(value, path):
             on = event.get("on", name)
-            if name in KINDS and on not in (name, [name], EMIT, INVALID):
-                remedy = 'Remove "on", or give the event another name.'
-                report.refuse_at(f"{where}.on", f'an event called "{name}" happens on {name}.', remedy)
+            if name not in KINDS or on in (name, EMIT, INVALID):
+                continue
+            kinds = {each for each in on if each is not INVALID} if isinstance(on, list) else {on}
+            if name not in kinds or not kinds.issubset(ALSO.get(name, (name,))):
+                self._refuse(name, where, report)
+            elif name in ALSO and "updated" in kinds and "when" not in event:
+                message = f'every update would be called "{name}".'
+                report.refuse_at(f"{where}.on", message, 'Say which one with "when", or remove "updated".')
+
+    def _refuse(self, name: str, where: str, report: Report) -> None:
+        remedy = 'Remove "on", or give the event another name.'
+        if name in ALSO:
+            others = f"[{', '.join(ALSO[name][:2])}]"
+            remedy = f'Remove "on", write "on: {others}" with a "when", or give the event another name.'
+        report.refuse_at(f"{where}.on", f'an event called "{name}" happens on {name}.', remedy)
 
 
 class UpdateOnly:
@@ -129,7 +159,8 @@ class UpdateOnly:
             {"if": says_on | {"properties": {"on": {"not": updates}}}, "then": static},
             {"if": says_on | {"properties": {"on": {"const": EMIT}}}, "then": emit_only},
         ]
-        by_name = {"properties": {"created": static, "deleted": static}}
+        by_itself = {"if": {"required": ["on"]}, "else": static}
+        by_name = {"properties": {"created": by_itself, "deleted": by_itself}}
         return {"properties": {"events": {"additionalProperties": {"allOf": of_any}} | {"allOf": [by_name]}}}
 
     def check(self, value: Json, path: str, report: Report) -> None:

@@ -26,6 +26,8 @@ def _plain(channel: Channel, event: EventType) -> str:
         Kind.CREATED: _("When one is created."),
         Kind.UPDATED: _("When one is changed, or something that belongs to it."),
         Kind.DELETED: _("When one is deleted."),
+        Kind.MOVED_IN: _("When one comes from another owner."),
+        Kind.MOVED_OUT: _("When one goes to another owner."),
     }
     return " ".join(texts[kind] for kind in Kind if kind in event.on)
 

@@ -63,11 +63,13 @@ class TestAKeyThatIsSet:
         item.order_number = 2
 
         assert commit(yard) == [
-            ("items.updated", "1", "2"),
+            ("items.created", "1", "2"),
+            ("items.deleted", "1", "1"),
             ("orders.updated", "1,1", "1"),
             ("orders.updated", "1,2", "2"),
         ]
-        assert last(yard, "items.updated")["order"] == {"tenant": 1, "number": 2, "owner": "2"}
+        assert last(yard, "items.created")["order"] == {"tenant": 1, "number": 2, "owner": "2"}
+        assert last(yard, "items.deleted")["order"] == {"tenant": 1, "number": 1, "owner": "1"}
 
     def test_there_and_back(self, yard: AppState) -> None:
         save(Order(tenant=1, number=1, owner="1", items=[Item(id=1)]), Order(tenant=1, number=2, owner="2"))

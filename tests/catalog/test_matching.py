@@ -31,6 +31,13 @@ channels:
       forgotten: {when: {owner_id: null}}
       settled: {when: {status: {from: PAID, to: [PAID, SETTLED]}}}
       manual: {on: emit}
+  soft:
+    model: lending.models:Invoice
+    events:
+      created: {on: [created, updated], when: {gone_at: null}}
+      deleted: {on: [deleted, updated, moved_out], when: {gone_at: {from: null}}}
+      gone: {on: [deleted, updated], when: {status: VOID}}
+      came: {on: moved_in, when: {status: OPEN}}
 """
 
 
@@ -123,3 +130,35 @@ def test_touched_row_whose_ignored_column_changed_is_updated(events: t.Mapping[s
 def test_columns_are_all_that_the_conditions_name(events: t.Mapping[str, EventType]) -> None:
     assert events["rushed"].columns == {"urgent", "due_on"}
     assert events["updated"].columns == {"updated_at"}
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "changes", "happens"),
+    [
+        ("deleted", UPDATED, to(None, "now", "gone_at"), True),
+        ("deleted", UPDATED, to("now", None, "gone_at"), False),
+        ("deleted", UPDATED, to("a", "b", "note"), False),
+        ("deleted", DELETED, to(None, None, "gone_at"), True),
+        ("deleted", DELETED, to("now", None, "gone_at"), False),  # its update was told as that
+        ("deleted", Kind.MOVED_OUT, to("now", None, "gone_at"), False),
+        ("deleted", Kind.MOVED_OUT, to(None, None, "gone_at"), True),
+        ("created", UPDATED, to("now", None, "gone_at"), True),
+        ("created", CREATED, to(None, None, "gone_at"), True),
+        ("created", CREATED, to(None, "now", "gone_at"), False),
+        ("gone", DELETED, to("VOID", None), True),  # another name: judged by its last value
+        ("gone", DELETED, to("OPEN", None), False),
+        ("came", Kind.MOVED_IN, to(None, "OPEN"), True),
+        ("came", Kind.MOVED_IN, to("OPEN", None), False),
+        ("came", CREATED, to(None, "OPEN"), False),
+    ],
+)
+def test_soft_deletes_and_moves(
+    write: t.Callable[..., Path],
+    event: str,
+    kind: Kind,
+    changes: dict[str, tuple[object, object]],
+    happens: bool,
+) -> None:
+    found = load("webhooks.yaml", root=write(EVENTS)).channels["soft"].events[event]
+
+    assert found.matches(kind, changes) is happens

@@ -1,0 +1,290 @@
+"""A row that goes from one owner to another: gone for the one, new for the other, and neither sees the other's values.
+
+A row moves when what its path to the owner goes by was changed: its own column or key, or one of a row on the way. Its
+owner of before is shown the row as it was before the transaction, with what it led to then: by objects of our own, like
+those that remain of deleted rows.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from sqlalchemy import inspect, orm
+from sqlalchemy.orm import Session, object_session
+
+from ..bindings.dumping import listed
+from ..catalog import EventType, Kind
+from .changes import Change, Key, Values
+from .loading import Path, attributes_of, load, referred, value
+from .remains import as_before
+
+if t.TYPE_CHECKING:
+    from ..bindings import Bound
+    from .watching import Watch
+    from .writing import Occurrence
+
+__all__ = ["Past"]
+
+Told = tuple[EventType, str, t.Any]
+"""An event, whom it is for, and the object that it shows."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """What happened to one row, in whatever channels it is."""
+
+    kind: Kind
+    obj: t.Any
+    olds: dict[str, t.Any] = field(default_factory=dict)
+
+
+class Past:
+    """The rows of one transaction as they were before it."""
+
+    def __init__(self, watch: Watch, session: Session, nets: t.Mapping[Key, Change]) -> None:
+        self._watch, self._session, self._nets = watch, session, nets
+        self._is_led = {net.key for net in nets.values() if self._leads(net)}
+        """What of may have led to another owner before: mostly nothing."""
+        self._rows: dict[Key, _Row] | None = None
+        self._rows_before: dict[Key, _Row] = {}
+        self._shown: dict[Key, t.Any] = {}
+        self._sources: dict[int, t.Any] = {}
+        """What an object of ours shows, by its id: the row as it is now."""
+
+    # ---- whose it was ----
+
+    def _leads(self, net: Change) -> bool:
+        """Say whether something was changed that a path to an owner goes by; unknown of properties."""
+        model, path = net.bound.model, net.bound.channel.owner
+        if model is None or not net.values or net.kind is not Kind.UPDATED:
+            return False
+        leading = self._watch.leading.get(model, frozenset())
+        if path is not None and path[0] not in leading and path[0] not in net.bound.columns:
+            return True
+        return not leading.isdisjoint(net.values)
+
+    def may_have_moved(self, net: Change) -> bool:
+        """Say whether its owner may have been another before."""
+        path = net.bound.channel.owner
+        if not self._is_led or path is None or net.kind is Kind.CREATED:
+            return False
+        return net.key in self._is_led or (len(path) > 1 and path[0] not in net.bound.columns)
+
+    def owner(self, net: Change) -> str | None:
+        """Return whose the row was."""
+        found: t.Any = net.obj
+        for name in net.bound.channel.owner or ():
+            found = self._led(found, name) if hasattr(found, "_sa_instance_state") else getattr(found, name)
+            if found is None:
+                return None
+        return str(found)
+
+    def _led(self, obj: t.Any, name: str) -> t.Any:
+        """Return what an attribute led to: of a column its value, of a relationship an object as it is now."""
+        mapper: orm.Mapper[t.Any] = inspect(obj).mapper
+        while name in mapper.synonyms:
+            name = mapper.synonyms[name].name
+        if name in mapper.relationships:
+            return self._one(obj, mapper.relationships[name])
+        if name in mapper.column_attrs:
+            olds = self._olds(obj)
+            return olds[name] if name in olds else value(obj, name)
+        return getattr(self._show(obj), name)
+
+    # ---- what it was ----
+
+    def told(self, net: Change, before: str | None, now: str | None) -> list[Told]:
+        """Return the events of a move, or of a deletion of what was another's before.
+
+        `moved_out` and `moved_in` take the place of `deleted` and `created` in a channel that has them.
+        """
+        if net.kind is Kind.DELETED:
+            possible = self._watch.events[net.bound.channel.name, Kind.DELETED]
+            gone = [event for event in possible if before is not None and net.matches(event)]
+            return [(event, str(before), self._show(net.obj)) for event in gone]
+        found: list[Told] = []
+        names = net.bound.watch
+        if before is not None:
+            olds = self._olds(net.obj)
+            lasts = {name: (olds[name] if name in olds else value(net.obj, name), None) for name in names}
+            happened = list(self._happened(net.bound, (Kind.MOVED_OUT, Kind.DELETED), lasts))
+            found += [(event, before, self._show(net.obj)) for event in happened]
+        if now is not None:
+            firsts = {name: (None, value(net.obj, name)) for name in names}
+            happened = list(self._happened(net.bound, (Kind.MOVED_IN, Kind.CREATED), firsts))
+            found += [(event, now, net.obj) for event in happened]
+        return found
+
+    def _happened(self, bound: Bound, kinds: tuple[Kind, Kind], values: Values) -> t.Iterator[EventType]:
+        events = self._watch.events
+        kind = next((each for each in kinds if events[bound.channel.name, each]), kinds[-1])
+        yield from (event for event in events[bound.channel.name, kind] if event.matches(kind, values))
+
+    def complete(self, heard: t.Iterable[Occurrence]) -> None:
+        """Give the objects that show what was everything that somebody will read of them."""
+        wanted: dict[int, tuple[t.Any, set[Path]]] = {}
+        for item in heard:
+            source = self._sources.get(id(item.obj))
+            if source is not None and item.bound is not None:
+                _, paths = wanted.setdefault(id(item.obj), (item.obj, set()))
+                paths.update(item.bound.trails)
+                paths.update(include.relationships for include in item.asked())
+        groups: dict[tuple[Session, type], tuple[list[t.Any], set[Path]]] = {}
+        for number, (_, paths) in wanted.items():
+            source = self._sources[number]
+            state = inspect(source)
+            if state.session is not None and state.persistent:
+                identities, all_paths = groups.setdefault((state.session, type(source)), ([], set()))
+                identities.append(state.identity)
+                all_paths |= paths
+        for (session, model), (identities, paths) in groups.items():
+            load(session, model, identities, [path for path in paths if path], columns=True)
+        for shown, paths in wanted.values():
+            self._fill(shown, paths)
+
+    def _fill(self, shown: t.Any, paths: t.Iterable[Path]) -> None:
+        source = self._sources[id(shown)]
+        held = shown.__dict__
+        mapper: orm.Mapper[t.Any] = inspect(source).mapper
+        for name in mapper.column_attrs.keys():
+            if name not in held:
+                held[name] = value(source, name)
+        for path in sorted(paths):
+            relation = mapper.relationships.get(path[0]) if path else None
+            if relation is None:
+                continue
+            if path[0] not in held:
+                held[path[0]] = self._related(source, relation)
+            found = listed(held[path[0]])
+            for member in found if isinstance(found, list) else [found]:
+                if member is not None:
+                    self._fill(member, [path[1:]])
+
+    # ---- what it led to ----
+
+    def _related(self, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> t.Any:
+        """Return what a relationship led to, as it was."""
+        if relation.direction is orm.MANYTOONE and not relation.uselist:
+            return self._shown_or_none(self._one(obj, relation))
+        now = value(obj, relation.key)
+        if not relation.uselist:
+            members = self._members(obj, relation, [] if now is None else [now])
+            return members[0] if members else None
+        if isinstance(now, dict):
+            stayed = {id(each) for each in self._stayed(obj, relation, listed(now))}
+            return {key: self._show(each) for key, each in now.items() if id(each) in stayed}
+        members = self._members(obj, relation, listed(now))
+        return set(members) if isinstance(now, set) else members
+
+    def _members(
+        self, obj: t.Any, relation: orm.RelationshipProperty[t.Any], now: t.Iterable[t.Any]
+    ) -> list[t.Any]:
+        found = list(self._stayed(obj, relation, now))
+        known = {inspect(each).key for each in found}
+        found += [
+            row.obj
+            for row in self._rows_known().values()
+            if row.kind is not Kind.CREATED
+            and isinstance(row.obj, relation.mapper.class_)
+            and inspect(row.obj).key not in known
+            and self._belonged(row, obj, relation)
+        ]
+        return [self._show(each) for each in found]
+
+    def _stayed(
+        self, obj: t.Any, relation: orm.RelationshipProperty[t.Any], now: t.Iterable[t.Any]
+    ) -> t.Iterator[t.Any]:
+        """Those of its members that were so before."""
+        for each in now:
+            row = self._row(each)
+            if row is None or (
+                row.kind is not Kind.CREATED and self._belonged(row, obj, relation) is not False
+            ):
+                yield each
+
+    def _belonged(self, row: _Row, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> bool | None:
+        """Say whether a row was a member before; None if that was not changed."""
+        if relation.direction is not orm.ONETOMANY:
+            return None
+        olds = self._olds(obj)
+        answer: bool | None = None
+        for local, remote in relation.local_remote_pairs or ():
+            [mine] = attributes_of(relation.parent, [local]) or ("",)
+            [theirs] = attributes_of(relation.mapper, [remote]) or ("",)
+            if theirs in row.olds and mine:
+                if row.olds[theirs] != (olds[mine] if mine in olds else value(obj, mine)):
+                    return False
+                answer = True
+        return answer
+
+    def _one(self, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> t.Any:
+        """Return what a relationship to one led to: the object that stands for that row now."""
+        olds = self._olds(obj)
+        names = attributes_of(relation.parent, relation.local_columns)
+        if relation.direction is not orm.MANYTOONE or olds.keys().isdisjoint(names):
+            return value(obj, relation.key)
+        values = {name: olds[name] if name in olds else value(obj, name) for name in names}
+        gone = self._rows_before.get(_key_led_to(relation, values))
+        if gone is not None:
+            return gone.obj
+        return referred(object_session(obj) or self._session, relation, values)
+
+    def _shown_or_none(self, obj: t.Any) -> t.Any:
+        return None if obj is None else self._show(obj)
+
+    def _show(self, obj: t.Any) -> t.Any:
+        """Return an object that shows a row as it was."""
+        state = inspect(obj)
+        row = self._row(obj)
+        if state.key is None:
+            return obj
+        obj = obj if row is None else row.obj  # what remains of it, of a deleted one
+        key = _key_of(state)
+        if key not in self._shown:
+            shown = self._shown[key] = as_before(inspect(obj), {} if row is None else row.olds)
+            self._sources[id(shown)] = obj
+        return self._shown[key]
+
+    # ---- what is known ----
+
+    def _olds(self, obj: t.Any) -> t.Mapping[str, t.Any]:
+        row = self._row(obj)
+        return {} if row is None else row.olds
+
+    def _row(self, obj: t.Any) -> _Row | None:
+        state = inspect(obj)
+        return None if state.key is None else self._rows_known().get(_key_of(state))
+
+    def _rows_known(self) -> dict[Key, _Row]:
+        if self._rows is None:
+            self._rows = {}
+            for net in self._nets.values():
+                if net.obj is None or net.obj._sa_instance_state.key is None:
+                    continue
+                row = self._rows.setdefault(_key_of(net.obj._sa_instance_state), _Row(net.kind, net.obj))
+                if net.kind is not Kind.CREATED:
+                    row.olds.update({name: old for name, (old, _) in net.values.items()})
+            for key, row in self._rows.items():
+                names = attributes_of(inspect(row.obj).mapper, inspect(row.obj).mapper.primary_key)
+                pairs = zip(names, key[1:], strict=True)
+                self._rows_before[(key[0], *(row.olds.get(name, now) for name, now in pairs))] = row
+        return self._rows
+
+
+def _key_of(state: orm.InstanceState[t.Any]) -> Key:
+    return (state.mapper._identity_class, *t.cast("t.Any", state.key)[1])
+
+
+def _key_led_to(relation: orm.RelationshipProperty[t.Any], values: t.Mapping[str, t.Any]) -> Key:
+    """The key of the row that a foreign key names; of none if it names another column than the key."""
+    target = relation.mapper
+    by_column = {
+        target.get_property_by_column(remote).key: values.get(name)
+        for local, remote in relation.local_remote_pairs or ()
+        for name in attributes_of(relation.parent, [local])
+    }
+    keys = attributes_of(target, target.primary_key)
+    if by_column.keys() != set(keys):
+        return ()
+    return (target._identity_class, *(by_column[key] for key in keys))

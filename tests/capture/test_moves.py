@@ -1,0 +1,605 @@
+"""A row that goes to another owner is gone for the one and new for the other; neither learns of the other's values."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from pathlib import Path
+
+import marshmallow as ma
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    column_property,
+    deferred,
+    mapped_column,
+    relationship,
+    synonym,
+)
+
+from flask_webhooks.state import AppState, state_of
+from tests.capture.conftest import NOWHERE, Doorless, counting
+from tests.host import make_tables
+from tests.stage import recorded, subscribe
+
+
+class Base(DeclarativeBase):
+    """Root of the models."""
+
+
+db = SQLAlchemy(model_class=Base)
+S = db.session
+
+
+class Doc(db.Model):  # type: ignore[name-defined]
+    """Has its owner itself."""
+
+    __tablename__ = "office_doc"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    team_id: Mapped[int | None] = mapped_column(default=None)
+    tenant = synonym("team_id")
+    status: Mapped[str] = mapped_column(sa.String(20), default="draft")
+    note: Mapped[str] = mapped_column(sa.String(20), default="")
+    body: Mapped[str] = deferred(mapped_column(sa.String(20), default=""))
+    loud: Mapped[str] = column_property(sa.func.upper(note))
+    lines: Mapped[list[Line]] = relationship(
+        back_populates="doc", cascade="all, delete-orphan", order_by="Line.id"
+    )
+
+    @property
+    def whose(self) -> str | None:
+        """What a catalogue may name as well."""
+        return None if self.team_id is None else f"{self.team_id}"
+
+
+class Line(db.Model):  # type: ignore[name-defined]
+    """Belongs to whom its document belongs to."""
+
+    __tablename__ = "office_line"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    doc_id: Mapped[int | None] = mapped_column(sa.ForeignKey("office_doc.id"))
+    text: Mapped[str] = mapped_column(sa.String(20), default="")
+    doc: Mapped[Doc | None] = relationship(back_populates="lines")
+
+
+class Folder(db.Model):  # type: ignore[name-defined]
+    """In no channel, and on the way to an owner."""
+
+    __tablename__ = "office_folder"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    team_id: Mapped[int | None] = mapped_column(default=None)
+    name: Mapped[str] = mapped_column(sa.String(20), default="")
+    files: Mapped[list[File]] = relationship(back_populates="folder")
+
+
+class File(db.Model):  # type: ignore[name-defined]
+    """Belongs to whom its folder belongs to."""
+
+    __tablename__ = "office_file"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    folder_id: Mapped[int | None] = mapped_column(sa.ForeignKey("office_folder.id"))
+    name: Mapped[str] = mapped_column(sa.String(20), default="")
+    folder: Mapped[Folder | None] = relationship(back_populates="files")
+
+
+class LineSchema(ma.Schema):
+    """With what it belongs to."""
+
+    id = ma.fields.Integer()
+    text = ma.fields.String()
+    doc = ma.fields.Nested(lambda: NoteSchema())
+
+
+class NoteSchema(ma.Schema):
+    """Of a document."""
+
+    id = ma.fields.Integer()
+    note = ma.fields.String()
+
+
+CATALOG = """\
+version: 1
+channels:
+  docs:
+    model: tests.capture.test_moves:Doc
+    owner: team_id
+    events:
+      created:
+      updated:
+      deleted:
+      paid: {on: updated, when: {status: {from: sent, to: paid}}}
+      left: {on: updated, when: {status: {from: draft}}}
+      dropped: {on: deleted, when: {status: draft}}
+      opened: {on: [created, updated], when: {status: open}}
+    includes: [lines]
+  lines:
+    model: tests.capture.test_moves:Line
+    schema: tests.capture.test_moves:LineSchema
+    owner: doc.team_id
+    events: [created, updated, deleted]
+  files:
+    model: tests.capture.test_moves:File
+    owner: folder.team_id
+    events: [created, updated, deleted]
+    includes: [folder, folder.files]
+  named:
+    model: tests.capture.test_moves:Doc
+    owner: tenant
+    events: {arrived: {on: moved_in}, gone: {on: moved_out, when: {status: draft}}, deleted: , created: }
+  properties:
+    model: tests.capture.test_moves:Doc
+    owner: whose
+    events: [deleted]
+  papers:
+    model: tests.capture.test_moves:Doc
+    owner: team_id
+    events:
+      updated: {ignore: [status]}
+      deleted: {on: [deleted, updated], when: {status: void}}
+  births:
+    model: tests.capture.test_moves:Doc
+    owner: team_id
+    events: [created]
+"""
+INCLUDES = ("changes", "lines", "folder", "folder.files")
+
+
+@pytest.fixture
+def office(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
+    """Teams 1, 2 and 3 listen to everything, with all includes."""
+    (tmp_path / "office.yaml").write_text(CATALOG)
+    app = Flask("tests.capture.test_moves", instance_path=str(tmp_path / "office"))
+    app.config.update(
+        SECRET_KEY="test",
+        SQLALCHEMY_DATABASE_URI=database_url,
+        WEBHOOKS_CATALOG=str(tmp_path / "office.yaml"),
+    )
+    db.init_app(app)
+    Doorless().init_app(app, db)
+    make_tables(app, db)
+    with app.app_context():
+        state = state_of(app)
+        for owner in "123":
+            subscribe(state, NOWHERE, "*", owner=owner, includes=INCLUDES)
+        yield state
+        S.remove()
+        db.engine.dispose()
+    state.transport.close()
+
+
+def save(*objects: t.Any) -> None:
+    S.add_all(objects)
+    S.commit()
+
+
+class Told(t.NamedTuple):
+    """One message."""
+
+    event: str
+    owner: str
+    data: dict[str, t.Any]
+    extras: dict[str, t.Any]
+
+
+def told(state: AppState, *channels: str) -> list[Told]:
+    """Commit; return what that told of some channels, of documents if none is named."""
+    before = len(recorded(state))
+    S.commit()
+    return [
+        Told(each.event, each.owner, json.loads(each.data), json.loads(each.extras or "{}"))
+        for each in recorded(state)[before:]
+        if each.channel in (channels or ("docs",))
+    ]
+
+
+def names(found: t.Iterable[Told]) -> list[tuple[str, str]]:
+    return sorted((each.event, each.owner) for each in found)
+
+
+def only(found: t.Iterable[Told], event: str) -> Told:
+    [one] = [each for each in found if each.event == event]
+    return one
+
+
+MOVED = [("docs.created", "2"), ("docs.deleted", "1")]
+
+
+def a_doc(**columns: t.Any) -> Doc:
+    """One of team 1, committed."""
+    doc = Doc(**{"id": 1, "team_id": 1, "note": "ours", "body": "old", "status": "sent", **columns})
+    save(doc)
+    return doc
+
+
+class TestAColumn:
+    def test_each_hears_its_own_half(self, office: AppState) -> None:
+        doc = a_doc()
+        doc.team_id, doc.note, doc.body = 2, "n", "new"
+        found = told(office)
+
+        assert names(found) == MOVED
+        gone, here = only(found, "docs.deleted"), only(found, "docs.created")
+        assert gone.data == {
+            "id": 1,
+            "team_id": 1,
+            "status": "sent",
+            "note": "ours",
+            "body": "old",
+            "loud": None,
+        }
+        assert here.data["note"] == "n"
+        assert gone.extras == here.extras == {"lines": []}
+
+    def test_it_alone_changes(self, office: AppState) -> None:
+        a_doc().team_id = 2
+
+        assert names(told(office)) == MOVED
+
+    def test_several_flushes(self, office: AppState) -> None:
+        doc = a_doc()
+        doc.note = "a"
+        S.flush()
+        doc.team_id = 2
+        S.flush()
+        doc.note = "b"
+        found = told(office)
+
+        assert names(found) == MOVED
+        assert only(found, "docs.deleted").data["note"] == "ours"
+        assert only(found, "docs.created").data["note"] == "b"
+
+    def test_there_and_back_is_none(self, office: AppState) -> None:
+        doc = a_doc()
+        doc.team_id = 2
+        S.flush()
+        doc.team_id, doc.note = 1, "n"
+        found = told(office)
+
+        assert names(found) == [("docs.updated", "1")]
+        assert found[0].extras["changes"] == {"note": {"from": "ours", "to": "n"}}
+
+    def test_by_way_of_a_third(self, office: AppState) -> None:
+        doc = a_doc()
+        doc.team_id, doc.note = 3, "third"
+        S.flush()
+        doc.team_id = 2
+        found = told(office)
+
+        assert names(found) == MOVED
+        assert only(found, "docs.deleted").data["note"] == "ours"
+
+    def test_to_nobody(self, office: AppState) -> None:
+        doc = a_doc()
+        doc.team_id, doc.note = None, "n"
+        found = told(office)
+
+        assert names(found) == [("docs.deleted", "1")]
+        assert found[0].data["note"] == "ours"
+
+    def test_from_nobody(self, office: AppState) -> None:
+        doc = a_doc(team_id=None)
+        doc.team_id, doc.note = 2, "n"
+        found = told(office)
+
+        assert names(found) == [("docs.created", "2")]
+        assert "changes" not in found[0].extras
+
+    def test_by_an_expression(self, office: AppState) -> None:
+        doc = a_doc()
+        doc.team_id, doc.note = Doc.team_id + 1, "n"
+        found = told(office)
+
+        assert names(found) == MOVED
+        assert only(found, "docs.deleted").data["note"] == "ours"
+
+    def test_no_step_of_the_other_is_told(self, office: AppState) -> None:
+        """`from` would say what the row was under its owner of before."""
+        doc = a_doc(status="sent")
+        doc.team_id, doc.status = 2, "paid"
+
+        assert names(told(office)) == MOVED
+
+    def test_conditions_look_at_what_each_may_see(self, office: AppState) -> None:
+        doc = a_doc(status="draft")
+        doc.team_id, doc.status = 2, "open"
+
+        assert names(told(office)) == sorted([*MOVED, ("docs.dropped", "1"), ("docs.opened", "2")])
+
+    def test_a_step_taken_before_it_moved(self, office: AppState) -> None:
+        doc = a_doc(status="sent")
+        doc.status = "paid"
+        S.flush()
+        doc.team_id = 2
+
+        assert names(told(office)) == MOVED
+
+    def test_many_cost_no_more_statements(self, office: AppState) -> None:
+        save(*(Doc(id=number, team_id=1, status="sent") for number in range(1, 21)))
+        for doc in S.scalars(sa.select(Doc)).all():
+            doc.team_id = 2
+        with counting(office.engine) as sent:
+            found = told(office)
+
+        assert len(found) == 40
+        assert len([each for each in sent if "FROM office_doc" in each]) <= 3
+
+
+class TestThenDeleted:
+    @pytest.mark.parametrize("is_flushed", [True, False])
+    def test_only_its_owner_of_before_hears(self, office: AppState, is_flushed: bool) -> None:
+        doc = a_doc()
+        doc.team_id = 2
+        if is_flushed:
+            doc.note = "n"
+            S.flush()
+        S.delete(doc)
+        found = told(office)
+
+        assert names(found) == [("docs.deleted", "1")]
+        assert found[0].data["note"] == "ours"
+
+    def test_made_and_moved(self, office: AppState) -> None:
+        doc = Doc(id=1, team_id=1)
+        S.add(doc)
+        S.flush()
+        doc.team_id = 2
+
+        assert names(told(office)) == [("docs.created", "2")]
+
+    def test_made_anew_for_another(self, office: AppState) -> None:
+        doc = a_doc()
+        S.delete(doc)
+        S.flush()
+        S.add(Doc(id=1, team_id=2, note="n"))
+        found = told(office)
+
+        assert names(found) == MOVED
+        assert only(found, "docs.deleted").data["note"] == "ours"
+
+    def test_in_a_savepoint_that_is_undone(self, office: AppState) -> None:
+        doc = a_doc()
+        nested = S.begin_nested()
+        doc.team_id = 2
+        S.flush()
+        nested.rollback()
+        doc.note = "n"
+
+        assert names(told(office)) == [("docs.updated", "1")]
+
+
+class TestBulk:
+    @pytest.mark.parametrize("by_rows", [True, False])
+    def test_of_the_owner(self, office: AppState, by_rows: bool) -> None:
+        save(*(Doc(id=number, team_id=1, note="ours") for number in (1, 2)))
+        if by_rows:
+            S.execute(sa.update(Doc), [{"id": number, "team_id": 2, "note": "n"} for number in (1, 2)])
+        else:
+            S.execute(sa.update(Doc).values(team_id=2, note="n"))
+        found = told(office)
+
+        assert names(found) == sorted(2 * MOVED + 2 * [("docs.dropped", "1")])
+        assert {each.data["note"] for each in found if each.owner == "1"} == {"ours"}
+        assert not any("changes" in each.extras for each in found)
+
+    @pytest.mark.parametrize("team", [2, None])
+    def test_of_a_channel_that_says_nothing_of_updates(self, office: AppState, team: int | None) -> None:
+        a_doc()
+        S.execute(sa.update(Doc).values({Doc.team_id: team}))
+
+        assert names(told(office, "births", "properties")) == [
+            *([("births.created", "2")] if team else []),
+            ("properties.deleted", "1"),
+        ]
+
+    def test_of_the_key_on_the_path(self, office: AppState) -> None:
+        save(
+            Folder(id=1, team_id=1, name="one"), Folder(id=2, team_id=2), File(id=1, folder_id=1, name="ours")
+        )
+        S.execute(sa.update(File).values(folder_id=2, name="n"))
+        found = told(office, "files")
+
+        assert names(found) == [("files.created", "2"), ("files.deleted", "1")]
+        gone = only(found, "files.deleted")
+        assert (gone.data["name"], gone.data["folder_id"], gone.extras["folder"]["name"]) == (
+            "ours",
+            1,
+            "one",
+        )
+
+    def test_of_a_class_on_the_way(self, office: AppState) -> None:
+        save(Folder(id=1, team_id=1), File(id=1, folder_id=1, name="ours"))
+        S.execute(sa.update(Folder).values(team_id=2))
+        S.get_one(File, 1).name = "n"
+        found = told(office, "files")
+
+        assert names(found) == [("files.created", "2"), ("files.deleted", "1")]
+
+    def test_a_class_on_the_way_is_not_refused(self, office: AppState) -> None:
+        """It is in no channel: what the host does with it is its own."""
+        save(Folder(id=1, team_id=1))
+        S.execute(sa.update(Folder).values(id=7, team_id=2))
+        S.execute(sa.update(Folder), [{"id": 7, "team_id": 1}], execution_options={"dml_strategy": "orm"})
+        S.commit()
+
+        assert S.get_one(Folder, 7).team_id == 1
+
+
+class TestAPath:
+    @pytest.fixture
+    def file(self, office: AppState) -> File:
+        save(
+            Folder(id=1, team_id=1, name="one"),
+            Folder(id=2, team_id=2, name="two"),
+            File(id=1, folder_id=1, name="ours"),
+            File(id=2, folder_id=2, name="theirs"),
+        )
+        return S.get_one(File, 1)
+
+    @pytest.mark.parametrize("is_loaded", [True, False])
+    @pytest.mark.parametrize("by_key", [True, False])
+    def test_the_row_is_put_elsewhere(
+        self, office: AppState, file: File, is_loaded: bool, by_key: bool
+    ) -> None:
+        if is_loaded:
+            assert file.folder is not None
+        if by_key:
+            file.folder_id = 2
+        else:
+            file.folder = S.get_one(Folder, 2)
+        file.name = "n"
+        found = told(office, "files")
+
+        assert names(found) == [("files.created", "2"), ("files.deleted", "1")]
+        gone, here = only(found, "files.deleted"), only(found, "files.created")
+        assert gone.data == {"id": 1, "folder_id": 1, "name": "ours"}
+        assert gone.extras == {
+            "folder": {"id": 1, "team_id": 1, "name": "one"},
+            "folder.files": [{"id": 1, "folder_id": 1, "name": "ours"}],
+        }
+        assert here.data["name"] == "n"
+        assert here.extras["folder"]["name"] == "two"
+        assert sorted(each["name"] for each in here.extras["folder.files"]) == ["n", "theirs"]
+
+    def test_what_it_is_in_goes_to_another(self, office: AppState, file: File) -> None:
+        folder = S.get_one(Folder, 1)
+        folder.team_id, folder.name, file.name = 2, "secret", "n"
+        found = told(office, "files")
+
+        assert names(found) == [("files.created", "2"), ("files.deleted", "1")]
+        gone = only(found, "files.deleted")
+        assert gone.data["name"] == "ours"
+        assert gone.extras["folder"] == {"id": 1, "team_id": 1, "name": "one"}
+
+    def test_a_row_that_nobody_changed_is_not_told(self, office: AppState, file: File) -> None:
+        S.get_one(Folder, 1).team_id = 2
+
+        assert told(office, "files") == []
+
+    def test_what_it_was_in_is_deleted(self, office: AppState, file: File) -> None:
+        folder = S.get_one(Folder, 1)
+        file.folder_id = 2
+        S.flush()
+        S.delete(folder)
+
+        assert names(told(office, "files")) == [("files.created", "2"), ("files.deleted", "1")]
+
+    def test_to_nothing(self, office: AppState, file: File) -> None:
+        file.folder = None
+
+        assert names(told(office, "files")) == [("files.deleted", "1")]
+
+    def test_within_one_owner_it_is_an_update(self, office: AppState, file: File) -> None:
+        save(Folder(id=3, team_id=1))
+        file.folder_id = 3
+
+        assert names(told(office, "files")) == [("files.updated", "1")]
+
+
+def test_what_hangs_on_it_is_shown_as_it_was(office: AppState) -> None:
+    """A line that was changed, one that was added, and one that was taken away, by the commit that moves it all."""
+    doc = a_doc(lines=[Line(id=1, text="a"), Line(id=2, text="b")])
+    doc.lines[0].text = "changed"
+    doc.lines.append(Line(id=3, text="added"))
+    S.delete(doc.lines[1])
+    doc.team_id, doc.note = 2, "n"
+    found = told(office, "docs", "lines")
+
+    gone = only(found, "docs.deleted").extras["lines"]
+    assert sorted((each["id"], each["text"], each["doc"]["note"]) for each in gone) == [
+        (1, "a", "ours"),
+        (2, "b", "ours"),
+    ]
+    assert [each.data for each in found if each.event == "lines.deleted" and each.data["id"] == 1] == [
+        {"id": 1, "text": "a", "doc": {"id": 1, "note": "ours"}}
+    ]
+    assert names(each for each in found if each.event.startswith("lines.")) == [
+        ("lines.created", "2"),
+        ("lines.created", "2"),
+        ("lines.deleted", "1"),
+        ("lines.deleted", "1"),
+    ]
+    assert "n" not in {each.data.get("note") for each in found if each.owner == "1"}
+
+
+class TestAsTheCatalogueSays:
+    def test_moved_in_and_out_take_the_place_of_created_and_deleted(self, office: AppState) -> None:
+        a_doc(status="draft").team_id = 2
+
+        assert names(told(office, "named")) == [("named.arrived", "2"), ("named.gone", "1")]
+
+    def test_their_conditions_hold_for_what_each_may_see(self, office: AppState) -> None:
+        a_doc(status="sent").team_id = 2
+
+        assert names(told(office, "named")) == [("named.arrived", "2")]
+
+    def test_real_ones_are_none_of_these(self, office: AppState) -> None:
+        doc = a_doc()
+        S.delete(doc)
+
+        assert names(told(office, "named")) == [("named.deleted", "1")]
+
+    def test_a_property_names_the_owner(self, office: AppState) -> None:
+        doc = a_doc()
+        doc.team_id, doc.note = 2, "n"
+        found = told(office, "properties")
+
+        assert names(found) == [("properties.deleted", "1")]
+        assert found[0].data["note"] == "ours"
+
+
+class TestASoftDelete:
+    def test_is_called_deleted(self, office: AppState) -> None:
+        doc = a_doc()
+        doc.status = "void"
+        found = told(office, "papers")
+
+        assert names(found) == [("papers.deleted", "1")]
+        assert found[0].data["status"] == "void"
+
+    def test_is_told_once(self, office: AppState) -> None:
+        doc = a_doc(status="void")
+        S.delete(doc)
+
+        assert told(office, "papers") == []
+
+    def test_a_row_that_was_not_and_goes(self, office: AppState) -> None:
+        S.delete(a_doc())
+
+        assert names(told(office, "papers")) == [("papers.deleted", "1")]
+
+
+def test_nobody_but_the_old_owner_listens(office: AppState) -> None:
+    """The first glance, too, asks for both."""
+    doc = a_doc()
+    subscribe(office, NOWHERE, "docs.deleted", owner="8")
+    save(Doc(id=9, team_id=8, note="theirs"))
+    S.get_one(Doc, 9).team_id = 99
+
+    assert names(told(office)) == [("docs.deleted", "8")]
+    assert doc.team_id == 1
+
+
+def test_everything_is_recorded_where_that_is_wished(office: AppState) -> None:
+    object.__setattr__(office.settings, "record", "all")
+    a_doc().team_id = 77
+
+    assert names(told(office)) == [("docs.created", "77"), ("docs.deleted", "1")]
+
+
+def test_the_hosts_object_stays_as_it_is(office: AppState) -> None:
+    a_doc(lines=[Line(id=1)])
+    S.expire_on_commit = False  # type: ignore[attr-defined]
+    doc = S.get_one(Doc, 1)
+    doc.team_id, doc.note = 2, "n"
+    S.commit()
+
+    assert (doc.team_id, doc.note) == (2, "n")
+    assert "lines" not in doc.__dict__
