@@ -8,6 +8,7 @@
 `resending`    replay, backfill
 `tailing`      tail
 `developing`   dev
+`printing`     what they print with: no escape of a receiver reaches a terminal
 =============  ================================================
 
 Exit code 0 only when all went well. `--json` where the output is data.
@@ -21,6 +22,7 @@ import click
 from flask.cli import AppGroup
 
 from ..errors import WebhooksError
+from ..visible import visible
 from .cataloguing import catalog, check, init
 from .customers import send_test, subscriptions
 from .developing import dev
@@ -39,7 +41,11 @@ class Group(AppGroup):
         try:
             return super().invoke(ctx)
         except WebhooksError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error))) from error
+        except click.UsageError:
+            raise  # about what was typed
+        except click.ClickException as error:
+            raise click.ClickException(visible(error.message)) from error
 
 
 webhooks_cli = Group("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")

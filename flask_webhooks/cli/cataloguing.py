@@ -18,6 +18,7 @@ from ..checking import Check, Finding, Level
 from ..queue import Bell, Embedded
 from ..startup import Setback, forgiving
 from ..state import EXTENSION, current_webhooks
+from .printing import say
 
 __all__ = ["catalog", "check", "init"]
 
@@ -60,8 +61,8 @@ def init(context: click.Context, output: Path | None, force: bool) -> None:
     draft = starter.draft(app.extensions["sqlalchemy"], title=app.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(draft.text, encoding="utf-8")
-    click.echo(f"Wrote {path}: {draft.summary}")
-    click.echo("Next: read it, then run `flask webhooks check`.")
+    say(f"Wrote {path}: {draft.summary}")
+    say("Next: read it, then run `flask webhooks check`.")
 
 
 def _target(app: Flask) -> Path:
@@ -90,7 +91,7 @@ def check(context: click.Context, as_json: bool, update: bool, lock: Path | None
     app, setback = _load(context)
     checks = list(_checks(app, setback, lock, update=update, offline=offline))
     if as_json:
-        click.echo(json.dumps(_values(checks), indent=2))
+        say(json.dumps(_values(checks), indent=2))
     else:
         _tell(checks)
     if not all(each.ok for each in checks):
@@ -154,10 +155,10 @@ def _values(checks: t.Sequence[Check]) -> dict[str, t.Any]:
 
 def _tell(checks: t.Sequence[Check]) -> None:
     for each in checks:
-        sign = click.style("ok  ", fg="green") if each.ok else click.style("FAIL", fg="red")
-        click.echo(f"{sign}  {each.name:14} {each.summary}")
+        sign = ("ok  ", "green") if each.ok else ("FAIL", "red")
+        say(sign, f"  {each.name:14} {each.summary}")
         for finding in each.findings:
-            click.echo(f"      {finding.level.value}: {finding}")
+            say(f"      {finding.level.value}: {finding}")
 
 
 # ---- catalog ---------------------------------------------------------------------------------------------
@@ -174,9 +175,9 @@ def catalog(form: str | None) -> None:
     """Print channels and events as a table."""
     state: t.Any = current_webhooks
     if form == "markdown":
-        click.echo(describing.page(state), nl=False)
+        say(describing.page(state), newline=False)
     elif form is None:
-        click.echo(describing.table(state))
+        say(describing.table(state))
     else:
         found = describing.document(state) if form == "openapi" else describing.listing(state)
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        say(json.dumps(found, indent=2, ensure_ascii=False))

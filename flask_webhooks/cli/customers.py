@@ -18,6 +18,7 @@ from ..models import Attempt
 from ..principal import ALL_OWNERS, Whose
 from ..state import AppState
 from .opening import open_session, open_state, refusals
+from .printing import say
 
 __all__ = ["send_test", "subscriptions"]
 
@@ -39,15 +40,16 @@ def subscriptions(owner: str | None, environment: str | None, as_json: bool) -> 
             _values(each) for each in _all(session, ALL_OWNERS if owner is None else owner, environment or "")
         ]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
         return
     for each in found:
         rate = "-" if each["success_rate"] is None else f"{each['success_rate']:.1%}"
-        click.echo(
+        say(
             f"{each['id']}  {each['owner']:12} {each['environment']:11} {each['standing']:9} "
-            f"{each['attempts']:>7} {rate:>6}  {each['url']}  {' '.join(each['events'])}"
+            f"{each['attempts']:>7} {rate:>6}  {each['url']}  {' '.join(each['events'])}",
+            keep="",
         )
-    click.echo(f"{len(found)} subscription{'' if len(found) == 1 else 's'}.")
+    say(f"{len(found)} subscription{'' if len(found) == 1 else 's'}.")
 
 
 def _all(session: Session, owner: Whose, environment: str) -> t.Iterator[reading.Overview]:
@@ -119,9 +121,9 @@ def _tell(attempt: Attempt, as_json: bool) -> None:
     text = reading.of_attempt(attempt).text
     if as_json:
         names = ("delivery_id", "subscription_id", "url", "status", "failure", "detail", "total_seconds")
-        click.echo(json.dumps({**{name: getattr(attempt, name) for name in names}, "response": text}))
+        say(json.dumps({**{name: getattr(attempt, name) for name in names}, "response": text}))
         return
     answer = attempt.status or attempt.failure
-    click.echo(f"{attempt.url}: {answer} after {attempt.total_seconds * 1000:.0f} ms. {attempt.detail}")
+    say(f"{attempt.url}: {answer} after {attempt.total_seconds * 1000:.0f} ms. {attempt.detail}")
     if text:
-        click.echo(text)
+        say(text)

@@ -14,6 +14,7 @@ from flask.cli import ScriptInfo, with_appcontext
 
 from .. import jobs
 from .opening import open_state, refusals
+from .printing import say
 
 __all__ = ["dev"]
 
@@ -48,7 +49,7 @@ def dev(context: click.Context, host: str, port: int, debug: bool) -> None:
             state.embedded.stop_if_last()
     if not is_well:
         raise SystemExit(1)
-    click.echo("All stopped.")
+    say("All stopped.")
 
 
 def _run(commands: t.Mapping[str, t.Sequence[str]]) -> bool:
@@ -62,7 +63,7 @@ def _run(commands: t.Mapping[str, t.Sequence[str]]) -> bool:
             while not stop.wait(0.2):
                 for name, child in children.items():
                     if child.poll() is not None:
-                        click.echo(f"The {name} has ended with exit code {child.returncode}.", err=True)
+                        say(f"The {name} has ended with exit code {child.returncode}.", err=True)
                         return False
         return True
     finally:

@@ -9,6 +9,7 @@ from flask.cli import with_appcontext
 
 from .. import resealing
 from ..state import current_webhooks
+from .printing import say
 
 __all__ = ["rotate_encryption"]
 
@@ -27,8 +28,8 @@ def rotate_encryption(as_json: bool) -> None:
         for sums in resealing.reseal(state):
             bar.update(sums.done + sums.unreadable - bar.pos)
     if as_json:
-        click.echo(json.dumps({"done": sums.done, "unreadable": sums.unreadable}))
+        say(json.dumps({"done": sums.done, "unreadable": sums.unreadable}))
     else:
-        click.echo(f"Sealed {sums.done} anew; {sums.unreadable} could not be opened.")
+        say(f"Sealed {sums.done} anew; {sums.unreadable} could not be opened.")
     if sums.unreadable:
         raise SystemExit(1)

@@ -17,6 +17,7 @@ from ..principal import ALL_OWNERS
 from ..state import AppState
 from .durations import duration
 from .opening import open_session, open_state, refusals
+from .printing import say
 
 __all__ = ["backfill", "replay"]
 
@@ -140,11 +141,11 @@ def _follow(state: AppState, replay_id: str, is_quiet: bool) -> tuple[int, int, 
 
 def _tell(total: int, queued: int, state: str, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"state": state, "total": total, "queued": queued}))
+        say(json.dumps({"state": state, "total": total, "queued": queued}))
     elif state == "dry_run":
-        click.echo(f"{total} would be sent.")
+        say(f"{total} would be sent.")
     else:
-        click.echo(f"Queued {queued} of {total}; the replay is {state}. Workers send them.")
+        say(f"Queued {queued} of {total}; the replay is {state}. Workers send them.")
 
 
 # ---- backfill --------------------------------------------------------------------------------------------
@@ -172,6 +173,6 @@ def backfill(channel: str, subscription_id: str, rate: float | None, as_json: bo
                 seen, queued = seen + turn.seen, queued + turn.queued
                 pause.wait(turn.queued / job.rate)
     if as_json:
-        click.echo(json.dumps({"rows": seen, "queued": queued}))
+        say(json.dumps({"rows": seen, "queued": queued}))
     else:
-        click.echo(f"Queued {queued} of {seen} rows. Workers send them.")
+        say(f"Queued {queued} of {seen} rows. Workers send them.")

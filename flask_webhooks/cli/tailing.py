@@ -12,6 +12,7 @@ from flask.cli import with_appcontext
 
 from .. import reading
 from .opening import open_state
+from .printing import say
 
 __all__ = ["tail"]
 
@@ -35,7 +36,7 @@ def tail(lines: int, follow: bool, subscription_id: str | None, failed: bool, as
     def show(rows: t.Iterable[t.Any]) -> None:
         for row in rows:
             if subscription_id in (None, row.subscription_id) and (row.failure is not None or not failed):
-                click.echo(json.dumps(_values(row)) if as_json else _line(row))
+                say(*([json.dumps(_values(row))] if as_json else _line(row)), keep="")
 
     with contextlib.suppress(KeyboardInterrupt):
         with state.engine.connect() as connection:
@@ -50,10 +51,11 @@ def _values(row: t.Any) -> dict[str, t.Any]:
     return {**row._asdict(), "started_at": row.started_at.isoformat()}
 
 
-def _line(row: t.Any) -> str:
+def _line(row: t.Any) -> tuple[str | tuple[str, str], ...]:
     answer = str(row.status or row.failure)
     return (
-        f"{row.started_at:%H:%M:%S}  {click.style(f'{answer:8}', fg='red' if row.failure else 'green')} "
-        f"{row.total_seconds * 1000:6.0f} ms  {row.event or '-'}  {row.url}  "
-        f"#{row.number} {row.trigger}  {row.delivery_id}"
+        f"{row.started_at:%H:%M:%S}  ",
+        (f"{answer:8}", "red" if row.failure else "green"),
+        f" {row.total_seconds * 1000:6.0f} ms  {row.event or '-'}  {row.url}  "
+        f"#{row.number} {row.trigger}  {row.delivery_id}",
     )

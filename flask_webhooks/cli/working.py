@@ -18,8 +18,10 @@ from ..delivering import TROUBLE, Report, Run
 from ..errors import QueueError
 from ..state import AppState, current_webhooks, state_of
 from ..stop import Stop
+from ..visible import visible
 from ..working import Sweep, lapsed, settle
 from .durations import Duration
+from .printing import say
 
 __all__ = ["deliver", "purge", "status", "worker"]
 
@@ -42,7 +44,7 @@ def worker(burst: bool, verbose: bool) -> None:
     url = state.settings.redis_url or state.embedded.start()
     name = jobs.worker_name()
     with jobs.stopping() as stop:  # first: who reads that it waits may stop it at once
-        click.echo(
+        say(
             f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}, and sends for "
             f"{', '.join(sorted(state.settings.sent_environments or ENVIRONMENTS))}. Ctrl-C stops it."
         )
@@ -51,7 +53,7 @@ def worker(burst: bool, verbose: bool) -> None:
             queue.work(url, state.settings.queue, name, stop=stop, burst=burst)
     if state.settings.redis_url is None:
         state.embedded.stop_if_last()
-    click.echo(f"Worker {name} has stopped.")
+    say(f"Worker {name} has stopped.")
 
 
 class _Wide(logging.Formatter):
@@ -61,7 +63,7 @@ class _Wide(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         extra = [f"{name}={value}" for name, value in vars(record).items() if name not in self._plain]
-        return " ".join([super().format(record), *extra])
+        return visible(" ".join([super().format(record), *extra]))
 
 
 def log_to_terminal(verbose: bool) -> None:
@@ -120,9 +122,9 @@ def _until(report: Report) -> float:
 def _tell(report: Report, as_json: bool) -> None:
     due = report.next_due.isoformat() if report.next_due else None
     if as_json:
-        click.echo(json.dumps({"delivered": report.delivered, "failed": report.failed, "next_due": due}))
+        say(json.dumps({"delivered": report.delivered, "failed": report.failed, "next_due": due}))
         return
-    click.echo(f"Delivered {report.delivered}, failed {report.failed}. Next due: {due or 'nothing'}.")
+    say(f"Delivered {report.delivered}, failed {report.failed}. Next due: {due or 'nothing'}.")
 
 
 @click.command()
@@ -138,12 +140,12 @@ def status(as_json: bool, fail_if_older: timedelta | None) -> None:
     """Tell the backlog, the oldest due delivery, the queue and the workers."""
     facts = _facts()
     if as_json:
-        click.echo(json.dumps(facts))
+        say(json.dumps(facts))
     else:
         for name, value in facts.items():
-            click.echo(f"{name.replace('_', ' '):24} {value if value is not None else '-'}")
+            say(f"{name.replace('_', ' '):24} {value if value is not None else '-'}")
         for name, count in facts["pending_elsewhere"].items():
-            click.echo(
+            say(
                 f"{count} deliveries stay pending: they are for subscriptions of {name}, and this app sends for "
                 f"{', '.join(facts['sends_for'])} only (WEBHOOKS_ENVIRONMENT, WEBHOOKS_SEND_ENVIRONMENTS)."
             )
@@ -202,4 +204,4 @@ def purge(age: timedelta | None) -> None:
                 break
             count += gone
             bar.update(gone)
-    click.echo(f"Deleted {count} messages that occurred before {before.isoformat(timespec='seconds')}.")
+    say(f"Deleted {count} messages that occurred before {before.isoformat(timespec='seconds')}.")

@@ -13,7 +13,7 @@ from ..delivering.bodies import CHANGED, Body, body_of
 from ..models import Attempt
 from ..reading import Story
 from .curl import LONGEST_INLINE, command
-from .looks import pretty, reason_label, remedy, text_of, visible
+from .looks import pretty, reason_label, remedy, shown, text_of
 from .pages import Page, Raw, Redirect, Refused, Visit, page
 from .visits import nothing
 from .words import N_, _
@@ -191,7 +191,7 @@ def _told(row: Attempt, body: Body) -> Told:
         remedy=remedy(row.failure),
         request_headers=request_headers,
         response_headers=json.loads(row.response_headers or "{}"),
-        response_body=pretty(visible(answer.text)),
+        response_body=pretty(shown(answer.text)),
         response_note=" ".join(_(NOTES[key]) % values for key, values in answer.notes),
         phases=tuple(_phases(row)),
         has_curl=sent is not None,

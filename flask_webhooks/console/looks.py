@@ -10,6 +10,7 @@ from flask import Blueprint
 
 from ..models import State
 from ..retry import Failure
+from ..visible import visible
 from .words import _
 
 __all__ = ["add_filters", "pretty", "reason_label", "remedy", "text_of"]
@@ -176,19 +177,12 @@ def remedy(failure: str | None) -> str:
 
 def text_of(raw: bytes | None) -> str:
     """Bytes from outside as text: what is no UTF-8 is replaced, control characters are made visible."""
-    return visible((raw or b"").decode("utf-8", "replace"))
+    return shown((raw or b"").decode("utf-8", "replace"))
 
 
-def visible(found: str) -> str:
-    """Text from outside with its control characters made visible."""
-    return "".join(
-        mark if mark in "\n\t" or mark.isprintable() or mark == " " else _visible(mark) for mark in found
-    )
-
-
-def _visible(mark: str) -> str:
-    # Marks that change the direction of text could make a log say what was not sent; letters of any script stay.
-    return "" if mark == "\r" else f"\\u{ord(mark):04x}"
+def shown(text: str) -> str:
+    """Text from outside with its control characters made visible; of the ends of lines one character is enough."""
+    return visible(text.replace("\r", ""))
 
 
 def pretty(text: str | bytes | None) -> str:

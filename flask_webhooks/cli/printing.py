@@ -1,0 +1,24 @@
+"""How commands print: the only place of the command line that writes to a terminal.
+
+Much of what is printed was written by receivers and customers; see `visible`. Colours are ours alone.
+"""
+
+from __future__ import annotations
+
+import click
+
+from ..visible import visible
+
+__all__ = ["say"]
+
+
+def say(*parts: str | tuple[str, str], keep: str = "\n\t", err: bool = False, newline: bool = True) -> None:
+    """Print texts; of a pair the second is the colour of the first.
+
+    :param keep: what is no printable character and stays: nothing where all of it is one line.
+    """
+    shown = [
+        visible(part, keep) if isinstance(part, str) else click.style(visible(part[0], keep), fg=part[1])
+        for part in parts
+    ]
+    click.echo("".join(shown), err=err, nl=newline)
