@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 import sqlalchemy as sa
@@ -80,16 +81,12 @@ def _dumped(state: AppState, bound: t.Any, event: t.Any, key: str, owner: str) -
     parts = key.split(",")
     if len(parts) != len(mapper.primary_key):
         return None
-    try:
-        identity = [_typed(column, part) for column, part in zip(mapper.primary_key, parts, strict=True)]
-    except (ValueError, TypeError, ArithmeticError):
-        return None
     # A schema may ask `db.session` for more: on its connection there is no second one.
     host = state.host_session
     try:
         connection = host.connection(bind_arguments={"mapper": mapper})
         with Session(connection, info={"webhooks": False}) as session:
-            row = session.get(bound.model, identity[0] if len(identity) == 1 else tuple(identity))
+            row = _row(session, bound.model, mapper, parts)
             if row is None or bound.owner(row) != owner:
                 return None
             data: dict[str, t.Any] = bound.dump(row, event)
@@ -98,11 +95,23 @@ def _dumped(state: AppState, bound: t.Any, event: t.Any, key: str, owner: str) -
         host.rollback()
 
 
+def _row(session: Session, model: t.Any, mapper: t.Any, parts: t.Sequence[str]) -> t.Any:
+    """Return the row with this key; None if there is none, or if its columns cannot hold such a key."""
+    try:
+        identity = [_typed(column, part) for column, part in zip(mapper.primary_key, parts, strict=True)]
+        return session.get(model, identity[0] if len(identity) == 1 else tuple(identity))
+    except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError):
+        return None
+    except sa.exc.StatementError as error:
+        if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+            raise
+        return None
+
+
 def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
     kind = column.type.python_type
     if kind is int:
-        number = int(text)
-        if not -(2**63) <= number < 2**63 or not text.isascii():
+        if not re.fullmatch(r"-?[0-9]{1,19}", text):
             raise ValueError
-        return number
+        return int(text)
     return kind(text)

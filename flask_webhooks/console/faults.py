@@ -40,7 +40,7 @@ OTHERS: tuple[str, ...] = (
         "The value of %(name)s must be printable ASCII without line breaks, without spaces at its ends, at most "
         "%(most)s characters."
     ),
-    N_("A name is there twice: the case of its letters does not matter."),
+    N_("A name is there twice: the case of its letters does not matter, nor whether it has - or _."),
     N_("Names and values have %(size)s characters together; at most %(most)s are allowed."),
     N_("%(name)s is not offered for %(events)s. Offered: %(allowed)s."),
     N_("There are %(count)s subscriptions in %(name)s already, which is the limit. Remove one first."),

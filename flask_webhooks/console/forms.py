@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from dataclasses import dataclass, field
 
@@ -17,6 +18,11 @@ if t.TYPE_CHECKING:
     from ..state import AppState
 
 __all__ = ["Form", "of_form", "of_row"]
+
+
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
+"""What a form takes for a number: `float` takes digits of all scripts, `nan`, `1_000` and more."""
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
 @dataclass
@@ -37,8 +43,8 @@ class Form:
     signature: str = "v1"
     wanted: dict[str, list[str]] = field(default_factory=dict)
     """Pattern to includes."""
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    """New ones: name and value."""
+    headers: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    """New ones: name and value. A page shows no value again, for it may be a credential."""
     known_headers: list[str] = field(default_factory=list)
     """Names of those that are kept already."""
     dropped: list[str] = field(default_factory=list)
@@ -69,14 +75,13 @@ class Form:
         if self.retry != "own":
             return self.retry or None
         words = self.waits.replace(",", " ").split()
-        return [float(word) if word.replace(".", "", 1).isdigit() else word for word in words]
+        return [float(word) if _NUMBER.fullmatch(word) else word for word in words]
 
     def _rate(self) -> float | str | None:
         text = self.rate_limit.strip().replace(",", ".")
-        try:
-            return float(text) if text else None
-        except ValueError:
-            return text
+        if not text:
+            return None
+        return float(text) if _NUMBER.fullmatch(text) else text
 
     def take(self, errors: t.Mapping[str, t.Sequence[str]], message: str) -> None:
         """Note what was refused: `events.0.includes` belongs to `events`."""
@@ -106,8 +111,15 @@ def of_form(sent: MultiDict[str, str]) -> Form:
         known_headers=sent.getlist("known_header"),
         dropped=sent.getlist("drop_header"),
         held=sent.get("held", ""),
-        version=sent.get("version", type=int),
+        version=_version(sent.get("version", "")),
     )
+
+
+def _version(text: str) -> int | None:
+    """Return the version that a form was shown for; -1, which none is, for what is no number."""
+    if not text:
+        return None
+    return int(text) if _VERSION.fullmatch(text) else -1
 
 
 def _wanted(sent: MultiDict[str, str]) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,7 +55,8 @@ def reveal(visit: Visit, subscription_id: object) -> Page:
 def rotate(visit: Visit, subscription_id: object) -> Page | Redirect:
     """Put a new secret in force and show it."""
     key = str(subscription_id)
-    overlap = visit.form.get("overlap", type=int)
+    given = visit.form.get("overlap", "86400")
+    overlap = int(given) if re.fullmatch(r"[0-9]{1,9}", given) else -1  # which is refused
     row = subscribing.find(visit.session, key, owner=visit.owner, to_change=True)
     try:
         subscribing.rotate(
@@ -62,7 +64,7 @@ def rotate(visit: Visit, subscription_id: object) -> Page | Redirect:
             visit.session,
             row,
             now=datetime.now(UTC),
-            overlap=timedelta(seconds=overlap if overlap is not None else 86_400),
+            overlap=timedelta(seconds=overlap),
         )
     except SubscriptionError as error:
         visit.session.rollback()

@@ -12,6 +12,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from flask import Response, g, redirect, render_template, request, url_for
 from sqlalchemy.orm import Session
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as Answered
 
 from .. import reading
@@ -24,6 +26,7 @@ from ..errors import (
 )
 from ..principal import Principal
 from ..state import AppState, current_webhooks
+from ..subscribing.fields import is_storable
 from . import colours, tokens
 from .faults import told
 from .looks import span
@@ -80,7 +83,9 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     if route.operators and not principal.operator:
         raise nothing()
     if route.writes:
+        _check_form(state)
         _check_token(state, principal)
+    _check_texts(request.args, request.form if route.writes else None)
     if not principal.may(route.right):
         raise Refused(403, _("You may look at this, but not do that. Ask an administrator of your account."))
     language()  # Flask-Babel asks the host for it, once in a request
@@ -107,6 +112,36 @@ def _authenticated(state: AppState) -> Principal:
     if not principal.may("read"):
         raise Refused(403, _("You may not see webhooks. Ask an administrator of your account."))
     return principal
+
+
+def _check_form(state: AppState) -> None:
+    """Read the form, which may have so many bytes and fields."""
+    most = state.settings.body_limit
+    too_large = Refused(413, _("This form is too large."))
+    if (request.content_length or 0) > most or "Transfer-Encoding" in request.headers:
+        raise too_large  # no browser sends a form in chunks
+    try:
+        request.form  # noqa: B018  # read here, and once
+    except HTTPException as error:  # more parts than Werkzeug takes, or the host's own limit
+        raise too_large from error
+    except OSError as error:  # so servers tell of a body that ends early
+        raise Refused(
+            400, _("This form is out of date. Go back, reload the page and send it again.")
+        ) from error
+
+
+def _check_texts(*given: MultiDict[str, str] | None) -> None:
+    """Refuse what no database can look for, so that no page has to think of it."""
+    for values in filter(None, given):
+        for name, value in values.items(multi=True):
+            if not (is_storable(name) and is_storable(value)):
+                raise Refused(
+                    400,
+                    _(
+                        "This address or form has characters that cannot be looked for: a NUL, or half of a "
+                        "surrogate pair."
+                    ),
+                )
 
 
 def _check_token(state: AppState, principal: Principal) -> None:

@@ -174,7 +174,7 @@
   all("[data-add-header]").forEach((button) => button.addEventListener("click", () => {
     const rows = all("[data-header-row]");
     const row = rows[rows.length - 1].cloneNode(true);
-    all("input", row).forEach((input) => { input.value = ""; });
+    all("input", row).forEach((input) => { input.value = ""; input.required = false; });
     rows[rows.length - 1].after(row);
     row.querySelector("input").focus();
   }));

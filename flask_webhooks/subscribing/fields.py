@@ -27,6 +27,8 @@ CHANGES = "changes"
 LONGEST_DESCRIPTION = 1024
 MOST_INCLUDES = 100
 """Names that one listener may ask for."""
+MOST_SUGGESTIONS = 5
+"""Misspelt names for which one answer says what was probably meant."""
 DEEPEST = 20
 """Levels of metadata: MariaDB keeps no JSON that has more than 32."""
 SLOWEST, FASTEST = 0.001, 1000.0
@@ -52,6 +54,12 @@ class Faults:
     def __init__(self) -> None:
         self.fields: dict[str, list[str]] = {}
         self._kind: type[SubscriptionError] = SubscriptionError
+        self._suggestions = MOST_SUGGESTIONS
+
+    def may_suggest(self) -> bool:
+        """Whether to look for what was meant: for the first few, since that takes milliseconds each."""
+        self._suggestions -= 1
+        return self._suggestions >= 0
 
     def add(self, field: str, *messages: str) -> None:
         """Note messages about a field."""
@@ -125,7 +133,7 @@ def wanted(state: AppState, events: object, channels: object, faults: Faults) ->
     for at, name in enumerate(whole):
         channel = state.catalog.channels.get(name) if isinstance(name, str) else None
         if channel is None or not channel.events:
-            faults.add(f"channels.{at}", _unknown("channel", name, state.catalog.channels))
+            faults.add(f"channels.{at}", _unknown("channel", name, state.catalog.channels, faults))
         else:
             found.setdefault(f"{name}.*", [])
     if not found and not faults.fields:
@@ -148,7 +156,7 @@ def _listener(state: AppState, given: object, field: str, found: Wanted, faults:
     )
     covered = state.catalog.expand(pattern) if isinstance(pattern, str) else ()
     if not isinstance(pattern, str) or not covered:
-        faults.add(field, _unknown("event", pattern, _patterns(state)))
+        faults.add(field, _unknown("event", pattern, _patterns(state), faults))
         return
     names = _list(includes, f"{field}.includes", faults)
     if len(names) > MOST_INCLUDES:
@@ -171,13 +179,15 @@ def _patterns(state: AppState) -> list[str]:
     return [*state.catalog.events, *wild]
 
 
-def _unknown(what: str, name: object, known: t.Iterable[str]) -> str:
+def _unknown(what: str, name: object, known: t.Iterable[str], faults: Faults) -> str:
     shown = name[:80] if isinstance(name, str) else name
     if not isinstance(name, str):
         return f"Name the {what} as text."
-    near = nearest(name[:200], known)
-    if near is None and what == "event":
-        near = nearest(f"{name[:200]}.*", known)
+    near = None
+    if faults.may_suggest():
+        near = nearest(name[:200], known)
+        if near is None and what == "event":
+            near = nearest(f"{name[:200]}.*", known)
     return f"There is no {what} {shown!r} in the catalogue." + (f' Did you mean "{near}"?' if near else "")
 
 
@@ -328,6 +338,11 @@ def secret(value: object, kind: t.Literal["v1", "v1a"], faults: Faults) -> signi
         return None
     if given is None or given.kind != kind:
         faults.add("secret", f"It does not fit the signature scheme {kind}. Leave it out to have one made.")
+        return None
+    if signing.is_guessable(given):
+        faults.add(
+            "secret", "It is not random enough: somebody could guess it. Leave it out to have one made."
+        )
         return None
     return given
 

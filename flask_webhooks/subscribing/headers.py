@@ -22,12 +22,50 @@ LONGEST_NAME, LONGEST_VALUE, MOST_BYTES = 128, 4096, 8192
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?|")  # visible ASCII, spaces inside (RFC 9110, section 5.5)
 _RESERVED = frozenset(
-    # Ours, or the connection's (RFC 9110, section 7.6.1), or what says where a request came from.
-    "accept-encoding connection content-encoding content-length content-type cookie date expect forwarded host "
-    "keep-alive proxy-authenticate proxy-authorization proxy-connection set-cookie te trailer transfer-encoding "
-    "upgrade user-agent via".split()
+    # Ours, or the connection's (RFC 9110, section 7.6.1).
+    "accept-encoding connection content-encoding content-length content-type cookie date expect host http2-settings "
+    "keep-alive max-forwards set-cookie te trailer transfer-encoding upgrade user-agent "
+    # What proxies say of a request: who sent it, from where, how and to what.
+    "cf-ipcountry cf-ray cf-visitor client-ip early-data forwarded front-end-https remote-addr remote-user "
+    "true-client-ip via wl-proxy-client-ip x-amzn-trace-id x-appengine-user-ip x-arr-ssl x-azure-clientip "
+    "x-azure-socketip x-client-ip x-cluster-client-ip x-host x-http-host-override x-http-method "
+    "x-http-method-override x-method-override x-originating-ip x-remote-addr x-remote-ip x-remote-user "
+    "x-scheme x-script-name x-url-scheme".split()
 )
-_RESERVED_PREFIXES = ("webhook-", "x-forwarded-", "proxy-", "sec-")
+_RESERVED_PREFIXES = (
+    *(
+        "webhook-",
+        "proxy-",
+        "sec-",
+        "ssl-client-",
+        "x-forwarded-",
+        "x-proxy",
+        "x-original-",
+        "x-rewrite-",
+        "x-real-",
+    ),
+    *(
+        "x-accel-",
+        "x-auth-request-",
+        "x-client-cert",
+        "x-client-verify",
+        "x-envoy-",
+        "x-ssl-",
+        "x-amzn-oidc-",
+    ),
+    *(
+        "cf-connecting-",
+        "fastly-client",
+        "x-goog-authenticated-user-",
+        "x-goog-iap-",
+        "x-ms-client-principal",
+    ),
+)
+
+
+def normal(name: str) -> str:
+    """Return a name as a server may read it: CGI and WSGI tell `-` and `_` not apart, and some no other signs."""
+    return re.sub(r"[^a-z0-9]", "-", name.lower())
 
 
 def check(headers: object, most: int) -> tuple[dict[str, str | None], list[str]]:
@@ -42,9 +80,11 @@ def check(headers: object, most: int) -> tuple[dict[str, str | None], list[str]]
     if len(headers) > most:
         return {}, [f"There are {len(headers)} headers; at most {most} are allowed."]
     faults = [fault for name, value in headers.items() for fault in _faults(name, value)]
-    folded = {str(name).lower() for name in headers}
+    folded = {normal(str(name)) for name in headers}
     if len(folded) < len(headers):
-        faults.append("A name is there twice: the case of its letters does not matter.")
+        faults.append(
+            "A name is there twice: the case of its letters does not matter, nor whether it has - or _."
+        )
     size = sum(len(str(name)) + len(value or "") for name, value in headers.items() if _is_value(value))
     if size > MOST_BYTES:
         faults.append(f"Names and values have {size} characters together; at most {MOST_BYTES} are allowed.")
@@ -59,7 +99,7 @@ def _faults(name: object, value: object) -> t.Iterator[str]:
     shown = repr(name)[:60]  # repr: a control character must not reach whoever reads the message
     if not isinstance(name, str) or not _TOKEN.fullmatch(name) or len(name) > LONGEST_NAME:
         yield f"{shown} is no header name: use letters, digits and hyphens, at most {LONGEST_NAME}."
-    elif name.lower() in _RESERVED or name.lower().startswith(_RESERVED_PREFIXES):
+    elif normal(name) in _RESERVED or normal(name).startswith(_RESERVED_PREFIXES):
         yield f"{shown} cannot be set: it belongs to the connection or to the webhook itself."
     if not _is_value(value):
         yield f"The value of {shown} must be text."
