@@ -223,8 +223,9 @@ def test_the_bytes_are_those_of_the_owners_own_attempt(answered: tuple[Flask, At
     assert (
         Visitor(app, "2").get(f"/deliveries/{attempt.delivery_id}?response={attempt.id}").status_code == 404
     )
-    for wrong in (nowhere, "", "x\0"):
-        assert Visitor(app).get(f"/deliveries/{attempt.delivery_id}?response={wrong}").status_code == 404
+    for wrong, status in ((nowhere, 404), ("", 404), ("x", 404), ("x\0", 400)):
+        path_of = f"/deliveries/{attempt.delivery_id}?response={wrong}"
+        assert Visitor(app).get(path_of).status_code == status
     for other in others:
         Customer(app.test_client())("GET", other, expect=404)
     Customer(app.test_client())("GET", path + "0", expect=422)
