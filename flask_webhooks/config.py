@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import ipaddress
+import os
 import re
 import typing as t
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from .errors import ConfigurationError
 from .health import Breaker
 from .queue import fault_in
 from .retry import schedule
+from .transport import bundle_fault
 
 __all__ = ["ENVIRONMENTS", "Environment", "Look", "Settings"]
 
@@ -117,6 +119,16 @@ def _networks(value: t.Any) -> tuple[Network, ...]:
     if isinstance(value, str):
         raise ValueError
     return tuple(ipaddress.ip_network(network) for network in value)
+
+
+def _bundle(value: t.Any) -> str | None:
+    if value is None:
+        return None
+    path = _text(os.fspath(value))
+    fault = bundle_fault(path)
+    if fault is not None:
+        raise _Unfit(fault)
+    return os.path.abspath(path)
 
 
 def _ports(value: t.Any) -> tuple[range, ...]:
@@ -292,6 +304,8 @@ class Settings:
         (), _ports, 'a list of ports from 1 to 65535, or of ranges such as "8000-8100"'
     )
     """Ports of destinations that may be used besides 80, 443 and most of those from 1024."""
+    ca_bundle: str | None = _key(None, _bundle, "None or the path of a file with certificates in PEM")
+    """Authorities that receivers' certificates may be of, besides the public ones."""
     encryption_keys: tuple[str, ...] = _key(
         (), _keys, "a Fernet key or a list of them, the newest first", secret=True
     )

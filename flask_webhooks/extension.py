@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import typing as t
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from .principal import Principal
 from .queue import Bell, Embedded
 from .signing import Vault, derive_key
 from .state import EXTENSION, AppState, state_of
-from .transport import Transport
+from .transport import Transport, bundle_fault
 
 AnySession: t.TypeAlias = Session | scoped_session[t.Any]
 
 __all__ = ["Webhooks"]
+
+logger = logging.getLogger(__name__)
 
 PrincipalLoader = t.Callable[[], Principal | None]
 F = t.TypeVar("F", bound=PrincipalLoader)
@@ -241,7 +244,26 @@ def _transport(settings: Settings) -> Transport:
         lifetime=settings.connection_lifetime,
         idle=settings.connection_idle,
         proxy=settings.egress_proxy,
+        bundles=_bundles(settings),
     )
+
+
+def _bundles(settings: Settings) -> tuple[str, ...]:
+    """Return the files of authorities that are trusted besides the public ones.
+
+    Without a setting, the one that the environment names for requests and OpenSSL: who has set it means all that speaks
+    TLS on this machine. Here it adds to the public ones, too.
+    """
+    if settings.ca_bundle is not None:
+        return (settings.ca_bundle,)
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        path = os.environ.get(name)
+        if path:
+            fault = bundle_fault(path)
+            if fault is None:
+                return (path,)
+            logger.warning("ca_bundle.unreadable", extra={"variable": name, "path": path, "reason": fault})
+    return ()
 
 
 def _tell_doubts(bound: t.Mapping[str, Bound]) -> None:

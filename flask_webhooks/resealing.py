@@ -20,8 +20,8 @@ if t.TYPE_CHECKING:
 __all__ = ["Resealed", "reseal"]
 
 K, S, R = (t.cast("sa.Table", model.__table__) for model in (Secret, Subscription, IdempotentReply))
-PLACES = ((K, K.c.sealed), (S, S.c.headers), (R, R.c.sealed))
-"""Where sealed text stands: signing secrets, custom headers, and answers kept for a repeated request."""
+PLACES = ((K, K.c.sealed), (S, S.c.headers), (S, S.c.client_certificate), (R, R.c.sealed))
+"""Where sealed text stands: secrets, custom headers, client certificates, answers kept for a repeated request."""
 BATCH = 200
 
 

@@ -387,10 +387,10 @@ def close_when_idle(requests: int = 1) -> Behaviour:
 class Authority:
     """A certificate authority for one test run; `path` is what a client must trust."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, name: str = "Receivers' authority") -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Receivers' authority")])
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate = (
             self._builder(self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
@@ -438,6 +438,28 @@ class Authority:
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
+        return context
+
+    def client(
+        self, name: str = "sender", *, expired: bool = False, usage: x509.ObjectIdentifier | None = None
+    ) -> tuple[str, str]:
+        """Return a client's certificate and key, in PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = self._builder(subject, key.public_key(), expired=expired)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM).decode(), pem.decode()
+
+    def demanding(self, *names: str, trusts: Authority | None = None) -> ssl.SSLContext:
+        """Return a server's context that asks for a client certificate of this authority, or of another."""
+        context = self.context(*names)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations((trusts or self).path)
         return context
 
     def _builder(

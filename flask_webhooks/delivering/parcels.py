@@ -21,7 +21,7 @@ from ..errors import SecretError
 from ..ids import is_backfilled
 from ..models import Listener, Secret, Subscription, Trigger
 from ..packed import Among
-from ..transport import Outbound
+from ..transport import ClientCertificate, Outbound
 
 if t.TYPE_CHECKING:
     from ..catalog import Catalog
@@ -64,6 +64,8 @@ class Destination:
     """What was opened, so that a second look need not open it again."""
     patterns: frozenset[str] = frozenset()
     """What it listens to now."""
+    identity: ClientCertificate | None = None
+    """What we show its receiver under TLS, if it is at the host that this was given for."""
 
     def still_wants(self, catalog: Catalog, event: str, trigger: str) -> bool:
         """Whether the event may still be sent: it is listened to, or a person has asked for just this delivery.
@@ -147,7 +149,7 @@ def destinations(
 
 _SUBSCRIPTION = (
     *(S.c.id, S.c.owner, S.c.environment, S.c.url, S.c.description, S.c.metadata),
-    *(S.c.active, S.c.deleted_at, S.c.headers, S.c.format, S.c.retry, S.c.rate_limit),
+    *(S.c.active, S.c.deleted_at, S.c.headers, S.c.format, S.c.retry, S.c.rate_limit, S.c.client_certificate),
 )
 
 
@@ -196,11 +198,11 @@ _DESTINATIONS = Among(
 def _opened(
     state: AppState, row: sa.Row[t.Any], sealed: t.Iterable[str], known: Destination | None
 ) -> Destination:
-    texts = (*sealed, row.headers or "")
+    texts = (*sealed, row.client_certificate or "", row.headers or "")
     if known is None or known.sealed != texts:
-        secrets, headers, problem = _unsealed(state, texts)
+        secrets, identity, headers, problem = _unsealed(state, texts)
     else:
-        secrets, headers, problem = known.secrets, known.headers, known.problem
+        secrets, identity, headers, problem = known.secrets, known.identity, known.headers, known.problem
     waits, wrong = _waits(row.retry)
     recipient = payload.Recipient(
         id=row.id,
@@ -222,6 +224,7 @@ def _opened(
         problem=problem or wrong,
         sealed=texts,
         patterns=frozenset(json.loads(row.patterns) if row.patterns else ()),
+        identity=identity,
     )
 
 
@@ -237,21 +240,22 @@ def _waits(spec: t.Any) -> tuple[tuple[float, ...] | None, str]:
 
 def _unsealed(
     state: AppState, texts: t.Sequence[str]
-) -> tuple[tuple[signing.Secret, ...], t.Mapping[str, str], str]:
-    """Open secrets and, last, the custom headers."""
-    *sealed, headers = texts
+) -> tuple[tuple[signing.Secret, ...], ClientCertificate | None, t.Mapping[str, str], str]:
+    """Open secrets and, last, the client certificate and the custom headers."""
+    *sealed, certificate, headers = texts
     secrets: list[signing.Secret] = []
     for number, text in enumerate(sealed):
         try:
             secrets.append(signing.parse(state.vault.open(text)))
         except SecretError as error:
             if not number:  # the current one; the others only overlap
-                return (), {}, str(error)
+                return (), None, {}, str(error)
             logger.warning("secret.unreadable", extra={"reason": str(error)})
     try:
-        return tuple(secrets), _custom(state.vault.open(headers)) if headers else {}, ""
+        identity = ClientCertificate.load(state.vault.open(certificate)) if certificate else None
+        return tuple(secrets), identity, _custom(state.vault.open(headers)) if headers else {}, ""
     except SecretError as error:
-        return (), {}, str(error)
+        return (), None, {}, str(error)
 
 
 def _custom(text: str) -> dict[str, str]:
@@ -282,7 +286,10 @@ def build(state: AppState, destination: Destination, parcel: Parcel, now: dateti
     ours = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **signed, **_told(parcel)}
     own = destination.headers
     logged = {**ours, **dict.fromkeys(own, MASK)} if own else ours
-    return Request(Outbound(destination.recipient.url, {**own, **ours} if own else ours, body), logged)
+    url, identity = destination.recipient.url, destination.identity
+    if identity is not None and not identity.fits(url):  # its owner has moved it elsewhere
+        identity = None
+    return Request(Outbound(url, {**own, **ours} if own else ours, body, identity), logged)
 
 
 def _told(parcel: Parcel) -> dict[str, str]:

@@ -29,6 +29,8 @@ class Subscription(Base):
     """The envelope it asked for; None: the one that the catalogue gives each event."""
     headers: Mapped[str | None] = mapped_column(LONG_TEXT, default=None)
     """Custom headers, a sealed JSON object."""
+    client_certificate: Mapped[str | None] = mapped_column(LONG_TEXT, default=None)
+    """What we show its receiver under TLS, given by an operator: a sealed `transport.ClientCertificate`."""
     retry: Mapped[t.Any | None] = mapped_column(sa.JSON(none_as_null=True), default=None)
     """A schedule of its own ("standard", "none" or seconds); None: the event's or the app's."""
     rate_limit: Mapped[float | None] = mapped_column(sa.Double, default=None)

@@ -4,18 +4,20 @@ The law of this room: whatever looks at all subscriptions of an owner (exclusivi
 that owner's row, which is the *first* statement of the transaction. Nothing here commits: the session is the caller's
 own and short, with nothing of the host's in it. Signals and the bell wait for its commit.
 
-============ ==========================================================
-`fields`     what the customer wrote, checked; every mistake at once
-`headers`    custom headers, the part of it that could be turned against a receiver
-`changing`   lock, look, write
-`secrets`    reveal and rotate
-`afterwards` what waits for the commit
-============ ==========================================================
+============== ==========================================================
+`fields`       what the customer wrote, checked; every mistake at once
+`headers`      custom headers, the part of it that could be turned against a receiver
+`changing`     lock, look, write
+`secrets`      reveal and rotate
+`certificates` client certificates, by an operator
+`afterwards`   what waits for the commit
+============== ==========================================================
 """
 
 from __future__ import annotations
 
 from .afterwards import afterwards
+from .certificates import give_client_certificate, take_client_certificate
 from .changing import change, create, find, remove
 from .fields import examine, look_up
 from .headers import names
@@ -27,9 +29,11 @@ __all__ = [
     "create",
     "examine",
     "find",
+    "give_client_certificate",
     "look_up",
     "names",
     "remove",
     "reveal",
     "rotate",
+    "take_client_certificate",
 ]

@@ -248,7 +248,7 @@ def remove(
     dispatch.cancel_all(session.connection(), row.id, "removed", now)  # locks the lane: see `_switch`
     row.deleted_at = row.updated_at = now
     row.active = False
-    row.headers = None
+    row.headers = row.client_certificate = None
     row.version += 1
     row.listeners.clear()
     row.secrets.clear()

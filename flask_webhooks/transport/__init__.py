@@ -4,8 +4,8 @@ The law of this room: a receiver's failure is data, never an exception; no recei
 inside, hold a thread past the deadline, or cost memory beyond `response_limit`.
 
 One attempt in the order of time: `urls` reads the URL, `connections` takes a kept connection or lets `names`
-resolve and `addresses` judge before it opens one, `deadline` watches, and `Transport` reads the answer and names
-what went wrong.
+resolve and `addresses` judge before it opens one, with the authorities and the client certificate of `certificates`,
+`deadline` watches, and `Transport` reads the answer and names what went wrong.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ from ..errors import AddressRefusedError, SubscriptionError
 from ..retry import Failure
 from .addresses import Network
 from .answers import AnswerTooLarge, Broken, Malformed
+from .certificates import (
+    CertificateError,
+    ClientCertificate,
+    add_client_certificate,
+    bundle_fault,
+    new_context,
+    parse_client_certificate,
+    tls_detail,
+)
 from .connections import IDLE, LIFETIME, Adapter, Idle, Prepared, current
 from .deadline import Attempt, Watch
 from .dialing import AttemptFailed, Dialer
@@ -38,12 +47,28 @@ from .names import LookupFailed, Names, Resolver
 from .refusals import Refusals
 from .urls import REFUSED, Destination, as_sent, parse, refused
 
-__all__ = ["ACCEPT_ENCODING", "REFUSED", "Outbound", "Reply", "Timings", "Transport", "as_sent"]
+__all__ = [
+    "ACCEPT_ENCODING",
+    "REFUSED",
+    "CertificateError",
+    "ClientCertificate",
+    "Outbound",
+    "Reply",
+    "Timings",
+    "Transport",
+    "as_sent",
+    "bundle_fault",
+    "parse_client_certificate",
+]
 
 logger = logging.getLogger(__name__)
 
 ACCEPT_ENCODING: t.Final = "identity"
 """Sent with every request: answers are kept as they come."""
+
+MOST_IDENTITIES: t.Final = 64
+"""Client certificates whose context is remembered: each has all authorities, about a megabyte."""
+
 READ_FACTOR: t.Final = 4
 """Times `response_limit` that is read before the connection is closed instead of drained."""
 
@@ -56,6 +81,8 @@ class Outbound:
     headers: Mapping[str, str]
     """Without `Host`, `Content-Length` and the other headers of the connection, which are ours and ignored."""
     body: bytes
+    identity: ClientCertificate | None = None
+    """The certificate that we show a receiver which asks for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +134,7 @@ class Transport:
     :param proxy: egress proxy, `http://host:port`. It then resolves and connects, so it must guard the
         addresses; URLs are still checked. Proxies of the environment are never used.
     :param verify: `True` for certifi's authorities, a path to others, `False` only for development.
+    :param bundles: files of authorities that are trusted besides.
     :param resolver: called like `socket.getaddrinfo`.
     :param clock: seconds, like `time.monotonic`, by which connections grow old.
     """
@@ -124,6 +152,7 @@ class Transport:
         idle: float = IDLE,
         proxy: str | None = None,
         verify: bool | str = True,
+        bundles: Sequence[str] = (),
         resolver: Resolver = socket.getaddrinfo,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -133,7 +162,10 @@ class Transport:
         self._idle = functools.partial(Idle, pool_size, lifetime, idle, clock)
         self._proxy = proxy
         self._resolver = resolver
-        self._context = _tls_context(verify)
+        self._context = _shared_context(verify, tuple(bundles))
+        self._context_for = functools.lru_cache(MOST_IDENTITIES)(
+            functools.partial(_context_for, verify, tuple(bundles))
+        )
         self._parse = functools.lru_cache(4096)(
             functools.partial(
                 parse,
@@ -152,7 +184,10 @@ class Transport:
         self._dialer = Dialer(self._names, self._allowed, self._ports, self._connect_limit)
         self._watch = Watch()
         self._refusals = Refusals()
-        self._adapter = Adapter(self._context, idle=self._idle(), proxy=self._proxy)
+        self._adapter = Adapter(self._context_of, idle=self._idle(), proxy=self._proxy)
+
+    def _context_of(self, identity: ClientCertificate | None) -> ssl.SSLContext:
+        return self._context if identity is None else self._context_for(identity)
 
     def close(self) -> None:
         """Close every kept connection and end the watch; attempts in flight end as `timeout`."""
@@ -329,19 +364,19 @@ def _prepare(destination: Destination, outbound: Outbound) -> Prepared:
         if name.lower() not in _OURS:
             headers[name] = value
     headers["Content-Length"] = str(len(outbound.body))
-    return Prepared(destination, headers, outbound.body)
+    return Prepared(destination, headers, outbound.body, outbound.identity)
 
 
 @functools.lru_cache(maxsize=4)  # reading a hundred authorities takes longer than all the rest of starting
-def _tls_context(verify: bool | str) -> ssl.SSLContext:
-    if verify is False:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    path = requests.utils.DEFAULT_CA_BUNDLE_PATH if verify is True else verify
-    is_folder = os.path.isdir(path)
-    return ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
+def _shared_context(verify: bool | str, bundles: tuple[str, ...]) -> ssl.SSLContext:
+    return new_context(verify, bundles)
+
+
+def _context_for(verify: bool | str, bundles: tuple[str, ...], identity: ClientCertificate) -> ssl.SSLContext:
+    """Return a context of its own for a client certificate: what has one is shared with nobody who has another."""
+    context = new_context(verify, bundles)
+    add_client_certificate(context, identity)
+    return context
 
 
 def _timings(attempt: Attempt) -> Timings:
@@ -372,10 +407,26 @@ def _overdue(attempt: Attempt) -> Reply:
 _LOST: t.Final = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
+def _cause(error: Exception) -> object:
+    """Return what requests has wrapped."""
+    return error.args[0] if isinstance(error, requests.ConnectionError) and error.args else error
+
+
 def _is_lost(error: Exception) -> bool:
     """Whether nobody answers any more, down to the kernel; a connection that was closed is something else."""
-    cause = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else error
-    return isinstance(cause, OSError) and cause.errno in _LOST
+    cause = _cause(error)
+    return isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno in _LOST
+
+
+def _is_alert(cause: object) -> t.TypeGuard[ssl.SSLError]:
+    """Whether TLS broke it off, and not the connection below.
+
+    With TLS 1.3 our side of the handshake is done before the receiver has looked at our certificate: what it says of
+    that, or of the lack of one, comes in the place of its answer (RFC 8446, section 4.4.2.4).
+    """
+    return isinstance(cause, ssl.SSLError) and not isinstance(
+        cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
+    )
 
 
 def _classified(attempt: Attempt, error: Exception) -> Reply:
@@ -391,6 +442,9 @@ def _classified(attempt: Attempt, error: Exception) -> Reply:
         return _failed(attempt, Failure.TOO_LARGE, "The headers of the answer are too large.", log)
     if isinstance(error, Malformed):
         return _failed(attempt, Failure.PROTOCOL, "The answer is not valid HTTP.", log)
+    cause = _cause(error)
+    if attempt.first_byte is None and _is_alert(cause):
+        return _failed(attempt, Failure.TLS, tls_detail(cause), log)
     if attempt.first_byte is None:
         return _failed(attempt, Failure.CONNECT, "The connection was closed before an answer.", log)
     return _failed(attempt, Failure.PROTOCOL, "The connection was closed within the answer.", log)

@@ -29,6 +29,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..retry import Failure
 from .answers import Answer, Broken
+from .certificates import ClientCertificate, tls_detail
 from .deadline import Attempt
 from .dialing import AttemptFailed, Dialer
 from .urls import Destination
@@ -43,6 +44,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = ["Adapter", "Idle", "Prepared", "current"]
+
+ContextOf: t.TypeAlias = "Callable[[ClientCertificate | None], ssl.SSLContext]"
 
 MOST_POOLS: t.Final = 1024
 """Destinations whose pool is remembered; the connections themselves are bounded by `Idle`."""
@@ -70,9 +73,15 @@ current = _Current()
 class Prepared(requests.PreparedRequest):
     """A request that needs no preparation: everything has been checked and is in its final form."""
 
-    def __init__(self, destination: Destination, headers: dict[str, str], body: bytes) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        headers: dict[str, str],
+        body: bytes,
+        identity: ClientCertificate | None = None,
+    ) -> None:
         # Not super().__init__(): it only fills what is filled here, and a jar of cookies.
-        self.destination = destination
+        self.destination, self.identity = destination, identity
         self.method = "POST"
         self.url = destination.url
         self.headers = t.cast("requests.structures.CaseInsensitiveDict[str]", headers)
@@ -143,9 +152,9 @@ class _Guarded(urllib3.connection.HTTPConnection):
             unsent = error
         try:
             answer.read_head()
-        except (OSError, Broken):
+        except (OSError, Broken) as error:
             attempt.is_unacknowledged = _has_unacknowledged(self.lifeline)
-            if unsent is not None and answer.first_byte is None:
+            if unsent is not None and answer.first_byte is None and not isinstance(error, ssl.SSLError):
                 raise unsent from None
             raise
         finally:
@@ -209,15 +218,11 @@ class _TLSConnection(_Guarded, urllib3.connection.HTTPSConnection):
         attempt = current.attempt
         try:
             super().connect()
-        except ssl.SSLCertVerificationError as error:
-            detail = f"The certificate did not verify: {error.verify_message}"
-            raise AttemptFailed(Failure.TLS, detail, f"{self.host} {attempt.address}: {error!r}") from error
         except TimeoutError:
             raise
         except OSError as error:  # ssl.SSLError is one
-            reason = getattr(error, "reason", None)  # OpenSSL's, such as WRONG_VERSION_NUMBER for plain HTTP
-            detail = f"The TLS handshake failed: {reason}." if reason else "The TLS handshake failed."
-            raise AttemptFailed(Failure.TLS, detail, f"{self.host} {attempt.address}: {error!r}") from error
+            log = f"{self.host} {attempt.address}: {error!r}"
+            raise AttemptFailed(Failure.TLS, tls_detail(error), log) from error
         attempt.tls = time.monotonic() - attempt.connected
 
 
@@ -367,14 +372,14 @@ class Idle:
 
 
 class Adapter(HTTPAdapter):
-    """requests' adapter with guarded pools, and a TLS context that is built once.
+    """requests' adapter with guarded pools, each of one destination and one client certificate.
 
+    :param context_of: the TLS context for a client certificate, or for none.
     :param idle: the connections that are kept over all destinations.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, idle: Idle, proxy: str | None) -> None:
+    def __init__(self, context_of: ContextOf, *, idle: Idle, proxy: str | None) -> None:
         self.idle = idle
-        self._context = context
         self._proxy = proxy
         super().__init__(pool_connections=MOST_POOLS, pool_maxsize=1)
         manager = self.proxy_manager_for(proxy) if proxy else self.poolmanager
@@ -383,15 +388,19 @@ class Adapter(HTTPAdapter):
             "http": type("_Pool", (_Pool,), shared),
             "https": type("_TLSPool", (_TLSPool,), shared),
         }
-        self._pool_of = functools.lru_cache(MOST_POOLS)(
-            functools.partial(manager.connection_from_host, pool_kwargs={"ssl_context": context})
-        )
+
+        def make(host: str, port: int, scheme: str, identity: ClientCertificate | None) -> HTTPConnectionPool:
+            # The context is part of the manager's key, so certificates do not share connections.
+            more = {"ssl_context": context_of(identity)}
+            return t.cast("HTTPConnectionPool", manager.connection_from_host(host, port, scheme, more))
+
+        self._pool_of = functools.lru_cache(MOST_POOLS)(make)
 
     def get_connection_with_tls_context(self, request: t.Any, *_: t.Any, **__: t.Any) -> HTTPConnectionPool:
         """Return the pool of the destination; the proxy, if any, is the one configured, whatever is passed."""
         destination: Destination = request.destination
-        pool: HTTPConnectionPool = self._pool_of(destination.host, destination.port, destination.scheme)
-        return pool
+        identity = request.identity if destination.scheme == "https" else None
+        return self._pool_of(destination.host, destination.port, destination.scheme, identity)
 
     def cert_verify(self, conn: t.Any, url: t.Any, verify: t.Any, cert: t.Any) -> None:
         """Do nothing: the context says it all."""
