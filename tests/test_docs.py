@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import typing as t
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from werkzeug.datastructures import Headers
 
 from flask_webhooks import signing
 from flask_webhooks.config import PREFIX, Settings
@@ -35,20 +38,66 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def test_the_verification_by_hand_works() -> None:
-    from datetime import UTC, datetime
-
+def blocks(having: str) -> str:
+    """Return the Python of docs/receiving.md that has this in it."""
     page = (ROOT / "docs" / "receiving.md").read_text()
-    [code] = [
-        block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "is_ours" in block
-    ]
-    scope: dict[str, object] = {}
-    exec(code, scope)
-    is_ours = scope["is_ours"]
-    assert callable(is_ours)
-    secret = signing.generate()
-    headers = signing.headers("id-1", b"{}", datetime.now(UTC), [signing.generate(), secret])
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if having in block]
+    return code
 
-    assert is_ours(headers, b"{}", secret.text)
-    assert not is_ours(headers, b"{ }", secret.text)
-    assert not is_ours(headers, b"{}", signing.generate().text)
+
+NOW = datetime.now(UTC)
+SECRET = signing.generate()
+
+
+def by_hand(headers: t.Mapping[str, str], body: bytes = b"{}", secret: str = SECRET.text) -> bool:
+    """What the function of the page says."""
+    scope: dict[str, t.Any] = {}
+    exec(blocks("is_ours"), scope)
+    # As a web framework has them: names in any case.
+    return bool(scope["is_ours"](Headers(dict(headers)), body, secret))
+
+
+def test_the_verification_by_hand_works() -> None:
+    headers = signing.headers("id-1", b"{}", NOW, [signing.generate(), SECRET])
+
+    assert by_hand(headers)
+    assert not by_hand(headers, b"{ }")
+    assert not by_hand(headers, secret=signing.generate().text)
+
+
+@pytest.mark.parametrize("minutes", [-10, -6, 6])
+def test_by_hand_an_old_one_is_refused(minutes: int) -> None:
+    at = datetime.now(UTC) + timedelta(minutes=minutes)
+
+    assert not by_hand(signing.headers("id-1", b"{}", at, [SECRET]))
+
+
+ODD = ("", "v1", "v1,", ",", "é", "v1,é", "\xff", "\ud800", "soon", "-1", "²", "9" * 5000, "NaN", " ")
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_by_hand_odd_headers_are_refused(name: str) -> None:
+    good = signing.headers("id-1", b"{}", datetime.now(UTC), [SECRET])
+
+    assert not by_hand({other: value for other, value in good.items() if other != name})
+    for value in ODD:
+        assert not by_hand({**good, name: value}), value
+    assert not by_hand({})
+
+
+def test_the_view_of_the_page_takes_what_is_ours_once_and_refuses_the_rest() -> None:
+    kept: dict[str, t.Any] = {}
+    scope: dict[str, t.Any] = {"__name__": "page", "is_known": kept.__contains__, "store": kept.__setitem__}
+    exec(blocks("@app.post"), scope)
+    app = scope["app"]
+    app.config["HOOK_SECRET"] = SECRET.text
+    client = app.test_client()
+    good = signing.headers("id-1", b"{}", datetime.now(UTC), [SECRET])
+    old = signing.headers("id-2", b"{}", datetime.now(UTC) - timedelta(minutes=10), [SECRET])
+
+    assert client.post("/hooks", data=b"{}", headers=good).status_code == 204
+    assert client.post("/hooks", data=b"{}", headers=good).status_code == 200
+    for headers in (old, {}, *({**good, "webhook-signature": value} for value in ("v1", "é", "v1,é"))):
+        assert client.post("/hooks", data=b"{}", headers=headers).status_code == 401
+    assert client.post("/hooks", data=b"{ }", headers=good).status_code == 401
+    assert kept == {"id-1": {}}

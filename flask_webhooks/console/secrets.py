@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from .. import subscribing
-from ..errors import SubscriptionError
+from ..errors import SecretError, SubscriptionError
 from ..models import Subscription
 from .faults import told
 from .pages import Page, Redirect, Visit, page
@@ -26,8 +26,10 @@ class ShownSecret:
     created_at: datetime
     expires_at: datetime | None
     """None for the current one."""
-    text: str
+    text: str = field(repr=False)
     """Empty unless it was asked for."""
+    is_public: bool
+    """Whether what is shown is the public half of a pair, which can only verify."""
 
 
 def shown_secrets(
@@ -36,12 +38,23 @@ def shown_secrets(
     """Return the secrets in force, the current one first."""
     if clear:
         return [
-            ShownSecret(kept.created_at, kept.expires_at, secret.public or secret.text)
+            ShownSecret(
+                kept.created_at, kept.expires_at, secret.public or secret.text, secret.public is not None
+            )
             for kept, secret in subscribing.reveal(visit.state, row, now)
         ]
     current = [kept for kept in row.secrets if kept.expires_at is None or kept.expires_at > now]
     current.sort(key=lambda kept: (kept.expires_at is None, kept.id), reverse=True)
-    return [ShownSecret(kept.created_at, kept.expires_at, "") for kept in current]
+    public = _public(visit, row, now)
+    return [ShownSecret(kept.created_at, kept.expires_at, "", kept.id in public) for kept in current]
+
+
+def _public(visit: Visit, row: Subscription, now: datetime) -> set[str]:
+    """Return which secrets are pairs. Where one cannot be opened, the scheme of new secrets decides for all."""
+    try:
+        return {kept.id for kept, secret in subscribing.reveal(visit.state, row, now) if secret.public}
+    except SecretError:
+        return {kept.id for kept in row.secrets} if row.signature == "v1a" else set()
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/secret", right="secrets", stores=False)
