@@ -9,6 +9,7 @@ not sent: see `delivering.outdated`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import typing as t
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from .ids import BACKFILL
 from .models import Delivery, Message, Subscription
 from .outbox import Wanted
 from .principal import ALL_OWNERS
+from .transactions import repeated
 
 if t.TYPE_CHECKING:
     from .state import AppState
@@ -79,23 +81,34 @@ class Backfill:
         after: tuple[t.Any, ...] | None = None
         most = max(1, min(MOST, int(self.rate * AHEAD)))
         while True:
-            with self._session() as session:
-                wanted = self._subscription(session, to_change=True)
-                rows = self._rows(session, wanted, after, most)
-                if not rows:
-                    return
-                after = tuple(self._mapper.primary_key_from_instance(rows[-1]))
-                recorded = self._queue(session, wanted, rows)
-                session.commit()
+            last, seen, recorded = repeated(
+                self.state.own_engine, functools.partial(self._turn, after=after, most=most)
+            )
+            if last is None:
+                return
+            after = last
             if recorded:
                 self.state.bell.ring()
                 signals.send(signals.message_recorded, self.state.app, messages=recorded)
-            yield Turn(len(rows), len(recorded))
+            yield Turn(seen, len(recorded))
+
+    def _turn(
+        self, session: Session, *, after: tuple[t.Any, ...] | None, most: int
+    ) -> tuple[tuple[t.Any, ...] | None, int, list[Recorded]]:
+        """Return the last row's key (None: there are no more), the number of rows, and what was recorded."""
+        wanted = self._subscription(session, to_change=True)
+        rows = self._rows(session, wanted, after, most)
+        if not rows:
+            return None, 0, []
+        last = tuple(self._mapper.primary_key_from_instance(rows[-1]))
+        recorded = self._queue(session, wanted, rows)
+        session.commit()
+        return last, len(rows), recorded
 
     # ---- who gets it -----------------------------------------------------------------------------------
 
     def _session(self) -> Session:
-        return Session(self.state.engine, info={"webhooks": False})
+        return Session(self.state.own_engine, info={"webhooks": False})
 
     def _subscription(self, session: Session, *, to_change: bool) -> Wanted:
         """Look whether it may still be sent to: with its owner's row locked, nobody switches it off meanwhile."""

@@ -22,6 +22,7 @@ from .principal import Principal
 from .queue import Bell, Embedded
 from .signing import Vault, derive_key
 from .state import EXTENSION, AppState, state_of
+from .transactions import own_engine
 from .transport import Transport, bundle_fault
 
 AnySession: t.TypeAlias = Session | scoped_session[t.Any]
@@ -92,6 +93,7 @@ class Webhooks:
         state = AppState(
             app=app,
             engine=engine,
+            own_engine=own_engine(engine),
             settings=settings,
             catalog=catalog,
             bound=bound,

@@ -45,7 +45,7 @@ class Collector(Base):
     def collect(self) -> t.Iterator[Family]:
         """Read and yield; costs as much as `flask webhooks status`."""
         ours = self._state.settings.sent_environments
-        with self._state.engine.connect() as connection:
+        with self._state.own_engine.connect() as connection:
             now = dispatch.now(connection)
             waiting = [row.due_at for row in dispatch.backlog(connection, now, ours)]
             others = sum(each.deliveries for each in dispatch.elsewhere(connection, ours))

@@ -35,7 +35,7 @@ class Resealed:
 
 def count(state: AppState) -> int:
     """Return how many rows there are to seal anew."""
-    with state.engine.connect() as connection:
+    with state.own_engine.connect() as connection:
         return sum(
             connection.scalar(sa.select(sa.func.count()).select_from(table).where(_is_sealed(column))) or 0
             for table, column in PLACES
@@ -52,7 +52,7 @@ def reseal(state: AppState) -> t.Iterator[Resealed]:
         )
         behind = found
         while True:
-            with state.engine.connect() as connection:
+            with state.own_engine.connect() as connection:
                 rows = connection.execute(behind).all()
             if not rows:
                 break
@@ -90,6 +90,6 @@ def _write(
         .where(*is_it, column == sa.bindparam("old"))
         .values({column.name: sa.bindparam("new")})
     )
-    with state.engine.begin() as connection:
+    with state.own_engine.begin() as connection:
         connection.execute(update, fresh)
     sums.done += len(fresh)

@@ -35,6 +35,8 @@ class AppState:
     app: Flask
     engine: sa.Engine
     """Where the tables live, and every catalogued model."""
+    own_engine: sa.Engine
+    """For transactions of our own; the same pool. See `transactions`."""
     settings: Settings
     catalog: Catalog
     bound: t.Mapping[str, Bound]

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from . import dispatch
 from .errors import ThrottledError
 from .models import Throttle
+from .transactions import may_be_repeated
 
 if t.TYPE_CHECKING:
     from .state import AppState
@@ -43,6 +44,11 @@ def count(state: AppState, session: Session, owner: str) -> None:
 
     :raises ThrottledError: there were many; it says when to ask again.
     """
+    _count(state, session, owner)
+    may_be_repeated(session)
+
+
+def _count(state: AppState, session: Session, owner: str) -> None:
     session.rollback()
     wait = _take(session, owner, "requests", state.settings.manual_rate, 60.0)
     session.commit()
@@ -61,7 +67,7 @@ def turn(state: AppState, session: Session, owner: str) -> t.Iterator[None]:
     with place(state, session, owner) as wait:
         if wait:
             raise ThrottledError("Another test or URL check is still under way.", wait)
-        count(state, session, owner)
+        _count(state, session, owner)
         yield
 
 

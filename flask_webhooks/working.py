@@ -77,7 +77,7 @@ class Sweep:
             return  # a second signal means at once; the heartbeat lapses
         self._thread.join(timeout=30.0)
         try:
-            with self.state.engine.begin() as connection:
+            with self.state.own_engine.begin() as connection:
                 dispatch.sign_off(connection, self.worker)
         except TROUBLE as error:
             logger.warning("worker.sign_off_failed", extra={"worker": self.worker, "reason": str(error)})
@@ -110,14 +110,14 @@ class Sweep:
 
     def _beat(self) -> None:
         """Tell that the worker lives. The first by name of those that do purges for all: they would lock each other."""
-        with self.state.engine.begin() as connection:
+        with self.state.own_engine.begin() as connection:
             now = dispatch.now(connection)
             dispatch.beat(connection, self.worker, now)
             alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
         self._leads = self.worker == min(alive)
 
     def _wake(self) -> None:
-        with self.state.engine.connect() as connection:
+        with self.state.own_engine.connect() as connection:
             now = dispatch.now(connection)
             due = dispatch.next_due(connection, now, self._lease, self.state.settings.sent_environments)
         if due is None:
@@ -134,14 +134,14 @@ class Sweep:
         """Delete what is past its retention, as much as there is time for; return whether that was all."""
         before, until = datetime.now(UTC) - self.state.settings.retention, time.monotonic() + self._purging
         while True:
-            with self.state.engine.begin() as connection:
+            with self.state.own_engine.begin() as connection:
                 gone = dispatch.purge(connection, before)
             self._purged += gone
             if not gone:
                 break
             if self.stop.is_set() or time.monotonic() >= until:
                 return False
-        with self.state.engine.begin() as connection:
+        with self.state.own_engine.begin() as connection:
             hours.purge(connection, before)
             replaying.purge(connection, before)
             throttle.purge(connection)
@@ -157,14 +157,14 @@ def settle(state: AppState, stop: Stop, *, seconds: float = float("inf")) -> boo
     A switch moves only a portion of them, and a commit may straddle it.
     """
     until = time.monotonic() + seconds
-    with state.engine.connect() as connection:
+    with state.own_engine.connect() as connection:
         keys = dispatch.stranded(connection)
     for key in keys:
         found = dispatch.PORTION
         while found == dispatch.PORTION:
             if stop.is_set() or time.monotonic() >= until:
                 return False
-            with state.engine.begin() as connection:
+            with state.own_engine.begin() as connection:
                 found = dispatch.settle(connection, key, dispatch.now(connection))
             logger.info("deliveries.settled", extra={"subscription": key, "deliveries": found})
     return True

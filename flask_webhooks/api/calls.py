@@ -16,6 +16,7 @@ from webargs.flaskparser import FlaskParser
 from ..errors import SecretError, SubscriptionError, ThrottledError
 from ..schemas.fields import UUID
 from ..state import AppState, current_webhooks
+from ..transactions import repeated
 from . import replies
 from .operations import Answer, Call, Operation
 from .origins import check_origin
@@ -57,18 +58,24 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
     body = _parse_body(state, operation, raw)
     query = _parse_query(operation)
     state.let_go()
-    with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
-        call = Call(state, principal, session, body, query, _version())
-        kept = replies.begin(call, operation, raw)
-        if kept is not None and kept.answer is not None:
-            return kept.answer
-        with kept if kept is not None else contextlib.nullcontext():
-            response = _shown(operation, operation.view(call, **arguments))
-        if kept is not None:
-            return kept.commit(response)
-        if operation.writes:
-            session.commit()
-        return response
+
+    def run(session: Session) -> Response:
+        return _run(operation, Call(state, principal, session, body, query, _version()), raw, arguments)
+
+    return repeated(state.own_engine, run)
+
+
+def _run(operation: Operation, call: Call, raw: bytes, arguments: dict[str, str]) -> Response:
+    kept = replies.begin(call, operation, raw)
+    if kept is not None and kept.answer is not None:
+        return kept.answer
+    with kept if kept is not None else contextlib.nullcontext():
+        response = _shown(operation, operation.view(call, **arguments))
+    if kept is not None:
+        return kept.commit(response)
+    if operation.writes:
+        call.session.commit()
+    return response
 
 
 def _check_ids(arguments: dict[str, str]) -> None:

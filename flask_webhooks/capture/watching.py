@@ -221,10 +221,22 @@ class Watch:
         if self._fresh is None or self._fresh[0] != os.getpid():
             host = self.state.engine
             engine = sa.Engine(host.pool.recreate(), host.dialect, host.url)
+            _let_each_look_be_new(engine)
             weakref.finalize(self, engine.dispose)
             self._fresh = os.getpid(), engine
         schemas = connection.get_execution_options().get("schema_translate_map")
         return self._fresh[1].execution_options(schema_translate_map=schemas) if schemas else self._fresh[1]
+
+
+def _let_each_look_be_new(engine: sa.Engine) -> None:
+    """Let every statement see what was committed last, and lock nothing, whatever the host's level is.
+
+    Under SERIALIZABLE MariaDB locks what is read, perhaps against the transaction that asks; PostgreSQL may refuse it.
+    """
+    if engine.dialect.name != "sqlite":
+        sa.event.listen(
+            engine, "connect", lambda driver, _: engine.dialect.set_isolation_level(driver, "AUTOCOMMIT")
+        )
 
 
 _watches: dict[int, weakref.ref[Watch]] = {}

@@ -22,7 +22,7 @@ def open_state() -> AppState:
 
 def open_session(state: AppState) -> Session:
     """Return a session of our own, whose changes are no events."""
-    return Session(state.engine, info={"webhooks": False}, expire_on_commit=False)
+    return Session(state.own_engine, info={"webhooks": False}, expire_on_commit=False)
 
 
 @contextlib.contextmanager

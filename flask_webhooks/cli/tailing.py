@@ -39,10 +39,10 @@ def tail(lines: int, follow: bool, subscription_id: str | None, failed: bool, as
                 say(*([json.dumps(_values(row))] if as_json else _line(row)), keep="")
 
     with contextlib.suppress(KeyboardInterrupt):
-        with state.engine.connect() as connection:
+        with state.own_engine.connect() as connection:
             show(seen.last(connection, lines))
         while follow:
-            with state.engine.connect() as connection:
+            with state.own_engine.connect() as connection:
                 show(seen.look(connection))
             pause.wait(INTERVAL)
 

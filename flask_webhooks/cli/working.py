@@ -155,7 +155,7 @@ def status(as_json: bool, fail_if_older: timedelta | None) -> None:
 
 def _facts() -> dict[str, t.Any]:
     state = current_webhooks
-    with state.engine.connect() as connection:
+    with state.own_engine.connect() as connection:
         now = dispatch.now(connection)
         ours = state.settings.sent_environments
         lanes = dispatch.backlog(connection, now, ours)
@@ -198,7 +198,7 @@ def purge(age: timedelta | None) -> None:
         raise click.BadParameter(f"{age} ago is before all time.", param_hint="--older-than") from error
     with click.progressbar(length=0, label="Purging", show_percent=False, show_eta=False) as bar:
         while True:
-            with state.engine.begin() as connection:
+            with state.own_engine.begin() as connection:
                 gone = dispatch.purge(connection, before)
             if not gone:
                 break

@@ -27,6 +27,7 @@ from ..errors import (
 from ..principal import Principal
 from ..state import AppState, current_webhooks
 from ..subscribing.fields import is_storable
+from ..transactions import repeated
 from . import colours, tokens
 from .faults import told
 from .looks import span
@@ -90,15 +91,18 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
         raise Refused(403, _("You may look at this, but not do that. Ask an administrator of your account."))
     language()  # Flask-Babel asks the host for it, once in a request
     state.let_go()
-    with Session(state.engine, info={"webhooks": False}, expire_on_commit=False) as session:
+
+    def run(session: Session) -> tuple[Visit, Answer]:
         visit = Visit(state, principal, session, request.form, request.args, _is_partial())
         found = route.function(visit, **arguments)
         if route.writes:
             session.commit()
         if isinstance(found, Page) and not visit.is_partial:
             _look_for_workers(session.connection())
-    # Without a connection: the host's templates and context processors take one of their own.
-    response = _shown(visit, found)
+        return visit, found
+
+    # Shown without a connection: the host's templates and context processors take one of their own.
+    response = _shown(*repeated(state.own_engine, run))
     if not route.stores:
         response.headers["Cache-Control"] = "no-store"
     return response
@@ -175,7 +179,7 @@ def _problem(error: Refused) -> Response:
     if "webhooks_principal" in g:
         state = _state()
         state.let_go()
-        with state.engine.connect() as connection:
+        with state.own_engine.connect() as connection:
             _look_for_workers(connection)
     html = render_template("webhooks/problem.html", problem=error)
     return Response(html, error.status, headers={"Cache-Control": "no-store", **error.headers})

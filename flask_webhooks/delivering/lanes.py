@@ -243,7 +243,7 @@ class Lanes:
 
     def _settle(self, key: str, most: int) -> int:
         try:
-            with self.state.engine.begin() as connection:
+            with self.state.own_engine.begin() as connection:
                 found = dispatch.settle(connection, key, self.clock(), most)
                 if found < most and key not in self.held:
                     dispatch.give_back(connection, self._lease(self.clock()), [key])
@@ -373,7 +373,7 @@ class Lanes:
         """Cancel what was found to be wanted no more."""
         if not self._unlistened:
             return
-        with self.state.engine.begin() as connection:
+        with self.state.own_engine.begin() as connection:
             dispatch.reschedule(connection, self._unlistened)
         logger.info("deliveries.deselected", extra={"deliveries": len(self._unlistened)})
         self._unlistened = []

@@ -169,7 +169,7 @@ class Run:
     def _recover(self) -> None:
         """The database may be back: write what waits, learn which lanes are still ours, go on."""
         self._unwritten += self._senders.gather()
-        with self.state.engine.begin() as connection:
+        with self.state.own_engine.begin() as connection:
             self._set_clock(connection)
             committed = self._committed(connection)
             self._lanes.adopt(connection)
@@ -206,7 +206,7 @@ class Run:
         room = self._lanes.room()
         if not room and not self._has_work:
             return
-        with dispatch.looking(self.state.engine) as connection:
+        with dispatch.looking(self.state.own_engine) as connection:
             self._set_clock(connection)
             if room:
                 self._lanes.take(connection, room)
@@ -259,7 +259,7 @@ class Run:
         closing = self._lanes.finished({result.parcel.id for result in results})
         lanes = {result.parcel.subscription_id for result in results}
         told, is_renewal_due = self._told, self._lanes.is_renewal_due
-        with self.state.engine.begin() as connection:
+        with self.state.own_engine.begin() as connection:
             ours = self._lanes.fence(connection, lanes.union(closing))
             health = {key: self._lanes.held[key].health for key in ours}
             outcome = recording.write(self.state, connection, results, health)
@@ -385,10 +385,10 @@ class Run:
         if left := self.at_hand:
             logger.error("results.unwritten", extra={"worker": self.holder, "deliveries": left})
         try:
-            with self.state.engine.begin() as connection:
+            with self.state.own_engine.begin() as connection:
                 self._lanes.give_all_back(connection)
                 self._count(connection)
-            with self.state.engine.connect() as connection:
+            with self.state.own_engine.connect() as connection:
                 self._set_clock(connection)
                 self.report.next_due = dispatch.next_due(
                     connection, self._clock(), self._lanes.length, self._lanes.environments

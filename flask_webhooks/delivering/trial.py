@@ -55,7 +55,7 @@ def run_trial(
     :raises OtherEnvironmentError: it is of an environment that this app does not send for.
     """
     now = utcnow()
-    with state.engine.connect() as connection:
+    with state.own_engine.connect() as connection:
         destination = destinations(state, connection, [subscription_id], now)[subscription_id]
     if not state.settings.sends_to(destination.recipient.environment):
         raise OtherEnvironmentError(destination.recipient.environment)
@@ -148,6 +148,6 @@ def _write(state: AppState, message: t.Mapping[str, t.Any], result: Result) -> N
         "body": result.body or parcel.body,
         "finished_at": result.ended_at,
     }
-    with state.engine.begin() as connection:
+    with state.own_engine.begin() as connection:
         for model, row in ((Message, message), (Delivery, delivery), (Attempt, result.row)):
             connection.execute(t.cast("t.Any", model.__table__).insert(), row)

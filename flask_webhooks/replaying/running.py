@@ -19,6 +19,7 @@ from ..errors import OtherEnvironmentError, SubscriptionError
 from ..ids import uuid7
 from ..models import Delivery, IdempotentReply, Message, Replay, State, Subscription, Trigger
 from ..principal import ALL_OWNERS, Whose
+from ..transactions import repeated
 from . import filtering
 from .filtering import MISSED, Filter
 
@@ -113,7 +114,7 @@ def purge(connection: sa.Connection, before: datetime) -> None:
 
 def turn(state: AppState) -> int:
     """Queue the next few deliveries of every replay whose time has come; return how many. Commits."""
-    with state.engine.connect() as connection:
+    with state.own_engine.connect() as connection:
         now = dispatch.now(connection)
         due = sa.select(R.c.id).where(R.c.state == "running", R.c.next_at <= now)
         if state.settings.sent_environments is not None:  # the others wait for workers of their environment
@@ -124,27 +125,30 @@ def turn(state: AppState) -> int:
 
 
 def _turn(state: AppState, replay_id: str, now: datetime) -> int:
-    pause = timedelta(seconds=AHEAD)
-    with Session(state.engine, info={"webhooks": False}) as session:
-        if not _is_free(session, replay_id):
-            return 0
-        mine = session.execute(
-            sa.update(R)
-            .where(R.c.id == replay_id, R.c.state == "running", R.c.next_at <= now)
-            .values(next_at=now + pause)
-        )
-        if not t.cast("t.Any", mine).rowcount:
-            return 0  # cancelled, or somebody else has taken this turn
-        replay = session.get_one(Replay, replay_id)
-        subscription = session.get(Subscription, replay.subscription_id)
-        if subscription is None or subscription.deleted_at is not None or not subscription.active:
-            replay.state, replay.finished_at = "cancelled", now
-            session.commit()
-            return 0
-        count = _queue(state, session, replay, subscription, now)
-        session.commit()
+    count = repeated(state.own_engine, lambda session: _take_turn(state, session, replay_id, now))
     if count:
         state.bell.ring()
+    return count
+
+
+def _take_turn(state: AppState, session: Session, replay_id: str, now: datetime) -> int:
+    if not _is_free(session, replay_id):
+        return 0
+    mine = session.execute(
+        sa.update(R)
+        .where(R.c.id == replay_id, R.c.state == "running", R.c.next_at <= now)
+        .values(next_at=now + timedelta(seconds=AHEAD))
+    )
+    if not t.cast("t.Any", mine).rowcount:
+        return 0  # cancelled, or somebody else has taken this turn
+    replay = session.get_one(Replay, replay_id)
+    subscription = session.get(Subscription, replay.subscription_id)
+    if subscription is None or subscription.deleted_at is not None or not subscription.active:
+        replay.state, replay.finished_at = "cancelled", now
+        session.commit()
+        return 0
+    count = _queue(state, session, replay, subscription, now)
+    session.commit()
     return count
 
 

@@ -14,6 +14,7 @@ from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMi
 from ..ids import uuid7
 from ..models import Delivery, Lane, Listener, State, Subscription
 from ..principal import ALL_OWNERS, Whose
+from ..transactions import may_be_repeated
 from . import fields, secrets
 from .afterwards import afterwards
 from .fields import UNSET, Faults, Unset, Wanted
@@ -379,6 +380,7 @@ def _discard(state: AppState, session: Session, row: Subscription, wanted: Wante
     key, owner, version = row.id, row.owner, row.version
     while dispatch.discard_held(session.connection(), key, _now()) == dispatch.PORTION:
         session.commit()
+        may_be_repeated(session)
         row = find(session, key, owner=owner, to_change=True, version=version)
         _check_together(state, session, owner, row.environment, wanted, key)
     return row
