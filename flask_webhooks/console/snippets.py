@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from urllib.parse import quote
 
-from flask import render_template
+from flask import current_app
 
 from ..models import Subscription
 from ..transport import ACCEPT_ENCODING, as_sent
@@ -31,5 +31,7 @@ def snippets(subscription: Subscription) -> list[tuple[str, str, str]]:
         "is_public": is_public,
         "prefix": "whpk_" if is_public else "whsec_",
     }
-    texts = {name: render_template(f"webhooks/snippets/{name}.txt", **values) for name, _title in LANGUAGES}
+    # Not `render_template`: the host's context processors ask the database, whose connection this page holds.
+    find = current_app.jinja_env.get_template
+    texts = {name: find(f"webhooks/snippets/{name}.txt").render(values) for name, _title in LANGUAGES}
     return [(name, title, texts[name].strip() + "\n") for name, title in LANGUAGES]
