@@ -101,7 +101,7 @@ def _rows(schema: t.Mapping[str, t.Any], prefix: str, depth: int) -> t.Iterator[
             "kind": next((kind for kind in several if kind != "null"), "null"),
             "format": inner.get("format", ""),
             "is_nullable": "null" in several,
-            "choices": [str(choice) for choice in inner.get("enum", [])],
+            "choices": [str(choice) for choice in inner.get("enum", []) if choice is not None],
             "description": inner.get("description", ""),
         }
         if depth < DEEPEST:

@@ -43,7 +43,7 @@ def webhook(state: AppState, event: EventType) -> Json:
     """Return the operation that a receiver of an event provides."""
     bound = state.bound[event.channel]
     data = samples.data_schema(bound, event)
-    data = samples.with_includes(data, bound) if data.get("type") == "object" else data
+    data = samples.with_includes(data, bound)
     shapes = [_envelope(name, data) for name in event.formats]
     found = bodies(state, event)
     return {

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import jsonschema
 import pytest
 import sqlalchemy as sa
 from flask import Flask
@@ -20,10 +21,11 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from flask_webhooks import starter
+from flask_webhooks import describing, starter
 from flask_webhooks.bindings import open_catalog
 from flask_webhooks.checking import check_catalog
 from flask_webhooks.errors import CatalogError
+from flask_webhooks.models import Message
 from flask_webhooks.state import AppState, state_of
 from tests.capture.conftest import NOWHERE, Doorless, told
 from tests.host import make_transactional
@@ -222,6 +224,15 @@ def app_of(url: str, folder: Path, channels: str) -> t.Iterator[AppState]:
     state.transport.close()
 
 
+def is_published(state: AppState, message: Message) -> None:
+    """Fail unless the data with all that was asked for is valid by the OpenAPI document."""
+    event = state.catalog.events[message.event]
+    content = describing.webhook(state, event)["requestBody"]["content"]["application/json"]
+    schema = content["schema"]["properties"]["data"]
+    data = {**json.loads(message.data), **json.loads(message.extras or "{}")}
+    jsonschema.Draft202012Validator(schema).validate(data)
+
+
 @pytest.mark.parametrize("empty_database_url", ["postgresql"], indirect=True)
 def test_every_type_of_postgresql_is_told(empty_database_url: str, tmp_path: Path) -> None:
     channels = f"  spreads: {{model: {HERE}:Spread, events: [created, updated, deleted]}}\n"
@@ -243,6 +254,8 @@ def test_every_type_of_postgresql_is_told(empty_database_url: str, tmp_path: Pat
         assert extras["changes"].keys() == written.keys()
         assert extras["changes"]["lasts"] == {"from": None, "to": 120.0}
         assert not state.bound["spreads"].doubts
+        for message in recorded(state):
+            is_published(state, message)
 
 
 def test_what_json_cannot_hold_is_left_out_and_named(

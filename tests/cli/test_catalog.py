@@ -128,7 +128,7 @@ def test_the_schemas_say_what_the_marshmallow_schemas_say(make_system: t.Callabl
 
     assert properties["id"] == {"type": "integer"}
     assert properties["amount"] == {"type": "string", "format": "decimal"}
-    assert properties["due_on"] == {"type": "string", "format": "date"}
+    assert properties["due_on"] == {"type": ["string", "null"], "format": "date"}
     assert properties["status"]["enum"][:2] == ["DRAFT", "SUBMITTED"]
     assert list(properties["seller"]["properties"]) == ["id", "name", "status"]
     assert "entity_state" in entity["required"]
