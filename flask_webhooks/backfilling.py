@@ -182,7 +182,7 @@ class Backfill:
             for key, row in items.items()
         ]
         recorded = write(watch_of(self.state), connection, occurrences)
-        self._spread(connection, [message["id"] for message in recorded])
+        self._spread(connection, [message["id"] for message in recorded if "error" not in message])
         return recorded
 
     def _is_meant(self, row: t.Any, wanted: Wanted) -> bool:

@@ -336,8 +336,9 @@ class Settings:
     """What happens to ORM bulk statements on catalogued models."""
     bulk_limit: int = _key(10_000, _count, _COUNT)
     """Rows of one bulk statement that are captured; more raise."""
-    on_error: str = _key("raise", _one_of("raise", "log"), '"raise" or "log"')
-    """What happens when a changed object cannot be serialised: fail the host's commit, or log and go on."""
+    on_error: str = _key("record", _one_of("record", "raise", "log"), '"record", "raise" or "log"')
+    """What happens when a changed object cannot be serialised: record the message as broken, to be repaired; fail the
+    host's commit; or log that the event is lost."""
     record: str = _key("listened", _one_of("listened", "all"), '"listened" or "all"')
     """Which events are kept: those somebody listens to, or all, so that missed ones can be replayed."""
     egress_proxy: str | None = _key(

@@ -51,6 +51,7 @@ class Collector(Base):
             others = sum(each.deliveries for each in dispatch.elsewhere(connection, ours))
             alive = sum(not lapsed(row.seen_at, now) for row in dispatch.workers(connection))
             counts = _counts(connection, now)
+            broken = dispatch.broken(connection)
         due = [moment for moment in waiting if moment <= now]
         lag = (now - min(due)).total_seconds() if due else 0.0
         yield _gauge("lag_seconds", "How long the first delivery that is due has been waiting.", lag)
@@ -60,6 +61,9 @@ class Collector(Base):
         )
         yield _gauge(
             "elsewhere", "Pending deliveries of environments that this app does not send for.", others
+        )
+        yield _gauge(
+            "broken_messages", "Messages whose data could not be made; they wait for repair.", broken
         )
         yield _gauge("workers", "Workers with a heartbeat.", alive)
         yield _gauge("enabled", "0 while the stop switch is on.", float(self._state.settings.enabled))

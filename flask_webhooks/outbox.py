@@ -10,17 +10,30 @@ import contextlib
 import functools
 import typing as t
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from . import packed
-from .models import Delivery, Listener, Message, Subscription
+from .models import BrokenMessage, Delivery, Listener, Message, Subscription
 from .prepared import Prepared
 
-__all__ = ["CHUNK", "Row", "Wanted", "is_anybody_listening", "listening", "record", "unrecord"]
+__all__ = [
+    "CHUNK",
+    "Row",
+    "Wanted",
+    "is_anybody_listening",
+    "listening",
+    "record",
+    "record_broken",
+    "unrecord",
+]
 
-D, L, M, S = (t.cast("sa.Table", model.__table__) for model in (Delivery, Listener, Message, Subscription))
+B, D, L, M, S = (
+    t.cast("sa.Table", model.__table__)
+    for model in (BrokenMessage, Delivery, Listener, Message, Subscription)
+)
 
 Row = dict[str, t.Any]
 T = t.TypeVar("T")
@@ -177,8 +190,25 @@ def record(
     return kept
 
 
-def unrecord(connection: sa.Connection, ids: t.Sequence[str]) -> None:
-    """Take messages back that this transaction has written, with their deliveries."""
+def record_broken(connection: sa.Connection, errors: t.Mapping[str, str], now: datetime) -> None:
+    """Note why the data of some messages could not be made.
+
+    :param errors: by message.
+    """
+    rows = [
+        {"message_id": key, "error": error, "broken_at": now, "given_up": None}
+        for key, error in errors.items()
+    ]
+    connection.execute(B.insert(), rows)
+
+
+def unrecord(connection: sa.Connection, ids: t.Sequence[str], broken: t.Sequence[str] = ()) -> None:
+    """Take messages back that this transaction has written, with their deliveries.
+
+    :param broken: those among them whose data could not be made.
+    """
+    for some in _chunks(broken):
+        connection.execute(sa.delete(B).where(B.c.message_id.in_(some)))
     for some in _chunks(ids):
         connection.execute(sa.delete(D).where(D.c.message_id.in_(some)))
         connection.execute(sa.delete(M).where(M.c.id.in_(some)))

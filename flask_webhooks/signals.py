@@ -16,6 +16,7 @@ __all__ = [
     "delivery_delivered",
     "delivery_failed",
     "is_anybody",
+    "message_broken",
     "message_recorded",
     "send",
     "subscription_changed",
@@ -28,6 +29,10 @@ _namespace = Namespace()
 message_recorded = _namespace.signal("webhooks-message-recorded")
 """After the commit that recorded messages. Arguments: `messages`, a list of dicts with `id`, `event`, `owner`,
 `environment`, `occurred_at`, `text`, `data` (JSON text) and the further columns of `Message`."""
+
+message_broken = _namespace.signal("webhooks-message-broken")
+"""After a commit whose schemas failed. Arguments: `messages`, a list of dicts with `id`, `event`, `owner`,
+`environment`, `occurred_at`, `entity_id` and `error`, which is for operators: it may show values of the row."""
 
 delivery_attempted = _namespace.signal("webhooks-delivery-attempted")
 """After an attempt was written. Arguments: `delivery_id`, `subscription_id`, `event`, `number`, `status`, `failure`."""

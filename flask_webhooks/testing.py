@@ -57,6 +57,8 @@ def recorded(webhooks: Webhooks, app: Flask | None = None) -> t.Iterator[list[Re
             client.post("/invoices", json=...)
         assert [message.event for message in messages] == ["invoices.created"]
 
+    A schema that fails fails the commit here, whatever `WEBHOOKS_ON_ERROR` says: in tests that shall be seen.
+
     :param app: by default the current app.
     """
     app = app or t.cast("Flask", current_app._get_current_object())  # type: ignore[attr-defined]
@@ -71,7 +73,9 @@ def recorded(webhooks: Webhooks, app: Flask | None = None) -> t.Iterator[list[Re
         )
 
     before = watch.state
-    watch.state = replace(before, settings=replace(before.settings, record="all"), bell=_SilentBell())
+    watch.state = replace(
+        before, settings=replace(before.settings, record="all", on_error="raise"), bell=_SilentBell()
+    )
     try:
         with signals.message_recorded.connected_to(note, app):
             yield found

@@ -121,6 +121,7 @@ def make_host(database_url: str, folder: Path, webhooks: Webhooks | None = None,
         WEBHOOKS_ALLOW_HTTP=True,
         WEBHOOKS_ALLOWED_NETWORKS=["127.0.0.0/8"],
         WEBHOOKS_REDIS_URL="embedded",
+        WEBHOOKS_ON_ERROR="raise",  # what goes wrong in a commit shall be seen in the test that made it
     )
     app.config.update(config)
     db.init_app(app)

@@ -108,7 +108,7 @@ def test_a_callable_environment_is_kept() -> None:
         ("PAYLOAD_LIMIT", -1, "bytes"),
         ("RETENTION", "30 days", "timedelta"),
         ("BULK", "maybe", '"capture"'),
-        ("ON_ERROR", "ignore", '"raise"'),
+        ("ON_ERROR", "ignore", '"record"'),
         ("RECORD", "none", '"listened"'),
     ],
 )

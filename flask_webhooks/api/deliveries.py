@@ -291,6 +291,10 @@ def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     """Makes it due at once, whatever became of it: same idempotency key, same bytes, its whole schedule before it."""
     _own(call, delivery_id)
     throttle.count(call.state, call.session, call.principal.account)
+    if replaying.is_broken(call.session.connection(), delivery_id):
+        raise Refused(
+            409, "Its data could not be made: there is nothing to send until that is repaired.", code="broken"
+        )
     if not replaying.retry(call.session.connection(), delivery_id, datetime.now(UTC)):
         raise Refused(409, "The subscription is switched off. Switch it on first.")
     subscribing.afterwards(call.session, call.state.bell.ring)
@@ -306,7 +310,7 @@ def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     errors=(409,),
 )
 def cancel_delivery(call: Call, delivery_id: str) -> t.Any:
-    """Calls it off, if it is pending or held. A request that is under way is not called back."""
+    """Calls it off, if it is pending, held or broken. A request that is under way is not called back."""
     row, _ = _own(call, delivery_id)
     was = row.state
     call.session.rollback()

@@ -151,7 +151,13 @@ def _log(state: AppState, name: str) -> Json:
         },
         "Message": message,
         "MessagePage": {"items": [message], "next": None},
-        "MessageDetail": {**message, "data": json.loads(data), "includes": {}, "subscriptions": [outcome]},
+        "MessageDetail": {
+            **message,
+            "data": json.loads(data),
+            "includes": {},
+            "broken": False,
+            "subscriptions": [outcome],
+        },
     }
 
 

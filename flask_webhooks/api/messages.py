@@ -83,6 +83,10 @@ def get_message(call: Call, message_id: str) -> t.Any:
     found = _shown(call, row)
     found["data"] = json.loads(row.data)
     found["includes"] = json.loads(row.extras) if row.extras else {}
+    broken = call.session.get(models.BrokenMessage, message_id)
+    found["broken"] = broken is not None
+    if broken is not None and call.principal.operator:
+        found["error"] = broken.error
     found["subscriptions"] = _outcomes(call, row)
     return found
 
@@ -120,6 +124,7 @@ _STATES = {
     "failed": "Every attempt failed; see its log.",
     "held": "The subscription is switched off: it waits until that is switched on again.",
     "cancelled": "It was called off.",
+    "broken": "Its data could not be made. It waits until the operator of this service has repaired that.",
 }
 
 

@@ -29,8 +29,11 @@ from .dooming import load_for_delete
 from .hearing import Hearing
 from .loading import leaving_no_trace
 from .losing import orphans, reassigned
-from .settling import settle
+from .settling import Recorded, settle
 from .watching import Plan, Watch, anybody, known, watch_of, watching
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
 
 __all__ = ["ROW_LISTENERS", "add", "listen", "listen_to_statements", "watch_of"]
 
@@ -83,7 +86,8 @@ def _begin_again(session: Session, buffer: Buffer) -> None:
     alive = alive_in(session)
     for written in reversed(list(buffer.written)):
         if written.recorded and written.connection is not None:
-            outbox.unrecord(written.connection, [row["id"] for row in written.recorded])
+            broken = [row["id"] for row in written.recorded if "error" in row]
+            outbox.unrecord(written.connection, [row["id"] for row in written.recorded], broken)
         buffer.take_back(written, alive)
 
 
@@ -318,8 +322,18 @@ def _after_commit(session: Session) -> None:
         if nested is not None:
             _release(buffer, nested, around(nested))
         elif recorded := buffer.recorded():
-            buffer.watch.state.bell.ring_soon()
-            signals.send(signals.message_recorded, buffer.watch.state.app, messages=recorded)
+            _tell(buffer.watch.state, recorded)
+
+
+def _tell(state: AppState, recorded: t.Sequence[Recorded]) -> None:
+    whole = [row for row in recorded if "error" not in row]
+    if whole:
+        state.bell.ring_soon()
+        signals.send(signals.message_recorded, state.app, messages=whole)
+    if len(whole) < len(recorded):
+        names = ("id", "event", "owner", "environment", "occurred_at", "entity_id", "error")
+        broken = [{name: row[name] for name in names} for row in recorded if "error" in row]
+        signals.send(signals.message_broken, state.app, messages=broken)
 
 
 def _release(buffer: Buffer, savepoint: SessionTransaction, around: SessionTransaction | None) -> None:

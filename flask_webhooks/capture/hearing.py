@@ -66,6 +66,12 @@ class Hearing:
         """Whether nobody listens to anything that was asked for."""
         return not self._found
 
+    def is_anybody(self, event: EventType) -> bool:
+        """Whether an event has a listener of whatever owner: asked for what failed before its owner was known."""
+        if self.connection is None:
+            return True
+        return outbox.is_anybody_listening(self.connection, self._watch.patterns(frozenset({event.name})))
+
     def wanted(self, event: EventType, owner: str) -> list[Wanted]:
         """Return who wants an event of an owner, one entry a subscription.
 

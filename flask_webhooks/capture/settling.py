@@ -20,7 +20,7 @@ from .hearing import Hearing, check_database, connection_of
 from .loading import Path, agrees, load, owner_of, walk
 from .moves import Past
 from .touching import Contacts, led_before
-from .writing import Occurrence, Recorded, check_fits, failed, name_of, write
+from .writing import NOBODY, Occurrence, Recorded, check_fits, failed, name_of, write
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -53,7 +53,7 @@ def settle(
 ) -> list[Recorded]:
     """Write messages and deliveries for what happened in a transaction; return what was written.
 
-    :raises EmitError: data that cannot be sent, unless `WEBHOOKS_ON_ERROR` is `log`.
+    :raises EmitError: data that cannot be sent, if `WEBHOOKS_ON_ERROR` is `raise`.
     """
     state = watch.state
     with session.no_autoflush:
@@ -110,7 +110,8 @@ def _recorded(
     except DBAPIError:
         raise
     except Exception as error:  # a loader of the host's, or a class that its session has no database for
-        failed(state, heard[0].event, heard[0].obj, error)
+        if state.settings.on_error != "record":  # else each dump says for itself what it cannot read
+            failed(state, heard[0].event, heard[0].obj, error)
     return write(watch, connection, heard)
 
 
@@ -242,7 +243,13 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past) -> list[Occu
         except orm.exc.ObjectDeletedError:  # by a statement that nobody could see: there is nothing to tell
             continue
         except Exception as error:  # a property of the host's
-            failed(watch.state, _first(watch, net, events), net.obj, error)
+            if watch.state.settings.on_error == "record":
+                lost = events or [_first(watch, net, events)]
+                occurrences += [
+                    Occurrence(event, NOBODY, net.bound, net.obj, {}, error=error) for event in lost
+                ]
+            else:
+                failed(watch.state, _first(watch, net, events), net.obj, error)
             continue
         if before != owner:
             occurrences += [Occurrence(event, whose, net.bound, obj, {}) for event, whose, obj in moved]
@@ -296,7 +303,13 @@ def _emitted(
         try:
             owner = item.owner if item.obj is None else _owner_now(item)
         except Exception as error:  # a property of the host's, or nothing to tell
-            failed(state, item.event, item.obj, error)
+            if state.settings.on_error == "record":
+                owner = item.owner or NOBODY
+                yield Occurrence(
+                    item.event, owner, item.bound, item.obj, {}, dedupe_key=item.dedupe_key, error=error
+                )
+            else:
+                failed(state, item.event, item.obj, error)
             continue
         assert owner is not None  # noqa: S101  # data without an owner is refused by emit()
         yield Occurrence(
@@ -369,7 +382,8 @@ def _heard(state: AppState, hearing: Hearing, occurrences: t.Sequence[Occurrence
         if isinstance(environment, str):
             listeners = [wanted for wanted in listeners if wanted.environment == environment]
         item.listeners = listeners
-        if listeners or state.settings.record == "all":
+        is_lost = item.owner == NOBODY and hearing.is_anybody(item.event)
+        if listeners or is_lost or state.settings.record == "all":
             heard.append(item)
     return heard
 
@@ -382,7 +396,7 @@ def _load(occurrences: t.Sequence[Occurrence]) -> list[Occurrence]:
     gone: set[int] = set()
     wanted: dict[tuple[Session, type], tuple[set[Path], dict[int, t.Any]]] = {}
     for item in occurrences:
-        if item.bound is None or item.obj is None:
+        if item.bound is None or item.obj is None or item.error is not None:
             continue
         state = item.obj._sa_instance_state
         if not state.persistent or state.session is None:

@@ -30,10 +30,25 @@ if t.TYPE_CHECKING:
     from ..state import AppState
     from .watching import Watch
 
-__all__ = ["Occurrence", "Recorded", "check_fits", "failed", "name_of", "size_of", "status_of", "write"]
+__all__ = [
+    "NOBODY",
+    "UNKNOWN",
+    "Occurrence",
+    "Recorded",
+    "check_fits",
+    "failed",
+    "name_of",
+    "size_of",
+    "status_of",
+    "write",
+]
 
 CHANGES = "changes"
 """The include that every listener may ask for: column to `{from, to}`."""
+NOBODY = ""
+"""The owner of a broken message while nobody knows whose it is: no owner has that name."""
+UNKNOWN = "unknown"
+"""Likewise its environment."""
 LONGEST, LONGEST_DEDUPE_KEY = 255, 200
 """Characters that the columns of keys and states hold; see `models.log`."""
 
@@ -58,6 +73,8 @@ class Occurrence:
     """Of emitted data; an object is asked for it at commit."""
     dedupe_key: str | None = None
     listeners: t.Sequence[Wanted] = ()
+    error: Exception | None = None
+    """Why it is not even known whose it is."""
 
     def asked(self) -> t.Iterator[BoundInclude]:
         """The includes that its listeners ask for."""
@@ -77,15 +94,59 @@ def write(watch: Watch, connection: sa.Connection, occurrences: t.Sequence[Occur
     dumps: Dumps = {}
     messages: list[outbox.Row] = []
     deliveries: list[outbox.Row] = []
+    errors: dict[str, str] = {}
     for item in occurrences:
         try:
+            if item.error is not None:
+                raise item.error
             message = guard.call(_about_all(item), _message, state, item, now, clock, dumps)
         except Exception as error:  # whatever the host's schemas and properties raise
-            failed(state, item.event, item.obj, error)
-            continue
+            reason = failed(state, item.event, item.obj, error)
+            if reason is None:
+                continue
+            message = _broken(state, item, now, clock)
+            errors[message["id"]] = reason
         messages.append(message)
-        deliveries.extend(_deliveries(item, message, now))
-    return outbox.record(connection, messages, deliveries, lambda: watch.beside(connection))
+        deliveries.extend(_deliveries(item, message, now, is_broken=message["id"] in errors))
+    recorded = outbox.record(connection, messages, deliveries, lambda: watch.beside(connection))
+    return _noted(connection, recorded, errors, now) if errors else recorded
+
+
+def remade(state: AppState, item: Occurrence) -> outbox.Row:
+    """Return the row of a message that was broken, made anew; the listeners of another environment are taken out.
+
+    To be called inside `guarding`.
+
+    :raises EmitError: it cannot be made, with what is wrong.
+    """
+    try:
+        return guard.call(_about_all(item), _message, state, item, datetime.now(UTC), 0, {})
+    except sa.exc.DBAPIError:
+        raise
+    except Exception as error:  # whatever the host's schemas and properties raise
+        named = _named(state, item.event, item.obj, error)
+        raise type(named)(str(named).replace(_REMEDY, "")) from error
+
+
+def deliveries_of(item: Occurrence, message: outbox.Row, now: datetime) -> list[outbox.Row]:
+    """Return the rows of its deliveries."""
+    return list(_deliveries(item, message, now))
+
+
+def _noted(
+    connection: sa.Connection, recorded: list[Recorded], errors: t.Mapping[str, str], now: datetime
+) -> list[Recorded]:
+    """Note which messages are broken, and why. Only here there may be no table for that: the host's commit goes on."""
+    broken = {row["id"]: errors[row["id"]] for row in recorded if row["id"] in errors}
+    try:
+        with connection.begin_nested():
+            outbox.record_broken(connection, broken, now)
+    except (sa.exc.ProgrammingError, sa.exc.OperationalError):
+        logger.exception("message.lost: run `flask db upgrade`", extra={"messages": sorted(broken)})
+        with connection.begin_nested():
+            outbox.unrecord(connection, sorted(broken))
+        return [row for row in recorded if row["id"] not in broken]
+    return [{**row, "error": broken[row["id"]]} if row["id"] in broken else row for row in recorded]
 
 
 def _about_all(item: Occurrence) -> guard.About:
@@ -94,8 +155,10 @@ def _about_all(item: Occurrence) -> guard.About:
     return guard.About(item.event.name, "A property or callable of the app's", rows)
 
 
-def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> None:
-    """Fail the host's commit, or log, as `WEBHOOKS_ON_ERROR` says. A broken database connection always fails it.
+def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> str | None:
+    """Do what `WEBHOOKS_ON_ERROR` says; return what was wrong if the message is to be recorded as broken.
+
+    An error of the database itself always fails the commit: PostgreSQL takes nothing more in that transaction.
 
     :raises EmitError: names the event, the object and, if marshmallow fails at one, the field.
     """
@@ -106,13 +169,23 @@ def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> N
         logger.error(
             "message.failed: %s", about, exc_info=error, extra={"event": event.name, "object": about}
         )
-        return
+        return None
+    named = _named(state, event, obj, error)
+    if state.settings.on_error == "raise":
+        raise named from (None if named is error else error)
+    reason = str(named).replace(_REMEDY, "")
+    logger.error("message.broken: %s", reason, exc_info=error, extra={"event": event.name, "object": about})
+    return reason
+
+
+def _named(state: AppState, event: EventType, obj: t.Any, error: Exception) -> EmitError:
+    about = _about(event, obj)
     if isinstance(error, PayloadError):
-        raise PayloadError(f"{about}: {error}") from error
+        return PayloadError(f"{about}: {error}")
     if isinstance(error, EmitError):
-        raise error
+        return error
     field = hosted.at_field(state.bound[event.channel].schemas.get(event.name), obj)
-    raise PayloadError(_unserialisable(about, field, error)) from error
+    return PayloadError(_unserialisable(about, field, error))
 
 
 def _about(event: EventType, obj: t.Any) -> str:
@@ -130,10 +203,52 @@ def name_of(obj: t.Any) -> str:
 
 
 def _unserialisable(about: str, field: str, error: Exception) -> str:
-    return (
-        f"{about} cannot be serialised{field}: {type(error).__name__}: {error}. Mend its schema, or set "
-        'WEBHOOKS_ON_ERROR = "log" to let the commit through without the event.'
-    )
+    return f"{about} cannot be serialised{field}: {_said(error)}.{_REMEDY}"
+
+
+def _said(error: Exception) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # whatever the host's error makes of itself
+        return type(error).__name__
+
+
+_REMEDY = (
+    ' Mend its schema, or set WEBHOOKS_ON_ERROR = "record" to let the commit through and keep the event until '
+    "`flask webhooks repair`."
+)
+
+
+def _broken(state: AppState, item: Occurrence, now: datetime, clock: int) -> outbox.Row:
+    """The row of a message without data."""
+    environment = state.settings.environment
+    return {
+        "id": uuid7(),
+        "event": item.event.name,
+        "channel": item.event.channel,
+        "owner": item.owner[:LONGEST],
+        "environment": environment if isinstance(environment, str) else UNKNOWN,
+        "occurred_at": now,
+        "clock": clock,
+        "entity_id": item.entity_id if item.obj is None else _identity_of(item.obj),
+        "text": item.event.message,
+        "transition": item.event.transition,
+        "status": item.status,
+        "data": item.text or "null",
+        "extras": None,
+        "size": size_of(item.text),
+        "dedupe_key": item.dedupe_key,
+    }
+
+
+def _identity_of(obj: t.Any) -> str | None:
+    """The key of a row, as it is in memory; None if it has none that fits."""
+    state = inspect(obj)
+    key = state.identity or [
+        state.dict.get(state.mapper.get_property_by_column(column).key) for column in state.mapper.primary_key
+    ]
+    text = ",".join(map(str, key))
+    return text if None not in key and len(text) <= LONGEST and _is_text(text) else None
 
 
 def _message(state: AppState, item: Occurrence, now: datetime, clock: int, dumps: Dumps) -> outbox.Row:
@@ -322,7 +437,9 @@ def _is_text(value: str) -> bool:
     return "\0" not in value
 
 
-def _deliveries(item: Occurrence, message: outbox.Row, now: datetime) -> t.Iterator[outbox.Row]:
+def _deliveries(
+    item: Occurrence, message: outbox.Row, now: datetime, *, is_broken: bool = False
+) -> t.Iterator[outbox.Row]:
     known = frozenset(item.bound.includes if item.bound else ()) | {CHANGES}
     for wanted in item.listeners:
         chosen = wanted.format if wanted.format in item.event.formats else item.event.format
@@ -330,11 +447,20 @@ def _deliveries(item: Occurrence, message: outbox.Row, now: datetime) -> t.Itera
             "id": uuid7(),
             "message_id": message["id"],
             "subscription_id": wanted.subscription_id,
-            "state": (State.PENDING if wanted.active else State.HELD).value,
-            "due_at": now if wanted.active else None,
+            "state": (state := _state(wanted, is_broken=is_broken)).value,
+            "due_at": now if state is State.PENDING else None,
             "attempts": 0,
             "trigger": Trigger.AUTOMATIC.value,
             "format": chosen,
             "includes": ",".join(sorted(wanted.includes & known)) or None,
-            "reason": None if wanted.active else "off",
+            "reason": _REASONS.get(state),
         }
+
+
+_REASONS = {State.HELD: "off", State.BROKEN: "broken"}
+
+
+def _state(wanted: Wanted, *, is_broken: bool) -> State:
+    if is_broken:
+        return State.BROKEN
+    return State.PENDING if wanted.active else State.HELD

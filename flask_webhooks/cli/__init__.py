@@ -1,17 +1,6 @@
 """`flask webhooks …`: each command some lines that call one workflow and print what came of it.
 
-==============  ================================================
-`working`       worker, deliver, status, purge
-`keys`          rotate-encryption
-`cataloguing`   init, check, catalog
-`customers`     subscriptions, send-test
-`certificates`  client-certificates
-`resending`     replay, backfill
-`tailing`       tail
-`developing`    dev
-`printing`      what they print with: no escape of a receiver reaches a terminal
-==============  ================================================
-
+==============  =========================================
 Exit code 0 only when all went well. `--json` where the output is data.
 """
 
@@ -29,6 +18,7 @@ from .certificates import client_certificates
 from .customers import send_test, subscriptions
 from .developing import dev
 from .keys import rotate_encryption
+from .repairing import repair
 from .resending import backfill, replay
 from .tailing import tail
 from .working import deliver, purge, status, worker
@@ -53,6 +43,6 @@ class Group(AppGroup):
 webhooks_cli = Group("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")
 for command in (
     *(worker, deliver, status, purge, rotate_encryption, init, check, catalog),
-    *(subscriptions, client_certificates, send_test, replay, backfill, tail, dev),
+    *(subscriptions, client_certificates, send_test, replay, backfill, repair, tail, dev),
 ):
     webhooks_cli.add_command(command)

@@ -144,6 +144,10 @@ def status(as_json: bool, fail_if_older: timedelta | None) -> None:
     else:
         for name, value in facts.items():
             say(f"{name.replace('_', ' '):24} {value if value is not None else '-'}")
+        if facts["broken_messages"]:
+            say(
+                "Broken messages wait for `flask webhooks repair`: a schema or property failed in their commit."
+            )
         for name, count in facts["pending_elsewhere"].items():
             say(
                 f"{count} deliveries stay pending: they are for subscriptions of {name}, and this app sends for "
@@ -160,6 +164,7 @@ def _facts() -> dict[str, t.Any]:
         ours = state.settings.sent_environments
         lanes = dispatch.backlog(connection, now, ours)
         others = dispatch.elsewhere(connection, ours)
+        broken = dispatch.broken(connection)
         alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
     due = [row.due_at for row in lanes if row.due_at <= now]
     try:
@@ -172,6 +177,7 @@ def _facts() -> dict[str, t.Any]:
         "subscriptions_with_work": len(lanes),
         "subscriptions_due": len(due),
         "oldest_due_seconds": round((now - min(due)).total_seconds(), 3) if due else None,
+        "broken_messages": broken,
         "sends_for": sorted(ours or ENVIRONMENTS),
         "pending_elsewhere": {each.environment: each.deliveries for each in others},
         "redis_url": queue.shown(state.bell.url),

@@ -122,6 +122,8 @@ def retry(visit: Visit, delivery_id: object) -> Redirect:
     key = str(delivery_id)
     _story(visit, key)
     throttle.count(visit.state, visit.session, visit.principal.account)
+    if replaying.is_broken(visit.session.connection(), key):
+        raise Refused(409, _("Its data could not be made: there is nothing to send until that is repaired."))
     if not replaying.retry(visit.session.connection(), key, datetime.now(UTC)):
         raise Refused(409, _("The webhook is switched off. Switch it on first."))
     _ring(visit)

@@ -109,6 +109,7 @@ def state_label(state: str) -> str:
         State.FAILED: _("Failed"),
         State.HELD: _("Held"),
         State.CANCELLED: _("Cancelled"),
+        State.BROKEN: _("Broken"),
         "on": _("On"),
         "off": _("Off"),
         "failing": _("Failing"),
@@ -146,6 +147,8 @@ def reason_label(reason: str | None) -> str:
         "removed": _("Webhook removed"),
         "by_hand": _("Cancelled by hand"),
         "outdated": _("A newer event was sent instead"),
+        "broken": _("Its data could not be made"),
+        "other_environment": _("Of another environment"),
     }
     return labels.get(reason or "", reason or "")
 

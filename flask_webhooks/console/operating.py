@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from .. import dispatch, reading
+from .. import dispatch, reading, repairing
 from ..config import ENVIRONMENTS
 from ..errors import QueueError
 from ..reading.engine import ALIVE
-from .pages import Page, Visit, page
+from .pages import Page, Redirect, Visit, is_id, page
 
-__all__ = ["operator"]
+__all__ = ["operator", "repair"]
+
+SHOWN = 20
+"""Broken messages on the page, the oldest; and as many are repaired at once, so that no request takes long."""
 
 
 @page("GET", "/operator", right="read", operators=True)
@@ -25,9 +28,19 @@ def operator(visit: Visit) -> Page:
         "queue_name": visit.state.settings.queue,
         "now": now,
         "alive": ALIVE,
+        "broken": repairing.broken(visit.session.connection(), most=SHOWN) if found.broken else [],
         "sends_for": sorted(ours or ENVIRONMENTS),
     }
     return Page("_operator.html" if visit.is_partial else "operator.html", values)
+
+
+@page("POST", "/operator/repair", right="write", operators=True)
+def repair(visit: Visit) -> Redirect:
+    """Make the data of the broken messages that were shown anew."""
+    visit.session.rollback()  # whoever repairs takes a connection of his own
+    found = [repairing.repair(visit.state, key) for key in visit.form.getlist("id")[:SHOWN] if is_id(key)]
+    is_done = all(each is None or each.error is None for each in found)
+    return Redirect("operator", {}, notice="repaired" if is_done else "still_broken")
 
 
 def _depth(visit: Visit) -> int | None:

@@ -12,9 +12,15 @@ from werkzeug.datastructures import MultiDict
 from ..principal import Principal, Whose
 from ..state import AppState
 
-__all__ = ["PAGES", "Page", "Raw", "Redirect", "Refused", "Route", "Visit", "page"]
+__all__ = ["PAGES", "Page", "Raw", "Redirect", "Refused", "Route", "Visit", "is_id", "page"]
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_id(text: str) -> bool:
+    """Say whether it is written as our ids are."""
+    return _ID.fullmatch(text) is not None
+
 
 Right = t.Literal["read", "write", "secrets"]
 
@@ -40,7 +46,7 @@ class Visit:
     def identifier(self, name: str) -> str:
         """Return an id from the query; empty if it is none, so that no database sees what is none."""
         text = self.query.get(name, "")
-        return text if _ID.fullmatch(text) else ""
+        return text if is_id(text) else ""
 
 
 @dataclass(frozen=True)

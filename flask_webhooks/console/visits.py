@@ -286,5 +286,7 @@ def _notices() -> dict[str, str]:
         "retried": _("On its way: the delivery is due now."),
         "cancelled": _("Cancelled."),
         "replaying": _("The replay has begun."),
+        "repaired": _("All of these are repaired and on their way."),
+        "still_broken": _("Some are still broken: see what they say."),
         "stopped": _("The replay is stopped. What was queued already is still sent."),
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from ..models import Attempt, Delivery, Message
+from ..models import Attempt, BrokenMessage, Delivery, Message, State
 from . import parcels
 
 if t.TYPE_CHECKING:
@@ -20,9 +20,11 @@ if t.TYPE_CHECKING:
 
 __all__ = ["CHANGED", "Body", "body_of"]
 
-A, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, Message))
+A, B, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, BrokenMessage, Message))
 CHANGED = "changed"
 """Made again it is another than was sent: since then a label, a format or the catalogue has changed."""
+BROKEN = "broken"
+"""Its data could not be made at the commit, and was not repaired so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Body:
 
     data: bytes | None
     reason: str | None = None
-    """`CHANGED`, or the class of failure that sending it would have."""
+    """`CHANGED`, `BROKEN`, or the class of failure that sending it would have."""
 
     def is_of(self, attempt: Attempt) -> bool:
         """Whether it is what was sent in this attempt."""
@@ -42,6 +44,8 @@ def body_of(state: AppState, connection: sa.Connection, row: Delivery) -> Body:
     """Return the body of a delivery."""
     if row.body is not None:
         return Body(row.body)
+    if row.state in (State.BROKEN, State.CANCELLED) and _is_broken(connection, row.message_id):
+        return Body(None, BROKEN)
     found = parcels.destinations(state, connection, [row.subscription_id], parcels.utcnow())
     parcel = parcels.Parcel(
         id=row.id,
@@ -64,6 +68,10 @@ def body_of(state: AppState, connection: sa.Connection, row: Delivery) -> Body:
         .limit(1)
     )
     return Body(data) if sent in (None, _digest(data)) else Body(None, CHANGED)
+
+
+def _is_broken(connection: sa.Connection, message_id: str) -> bool:
+    return connection.scalar(sa.select(B.c.message_id).where(B.c.message_id == message_id)) is not None
 
 
 def _digest(data: bytes) -> str:

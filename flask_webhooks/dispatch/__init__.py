@@ -20,7 +20,7 @@ wait for each other in one order, and never crosswise.
 """
 
 from .clock import Clock, now
-from .housekeeping import Elsewhere, backlog, beat, count, elsewhere, purge, sign_off, workers
+from .housekeeping import Elsewhere, backlog, beat, broken, count, elsewhere, purge, sign_off, workers
 from .lanes import Lease, fence, give_back, health, lease, lock, next_due, waiting
 from .newer import Told, outdated
 from .sending import Window, bodies, heads, log, logged, messages, reschedule, still_due, succeed
@@ -39,6 +39,7 @@ __all__ = [
     "backlog",
     "beat",
     "bodies",
+    "broken",
     "cancel_all",
     "chunks",
     "count",

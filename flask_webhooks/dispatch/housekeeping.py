@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from ..ids import first_at
 from .lanes import belongs, earliest, those
-from .tables import A, D, M, S, W, chunks, is_mysql
+from .tables import A, B, D, M, S, W, chunks, is_mysql
 
-__all__ = ["Elsewhere", "backlog", "beat", "count", "elsewhere", "purge", "sign_off", "workers"]
+__all__ = ["Elsewhere", "backlog", "beat", "broken", "count", "elsewhere", "purge", "sign_off", "workers"]
 
 
 def beat(connection: sa.Connection, worker: str, now: datetime) -> None:
@@ -98,16 +98,25 @@ def elsewhere(connection: sa.Connection, environments: t.Collection[str] | None)
 def purge(connection: sa.Connection, before: datetime, most: int = 1_000) -> int:
     """Delete up to `most` messages that occurred before a time, with their deliveries and attempts.
 
-    Messages that still have a pending delivery stay; held ones do not (design: they age like finished ones).
+    Messages that still have a pending delivery stay, and broken ones that somebody may repair; held ones do not
+    (design: they age like finished ones).
     Return how many messages were deleted; 0 when there are no more.
     """
     pending = sa.exists().where(D.c.message_id == M.c.id, D.c.due_at.is_not(None))
-    old = sa.select(M.c.id).where(M.c.id < first_at(before), ~pending).order_by(M.c.id).limit(most)
+    broken = sa.exists().where(B.c.message_id == M.c.id, B.c.given_up.is_(None))
+    old = sa.select(M.c.id).where(M.c.id < first_at(before), ~pending, ~broken).order_by(M.c.id).limit(most)
     ids = list(connection.scalars(old))
     for some in chunks(ids):
         gone = list(connection.scalars(sa.select(D.c.id).where(D.c.message_id.in_(some))))
         for part in chunks(gone):
             connection.execute(sa.delete(A).where(A.c.delivery_id.in_(part)))
         connection.execute(sa.delete(D).where(D.c.message_id.in_(some)))
+        connection.execute(sa.delete(B).where(B.c.message_id.in_(some)))
         connection.execute(sa.delete(M).where(M.c.id.in_(some)))
     return len(ids)
+
+
+def broken(connection: sa.Connection) -> int:
+    """Count the messages whose data could not be made, and which nobody has repaired or given up."""
+    waiting = sa.select(sa.func.count()).select_from(B).where(B.c.given_up.is_(None))
+    return connection.scalar(waiting) or 0

@@ -45,12 +45,13 @@ def discard_held(connection: sa.Connection, subscription_id: str, now: datetime,
 def cancel_all(
     connection: sa.Connection, subscription_id: str, reason: str, now: datetime, most: int = PORTION
 ) -> int:
-    """Cancel what is pending or held for a subscription."""
+    """Cancel what is pending, held or broken for a subscription that is removed."""
     off = {"state": State.CANCELLED.value, "due_at": None, "reason": reason, "finished_at": now}
-    found = _move(connection, subscription_id, State.PENDING, off, most)
-    return (
-        found + _move(connection, subscription_id, State.HELD, off, most - found) if found < most else found
-    )
+    found = 0
+    for state in (State.PENDING, State.HELD, *((State.BROKEN,) if reason == "removed" else ())):
+        if found < most:
+            found += _move(connection, subscription_id, state, off, most - found)
+    return found
 
 
 def _move(

@@ -6,12 +6,13 @@ import typing as t
 
 import sqlalchemy as sa
 
-from ..models import Attempt, Delivery, Lane, Message, Subscription, Worker
+from ..models import Attempt, BrokenMessage, Delivery, Lane, Message, Subscription, Worker
 
-__all__ = ["CHUNK", "A", "D", "M", "N", "Row", "S", "W", "chunks", "is_mysql", "looking"]
+__all__ = ["CHUNK", "A", "B", "D", "M", "N", "Row", "S", "W", "chunks", "is_mysql", "looking"]
 
-A, D, M, S, N, W = (
-    t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message, Subscription, Lane, Worker)
+A, B, D, M, S, N, W = (
+    t.cast("sa.Table", model.__table__)
+    for model in (Attempt, BrokenMessage, Delivery, Message, Subscription, Lane, Worker)
 )
 
 Row = dict[str, t.Any]

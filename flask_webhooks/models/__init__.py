@@ -9,7 +9,7 @@ host's commit, where each check would cost a lock and a look-up, and they are pu
 
 ================  ==================================================
 `subscriptions`   subscriptions, listeners, secrets, lanes, owners
-`log`             messages, deliveries, attempts, and their states
+`log`             messages, deliveries, attempts, and their states; broken messages
 `keeping`         workers, sums by hour, replays, limits, kept answers
 `columns`         what columns are made of
 ================  ==================================================
@@ -21,13 +21,14 @@ import sqlalchemy as sa
 
 from .columns import PLAIN_INSTANT, Base, Instant
 from .keeping import HOUR_BUCKETS, Hour, IdempotentReply, Replay, Throttle, Worker
-from .log import Attempt, Delivery, Message, State, Trigger
+from .log import Attempt, BrokenMessage, Delivery, Message, State, Trigger
 from .subscriptions import Lane, Listener, Owner, Secret, Subscription
 
 __all__ = [
     "HOUR_BUCKETS",
     "Attempt",
     "Base",
+    "BrokenMessage",
     "Delivery",
     "Hour",
     "IdempotentReply",

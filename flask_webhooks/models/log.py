@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from .columns import LONG_BINARY, LONG_TEXT, Base, Id, Key, Name, Seconds, Word
 
-__all__ = ["Attempt", "Delivery", "Message", "State", "Trigger"]
+__all__ = ["Attempt", "BrokenMessage", "Delivery", "Message", "State", "Trigger"]
 
 
 class State(StrEnum):
@@ -26,6 +26,8 @@ class State(StrEnum):
     """Its subscription is off or disabled. Its owner sends or discards it when switching on again."""
     CANCELLED = "cancelled"
     """Somebody, or the removal of the subscription, called it off. Final."""
+    BROKEN = "broken"
+    """The data of its message could not be made: it waits until an operator repairs that or gives it up."""
 
 
 class Trigger(StrEnum):
@@ -69,6 +71,22 @@ class Message(Base):
     """Bytes of `data` and `extras`."""
     dedupe_key: Mapped[str | None] = mapped_column(sa.String(200), default=None)
     """Not longer: with the other columns of its index it must fit into the 3,072 bytes that MySQL lets a key have."""
+
+
+class BrokenMessage(Base):
+    """A message whose data could not be made: a schema or property of the host's failed in the commit.
+
+    A table of its own, which is empty while all is well: no commit and no look-up pays for it.
+    """
+
+    __tablename__ = "webhook_broken_messages"
+
+    message_id: Mapped[Key] = mapped_column(primary_key=True)
+    error: Mapped[str] = mapped_column(sa.Text)
+    """What failed, for operators: it may show values of the row."""
+    broken_at: Mapped[datetime]
+    given_up: Mapped[str | None] = mapped_column(sa.String(64), default=None)
+    """Why nobody will repair it; None: it waits for that."""
 
 
 class Delivery(Base):

@@ -38,6 +38,8 @@ class Engine:
     """When the oldest message that is kept occurred."""
     elsewhere: t.Sequence[dispatch.Elsewhere]
     """What waits for environments that this app does not send for; not among the others."""
+    broken: int
+    """Messages whose data could not be made, and which wait for repair."""
     failing: t.Sequence[sa.Row[t.Any]]
     """`id`, `url`, `owner`, `failures`, `failing_since`, `paused_until` of the worst receivers, worst first."""
 
@@ -81,5 +83,6 @@ def engine(
         oldest_due=min((row.due_at for row in waiting), default=None),
         oldest_message=oldest,
         elsewhere=others,
+        broken=dispatch.broken(connection),
         failing=connection.execute(failing).all(),
     )

@@ -13,7 +13,7 @@ log. Nothing here commits, but `turn`.
 
 from __future__ import annotations
 
-from .by_hand import cancel, retry
+from .by_hand import cancel, is_broken, retry
 from .filtering import MODES, STATES, Filter, count, digest
 from .running import find, listened_to, purge, start, stop, turn
 
@@ -25,6 +25,7 @@ __all__ = [
     "count",
     "digest",
     "find",
+    "is_broken",
     "listened_to",
     "purge",
     "retry",

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from ..catalog.names import RESERVED_CHANNEL
 from ..ids import BACKFILL, BACKFILL_KEY, first_at
-from ..models import Delivery, Message, State, Subscription
+from ..models import BrokenMessage, Delivery, Message, State, Subscription
 
 __all__ = [
     "MISSED",
@@ -29,7 +29,7 @@ __all__ = [
     "missed",
 ]
 
-D, M = (t.cast("sa.Table", model.__table__) for model in (Delivery, Message))
+B, D, M = (t.cast("sa.Table", model.__table__) for model in (BrokenMessage, Delivery, Message))
 
 MISSED = "missed"
 """Not a state: messages that the subscription listens to today and has no delivery of."""
@@ -78,6 +78,8 @@ def delivered(subscription_id: str, wanted: Filter, state: str, cursor: str | No
         )
         .order_by(D.c.id)
     )
+    if state == State.CANCELLED:  # a broken message that was given up has nothing to send
+        found = found.where(~sa.exists().where(B.c.message_id == D.c.message_id))
     if cursor is not None:
         found = found.where(D.c.id > cursor)
     if wanted.events:
@@ -111,6 +113,7 @@ def missed(
             M.c.event.in_(sorted(events)),
             sa.or_(M.c.dedupe_key.is_(None), M.c.dedupe_key.not_like(backfilled)),
             ~has_one,
+            ~sa.exists().where(B.c.message_id == M.c.id),
         )
         .order_by(M.c.id)
     )

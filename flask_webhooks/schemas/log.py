@@ -21,7 +21,7 @@ __all__ = [
     "Trial",
 ]
 
-STATES = ("pending", "delivered", "failed", "held", "cancelled")
+STATES = ("pending", "delivered", "failed", "held", "cancelled", "broken")
 TRIGGERS = ("automatic", "manual", "replay", "test")
 
 
@@ -66,8 +66,17 @@ class Outcome(ma.Schema):
 class MessageDetail(Message):
     """A message with its data and where it went."""
 
-    data = fields.Raw(required=True, metadata=described("The main object as it was at the commit."))
+    data = fields.Raw(
+        required=True, allow_none=True, metadata=described("The main object as it was at the commit.")
+    )
     includes = fields.Dict(required=True, metadata=described("What listeners asked for beside it."))
+    broken = fields.Boolean(
+        required=True,
+        metadata=described(
+            "Its data could not be made: `data` is null, and nothing is sent until that is repaired."
+        ),
+    )
+    error = fields.String(metadata=described("Why it is broken. Shown to operators only."))
     subscriptions = fields.List(fields.Nested(Outcome), required=True)
 
 
@@ -222,7 +231,7 @@ class OneDelivery(Delivery):
         allow_none=True,
         metadata=described(
             "Why there is no body: `changed` (it was not kept, and made again it is another than was sent), `purged`, "
-            "`unknown_event`, `unknown_format` or `poison` (it cannot be made again)."
+            "`unknown_event`, `unknown_format` or `poison` (it cannot be made again), `broken` (it was never made)."
         ),
     )
     attempt_log = fields.List(fields.Nested(Attempt), required=True, metadata=described("Oldest first."))

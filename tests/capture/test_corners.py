@@ -462,9 +462,11 @@ class TestEmit:
 
 
 class TestAnOwnerThatFails:
-    def test_a_deletion_names_the_event(self, heard: AppState) -> None:
+    def test_a_deletion_names_the_event(self, make: Make) -> None:
+        state = make(WEBHOOKS_ON_ERROR="raise")
+        subscribe(state, NOWHERE, "*")
         save(gate := Gate(id=1))
-        with heard.app.extensions["sqlalchemy"].engine.begin() as connection:
+        with state.engine.begin() as connection:
             connection.execute(sa.update(Gate.__table__).values(name="shut"))
         S.delete(gate)
         with pytest.raises(EmitError, match=r"gates\.deleted of Gate 1.*no owner today"):

@@ -1,0 +1,243 @@
+"""Broken messages: their data made anew from the rows as they are now, or given up with a reason.
+
+Each in a transaction of its own, so that one which still fails keeps nobody waiting. Whoever is first has it: the first
+statement writes the row of the broken message, and so locks it.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from . import outbox
+from .capture.aside import unfiltered
+from .capture.guard import guarding
+from .capture.loading import owner_of
+from .capture.watching import watch_of
+from .capture.writing import NOBODY, UNKNOWN, Occurrence, deliveries_of, remade
+from .catalog import Kind
+from .errors import EmitError, OwnerMissingError
+from .models import BrokenMessage, Delivery, Message, State, Subscription
+
+if t.TYPE_CHECKING:
+    from .bindings import Bound
+    from .catalog import EventType
+    from .outbox import Wanted
+    from .state import AppState
+
+__all__ = ["LONGEST_REASON", "Repair", "broken", "give_up", "repair"]
+
+B, D, M, S = (
+    t.cast("sa.Table", model.__table__) for model in (BrokenMessage, Delivery, Message, Subscription)
+)
+LONGEST_REASON = 64
+"""Characters that the column of a delivery's reason holds."""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What came of it."""
+
+    message_id: str
+    event: str
+    error: str | None
+    """Why it is still broken; None: its deliveries are on their way."""
+    deliveries: int = 0
+    """How many are due or held now."""
+
+
+def broken(
+    connection: sa.Connection, *, channel: str | None = None, after: str = "", most: int = 100
+) -> t.Sequence[sa.Row[t.Any]]:
+    """Return broken messages that nobody has given up, oldest first: their columns but the data, and `error`.
+
+    :param after: the id behind which to begin.
+    """
+    columns = [column for column in M.c if column.name not in ("data", "extras")]
+    found: sa.Select[t.Any] = sa.select(*columns, B.c.error, B.c.broken_at).join(B, B.c.message_id == M.c.id)
+    found = found.where(B.c.given_up.is_(None))
+    if channel is not None:
+        found = found.where(M.c.channel == channel)
+    if after:
+        found = found.where(B.c.message_id > after)
+    return connection.execute(found.order_by(B.c.message_id).limit(most)).all()
+
+
+def repair(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair | None:
+    """Make the data of a broken message anew and its deliveries due; None if it is not broken.
+
+    :param dry_run: only say what would come of it.
+    """
+    with Session(state.engine, info={"webhooks": False}, autoflush=False) as session:
+        row = _taken(session, message_id)
+        if row is None:
+            return None
+        try:
+            with guarding(session):
+                item, message = _made(state, session, row)
+        except EmitError as error:
+            again = sa.update(B).where(B.c.message_id == message_id).values(error=str(error))
+            session.connection().execute(again)
+            found = Repair(message_id, row.event, str(error))
+        else:
+            found = Repair(message_id, row.event, None, _write(session.connection(), row, item, message))
+        if dry_run:
+            session.rollback()
+        else:
+            session.commit()
+    if found.deliveries and not dry_run:
+        state.bell.ring_soon()
+    return found
+
+
+def give_up(state: AppState, message_id: str, reason: str) -> bool:
+    """Cancel what waits for a broken message, with a reason; say whether it was broken."""
+    with state.engine.begin() as connection:
+        mine = sa.update(B).where(B.c.message_id == message_id, B.c.given_up.is_(None))
+        if not connection.execute(mine.values(given_up=reason)).rowcount:
+            return False
+        off = {"state": State.CANCELLED.value, "reason": reason, "finished_at": datetime.now(UTC)}
+        connection.execute(_waiting(message_id).values(off))
+    return True
+
+
+def _waiting(message_id: str) -> sa.Update:
+    return sa.update(D).where(D.c.message_id == message_id, D.c.state == State.BROKEN.value)
+
+
+def _taken(session: Session, message_id: str) -> sa.Row[t.Any] | None:
+    connection = session.connection()
+    mine = sa.update(B).where(B.c.message_id == message_id, B.c.given_up.is_(None))
+    connection.execute(mine.values(broken_at=B.c.broken_at))
+    found = sa.select(M).join(B, B.c.message_id == M.c.id)
+    return connection.execute(found.where(M.c.id == message_id, B.c.given_up.is_(None))).one_or_none()
+
+
+# ---- making it anew --------------------------------------------------------------------------------------
+
+
+def _made(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[Occurrence, outbox.Row]:
+    event = state.catalog.events.get(row.event)
+    if event is None:
+        raise EmitError(
+            f"The catalogue has no event {row.event} any more. Put it back, or give the message up."
+        )
+    bound = state.bound[event.channel]
+    text = row.data if row.data != "null" else None
+    obj = None if text is not None else _row_of(session, bound, event, row.entity_id)
+    owner = row.owner
+    if obj is not None and bound.channel.owner is not None:
+        owner = _owner(bound, obj, row.event, row.owner)
+    item = Occurrence(event, owner, bound, obj, {}, text, row.entity_id, row.status, row.dedupe_key)
+    item.listeners = _wanted(state, session.connection(), row, owner)
+    message = remade(state, item)
+    if row.environment != UNKNOWN:
+        message["environment"] = row.environment
+    return item, {**message, "id": row.id}
+
+
+def _row_of(session: Session, bound: Bound, event: EventType, key: str | None) -> t.Any:
+    if event.on == frozenset({Kind.DELETED}):
+        raise EmitError(f"{event.name} tells of a row that is gone: its data cannot be made anew. {_GIVE_UP}")
+    if bound.model is None or key is None:
+        raise EmitError(
+            f"Nothing is known of what {event.name} is about: its data cannot be made anew. {_GIVE_UP}"
+        )
+    mapper: t.Any = sa.inspect(bound.model)
+    columns = mapper.primary_key
+    parts = [key] if len(columns) == 1 else key.split(",")
+    row = None
+    if len(parts) == len(columns):
+        identity = tuple(_typed(column, part) for column, part in zip(columns, parts, strict=True))
+        with unfiltered(session):
+            row = session.get(bound.model, identity)
+    if row is None:
+        raise EmitError(
+            f"The row {key} of {bound.model.__name__} is gone: its data cannot be made anew. {_GIVE_UP}"
+        )
+    return row
+
+
+_GIVE_UP = "Give the message up."
+
+
+def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
+    """The value of a column of a key, out of the text that it has in `entity_id`."""
+    try:
+        kind: t.Any = column.type.python_type
+        if issubclass(kind, date):
+            return kind.fromisoformat(text)
+        return text == "True" if kind is bool else kind(text)
+    except (NotImplementedError, ValueError, TypeError, ArithmeticError):
+        return text
+
+
+def _owner(bound: Bound, obj: t.Any, event: str, before: str) -> str:
+    """Return whose the row is. It must be whose it was: nobody is told of another's data."""
+    try:
+        owner = owner_of(bound, obj)
+    except Exception as error:  # a property of the host's
+        raise EmitError(f"The owner of {event} cannot be told: {type(error).__name__}: {error}.") from error
+    if before != NOBODY:
+        if owner not in (None, before):
+            raise EmitError(f"What {event} is about belongs to another owner by now. {_GIVE_UP}")
+        return before
+    if owner is None:
+        raise OwnerMissingError(f"Nobody owns what {event} is about. {_GIVE_UP}")
+    return owner
+
+
+def _wanted(state: AppState, connection: sa.Connection, row: sa.Row[t.Any], owner: str) -> list[Wanted]:
+    """Whom it is for: those that it was recorded for, or, if nobody knew its owner, those who listen now."""
+    if row.owner == NOBODY:
+        patterns = watch_of(state).patterns(frozenset({row.event}))
+        found, _ = outbox.listening(connection, {owner}, patterns)
+        by_id: dict[str, Wanted] = {}
+        for each in (wanted for some in found.values() for wanted in some):
+            known = by_id.get(each.subscription_id)
+            by_id[each.subscription_id] = each if known is None else known.joined(each)
+        return [each for each in by_id.values() if row.environment in (UNKNOWN, each.environment)]
+    columns = (D.c.subscription_id, S.c.environment, S.c.active, S.c.format, D.c.includes)
+    waiting = sa.select(*columns).join(S, S.c.id == D.c.subscription_id)
+    waiting = waiting.where(D.c.message_id == row.id, D.c.state == State.BROKEN.value)
+    return [
+        outbox.Wanted(key, owner, environment, active, chosen, frozenset((includes or "").split(",")) - {""})
+        for key, environment, active, chosen, includes in connection.execute(waiting)
+    ]
+
+
+def _write(connection: sa.Connection, row: sa.Row[t.Any], item: Occurrence, message: outbox.Row) -> int:
+    names = ("owner", "environment", "data", "extras", "size", "status", "entity_id")
+    connection.execute(sa.update(M).where(M.c.id == row.id).values({name: message[name] for name in names}))
+    connection.execute(sa.delete(B).where(B.c.message_id == row.id))
+    now = datetime.now(UTC)
+    if row.owner == NOBODY:
+        deliveries = deliveries_of(item, message, now)
+        if deliveries:
+            connection.execute(D.insert(), deliveries)
+        return len(deliveries)
+    return _release(connection, row.id, message["environment"], now)
+
+
+def _release(connection: sa.Connection, message_id: str, environment: str, now: datetime) -> int:
+    """Let its deliveries go the way that they would have gone."""
+    columns = (D.c.id, S.c.environment, S.c.active, S.c.deleted_at, S.c.disabled_reason)
+    waiting = sa.select(*columns).outerjoin(S, S.c.id == D.c.subscription_id)
+    waiting = waiting.where(D.c.message_id == message_id, D.c.state == State.BROKEN.value)
+    count = 0
+    for key, theirs, active, deleted_at, disabled in connection.execute(waiting).all():
+        if theirs is None or deleted_at is not None:
+            values = {"state": State.CANCELLED.value, "reason": "removed", "finished_at": now}
+        elif theirs != environment:
+            values = {"state": State.CANCELLED.value, "reason": "other_environment", "finished_at": now}
+        elif active:
+            values = {"state": State.PENDING.value, "reason": None, "due_at": now}
+        else:
+            values = {"state": State.HELD.value, "reason": disabled or "off"}
+        count += values["state"] != State.CANCELLED.value
+        connection.execute(sa.update(D).where(D.c.id == key, D.c.state == State.BROKEN.value).values(values))
+    return count

@@ -1,0 +1,322 @@
+"""A schema that fails is no outage: the commit goes through, and the message is kept as broken until it is repaired."""
+
+from __future__ import annotations
+
+import json
+import logging
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from flask_webhooks import dispatch, repairing, replaying, signals
+from flask_webhooks.models import BrokenMessage, State
+from flask_webhooks.replaying import filtering
+from flask_webhooks.state import AppState, state_of
+from flask_webhooks.testing import recorded as recording
+from tests.capture.conftest import NOWHERE
+from tests.host import Client, Invoice, InvoiceSchema, Line, db
+from tests.stage import deliveries, recorded, subscribe
+
+
+class Fault:
+    """What is wrong with invoices, until it is mended."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = ValueError("the rate is missing")
+
+    def look(self, _: Invoice) -> str:
+        if self.error is not None:
+            raise self.error
+        return "well"
+
+
+@pytest.fixture
+def fault(monkeypatch: pytest.MonkeyPatch) -> Fault:
+    """The field `number` of an invoice fails."""
+    found = Fault()
+    monkeypatch.setattr(InvoiceSchema._declared_fields["number"], "attribute", "rate")
+    monkeypatch.setattr(Invoice, "rate", property(found.look), raising=False)
+    return found
+
+
+@pytest.fixture
+def state(make_app: t.Callable[..., Flask], fault: Fault) -> t.Iterator[AppState]:
+    """An app that records what is broken."""
+    app = make_app(WEBHOOKS_ON_ERROR="record")
+    with app.app_context():
+        yield state_of(app)
+        db.session.remove()
+
+
+def broken(state: AppState) -> list[BrokenMessage]:
+    with Session(state.engine, expire_on_commit=False) as session:
+        return list(session.scalars(sa.select(BrokenMessage).order_by(BrokenMessage.message_id)))
+
+
+def test_the_commit_goes_through_and_the_message_waits(
+    state: AppState, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscribe(state, NOWHERE, "invoices.*", "clients.*")
+    told: list[t.Any] = []
+
+    def note(_: t.Any, messages: t.Any) -> None:
+        told.extend(messages)
+
+    with signals.message_broken.connected_to(note, state.app):
+        db.session.add_all([Invoice(id=7, owner="1"), Client(id=1, owner="1", name="x")])
+        db.session.commit()
+
+    assert db.session.get(Invoice, 7) is not None
+    [one] = broken(state)
+    assert "invoices.created of Invoice 7" in one.error
+    assert "'number' of InvoiceSchema" in one.error
+    assert "the rate is missing" in one.error
+    assert "WEBHOOKS_ON_ERROR" not in one.error
+    assert [(each["id"], each["event"], each["error"]) for each in told] == [
+        (one.message_id, "invoices.created", one.error)
+    ]
+    rows = {each.message_id: each for each in deliveries(state)}
+    assert rows[one.message_id].state == "broken"
+    assert rows[one.message_id].due_at is None
+    assert [row.state for key, row in rows.items() if key != one.message_id] == ["pending"]
+    assert "message.broken: invoices.created of Invoice 7" in caplog.text
+
+
+def test_broken_ones_are_not_told_as_recorded(state: AppState) -> None:
+    subscribe(state, NOWHERE, "invoices.*")
+    told: list[t.Any] = []
+
+    def note(_: t.Any, messages: t.Any) -> None:
+        told.extend(messages)
+
+    with signals.message_recorded.connected_to(note, state.app):
+        db.session.add(Invoice(id=7, owner="1"))
+        db.session.commit()
+
+    assert told == []
+
+
+def test_repairing_makes_the_data_of_the_row_as_it_is_now(state: AppState, fault: Fault) -> None:
+    subscribe(state, NOWHERE, "invoices.*", includes=["lines"])
+    db.session.add(Invoice(id=7, owner="1", lines=[Line(text="good")]))
+    db.session.commit()
+    [one] = broken(state)
+    still = repairing.repair(state, one.message_id)
+    fault.error = None
+    tried = repairing.repair(state, one.message_id, dry_run=True)
+    unchanged = broken(state)
+    done = repairing.repair(state, one.message_id)
+    again = repairing.repair(state, one.message_id)
+
+    assert still is not None
+    assert "the rate is missing" in str(still.error)
+    assert tried == done == repairing.Repair(one.message_id, "invoices.created", None, 1)
+    assert [each.message_id for each in unchanged] == [one.message_id]
+    assert again is None
+    assert broken(state) == []
+    [message] = recorded(state)
+    assert json.loads(message.data)["number"] == "well"
+    assert [line["text"] for line in json.loads(message.extras or "")["lines"]] == ["good"]
+    assert message.size > 20
+    [delivery] = deliveries(state)
+    assert (delivery.state, delivery.reason) == ("pending", None)
+    assert delivery.due_at is not None
+
+
+def test_what_waits_is_not_sent_by_switching_retrying_or_replaying(state: AppState) -> None:
+    row = subscribe(state, NOWHERE, "invoices.*")
+    db.session.add(Invoice(id=7, owner="1"))
+    db.session.commit()
+    now = datetime.now(UTC)
+    [delivery] = deliveries(state)
+    newer = subscribe(state, NOWHERE, "*")
+    with state.engine.begin() as connection:
+        dispatch.hold(connection, row.id, "off")
+        dispatch.send_held(connection, row.id, now)
+        dispatch.discard_held(connection, row.id, now)
+        dispatch.settle(connection, row.id, now)
+        assert dispatch.stranded(connection) == []
+        assert not replaying.retry(connection, delivery.id, now)
+        assert replaying.is_broken(connection, delivery.id)
+        window = filtering.Filter(filtering.STATES, (), now - timedelta(days=1), now + timedelta(days=1))
+        assert replaying.count(connection, row, window, {"invoices.created"}) == 0
+        assert replaying.count(connection, newer, window, {"invoices.created"}) == 0
+
+    assert [each.state for each in deliveries(state)] == ["broken"]
+
+
+def test_a_subscription_that_is_off_by_then_gets_it_held_and_a_removed_one_nothing(
+    state: AppState, fault: Fault
+) -> None:
+    off, gone, on = (subscribe(state, NOWHERE, "invoices.*") for _ in range(3))
+    db.session.add(Invoice(id=7, owner="1"))
+    db.session.commit()
+    fault.error = None
+    with Session(state.engine) as session:
+        session.get_one(type(off), off.id).active = False
+        session.get_one(type(gone), gone.id).deleted_at = datetime.now(UTC)
+        session.commit()
+    done = repairing.repair(state, broken(state)[0].message_id)
+
+    assert done is not None
+    assert done.deliveries == 2
+    states = {each.subscription_id: (each.state, each.reason) for each in deliveries(state)}
+    assert states == {off.id: ("held", "off"), gone.id: ("cancelled", "removed"), on.id: ("pending", None)}
+
+
+def test_purging_leaves_what_may_be_repaired(state: AppState) -> None:
+    subscribe(state, NOWHERE, "invoices.*")
+    db.session.add(Invoice(id=7, owner="1"))
+    db.session.commit()
+    [one] = broken(state)
+    later = datetime.now(UTC) + timedelta(days=400)
+    with state.engine.begin() as connection:
+        assert dispatch.purge(connection, later) == 0
+        assert dispatch.broken(connection) == 1
+    assert repairing.give_up(state, one.message_id, "test data")
+    assert not repairing.give_up(state, one.message_id, "twice")
+    assert repairing.repair(state, one.message_id) is None
+    [delivery] = deliveries(state)
+    assert (delivery.state, delivery.reason) == ("cancelled", "test data")
+    with state.engine.begin() as connection:
+        assert dispatch.broken(connection) == 0
+        assert not replaying.retry(connection, delivery.id, later)
+        assert dispatch.purge(connection, later) == 1
+    assert broken(state) == []
+
+
+def test_a_row_that_is_gone_cannot_be_told_any_more(state: AppState, fault: Fault) -> None:
+    subscribe(state, NOWHERE, "invoices.*")
+    db.session.add(invoice := Invoice(id=7, owner="1"))
+    db.session.commit()
+    db.session.delete(invoice)
+    db.session.commit()
+    fault.error = None
+    created, deleted = (repairing.repair(state, each.message_id) for each in broken(state))
+
+    assert created is not None
+    assert "The row 7 of Invoice is gone" in str(created.error)
+    assert deleted is not None
+    assert "tells of a row that is gone" in str(deleted.error)
+
+
+def test_a_row_that_has_gone_to_another_owner_is_not_told_to_the_first(state: AppState, fault: Fault) -> None:
+    subscribe(state, NOWHERE, "invoices.*")
+    db.session.add(invoice := Invoice(id=7, owner="1"))
+    db.session.commit()
+    [one] = broken(state)
+    fault.error = None
+    invoice.owner = "2"
+    db.session.commit()
+    tried = repairing.repair(state, one.message_id)
+
+    assert tried is not None
+    assert "belongs to another owner by now" in str(tried.error)
+    assert [message.data for message in recorded(state) if message.id == one.message_id] == ["null"]
+
+
+def test_an_owner_that_cannot_be_told(state: AppState, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault.error = None
+    bound = state.bound["invoices"]
+    before = bound.channel.owner
+    whose = Fault()
+    monkeypatch.setattr(Invoice, "whose", property(lambda row: whose.look(row) and row.owner), raising=False)
+    subscribe(state, NOWHERE, "invoices.*")
+    try:
+        object.__setattr__(bound.channel, "owner", ("whose",))
+        object.__setattr__(bound.owner, "path", ("whose",))
+        db.session.add(Invoice(id=7, owner="1"))
+        db.session.commit()
+        [one] = broken(state)
+        assert deliveries(state) == []
+        assert [message.owner for message in recorded(state)] == [""]
+        assert "the rate is missing" in str(repairing.repair(state, one.message_id))
+        whose.error = None
+        done = repairing.repair(state, one.message_id)
+    finally:
+        object.__setattr__(bound.channel, "owner", before)
+        object.__setattr__(bound.owner, "path", before)
+
+    assert done == repairing.Repair(one.message_id, "invoices.created", None, 1)
+    assert [message.owner for message in recorded(state)] == ["1"]
+    assert [each.state for each in deliveries(state)] == ["pending"]
+
+
+def test_nobody_to_tell_leaves_nothing(state: AppState) -> None:
+    db.session.add(Invoice(id=7, owner="1"))
+    db.session.commit()
+
+    assert recorded(state) == []
+    assert broken(state) == []
+
+
+def test_every_kind_of_fault(
+    make_app: t.Callable[..., Flask], fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too large, no JSON, a status that fails, an environment that fails, an emit of a row that is none."""
+    fault.error = None
+    config = {"WEBHOOKS_PAYLOAD_LIMIT": 400, "WEBHOOKS_ENVIRONMENT": lambda *_: 1 / 0}
+    state = state_of(make_app(WEBHOOKS_ON_ERROR="record", **config))
+    with state.app.app_context():
+        subscribe(state, NOWHERE, "*")
+        db.session.add(Invoice(id=7, owner="1", note="x" * 500))
+        db.session.add(Client(id=1, owner="1", name="y"))
+        db.session.commit()
+        errors = " ".join(each.error for each in broken(state))
+        assert "WEBHOOKS_PAYLOAD_LIMIT" in errors
+        assert "ZeroDivisionError" in errors
+        assert {message.environment for message in recorded(state)} == {"unknown"}
+        assert {each.state for each in deliveries(state)} == {"broken"}
+        db.session.remove()
+
+
+def test_a_commit_that_is_tried_again_records_it_once(state: AppState) -> None:
+    """What a first try has written is taken back, the note of what is broken too."""
+    subscribe(state, NOWHERE, "invoices.*")
+
+    def late(session: Session) -> None:
+        if len(list(session.scalars(sa.select(Client)))) == 0:
+            session.add(Client(id=1, owner="1", name="late"))
+
+    sa.event.listen(db.session(), "before_commit", late)
+    db.session.add(invoice := Invoice(id=7, owner="1"))
+    db.session.flush()
+    db.session.commit()
+    invoice.note = "x"
+    db.session.flush()
+    db.session.commit()
+
+    assert [message.event for message in recorded(state)] == ["invoices.created", "invoices.updated"]
+    assert len(broken(state)) == 2
+    assert [each.state for each in deliveries(state)] == ["broken", "broken"]
+
+
+def test_tests_of_the_host_see_it_raise(state: AppState) -> None:
+    from flask_webhooks import Webhooks
+
+    with recording(Webhooks(), state.app):
+        db.session.add(Invoice(id=7, owner="1"))
+        with pytest.raises(Exception, match=r"'number' of InvoiceSchema.*the rate is missing"):
+            db.session.commit()
+    db.session.rollback()
+
+
+@pytest.mark.parametrize("table", [BrokenMessage.__table__])
+def test_without_the_table_the_commit_goes_through(
+    state: AppState, table: t.Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tables were not migrated yet: what cannot be kept is said loudly."""
+    subscribe(state, NOWHERE, "invoices.*", "clients.*")
+    table.drop(state.engine)
+    with caplog.at_level(logging.ERROR, "flask_webhooks.capture"):
+        db.session.add_all([Invoice(id=7, owner="1"), Client(id=1, owner="1", name="x")])
+        db.session.commit()
+
+    assert db.session.get(Invoice, 7) is not None
+    assert "message.lost" in caplog.text
+    assert [message.event for message in recorded(state)] == ["clients.created"]
+    assert [each.state for each in deliveries(state)] == [State.PENDING]
