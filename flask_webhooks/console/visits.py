@@ -81,14 +81,14 @@ def _state() -> AppState:
 def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     state = _state()
     principal = _authenticated(state)
-    if route.operators and not principal.operator:
-        raise nothing()
     if route.writes:
         _check_form(state)
         _check_token(state, principal)
     _check_texts(request.args, request.form if route.writes else None)
     if not principal.may(route.right):
         raise Refused(403, _("You may look at this, but not do that. Ask an administrator of your account."))
+    if route.operators and not principal.operator:
+        raise nothing()
     language()  # Flask-Babel asks the host for it, once in a request
     state.let_go()
 
