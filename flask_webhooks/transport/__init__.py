@@ -17,6 +17,7 @@ import os
 import re
 import socket
 import ssl
+import threading
 import time
 import typing as t
 import weakref
@@ -120,8 +121,22 @@ class Reply:
     timings: Timings
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What a transport has in one process: sockets, locks, threads, and the TLS context."""
+
+    names: Names
+    dialer: Dialer
+    watch: Watch
+    refusals: Refusals
+    adapter: Adapter
+
+
 class Transport:
     """Sends requests to receivers; safe to share between threads and across a fork.
+
+    Nothing that belongs to a process is made before its first use: the app may be made in a parent, and before gevent
+    replaces sockets, locks and threads by its own (`gunicorn --preload -k gevent`).
 
     :param timeout: seconds to connect (name lookup included), and for the whole attempt on the wall clock.
     :param allow_http: accept plain `http://` destinations.
@@ -135,7 +150,7 @@ class Transport:
         addresses; URLs are still checked. Proxies of the environment are never used.
     :param verify: `True` for certifi's authorities, a path to others, `False` only for development.
     :param bundles: files of authorities that are trusted besides.
-    :param resolver: called like `socket.getaddrinfo`.
+    :param resolver: called like `socket.getaddrinfo`, which it is by default.
     :param clock: seconds, like `time.monotonic`, by which connections grow old.
     """
 
@@ -153,7 +168,7 @@ class Transport:
         proxy: str | None = None,
         verify: bool | str = True,
         bundles: Sequence[str] = (),
-        resolver: Resolver = socket.getaddrinfo,
+        resolver: Resolver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect_limit, self._limit = timeout
@@ -162,10 +177,7 @@ class Transport:
         self._idle = functools.partial(Idle, pool_size, lifetime, idle, clock)
         self._proxy = proxy
         self._resolver = resolver
-        self._context = _shared_context(verify, tuple(bundles))
-        self._context_for = functools.lru_cache(MOST_IDENTITIES)(
-            functools.partial(_context_for, verify, tuple(bundles))
-        )
+        self._trust = verify, tuple(bundles)
         self._parse = functools.lru_cache(4096)(
             functools.partial(
                 parse,
@@ -175,25 +187,53 @@ class Transport:
                 is_resolved=proxy is None,
             )
         )
-        self._open()
+        self._beginning = threading.Lock()
+        self._made: _Running | None = None
+        self._is_closed = False
         _transports.add(self)
 
-    def _open(self) -> None:
-        """Make everything that must not be shared with another process: sockets, locks and threads."""
-        self._names = Names(self._resolver)
-        self._dialer = Dialer(self._names, self._allowed, self._ports, self._connect_limit)
-        self._watch = Watch()
-        self._refusals = Refusals()
-        self._adapter = Adapter(self._context_of, idle=self._idle(), proxy=self._proxy)
+    @property
+    def _running(self) -> _Running:
+        return self._made or self._begin()
 
-    def _context_of(self, identity: ClientCertificate | None) -> ssl.SSLContext:
-        return self._context if identity is None else self._context_for(identity)
+    @property
+    def _names(self) -> Names:
+        return self._running.names
+
+    @property
+    def _adapter(self) -> Adapter:
+        return self._running.adapter
+
+    def _begin(self) -> _Running:
+        with self._beginning:  # a process's threads may all be the first to come
+            if self._made is None:
+                if self._is_closed:
+                    raise RuntimeError("This transport has been closed.")
+                # Looked up now: gevent may have replaced it since this module was imported.
+                names = Names(self._resolver or socket.getaddrinfo)
+                contexts = _Contexts(*self._trust)
+                self._made = _Running(
+                    names=names,
+                    dialer=Dialer(names, self._allowed, self._ports, self._connect_limit),
+                    watch=Watch(),
+                    refusals=Refusals(),
+                    adapter=Adapter(contexts.of, idle=self._idle(), proxy=self._proxy),
+                )
+            return self._made
+
+    def begin_anew(self) -> None:
+        """Forget what belongs to the parent, in a child that has just been forked."""
+        if self._made is not None:
+            self._made.adapter.idle.abandon()
+        self._made, self._beginning = None, threading.Lock()
 
     def close(self) -> None:
         """Close every kept connection and end the watch; attempts in flight end as `timeout`."""
         _transports.discard(self)
-        self._watch.close()
-        self._adapter.close()
+        self._is_closed = True
+        if self._made is not None:
+            self._made.watch.close()
+            self._made.adapter.close()
 
     def check(self, url: str, *, resolve: bool = True, limit: float | None = None) -> str:
         """Return the normal form of `url`, which is what to save.
@@ -209,7 +249,7 @@ class Transport:
         try:
             return self._checked(url, resolve, self._connect_limit if limit is None else limit)
         except AddressRefusedError as error:
-            self._refusals.tell(error)
+            self._running.refusals.tell(error)
             raise
 
     def needs_lookup(self, url: str) -> bool:
@@ -221,8 +261,9 @@ class Transport:
         if resolve and self.needs_lookup(url):
             try:
                 limit = min(limit, self._connect_limit)
-                addresses = self._names.lookup(destination.host, destination.port, limit)
-                self._dialer.judge(destination.host, destination.port, addresses)
+                running = self._running
+                addresses = running.names.lookup(destination.host, destination.port, limit)
+                running.dialer.judge(destination.host, destination.port, addresses)
             except LookupFailed as error:
                 if error.is_missing:
                     raise refused(destination.host, None, "there is no such name") from error
@@ -245,6 +286,7 @@ class Transport:
         :param limit: seconds for the whole attempt, if fewer than the transport's own.
         :raises RuntimeError: the transport has been closed.
         """
+        running = self._running
         attempt = Attempt(self._limit if limit is None else min(limit, self._limit))
         try:
             destination = self._parse(outbound.url)
@@ -253,14 +295,14 @@ class Transport:
             return self._refused(attempt, outbound.url, error)
         except AttemptFailed as error:
             return _failed(attempt, error.failure, error.detail, error.log)
-        current.attempt, current.dialer = attempt, self._dialer
-        self._watch.begin(attempt)
+        current.begin(attempt, running.dialer)
+        running.watch.begin(attempt)
         try:
             return self._exchange(request, attempt)
         except AddressRefusedError as error:
             return self._refused(attempt, outbound.url, error)
         finally:
-            self._watch.end(attempt)
+            running.watch.end(attempt)
 
     def _refused(self, attempt: Attempt, url: str, error: SubscriptionError) -> Reply:
         """Return the reply for a destination that we never talk to, and tell the operator.
@@ -269,7 +311,7 @@ class Transport:
         """
         if not isinstance(error, AddressRefusedError):
             error = AddressRefusedError(str(error), host=_name_in(url), address=None, rule=str(error))
-        self._refusals.tell(error)
+        self._running.refusals.tell(error)
         return _failed(attempt, Failure.BLOCKED_ADDRESS, str(error), error.detail)
 
     def _exchange(self, request: Prepared, attempt: Attempt) -> Reply:
@@ -325,11 +367,9 @@ _transports: weakref.WeakSet[Transport] = weakref.WeakSet()
 
 def _begin_anew_after_fork() -> None:
     for transport in _transports:
-        transport._adapter.idle.abandon()
-        transport._open()
+        transport.begin_anew()
 
 
-# At the fork and not at the next use, when a worker's threads may all be the first to come.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew_after_fork)
 
@@ -368,15 +408,28 @@ def _prepare(destination: Destination, outbound: Outbound) -> Prepared:
 
 
 @functools.lru_cache(maxsize=4)  # reading a hundred authorities takes longer than all the rest of starting
-def _shared_context(verify: bool | str, bundles: tuple[str, ...]) -> ssl.SSLContext:
+def _shared_context(
+    verify: bool | str, bundles: tuple[str, ...], kind: type[ssl.SSLContext]
+) -> ssl.SSLContext:
+    """:param kind: what `ssl` makes contexts of now: gevent's have to be of its own class."""
     return new_context(verify, bundles)
 
 
-def _context_for(verify: bool | str, bundles: tuple[str, ...], identity: ClientCertificate) -> ssl.SSLContext:
-    """Return a context of its own for a client certificate: what has one is shared with nobody who has another."""
-    context = new_context(verify, bundles)
-    add_client_certificate(context, identity)
-    return context
+class _Contexts:
+    """TLS contexts: one for all that show no certificate, one for each certificate."""
+
+    def __init__(self, verify: bool | str, bundles: tuple[str, ...]) -> None:
+        self._verify, self._bundles = verify, bundles
+        self._shared = _shared_context(verify, bundles, ssl.SSLContext)
+        self._with = functools.lru_cache(MOST_IDENTITIES)(self._make)
+
+    def of(self, identity: ClientCertificate | None) -> ssl.SSLContext:
+        return self._shared if identity is None else self._with(identity)
+
+    def _make(self, identity: ClientCertificate) -> ssl.SSLContext:
+        context = new_context(self._verify, self._bundles)
+        add_client_certificate(context, identity)
+        return context
 
 
 def _timings(attempt: Attempt) -> Timings:

@@ -21,6 +21,7 @@ import threading
 import time
 import typing as t
 from collections import OrderedDict
+from contextvars import ContextVar
 
 import requests
 import urllib3
@@ -61,13 +62,32 @@ UNACKNOWLEDGED: t.Final = 4.0
 """Seconds that a request on a kept connection may be without an acknowledgement of the other kernel."""
 
 
-class _Current(threading.local):
-    attempt: Attempt
-    dialer: Dialer
+class _Current:
+    """What this thread is attempting, and what opens its connection.
+
+    Not `threading.local`: this module may be imported before gevent makes greenlets of threads (`gunicorn --preload`),
+    and a native local is then one for all of them. Greenlets know contexts by themselves.
+    """
+
+    def __init__(self) -> None:
+        self._attempt: ContextVar[Attempt] = ContextVar("webhooks_attempt")
+        self._dialer: ContextVar[Dialer] = ContextVar("webhooks_dialer")
+
+    def begin(self, attempt: Attempt, dialer: Dialer) -> None:
+        self._attempt.set(attempt)
+        self._dialer.set(dialer)
+
+    @property
+    def attempt(self) -> Attempt:
+        return self._attempt.get()
+
+    @property
+    def dialer(self) -> Dialer:
+        return self._dialer.get()
 
 
 current = _Current()
-"""What this thread is attempting: urllib3 offers no way to hand it down to a connection."""
+"""urllib3 offers no way to hand it down to a connection."""
 
 
 class Prepared(requests.PreparedRequest):
