@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import typing as t
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +23,7 @@ from tests.delivering.answers import run as deliver_due
 from tests.delivering.test_reading import Reader
 from tests.host import Client, db
 from tests.receivers import Receiver, Talk, response
-from tests.stage import attempts, deliveries, subscribe
+from tests.stage import attempts, deliveries, subscribe, wait_until
 
 
 def add(state: AppState, *names: str) -> None:
@@ -250,6 +251,27 @@ class TestNothingOlder:
 
         assert heard(inbox) == [("clients.updated", "a2"), ("clients.created", "b")]
 
+    def test_what_is_being_committed_is_waited_for(
+        self, state: AppState, inbox: Receiver, row: Subscription
+    ) -> None:
+        if state.engine.dialect.name != "postgresql":
+            pytest.skip("there is one lock for all, or no view of locks")
+        add(state, "a")
+        with state.app.app_context():
+            client = db.session.scalars(sa.select(Client)).one()
+            client.name = "a2"
+            db.session.flush()
+            thread = threading.Thread(target=run, args=(state, row.id))
+            thread.start()
+            wait_until(lambda: waiting_for_locks(state), about="the backfill to wait")
+            db.session.commit()
+            thread.join(60)
+        deliver(state)
+
+        assert sorted(heard(inbox)) == [("clients.created", "a2"), ("clients.updated", "a2")]
+        created, updated = sorted(inbox.requests, key=lambda each: each.headers["webhook-event"])
+        assert int(created.headers["webhook-sequence"]) > int(updated.headers["webhook-sequence"])
+
     def test_the_api_tells_why(self, state: AppState, app: Flask, inbox: Receiver) -> None:
         call = Customer(app.test_client())
         key = call.subscribe("clients.*", url=inbox.url())["id"]
@@ -293,6 +315,11 @@ def heard(receiver: Receiver) -> list[tuple[str, str]]:
     return [
         (each.headers["webhook-event"], json.loads(each.body)["data"]["name"]) for each in receiver.requests
     ]
+
+
+def waiting_for_locks(state: AppState) -> int:
+    with state.engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one()
 
 
 def states(state: AppState) -> list[tuple[str, str | None, int]]:

@@ -1,0 +1,48 @@
+"""What the console's buttons put into the clipboard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import expect
+
+from flask_webhooks.models import Attempt, Delivery
+from flask_webhooks.state import state_of
+from tests.browser.conftest import Customer, Looks, Site
+from tests.console.conftest import write_log
+from tests.console.test_curl import ODD, SHELLS, pasted
+from tests.stage import wait_until
+
+
+@pytest.mark.parametrize("times", [1, 2_000], ids=["short", "200 KiB"])
+def test_a_request_is_copied_and_pasted_byte_for_byte(
+    open_page: Looks, site: Site, customer: Customer, tmp_path: Path, times: int
+) -> None:
+    state = state_of(site.app)
+    owner = f"copying-{times}"
+    log = write_log(state, customer.url("/a/../b?f[a-c]=1"), owner=owner)
+    body = json.dumps({"note": ODD * times}, ensure_ascii=False).encode()
+    key = log.deliveries["failed"]
+    digest = {"body_sha256": hashlib.sha256(body).hexdigest(), "body_size": len(body)}
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(Delivery).where(Delivery.id == key).values(body=body))
+        connection.execute(sa.update(Attempt).where(Attempt.delivery_id == key).values(**digest))
+
+    page = open_page(extra_http_headers={"X-Guise": owner})
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{site.console}/deliveries/{key}")
+    page.get_by_text("Copy as cURL").click()
+    expect(page.locator("#wh-toast")).to_be_visible()
+    copied = str(wait_until(lambda: page.evaluate("navigator.clipboard.readText()"), 20))
+
+    assert f"/deliveries/{key}" in page.url
+    for number, shell in enumerate(SHELLS):
+        folder = tmp_path / shell
+        folder.mkdir()
+        pasted(shell, copied, folder)
+        assert customer.requests[number].body == body
+        assert customer.requests[number].target == "/a/../b?f[a-c]=1"
