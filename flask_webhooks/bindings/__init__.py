@@ -11,6 +11,7 @@ SQLAlchemy and marshmallow, and neither Flask nor YAML.
 `dumping`     rows to `data`
 `changing`    what an update changed, as `data` shows it: the include `changes`
 `bound`       one channel with all of that
+`given`       emitted data to `data`
 `json_types`  JSON Schema of columns and marshmallow fields
 `samples`     `data` as JSON Schema, and an example made from that
 `fields`      names and types in `data`, for the lock file

@@ -28,6 +28,7 @@ from .dumping import (
     render_anything,
     schema_trails,
 )
+from .given import Given
 from .importing import Unfound, locate
 from .trails import AnyMapper, Astray, Trail, Unreadable, column_of, columns_of, follow, readable
 
@@ -75,6 +76,8 @@ class Bound:
     """Event type to the schema that `dump` takes for it; events without any are missing."""
     changes: Mapping[str, ChangeDumper]
     """Event type to what tells the include `changes` of it; empty without a model."""
+    given: Mapping[str, Given]
+    """Event type to what makes `data` of emitted data; empty without model and schema, then that is anything."""
     owner: Callable[[t.Any], str | None]
     """Row to its owner's key; `None` where the path ends early or the channel names no owner."""
     columns: frozenset[str]
@@ -122,6 +125,7 @@ class Bound:
             dump=column_renderer(mapper),
             schemas=nothing,
             changes=nothing,
+            given=nothing,
             owner=OwnerReader(None),
             columns=columns_of(mapper),
             watch=frozenset(),
@@ -186,6 +190,9 @@ class Binder:
             ),
             schemas=MappingProxyType({name: each for name, each in used.items() if each is not None}),
             changes=MappingProxyType(_changes(used, mapper)),
+            given=MappingProxyType(
+                {name: Given(each, mapper) for name, each in used.items() if each is not None or mapper}
+            ),
             owner=OwnerReader(channel.owner),
             columns=columns,
             watch=frozenset().union(*(event.columns for event in channel.events.values())) & columns,

@@ -24,7 +24,7 @@ from .trails import AnyMapper, columns_of, static_attribute
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-__all__ = ["ChangeDumper", "ColumnChanges", "SchemaChanges", "is_hooked", "key_of"]
+__all__ = ["ChangeDumper", "ColumnChanges", "SchemaChanges", "is_hooked", "key_of", "names_in"]
 
 Pair = dict[str, t.Any]
 """`{"from": ..., "to": ...}`, or nothing where it cannot be shown."""
@@ -180,9 +180,9 @@ def _columns(
     schema: ma.Schema, name: str, field: mf.Field[t.Any], mapper: AnyMapper
 ) -> tuple[frozenset[str], _Link]:
     if isinstance(field, mf.Method):
-        return _read_by(getattr(schema, field.serialize_method_name or "", None)), _Link.READS
+        return names_in(getattr(schema, field.serialize_method_name or "", None)), _Link.READS
     if isinstance(field, mf.Function):
-        return _read_by(field.serialize_func), _Link.READS
+        return names_in(field.serialize_func), _Link.READS
     if not getattr(field, "_CHECK_ATTRIBUTE", True):
         return frozenset(), _Link.READS
     head, _, rest = (name if field.attribute is None else field.attribute).partition(".")
@@ -201,7 +201,7 @@ def _columns_of(name: str, mapper: AnyMapper) -> tuple[frozenset[str], _Link]:
     if name in mapper.relationships:
         return _keys_of(mapper.relationships[name]), _Link.LEADS
     found = static_attribute(mapper, name)
-    return _read_by(getattr(found, "fget", None)), _Link.READS
+    return names_in(getattr(found, "fget", None)), _Link.READS
 
 
 def _keys_of(relationship: orm.RelationshipProperty[t.Any]) -> frozenset[str]:
@@ -211,19 +211,19 @@ def _keys_of(relationship: orm.RelationshipProperty[t.Any]) -> frozenset[str]:
     return frozenset(attr.key for attr in relationship.parent.column_attrs if columns & set(attr.columns))
 
 
-def _read_by(function: object) -> frozenset[str]:
-    """Return the names of attributes that a function's code mentions; a wrapper's are those of what it wraps."""
+def names_in(function: object) -> frozenset[str]:
+    """Return attributes and keys that a function's code mentions; a wrapper's are those of what it wraps."""
     found: object = function
     while (inner := getattr(found, "__wrapped__", None)) is not None:
         found = inner
-    return frozenset(_names_in(getattr(found, "__code__", None)))
+    return frozenset(_mentioned(getattr(found, "__code__", None)))
 
 
-def _names_in(code: object) -> Iterator[str]:
+def _mentioned(code: object) -> Iterator[str]:
     if isinstance(code, types.CodeType):
         yield from code.co_names
         for inside in code.co_consts:
-            yield from _names_in(inside)
+            yield from [inside] if isinstance(inside, str) else _mentioned(inside)
 
 
 def _as_it_was(row: t.Any, olds: Mapping[str, t.Any]) -> t.Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Mapping
 
 from sqlalchemy import inspect
 from sqlalchemy.exc import NoInspectionAvailable
@@ -13,7 +14,7 @@ from .. import payload
 from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
 from .capture import add
 from .guard import Refusal, refuse
-from .hosted import reading_owners
+from .hosted import at_field, reading_owners
 from .loading import owner_of
 from .settling import Emitted
 from .watching import OPT_OUT, is_muted, watch_of
@@ -89,17 +90,19 @@ def _item(
         return _item_of(state.bound.get(event.channel), event, data, owner, dedupe_key)
     if owner is None:
         raise OwnerMissingError(f"{event.name} was emitted without an owner. Pass owner=...")
-    text = _encoded(event.name, data)
+    bound = state.bound.get(event.channel)
+    made = _passed(bound, event, data)
+    text = _encoded(event.name, made)
     size = size_of(text)
     if size > state.settings.payload_limit:
         raise PayloadTooLargeError(
             f"The data of {event.name} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
             f"{state.settings.payload_limit}. Send less, or raise the limit."
         )
-    value = data.get("id") if isinstance(data, dict) else None
+    value = data.get("id") if isinstance(data, Mapping) else None
     value = getattr(value, "value", value)
     entity_id = None if value is None else str(value)
-    status = status_of(event, data)
+    status = status_of(event, made, bound)
     check_fits(event, None, "id of the data", entity_id)
     check_fits(event, None, "status of the data", status)
     return Emitted(event, owner, text, entity_id, status, dedupe_key=dedupe_key)
@@ -139,6 +142,26 @@ def _may_get_one(bound: Bound, obj: t.Any) -> bool:
         return True
     column = attribute.columns[0]
     return bool(column.foreign_keys) or not (column.default is None and column.server_default is None)
+
+
+def _passed(bound: Bound | None, event: EventType, data: t.Any) -> t.Any:
+    """Pass data through the schema of its event, as a row would be.
+
+    :raises PayloadError: names the event, and the path or the field.
+    """
+    given = bound.given.get(event.name) if bound is not None else None
+    if bound is None or given is None:
+        return data
+    try:
+        return given(data)
+    except PayloadError as error:
+        raise PayloadError(f"{event.name}: {error}") from error
+    except Exception as error:  # whatever the host's schema raises
+        field = at_field(bound.schemas.get(event.name), data)
+        raise PayloadError(
+            f"{event.name} cannot be serialised{field}: {type(error).__name__}: {error}. Correct the data, or mend "
+            "the schema."
+        ) from error
 
 
 def _encoded(name: str, data: t.Any) -> str:

@@ -87,8 +87,9 @@ def at_field(schema: ma.Schema | None, obj: t.Any) -> str:
     """Dump once more field by field: marshmallow lets errors through without saying where it was."""
     if schema is None or obj is None:
         return ""
+    rows = (obj,) if hasattr(obj, "_sa_instance_state") else ()
     for name, field in schema.dump_fields.items():
-        if guard.trial((obj,), field.serialize, name, obj, accessor=schema.get_attribute).error is not None:
+        if guard.trial(rows, field.serialize, name, obj, accessor=schema.get_attribute).error is not None:
             return f" at the field {name!r} of {type(schema).__name__}"
     return ""
 

@@ -394,8 +394,9 @@ def status_of(event: EventType, data: t.Any, bound: Bound | None = None, obj: t.
     """
     name = next(iter(event.when), "status")
     value = data.get(name) if isinstance(data, dict) else None
-    if value is None and obj is not None and bound is not None:
+    if value is None and bound is not None and isinstance(data, dict):
         value = data.get(_key_of(bound.schemas.get(event.name), name))
+    if value is None and bound is not None and obj is not None:
         is_told = name in event.when and event.when[name].enters is not None
         if value is None and (is_told or name not in bound.columns):
             value = getattr(obj, name, None)
