@@ -13,6 +13,7 @@ from ..delivering.bodies import body_of
 from ..ids import first_at, made_at
 from ..models import State
 from ..principal import ALL_OWNERS, Whose
+from ..reading.bounds import ATTEMPT, BODY, PAGE, fit, json_size
 from ..retry import Failure
 from .operations import Answer, Call, operation
 from .paging import bounded, event_names, floor_of, newest, owner_of, paged
@@ -33,6 +34,10 @@ _NAMES = (
     "trigger",
     "format",
 )
+NEWEST = 10
+"""Attempts that a delivery is shown with; `list_attempts` has all."""
+TOO_LARGE = "too_large"
+"""Why a delivery is shown without its body: `get_body` has it."""
 RARE = 1_000
 """Messages up to which an event is rare for an owner."""
 FIRST, LAST = "00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-ffffffffffff"
@@ -196,7 +201,7 @@ def _by_event(
 
 @operation("GET", "/deliveries/<delivery_id>", "Read a delivery", right="read", answer=schemas.OneDelivery)
 def get_delivery(call: Call, delivery_id: str) -> t.Any:
-    """With every attempt: the exact request, the response, the timings."""
+    """With its newest attempts: the exact request, the response, the timings. `attempts_next` leads to older ones."""
     return one(call, delivery_id)
 
 
@@ -205,13 +210,56 @@ def one(call: Call, delivery_id: str) -> dict[str, t.Any]:
     row, _ = _own(call, delivery_id)
     message = call.session.get(M, row.message_id)
     body = body_of(call.state, call.session.connection(), row)
-    attempts = call.session.scalars(sa.select(A).where(A.delivery_id == row.id).order_by(A.id))
+    text = None if body.data is None else body.data.decode(errors="replace")
+    size, reason = json_size(text), body.reason
+    if size > BODY:
+        text, size, reason = None, 0, TOO_LARGE
+    page = _attempts(call, row.id, NEWEST, "", PAGE - size)
     return {
         **_shown(row, message.event if message is not None else None),
-        "body": None if body.data is None else body.data.decode(errors="replace"),
-        "body_reason": body.reason,
-        "attempt_log": [_attempt(each) for each in attempts],
+        "body": text,
+        "body_reason": reason,
+        "attempt_log": page["items"][::-1],
+        "attempts_next": page["next"],
     }
+
+
+@operation(
+    "GET",
+    "/deliveries/<delivery_id>/attempts",
+    "List attempts",
+    right="read",
+    query=schemas.PageQuery,
+    answer=schemas.AttemptPage,
+)
+def list_attempts(call: Call, delivery_id: str) -> t.Any:
+    """Those of one delivery, newest first. A page may hold fewer than `limit`: go on while there is a `next`."""
+    row, _ = _own(call, delivery_id)
+    return _attempts(call, row.id, call.limit, call.query.get("cursor", ""), PAGE)
+
+
+@operation(
+    "GET",
+    "/deliveries/<delivery_id>/body",
+    "Download the body",
+    right="read",
+    mimetype="application/octet-stream",
+)
+def get_body(call: Call, delivery_id: str) -> t.Any:
+    """The bytes that were sent last or will be sent, however many. 404 where nobody can tell them any more."""
+    row, _ = _own(call, delivery_id)
+    body = body_of(call.state, call.session.connection(), row)
+    if body.data is None:
+        raise Refused(404, f"The body is not known any more: {body.reason}.")
+    return Answer(None, raw=body.data, mimetype="application/octet-stream", filename=f"{row.id}.json")
+
+
+def _attempts(call: Call, delivery_id: str, limit: int, cursor: str, room: int) -> dict[str, t.Any]:
+    found = sa.select(A).where(A.delivery_id == delivery_id)
+    if cursor:
+        found = found.where(A.id < cursor)
+    rows = call.session.scalars(found.order_by(A.id.desc()).limit(limit + 1)).all()
+    return paged(rows, limit, _attempt, room=room)
 
 
 def _own(call: Call, delivery_id: str) -> tuple[models.Delivery, models.Subscription]:
@@ -223,16 +271,24 @@ def _own(call: Call, delivery_id: str) -> tuple[models.Delivery, models.Subscrip
 
 
 def _attempt(row: models.Attempt) -> dict[str, t.Any]:
-    response = None
+    found = _attempt_without_body(row)
     if row.status is not None:
-        found = reading.of_attempt(row)
-        response = {
-            "status": row.status,
-            "headers": json.loads(row.response_headers) if row.response_headers else {},
-            "body": found.text,
-            "body_note": found.note,
-            "truncated": row.response_truncated,
+        legible = reading.of_attempt(row)
+        text = fit(legible.text, ATTEMPT - json_size(found) - json_size(legible.note) - 100)
+        is_cut = len(text) < len(legible.text)
+        found["response"] |= {
+            "body": text,
+            "body_note": legible.note,
+            "truncated": row.response_truncated or is_cut,
         }
+    return found
+
+
+def _attempt_without_body(row: models.Attempt) -> dict[str, t.Any]:
+    response = {
+        "status": row.status,
+        "headers": json.loads(row.response_headers) if row.response_headers else {},
+    }
     return {
         **{
             name: getattr(row, name)
@@ -245,7 +301,7 @@ def _attempt(row: models.Attempt) -> dict[str, t.Any]:
             "body_sha256": row.body_sha256,
             "body_size": row.body_size,
         },
-        "response": response,
+        "response": response if row.status is not None else None,
         "timings": {
             name: getattr(row, f"{name}_seconds") for name in ("dns", "connect", "tls", "first_byte", "total")
         },

@@ -148,7 +148,9 @@ def _log(state: AppState, name: str) -> Json:
             "body": body,
             "body_reason": None,
             "attempt_log": [_attempt(body.encode(), name)],
+            "attempts_next": None,
         },
+        "AttemptPage": {"items": [_attempt(body.encode(), name)], "next": ATTEMPT_ID},
         "Message": message,
         "MessagePage": {"items": [message], "next": None},
         "MessageDetail": {
@@ -157,6 +159,7 @@ def _log(state: AppState, name: str) -> Json:
             "includes": {},
             "broken": False,
             "subscriptions": [outcome],
+            "next": None,
         },
     }
 

@@ -12,6 +12,7 @@ from ..catalog.names import RESERVED_CHANNEL
 from ..config import ENVIRONMENTS
 from ..ids import is_backfilled
 from ..principal import ALL_OWNERS
+from ..reading.bounds import PAGE, json_size
 from .operations import Call, operation
 from .paging import bounded, event_names, floor_of, newest, owner_of, paged
 from .problems import Refused
@@ -74,9 +75,19 @@ def _behind(call: Call, found: sa.Select[t.Any]) -> sa.Select[t.Any]:
     return found.where(M.id < call.query["cursor"]) if "cursor" in call.query else found
 
 
-@operation("GET", "/messages/<message_id>", "Read a message", right="read", answer=schemas.MessageDetail)
+@operation(
+    "GET",
+    "/messages/<message_id>",
+    "Read a message",
+    right="read",
+    query=schemas.PageQuery,
+    answer=schemas.MessageDetail,
+)
 def get_message(call: Call, message_id: str) -> t.Any:
-    """Its data, and for every subscription of its owner the delivery, or why there is none."""
+    """Its data, and for every subscription of its owner the delivery, or why there is none.
+
+    Of very many subscriptions a page, in the order of their ids; `cursor` and `limit` are theirs.
+    """
     row = call.session.get(M, message_id)
     if row is None or call.owner not in (ALL_OWNERS, row.owner):
         raise Refused(404, "There is no such message. What happened while events were muted leaves none.")
@@ -87,35 +98,39 @@ def get_message(call: Call, message_id: str) -> t.Any:
     found["broken"] = broken is not None
     if broken is not None and call.principal.operator:
         found["error"] = broken.error
-    found["subscriptions"] = _outcomes(call, row)
-    return found
+    page = _outcomes(call, row, PAGE - json_size(found))
+    return {**found, "subscriptions": page["items"], "next": page["next"]}
 
 
-def _outcomes(call: Call, message: models.Message) -> list[dict[str, t.Any]]:
+def _outcomes(call: Call, message: models.Message, room: int) -> dict[str, t.Any]:
+    """Return a page of the owner's subscriptions; of the removed ones only those that have a delivery of it."""
+    mine = D.message_id == message.id
+    has_delivery = sa.exists().where(mine, D.subscription_id == S.id)
+    found = sa.select(S).where(S.owner == message.owner, sa.or_(S.deleted_at.is_(None), has_delivery))
+    if "cursor" in call.query:
+        found = found.where(S.id > call.query["cursor"])
+    rows = call.session.scalars(found.order_by(S.id).limit(call.limit + 1)).all()
+    those = sa.select(D).where(mine, D.subscription_id.in_([row.id for row in rows]))
     deliveries = {
-        each.subscription_id: each
-        for each in call.session.scalars(
-            sa.select(D).where(D.message_id == message.id).options(sa.orm.defer(D.body))
-        )
+        each.subscription_id: each for each in call.session.scalars(those.options(sa.orm.defer(D.body)))
     }
-    of_owner = sa.select(S).where(S.owner == message.owner).order_by(S.id)
-    told = []
-    for row in call.session.scalars(of_owner):
-        delivery = deliveries.get(row.id)
-        if delivery is None and row.deleted_at is not None:
-            continue
-        reason, explanation = _told(delivery) if delivery is not None else _why_not(call, message, row)
-        told.append(
-            {
-                "subscription_id": row.id,
-                "url": row.url,
-                "delivery_id": delivery.id if delivery is not None else None,
-                "state": delivery.state if delivery is not None else None,
-                "reason": reason,
-                "explanation": explanation,
-            }
-        )
-    return told
+    return paged(
+        rows, call.limit, lambda row: _outcome(call, message, row, deliveries.get(row.id)), room=room
+    )
+
+
+def _outcome(
+    call: Call, message: models.Message, row: models.Subscription, delivery: models.Delivery | None
+) -> dict[str, t.Any]:
+    reason, explanation = _told(delivery) if delivery is not None else _why_not(call, message, row)
+    return {
+        "subscription_id": row.id,
+        "url": row.url,
+        "delivery_id": delivery.id if delivery is not None else None,
+        "state": delivery.state if delivery is not None else None,
+        "reason": reason,
+        "explanation": explanation,
+    }
 
 
 _STATES = {

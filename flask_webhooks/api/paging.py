@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..ids import first_at
 from ..principal import ALL_OWNERS, Whose
+from ..reading.bounds import PAGE, json_size
 from .operations import Call
 from .problems import Refused
 
@@ -92,13 +93,19 @@ def paged(
     show: t.Callable[[t.Any], dict[str, t.Any]],
     cursor: t.Callable[[t.Any], str] = lambda row: str(row.id),
     floor: str | None = None,
+    room: int = PAGE,
 ) -> dict[str, t.Any]:
     """Return a page of rows, of which there is one more than `limit` if there is another page.
 
     :param floor: where the page stopped looking, although it may be short.
+    :param room: bytes that its items may have together; of items that are larger it holds one.
     """
-    kept = rows[:limit]
-    return {
-        "items": [show(row) for row in kept],
-        "next": cursor(kept[-1]) if len(rows) > limit else floor,
-    }
+    items: list[dict[str, t.Any]] = []
+    for row in rows[:limit]:
+        item = show(row)
+        room -= json_size(item)
+        if items and room < 0:
+            break
+        items.append(item)
+    has_more = len(rows) > len(items)
+    return {"items": items, "next": cursor(rows[len(items) - 1]) if has_more and items else floor}

@@ -44,7 +44,9 @@ CODES = {
 """Status to the `code` that a problem has unless it says more."""
 MOST_ERRORS = 200
 LONGEST = 1000
-"""Field errors that one answer names, and letters of each: an answer must not be larger than what was asked."""
+LONGEST_FIELD = 150
+"""Field errors that one answer names, letters of each, and of the name of its field: an answer must not be larger than
+what was asked."""
 
 
 class Refused(Exception):
@@ -68,7 +70,7 @@ class Refused(Exception):
     def body(self) -> dict[str, t.Any]:
         """Return the problem details."""
         errors = [
-            {"field": field[:LONGEST], "message": message[:LONGEST]}
+            {"field": field[:LONGEST_FIELD], "message": message[:LONGEST]}
             for field, messages in self.fields.items()
             for message in messages
         ][:MOST_ERRORS]

@@ -11,7 +11,7 @@ from ..errors import SecretError
 from ..principal import ALL_OWNERS
 from ..state import AppState
 from .operations import Answer, Call, operation
-from .paging import owner_of
+from .paging import owner_of, paged
 from .problems import Refused
 
 __all__ = ["shown"]
@@ -69,11 +69,7 @@ def list_subscriptions(call: Call) -> t.Any:
     if "cursor" in call.query:
         found = found.where(S.id < call.query["cursor"])
     rows = call.session.scalars(found.order_by(S.id.desc()).limit(call.limit + 1)).all()
-    more = len(rows) > call.limit
-    return {
-        "items": [shown(call, row) for row in rows[: call.limit]],
-        "next": rows[call.limit - 1].id if more else None,
-    }
+    return paged(rows, call.limit, lambda row: shown(call, row))
 
 
 def _faults(state: AppState, values: dict[str, t.Any]) -> dict[str, list[str]]:

@@ -12,8 +12,9 @@ from ..delivering import parcels
 from ..delivering.bodies import CHANGED, Body, body_of
 from ..models import Attempt
 from ..reading import Story
+from ..reading.bounds import fit
 from .curl import LONGEST_INLINE, command
-from .looks import pretty, reason_label, remedy, shown, text_of
+from .looks import html_size, pretty, reason_label, remedy, shown, text_of
 from .pages import Page, Raw, Redirect, Refused, Visit, page
 from .visits import nothing
 from .words import N_, _
@@ -21,7 +22,11 @@ from .words import N_, _
 __all__ = ["cancel", "curl", "delivery", "retry", "told"]
 
 LONGEST_BODY = 65_536
-"""Characters of a request body that the page shows; the API gives all of it."""
+"""Characters of a request body that the page looks at; the API gives all of it."""
+BODY, RESPONSE, HEADERS, CURL = 48 * 1024, 24 * 1024, 10 * 1024, 8 * 1024
+"""Bytes of HTML that a body, an answer, headers and a command may have: with five attempts a page is below 512 KiB."""
+CHANGES, VALUE = 50, 500
+"""What changed: rows that are shown, and bytes of HTML of each value."""
 
 
 NOTES: t.Mapping[str, str] = {
@@ -60,6 +65,8 @@ class Told:
     response_body: str
     response_note: str
     """What that text does not show."""
+    is_cut: bool
+    """Whether there is more of it."""
     phases: tuple[Phase, ...]
     has_curl: bool
     """Whether what was sent is known, and can be sent again from a terminal."""
@@ -75,30 +82,33 @@ def delivery(visit: Visit, delivery_id: object) -> Page | Raw:
 
     With `response` in the query, the bytes of that attempt's answer instead, to be saved.
     """
-    story = _story(visit, str(delivery_id))
+    before = visit.identifier("before")
+    story = _story(visit, str(delivery_id), before)
     row = story.delivery
     if "response" in visit.query:
-        return _saved(story, visit.identifier("response"))
+        return _saved(visit, row.id, visit.identifier("response"))
     mark = f"{row.state} {row.attempts} {row.due_at.isoformat() if row.due_at else ''}"
     if visit.is_partial and visit.query.get("seen") == mark:
         return Raw(status=204)
     body = body_of(visit.state, visit.session.connection(), row)
     text = text_of(body.data)
+    shown_body = pretty(text[:LONGEST_BODY], BODY)
     values = {
         "story": story,
         "attempts": told(story, body),
-        "body": pretty(text[:LONGEST_BODY]) if text else "",
+        "before": before,
+        "body": shown_body,
         "body_note": _note(body),
-        "is_cut": len(text) > LONGEST_BODY,
+        "is_cut": len(shown_body) < len(text),
         "changes": _changes(story),
         "mark": mark,
     }
     return Page("delivery.html", values)
 
 
-def _saved(story: Story, attempt_id: str) -> Raw:
+def _saved(visit: Visit, delivery_id: str, attempt_id: str) -> Raw:
     """The bytes of an answer as they came. A browser never shows them: whose HTML it is, nobody knows."""
-    attempt = next((each for each in story.attempts if each.id == attempt_id), None)
+    attempt = reading.attempt_of(visit.session, delivery_id, attempt_id) if attempt_id else None
     if attempt is None:
         raise nothing()
     return Raw(attempt.response_body or b"", "application/octet-stream", filename=f"{attempt.id}.bin")
@@ -145,8 +155,8 @@ def _ring(visit: Visit) -> None:
     subscribing.afterwards(visit.session, visit.state.bell.ring)
 
 
-def _story(visit: Visit, delivery_id: str) -> Story:
-    found = reading.story(visit.session, delivery_id, owner=visit.owner)
+def _story(visit: Visit, delivery_id: str, before: str = "") -> Story:
+    found = reading.story(visit.session, delivery_id, owner=visit.owner, before=before)
     if found is None:
         raise nothing()
     return found
@@ -158,15 +168,16 @@ def _changes(story: Story) -> list[tuple[str, str, str]]:
     changes = extras.get("changes") if isinstance(extras, dict) else None
     if not isinstance(changes, dict):
         return []
+    pairs = [(name, pair) for name, pair in changes.items() if isinstance(pair, dict)]
     return [
-        (name, _value(pair.get("from")), _value(pair.get("to")))
-        for name, pair in changes.items()
-        if isinstance(pair, dict)
+        (fit(name, VALUE, html_size), _value(pair.get("from")), _value(pair.get("to")))
+        for name, pair in pairs[:CHANGES]
     ]
 
 
 def _value(value: t.Any) -> str:
-    return text_of((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode())
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return fit(text_of(text[:VALUE].encode("utf-8", "replace")), VALUE, html_size)
 
 
 def _note(body: Body) -> str:
@@ -187,21 +198,41 @@ def _told(row: Attempt, body: Body) -> Told:
     request_headers = json.loads(row.request_headers or "{}")
     answer = reading.of_attempt(row)
     sent = body.data if body.is_of(row) else None
+    text = shown(answer.text)
+    response_body = pretty(text, RESPONSE)
     return Told(
         row=row,
         label=reason_label(row.failure) if row.failure else "",
         remedy=remedy(row.failure),
-        request_headers=request_headers,
-        response_headers=json.loads(row.response_headers or "{}"),
-        response_body=pretty(shown(answer.text)),
+        request_headers=_some(request_headers),
+        response_headers=_some(json.loads(row.response_headers or "{}")),
+        response_body=response_body,
+        is_cut=len(response_body) < len(text),
         response_note=" ".join(_(NOTES[key]) % values for key, values in answer.notes),
         phases=tuple(_phases(row)),
         has_curl=sent is not None,
-        curl=command(row.url, request_headers, sent)
-        if sent is not None and len(sent) <= LONGEST_INLINE
-        else "",
-        left_out=tuple(name for name, value in request_headers.items() if value == parcels.MASK),
+        curl=_inline(row, request_headers, sent),
+        left_out=tuple(name for name, value in _some(request_headers).items() if value == parcels.MASK),
     )
+
+
+def _inline(row: Attempt, headers: t.Mapping[str, str], sent: bytes | None) -> str:
+    """Return the command for a terminal, if it is short enough to stand in the page."""
+    if sent is None or len(sent) > LONGEST_INLINE:
+        return ""
+    text = command(row.url, headers, sent)
+    return text if html_size(text) <= CURL else ""
+
+
+def _some(headers: t.Mapping[str, str]) -> dict[str, str]:
+    """Return as many headers as there is room for."""
+    found, room = {}, HEADERS
+    for name, value in headers.items():
+        room -= html_size(name) + html_size(value) + 40
+        if room < 0:
+            break
+        found[name] = value
+    return found
 
 
 def _phases(row: Attempt) -> t.Iterator[Phase]:

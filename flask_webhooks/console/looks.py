@@ -7,16 +7,20 @@ import typing as t
 from datetime import UTC, datetime, timedelta
 
 from flask import Blueprint
+from markupsafe import escape
 
 from ..models import State
+from ..reading.bounds import fit
 from ..retry import Failure
 from ..visible import visible
 from .words import _
 
-__all__ = ["add_filters", "pretty", "reason_label", "remedy", "text_of"]
+__all__ = ["add_filters", "html_size", "pretty", "reason_label", "remedy", "text_of"]
 
 NOTHING = "\u2013"
 """Where there is no value."""
+LONGEST_SHOWN = 128 * 1024
+"""Bytes of HTML that one text may have; what others wrote has less room."""
 
 
 def add_filters(blueprint: Blueprint) -> None:
@@ -188,13 +192,33 @@ def shown(text: str) -> str:
     return visible(text.replace("\r", ""))
 
 
-def pretty(text: str | bytes | None) -> str:
-    """JSON indented; anything else as it is."""
+def pretty(text: str | bytes | None, most: int = LONGEST_SHOWN) -> str:
+    """JSON indented, if it has room for that; anything else as it is; either cut where it has no more room.
+
+    :param most: bytes of HTML.
+    """
     plain = text_of(text) if isinstance(text, bytes) or text is None else text
+    return fit(_indented(plain, most), most, html_size)
+
+
+def html_size(text: str) -> int:
+    """How many bytes a text has on a page."""
+    return len(str(escape(text)).encode("utf-8", "replace"))
+
+
+def _indented(plain: str, most: int) -> str:
+    # Nested deep, a line may have a thousand spaces: made piece by piece, so as to stop in time.
+    parts: list[str] = []
+    room = most
     try:
-        return text_of(json.dumps(json.loads(plain), indent=2, ensure_ascii=False).encode("utf-8", "replace"))
+        for part in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(json.loads(plain)):
+            parts.append(part)
+            room -= html_size(part)
+            if room < 0:
+                return plain
     except (ValueError, RecursionError):
         return plain
+    return text_of("".join(parts).encode("utf-8", "replace"))
 
 
 def host(url: str) -> str:

@@ -7,9 +7,10 @@ the console and the command line are held to the same. Instants are ISO 8601 in 
 from __future__ import annotations
 
 from .catalog import Catalog, Event
-from .fields import Instant, Strict
+from .fields import Instant, PageQuery, Strict
 from .log import (
     Attempt,
+    AttemptPage,
     Delivery,
     DeliveryPage,
     DeliveryQuery,
@@ -35,6 +36,7 @@ from .subscriptions import (
 
 __all__ = [
     "Attempt",
+    "AttemptPage",
     "Catalog",
     "CreatedSubscription",
     "Delivery",
@@ -50,6 +52,7 @@ __all__ = [
     "NewReplay",
     "NewSubscription",
     "OneDelivery",
+    "PageQuery",
     "Problem",
     "Replay",
     "ResponseQuery",

@@ -10,6 +10,7 @@ from .subscriptions import ENVIRONMENTS
 
 __all__ = [
     "Attempt",
+    "AttemptPage",
     "Delivery",
     "DeliveryPage",
     "DeliveryQuery",
@@ -77,7 +78,14 @@ class MessageDetail(Message):
         ),
     )
     error = fields.String(metadata=described("Why it is broken. Shown to operators only."))
-    subscriptions = fields.List(fields.Nested(Outcome), required=True)
+    subscriptions = fields.List(
+        fields.Nested(Outcome), required=True, metadata=described("By id; a page of them.")
+    )
+    next = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described("Give it as `cursor` to get further subscriptions; null: there are none."),
+    )
 
 
 MessagePage = page(Message, "MessagePage")
@@ -216,8 +224,11 @@ class Attempt(ma.Schema):
     worker = fields.String(required=True)
 
 
+AttemptPage = page(Attempt, "AttemptPage")
+
+
 class OneDelivery(Delivery):
-    """A delivery with all that was sent and came back."""
+    """A delivery with what was sent and came back lately."""
 
     body = fields.String(
         required=True,
@@ -231,10 +242,18 @@ class OneDelivery(Delivery):
         allow_none=True,
         metadata=described(
             "Why there is no body: `changed` (it was not kept, and made again it is another than was sent), `purged`, "
-            "`unknown_event`, `unknown_format` or `poison` (it cannot be made again), `broken` (it was never made)."
+            "`unknown_event`, `unknown_format` or `poison` (it cannot be made again), `broken` (it was never made); "
+            "`too_large`: `/body` has it."
         ),
     )
-    attempt_log = fields.List(fields.Nested(Attempt), required=True, metadata=described("Oldest first."))
+    attempt_log = fields.List(
+        fields.Nested(Attempt), required=True, metadata=described("The newest ones, oldest first.")
+    )
+    attempts_next = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described("Give it as `cursor` to `/attempts` to get older ones; null: there are none."),
+    )
 
 
 class Trial(Strict):

@@ -248,6 +248,7 @@ def test_another_owners_command_does_not_exist(
 
     assert visitor.get(path).status_code == 200
     assert visitor.get(f"/deliveries/{row.id}/curl").text == visitor.get(path).text
-    assert visitor.get(f"/deliveries/{row.id}/curl?attempt=%00").status_code == 200  # the last
+    assert visitor.get(f"/deliveries/{row.id}/curl?attempt=%00").status_code == 400
+    assert visitor.get(f"/deliveries/{row.id}/curl?attempt=x").status_code == 200  # the last
     assert visitor.get(f"/deliveries/{row.id}/curl?attempt={row.id}").status_code == 404
     assert Visitor(app, "2").get(path).status_code == 404

@@ -1,0 +1,211 @@
+"""No answer of API or console is larger than 512 KiB, whatever customers and receivers have written."""
+
+from __future__ import annotations
+
+import json
+import time
+import typing as t
+from datetime import UTC, datetime
+
+import pytest
+from flask import Flask
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
+
+from flask_webhooks.console.looks import html_size, pretty
+from flask_webhooks.ids import uuid7
+from flask_webhooks.models import Attempt, Delivery, Message, Subscription
+from flask_webhooks.reading.bounds import fit, json_size
+from flask_webhooks.state import AppState
+from tests.console.conftest import Visitor, load_principal, on_one_database
+from tests.stage import subscribe
+
+from .conftest import Customer, quick
+
+MOST = 512 * 1024
+BODIES = {
+    "nested": b"[" * 500 + b"1," * 7_000 + b"1" + b"]" * 500,
+    "binary": b"\xff" * 16_384,
+    "controls": b"\x01" * 16_384,
+    "quotes": b"\"'&<>" * 3_276,
+    "json of quotes": json.dumps({"a": ["'<\"" * 10] * 400}).encode()[:16_384],
+    "words": "wörter ".encode() * 2_000,
+}
+
+
+@pytest.fixture
+def app(make_app: t.Callable[..., Flask]) -> Flask:
+    from flask_webhooks import Webhooks
+
+    hooks = Webhooks()
+    hooks.principal_loader(load_principal)
+    return make_app(webhooks=hooks)
+
+
+def attempted(state: AppState, row: Subscription, answer: bytes, data: str, count: int) -> str:
+    """Put a delivery with so many attempts into the log, everything in them as large as it can be; return its id."""
+    now = datetime.now(UTC)
+    message = Message(
+        id=uuid7(), event="invoices.updated", channel="invoices", owner="1", environment="staging", occurred_at=now,
+        sequence=1, text="Invoice changed.", data=data, size=len(data),
+        extras=json.dumps({"changes": {f"f{n}" * 50: {"from": "'" * 900, "to": "<" * 900} for n in range(100)}}),
+    )  # fmt: skip
+    delivery = Delivery(
+        id=uuid7(), message_id=message.id, subscription_id=row.id, state="failed", due_at=None, attempts=count,
+        format="channel", body=data.encode(),
+    )  # fmt: skip
+    headers = {f"X-{n}": "'" * 390 for n in range(20)}
+    attempts = [
+        Attempt(
+            id=uuid7(), delivery_id=delivery.id, subscription_id=row.id, number=number, trigger="automatic",
+            started_at=now, status=500, failure="http_5xx", detail="'" * 1000, url=row.url, body_sha256="",
+            request_headers=json.dumps(headers), body_size=1, response_headers=json.dumps(headers),
+            response_body=answer, response_truncated=False, total_seconds=0.1, worker="test",
+        )
+        for number in range(1, count + 1)
+    ]  # fmt: skip
+    with Session(state.engine) as session:
+        session.add_all([message, delivery, *attempts])
+        session.commit()
+        return delivery.id
+
+
+@on_one_database
+@pytest.mark.parametrize("answer", BODIES.values(), ids=BODIES)
+def test_a_delivery_with_twenty_attempts_is_a_small_page_made_at_once(
+    app: Flask, state: AppState, answer: bytes
+) -> None:
+    row = subscribe(state, "http://127.0.0.1:5999/" + "'" * 2_000, "*")
+    key = attempted(state, row, answer, json.dumps(["'\"<"] * 40_000), 20)
+    call, visitor = Customer(app.test_client()), Visitor(app)
+    began = time.process_time()
+
+    shown = call("GET", f"/deliveries/{key}", expect=200)
+    pages = [call.last.data, visitor.get(f"/deliveries/{key}").data]
+
+    assert time.process_time() - began < 3
+    for page in pages:
+        assert len(page) < MOST
+    assert 1 <= len(shown["attempt_log"]) <= 10
+    assert all(json_size(each) <= 64 * 1024 for each in shown["attempt_log"])
+
+
+def test_attempts_are_paged_at_both_doors(app: Flask, state: AppState) -> None:
+    row = subscribe(state, "http://127.0.0.1:5999/", "*")
+    key = attempted(state, row, b'{"a": 1}', "{}", 23)
+    call, visitor = Customer(app.test_client()), Visitor(app)
+
+    shown = call("GET", f"/deliveries/{key}", expect=200)
+    numbers, cursor = [each["number"] for each in shown["attempt_log"]][::-1], shown["attempts_next"]
+    while cursor:
+        page = call("GET", f"/deliveries/{key}/attempts?cursor={cursor}&limit=5", expect=200)
+        numbers += [each["number"] for each in page["items"]]
+        cursor = page["next"]
+    path, seen = f"/deliveries/{key}", []
+    while path:
+        text = visitor.get(path).text
+        seen += [int(part.partition("<")[0]) for part in text.split("<h2>Attempt ")[1:]]
+        older = text.partition(f'href="/webhooks/console/deliveries/{key}?before=')[2].partition('"')[0]
+        path = f"/deliveries/{key}?before={older}" if older else ""
+
+    assert numbers == seen == list(range(23, 0, -1))
+
+
+def test_a_body_that_is_too_large_for_an_answer_is_fetched_by_itself(app: Flask, state: AppState) -> None:
+    row = subscribe(state, "http://127.0.0.1:5999/", "*")
+    data = json.dumps(['é"' * 10] * 9_000, ensure_ascii=False)
+    key = attempted(state, row, b"", data, 1)
+    call = Customer(app.test_client())
+
+    shown = call("GET", f"/deliveries/{key}", expect=200)
+    call("GET", f"/deliveries/{key}/body", expect=200)
+
+    assert (shown["body"], shown["body_reason"]) == (None, "too_large")
+    assert call.last.data == data.encode()
+    assert call.last.headers["X-Content-Type-Options"] == "nosniff"
+    Customer(app.test_client(), "2")("GET", f"/deliveries/{key}/body", expect=404)
+
+
+@on_one_database
+def test_lists_are_cut_by_bytes_and_lose_nothing(app: Flask, state: AppState) -> None:
+    url, words = "http://127.0.0.1:5999/" + "'" * 2_000, "é" * 1_024
+    made = [
+        subscribe(
+            state, url, *(f"x{n:0150}.*" for n in range(40)), description=words, details={"a": "é" * 2_000}
+        ).id
+        for _ in range(60)
+    ]
+    call, visitor = Customer(app.test_client()), Visitor(app)
+    with Session(state.engine) as session:
+        message = Message(
+            id=uuid7(), event="invoices.updated", channel="invoices", owner="1", environment="staging",
+            occurred_at=datetime.now(UTC), sequence=1, text="", data=json.dumps({"a": "x" * 262_000}), size=262_000,
+        )  # fmt: skip
+        session.add(message)
+        session.commit()
+        key = message.id
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = call("GET", f"/subscriptions?limit=100{cursor and f'&cursor={cursor}'}", expect=200)
+        assert len(call.last.data) < MOST
+        seen += [each["id"] for each in page["items"]]
+        cursor = page["next"]
+    told, cursor = [], ""
+    while cursor is not None:
+        page = call("GET", f"/messages/{key}?limit=100{cursor and f'&cursor={cursor}'}", expect=200)
+        assert len(call.last.data) < MOST
+        told += [each["subscription_id"] for each in page["subscriptions"]]
+        cursor = page["next"]
+
+    assert seen == made[::-1]
+    assert told == made
+    with Session(state.engine) as session:
+        values = {"state": "failed", "attempts": 2, "format": "channel", "due_at": None}
+        session.add_all(
+            Delivery(id=uuid7(), message_id=uuid7(), subscription_id=each, **values) for each in made * 4
+        )
+        session.commit()
+    assert len(visitor.get(f"/deliveries/live?anchor={made[0]}", headers={"HX-Request": "true"}).data) < MOST
+    for path in (
+        "/",
+        "/deliveries",
+        "/events/invoices.updated",
+        f"/webhooks/{made[0]}",
+        f"/webhooks/{made[0]}/edit",
+        "/operator",
+    ):
+        assert len(visitor.get(path).data) < MOST, path
+
+
+@on_one_database
+def test_a_problem_is_small_whatever_is_wrong(app: Flask) -> None:
+    call = Customer(app.test_client())
+
+    body = json.dumps({f"{n:03}" + "é" * 600: 1 for n in range(200)}, ensure_ascii=False).encode()
+    answer = call.client.post(
+        "/webhooks/api/subscriptions", data=body, content_type="application/json", headers=call.headers
+    )
+
+    assert answer.status_code == 422
+    assert len(answer.data) < MOST
+
+
+@quick(100)
+@given(text=st.text(st.characters()), room=st.integers(0, 100))
+def test_what_fits_is_the_longest_beginning_that_does(text: str, room: int) -> None:
+    for size in (json_size, html_size):
+        found = fit(text, room, size)
+        assert text.startswith(found)
+        assert found == "" or size(found) <= room
+        assert found == text or size(text[: len(found) + 1]) > room
+
+
+def test_json_nested_deep_is_not_indented_beyond_its_room() -> None:
+    began = time.process_time()
+
+    for depth in (200, 500, 900, 5_000):
+        text = "[" * depth + "1," * 20_000 + "1" + "]" * depth
+        assert html_size(pretty(text, 48 * 1024)) <= 48 * 1024
+    assert pretty('{"a":[1]}', 48 * 1024) == '{\n  "a": [\n    1\n  ]\n}'
+    assert time.process_time() - began < 2
