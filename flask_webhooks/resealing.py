@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from .errors import SecretError
-from .models import IdempotentReply, Secret, Subscription
+from .models import Secret, Subscription
 
 if t.TYPE_CHECKING:
     from .state import AppState
 
 __all__ = ["Resealed", "reseal"]
 
-K, S, R = (t.cast("sa.Table", model.__table__) for model in (Secret, Subscription, IdempotentReply))
-PLACES = ((K, K.c.sealed), (S, S.c.headers), (S, S.c.client_certificate), (R, R.c.sealed))
-"""Where sealed text stands: secrets, custom headers, client certificates, answers kept for a repeated request."""
+K, S = (t.cast("sa.Table", model.__table__) for model in (Secret, Subscription))
+PLACES = ((K, K.c.sealed), (S, S.c.headers), (S, S.c.client_certificate))
+"""Where sealed text stands: signing secrets, custom headers, client certificates."""
 BATCH = 200
 
 

@@ -67,14 +67,28 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
 
 def _run(operation: Operation, call: Call, raw: bytes, arguments: dict[str, str]) -> Response:
     kept = replies.begin(call, operation, raw)
-    if kept is not None and kept.answer is not None:
-        return kept.answer
+    if kept is not None and kept.first is not None:
+        return _repeated(call, operation, kept.first, arguments)
     with kept if kept is not None else contextlib.nullcontext():
-        response = _shown(operation, operation.view(call, **arguments))
-    if kept is not None:
-        return kept.commit(response)
+        returned = operation.view(call, **arguments)
+        response = _shown(operation, returned)
+    made = returned.made if isinstance(returned, Answer) else ()
+    if kept is not None and made is not None:
+        first = kept.commit(response.status_code, made)
+        return response if first is None else _repeated(call, operation, first, arguments)
     if operation.writes:
         call.session.commit()
+    return response
+
+
+def _repeated(call: Call, operation: Operation, first: replies.First, arguments: dict[str, str]) -> Response:
+    """Answer once more: by what the first request has made, as it is now."""
+    assert operation.repeat is not None  # noqa: S101  # else it takes no key
+    response = first.answer
+    if response is None:
+        response = _shown(operation, operation.repeat(call, first.made, **arguments))
+        response.status_code = first.status
+    response.headers["Idempotency-Replayed"] = "true"
     return response
 
 

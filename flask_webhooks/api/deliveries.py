@@ -334,6 +334,16 @@ def get_response(call: Call, delivery_id: str) -> t.Any:
 # ---- by hand ---------------------------------------------------------------------------------------------
 
 
+def _again(call: Call, delivery_id: str) -> dict[str, t.Any]:
+    row, _ = _own(call, delivery_id)
+    event = call.session.scalar(sa.select(M.event).where(M.id == row.message_id))
+    return _shown(row, event)
+
+
+def _repeated(call: Call, made: t.Sequence[str], delivery_id: str) -> t.Any:
+    return _again(call, delivery_id)
+
+
 @operation(
     "POST",
     "/deliveries/<delivery_id>/retry",
@@ -341,7 +351,8 @@ def get_response(call: Call, delivery_id: str) -> t.Any:
     right="write",
     answer=schemas.Delivery,
     status=202,
-    errors=(409, 429),
+    errors=(409,),
+    repeat=_repeated,
 )
 def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     """Makes it due at once, whatever became of it: same idempotency key, same bytes, its whole schedule before it."""
@@ -364,6 +375,7 @@ def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     right="write",
     answer=schemas.Delivery,
     errors=(409,),
+    repeat=_repeated,
 )
 def cancel_delivery(call: Call, delivery_id: str) -> t.Any:
     """Calls it off, if it is pending, held or broken. A request that is under way is not called back."""
@@ -373,9 +385,3 @@ def cancel_delivery(call: Call, delivery_id: str) -> t.Any:
     if not replaying.cancel(call.session.connection(), delivery_id, datetime.now(UTC)):
         raise Refused(409, f"It is {was}: there is nothing to call off.")
     return _again(call, delivery_id)
-
-
-def _again(call: Call, delivery_id: str) -> dict[str, t.Any]:
-    row, _ = _own(call, delivery_id)
-    event = call.session.scalar(sa.select(M.event).where(M.id == row.message_id))
-    return _shown(row, event)

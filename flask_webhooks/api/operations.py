@@ -54,6 +54,8 @@ class Answer:
     raw: bytes | None = None
     """Sent as it is, instead of `body`."""
     mimetype: str = "application/json"
+    made: tuple[str, ...] | None = ()
+    """Ids by which the request can be answered again, beside those in its path; None: it has done nothing."""
     filename: str | None = None
     """A browser saves the answer under this name, and never shows it."""
 
@@ -81,6 +83,8 @@ class Operation:
     """Answers with an ETag, and honours `If-Match`."""
     is_final: bool
     """Does what no rollback undoes: its `Idempotency-Key` is reserved before it begins."""
+    repeat: View | None
+    """Answers once more, by the `made` of the first answer, and changes nothing. None: takes no `Idempotency-Key`."""
     mimetype: str | None
     """Of an answer that is no JSON of ours."""
     faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None
@@ -99,7 +103,7 @@ class Operation:
     @property
     def is_repeatable(self) -> bool:
         """Whether it takes an `Idempotency-Key`."""
-        return self.method == "POST"
+        return self.repeat is not None
 
     @property
     def tells_secrets(self) -> bool:
@@ -136,6 +140,7 @@ def operation(
     errors: tuple[int, ...] = (),
     has_version: bool = False,
     is_final: bool = False,
+    repeat: View | None = None,
     mimetype: str | None = None,
     faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None = None,
 ) -> t.Callable[[F], F]:
@@ -160,6 +165,7 @@ def operation(
                 errors=errors,
                 has_version=has_version,
                 is_final=is_final,
+                repeat=repeat,
                 mimetype=mimetype,
                 faults=faults,
             )

@@ -30,6 +30,14 @@ def _shown(row: models.Replay) -> dict[str, t.Any]:
     return {name: getattr(row, name) for name in _SHOWN}
 
 
+def _again(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
+    return _shown(_found(call, made[0]))
+
+
+def _still_cancelled(call: Call, made: t.Sequence[str], replay_id: str) -> t.Any:
+    return _shown(_found(call, replay_id))
+
+
 @operation(
     "POST",
     "/subscriptions/<subscription_id>/replay",
@@ -38,7 +46,8 @@ def _shown(row: models.Replay) -> dict[str, t.Any]:
     body=schemas.NewReplay,
     answer=schemas.Replay,
     status=202,
-    errors=(409, 429),
+    errors=(409,),
+    repeat=_again,
 )
 def replay_subscription(call: Call, subscription_id: str) -> t.Any:
     """Sends again what failed, was held, was delivered, or was missed: same idempotency key, same bytes, new signature.
@@ -50,7 +59,7 @@ def replay_subscription(call: Call, subscription_id: str) -> t.Any:
     row = subscribing.find(call.session, subscription_id, owner=call.owner)
     wanted = _filter(call, now)
     if call.body["dry_run"]:
-        return Answer(_dry(call, row, wanted, now), status=200)
+        return Answer(_dry(call, row, wanted, now), status=200, made=None)
     throttle.count(call.state, call.session, call.principal.account)
     row = subscribing.find(call.session, subscription_id, owner=call.owner, to_change=True)
     try:
@@ -58,7 +67,7 @@ def replay_subscription(call: Call, subscription_id: str) -> t.Any:
     except SubscriptionError as error:
         raise Refused(409, str(error)) from error
     subscribing.afterwards(call.session, call.state.bell.ring)
-    return _shown(replay)
+    return Answer(_shown(replay), made=(replay.id,))
 
 
 def _filter(call: Call, now: datetime) -> replaying.Filter:
@@ -110,7 +119,14 @@ def get_replay(call: Call, replay_id: str) -> t.Any:
     return _shown(_found(call, replay_id))
 
 
-@operation("POST", "/replays/<replay_id>/cancel", "Cancel a replay", right="write", answer=schemas.Replay)
+@operation(
+    "POST",
+    "/replays/<replay_id>/cancel",
+    "Cancel a replay",
+    right="write",
+    answer=schemas.Replay,
+    repeat=_still_cancelled,
+)
 def cancel_replay(call: Call, replay_id: str) -> t.Any:
     """Queues no more. What is queued already, some seconds' worth, is still sent."""
     _found(call, replay_id)

@@ -1,10 +1,11 @@
-"""`Idempotency-Key`: a POST that is sent again is answered as it was the first time.
+"""`Idempotency-Key`: a POST that is sent again does nothing again, and is answered by what it made the first time.
 
-The answer is kept in the same transaction as what the request did, so there is never one without the other; two
-requests that come together with one key are decided by the table's primary key: the second undoes what it did. What
-cannot be undone, such as a test request, reserves its key first, and the second is refused while the first is under
-way. Answers are sealed, for some hold a secret. Kept: 24 hours, per owner, successes only: what was refused has done
-nothing and may be tried again.
+Kept are the ids of what was made, not the answer: that is put together anew, so it takes no room, holds no secret, and
+tells of a thing as it is by now. They are kept in the same transaction as what the request did, so there is never one
+without the other; two requests that come together with one key are decided by the table's primary key: the second
+undoes what it did. What cannot be undone, such as a test request, reserves its key first, and the second is refused
+while the first is under way. Kept: 24 hours, so many per owner, successes only: what was refused has done nothing and
+may be tried again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from flask import Response, request
 
+from ..errors import ThrottledError
 from ..models import IdempotentReply
 from .operations import Call, Operation
 from .problems import Refused
@@ -29,11 +31,23 @@ LIFE = timedelta(hours=24)
 HURRY = timedelta(minutes=5)
 """After which a key that was reserved and never filled is free again: its process has died."""
 _KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
-_HEADERS = ("ETag", "Cache-Control")
 
 
 RESERVED = 0
 """The status of a key whose request is under way."""
+
+
+@dataclass(frozen=True)
+class First:
+    """What a request was answered by."""
+
+    status: int
+    made: Made
+    answer: Response | None = None
+    """The answer itself, which versions kept that did not keep ids."""
+
+
+Made = tuple[str, ...]
 
 
 @dataclass
@@ -43,7 +57,8 @@ class Kept:
     call: Call
     key: str
     digest: str
-    answer: Response | None = None
+    first: First | None = None
+    """What the first request with this key has made; None: this is the first one."""
     reserved_at: datetime | None = None
     """None: not reserved; `commit` finds out who was first."""
 
@@ -71,16 +86,15 @@ class Kept:
             session.rollback()
             raise _under_way() from None
 
-    def commit(self, response: Response) -> Response:
-        """Keep the answer and commit; if another request was first with this key, undo and return its answer."""
+    def commit(self, status: int, made: Made) -> First | None:
+        """Keep what was made and commit; if another request was first, undo and return what that has made."""
         session, now = self.call.session, datetime.now(UTC)
-        told = json.dumps([_kept_headers(response), response.get_data(as_text=True)])
-        row = self._row(response.status_code, self.call.state.vault.seal(told), now)
+        row = self._row(status, json.dumps(made), now)
         if self.reserved_at is not None:
             values = {"status": row.status, "sealed": row.sealed, "created_at": row.created_at}
             self._execute(sa.update(IdempotentReply).values(values))
             session.commit()
-            return response
+            return None
         session.flush()
         try:
             session.add(row)
@@ -91,7 +105,7 @@ class Kept:
             if first is None:
                 raise
             return first
-        return response
+        return None
 
     def _row(self, status: int, sealed: str, now: datetime) -> IdempotentReply:
         return IdempotentReply(
@@ -131,15 +145,33 @@ def begin(call: Call, operation: Operation, raw: bytes) -> Kept | None:
         raise Refused(400, message, fields={"Idempotency-Key": [message]})
     told = json.dumps([request.method, request.full_path, call.principal.operator]).encode()
     digest = hashlib.sha256(told + b"\n" + raw).hexdigest()
-    answer = _find(call, key, digest)
+    first = _find(call, key, digest)
+    if first is None:
+        _check_limit(call)
     call.session.rollback()  # a transaction that has read cannot begin to write on SQLite
-    kept = Kept(call, key, digest, answer)
-    if answer is None and operation.is_final:
+    kept = Kept(call, key, digest, first)
+    if first is None and operation.is_final:
         kept.reserve()
     return kept
 
 
-def _find(call: Call, key: str, digest: str) -> Response | None:
+def _check_limit(call: Call) -> None:
+    """Refuse a new key of an owner who has many.
+
+    :raises ThrottledError: until the oldest of them runs out.
+    """
+    R, now = IdempotentReply, datetime.now(UTC)
+    mine = sa.select(sa.func.count(), sa.func.min(R.created_at, type_=R.created_at.type)).where(
+        R.owner == call.principal.account, R.created_at > now - LIFE
+    )
+    count, oldest = call.session.execute(mine).one()
+    most = call.state.settings.key_limit
+    if count >= most:
+        wait = (oldest + LIFE - now).total_seconds()
+        raise ThrottledError(f"{most} idempotency keys are remembered already, which is the limit.", wait)
+
+
+def _find(call: Call, key: str, digest: str) -> First | None:
     row = call.session.get(IdempotentReply, (call.principal.account, key))
     if row is None:
         return None
@@ -160,12 +192,9 @@ def _find(call: Call, key: str, digest: str) -> Response | None:
         raise Refused(422, message, code="key_reused", fields={"Idempotency-Key": [message]})
     if row.status == RESERVED:
         raise _under_way()
-    headers, body = json.loads(call.state.vault.open(row.sealed))
+    if row.sealed.startswith("["):
+        return First(row.status, tuple(json.loads(row.sealed)))
+    headers, body = json.loads(call.state.vault.open(row.sealed))  # as versions kept it that sealed all of it
     response = Response(body, row.status, mimetype="application/json")
     response.headers.update(t.cast("dict[str, str]", headers))
-    response.headers["Idempotency-Replayed"] = "true"
-    return response
-
-
-def _kept_headers(response: Response) -> dict[str, str]:
-    return {name: response.headers[name] for name in _HEADERS if name in response.headers}
+    return First(row.status, (), response)

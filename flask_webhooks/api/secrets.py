@@ -31,6 +31,11 @@ def get_secret(call: Call, subscription_id: str) -> t.Any:
     return _shown(call, subscribing.find(call.session, subscription_id, owner=call.owner))
 
 
+def _again(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
+    row = subscribing.find(call.session, subscription_id, owner=call.owner)
+    return Answer(_shown(call, row), version=row.version)
+
+
 @operation(
     "POST",
     "/subscriptions/<subscription_id>/secret/rotate",
@@ -39,6 +44,7 @@ def get_secret(call: Call, subscription_id: str) -> t.Any:
     body=schemas.Rotation,
     answer=schemas.Secrets,
     has_version=True,
+    repeat=_again,
 )
 def rotate_secret(call: Call, subscription_id: str) -> t.Any:
     """Puts a new secret in force. For `overlap` seconds requests carry the signatures of the old ones as well."""

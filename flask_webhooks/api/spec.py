@@ -226,6 +226,8 @@ def _responses(operation: Operation) -> Json:
         statuses.add(404)
     if operation.writes:
         statuses |= {400, 413, 415}
+    if operation.is_repeatable:
+        statuses.add(429)
     if operation.has_version and operation.arguments:
         statuses.add(412)
     for status in sorted(statuses):

@@ -7,7 +7,7 @@ import typing as t
 import sqlalchemy as sa
 
 from .. import models, schemas, signing, subscribing
-from ..errors import SecretError
+from ..errors import SecretError, SubscriptionMissingError
 from ..principal import ALL_OWNERS
 from ..state import AppState
 from .operations import Answer, Call, operation
@@ -72,6 +72,18 @@ def list_subscriptions(call: Call) -> t.Any:
     return paged(rows, call.limit, lambda row: shown(call, row))
 
 
+def _recreated(call: Call, made: t.Sequence[str]) -> t.Any:
+    """Show what a creation made, with the secret that it showed."""
+    try:
+        row = subscribing.find(call.session, made[0], owner=call.owner)
+        secret = subscribing.reveal_one(call.state, row, made[1])
+    except SubscriptionMissingError:
+        raise Refused(409, "What this request made the first time has been removed since.") from None
+    if secret is None:
+        raise Refused(409, f"The secret that {row.id} was made with is in force no more.")
+    return Answer({**shown(call, row), "secret": shown_secret(secret)}, version=row.version)
+
+
 def _faults(state: AppState, values: dict[str, t.Any]) -> dict[str, list[str]]:
     return subscribing.examine(state, values)
 
@@ -86,6 +98,7 @@ def _faults(state: AppState, values: dict[str, t.Any]) -> dict[str, list[str]]:
     status=201,
     errors=(409,),
     has_version=True,
+    repeat=_recreated,
     faults=_faults,
 )
 def create_subscription(call: Call) -> t.Any:
@@ -106,7 +119,8 @@ def create_subscription(call: Call) -> t.Any:
         )
     values.setdefault("environment", environment)
     row, secret = subscribing.create(call.state, call.session, owner=owner, **values)
-    return Answer({**shown(call, row), "secret": shown_secret(secret)}, version=row.version)
+    made = row.id, subscribing.secret_id(call.session, row)
+    return Answer({**shown(call, row), "secret": shown_secret(secret)}, version=row.version, made=made)
 
 
 @operation(

@@ -14,8 +14,12 @@ from ..delivering.trial import TEST_EVENT, Subject, run_trial
 from ..errors import PayloadError
 from ..state import AppState
 from .deliveries import one
-from .operations import Call, operation
+from .operations import Answer, Call, operation
 from .problems import Refused
+
+
+def _again(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
+    return one(call, made[0])
 
 
 @operation(
@@ -25,8 +29,9 @@ from .problems import Refused
     right="write",
     body=schemas.Trial,
     answer=schemas.OneDelivery,
-    errors=(409, 429),
+    errors=(409,),
     is_final=True,
+    repeat=_again,
 )
 def try_subscription(call: Call, subscription_id: str) -> t.Any:
     """Sends now and answers with the attempt, whatever came of it. It is never retried, and changes no statistics.
@@ -46,7 +51,7 @@ def try_subscription(call: Call, subscription_id: str) -> t.Any:
     call.session.commit()
     found = one(call, delivery_id)
     call.session.rollback()  # a transaction that has read cannot begin to write on SQLite: the kept answer needs it
-    return found
+    return Answer(found, made=(delivery_id,))
 
 
 def _subject(call: Call, owner: str) -> Subject:

@@ -48,7 +48,7 @@ def create(visit: Visit) -> Page | Redirect:
     try:
         if form.errors:
             raise SubscriptionError("", subscribing.examine(visit.state, form.values()))
-        row, secret = subscribing.create(
+        row, _secret = subscribing.create(
             visit.state,
             visit.session,
             owner=_account(visit),
@@ -56,7 +56,7 @@ def create(visit: Visit) -> Page | Redirect:
             signature=form.signature,
             **form.values(),
         )
-        made = [row.id, secret.public or secret.text]
+        made = [row.id, subscribing.secret_id(visit.session, row)]
         repeats.keep(visit, made)
         visit.session.commit()
     except SubscriptionError as error:
@@ -83,12 +83,15 @@ def _account(visit: Visit) -> str:
     return visit.principal.owner
 
 
-def _created(visit: Visit, key: str, secret: str) -> Page | Redirect:
+def _created(visit: Visit, key: str, secret_id: str) -> Page | Redirect:
     try:
         row = subscribing.find(visit.session, key, owner=visit.owner)
     except SubscriptionMissingError:  # and removed since
         return Redirect("index")
-    return Page("created.html", {"subscription": row, "secret": secret})
+    secret = subscribing.reveal_one(visit.state, row, secret_id)
+    if secret is None:  # rotated since, and run out
+        return Redirect("webhook", {"subscription_id": key})
+    return Page("created.html", {"subscription": row, "secret": secret.public or secret.text})
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/edit", right="write")

@@ -110,7 +110,7 @@ class Throttle(Base):
 
 
 class IdempotentReply(Base):
-    """The first answer to a request of the API that carried an `Idempotency-Key`."""
+    """What a request of the API that carried an `Idempotency-Key`, or a form of the console, has made."""
 
     __tablename__ = "webhook_replies"
     __table_args__ = (sa.Index("ix_webhook_replies_of_age", "created_at"),)
@@ -121,5 +121,5 @@ class IdempotentReply(Base):
     """SHA-256 of the request: the key cannot be taken for another one."""
     status: Mapped[int]
     sealed: Mapped[str] = mapped_column(LONG_TEXT)
-    """Headers and body, sealed: the answer to a creation holds the secret."""
+    """The ids of what it made, as a JSON list: nothing of the answer itself, which may be large or a secret."""
     created_at: Mapped[datetime]

@@ -21,7 +21,7 @@ from .certificates import give_client_certificate, take_client_certificate
 from .changing import change, create, find, remove
 from .fields import examine, look_up
 from .headers import names
-from .secrets import reveal, rotate
+from .secrets import reveal, reveal_one, rotate, secret_id
 
 __all__ = [
     "afterwards",
@@ -34,6 +34,8 @@ __all__ = [
     "names",
     "remove",
     "reveal",
+    "reveal_one",
     "rotate",
+    "secret_id",
     "take_client_certificate",
 ]

@@ -16,7 +16,7 @@ from . import fields
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["LONGEST_OVERLAP", "OVERLAP", "reveal", "rotate"]
+__all__ = ["LONGEST_OVERLAP", "OVERLAP", "reveal", "reveal_one", "rotate", "secret_id"]
 
 OVERLAP = timedelta(hours=24)
 LONGEST_OVERLAP = timedelta(days=7)
@@ -33,6 +33,18 @@ def reveal(
     :raises SecretError: one was sealed with a key that is gone.
     """
     return [(row, signing.parse(state.vault.open(row.sealed))) for row in _in_force(subscription, now)]
+
+
+def reveal_one(state: AppState, subscription: models.Subscription, secret_id: str) -> signing.Secret | None:
+    """Return one secret; None if it is not kept any more."""
+    found = next((row for row in subscription.secrets if row.id == secret_id), None)
+    return signing.parse(state.vault.open(found.sealed)) if found is not None else None
+
+
+def secret_id(session: Session, subscription: models.Subscription) -> str:
+    """Return the id of the current secret."""
+    mine = models.Secret.subscription_id == subscription.id, models.Secret.expires_at.is_(None)
+    return str(session.scalar(sa.select(models.Secret.id).where(*mine)))
 
 
 def _in_force(subscription: models.Subscription, now: datetime) -> list[models.Secret]:

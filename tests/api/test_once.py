@@ -10,12 +10,15 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_webhooks.models import IdempotentReply
-from flask_webhooks.state import AppState
+from flask_webhooks.state import AppState, state_of
+from tests.console.conftest import write_log
 from tests.delivering.answers import Gate
-from tests.receivers import Receiver
+from tests.receivers import Receiver, ok
 from tests.stage import wait_until
 
 from .conftest import URL, Customer
+
+BODY = {"url": URL, "events": ["invoices.*"]}
 
 
 def keys(state: AppState) -> int:
@@ -44,6 +47,92 @@ def test_a_second_test_under_way_is_refused_and_later_answered_alike(app: Flask,
 
         assert call("POST", path, {}, expect=200, idempotency_key="k") == answer
         assert len(receiver.requests) == 1
+
+
+def kept(state: AppState) -> list[str]:
+    with state.engine.connect() as connection:
+        return list(connection.scalars(sa.select(IdempotentReply.sealed)))
+
+
+def test_200_tests_with_keys_keep_ids_and_no_answers(make_app: t.Callable[..., Flask]) -> None:
+    app = make_app(WEBHOOKS_MANUAL_RATE=100_000)
+    call = Customer(app.test_client())
+    with Receiver(ok(b"\xff" * 16_384, 200, {"X-Long": "\xe9" * 4_000})) as receiver:
+        path = f"/subscriptions/{call.subscribe(url=receiver.url())['id']}/test"
+        for number in range(200):
+            call("POST", path, {}, expect=200, idempotency_key=f"k{number}")
+
+    texts = kept(state_of(app))
+    assert len(texts) == 200
+    assert max(map(len, texts)) < 100
+
+
+def test_keys_of_one_owner_are_limited(make_app: t.Callable[..., Flask]) -> None:
+    app = make_app(WEBHOOKS_KEY_LIMIT=3)
+    call, other = Customer(app.test_client()), Customer(app.test_client(), "2")
+    made = [call("POST", "/subscriptions", BODY, expect=201, idempotency_key=f"k{n}")["id"] for n in range(3)]
+
+    call("POST", "/subscriptions", BODY, expect=429, idempotency_key="k3")
+
+    assert 86_000 < int(call.last.headers["Retry-After"]) <= 86_400
+    assert call("POST", "/subscriptions", BODY, expect=201, idempotency_key="k0")["id"] == made[0]
+    call("POST", "/subscriptions", BODY, expect=201)
+    other("POST", "/subscriptions", BODY, expect=201, idempotency_key="k3")
+    with state_of(app).engine.begin() as connection:
+        day_ago = datetime.now(UTC) - timedelta(hours=24, seconds=1)
+        connection.execute(sa.update(IdempotentReply).values(created_at=day_ago))
+    call("POST", "/subscriptions", BODY, expect=201, idempotency_key="k3")
+
+
+def test_what_was_made_is_told_as_it_is_by_now_and_nothing_is_done_twice(
+    state: AppState, call: Customer
+) -> None:
+    first = call("POST", "/subscriptions", BODY, expect=201, idempotency_key="a")
+    tag = call.last.headers["ETag"]
+    path = f"/subscriptions/{first['id']}"
+    assert call("POST", "/subscriptions", BODY, expect=201, idempotency_key="a") == first
+    assert (call.last.headers["ETag"], call.last.headers["Cache-Control"]) == (tag, "no-store")
+    call("PATCH", path, {"description": "later"}, expect=200)
+    rotated = call("POST", f"{path}/secret/rotate", {"overlap": 60}, expect=200, idempotency_key="b")
+
+    again = call("POST", "/subscriptions", BODY, expect=201, idempotency_key="a")
+    assert (again["secret"], again["description"]) == (first["secret"], "later")
+    assert call("POST", f"{path}/secret/rotate", {"overlap": 60}, expect=200, idempotency_key="b") == rotated
+    call("POST", f"{path}/secret/rotate", {"overlap": 0}, expect=200)
+    assert (
+        "in force no more" in call("POST", "/subscriptions", BODY, expect=409, idempotency_key="a")["detail"]
+    )
+    call("DELETE", path, expect=204)
+    assert "removed since" in call("POST", "/subscriptions", BODY, expect=409, idempotency_key="a")["detail"]
+    assert not any(first["secret"] in text or "http" in text for text in kept(state))
+
+
+def test_every_post_is_repeated_alike(app: Flask, state: AppState, call: Customer) -> None:
+    log = write_log(state)
+    base, key = f"/subscriptions/{log.subscription.id}", log.deliveries["held"]
+    posts = [
+        (f"/deliveries/{log.deliveries['failed']}/retry", None, 202),
+        (f"/deliveries/{key}/cancel", None, 200),
+        (f"/replays/{log.replay}/cancel", None, 200),
+        (f"{base}/replay", {"mode": "all"}, 202),
+    ]
+    for number, (path, body, status) in enumerate(posts):
+        first = call("POST", path, body, expect=status, idempotency_key=f"k{number}")
+        assert "Idempotency-Replayed" not in call.last.headers
+        assert call("POST", path, body, expect=status, idempotency_key=f"k{number}") == first
+        assert call.last.headers["Idempotency-Replayed"] == "true"
+    call("POST", f"{base}/replay", {"mode": "all", "dry_run": True}, expect=200, idempotency_key="dry")
+    assert keys(state) == len(posts)  # a count does nothing that could be done twice
+
+
+def test_an_answer_that_an_older_version_sealed_is_still_given(state: AppState, call: Customer) -> None:
+    call("POST", "/subscriptions", BODY, expect=201, idempotency_key="k")
+    old = state.vault.seal('[{"ETag": "\\"7\\""}, "{\\"id\\": 1}"]')
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(IdempotentReply).values(sealed=old))
+
+    assert call("POST", "/subscriptions", BODY, expect=201, idempotency_key="k") == {"id": 1}
+    assert call.last.headers["ETag"] == '"7"'
 
 
 def test_a_key_is_free_again_when_the_request_was_refused(state: AppState, call: Customer) -> None:
