@@ -4,7 +4,8 @@ The law of this room: a message of a backfill carries a dedupe key made of the s
 so that no second run doubles anything; a run that was broken off goes on where it was, because what has its message
 already is passed over. Rows are read a few at a time, in the order of their primary key, and fall due one after the
 other at a bounded rate, so that live events are sent in between. What has become older by that than what was sent is
-not sent: see `delivering.outdated`.
+not sent: see `delivering.outdated`. Rows that somebody else has locked are passed over and taken one by one in the end,
+so that no transaction of the host's meets us in a deadlock.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ if t.TYPE_CHECKING:
 
 __all__ = ["Backfill", "Turn"]
 
+Key = tuple[t.Any, ...]
+"""Of a row: its primary key."""
 D, M = (t.cast("sa.Table", model.__table__) for model in (Delivery, Message))
 AHEAD = 5.0
 """Seconds of sending that one turn queues: what a run that is broken off still sends at most."""
@@ -78,32 +81,36 @@ class Backfill:
 
     def turns(self) -> t.Iterator[Turn]:
         """Yield turn after turn, each committed. Who waits `queued / rate` seconds in between keeps to the rate."""
-        after: tuple[t.Any, ...] | None = None
+        after: Key | None = None
         most = max(1, min(MOST, int(self.rate * AHEAD)))
-        while True:
-            last, seen, recorded = repeated(
-                self.state.own_engine, functools.partial(self._turn, after=after, most=most)
-            )
-            if last is None:
-                return
-            after = last
-            if recorded:
-                self.state.bell.ring()
-                signals.send(signals.message_recorded, self.state.app, messages=recorded)
-            yield Turn(seen, len(recorded))
+        busy: list[Key] = []
+        while keys := self._read(after, most):
+            after = keys[-1]
+            left, recorded = self._repeated(keys, waits=False)
+            busy += left
+            yield self._told(len(keys), recorded)
+        for key in busy:
+            yield self._told(0, self._repeated([key], waits=True)[1])
+
+    def _told(self, seen: int, recorded: list[Recorded]) -> Turn:
+        if recorded:
+            self.state.bell.ring()
+            signals.send(signals.message_recorded, self.state.app, messages=recorded)
+        return Turn(seen, len(recorded))
+
+    def _repeated(self, keys: t.Sequence[Key], *, waits: bool) -> tuple[list[Key], list[Recorded]]:
+        return repeated(self.state.own_engine, functools.partial(self._turn, keys=keys, waits=waits))
 
     def _turn(
-        self, session: Session, *, after: tuple[t.Any, ...] | None, most: int
-    ) -> tuple[tuple[t.Any, ...] | None, int, list[Recorded]]:
-        """Return the last row's key (None: there are no more), the number of rows, and what was recorded."""
+        self, session: Session, *, keys: t.Sequence[Key], waits: bool
+    ) -> tuple[list[Key], list[Recorded]]:
+        """Return the keys of rows that somebody else has locked, or that are gone; and what was recorded."""
         wanted = self._subscription(session, to_change=True)
-        rows = self._rows(session, wanted, after, most)
-        if not rows:
-            return None, 0, []
-        last = tuple(self._mapper.primary_key_from_instance(rows[-1]))
+        rows = self._rows(session, wanted, keys, waits=waits)
+        found = {tuple(self._mapper.primary_key_from_instance(row)) for row in rows}
         recorded = self._queue(session, wanted, rows)
         session.commit()
-        return last, len(rows), recorded
+        return [key for key in keys if key not in found], recorded
 
     # ---- who gets it -----------------------------------------------------------------------------------
 
@@ -146,20 +153,35 @@ class Backfill:
             return rows.where(column == int(self._owner))
         return rows.where(column == self._owner) if type(column.type) in (sa.String, sa.Text) else rows
 
-    def _rows(
-        self, session: Session, wanted: Wanted, after: tuple[t.Any, ...] | None, most: int
-    ) -> t.Sequence[t.Any]:
-        """Read on, with the rows locked: a change that comes meanwhile is recorded after us, as the newer one."""
-        bound, model = self._bound, t.cast("type", self._bound.model)
+    def _read(self, after: Key | None, most: int) -> list[Key]:
+        """Return the keys of the rows that come next."""
         keys = self._mapper.primary_key
+        found = self._where(sa.select(*keys).select_from(self._mapper)).order_by(*keys).limit(most)
+        if after is not None:
+            found = found.where(
+                keys[0] > after[0] if len(keys) == 1 else sa.tuple_(*keys) > sa.tuple_(*after)
+            )
+        with self._session() as session:
+            return [tuple(row) for row in session.execute(found)]
+
+    def _rows(
+        self, session: Session, wanted: Wanted, keys: t.Sequence[Key], *, waits: bool
+    ) -> t.Sequence[t.Any]:
+        """Return rows, locked: a change that comes meanwhile is recorded after us, as the newer one.
+
+        :param waits: for whoever has locked them. Only with one key: who waits while it holds others can make a
+            deadlock, and the database might end the host's transaction for it.
+        """
+        bound, model = self._bound, t.cast("type", self._bound.model)
+        columns = self._mapper.primary_key
         asked = [bound.includes[name].relationships for name in wanted.includes if name in bound.includes]
         paths = {path for path in (*bound.trails, *asked) if path and path[0] in self._mapper.relationships}
-        found = self._where(sa.select(model)).order_by(*keys).limit(most)
-        if after is not None:
-            behind = keys[0] > after[0] if len(keys) == 1 else sa.tuple_(*keys) > sa.tuple_(*after)
-            found = found.where(behind)
+        one = len(columns) == 1
+        these = columns[0].in_([key[0] for key in keys]) if one else sa.tuple_(*columns).in_(keys)
+        found = self._where(sa.select(model)).where(these).order_by(*columns)
         found = found.options(*(option(model, path) for path in sorted(paths)))
-        return session.scalars(found.with_for_update(read=True, of=model)).unique().all()
+        locked = found.with_for_update(read=True, of=model, skip_locked=not waits)
+        return session.scalars(locked).unique().all()
 
     # ---- sending ---------------------------------------------------------------------------------------
 

@@ -272,6 +272,32 @@ class TestNothingOlder:
         created, updated = sorted(inbox.requests, key=lambda each: each.headers["webhook-event"])
         assert int(created.headers["webhook-sequence"]) > int(updated.headers["webhook-sequence"])
 
+    def test_no_commit_is_ended_by_it(self, state: AppState, inbox: Receiver, row: Subscription) -> None:
+        """Two transactions that wait for each other's rows: the database ends one, and it must not be the host's."""
+        if state.engine.dialect.name != "postgresql":
+            pytest.skip("there is one lock for all, or no view of locks")
+        add(state, "a", "b", "c")
+        with state.app.app_context():
+            rows = {each.name: each for each in db.session.scalars(sa.select(Client))}
+            rows["b"].name = "b2"
+            db.session.flush()
+            thread = threading.Thread(target=run, args=(state, row.id))
+            thread.start()
+            # Who has waited for a second looks for a deadlock, and is not the one that is ended afterwards.
+            wait_until(lambda: waiting_for_locks(state, 1.1), about="the backfill to wait")
+            rows["c"].name = "c2"
+            db.session.flush()
+            rows["a"].name = "a2"
+            db.session.flush()  # waits for nobody
+            db.session.commit()
+            thread.join(60)
+        deliver(state)
+
+        told = heard(inbox)
+        assert {("clients.updated", "a2"), ("clients.updated", "b2"), ("clients.updated", "c2")} <= set(told)
+        assert ("clients.created", "b2") in told
+        assert not {("clients.created", "a"), ("clients.created", "c")} & set(told)
+
     def test_the_api_tells_why(self, state: AppState, app: Flask, inbox: Receiver) -> None:
         call = Customer(app.test_client())
         key = call.subscribe("clients.*", url=inbox.url())["id"]
@@ -317,9 +343,14 @@ def heard(receiver: Receiver) -> list[tuple[str, str]]:
     ]
 
 
-def waiting_for_locks(state: AppState) -> int:
+def waiting_for_locks(state: AppState, seconds: float = 0.0) -> int:
+    """How many sessions of PostgreSQL have waited for a lock for so long."""
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+        "AND clock_timestamp() - query_start > make_interval(secs => :seconds)"
+    )
     with state.engine.connect() as connection:
-        return connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one()
+        return int(connection.execute(waiting, {"seconds": seconds}).scalar_one())
 
 
 def states(state: AppState) -> list[tuple[str, str | None, int]]:
