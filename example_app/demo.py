@@ -87,6 +87,9 @@ class Ledger:
         with self.lock:
             self.received += 1
             self.verified += record["verified"]
+            if not record["verified"]:  # of a stranger: what it says is not looked at
+                print(f"{Style.red}NOT VERIFIED{Style.plain} {record['path']!r}")
+                return
             key = (record["path"], record["webhook_id"])
             if key in self.seen:
                 self.duplicates += 1
@@ -102,11 +105,7 @@ class Ledger:
             return
         latency = record["received_at"] - waiting.popleft()
         self.latencies.append(latency)
-        mark = (
-            f"{Style.green}verified{Style.plain}"
-            if record["verified"]
-            else f"{Style.red}NOT VERIFIED{Style.plain}"
-        )
+        mark = f"{Style.green}verified{Style.plain}"
         print(
             f"{latency * 1000:12.0f} ms  {Style.bold}{body['event']:<30}{Style.plain} "
             f"{body['data']['tag']:<14} {body['idempotency_key']}  {body['environment']}  {mark}"
