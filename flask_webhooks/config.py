@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .health import Breaker
+from .models.naming import DEFAULT_PREFIX, LONGEST_PREFIX
 from .queue import fault_in
 from .retry import schedule
 from .transport import bundle_fault
@@ -101,6 +102,19 @@ def _prefix(value: t.Any) -> str:
     if not text.startswith("/") or text.endswith("/"):
         raise ValueError
     return text
+
+
+def _schema(value: t.Any) -> str | None:
+    if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]{0,62}", value):
+        raise ValueError
+    return t.cast("str | None", value)
+
+
+def _table_prefix(value: t.Any) -> str:
+    fits = re.fullmatch(rf"[a-z_][a-z0-9_]{{0,{LONGEST_PREFIX - 1}}}", value)
+    if not fits or value.startswith(("sqlite_", "pg_")):
+        raise ValueError
+    return t.cast("str", value)
 
 
 def _retry(value: t.Any) -> tuple[float, ...]:
@@ -271,6 +285,16 @@ class Settings:
         None, _environments, 'None, "staging", "production" or a list of these'
     )
     """Whose subscriptions workers send to; None: those of `environment`, or all where that is a callable."""
+    schema: str | None = _key(
+        None, _schema, "None, or the name of a schema, of letters, digits and underscores"
+    )
+    """The schema (on MariaDB and MySQL the database) of our tables. None: that of the app's `MetaData`, if any."""
+    table_prefix: str = _key(
+        DEFAULT_PREFIX,
+        _table_prefix,
+        f"up to {LONGEST_PREFIX} lower-case letters, digits and underscores, beginning with a letter or an underscore",
+    )
+    """What the names of our tables begin with."""
     redis_url: str | None = _key(
         None,
         _redis_url,

@@ -83,17 +83,20 @@ class Webhooks:
                 "Flask-SQLAlchemy is not initialised. Call db.init_app(app) before webhooks.init_app(app, db)."
             )
         settings = Settings.read(app.config)
-        models.attach(db.metadata)
+        naming = models.Naming(settings.schema or db.metadata.schema, settings.table_prefix)
+        models.attach(db.metadata, naming)
         catalog, bound = open_catalog(settings.catalog, root=Path(app.root_path))
         embedded = Embedded(Path(app.instance_path) / "webhooks")
         with app.app_context():
             engine = db.engine
+            naming.apply(engine.dialect)
             _check_binds(db, engine, bound)
         self._check_formats(bound)
         state = AppState(
             app=app,
             engine=engine,
             own_engine=own_engine(engine),
+            naming=naming,
             settings=settings,
             catalog=catalog,
             bound=bound,

@@ -17,6 +17,7 @@ from .bindings import Bound
 from .catalog import Catalog
 from .config import Settings
 from .errors import ConfigurationError
+from .models import Naming
 from .payload import Format
 from .principal import Principal
 from .queue import Bell, Embedded
@@ -37,6 +38,8 @@ class AppState:
     """Where the tables live, and every catalogued model."""
     own_engine: sa.Engine
     """For transactions of our own; the same pool. See `transactions`."""
+    naming: Naming
+    """What our tables are called."""
     settings: Settings
     catalog: Catalog
     bound: t.Mapping[str, Bound]

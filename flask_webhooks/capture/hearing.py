@@ -148,8 +148,11 @@ def connection_of(watch: Watch, session: Session, model: type | None) -> sa.Conn
     if ours is not None and is_same_database(ours.engine, watch.state.engine):
         # Asked for once more, for a savepoint begins on a connection only when it is.
         known = t.cast("t.Any", session.get_transaction())._connections
-        return session.connection(bind_arguments={"bind": ours.engine if ours.engine in known else ours})
-    return session.connection(bind_arguments={"mapper": inspect(model or Subscription)})
+        found = session.connection(bind_arguments={"bind": ours.engine if ours.engine in known else ours})
+    else:
+        found = session.connection(bind_arguments={"mapper": inspect(model or Subscription)})
+    watch.state.naming.apply(found.dialect)  # of an engine that the host has made beside the app's
+    return found
 
 
 def only_connection(watch: Watch, session: Session) -> sa.Connection | None:
@@ -181,6 +184,7 @@ def check_database(watch: Watch, engine: sa.Engine, model: type | None) -> None:
     :raises EmitError: names both.
     """
     ours = watch.state.engine
+    watch.state.naming.apply(engine.dialect)
     if not is_same_database(engine, ours):
         what = model.__name__ if model is not None else "An event"
         raise EmitError(

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from .. import dispatch
 from ..config import ENVIRONMENTS
 from ..errors import QueueError
-from ..models import Base
+from ..models import Base, Naming
 from ..models.columns import COLLATION
 from .findings import Check, Finding, Level
 
@@ -65,13 +65,14 @@ def check_environments(engine: sa.Engine, settings: Settings) -> Check:
 
 def _lacking(connection: sa.Connection) -> t.Iterator[Finding]:
     inspector = sa.inspect(connection)
-    there = set(inspector.get_table_names())
-    wanted = Base.metadata.tables
+    naming = Naming.of(connection.dialect)
+    there = set(inspector.get_table_names(naming.schema))
+    wanted = {naming.name(name): table for name, table in Base.metadata.tables.items()}
     missing = sorted(wanted.keys() - there)
     if missing:
         yield Finding(Level.ERROR, f"Missing tables: {', '.join(missing)}. {_MIGRATE}")
     for name in sorted(wanted.keys() & there):
-        columns = {column["name"] for column in inspector.get_columns(name)}
+        columns = {column["name"] for column in inspector.get_columns(name, naming.schema)}
         lacking = [column.name for column in wanted[name].columns if column.name not in columns]
         if lacking:
             yield Finding(Level.ERROR, f"{name} lacks columns: {', '.join(lacking)}. {_MIGRATE}")
@@ -82,11 +83,14 @@ def _caseless(connection: sa.Connection) -> t.Iterator[Finding]:
     if connection.dialect.name not in ("mysql", "mariadb"):
         return
     told = sa.text(
-        "SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = DATABASE() "
+        "SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = COALESCE(:schema, DATABASE()) "
         "AND table_name IN :names AND collation_name IS NOT NULL AND data_type IN ('varchar', 'char') "
         "AND collation_name NOT IN ('utf8mb4_nopad_bin', 'utf8mb4_0900_bin')"
-    ).bindparams(sa.bindparam("names", list(Base.metadata.tables), expanding=True))
-    names = sorted(connection.scalars(told))
+    ).bindparams(sa.bindparam("names", expanding=True))
+    naming = Naming.of(connection.dialect)
+    ours = [naming.name(name) for name in Base.metadata.tables]
+    found = connection.scalars(told, {"schema": naming.schema, "names": ours})
+    names = sorted(f"{naming.schema}.{name}" if naming.schema else name for name in found)
     if names:
         collation = COLLATION if getattr(connection.dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
         remedy = " ".join(

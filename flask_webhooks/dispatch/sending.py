@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from .. import packed
-from ..models import State, Trigger
+from ..models import State, Trigger, text
 from ..packed import Among
 from .tables import A, D, M, Row, S, chunks
 
@@ -67,7 +67,7 @@ _HEAD_BEHIND = _HEAD.where(
 
 # All lanes in one round trip. A UNION ALL of one SELECT for each lane does the same in three times the time, most of
 # it spent in putting the statement together. Keys come as text: psycopg would make objects of them.
-_HEADS = sa.text(
+_HEADS = text(
     """
     SELECT CAST(d.id AS text), CAST(d.message_id AS text), CAST(d.subscription_id AS text),
            d.due_at, d.attempts, d.trigger, d.format, d.includes, m.size

@@ -12,16 +12,22 @@ host's commit, where each check would cost a lock and a look-up, and they are pu
 `log`             messages, deliveries, attempts, and their states; broken messages
 `keeping`         workers, sums by hour, replays, limits, kept answers
 `columns`         what columns are made of
+`naming`          what an app calls them
 ================  ==================================================
 """
 
 from __future__ import annotations
 
+import typing as t
+import weakref
+
 import sqlalchemy as sa
 
+from ..errors import ConfigurationError
 from .columns import PLAIN_INSTANT, Base, Instant
 from .keeping import HOUR_BUCKETS, Hour, IdempotentReply, Replay, Throttle, Worker
 from .log import Attempt, BrokenMessage, Delivery, Message, State, Trigger
+from .naming import Naming, text
 from .subscriptions import Lane, Listener, Owner, Secret, Subscription
 
 __all__ = [
@@ -35,6 +41,7 @@ __all__ = [
     "Lane",
     "Listener",
     "Message",
+    "Naming",
     "Owner",
     "Replay",
     "Secret",
@@ -44,18 +51,65 @@ __all__ = [
     "Trigger",
     "Worker",
     "attach",
+    "text",
 ]
 
 
-def attach(metadata: sa.MetaData) -> None:
-    """Copy the tables into the host's `metadata`; a second call changes nothing.
+def attach(metadata: sa.MetaData, naming: Naming | None = None) -> None:
+    """Copy the tables into the host's `metadata`; a second call with the same names changes nothing.
 
     The copies use SQLAlchemy's own column types, so that a generated migration needs no import of ours.
+
+    :param naming: what they are called there; the declared names in the metadata's schema without it.
+    :raises ConfigurationError: the host has a table that is called like one of ours.
     """
+    naming = naming or Naming(metadata.schema)
     for table in Base.metadata.sorted_tables:
-        if table.name in metadata.tables:
-            continue
-        copy = table.to_metadata(metadata)
-        for column in copy.columns:
-            if isinstance(column.type, Instant):
-                column.type = PLAIN_INSTANT
+        there = metadata.tables.get(naming.key(table.name))
+        if there is None:
+            _copy(table, metadata, naming)
+        elif there not in _copies:
+            raise ConfigurationError(
+                f"The app has a table {there.fullname} of its own. Set WEBHOOKS_TABLE_PREFIX, for instance to "
+                '"hooks_", so that the tables of Flask-Webhooks are called otherwise.'
+            )
+
+
+_copies: weakref.WeakSet[sa.Table] = weakref.WeakSet()
+"""Tables of ours in the hosts' metadata. (A mark in their `info` would stand in every migration.)"""
+
+
+def _copy(table: sa.Table, metadata: sa.MetaData, naming: Naming) -> None:
+    columns = [column._copy() for column in table.columns]
+    for column in columns:
+        if isinstance(column.type, Instant):
+            column.type = PLAIN_INSTANT
+    constraints = [made for each in table.constraints if (made := _constraint(each, naming)) is not None]
+    options: dict[str, t.Any] = dict(table.kwargs)
+    copy = sa.Table(
+        naming.name(table.name),
+        metadata,
+        *columns,
+        *constraints,
+        schema=naming.schema,
+        **options,
+    )
+    _copies.add(copy)
+    for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        names = [copy.c[column.name] for column in index.columns]
+        sa.Index(naming.name(str(index.name)), *names, unique=index.unique, **index.kwargs)
+
+
+def _constraint(constraint: sa.Constraint, naming: Naming) -> sa.Constraint | None:
+    name = sa.schema.conv(
+        naming.name(str(constraint.name))
+    )  # made by our convention already, not by the host's
+    names = [column.name for column in t.cast("sa.PrimaryKeyConstraint", constraint).columns]
+    if isinstance(constraint, sa.PrimaryKeyConstraint):
+        return sa.PrimaryKeyConstraint(*names, name=name)
+    if isinstance(constraint, sa.UniqueConstraint):
+        return sa.UniqueConstraint(*names, name=name)
+    if isinstance(constraint, sa.ForeignKeyConstraint):
+        theirs = [f"{naming.key(each.column.table.name)}.{each.column.name}" for each in constraint.elements]
+        return sa.ForeignKeyConstraint(names, theirs, name=name, ondelete=constraint.ondelete)
+    return None

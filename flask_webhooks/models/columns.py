@@ -10,6 +10,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from ..ids import uuid7
+from .naming import TableName
 
 __all__ = [
     "COLLATION",
@@ -92,8 +93,8 @@ class Base(DeclarativeBase):
 
     @classmethod
     def __table_cls__(cls, name: str, metadata: sa.MetaData, *items: t.Any, **options: t.Any) -> sa.Table:
-        """Make a table that compares byte for byte, also where the database does not by itself."""
-        return sa.Table(name, metadata, *items, **{**_BYTE_FOR_BYTE, **options})
+        """Make a table that an app may call otherwise, and that compares byte for byte."""
+        return sa.Table(TableName(name), metadata, *items, **{**_BYTE_FOR_BYTE, **options})
 
     metadata = sa.MetaData(
         naming_convention={
