@@ -72,7 +72,7 @@ def repair(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair
 
     :param dry_run: only say what would come of it.
     """
-    with Session(state.engine, info={"webhooks": False}, autoflush=False) as session:
+    with Session(state.own_engine, info={"webhooks": False}, autoflush=False) as session:
         row = _taken(session, message_id)
         if row is None:
             return None
@@ -96,7 +96,7 @@ def repair(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair
 
 def give_up(state: AppState, message_id: str, reason: str) -> bool:
     """Cancel what waits for a broken message, with a reason; say whether it was broken."""
-    with state.engine.begin() as connection:
+    with state.own_engine.begin() as connection:
         mine = sa.update(B).where(B.c.message_id == message_id, B.c.given_up.is_(None))
         if not connection.execute(mine.values(given_up=reason)).rowcount:
             return False

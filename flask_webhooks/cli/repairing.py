@@ -47,7 +47,7 @@ def repair(
         _list(state, as_json)
         return
     found: list[repairing.Repair] = []
-    with state.engine.connect() as connection:
+    with state.own_engine.connect() as connection:
         length = len(message_ids) or (dispatch.broken(connection) if channel is None else None)
     with click.progressbar(
         _ids(state, message_ids, channel), length=length, label="Repairing", hidden=as_json
@@ -85,7 +85,7 @@ def _ids(state: AppState, message_ids: t.Sequence[str], channel: str | None) -> 
         return
     after = ""
     while True:
-        with state.engine.connect() as connection:
+        with state.own_engine.connect() as connection:
             rows = repairing.broken(connection, channel=channel, after=after)
         yield from (row.id for row in rows)
         if not rows:
@@ -130,7 +130,7 @@ def _tell(found: t.Sequence[repairing.Repair], as_json: bool, *, is_given_up: bo
 
 
 def _list(state: AppState, as_json: bool) -> None:
-    with state.engine.connect() as connection:
+    with state.own_engine.connect() as connection:
         rows = repairing.broken(connection)
         count = dispatch.broken(connection)
     if as_json:
