@@ -11,6 +11,7 @@ import contextlib
 import functools
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -43,9 +44,18 @@ _engine: Engine | None = None
 _pid: int | None = None
 
 
+_names: dict[int, str] = {}
+"""By process: a forked child is another worker."""
+
+
 def worker_name() -> str:
-    """`host:pid`, as it stands in the log and on leases."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """`host:chance:pid`, as it stands in the log and on leases.
+
+    By chance too, because in containers all are process 1, and hosts may have one name (`vm:1`): two workers of one
+    name would be counted as one, and the first to end would sign off both.
+    """
+    pid = os.getpid()
+    return _names.get(pid) or _names.setdefault(pid, f"{socket.gethostname()}:{secrets.token_hex(4)}:{pid}")
 
 
 class Engine:

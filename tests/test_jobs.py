@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import socket
+import subprocess
+import sys
 import typing as t
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -127,3 +130,30 @@ def test_other_jobs_of_the_queue_have_their_turn_while_a_receiver_hangs(state, t
         alive.wait_for(1, 20)
         assert gate.held
         gate.opened.set()
+
+
+def test_the_name_of_a_worker_is_its_own_among_those_of_one_host_and_number() -> None:
+    """In containers all are process 1, and hosts may have one name."""
+    code = "import os; os.getpid = lambda: 1; from flask_webhooks.jobs import worker_name as n; print(n()); print(n())"
+    said = [
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    ]
+    [(first, again), (second, _)] = [each.split() for each in said]
+
+    assert first == again
+    assert first != second
+    assert {(each.split(":")[0], each.split(":")[2]) for each in (first, second)} == {
+        (socket.gethostname(), "1")
+    }
+
+
+def test_a_forked_child_is_another_worker() -> None:
+    code = (
+        "import os; from flask_webhooks.jobs import worker_name as n; print(n(), flush=True)\n"
+        "if os.fork() == 0: print(n())\n"
+        "else: os.wait()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert len(set(done.stdout.split())) == 2

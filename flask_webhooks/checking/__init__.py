@@ -13,7 +13,7 @@ from __future__ import annotations
 from .catalogues import check_catalog, check_lock, lock_path
 from .configuration import check_configuration, settings_of
 from .findings import Check, Finding, Level
-from .outside import check_database, check_environments, check_redis
+from .outside import check_database, check_environments, check_redis, refuse_missing_tables
 
 __all__ = [
     "Check",
@@ -26,5 +26,6 @@ __all__ = [
     "check_lock",
     "check_redis",
     "lock_path",
+    "refuse_missing_tables",
     "settings_of",
 ]

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from .. import dispatch
 from ..config import ENVIRONMENTS
-from ..errors import QueueError
+from ..errors import ConfigurationError, QueueError
 from ..models import Base, Naming
 from ..models.columns import COLLATION
 from .findings import Check, Finding, Level
@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from ..config import Settings
     from ..queue import Bell
 
-__all__ = ["check_database", "check_environments", "check_redis"]
+__all__ = ["check_database", "check_environments", "check_redis", "refuse_missing_tables"]
 
 _MIGRATE = "Run `flask db migrate` and `flask db upgrade`, or db.create_all()."
 _EVERY = (
@@ -43,6 +43,23 @@ def check_database(engine: sa.Engine) -> Check:
         text = f"{shown} cannot be reached: {reason}. Is it running, and is SQLALCHEMY_DATABASE_URI right?"
         return Check("database", "not reachable", (Finding(Level.ERROR, text),))
     return Check("database", shown, tuple(findings))
+
+
+def refuse_missing_tables(engine: sa.Engine) -> None:
+    """Refuse a database that has not been migrated; one that is away is none of this.
+
+    Whoever waits for a database that is away would wait for tables that nobody makes.
+
+    :raises ConfigurationError: with what is missing, and what to run.
+    """
+    try:
+        with engine.connect() as connection:
+            finding = next(_lacking(connection), None)
+    except sa.exc.SQLAlchemyError:
+        return
+    if finding is not None:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise ConfigurationError(f"The database {shown} is not ready. {finding.message}")
 
 
 def check_environments(engine: sa.Engine, settings: Settings) -> Check:
@@ -129,4 +146,12 @@ def check_redis(bell: Bell, *, is_embedded: bool) -> Check:
             )
             return Check("redis", "none", (Finding(Level.ERROR, text),))
         return Check("redis", "embedded; the first worker starts it")
-    return Check("redis", f"{'embedded, running; ' if is_embedded else ''}{waiting} jobs waiting")
+    words = f"{'embedded, running; ' if is_embedded else ''}{waiting} jobs waiting"
+    unreadable = bell.unreadable()
+    if unreadable:
+        text = (
+            f"{unreadable} of the last jobs failed because a worker could not read them: a stock `rq worker` was "
+            "started with another serializer. Start it without --serializer; jobs are pickles, as is RQ's default."
+        )
+        return Check("redis", words, (Finding(Level.WARNING, text),))
+    return Check("redis", words)

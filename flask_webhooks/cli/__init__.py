@@ -9,7 +9,8 @@ from __future__ import annotations
 import typing as t
 
 import click
-from flask.cli import AppGroup
+import sqlalchemy as sa
+from flask.cli import AppGroup, ScriptInfo
 
 from ..errors import WebhooksError
 from ..visible import visible
@@ -18,6 +19,7 @@ from .certificates import client_certificates
 from .customers import send_test, subscriptions
 from .developing import dev
 from .keys import rotate_encryption
+from .opening import database_fault
 from .repairing import repair
 from .resending import backfill, replay
 from .tailing import tail
@@ -27,13 +29,18 @@ __all__ = ["webhooks_cli"]
 
 
 class Group(AppGroup):
-    """Tells what is wrong in one of our errors' words instead of showing where our code noticed it."""
+    """Tells what is wrong, in the words of our errors or of the database, instead of showing where our code noticed."""
 
     def invoke(self, ctx: click.Context) -> t.Any:
         try:
             return super().invoke(ctx)
         except WebhooksError as error:
             raise click.ClickException(visible(str(error))) from error
+        except sa.exc.SQLAlchemyError as error:
+            fault = database_fault(ctx.ensure_object(ScriptInfo).load_app(), error)
+            if fault is None:
+                raise
+            raise click.ClickException(visible(fault)) from error
         except click.UsageError:
             raise  # about what was typed
         except click.ClickException as error:

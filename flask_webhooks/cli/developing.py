@@ -12,7 +12,7 @@ import typing as t
 import click
 from flask.cli import ScriptInfo, with_appcontext
 
-from .. import jobs
+from .. import checking, jobs
 from .opening import open_state, refusals
 from .printing import say
 
@@ -39,6 +39,7 @@ def dev(context: click.Context, host: str, port: int, debug: bool) -> None:
     app = ["--app", info.app_import_path] if info.app_import_path else []
     flask = [sys.executable, "-m", "flask", *app]
     with refusals():
+        checking.refuse_missing_tables(state.engine)
         if state.settings.redis_url is None:
             state.embedded.start()
     web = [*flask, "run", "--host", host, "--port", str(port), "--debug" if debug else "--no-debug"]

@@ -6,13 +6,16 @@ import contextlib
 import typing as t
 
 import click
-from flask import current_app
+import sqlalchemy as sa
+from flask import Flask, current_app
 from sqlalchemy.orm import Session
 
+from .. import checking
+from ..delivering import TROUBLE
 from ..errors import WebhooksError
 from ..state import AppState, state_of
 
-__all__ = ["open_session", "open_state", "refusals"]
+__all__ = ["database_fault", "open_session", "open_state", "refusals"]
 
 
 def open_state() -> AppState:
@@ -23,6 +26,22 @@ def open_state() -> AppState:
 def open_session(state: AppState) -> Session:
     """Return a session of our own, whose changes are no events."""
     return Session(state.own_engine, info={"webhooks": False}, expire_on_commit=False)
+
+
+def database_fault(app: Flask, error: sa.exc.SQLAlchemyError) -> str | None:
+    """Return in one sentence why the database did not answer, or None for a mistake of ours.
+
+    The database itself is asked, and not the error: each driver has words of its own for a table that is missing.
+    """
+    with app.app_context():
+        check = checking.check_database(state_of(app).engine)
+    fault = next((each for each in check.findings if each.level is checking.Level.ERROR), None)
+    if fault is not None:
+        return f"The database is not ready. {fault.message}"
+    if not isinstance(error, TROUBLE):
+        return None
+    reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    return f"The database did not answer: {reason}. Try again."
 
 
 @contextlib.contextmanager

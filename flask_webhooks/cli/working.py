@@ -12,7 +12,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from .. import dispatch, jobs, queue, replaying
+from .. import checking, dispatch, jobs, queue, replaying
 from ..config import ENVIRONMENTS
 from ..delivering import TROUBLE, Report, Run
 from ..errors import QueueError
@@ -41,6 +41,7 @@ def worker(burst: bool, verbose: bool) -> None:
     """
     state = _state()
     log_to_terminal(verbose)
+    checking.refuse_missing_tables(state.engine)
     url = state.settings.redis_url or state.embedded.start()
     name = jobs.worker_name()
     with jobs.stopping() as stop:  # first: who reads that it waits may stop it at once
@@ -84,13 +85,14 @@ def deliver(watch: bool, as_json: bool) -> None:
     """Work through what is due once, then exit. Needs no Redis."""
     state, total = _state(), Report()
     log_to_terminal(verbose=False)
+    checking.refuse_missing_tables(state.engine)
     with jobs.stopping() as stop, _sweep(state, stop) if watch else nullcontext():
         while True:
             try:
                 report = _deliver_once(state, stop, is_swept=watch)
-            except TROUBLE as error:
+            except TROUBLE:
                 if not watch:
-                    raise click.ClickException(f"The database cannot be reached: {error}") from error
+                    raise
                 continue
             total.delivered += report.delivered
             total.failed += report.failed

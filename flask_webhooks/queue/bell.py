@@ -14,6 +14,8 @@ import typing as t
 
 import redis
 from rq import Queue
+from rq.job import Job
+from rq.registry import FailedJobRegistry
 
 from ..errors import QueueError
 from .connecting import CONNECT_TIMEOUT, TALK_TIMEOUT, connect, reason_of, shown
@@ -30,6 +32,8 @@ FLAG_LIFE = 10
 """Seconds after which a waiting wake-up is taken for lost and another is sent."""
 JOB_TIMEOUT = 900
 """Seconds after which RQ breaks a job off: far more than it takes with any sane `WEBHOOKS_TIMEOUT`."""
+LOOK_BACK = 20
+"""Jobs that failed last and are looked at for what the matter was."""
 JOB_LIFE = 600
 """Seconds that a wake-up may wait in the queue; later ones say the same."""
 
@@ -130,6 +134,19 @@ class Bell:
         except Exception as error:
             reason = reason_of(error, self.url)
             raise QueueError(f"Redis at {shown(self.url)} cannot be reached: {reason}") from None
+
+    def unreadable(self) -> int:
+        """Return how many of the last jobs failed because a worker could not read them, such as one with JSON.
+
+        A stock `rq worker` that was started with another serializer tells nobody so but in its own log.
+        """
+        found = 0
+        with contextlib.suppress(Exception):  # that Redis is away is told by `depth`
+            client = self._connection()
+            for key in FailedJobRegistry(self._name, connection=client).get_job_ids(-LOOK_BACK, -1):
+                result = Job.fetch(key, connection=client).latest_result()
+                found += result is not None and "DeserializationError" in (result.exc_string or "")
+        return found
 
     def _enqueue(self, client: redis.Redis) -> None:
         Queue(self._name, connection=client).enqueue(JOB, self._app_path, **self._job())

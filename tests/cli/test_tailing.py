@@ -103,7 +103,7 @@ def test_the_last_attempts_are_shown(state: AppState, inbox: Receiver, flask_web
     assert [each["id"] for each in shown()] == every
     assert [each["id"] for each in shown("-n", "2")] == every[-2:]
     assert [each["subscription_id"] for each in shown("--subscription", row.id)] == [row.id] * 3
-    assert [each["failure"] for each in shown("--failed")] == ["blocked_address"] * 3
+    assert [each["failure"] for each in shown("--failed")] == ["connect"] * 3
     assert shown()[0]["event"] == "reports.ready"
     assert "reports.ready" in flask_webhooks("tail", "--no-follow").output
 

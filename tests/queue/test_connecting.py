@@ -254,3 +254,25 @@ def _answers(url: str) -> bool:
             return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+@pytest.mark.parametrize("serializer", ["rq.serializers.JSONSerializer", ""], ids=["JSON", "its own"])
+def test_check_names_a_stock_worker_that_cannot_read_our_jobs(
+    serializer: str, valkey: str, tmp_path: Path
+) -> None:
+    import subprocess
+    import sys
+
+    from flask_webhooks.checking import check_redis
+
+    bell = Bell(valkey, Embedded(tmp_path / "none"), "webhooks", "flask_webhooks")
+    assert bell.ring()
+    words = ["-m", "rq.cli", "worker", "webhooks", "--url", valkey, "--burst"]
+    words += ["--serializer", serializer] if serializer else []
+    subprocess.run([sys.executable, *words], check=True, capture_output=True, timeout=60)
+    found = check_redis(bell, is_embedded=False)
+
+    assert found.ok
+    said = [finding.message for finding in found.findings]
+    assert len(said) == bool(serializer), said
+    assert all("1 of the last jobs failed" in each and "--serializer" in each for each in said)

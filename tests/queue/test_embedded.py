@@ -228,7 +228,10 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_webhooks import Webhooks
 app = Flask(__name__, instance_path={str(short / "instance")!r})
 app.config.update(SECRET_KEY="x", SQLALCHEMY_DATABASE_URI="sqlite://")
-Webhooks(app, SQLAlchemy(app))
+db = SQLAlchemy(app)
+Webhooks(app, db)
+with app.app_context():
+    db.create_all()
 import os
 os.setuid({NOBODY if os.getuid() == 0 else os.getuid()})
 """
