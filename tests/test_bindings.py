@@ -178,23 +178,24 @@ def test_includes(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
     includes = everything["invoices"].includes
     assert {name: include.dump(invoice) for name, include in includes.items()} == {
         # By the schema of the channel `lines`, the only one with that model.
-        "lines": [{"id": 8, "product": "nails"}, {"id": 9, "product": "paint"}],
+        "positions": [{"id": 8, "product": "nails"}, {"id": 9, "product": "paint"}],
         # No schema anywhere: the columns.
         "buyer": {"id": 3, "business_id": 42, "name": "Ama"},
         "buyer_name": "Ama",
         "author": {"id": 5, "name": "Kofi"},
         "checker": None,
         "display": "No. A7",
-        "number": "A7",
+        "owner_key": 42,
     }
     assert {name: include.relationships for name, include in includes.items() if include.relationships} == {
-        "lines": ("lines",),
+        "positions": ("lines",),
         "buyer": ("client",),
         "buyer_name": ("client",),
         "author": ("author",),
         "checker": ("approver",),
+        "owner_key": ("client",),
     }
-    assert [name for name, include in includes.items() if include.many] == ["lines"]
+    assert [name for name, include in includes.items() if include.many] == ["positions"]
 
 
 @pytest.mark.parametrize("collection", ["papers", "by_name", "as_set"])
@@ -282,7 +283,7 @@ def test_schemas_are_created_once(everything: t.Mapping[str, Bound]) -> None:
     invoices = everything["invoices"]
     assert invoices.schemas["invoices.created"] is invoices.schema
     assert invoices.schemas["invoices.paid"] is not invoices.schema
-    assert invoices.includes["lines"].schema is everything["lines"].schema
+    assert invoices.includes["positions"].schema is everything["lines"].schema
     assert "clients.created" not in everything["clients"].schemas
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import orm
 from ..catalog import Catalog, Channel, EventType, Kind
 from ..catalog.names import did_you_mean
 from ..errors import Problem
-from .changing import ChangeDumper, ColumnChanges, SchemaChanges
+from .changing import ChangeDumper, ColumnChanges, SchemaChanges, keys_of
 from .columns import Doubt, doubts_of, is_unwritable, raw_doubts
 from .conditions import column_problems
 from .dumping import (
@@ -21,6 +21,7 @@ from .dumping import (
     IncludeDumper,
     OwnerReader,
     Renderer,
+    RowRenderer,
     SchemaRenderer,
     column_renderer,
     listed,
@@ -34,6 +35,10 @@ from .trails import AnyMapper, Astray, Trail, Unreadable, column_of, columns_of,
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+
+CHANGES = "changes"
+"""The include that is built in."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,6 +165,7 @@ class Binder:
         self.catalog = catalog
         self.problems: list[Problem] = []
         self._schemas: dict[str, ma.Schema | None] = {}
+        self._render_row = RowRenderer(self._schema_of_any)
         self._mappers = {name: self._mapper(channel) for name, channel in catalog.channels.items()}
 
     def refuse(self, path: str, message: str, remedy: str = "") -> None:
@@ -180,6 +186,7 @@ class Binder:
         includes = self._includes(channel, mapper)
         touches = tuple(self._touches(channel, mapper))
         used = {event.name: by_event.get(event.name, schema) for event in channel.events.values()}
+        self._check_names(channel, mapper, used.values())
         return Bound(
             channel=channel,
             model=mapper.class_ if mapper is not None else None,
@@ -326,13 +333,32 @@ class Binder:
             render = self._include_renderer(trail, schema, include.schema, path)
             found[name] = BoundInclude(
                 name,
-                include.path,
+                trail.path,
                 trail.relationships,
                 trail.many,
-                IncludeDumper(include.path, render),
+                IncludeDumper(trail.path, render, self._render_row),
                 schema,
             )
         return found
+
+    def _check_names(
+        self, channel: Channel, mapper: AnyMapper | None, schemas: t.Iterable[ma.Schema | None]
+    ) -> None:
+        """Refuse includes that would stand in `data` in place of a field."""
+        if mapper is None:
+            return
+        for schema in dict.fromkeys(schemas):
+            whose = type(schema).__name__ if schema is not None else mapper.class_.__name__
+            keys = keys_of(schema) if schema is not None else column_renderer(mapper).keys
+            for name, include in channel.includes.items():
+                if name in keys:
+                    message = f'"{name}" is a field of {whose} already, which the include would replace.'
+                    remedy = f'Give it another name, as in "includes: {{{name}_included: {".".join(include.path)}}}".'
+                    self.refuse(self._include_path(channel, name), message, remedy)
+            if CHANGES in keys:
+                message = f'{whose} has a field "{CHANGES}", which the include of that name would replace.'
+                remedy = f'Send it under another name: fields...(attribute="{CHANGES}") in a schema.'
+                self.refuse(f"{channel.path}.schema", message, remedy)
 
     def _include_renderer(
         self, trail: Trail, schema: ma.Schema | None, named: str | None, path: str
@@ -363,6 +389,11 @@ class Binder:
             return None
         [(name, path)] = paths.items()
         return self._schema(name, path)
+
+    def _schema_of_any(self, mapper: AnyMapper) -> ma.Schema | None:
+        """The same for a row of that class, or of one that inherits from it."""
+        found = (self._schema_of(each) for each in mapper.iterate_to_root())
+        return next((schema for schema in found if schema is not None), None)
 
     def _touches(self, channel: Channel, mapper: AnyMapper | None) -> t.Iterator[BoundTouch]:
         for at, name in enumerate(channel.touches):

@@ -24,7 +24,7 @@ from .trails import AnyMapper, columns_of, static_attribute
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-__all__ = ["ChangeDumper", "ColumnChanges", "SchemaChanges", "is_hooked", "key_of", "names_in"]
+__all__ = ["ChangeDumper", "ColumnChanges", "SchemaChanges", "is_hooked", "key_of", "keys_of", "names_in"]
 
 Pair = dict[str, t.Any]
 """`{"from": ..., "to": ...}`, or nothing where it cannot be shown."""
@@ -165,6 +165,11 @@ def is_hooked(schema: ma.Schema) -> bool:
 def key_of(name: str, field: mf.Field[t.Any]) -> str:
     """Return the key under which a field of a schema stands in what it dumps."""
     return name if field.data_key is None else field.data_key
+
+
+def keys_of(schema: ma.Schema) -> frozenset[str]:
+    """Return the keys of what a schema dumps."""
+    return frozenset(key_of(name, field) for name, field in schema.dump_fields.items())
 
 
 def _fields(schema: ma.Schema, mapper: AnyMapper) -> Iterator[_Shown]:

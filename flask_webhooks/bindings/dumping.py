@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing as t
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from datetime import timedelta
 
 import marshmallow as ma
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.ext.associationproxy import _AssociationDict, _AssociationList, _AssociationSet
 
 from ..errors import PayloadError
 from .columns import is_binary, is_sealed, is_unwritable
@@ -101,6 +103,35 @@ class Dumper:
         return render(row)
 
 
+class RowRenderer:
+    """Rows that are found where nobody could know them beforehand: what a property returns.
+
+    :param schemas: mapped class to the schema that dumps its rows.
+    """
+
+    def __init__(self, schemas: t.Callable[[AnyMapper], ma.Schema | None]) -> None:
+        self._schemas = schemas
+        self._known: dict[AnyMapper, Renderer] = {}
+
+    def __call__(self, row: t.Any) -> dict[str, t.Any]:
+        mapper = row._sa_instance_state.mapper
+        if mapper not in self._known:
+            self._known[mapper] = self._renderer(mapper)
+        return self._known[mapper](row)
+
+    def _renderer(self, mapper: AnyMapper) -> Renderer:
+        schema = self._schemas(mapper)
+        if schema is not None:
+            return SchemaRenderer(schema)
+        private = private_columns(mapper)
+        if private:
+            raise PayloadError(
+                f"There is a {mapper.class_.__name__} among the values, and some of its columns look private: "
+                f"{', '.join(private)}. Give the include a schema."
+            )
+        return column_renderer(mapper)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class IncludeDumper:
     """`dump` of an include: follows the path and renders what is there."""
@@ -108,6 +139,8 @@ class IncludeDumper:
     path: tuple[str, ...]
     render: Renderer | None
     """`None`: the value as it is."""
+    render_row: Renderer | None = None
+    """Of rows inside such a value."""
 
     def __call__(self, row: t.Any) -> t.Any:
         """Return a dict, a value, `None` where the path ends early, or a list where it leads to several."""
@@ -117,7 +150,19 @@ class IncludeDumper:
         return self._rendered(found)
 
     def _rendered(self, value: t.Any) -> t.Any:
-        return value if value is None or self.render is None else self.render(value)
+        if value is None or isinstance(value, str | int | float):
+            return value
+        return self.render(value) if self.render is not None else self._value(value)
+
+    def _value(self, value: t.Any) -> t.Any:
+        """Return a value of the host's with its rows dumped, at whatever depth."""
+        value = listed(value)
+        if isinstance(value, list):
+            return [self._value(each) for each in value]
+        if isinstance(value, Mapping):
+            return {key: self._value(each) for key, each in value.items()}
+        is_row = self.render_row is not None and hasattr(value, "_sa_instance_state")
+        return self.render_row(value) if is_row and self.render_row is not None else value
 
 
 def _reach(value: t.Any, path: tuple[str, ...]) -> t.Any:
@@ -131,12 +176,31 @@ def _reach(value: t.Any, path: tuple[str, ...]) -> t.Any:
     return value
 
 
+_SEVERAL = (
+    tuple,
+    set,
+    frozenset,
+    orm.Query,
+    sa.Result,
+    sa.ScalarResult,
+    Iterator,
+    KeysView,
+    ValuesView,
+    ItemsView,
+    deque,
+    _AssociationList,
+    _AssociationSet,
+)
+
+
 def listed(value: t.Any) -> t.Any:
-    """Return a collection of a relationship as a list, and anything else as it is."""
-    # A collection may be a set, a query, or a dict keyed by an attribute.
+    """Return what holds several as a list, and anything else as it is: a collection of a relationship, a generator."""
+    # A collection of a relationship may be a set, a query, or a dict keyed by an attribute.
     if isinstance(value, dict) and hasattr(value, "_sa_adapter"):
         return list(value.values())
-    return list(value) if isinstance(value, tuple | set | frozenset | orm.Query) else value
+    if isinstance(value, _AssociationDict):
+        return dict(value)
+    return list(value) if isinstance(value, _SEVERAL) else value
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

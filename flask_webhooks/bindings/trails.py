@@ -9,6 +9,7 @@ import typing as t
 
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.ext.associationproxy import AssociationProxy
 
 from ..catalog.names import did_you_mean
 
@@ -51,12 +52,14 @@ class Trail:
     """The class at the end; `None`: a column or another value."""
     many: bool
     """Whether the path leads to several."""
+    path: tuple[str, ...] = ()
+    """The path itself, association proxies replaced by what they stand for."""
 
 
 def follow(mapper: AnyMapper, path: t.Sequence[str]) -> Trail:
     """Return where a path leads.
 
-    A property, hybrid or proxy may return anything, so what comes after one is believed.
+    A property or hybrid may return anything, so what comes after one is believed.
 
     :raises Astray: at an attribute that does not exist, where something follows a column, and at a relationship that
         is a query.
@@ -64,6 +67,7 @@ def follow(mapper: AnyMapper, path: t.Sequence[str]) -> Trail:
     here: AnyMapper | None = mapper
     crossed: list[str] = []
     many = False
+    path = _plain(mapper, path)
     for at, name in enumerate(path):
         if here is None:
             break
@@ -85,7 +89,21 @@ def follow(mapper: AnyMapper, path: t.Sequence[str]) -> Trail:
             message = f'"{name}" belongs to the class {here.class_.__name__}, its rows hold nothing there.'
             raise Astray(message, "Name a column, a relationship or a property.")
         here = None
-    return Trail(tuple(crossed), here, many)
+    return Trail(tuple(crossed), here, many, tuple(path))
+
+
+def _plain(mapper: AnyMapper, path: t.Sequence[str]) -> list[str]:
+    """Return a path with each association proxy replaced by the relationship and the attribute that it stands for."""
+    steps, here, at = list(path), mapper, 0
+    while at < len(steps):
+        found: t.Any = here.all_orm_descriptors.get(steps[at])
+        if isinstance(found, AssociationProxy) and found.value_attr is not None:
+            steps[at : at + 1] = [found.target_collection, found.value_attr]
+        elif steps[at] in here.relationships:
+            here, at = here.relationships[steps[at]].mapper, at + 1
+        else:
+            break
+    return steps
 
 
 def known(mapper: AnyMapper) -> list[str]:

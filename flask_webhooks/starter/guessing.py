@@ -10,6 +10,7 @@ import marshmallow as ma
 import sqlalchemy as sa
 from sqlalchemy import orm
 
+from ..bindings.changing import keys_of
 from ..bindings.columns import doubts_of
 from ..bindings.dumping import column_renderer
 from ..bindings.importing import Unfound, locate
@@ -65,6 +66,7 @@ def sketch_all(mappers: t.Sequence[AnyMapper], tenancy: Tenancy | None) -> list[
 def _sketch(mapper: AnyMapper, name: str, tenancy: Tenancy | None) -> Sketch:
     cls = mapper.class_
     whole, schema = _whole(mapper), _schema(cls)
+    shown = keys_of(t.cast("t.Any", locate(schema))()) if schema is not None else ()
     return Sketch(
         name=name,
         model=f"{cls.__module__}:{cls.__qualname__}",
@@ -78,7 +80,7 @@ def _sketch(mapper: AnyMapper, name: str, tenancy: Tenancy | None) -> Sketch:
             each.key
             for each in mapper.relationships
             if each.lazy not in ("dynamic", "write_only", "noload", "raise")
-            and each.key not in (whole, "changes")
+            and each.key not in (whole, "changes", *shown)
             and not (tenancy is not None and each.mapper.local_table is tenancy.tenant)
         ),
         touches=whole,

@@ -228,7 +228,7 @@ def test_default_ignore_is_for_updates_alone(everything: Catalog) -> None:
 
 def test_includes_exclusive_owner_sample(everything: Catalog) -> None:
     includes = everything.channels["invoices"].includes
-    assert includes["lines"].path == ("lines",)
+    assert includes["positions"].path == ("lines",)
     assert includes["buyer_name"].path == ("client", "name")
     assert (includes["checker"].path, includes["checker"].schema) == (("approver",), "shop:UserSchema")
     assert everything.channels["ledgers"].exclusive is Scope.SUBSCRIPTION

@@ -23,7 +23,7 @@ channels:
     schema: shop:InvoiceSchema
     owner: client.business_id
     events: [created, updated]
-    includes: [client, lines, display]
+    includes: {client: , rows: lines, display: }
     formats: [standard]
   clients: {model: shop:Client, owner: business_id, events: [created]}
   jobs: {events: [done]}
@@ -62,7 +62,7 @@ def test_lock_knows_fields_of_schemas_columns_and_includes(lock: dict[str, t.Any
         "name": "string",
     }
     assert lock["events"]["jobs.done"]["fields"] == {}
-    assert lock["channels"]["invoices"]["includes"]["lines"] == {
+    assert lock["channels"]["invoices"]["includes"]["rows"] == {
         "[].id": "integer",
         "[].invoice_id": "integer",
         "[].product": "string",
@@ -81,11 +81,15 @@ def test_nothing_changed(lock: dict[str, t.Any]) -> None:
         ("[created, updated]", "[created]", [("invoices.updated", True)]),
         ("[created, updated]", "[created, updated, deleted]", [("invoices.deleted", False)]),
         ("  jobs: {events: [done]}\n", "", [("jobs.done", True)]),
-        ("[client, lines, display]", "[client, lines]", [("invoices: include display", True)]),
         (
-            "[client, lines, display]",
-            "[client, lines, display, number]",
-            [("invoices: include number", False)],
+            "{client: , rows: lines, display: }",
+            "{client: , rows: lines}",
+            [("invoices: include display", True)],
+        ),
+        (
+            "{client: , rows: lines, display: }",
+            "{client: , rows: lines, display: , note: client.name}",
+            [("invoices: include note", False)],
         ),
         ("events: [done]", "events: [done], exclusive: true", [("jobs", True)]),
         ("events: [done]", "events: [done], format: minimal", [("jobs.done", True)]),
