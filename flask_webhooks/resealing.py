@@ -1,4 +1,4 @@
-"""Sealing every stored secret anew, with the first of the encryption keys.
+"""Sealing every stored secret anew, with the first of the encryption keys and for its own row.
 
 Row by row and by compare-and-set: workers and the API go on meanwhile, a second run beside it does no harm, and one
 that is broken off is simply begun again. A row that no key opens is counted and left as it is.
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from .errors import SecretError
 from .models import Secret, Subscription
+from .signing import place_of
 
 if t.TYPE_CHECKING:
     from .state import AppState
@@ -20,7 +21,11 @@ if t.TYPE_CHECKING:
 __all__ = ["Resealed", "reseal"]
 
 K, S = (t.cast("sa.Table", model.__table__) for model in (Secret, Subscription))
-PLACES = ((K, K.c.sealed), (S, S.c.headers), (S, S.c.client_certificate))
+PLACES: tuple[tuple[sa.Table, sa.Column[t.Any], t.Any], ...] = (
+    (K, K.c.sealed, "secret"),
+    (S, S.c.headers, "headers"),
+    (S, S.c.client_certificate, "certificate"),
+)
 """Where sealed text stands: signing secrets, custom headers, client certificates."""
 BATCH = 200
 
@@ -38,14 +43,14 @@ def count(state: AppState) -> int:
     with state.own_engine.connect() as connection:
         return sum(
             connection.scalar(sa.select(sa.func.count()).select_from(table).where(_is_sealed(column))) or 0
-            for table, column in PLACES
+            for table, column, _ in PLACES
         )
 
 
 def reseal(state: AppState) -> t.Iterator[Resealed]:
     """Seal all anew; yield the sums after each batch, which is one transaction."""
     sums = Resealed()
-    for table, column in PLACES:
+    for table, column, kind in PLACES:
         keys = list(table.primary_key)
         found = (
             sa.select(*keys, column.label("sealed")).where(_is_sealed(column)).order_by(*keys).limit(BATCH)
@@ -58,7 +63,7 @@ def reseal(state: AppState) -> t.Iterator[Resealed]:
                 break
             last = (sa.literal(value, key.type) for key, value in zip(keys, rows[-1], strict=False))
             behind = found.where(sa.tuple_(*keys) > sa.tuple_(*last))
-            _write(state, table, column, rows, sums)
+            _write(state, table, column, kind, rows, sums)
             yield sums
 
 
@@ -71,6 +76,7 @@ def _write(
     state: AppState,
     table: sa.Table,
     column: sa.Column[t.Any],
+    kind: t.Any,
     rows: t.Sequence[t.Any],
     sums: Resealed,
 ) -> None:
@@ -78,7 +84,9 @@ def _write(
     for row in rows:
         try:
             named = {f"key_{number}": value for number, value in enumerate(row[:-1])}
-            fresh.append({**named, "old": row.sealed, "new": state.vault.rotate(row.sealed)})
+            fresh.append(
+                {**named, "old": row.sealed, "new": state.vault.rotate(row.sealed, place_of(kind, row[0]))}
+            )
         except SecretError:
             sums.unreadable += 1
     if not fresh:

@@ -214,7 +214,11 @@ def derive_key(secret_key: str | bytes) -> str:
 
 
 class Vault:
-    """Seals secrets for the database.
+    """Seals secrets for the database, each for the one place where it stands.
+
+    What is sealed says in itself where it belongs, such as `secret/<id>`: copied into another row, by whoever may write
+    the database and has no key, it does not open. What older versions sealed says nothing, and opens anywhere until
+    `rotate` binds it.
 
     :param keys: Fernet keys; the first seals, all open. To change keys put the new one first, `rotate` every
         row, then drop the old one.
@@ -243,32 +247,61 @@ class Vault:
     def __repr__(self) -> str:
         return "<Vault>"
 
-    def seal(self, text: str) -> str:
-        """Return the text encrypted; a different one each time."""
-        return self._fernets.encrypt(text.encode()).decode()
+    def seal(self, text: str, place: str = "") -> str:
+        """Return the text encrypted; a different one each time.
 
-    def open(self, sealed: str) -> str:
+        :param place: where it belongs; empty: anywhere.
+        """
+        return self._fernets.encrypt(_bound(text, place).encode()).decode()
+
+    def open(self, sealed: str, place: str = "") -> str:
         """Return what was sealed.
 
-        :raises SecretError: when no key fits, or the text was changed.
+        :param place: where it was found; empty: it does not matter.
+        :raises SecretError: when no key fits, the text was changed, or it belongs elsewhere.
         """
-        return self._try(self._fernets.decrypt, sealed)
+        belongs, text = self._opened(sealed)
+        if place and belongs and belongs != place:
+            raise SecretError(
+                "A stored secret belongs to another row: somebody has copied it here. Look who may write the database,"
+                " then rotate the secret of this subscription."
+            )
+        return text
 
-    def rotate(self, sealed: str) -> str:
-        """Return the same secret sealed with the first key.
+    def rotate(self, sealed: str, place: str = "") -> str:
+        """Return the same secret sealed with the first key, and bound to its place.
 
         :raises SecretError: as `open`.
         """
-        return self._try(self._fernets.rotate, sealed)
+        text = self.open(sealed, place)
+        return self.seal(text, place or self._opened(sealed)[0])
 
-    def _try(self, operation: Callable[[bytes], bytes], sealed: str) -> str:
+    def _opened(self, sealed: str) -> tuple[str, str]:
+        """Return where a text belongs, and the text."""
         try:
-            return operation(sealed.encode()).decode()
+            found = self._fernets.decrypt(sealed.encode()).decode()
         except InvalidToken as error:
             raise SecretError(
                 "A stored secret opens with none of the encryption keys. Add the key it was sealed with to"
                 " WEBHOOKS_ENCRYPTION_KEYS (or the old SECRET_KEY to SECRET_KEY_FALLBACKS)."
             ) from error
+        if not found.startswith(_BOUND):
+            return "", found
+        place, _, text = found[1:].partition(_BOUND)
+        return place, text
+
+
+_BOUND = "\0"
+"""Before and behind a place: no secret, and no JSON, begins with it."""
+
+
+def _bound(text: str, place: str) -> str:
+    return f"{_BOUND}{place}{_BOUND}{text}" if place or text.startswith(_BOUND) else text
+
+
+def place_of(kind: t.Literal["secret", "headers", "certificate"], row_id: str) -> str:
+    """Return where a sealed text stands: what it is, and the id of its row."""
+    return f"{kind}/{row_id}"
 
 
 def _fernet(key: str | bytes) -> Fernet | None:

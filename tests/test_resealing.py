@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 
 from flask_webhooks import resealing
 from flask_webhooks.cli import webhooks_cli
+from flask_webhooks.errors import SecretError
 from flask_webhooks.models import IdempotentReply, Secret, Subscription
 from flask_webhooks.signing import Vault
 from flask_webhooks.state import state_of
@@ -128,10 +129,10 @@ def test_a_secret_that_is_changed_meanwhile_is_not_overwritten(old, make_app):
     class Slow:
         """A vault in whose way somebody rotates a secret."""
 
-        def rotate(self, text: str) -> str:
+        def rotate(self, text: str, place: str = "") -> str:
             with state.engine.begin() as connection:
                 connection.execute(sa.update(Secret).values(sealed=fresh))
-            return state.vault.rotate(text)
+            return state.vault.rotate(text, place)
 
     import dataclasses
 
@@ -150,3 +151,46 @@ def test_it_may_run_twice(old, make_app):
         assert list(resealing.reseal(state))[-1].unreadable == 0
 
     assert secret_of(state, subscription) == secret
+
+
+def test_what_was_sealed_for_anywhere_is_bound_to_its_row(old, make_app):
+    state = state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=[NEW, OLD]))
+    with state.engine.connect() as connection:
+        rows = connection.execute(sa.select(Secret.id, Secret.sealed)).all()
+    for row in rows:
+        assert state.vault.open(row.sealed, "secret/elsewhere")  # as it was
+
+    list(resealing.reseal(state))
+
+    with state.engine.connect() as connection:
+        for row in connection.execute(sa.select(Secret.id, Secret.sealed)):
+            assert state.vault.open(row.sealed, f"secret/{row.id}")
+            with pytest.raises(SecretError, match="another row"):
+                state.vault.open(row.sealed, "secret/elsewhere")
+        for row in connection.execute(sa.select(Subscription.id, Subscription.headers)):
+            if row.headers is not None:
+                assert state.vault.open(row.headers, f"headers/{row.id}")
+                with pytest.raises(SecretError):
+                    state.vault.open(row.headers, f"secret/{row.id}")
+
+
+def test_a_secret_that_was_copied_into_another_row_signs_nothing(make_app, inbox):
+    """Who may write the database must not sign for one subscription with a secret that another's owner knows."""
+    app = make_app()
+    state, clients = state_of(app), [{"X-Owner": owner} for owner in "12"]
+    body = {"url": inbox.url(), "events": ["reports.ready"], "headers": {"X-Key": "sesame"}}
+    path = "/webhooks/api/subscriptions"
+    mine, theirs = [app.test_client().post(path, json=body, headers=who).json["id"] for who in clients]
+    with state.engine.begin() as connection:
+        stolen = connection.scalar(sa.select(Secret.sealed).where(Secret.subscription_id == mine))
+        connection.execute(sa.update(Secret).where(Secret.subscription_id == theirs).values(sealed=stolen))
+        headers = connection.scalar(sa.select(Subscription.headers).where(Subscription.id == theirs))
+        connection.execute(sa.update(Subscription).where(Subscription.id == mine).values(headers=headers))
+    rows = [type("Row", (), {"id": key})() for key in (mine, theirs)]
+    fill(state, rows, 2)
+
+    assert run(state).delivered == 0
+
+    assert inbox.requests == []
+    assert app.test_client().get(f"{path}/{theirs}/secret", headers=clients[1]).status_code == 500
+    assert list(resealing.reseal(state))[-1].unreadable == 2

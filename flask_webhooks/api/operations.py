@@ -46,12 +46,12 @@ class Call:
 class Answer:
     """What a view returns when a body alone is not enough."""
 
-    body: t.Any
+    body: t.Any = field(repr=False)
     status: int | None = None
     """None: the operation's own."""
     version: int | None = None
     """For the ETag."""
-    raw: bytes | None = None
+    raw: bytes | None = field(default=None, repr=False)
     """Sent as it is, instead of `body`."""
     mimetype: str = "application/json"
     made: tuple[str, ...] | None = ()

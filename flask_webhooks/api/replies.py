@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -43,7 +43,7 @@ class First:
 
     status: int
     made: Made
-    answer: Response | None = None
+    answer: Response | None = field(default=None, repr=False)
     """The answer itself, which versions kept that did not keep ids."""
 
 

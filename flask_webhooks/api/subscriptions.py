@@ -38,7 +38,7 @@ def shown(call: Call, row: models.Subscription) -> dict[str, t.Any]:
 
 def _header_names(state: AppState, row: models.Subscription) -> list[str]:
     try:
-        return subscribing.names(state.vault, row.headers)
+        return subscribing.names(state.vault, row.headers, row.id)
     except SecretError:  # a list must not fail because a key is gone; each attempt tells the operator
         return []
 

@@ -15,6 +15,7 @@ from .. import subscribing
 from ..errors import SecretError
 from ..models import Subscription
 from ..principal import ALL_OWNERS
+from ..signing import place_of
 from ..state import AppState
 from ..transport import ClientCertificate
 from .opening import open_session, open_state, refusals
@@ -84,7 +85,9 @@ def _values(state: AppState, row: Subscription) -> dict[str, t.Any]:
     identity, problem = None, None
     if row.client_certificate is not None:
         try:
-            identity = ClientCertificate.load(state.vault.open(row.client_certificate))
+            identity = ClientCertificate.load(
+                state.vault.open(row.client_certificate, place_of("certificate", row.id))
+            )
         except SecretError as error:
             problem = str(error)
     return {

@@ -141,7 +141,7 @@ def of_row(state: AppState, row: Subscription) -> Form:
     """Show what is kept."""
     own: list[float] | None = row.retry if isinstance(row.retry, list) else None
     try:
-        known = subscribing.names(state.vault, row.headers)
+        known = subscribing.names(state.vault, row.headers, row.id)
     except SecretError:
         known = []
     return Form(

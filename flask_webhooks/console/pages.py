@@ -55,7 +55,7 @@ class Page:
 
     template: str
     """Below `webhooks/`."""
-    values: dict[str, t.Any] = field(default_factory=dict)
+    values: dict[str, t.Any] = field(default_factory=dict, repr=False)
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -75,7 +75,7 @@ class Redirect:
 class Raw:
     """Something that is no HTML."""
 
-    body: str | bytes = ""
+    body: str | bytes = field(default="", repr=False)
     mimetype: str = "text/plain"
     status: int = 200
     filename: str = ""

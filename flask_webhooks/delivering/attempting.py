@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from .. import retry
@@ -39,9 +39,9 @@ class Result:
     """Whether it says something about the receiver: our own faults do not."""
     seconds: float
     verdict: Verdict
-    body: bytes | None
+    body: bytes | None = field(repr=False)
     """What was sent."""
-    row: dict[str, t.Any]
+    row: dict[str, t.Any] = field(repr=False)
     """The attempt's row."""
     log: str = ""
     """One line for the operator, with what the owner is not told."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
@@ -31,7 +31,7 @@ BROKEN = "broken"
 class Body:
     """What was sent last or will be sent, or why nobody can tell."""
 
-    data: bytes | None
+    data: bytes | None = field(repr=False)
     reason: str | None = None
     """`CHANGED`, `BROKEN`, or the class of failure that sending it would have."""
 

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from ..errors import SecretError
 from ..ids import is_backfilled
 from ..models import Listener, Secret, Subscription, Trigger
 from ..packed import Among
+from ..signing import place_of
 from ..transport import ClientCertificate, Outbound
 
 if t.TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Destination:
     active: bool
     removed: bool
     secrets: tuple[signing.Secret, ...]
-    headers: t.Mapping[str, str]
+    headers: t.Mapping[str, str] = field(repr=False)
     """The custom headers, in the clear."""
     retry: tuple[float, ...] | None
     """Its own schedule."""
@@ -60,8 +61,8 @@ class Destination:
     """Requests a second."""
     problem: str
     """Why nothing can be sent, such as a secret that no key opens; empty if all is well."""
-    sealed: tuple[str, ...] = ()
-    """What was opened, so that a second look need not open it again."""
+    sealed: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """What was opened, each after its place, so that a second look need not open it again."""
     patterns: frozenset[str] = frozenset()
     """What it listens to now."""
     identity: ClientCertificate | None = None
@@ -89,7 +90,7 @@ class Parcel:
     includes: frozenset[str]
     message: t.Any
     """The row of the message; None if it has been purged."""
-    body: bytes | None
+    body: bytes | None = field(repr=False)
     """What was sent before, if it was tried before."""
     due_at: datetime | None = None
     """As it was read: whoever changes it meanwhile is not overruled."""
@@ -138,10 +139,10 @@ def destinations(
     :param known: what an earlier look returned; secrets that are still the same are not opened again.
     """
     rows = _DESTINATIONS.run(connection, ids, now=now).all()
-    sealed: dict[str, list[str]] = {}
+    sealed: dict[str, list[tuple[str, str]]] = {}
     for row in rows:
         if row.sealed is not None:
-            sealed.setdefault(row.id, []).append(row.sealed)
+            sealed.setdefault(row.id, []).append((place_of("secret", row.secret_id), row.sealed))
     known = known or {}
     found = {row.id: row for row in rows}
     return {key: _opened(state, row, sealed.get(key, ()), known.get(key)) for key, row in found.items()}
@@ -179,7 +180,7 @@ _patterns = sa.select(_Listed(L.c.event)).where(L.c.subscription_id == S.c.id).c
 _DESTINATIONS = Among(
     S.c.id,
     lambda these: (
-        sa.select(*_SUBSCRIPTION, K.c.sealed, _patterns.label("patterns"))
+        sa.select(*_SUBSCRIPTION, K.c.id.label("secret_id"), K.c.sealed, _patterns.label("patterns"))
         .outerjoin(
             K,
             sa.and_(
@@ -196,9 +197,13 @@ _DESTINATIONS = Among(
 
 
 def _opened(
-    state: AppState, row: sa.Row[t.Any], sealed: t.Iterable[str], known: Destination | None
+    state: AppState, row: sa.Row[t.Any], sealed: t.Iterable[tuple[str, str]], known: Destination | None
 ) -> Destination:
-    texts = (*sealed, row.client_certificate or "", row.headers or "")
+    texts = (
+        *sealed,
+        (place_of("certificate", row.id), row.client_certificate or ""),
+        (place_of("headers", row.id), row.headers or ""),
+    )
     if known is None or known.sealed != texts:
         secrets, identity, headers, problem = _unsealed(state, texts)
     else:
@@ -239,21 +244,24 @@ def _waits(spec: t.Any) -> tuple[tuple[float, ...] | None, str]:
 
 
 def _unsealed(
-    state: AppState, texts: t.Sequence[str]
+    state: AppState, texts: t.Sequence[tuple[str, str]]
 ) -> tuple[tuple[signing.Secret, ...], ClientCertificate | None, t.Mapping[str, str], str]:
     """Open secrets and, last, the client certificate and the custom headers."""
-    *sealed, certificate, headers = texts
+    *sealed, (certificate_place, certificate), (headers_place, headers) = texts
     secrets: list[signing.Secret] = []
-    for number, text in enumerate(sealed):
+    for number, (place, text) in enumerate(sealed):
         try:
-            secrets.append(signing.parse(state.vault.open(text)))
+            secrets.append(signing.parse(state.vault.open(text, place)))
         except SecretError as error:
             if not number:  # the current one; the others only overlap
                 return (), None, {}, str(error)
             logger.warning("secret.unreadable", extra={"reason": str(error)})
     try:
-        identity = ClientCertificate.load(state.vault.open(certificate)) if certificate else None
-        return tuple(secrets), identity, _custom(state.vault.open(headers)) if headers else {}, ""
+        identity = None
+        if certificate:
+            identity = ClientCertificate.load(state.vault.open(certificate, certificate_place))
+        own = _custom(state.vault.open(headers, headers_place)) if headers else {}
+        return tuple(secrets), identity, own, ""
     except SecretError as error:
         return (), None, {}, str(error)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
@@ -37,9 +37,9 @@ class SentinelAddress:
 
     nodes: tuple[tuple[str, int], ...]
     service: str
-    options: t.Mapping[str, t.Any]
+    options: t.Mapping[str, t.Any] = field(repr=False)
     """For connections to the master."""
-    own: t.Mapping[str, t.Any]
+    own: t.Mapping[str, t.Any] = field(repr=False)
     """The user name and password of the sentinels themselves."""
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from .. import models
 from ..errors import SubscriptionError
+from ..signing import place_of
 from ..transport import CertificateError, ClientCertificate, parse_client_certificate
 
 if t.TYPE_CHECKING:
@@ -47,7 +48,9 @@ def give_client_certificate(
         found = parse_client_certificate(certificate, key, parts.hostname or "", now)
     except CertificateError as error:
         raise SubscriptionError(str(error), {"client_certificate": [str(error)]}) from None
-    _write(session, subscription, state.vault.seal(found.dump()), now)
+    _write(
+        session, subscription, state.vault.seal(found.dump(), place_of("certificate", subscription.id)), now
+    )
     return found
 
 

@@ -118,7 +118,7 @@ def create(
     :raises SubscriptionError: with every mistake of every field; `ExclusivityError` if that is the only one.
     :raises ThrottledError: the owner has made as many as a day may have.
     """
-    faults = Faults()
+    faults, key = Faults(), uuid7()
     kind = fields.signature(signature, faults)
     new = fields.secret(secret, kind, faults)
     values: dict[str, t.Any] = {
@@ -129,7 +129,7 @@ def create(
         "retry": fields.retry_(retry, faults),
         "rate_limit": fields.rate_limit(rate_limit, faults),
         "details": fields.metadata(state, fields.merged({}, metadata), faults),
-        "headers": fields.headers_(state, None, headers, faults),
+        "headers": fields.headers_(state, None, headers, faults, subscription_id=key),
         "signature": kind,
     }
     wanted = fields.wanted(state, events, channels, faults)
@@ -142,7 +142,7 @@ def create(
     _check_limit(state, session, owner, environment)
     _check_together(state, session, owner, environment, wanted if active else {}, None)
     throttle.count_creation(state, session, owner)
-    row = Subscription(id=uuid7(), owner=owner, created_at=now, updated_at=now, version=1, **values)
+    row = Subscription(id=key, owner=owner, created_at=now, updated_at=now, version=1, **values)
     row.listeners = _listeners(row, wanted)
     session.add(row)
     session.flush()
@@ -204,7 +204,9 @@ def change(
     values["details"] = _or(
         metadata, lambda value: fields.metadata(state, fields.merged(row.details, value), faults)
     )
-    values["headers"] = _or(headers, lambda value: fields.headers_(state, row.headers, value, faults))
+    values["headers"] = _or(
+        headers, lambda value: fields.headers_(state, row.headers, value, faults, subscription_id=row.id)
+    )
     if not (isinstance(format, Unset) and wanted is before):
         chosen = row.format if isinstance(format, Unset) else format
         values["format"] = fields.format_(state, chosen, wanted, faults)

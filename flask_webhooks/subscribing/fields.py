@@ -234,17 +234,22 @@ def rate_limit(value: object, faults: Faults) -> float | None:
     return float(t.cast("float", value))
 
 
-def headers_(state: AppState, sealed: str | None, given: object, faults: Faults) -> str | None:
-    """Return custom headers as they are kept: what was kept, with what was given."""
+def headers_(
+    state: AppState, sealed: str | None, given: object, faults: Faults, *, subscription_id: str = ""
+) -> str | None:
+    """Return custom headers as they are kept: what was kept, with what was given.
+
+    :param subscription_id: whose they are; empty: they are only looked at.
+    """
     if given is None:
         return None
     checked, wrong = headers.check(given, state.settings.header_limit)
     if wrong:
         faults.add("headers", *wrong)
         return None
-    together = headers.merged(headers.open_headers(state.vault, sealed), checked)
+    together = headers.merged(headers.open_headers(state.vault, sealed, subscription_id), checked)
     faults.add("headers", *headers.check(together, state.settings.header_limit)[1])
-    return headers.seal(state.vault, together)
+    return headers.seal(state.vault, together, subscription_id)
 
 
 def merged(known: Mapping[str, t.Any], given: object) -> object:

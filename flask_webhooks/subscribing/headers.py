@@ -11,6 +11,8 @@ import re
 import typing as t
 from collections.abc import Mapping
 
+from ..signing import place_of
+
 if t.TYPE_CHECKING:
     from ..signing import Vault
 
@@ -117,19 +119,21 @@ def merged(known: Mapping[str, str], given: Mapping[str, str | None]) -> dict[st
     return kept | {name: value for name, value in given.items() if value is not None}
 
 
-def seal(vault: Vault, headers: Mapping[str, str]) -> str | None:
+def seal(vault: Vault, headers: Mapping[str, str], subscription_id: str) -> str | None:
     """Return headers as they are kept: an encrypted JSON object; None for none."""
-    return vault.seal(json.dumps(dict(headers))) if headers else None
+    return vault.seal(json.dumps(dict(headers)), place_of("headers", subscription_id)) if headers else None
 
 
-def open_headers(vault: Vault, sealed: str | None) -> dict[str, str]:
+def open_headers(vault: Vault, sealed: str | None, subscription_id: str = "") -> dict[str, str]:
     """Return what `seal` was given.
 
-    :raises SecretError: no key of the vault fits.
+    :param subscription_id: where they were found; empty: it does not matter.
+    :raises SecretError: no key of the vault fits, or they are another subscription's.
     """
-    return dict(json.loads(vault.open(sealed))) if sealed else {}
+    place = place_of("headers", subscription_id) if subscription_id else ""
+    return dict(json.loads(vault.open(sealed, place))) if sealed else {}
 
 
-def names(vault: Vault, sealed: str | None) -> list[str]:
+def names(vault: Vault, sealed: str | None, subscription_id: str = "") -> list[str]:
     """Return the names alone, sorted: all that anybody is ever shown. Values may be credentials."""
-    return sorted(open_headers(vault, sealed))
+    return sorted(open_headers(vault, sealed, subscription_id))

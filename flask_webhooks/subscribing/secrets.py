@@ -32,13 +32,13 @@ def reveal(
 
     :raises SecretError: one was sealed with a key that is gone.
     """
-    return [(row, signing.parse(state.vault.open(row.sealed))) for row in _in_force(subscription, now)]
+    return [(row, signing.parse(_open(state, row))) for row in _in_force(subscription, now)]
 
 
 def reveal_one(state: AppState, subscription: models.Subscription, secret_id: str) -> signing.Secret | None:
     """Return one secret; None if it is not kept any more."""
     found = next((row for row in subscription.secrets if row.id == secret_id), None)
-    return signing.parse(state.vault.open(found.sealed)) if found is not None else None
+    return signing.parse(_open(state, found)) if found is not None else None
 
 
 def secret_id(session: Session, subscription: models.Subscription) -> str:
@@ -52,10 +52,14 @@ def _in_force(subscription: models.Subscription, now: datetime) -> list[models.S
     return sorted(current, key=lambda row: (row.expires_at is None, row.id), reverse=True)
 
 
+def _open(state: AppState, row: models.Secret) -> str:
+    return state.vault.open(row.sealed, signing.place_of("secret", row.id))
+
+
 def _text(state: AppState, row: models.Secret) -> str | None:
     """The secret in the clear; None if no key opens it, which a new one shall mend."""
     try:
-        return state.vault.open(row.sealed)
+        return _open(state, row)
     except SecretError:
         return None
 
@@ -64,10 +68,9 @@ def add(
     state: AppState, session: Session, subscription_id: str, secret: signing.Secret, now: datetime
 ) -> None:
     """Seal a secret and keep it as the current one."""
-    row = models.Secret(
-        id=uuid7(), subscription_id=subscription_id, sealed=state.vault.seal(secret.text), created_at=now
-    )
-    session.add(row)
+    key = uuid7()
+    sealed = state.vault.seal(secret.text, signing.place_of("secret", key))
+    session.add(models.Secret(id=key, subscription_id=subscription_id, sealed=sealed, created_at=now))
 
 
 def rotate(

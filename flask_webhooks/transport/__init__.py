@@ -22,7 +22,7 @@ import time
 import typing as t
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import requests
@@ -79,9 +79,9 @@ class Outbound:
     """One request to make, by POST."""
 
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """Without `Host`, `Content-Length` and the other headers of the connection, which are ours and ignored."""
-    body: bytes
+    body: bytes = field(repr=False)
     identity: ClientCertificate | None = None
     """The certificate that we show a receiver which asks for one."""
 
@@ -104,9 +104,9 @@ class Reply:
 
     status: int | None
     """`None` unless the answer came in whole: a 200 whose body never ended is no answer."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """At most 100, names as sent; values of repeated ones joined by a comma."""
-    body: bytes
+    body: bytes = field(repr=False)
     """At most `response_limit` bytes as they came: never decompressed."""
     truncated: bool
     """Whether there was more of the body."""
