@@ -32,6 +32,8 @@ from .signing import PublicKey, content, parse
 
 __all__ = ["Received", "verify"]
 
+MOST_SIGNATURES = 100
+"""That are looked at: a sender has one for each secret in force, and checking them takes time."""
 TOLERANCE = 300
 """Seconds, as in the official libraries: longer than clocks drift, shorter than a replay is useful."""
 
@@ -159,7 +161,7 @@ def _read(request: Request) -> _Delivery:
 
 def _signatures(header: str) -> Iterable[tuple[str, bytes]]:
     """Yield kind and bytes of each signature; one that is malformed or of a later version is skipped."""
-    for entry in header.split():
+    for entry in header.split(None, MOST_SIGNATURES)[:MOST_SIGNATURES]:
         kind, _, digits = entry.partition(",")
         try:
             yield kind, base64.b64decode(digits, validate=True)

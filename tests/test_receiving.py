@@ -287,6 +287,14 @@ def test_what_another_sender_does_not_tell_is_none(told):
     assert (found.attempt, found.delivery, found.trigger) == (None, None, None)
 
 
+def test_only_so_many_signatures_are_looked_at():
+    good = headers(ID, BODY, NOW, [SECRET])["webhook-signature"]
+
+    assert verify(sent(webhook_signature=" ".join(["v1,AAAA"] * 99 + [good])), SECRET.text, now=NOW)
+    with pytest.raises(VerificationError, match=r"^webhook-signature: none"):
+        verify(sent(webhook_signature=" ".join(["v1,AAAA"] * 100 + [good])), SECRET.text, now=NOW)
+
+
 def test_what_is_returned_can_be_kept_like_any_dict():
     found = verify(sent(**TOLD), SECRET.text, now=NOW)
 
