@@ -122,6 +122,8 @@ def is_heard(watch: Watch, connection: sa.Connection, changes: set[tuple[str, Ki
     patterns = watch.patterns(frozenset(_events(watch, changes)))
     if not patterns:
         return False
+    if not watch.is_installed(connection):
+        return False
     if outbox.is_anybody_listening(connection, patterns):
         return True
     if not _may_be_snapshot(connection):

@@ -68,6 +68,10 @@ _WRITES = (
     "bulk_update_mappings",
 )
 """Methods of a session that end its transaction, lose its objects, or write at once."""
+_OF_CONNECTIONS = ("commit", "rollback", "close", "begin", "begin_nested", "invalidate", "detach")
+"""The same of its connection."""
+_ROUNDS = 3
+"""How often changes are undone that undoing others has made."""
 _READS = re.compile(r"[\s(]*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN|DESCRIBE|PRAGMA)\b", re.IGNORECASE)
 _WRITE_INSIDE = re.compile(
     r"\b(INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|MERGE\s+INTO)\b", re.IGNORECASE
@@ -131,6 +135,9 @@ class _Watched:
         if self._guard.about is not None and connection not in self._connections:
             self._connections.append(connection)
             sa.event.listen(connection, "before_cursor_execute", self._look)
+            for name in _OF_CONNECTIONS:
+                refusing = functools.partial(self._write, f"connection().{name}", getattr(connection, name))
+                vars(connection)[name] = refusing
         return connection
 
     def _look(self, _: t.Any, __: t.Any, statement: str, *___: t.Any) -> None:
@@ -187,9 +194,13 @@ class _Watched:
             found += [f"{_name(state)}.{name}" for name in snapshot.names_changed()]
             snapshot.restore()
             snapshot.lay_aside()
-        for state in list(session.identity_map._modified):
-            found += [f"{_name(state)}.{name}" for name in sorted(state.committed_state)]
-            revert(state, contents.get(state, {}))
+        for attempt in range(
+            _ROUNDS
+        ):  # collections of the host's may change their members when they are filled again
+            for state in list(session.identity_map._modified):
+                if not attempt:
+                    found += [f"{_name(state)}.{name}" for name in sorted(state.committed_state)]
+                revert(state, contents.get(state, {}))
         self._drop_new()
         return found
 
@@ -214,6 +225,8 @@ class _Watched:
         """Give the session its methods back, and what was laid aside."""
         for connection in self._connections:
             sa.event.remove(connection, "before_cursor_execute", self._look)
+            for name in _OF_CONNECTIONS:
+                vars(connection).pop(name, None)
         held = vars(self.session)
         for name in self._names:
             held.pop(name, None)

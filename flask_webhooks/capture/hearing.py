@@ -50,6 +50,8 @@ class Hearing:
         """
         if owners <= self._owners and events <= self._events:
             return
+        if not self._watch.is_installed(connection):
+            return
         self._owners |= owners
         self._events |= events
         patterns = self._watch.patterns(frozenset(self._events))
@@ -68,8 +70,8 @@ class Hearing:
 
     def is_anybody(self, event: EventType) -> bool:
         """Whether an event has a listener of whatever owner: asked for what failed before its owner was known."""
-        if self.connection is None:
-            return True
+        if self.connection is None or not self._watch.is_installed(self.connection):
+            return self.connection is None
         return outbox.is_anybody_listening(self.connection, self._watch.patterns(frozenset({event.name})))
 
     def wanted(self, event: EventType, owner: str) -> list[Wanted]:

@@ -238,7 +238,11 @@ def revert(state: State, contents: t.Mapping[str, Contents]) -> None:
     held, unknown = state.dict, []
     for name, old in list(state.committed_state.items()):
         impl: t.Any = state.manager[name].impl
-        if impl.collection and isinstance(old, list):
+        if (
+            not impl.supports_population
+        ):  # a query in the place of a collection keeps only what was added and removed
+            held.pop(name, None)
+        elif impl.collection and isinstance(old, list):
             _restore_collection(state, name, old)
         elif name in contents:
             _put(state, name, contents[name].value)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 import os
+import time
 import typing as t
 import weakref
 from dataclasses import dataclass
@@ -17,12 +19,15 @@ from ..bindings import Bound
 from ..bindings.trails import columns_of
 from ..catalog import Kind
 from ..errors import EmitError
+from ..models import Listener
 from .loading import Path, attributes_of
 
 if t.TYPE_CHECKING:
     from ..state import AppState
 
 __all__ = ["Plan", "Watch", "is_muted", "muted", "watch_of", "watching"]
+
+logger = logging.getLogger("flask_webhooks.capture")
 
 INFO = "webhooks_capture"
 OPT_OUT = "webhooks"
@@ -159,6 +164,8 @@ class Watch:
         self._plans: dict[type, Plan | None] = {}
         self._patterns: dict[frozenset[str], tuple[str, ...]] = {}
         self._fresh: tuple[int, sa.Engine] | None = None
+        self._is_installed = False
+        self._said_at = float("-inf")
 
     def _leading(self) -> dict[type, frozenset[str]]:
         found: dict[type, frozenset[str]] = {}
@@ -212,6 +219,27 @@ class Watch:
             patterns = {pattern for event in events for pattern in self.state.catalog.patterns(event)}
             found = self._patterns[events] = tuple(sorted(patterns))
         return found
+
+    def is_installed(self, connection: sa.Connection) -> bool:
+        """Say whether our tables are there: before the host has migrated, nobody can have subscribed.
+
+        Asked once in a process that finds them; with `WEBHOOKS_ON_ERROR = "raise"` the statement itself says so.
+        """
+        if self._is_installed or self.state.settings.on_error == "raise":
+            return True
+        table = t.cast("sa.Table", Listener.__table__)
+        schemas = connection.get_execution_options().get("schema_translate_map") or {}
+        self._is_installed = sa.inspect(connection).has_table(
+            table.name, schema=schemas.get(table.schema, table.schema)
+        )
+        if not self._is_installed and time.monotonic() > self._said_at + 60:
+            self._said_at = time.monotonic()
+            logger.error(
+                "tables.missing: there is no table %s yet, so nobody listens and no event is recorded. "
+                "Run `flask db migrate` and `flask db upgrade`.",
+                table.name,
+            )
+        return self._is_installed
 
     def beside(self, connection: sa.Connection) -> sa.Engine:
         """Connections beside one of the host's, for looks that must see what was committed a moment ago.

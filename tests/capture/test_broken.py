@@ -320,3 +320,37 @@ def test_without_the_table_the_commit_goes_through(
     assert "message.lost" in caplog.text
     assert [message.event for message in recorded(state)] == ["clients.created"]
     assert [each.state for each in deliveries(state)] == [State.PENDING]
+
+
+def test_before_the_tables_are_made_commits_go_through(
+    state: AppState, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody can have subscribed: so nothing is lost, and it is said once a minute."""
+    tables = [table for name, table in db.metadata.tables.items() if name.startswith("webhook_")]
+    db.metadata.drop_all(state.engine, tables=tables)
+    with caplog.at_level(logging.ERROR, "flask_webhooks.capture"):
+        for number in range(3):
+            db.session.add(Invoice(id=number, owner="1"))
+            db.session.commit()
+        db.session.execute(sa.update(Invoice).values(note="x"))
+        db.session.delete(db.session.get_one(Invoice, 2))
+        db.session.commit()
+    assert [invoice.note for invoice in db.session.scalars(sa.select(Invoice))] == ["x", "x"]
+    assert caplog.text.count("tables.missing") == 1
+    db.session.remove()
+    db.metadata.create_all(state.engine, tables=tables)
+    subscribe(state, NOWHERE, "clients.*")
+    db.session.add(Client(id=1, owner="1", name="x"))
+    db.session.commit()
+
+    assert [message.event for message in recorded(state)] == ["clients.created"]
+
+
+def test_removing_a_subscription_cancels_what_waits(state: AppState) -> None:
+    row = subscribe(state, NOWHERE, "invoices.*")
+    db.session.add(Invoice(id=7, owner="1"))
+    db.session.commit()
+    with state.engine.begin() as connection:
+        dispatch.cancel_all(connection, row.id, "removed", datetime.now(UTC))
+
+    assert [(each.state, each.reason) for each in deliveries(state)] == [("cancelled", "removed")]

@@ -519,3 +519,56 @@ class TestAtTheStart:
 
         assert "SELECT webhook_listeners" in kinds(sent)
         assert not [each for each in sent if "FROM tool" in each and each.startswith("SELECT")]
+
+
+DEEDS: dict[str, t.Callable[[Rack], t.Any]] = {
+    "a dict of children": lambda rack: rack.by_name.pop("a"),
+    "a set of children": lambda rack: rack.all_pegs.clear(),
+    "a list that counts": lambda rack: rack.rails.pop(0),
+    "a list that is turned round": lambda rack: rack.rails.insert(0, rack.rails.pop()),
+    "another list": lambda rack: setattr(rack, "rails", [Rail(id=9)]),
+    "a dict of a class of the host's": lambda rack: rack.theme.update(tone="masked"),
+    "a child under another key": lambda rack: setattr(rack.by_name["a"], "name", "z"),
+}
+
+
+@pytest.mark.parametrize("expires", [True, False], ids=["expiring", "keeping"])
+@pytest.mark.parametrize("name", DEEDS)
+def test_what_a_dump_does_to_unusual_collections_is_undone(heard: AppState, name: str, expires: bool) -> None:
+    def dump(row: t.Any, event: t.Any = None) -> dict[str, t.Any]:
+        DEEDS[name](row)
+        return {"id": row.id}
+
+    object.__setattr__(heard.bound["racks"], "dump", dump)
+    S().expire_on_commit = expires
+    rack = Rack(id=1, theme={"tone": "red"}, rails=[Rail(id=1), Rail(id=2), Rail(id=3)])
+    rack.by_name = {"a": Hook(id=1, name="a"), "b": Hook(id=2, name="b")}
+    rack.all_pegs = {Peg(id=1, name="p"), Peg(id=2, name="q")}
+    save(rack)
+    rack.theme["more"] = 1
+    S.commit()
+
+    assert sorted(rack.by_name) == ["a", "b"]
+    assert sorted(peg.name for peg in rack.all_pegs) == ["p", "q"]
+    assert [(rail.id, rail.place) for rail in rack.rails] == [(1, 0), (2, 1), (3, 2)]
+    assert dict(rack.theme) == {"tone": "red", "more": 1}
+    for each in (*rack.by_name.values(), *rack.rails):  # nobody is taken for an orphan
+        sa.orm.attributes.flag_modified(each, "owner")
+    S.commit()
+    assert [len(rows(model)) for model in (Hook, Peg, Rail)] == [2, 2, 3]
+    assert [row[0] for row in rows(Rail)] == [1, 2, 3]
+
+
+def test_what_a_dump_adds_to_a_query_in_place_of_a_collection_is_undone(heard: AppState) -> None:
+    def dump(row: t.Any, event: t.Any = None) -> dict[str, t.Any]:
+        row.nails.append(Nail(id=2))
+        row.pins.add(Pin(id=2))
+        return {"id": row.id}
+
+    object.__setattr__(heard.bound["sheds"], "dump", dump)
+    save(shed := Shed(id=1, nails=[Nail(id=1)]))
+    shed.name = "x"
+    S.commit()
+
+    assert [row[0] for row in rows(Nail)] == [1]
+    assert rows(Pin) == []

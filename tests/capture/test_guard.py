@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import typing as t
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.ext.mutable import MutableDict, MutableList
 from sqlalchemy.orm import (
@@ -25,6 +28,7 @@ from sqlalchemy.orm import (
     relationship,
 )
 
+from flask_webhooks.models import BrokenMessage, Delivery, Listener, Message, Secret, Subscription
 from flask_webhooks.state import AppState, state_of
 from tests.capture.conftest import NOWHERE, Doorless, told
 from tests.host import make_tables
@@ -262,6 +266,7 @@ WRITES: dict[str, Deed] = {
     "table update": lambda row: db.session.execute(Account.__table__.update().values(iban="masked")),
     "text": lambda row: db.session.execute(sa.text("UPDATE account SET iban = 'masked'")),
     "connection": lambda row: db.session.connection().execute(sa.text("DELETE FROM card")),
+    "rollback of the connection": lambda row: db.session.connection().rollback(),
     "legacy": lambda row: db.session.query(Account).update({"iban": "masked"}),
     "bulk save": lambda row: db.session.bulk_save_objects([Audit(text="x")]),
     "mappings": lambda row: db.session.bulk_insert_mappings(sa.inspect(Audit), [{"text": "x"}]),
@@ -463,3 +468,98 @@ def test_an_emit_while_dumping_is_refused(state: AppState) -> None:
     db.session.add(account())
     with pytest.raises(Exception, match=r"'total' of AccountSchema.*emit\(\)"):
         db.session.commit()
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_recorded_as_broken_the_hosts_commit_is_whole(state: AppState, name: str) -> None:
+    object.__setattr__(state.settings, "on_error", "record")
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(WRITES[name])
+    db.session.add_all([account(), Audit(id=1, text="first")])
+    db.session.commit()
+
+    assert [row[2] for row in contents(state)["account"]] == [IBAN]
+    assert [row[1] for row in contents(state)["audit"]] == ["first"]
+    assert len(contents(state)["card"]) == 2
+    with Session(state.engine) as session:
+        [broken] = session.scalars(sa.select(BrokenMessage))
+        assert "'total' of AccountSchema" in broken.error
+
+
+deep = bool(os.environ.get("WEBHOOKS_TEST_DEEP"))
+STEPS: dict[str, t.Callable[[Account, int], t.Any]] = {
+    "note": lambda row, n: setattr(row, "note", f"note {n}"),
+    "iban": lambda row, n: setattr(row, "iban", f"iban {n}"),
+    "tracked": lambda row, n: row.tracked.update({f"key{n}": n}),
+    "nested": lambda row, n: setattr(row, "tracked", {**row.tracked, "deep": {"a": [n]}}),
+    "listed": lambda row, n: row.listed.append(n),
+    "point": lambda row, n: setattr(row, "point", Point(n, n)),
+    "pop": lambda row, n: row.cards and row.cards.pop(),
+    "append": lambda row, n: row.cards.append(Card(id=10 + n, name=f"new {n}", meta={})),
+    "rename": lambda row, n: row.cards and setattr(row.cards[0], "name", f"renamed {n}"),
+    "meta": lambda row, n: row.cards and row.cards[0].meta.update(n=n),
+    "flush": lambda row, n: db.session.flush(),
+    "commit": lambda row, n: db.session.commit(),
+}
+
+
+def careless(name: str) -> Deed:
+    """Do it, and go on whatever comes of it: one deed may leave nothing to do for the next."""
+
+    def deed(row: Account) -> None:
+        with contextlib.suppress(Exception):
+            CHANGES[name](row)
+
+    return deed
+
+
+def emptied(session: t.Any) -> None:
+    session.remove()
+    for table in (Card, Account, Audit):
+        session.execute(sa.delete(table.__table__))
+    session.commit()
+    session.remove()
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@given(
+    names=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=8),
+    chosen=st.lists(st.sampled_from(sorted(CHANGES)), min_size=1, max_size=4),
+    expires=st.booleans(),
+    is_followed=st.booleans(),
+)
+@settings(
+    max_examples=400 if deep else 30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_with_and_without_a_subscription_the_database_ends_the_same(
+    state: AppState, names: list[str], chosen: list[str], expires: bool, is_followed: bool
+) -> None:
+    """Whatever some nasty schema does, and whatever the host has flushed when we are called."""
+
+    def follow(session: Session) -> None:
+        """Another listener to the commit: ours then comes before the flush."""
+
+    found = []
+    for is_heard in (False, True):
+        deeds.clear()
+        emptied(db.session)
+        with state.engine.begin() as connection:
+            for model in (Delivery, Message, Listener, Secret, Subscription):
+                connection.execute(sa.delete(model.__table__))
+        if is_heard:
+            subscribe(state, NOWHERE, "accounts.*", includes=["cards", "changes"])
+            deeds.extend(careless(name) for name in chosen)
+        db.session().expire_on_commit = expires
+        if is_followed:
+            sa.event.listen(db.session(), "before_commit", follow)
+        db.session.add_all([account(), Audit(id=1, text="first")])
+        db.session.commit()
+        for number, name in enumerate(names):
+            STEPS[name](db.session.get_one(Account, 1), number)
+        db.session.commit()
+        found.append(contents(state))
+    deeds.clear()
+
+    assert found[0] == found[1]
