@@ -32,6 +32,7 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `changes`    changes to what they come to (pure)
 `touching`   what else that updates
 `moves`      what went to another owner, and what it was before
+`stored`     values as the rows have them
 `loading`    rows by their keys, and what hangs on them
 `glancing`   whether certainly nobody listens
 `hearing`    who listens

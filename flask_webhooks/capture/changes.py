@@ -8,10 +8,10 @@ transition within the transaction is still seen.
 
 from __future__ import annotations
 
-import enum
 import typing as t
 from dataclasses import dataclass, replace
 
+from ..bindings.stored import LATER
 from ..catalog import EventType, Kind, same
 
 if t.TYPE_CHECKING:
@@ -25,11 +25,6 @@ Values = dict[str, tuple[t.Any, t.Any]]
 """Column to (old, new); a new value that only the database knows yet is `LATER`."""
 
 
-class _Later(enum.Enum):
-    LATER = enum.auto()
-
-
-LATER = _Later.LATER
 _UNKNOWN = (None, LATER)
 
 
@@ -124,7 +119,7 @@ def _merged(known: Change, change: Change) -> Change:
     for name, (old, new) in news.items():
         first = known.values[name][0] if name in known.values else old
         values[name] = (first, new)
-    steps = (*(known.steps or (known,)), change)
+    steps = (*(_known_since(step, change) for step in known.steps or (known,)), change)
     is_later = known.is_later or change.is_later or is_remade
     return replace(
         known,
@@ -135,6 +130,17 @@ def _merged(known: Change, change: Change) -> Change:
         is_later=is_later,
         is_remade=is_remade,
     )
+
+
+def _known_since(step: Change, then: Change) -> Change:
+    """Take what a step left from what the next one found, where only the database knew it."""
+    if not step.is_later:
+        return step
+    values = {
+        name: (old, then.values[name][0] if new is LATER and name in then.values else new)
+        for name, (old, new) in step.values.items()
+    }
+    return replace(step, values=values)
 
 
 def _move(nets: dict[Key, Change], old: Key, new: Key) -> None:

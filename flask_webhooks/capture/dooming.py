@@ -10,8 +10,9 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.base import NO_RAISE, PASSIVE_NO_FETCH, PASSIVE_NO_RESULT
 
+from .changes import LATER
 from .loading import load, referred
-from .reading import Before, Olds, State, ask
+from .reading import Before, Olds, State, ask, is_assigned
 from .remains import is_unknown, written
 
 if t.TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _look_under(session: Session, before: Before, states: t.Iterable[tuple[State
     for state, plan in states:
         hidden = plan.attributes & state.committed_state.keys()
         unknown = {name for name in hidden if is_unknown(state.committed_state[name])}
+        unknown |= _assigned(state, plan)
         if unknown:
             olds[state] = Olds()
             missing.setdefault(state.class_, []).append((state, unknown))
@@ -100,6 +102,21 @@ def _look_under(session: Session, before: Before, states: t.Iterable[tuple[State
         ask(session, cls, wanted, olds)
     for state, found in olds.items():
         before.shown[state].update(found)
+
+
+def _assigned(state: State, plan: Plan) -> set[str]:
+    """Columns that were flushed as they were assigned, and of which only the row can tell what they are."""
+    row = {**state.dict, **written(state)}
+    return {
+        name
+        for name in plan.forms
+        if name in row
+        and (
+            is_assigned(state, name, row[name])
+            if name in plan.opaque
+            else plan.stored(name, row[name]) is LATER
+        )
+    }
 
 
 def _led(session: Session, state: State, plan: Plan, columns: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -7,8 +7,9 @@ import typing as t
 from sqlalchemy.orm import Session
 
 from ..catalog import Kind
-from .changes import Change, stands_for
+from .changes import LATER, Change, stands_for
 from .hearing import check_database, only_connection
+from .stored import owner_stored
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -41,7 +42,7 @@ class _Glance:
     """Everybody whom the changes may concern, and everything that they may be, read from what is in memory."""
 
     def __init__(self, watch: Watch, session: Session) -> None:
-        self._bound, self._key = watch.state.bound, session.hash_key
+        self._watch, self._bound, self._key = watch, watch.state.bound, session.hash_key
         self.owners: set[str] = set()
         self.channels: set[str] = set()
         self._reached: set[tuple[str, int]] = set()
@@ -83,8 +84,9 @@ class _Glance:
         path = channel.owner
         if not channel.events or path is None:
             return True
-        owner = obj.__dict__.get(path[0])
-        if len(path) != 1 or owner is None:
+        plan = self._watch.plan(type(obj))
+        owner = owner_stored(plan, obj, path[0]) if plan is not None else obj.__dict__.get(path[0])
+        if len(path) != 1 or owner is None or owner is LATER:
             return False
         self.owners.add(str(owner))
         self.channels.add(channel.name)

@@ -18,12 +18,12 @@ from sqlalchemy.orm.base import NO_VALUE
 from ..catalog import Kind, same
 from .changes import LATER, Change, Values
 from .loading import CHUNK, rows_where
-from .remains import frozen, make_remains
+from .remains import ASSIGNED, frozen, make_remains
 
 if t.TYPE_CHECKING:
     from .watching import Plan
 
-__all__ = ["Before", "Olds", "ask", "changes", "look"]
+__all__ = ["Before", "Olds", "ask", "changes", "is_assigned", "look"]
 
 State = orm.InstanceState[t.Any]
 
@@ -98,22 +98,48 @@ def _olds(
     """Return the old values to keep that are known, and the names of those that are not."""
     olds = Olds()
     held = state.dict
-    unknown = {name for name in changed if state.committed_state[name] is NO_VALUE}
+    unknown = {name for name in changed if _is_unsaid(state, plan, name, state.committed_state[name])}
     unknown.update(name for key in references for name in plan.references[key] if name not in held)
     unknown.update(name for name in plan.owners if name not in held)
     for name in changed:
         if isinstance(held.get(name), sa.ClauseElement):
             olds.expression = True
             if name not in unknown:
-                olds[name] = state.committed_state[name]
+                olds[name] = plan.stored(name, state.committed_state[name])
     for name in plan.automatic:
         if name in unknown:
             continue
         if name in held:
-            olds.setdefault(name, frozen(state.committed_state.get(name, held[name])))
+            old = state.committed_state.get(name, held[name])
+            if _is_unsaid(state, plan, name, old):
+                unknown.add(name)
+            else:
+                olds.setdefault(name, frozen(plan.stored(name, old)))
         elif name in plan.columns:
             unknown.add(name)
     return olds, unknown
+
+
+def _is_unsaid(state: State, plan: Plan, name: str, old: t.Any) -> bool:
+    """Whether an old value has to be read: SQLAlchemy has none, or what was assigned once."""
+    if old is NO_VALUE:
+        return True
+    if name in plan.opaque:
+        return is_assigned(state, name, old)
+    return plan.stored(name, old) is LATER
+
+
+def is_assigned(state: State, name: str, value: t.Any) -> bool:
+    """Whether a value of a column that only the row can tell is not the row's, but what was assigned."""
+    known = state.info.get(ASSIGNED)
+    return known is not None and known.get(name, LATER) is value
+
+
+def _note_assigned(state: State, plan: Plan, names: t.Iterable[str]) -> None:
+    held = state.dict
+    found = {name: held[name] for name in plan.opaque.intersection(names) if name in held}
+    if found:
+        state.info.setdefault(ASSIGNED, {}).update(found)
 
 
 def ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], found: dict[State, Olds]) -> None:
@@ -175,6 +201,8 @@ def changes(states: t.Sequence[tuple[Kind, State, Plan]], before: Before) -> lis
             continue
         obj, held = remains[state] if kind is deleted else (state.obj(), state.dict)
         key = tuple([held[name] for name in plan.keys])
+        if plan.opaque and kind is not deleted:
+            _note_assigned(state, plan, held)
         if kind is deleted:
             gone.add((plan.head, key))
         elif gone and (plan.head, key) in gone:
@@ -185,11 +213,26 @@ def changes(states: t.Sequence[tuple[Kind, State, Plan]], before: Before) -> lis
             if kind is deleted:
                 values = {name: (held[name], None) for name in bound.columns if name in held}
             elif bound.watch:
-                values = {name: (None, frozen(held.get(name, LATER))) for name in bound.watch}
-                is_later = not bound.watch <= held.keys()
+                values = {name: (None, _new(plan, name, held)) for name in bound.watch}
+                is_later = any(new is LATER for _, new in values.values())
             where = (bound.channel.name, plan.head, *key)
             found.append(Change(kind, bound, where, obj, values, is_later=is_later))
     return found
+
+
+def _known(plan: Plan, name: str, old: t.Any) -> t.Any:
+    """Return an old value that nobody has read; None for what was not loaded."""
+    if old is NO_VALUE:
+        return None
+    found = plan.stored(name, old)
+    return old if found is LATER else found
+
+
+def _new(plan: Plan, name: str, held: t.Mapping[str, t.Any]) -> t.Any:
+    """Return what the row has that a flush has written."""
+    if name in plan.opaque or name not in held:
+        return LATER
+    return frozen(plan.stored(name, held[name]))
 
 
 def _forget_unset(state: State) -> None:
@@ -228,18 +271,24 @@ def _history(state: State, plan: Plan, olds: Olds | None) -> Values:
     """Return the columns that this flush changed, with old and new value."""
     values: Values = {}
     held = state.dict
-    for name in plan.columns & state.committed_state.keys():
-        old = state.committed_state[name]
+    changed = plan.columns & state.committed_state.keys()
+    if plan.opaque:
+        _note_assigned(state, plan, state.committed_state)
+    for name in changed:
+        old = olds.get(name, NO_VALUE) if olds is not None else NO_VALUE
         if old is NO_VALUE:
-            old = olds.get(name) if olds is not None else None
+            old = _known(plan, name, state.committed_state[name])
         new = held.get(name, LATER)
         if new is LATER or not _same(state, name, old, new):
-            values[name] = (frozen(old), frozen(new))
+            new = _new(plan, name, held)
+            if new is LATER or not same(old, new):
+                values[name] = (frozen(old), new)
     if olds is not None and (values or olds.expression):
         for name, old in olds.items():
-            new = held.get(name, LATER)
-            if name in plan.columns and name not in values and (new is LATER or not same(old, new)):
-                values[name] = (old, frozen(new))
+            is_set = name in plan.automatic or olds.expression
+            new = _new(plan, name, held) if is_set or name not in held else plan.stored(name, held[name])
+            if name in plan.columns and name not in changed and (new is LATER or not same(old, new)):
+                values[name] = (old, new)
     return values
 
 

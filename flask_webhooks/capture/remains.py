@@ -16,7 +16,13 @@ from sqlalchemy.ext.mutable import MutableDict, MutableList, MutableSet
 from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_RESULT, instance_state
 from sqlalchemy.orm.collections import collection_adapter
 
-__all__ = ["as_before", "frozen", "is_unknown", "make_remains", "written"]
+from ..bindings.stored import LATER
+from ..catalog import same
+
+ASSIGNED = "flask_webhooks.assigned"
+"""In `state.info`: columns whose value is as it was assigned, though the row may have it in another form."""
+
+__all__ = ["ASSIGNED", "as_before", "frozen", "is_unknown", "make_remains", "written"]
 
 if t.TYPE_CHECKING:
     from .watching import Plan
@@ -48,6 +54,7 @@ def make_remains(states: t.Sequence[tuple[State, Plan]], shown: Shown) -> dict[S
         row = state.dict
         if state.committed_state or shown.get(state):
             row = {**row, **written(state), **shown.get(state, {})}
+        row = _stored(plan, row)
         kept = {name: frozen(value) if name in plan.attributes else value for name, value in row.items()}
         found[state] = Remains(_made(state, plan, row, kept), kept)
     for state, remains in found.items():  # when all have their columns: a collection may go by these
@@ -67,11 +74,31 @@ def _made(state: State, plan: Plan, row: t.Mapping[str, t.Any], kept: dict[str, 
     for name, value in row.items():
         if name in plan.attributes:
             told[name] = _shown(kept[name], value)
-            if row is not held and name not in plan.deciding and (left := held.get(name, value)) is not value:
+            if (
+                row is not held
+                and name not in plan.deciding
+                and (left := _left(state, plan, name, value)) is not value
+            ):
                 told[name] = told[name] if isinstance(left, sa.ClauseElement) else _shown(frozen(left), left)
         elif name != "_sa_instance_state" and name not in state.mapper.relationships:
             told[name] = value  # may be anything of the host's
     return obj
+
+
+def _stored(plan: Plan, row: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The row in the forms that the database has, as far as that can be said."""
+    found = {name: plan.stored(name, row[name]) for name in plan.forms if name in row}
+    found = {name: value for name, value in found.items() if value is not row[name] and value is not LATER}
+    return {**row, **found} if found else row
+
+
+def _left(state: State, plan: Plan, name: str, value: t.Any) -> t.Any:
+    """What the host has left in a column before the DELETE, and not flushed; else the row's value."""
+    if name not in state.committed_state:
+        return value
+    left = state.dict.get(name, value)
+    found = plan.stored(name, left)
+    return left if found is LATER else value if same(found, value) else found
 
 
 def as_before(state: State, olds: t.Mapping[str, t.Any]) -> t.Any:

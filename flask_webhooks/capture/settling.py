@@ -19,6 +19,7 @@ from .guard import guarding
 from .hearing import Hearing, check_database, connection_of
 from .loading import Path, agrees, load, owner_of, walk
 from .moves import Past
+from .stored import Stored
 from .touching import Contacts, led_before
 from .writing import NOBODY, Occurrence, Recorded, check_fits, failed, name_of, write
 
@@ -60,8 +61,8 @@ def settle(
         hearing.connection = None
         if state.settings.record != "all" and is_nobody(watch, session, hearing, items):
             return []
-        with guarding(session, *_beside(watch, session)):
-            return _recorded(watch, session, hearing, aside, items)
+        with guarding(session, *_beside(watch, session)), Stored(watch) as stored:
+            return _recorded(watch, session, hearing, aside, items, stored)
 
 
 def _beside(watch: Watch, session: Session) -> t.Iterator[Session]:
@@ -76,17 +77,24 @@ def _beside(watch: Watch, session: Session) -> t.Iterator[Session]:
 
 
 def _recorded(
-    watch: Watch, session: Session, hearing: Hearing, aside: Aside, items: t.Sequence[Change | Emitted]
+    watch: Watch,
+    session: Session,
+    hearing: Hearing,
+    aside: Aside,
+    items: t.Sequence[Change | Emitted],
+    stored: Stored,
 ) -> list[Recorded]:
     state = watch.state
     nets = coalesce([item for item in items if isinstance(item, Change)])
-    _complete(watch, session, aside, nets)
+    _complete(watch, session, aside, nets, stored)
     _follow_keys(watch, nets)
     _turn_back(watch, session, nets)
     contacts = Contacts(state, session, aside)
     contacts.touch(nets)
+    stored.decide([net for net in nets.values() if net.is_touched], ())
     past = Past(watch, session, nets)
     occurrences = _occurrences(watch, nets, past)
+    stored.show(item.obj for item in items if isinstance(item, Emitted) and item.obj is not None)
     occurrences += _emitted(state, nets, [item for item in items if isinstance(item, Emitted)])
     if not occurrences:
         return []
@@ -107,6 +115,7 @@ def _recorded(
         contacts.agree(heard)
         heard = _load(heard)
         past.complete(heard)
+        stored.complete(heard)
     except DBAPIError:
         raise
     except Exception as error:  # a loader of the host's, or a class that its session has no database for
@@ -173,7 +182,7 @@ def _is_moved(net: Change, name: str) -> bool:
 # ---- which events happened -------------------------------------------------------------------------------
 
 
-def _complete(watch: Watch, session: Session, aside: Aside, nets: dict[Key, Change]) -> None:
+def _complete(watch: Watch, session: Session, aside: Aside, nets: dict[Key, Change], stored: Stored) -> None:
     """Give every net an object, and every value that a condition will look at."""
     key = session.hash_key
     lost = [net for net in nets.values() if net.obj is None or _is_lost(net, key)]
@@ -182,6 +191,7 @@ def _complete(watch: Watch, session: Session, aside: Aside, nets: dict[Key, Chan
             net.obj = None
         aside.fetch(nets)
     vague = [net for net in nets.values() if net.is_later and _is_vague(watch, net)]
+    stored.decide(list(nets.values()), vague)
     if not vague:
         return
     _refresh([net.obj for net in vague])

@@ -16,6 +16,7 @@ from sqlalchemy import event, inspect, orm
 from sqlalchemy.orm import Session
 
 from ..bindings import Bound
+from ..bindings.stored import Form, form_of
 from ..bindings.trails import columns_of
 from ..catalog import Kind
 from ..errors import EmitError
@@ -65,11 +66,21 @@ class Plan:
     """Columns that say what row it is, whose it is and what it belongs to."""
     automatic: tuple[str, ...]
     """Columns that an UPDATE sets although nobody assigned them: `onupdate`, computed, the version counter."""
+    forms: t.Mapping[str, Form]
+    """What becomes of the values of columns in the database."""
+    opaque: frozenset[str]
+    """Columns of which only the row can tell that."""
     references: t.Mapping[str, tuple[str, ...]]
     """Many-to-one relationships, which set their columns only during the flush."""
 
     @classmethod
-    def make(cls, mapper: orm.Mapper[t.Any], bounds: tuple[Bound, ...], leading: frozenset[str]) -> Plan:
+    def make(
+        cls,
+        mapper: orm.Mapper[t.Any],
+        bounds: tuple[Bound, ...],
+        leading: frozenset[str],
+        forms: t.Mapping[str, Form],
+    ) -> Plan:
         """Work out the plan of a class."""
         columns = frozenset().union(*(bound.columns for bound in bounds))
         keys = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
@@ -99,8 +110,15 @@ class Plan:
             leading=leading,
             deciding=owners.union(keys, *references.values()),
             automatic=tuple(attr.key for attr in mapper.column_attrs if _is_automatic(mapper, attr)),
+            forms=forms,
+            opaque=frozenset(name for name, form in forms.items() if form.is_opaque),
             references=references,
         )
+
+    def stored(self, name: str, value: t.Any) -> t.Any:
+        """Return what the row has where this was assigned; `LATER` where only the row can tell."""
+        form = self.forms.get(name)
+        return value if form is None or form.is_opaque else form(value)
 
 
 def _read_by(bound: Bound) -> t.Iterator[Path]:
@@ -161,6 +179,7 @@ class Watch:
             for kind in (*Kind, None)
         }
         """What can happen by one kind of change, and by several together (None), by channel."""
+        self._forms: dict[type, t.Mapping[str, Form]] = {}
         self._plans: dict[type, Plan | None] = {}
         self._patterns: dict[frozenset[str], tuple[str, ...]] = {}
         self._fresh: tuple[int, sa.Engine] | None = None
@@ -196,12 +215,29 @@ class Watch:
             bounds = tuple(bound for base in cls.__mro__ for bound in self.models.get(base, ()))
             mapper: t.Any = inspect(cls, raiseerr=False)
             leading = frozenset().union(*(self.leading.get(base, frozenset()) for base in cls.__mro__))
-            plan = Plan.make(mapper, bounds, leading) if bounds and mapper is not None else None
+            is_ours = bool(bounds) and mapper is not None
+            plan = Plan.make(mapper, bounds, leading, self.forms(cls)) if is_ours else None
             for name, listener in self._listeners.items() if plan is not None else ():
                 if not event.contains(cls, name, listener):
                     event.listen(cls, name, listener)
             self._plans[cls] = plan
             return plan
+
+    def forms(self, cls: type) -> t.Mapping[str, Form]:
+        """Return what becomes of the values of a mapped class in the app's database, by column."""
+        try:
+            return self._forms[cls]
+        except KeyError:
+            columns = {
+                attribute.key: attribute.columns[0]
+                for attribute in t.cast("orm.Mapper[t.Any]", inspect(cls)).column_attrs
+            }
+            found = {
+                name: form_of(column, self.state.engine.dialect)
+                for name, column in columns.items()
+                if isinstance(column, sa.Column)
+            }
+            return self._forms.setdefault(cls, found)
 
     def may_move(self, cls: type, names: t.Collection[str]) -> bool:
         """Say whether a row whose columns of these names are set may be another owner's afterwards."""

@@ -1,0 +1,172 @@
+"""Objects as their rows are: while a commit's events are made, what was assigned gives way to what the database has.
+
+What can be said by a column's type is said so. The rest is read: those columns, of those rows, in one statement for a
+class. When the events are made the host finds its values again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import typing as t
+
+from sqlalchemy.ext.mutable import Mutable
+from sqlalchemy.orm import Session
+
+from ..bindings.dumping import listed
+from ..bindings.stored import Form
+from ..catalog import Kind
+from .changes import LATER, Change
+from .reading import Olds, State, ask, is_assigned
+
+if t.TYPE_CHECKING:
+    from .loading import Path
+    from .watching import Plan, Watch
+    from .writing import Occurrence
+
+__all__ = ["Stored", "owner_stored"]
+
+Missing = dict[tuple[Session, type], list[tuple[State, set[str]]]]
+
+
+class Stored:
+    """The values that were changed for values of rows in one commit."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._done: set[State] = set()
+        self._put: list[tuple[dict[str, t.Any], str, t.Any, t.Any]] = []
+
+    def __enter__(self) -> Stored:
+        return self
+
+    def __exit__(self, *_: t.Any) -> None:
+        for held, name, assigned, shown in reversed(self._put):
+            if held.get(name, LATER) is shown:
+                held[name] = assigned
+
+    def decide(self, nets: t.Sequence[Change], vague: t.Collection[Change]) -> None:
+        """Show what decides whose rows are and what happened to them.
+
+        :param vague: changes whose new values have to be known. What is read is read for all rows of a class.
+        """
+        asked = {type(net.obj) for net in vague if self._is_waiting(net)}
+        rows: dict[int, t.Any] = {}
+        for net in nets:
+            if net.kind is not Kind.DELETED:
+                rows[id(net.obj)] = net.obj
+            path = net.bound.channel.owner
+            if path is not None and len(path) > 1:
+                _reach(rows, [net.obj], path)
+        for obj in rows.values():
+            plan = self._watch.plan(type(obj))
+            if (
+                plan is not None
+                and plan.leading
+                and self._show(obj._sa_instance_state, plan.forms, plan.leading)
+            ):
+                asked.add(type(obj))
+        if asked:
+            self.show(obj for obj in rows.values() if type(obj) in asked)
+
+    def _is_waiting(self, net: Change) -> bool:
+        """Whether a value that is to be known is in the object, as it was assigned."""
+        held = net.obj.__dict__
+        return any(new is LATER and name in held for name, (_, new) in net.values.items())
+
+    def complete(self, heard: t.Iterable[Occurrence]) -> None:
+        """Show rows whose events somebody listens to, and what they lead to where that is read too."""
+        reached: dict[int, t.Any] = {}
+        for item in heard:
+            if item.bound is None or item.obj is None:
+                continue
+            reached[id(item.obj)] = item.obj
+            for path in (*item.bound.trails, *(include.relationships for include in item.asked())):
+                _reach(reached, [item.obj], path)
+        self.show(reached.values())
+
+    def show(self, objects: t.Iterable[t.Any]) -> None:
+        """Show all columns of rows."""
+        missing: Missing = {}
+        for obj in objects:
+            state: State = obj._sa_instance_state
+            if state in self._done or not state.persistent or state.session is None:
+                continue
+            self._done.add(state)
+            unsure = self._show(state, self._watch.forms(type(obj)), None)
+            if unsure:
+                missing.setdefault((state.session, type(obj)), []).append((state, unsure))
+        for (session, cls), wanted in missing.items():
+            found: dict[State, Olds] = {state: Olds() for state, _ in wanted}
+            ask(session, cls, wanted, found)
+            for state, row in found.items():
+                for name, value in row.items():
+                    self._replace(state.dict, name, value)
+
+    def _show(self, state: State, forms: t.Mapping[str, Form], names: t.Collection[str] | None) -> set[str]:
+        """Show what can be said; return the columns of which only the row can tell."""
+        unsure: set[str] = set()
+        held = state.dict
+        for name, form in forms.items():
+            if name not in held or (names is not None and name not in names):
+                continue
+            value = held[name]
+            if form.is_opaque:
+                if self._is_assigned(state, name, value):
+                    unsure.add(name)
+                continue
+            found = form(value)
+            if form.is_zoned and type(value) is dt.datetime and value.tzinfo is not None:
+                found = self._in_zone(state, value, found)
+            if found is LATER:
+                unsure.add(name)
+            elif found is not value:
+                self._replace(held, name, found)
+        return unsure
+
+    def _is_assigned(self, state: State, name: str, value: t.Any) -> bool:
+        if self._watch.plan(state.class_) is not None:
+            return is_assigned(state, name, value)
+        # Nobody watches the class: whatever was written in this transaction may have been assigned.
+        transaction: t.Any = t.cast("Session", state.session).get_nested_transaction()
+        transaction = transaction or t.cast("Session", state.session).get_transaction()
+        while transaction is not None:
+            if state in transaction._new or state in transaction._dirty:
+                return True
+            transaction = transaction.parent
+        return False
+
+    def _in_zone(self, state: State, value: dt.datetime, found: t.Any) -> t.Any:
+        """Return an instant in the zone in which the connection would give it back, else what was found."""
+        session = t.cast("Session", state.session)
+        driver: t.Any = session.connection(bind_arguments={"mapper": state.mapper}).connection
+        zone = getattr(getattr(driver.driver_connection, "info", None), "timezone", None)
+        if zone is None:  # another driver than psycopg
+            return found
+        there = value.astimezone(zone)
+        return value if there.utcoffset() == value.utcoffset() else there
+
+    def _replace(self, held: dict[str, t.Any], name: str, value: t.Any) -> None:
+        assigned = held[name]
+        if isinstance(assigned, Mutable) and not isinstance(value, Mutable):
+            value = type(assigned).coerce(name, value)
+        held[name] = value
+        self._put.append((held, name, assigned, value))
+
+
+def _reach(found: dict[int, t.Any], objects: t.Sequence[t.Any], path: Path) -> None:
+    """Add what is loaded along a path."""
+    for name in path:
+        ahead: list[t.Any] = []
+        for obj in objects:
+            led = listed(obj.__dict__.get(name))
+            ahead += led if isinstance(led, list) else [led]
+        objects = [each for each in ahead if hasattr(each, "_sa_instance_state")]
+        found.update((id(each), each) for each in objects)
+
+
+def owner_stored(plan: Plan, obj: t.Any, name: str) -> t.Any:
+    """Return a column that names the owner as the row has it; `LATER` where only the row can tell."""
+    value = obj.__dict__.get(name)
+    if name in plan.opaque:
+        return LATER if is_assigned(obj._sa_instance_state, name, value) else value
+    return plan.stored(name, value)
