@@ -432,14 +432,19 @@ class Settings:
         return cls(**values)
 
 
+_PLAIN_ADDRESS = re.compile(r"[a-z0-9.-]+:[0-9]{1,5}")
+"""What has no room for a key or a password: `localhost:6379`, where the scheme was forgotten."""
+
+
 def _checked(key: str, value: t.Any, item: dataclasses.Field[t.Any]) -> t.Any:
     try:
         return item.metadata["check"](value)
     except (ValueError, TypeError, KeyError) as error:
-        is_secret = item.metadata["secret"]
+        is_secret = item.metadata["secret"] and not _PLAIN_ADDRESS.fullmatch(str(value))
         shown = "a value that is not shown here" if is_secret else repr(value)
-        fault = f": {error}" if isinstance(error, _Unfit) else ""
-        message = f"{key} is {shown}{fault}. Accepted: {item.metadata['accepted']}."
+        message = f"{key} is {shown}. Accepted: {item.metadata['accepted']}."
+        if isinstance(error, _Unfit):
+            message += f" {str(error)[:1].upper()}{str(error)[1:]}."
         # A traceback shows the cause too, and Python's own errors tell a part of the value.
         raise ConfigurationError(message) from (None if is_secret else error)
 

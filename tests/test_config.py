@@ -71,6 +71,7 @@ def test_a_callable_environment_is_kept() -> None:
     [
         ("CATALOG", [], "a path"),
         ("ENVIRONMENT", "prod", '"staging"'),
+        ("REDIS_URL", "localhost:6379", "redis://"),
         ("QUEUE", "", "name"),
         ("URL_PREFIX", "webhooks", '"/webhooks"'),
         ("URL_PREFIX", "/webhooks/", "without a slash"),

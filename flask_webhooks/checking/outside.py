@@ -132,6 +132,9 @@ def _trap(connection: sa.Connection) -> t.Iterator[Finding]:
 
 def check_redis(bell: Bell, *, is_embedded: bool) -> Check:
     """Tell whether Redis can be reached; the embedded server is started by whoever needs it first."""
+    refusal = bell.refusal()
+    if refusal is not None:
+        return Check("redis", "refused", (Finding(Level.ERROR, refusal),))
     try:
         waiting = bell.depth()
     except QueueError as error:

@@ -135,6 +135,15 @@ class Bell:
             reason = reason_of(error, self.url)
             raise QueueError(f"Redis at {shown(self.url)} cannot be reached: {reason}") from None
 
+    def refusal(self) -> str | None:
+        """Return why the embedded server's folder is not used; None if it is, or if Redis is elsewhere."""
+        try:
+            if self._url is None:
+                self._embedded.verify()
+        except (QueueError, OSError) as error:
+            return str(error)
+        return None
+
     def unreadable(self) -> int:
         """Return how many of the last jobs failed because a worker could not read them, such as one with JSON.
 

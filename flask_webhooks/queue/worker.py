@@ -106,20 +106,21 @@ class _Once(logging.Filter):
     Only the working thread's word counts, which also sees it come back: else the other's could be the last.
     """
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, url: str) -> None:
         super().__init__()
-        self._worker, self._thread = worker, threading.get_ident()
+        self._worker, self._url, self._thread = worker, url, threading.get_ident()
         self.is_trouble = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if "Redis" not in record.msg and not isinstance(error, redis.RedisError):
             return True
-        self.tell(str(error or record.getMessage()))
+        self.tell(error or redis.RedisError(record.getMessage()))
         return False
 
-    def tell(self, reason: str) -> None:
+    def tell(self, error: BaseException) -> None:
         """Say that Redis cannot be reached, unless that has been said."""
+        reason = reason_of(error, self._url)
         if self._thread == threading.get_ident() and not self.is_trouble:
             self.is_trouble = True
             logger.warning("redis.trouble", extra={"worker": self._worker, "reason": reason})
@@ -136,7 +137,7 @@ def work(url: str, queue: str, name: str, *, stop: Stop, burst: bool = False) ->
 
     :param burst: return when the queue is empty.
     """
-    once = _Once(name)
+    once = _Once(name, url)
     rq_log = logging.getLogger("rq.worker")
     rq_log.addFilter(once)
     wait = 0.5
@@ -160,7 +161,7 @@ def _work_once(url: str, queue: str, name: str, *, stop: Stop, burst: bool, once
         worker.work(burst=burst, logging_level="WARNING")
         return True
     except (redis.RedisError, OSError) as error:
-        once.tell(reason_of(error, url))
+        once.tell(error)
         return False
 
 
@@ -173,7 +174,7 @@ def make(url: str, queue: str, name: str, *, stop: Stop, once: _Once | None = No
     connection.ping()
     queues, ttl = [Queue(queue, connection=connection)], WAIT + 15  # by so much RQ waits less than this
     worker = _Worker(queues, name=name, connection=connection, worker_ttl=ttl)
-    worker.stop, worker.once = stop, once or _Once(name)
+    worker.stop, worker.once = stop, once or _Once(name, url)
     return worker
 
 

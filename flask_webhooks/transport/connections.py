@@ -132,6 +132,8 @@ class _Guarded(urllib3.connection.HTTPConnection):
     address: str | None = None
     used = False
     """Whether it has carried a request."""
+    silence = 0.0
+    """Seconds without an acknowledgement after which the kernel ends it; 0: when it likes."""
     opened_at = kept_at = 0.0
     """Instants of the clock of `Idle`."""
     ear: select.poll | None = None
@@ -148,7 +150,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
         if hasattr(select, "poll"):  # not on Windows
             self.ear = select.poll()
             self.ear.register(sock, select.POLLIN)
-        self.used = False
+        self.used, self.silence = False, 0.0
         self.opened_at = self.kept_at = self.idle.clock()
         self.address = attempt.address
         attempt.hold(self.lifeline)
@@ -188,9 +190,10 @@ class _Guarded(urllib3.connection.HTTPConnection):
         has acknowledged the request long before its program answers. A new connection has just been acknowledged, and
         one whose receiver is slow to *read* a long request would be ended too, so it goes without.
         """
-        if hasattr(socket, "TCP_USER_TIMEOUT") and self.lifeline is not None:
-            # With short limits, so early that there is time to send it anew.
-            seconds = min(UNACKNOWLEDGED, max(0.5, attempt.remaining / 3))
+        # With short limits, so early that there is time to send it anew.
+        seconds = min(UNACKNOWLEDGED, max(0.5, (attempt.deadline - attempt.started) / 3))
+        if seconds != self.silence and hasattr(socket, "TCP_USER_TIMEOUT") and self.lifeline is not None:
+            self.silence = seconds
             # Through the lifeline, which is the same connection: under TLS `sock` may be a tunnel in a tunnel.
             self.lifeline.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from flask_webhooks.checking import Level, check_redis
 from flask_webhooks.errors import QueueError
 from flask_webhooks.queue import Bell, Embedded
 
@@ -130,6 +131,8 @@ def test_no_client_talks_to_a_server_that_stands_in_one(
         assert "bell.unreachable" in caplog.text
         with pytest.raises(QueueError, match=r"could run code"):
             bell.depth()
+        [finding] = check_redis(bell, is_embedded=True).findings
+        assert (finding.level, "could run code" in finding.message) == (Level.ERROR, True)
         assert not bell.is_rung()
         bell.clear()
         embedded.stop_if_last()

@@ -118,7 +118,7 @@ def test_a_bundle_that_is_none_is_refused_at_the_start(
     path = tmp_path / "bundle.pem"
     if content is not None:
         path.write_text(authority.client()[1] if content == "key" else content)
-    with pytest.raises(ConfigurationError, match=rf"^WEBHOOKS_CA_BUNDLE is .*: .*{fault}\. Accepted: "):
+    with pytest.raises(ConfigurationError, match=rf"(?i)^WEBHOOKS_CA_BUNDLE is '.*{fault}\.$"):
         Settings.read({"WEBHOOKS_CA_BUNDLE": str(path)})
 
 
