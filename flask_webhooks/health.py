@@ -60,6 +60,14 @@ class Health:
     """Since when the two counts run."""
     window_ok: int = 0
     window_failed: int = 0
+    refusals: int = 0
+    """Requests to slow down since the last success; see `pace`."""
+    paced_rate: float | None = None
+    """Requests a second that were learnt to be taken, at `paced_at`."""
+    paced_at: datetime | None = None
+    """When it last asked to slow down."""
+    waits_for: str | None = None
+    """What its lane waits for beside time: `receiver`, which asks to slow down, or `sender`, a fault of ours."""
 
     def is_paused(self, now: datetime) -> bool:
         """Whether the breaker is open."""
@@ -95,6 +103,7 @@ def after(
     :param is_replay: it repeats what is past: its failure counts for the breaker only.
     """
     counted = _counted(health, breaker, now)
+    counted = replace(counted, waits_for=None)
     if ok:
         return _succeeded(counted, now), None
     failed = replace(counted, window_failed=counted.window_failed + 1)
@@ -111,9 +120,11 @@ def after(
 
 def _succeeded(health: Health, now: datetime) -> Health:
     if health.is_probed:  # what opened the breaker is past
-        return Health(succeeded_at=now, window_at=now, window_ok=1)
+        health = replace(health, window_at=now, window_ok=0, window_failed=0)
     return Health(
         succeeded_at=now,
+        paced_rate=health.paced_rate,
+        paced_at=health.paced_at,
         window_at=health.window_at,
         window_ok=health.window_ok + 1,
         window_failed=health.window_failed,

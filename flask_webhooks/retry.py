@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["STANDARD", "Failure", "Verdict", "decide", "retry_after", "schedule"]
+__all__ = ["STANDARD", "Failure", "Verdict", "decide", "is_pace", "retry_after", "schedule"]
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
@@ -189,6 +189,14 @@ def decide(
     if retry_after is not None and status in (429, 503):
         wait = max(wait, min(retry_after, LONGEST_HINT))
     return Verdict("pending", retry_in=wait)
+
+
+def is_pace(status: int | None, hint: float | None) -> bool:
+    """Whether an answer asks for less and says nothing against the receiver: 429, and 503 with `Retry-After`.
+
+    :param hint: as `retry_after` returns it.
+    """
+    return status == 429 or (status == 503 and hint is not None)
 
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?(\s*,\s*[0-9]+(\.[0-9]*)?)*")

@@ -238,6 +238,9 @@ def _stats() -> Json:
             "succeeded_at": SENT,
             "paused_until": None,
             "paused_reason": None,
+            "waits_for": None,
+            "waits_until": None,
+            "paced_rate": None,
         },
         "series": [{"at": "2025-07-18T21:00:00.000000+00:00", **figures, **outcomes}],
     }

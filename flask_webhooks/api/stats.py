@@ -12,6 +12,7 @@ from ..health import Breaker, Health, health_of, why_paused
 from ..hours import Sums
 from ..ids import first_at
 from ..models import State
+from ..pace import rate_at
 from .operations import Call, operation
 from .problems import Refused
 
@@ -92,4 +93,10 @@ def _health(
     health = Health() if row is None else health_of(row)
     names = ("failures", "failing_since", "succeeded_at", "paused_until")
     reason = why_paused(health, breaker or Breaker()) if health.is_paused(now) else None
-    return {name: getattr(health, name) for name in names} | {"paused_reason": reason}
+    is_waiting = health.waits_for is not None and row is not None and row.sendable_at is not None
+    return {name: getattr(health, name) for name in names} | {
+        "paused_reason": reason,
+        "waits_for": health.waits_for,
+        "waits_until": row.sendable_at if is_waiting and row is not None else None,
+        "paced_rate": rate_at(health, now),
+    }

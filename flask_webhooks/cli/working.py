@@ -150,6 +150,8 @@ def status(as_json: bool, fail_if_older: timedelta | None) -> None:
             say(
                 "Broken messages wait for `flask webhooks repair`: a schema or property failed in their commit."
             )
+        if facts["waiting_for_us"]:
+            say("Workers can reach nobody: look at the proxy, the name server and the network.")
         for name, count in facts["pending_elsewhere"].items():
             say(
                 f"{count} deliveries stay pending: they are for subscriptions of {name}, and this app sends for "
@@ -167,6 +169,7 @@ def _facts() -> dict[str, t.Any]:
         lanes = dispatch.backlog(connection, now, ours)
         others = dispatch.elsewhere(connection, ours)
         broken = dispatch.broken(connection)
+        stalled = dispatch.waiting_for_us(connection, now)
         alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
     due = [row.due_at for row in lanes if row.due_at <= now]
     try:
@@ -181,6 +184,7 @@ def _facts() -> dict[str, t.Any]:
         "oldest_due_seconds": round((now - min(due)).total_seconds(), 3) if due else None,
         "broken_messages": broken,
         "sends_for": sorted(ours or ENVIRONMENTS),
+        "waiting_for_us": stalled,
         "pending_elsewhere": {each.environment: each.deliveries for each in others},
         "redis_url": queue.shown(state.bell.url),
         "jobs_queued": depth,

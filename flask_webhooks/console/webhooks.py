@@ -107,4 +107,8 @@ def standing_note(overview: Overview) -> str:
                 all=attempts,
             )
         return _("Most requests failed lately. We wait a while, then try with one request.")
+    if lane is not None and lane.waits_for == "receiver":
+        return _("Your receiver asks us to slow down. We wait as it says and send less; nothing is lost.")
+    if lane is not None and lane.waits_for == "sender":
+        return _("We can reach nobody, by a fault on our side. Deliveries wait and go on by themselves.")
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import random
@@ -9,7 +10,7 @@ import typing as t
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from .. import retry
+from .. import pace, retry
 from ..ids import uuid7
 from ..retry import Failure, Verdict
 from ..transport import Reply
@@ -22,6 +23,8 @@ if t.TYPE_CHECKING:
 __all__ = ["OUTDATED", "Result", "attempt", "called_off", "crashed"]
 
 LONGEST_DETAIL = 1_000
+SHORTAGE = 5.0
+"""Seconds to wait when there is no memory or no file descriptor left to make a request."""
 OUTDATED = "outdated"
 """Why a delivery of a backfill was cancelled: something newer about its object goes to the same receiver."""
 
@@ -47,6 +50,15 @@ class Result:
     """One line for the operator, with what the owner is not told."""
     is_logged: bool = True
     """Whether the row is written; see `recording.strip`."""
+    started_at: datetime | None = None
+    wait: float | None = None
+    """Seconds that the lane waits: the receiver asks to slow down, or our side can reach nobody."""
+    asked: float | None = None
+    """Seconds that the receiver asks to wait, if it says so."""
+    is_ours: bool = False
+    """Whether our side can reach nobody, whatever the class of the failure."""
+    is_deferred: bool = False
+    """Whether the same delivery is sent again after that wait, and this was no attempt of its schedule."""
 
     @property
     def is_called_off(self) -> bool:
@@ -89,14 +101,17 @@ def attempt(
         request = build(state, destination, parcel, started)
     except Unsendable as error:
         return _unsendable(state, destination, parcel, worker, started, error, draw)
-    reply = state.transport.send(request.outbound, limit=limit)
+    reply = state.transport.send(request.outbound, **({} if limit is None else {"limit": limit}))
     ended = clock()
+    if reply.is_ours:
+        return _unreachable(state, parcel, request, reply, started, ended, worker)
+    hint = retry.retry_after(_header(reply, "retry-after"), ended)
     verdict = retry.decide(
         status=reply.status,
         failure=reply.failure,
         attempts=parcel.number,
         schedule=schedule(state, destination, parcel),
-        retry_after=retry.retry_after(_header(reply, "retry-after"), ended),
+        retry_after=hint,
         draw=draw(),
     )
     failure = reply.failure.value if reply.failure is not None else None
@@ -111,6 +126,38 @@ def attempt(
         body=request.outbound.body,
         row=_row(parcel, request, reply, started, worker),
         log=reply.log,
+        started_at=started,
+        wait=pace.wait_of(hint, 1) if retry.is_pace(reply.status, hint) else None,
+        asked=hint,
+    )
+
+
+def _unreachable(
+    state: AppState,
+    parcel: Parcel,
+    request: Request,
+    reply: Reply,
+    started: datetime,
+    ended: datetime,
+    worker: str,
+) -> Result:
+    """What comes of a fault of our side: the delivery waits as it is, and no attempt was made."""
+    return Result(
+        parcel=parcel,
+        ended_at=ended,
+        ok=False,
+        failure=reply.failure.value if reply.failure is not None else None,
+        counts=False,
+        seconds=reply.timings.total,
+        verdict=Verdict("pending"),
+        body=request.outbound.body,
+        row=_row(parcel, request, reply, started, worker),
+        log=reply.log,
+        is_logged=False,
+        started_at=started,
+        wait=state.transport.patience,
+        is_ours=True,
+        is_deferred=True,
     )
 
 
@@ -139,8 +186,29 @@ def crashed(
     now: datetime,
 ) -> Result:
     """What came of an attempt that our own code did not survive: it must neither stop the others nor be lost."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        return _postponed(parcel, now)
     trouble = Unsendable(f"The attempt failed within the sender: {type(error).__name__}.")
     return _unsendable(state, destination, parcel, worker, now, trouble, random.random)
+
+
+def _postponed(parcel: Parcel, now: datetime) -> Result:
+    """What comes of an attempt for which this process had not enough of something: nothing, and it is made again."""
+    return Result(
+        parcel=parcel,
+        ended_at=now,
+        ok=False,
+        failure=Failure.POISON.value,
+        counts=False,
+        seconds=0.0,
+        verdict=Verdict("pending"),
+        body=parcel.body,
+        row={},
+        is_logged=False,
+        wait=SHORTAGE,
+        is_ours=True,
+        is_deferred=True,
+    )
 
 
 def schedule(state: AppState, destination: Destination, parcel: Parcel) -> t.Sequence[float]:

@@ -14,16 +14,18 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from .. import dispatch
+from .. import dispatch, pace
 from ..dispatch import Lease
 from ..health import Health, health_of
 from ..ids import uuid7
+from ..pace import Burst
 from ..rotation import Rotation
 from .parcels import Destination, Parcel, destinations
 from .trouble import TROUBLE, is_cut_short
 
 if t.TYPE_CHECKING:
     from ..state import AppState
+    from .attempting import Result
 
 __all__ = ["Held", "Lanes"]
 
@@ -61,8 +63,8 @@ def lease_length(timeout: float) -> timedelta:
 DESELECTED = "deselected"
 """The reason of a delivery that is cancelled because its subscription does not listen to the event any more."""
 UNKNOWN = Health(failures=-1)
-LONGEST_WAIT = 3600.0
-"""Seconds that a rate keeps a lane waiting at most, whatever stands in its row."""
+LONGEST_WAIT = pace.DAY
+"""Seconds that a lane waits at most."""
 
 
 @dataclass(slots=True)
@@ -90,10 +92,17 @@ class Held:
     """Monotonic seconds before which its rate allows no request, when the rotation does not know it any more."""
     is_dry: bool = False
     """The last look found nothing more."""
+    burst: Burst = field(default_factory=Burst)
+    """What its receiver has taken lately."""
     is_closing: bool = False
     """Takes nothing more; given back when nothing is under way."""
     backfilled: dict[tuple[str, str], Parcel] = field(default_factory=dict)
     """Of `hands`, what a backfill sends, by what it is about."""
+
+    @property
+    def key(self) -> str:
+        """The subscription's id."""
+        return self.destination.recipient.id
 
     def is_starving(self, now: float) -> bool:
         """Whether it has work for which there has been no memory for a while."""
@@ -111,7 +120,7 @@ def _is_news(saved: Health, health: Health) -> bool:
     """Whether the next worker must know it: more than another success of a receiver that does well."""
     return any(
         getattr(health, name) != getattr(saved, name)
-        for name in ("failures", "window_failed", "paused_until")
+        for name in ("failures", "window_failed", "paused_until", "refusals", "waits_for")
     )
 
 
@@ -216,12 +225,17 @@ class Lanes:
             row.subscription_id,
             (),
             lease_until=began + self.length.total_seconds(),
-            rate=destination.rate,
+            rate=self._rate(destination, health),
             suspect=health.is_suspect or row.subscription_id in self._avoided,
             trusted=health.succeeded_at is not None and now - health.succeeded_at < TRUST,
             cap=1 if health.is_probed else None,
-            not_before=self._not_before(row.sendable_at, destination.rate, now),
+            not_before=self._not_before(row.sendable_at, self._rate(destination, health), now),
         )
+
+    def _rate(self, destination: Destination, health: Health) -> float | None:
+        """Requests a second: what its owner allows, or what its receiver has been learnt to take if that is less."""
+        rates = [rate for rate in (destination.rate, pace.rate_at(health, self.clock())) if rate is not None]
+        return min(rates, default=None)
 
     @staticmethod
     def _not_before(sendable_at: datetime | None, rate: float | None, now: datetime) -> float:
@@ -299,9 +313,10 @@ class Lanes:
     def learn(self, key: str, health: Health) -> None:
         """Note how a receiver is doing; a lane that was probed gets its full terms again when that is over."""
         lane = self.held[key]
-        was_probed, lane.health = lane.health.is_probed, health
-        if was_probed != health.is_probed and not lane.is_closing:
-            self.restore(key, lane.destination.rate)
+        was, lane.health = lane.health, health
+        is_new = was.is_probed != health.is_probed or was.paced_at != health.paced_at
+        if is_new and not lane.is_closing:
+            self.restore(key)
 
     def _extend(self, keys: t.Iterable[str], until: float) -> None:
         # Before the commit: should that fail, the lease in memory is too long by some seconds at most, in which
@@ -337,9 +352,9 @@ class Lanes:
             if destination is None or not destination.active:
                 self.shut(key)
                 continue
-            if destination.rate != lane.destination.rate and not lane.is_closing:
-                self.restore(key, destination.rate)
             was, lane.destination = lane.destination, destination
+            if (destination.rate != was.rate or lane.health.paced_rate) and not lane.is_closing:
+                self.restore(key)
             if was.patterns != destination.patterns:
                 self._drop_deselected(key)
             lane.behind = None  # what was committed late may be due before what has been read
@@ -395,9 +410,37 @@ class Lanes:
             for parcel in self.rotation.drop(key, dropped):
                 lane.let_go(parcel)
 
-    def restore(self, key: str, rate: float | None) -> None:
-        """Give a lane its full terms again: after a probe that succeeded, or for a new rate."""
-        self.rotation.set_terms(key, rate=rate, cap=1 if self.held[key].health.is_probed else None)
+    def restore(self, key: str) -> None:
+        """Give a lane the terms that it should have: after a probe that succeeded, or for a new rate."""
+        lane = self.held[key]
+        rate = self._rate(lane.destination, lane.health)
+        self.rotation.set_terms(key, rate=rate, cap=1 if lane.health.is_probed else None)
+
+    def burst_of(self, key: str) -> Burst:
+        """What a lane's receiver has taken lately, and whether there is more for it."""
+        lane = self.held[key]
+        lane.burst.has_others = len(lane.hands) > 1 or not lane.is_dry
+        return lane.burst
+
+    def put_away(self, result: Result) -> None:
+        """Let go of a parcel when its result is written, unless it is deferred; have its lane wait if it must."""
+        key = result.parcel.subscription_id
+        lane = self.held.get(key)
+        if lane is None:
+            return
+        if result.wait is not None:
+            since = (self.clock() - result.ended_at).total_seconds()
+            self.rotation.hold(key, time.monotonic() + result.wait - since)
+        if result.is_deferred:
+            result.parcel.body = result.body
+        else:
+            lane.let_go(result.parcel)
+
+    def put_back(self, parcel: Parcel) -> None:
+        """Have a parcel sent again, before all others of its lane; if that is closing, by whoever takes it next."""
+        lane = self.held.get(parcel.subscription_id)
+        if lane is not None and (lane.is_closing or not self.rotation.put_back(lane.key, parcel)):
+            lane.let_go(parcel)
 
     # ---- letting go ------------------------------------------------------------------------------------
 
@@ -423,7 +466,7 @@ class Lanes:
             return
         self._turn_at = now + TURN / 2
         for key, lane in self.held.items():
-            is_slow = lane.destination.rate is not None and self.rotation.next_start(key) > now + TURN
+            is_slow = self.rotation.next_start(key) > now + TURN
             can_wait = (is_slow and not self.rotation.in_flight(key)) or lane.is_starving(now)
             if can_wait and not lane.is_closing:
                 self.shut(key)
@@ -471,8 +514,9 @@ class Lanes:
             lane = self.held[key]
             health = judged.get(key, lane.health)
             is_due = key in closing or now - lane.saved_at > SAVE or _is_news(lane.saved, health)
-            if is_due and (health != lane.saved or lane.destination.rate):
-                told = {"sendable_at": self._sendable_at(key, now), "served_at": self.clock()}
+            sendable_at = self._sendable_at(key, now) if is_due else None
+            if is_due and (health != lane.saved or lane.destination.rate or sendable_at is not None):
+                told = {"sendable_at": sendable_at, "served_at": self.clock()}
                 rows.append({"lane": key, **vars_of(health), **told})
                 lane.saved, lane.saved_at = health, now
         lease = self._lease(self.clock())
@@ -482,9 +526,9 @@ class Lanes:
 
     def _sendable_at(self, key: str, now: float) -> datetime | None:
         lane = self.held[key]
-        if lane.destination.rate is None:
-            return None
         start = max(lane.next_start, self.rotation.next_start(key))
+        if lane.destination.rate is None and start <= now:
+            return None
         return self.clock() + timedelta(seconds=min(max(0.0, start - now), LONGEST_WAIT))
 
     def give_all_back(self, connection: sa.Connection) -> None:

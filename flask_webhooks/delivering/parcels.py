@@ -357,6 +357,8 @@ def render(state: AppState, recipient: payload.Recipient, parcel: Parcel) -> byt
     try:
         with contextlib.nullcontext() if is_ours else state.app.app_context():
             return payload.render(make, _message(state, parcel, row), recipient)
+    except MemoryError:
+        raise  # no fault of the format
     except Exception as error:  # a custom format is the host's code and may raise anything
         raise Unsendable(f"The format {parcel.format!r} failed: {type(error).__name__}: {error}") from error
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
-from .. import dispatch, hours, signals
+from .. import dispatch, hours, pace, signals
 from ..health import Breaker, Health, Reason, after, why_paused
 from ..models import State, Subscription, Trigger
+from ..pace import Burst
 from .attempting import Result, due_again
 
 if t.TYPE_CHECKING:
@@ -44,29 +45,53 @@ class Outcome:
 
 
 def write(
-    state: AppState, connection: sa.Connection, results: t.Sequence[Result], known: t.Mapping[str, Health]
+    state: AppState,
+    connection: sa.Connection,
+    results: t.Sequence[Result],
+    known: t.Mapping[str, Health],
+    bursts: t.Mapping[str, Burst],
 ) -> Outcome:
     """Write attempts, the states of their deliveries, and the sums: four statements for any number of results.
 
+    Faults of our own side leave no trace in it.
+
     :param known: how the receivers of the lanes that are ours were doing; results of others are dropped.
+    :param bursts: what they have taken lately.
     """
-    kept = [result for result in results if result.parcel.subscription_id in known]
+    ours = [result for result in results if result.parcel.subscription_id in known]
+    outcome = Outcome([result for result in ours if not result.is_ours], {}, {})
+    reasons = _judge(state, outcome, ours, known, bursts)
+    kept = outcome.kept
     dispatch.log(connection, [result.row for result in kept if result.is_logged])
     hours.add(connection, _tally(result for result in kept if not result.is_called_off))
     done = [result.parcel.id for result in kept if result.verdict.state == "delivered"]
     if done:
         dispatch.succeed(connection, done, max(result.ended_at for result in kept))
     dispatch.reschedule(connection, [_failed(result) for result in kept if not result.ok])
-    outcome = Outcome(kept, {}, {})
-    for key, some in _by_lane(kept).items():
+    for key, reason in reasons.items():
+        if disable(connection, key, reason):
+            outcome.disabled[key] = reason
+    return outcome
+
+
+def _judge(
+    state: AppState,
+    outcome: Outcome,
+    results: t.Sequence[Result],
+    known: t.Mapping[str, Health],
+    bursts: t.Mapping[str, Burst],
+) -> dict[str, Reason]:
+    """Decide what the results say about their receivers; return the reasons to disable."""
+    reasons = {}
+    for key, some in _by_lane(results).items():
         outcome.counts[key] = len(some)
-        health, reason = judge(state, known[key], some)
+        health, reason = judge(state, known[key], some, bursts.get(key) or Burst())
         outcome.health[key] = health
         if health.pauses and health.paused_until != known[key].paused_until:
             outcome.paused[key] = health
-        if reason is not None and disable(connection, key, reason):
-            outcome.disabled[key] = reason
-    return outcome
+        if reason is not None:
+            reasons[key] = reason
+    return reasons
 
 
 def _by_lane(results: t.Iterable[Result]) -> dict[str, list[Result]]:
@@ -90,28 +115,47 @@ def _tally(results: t.Iterable[Result]) -> hours.Tally:
 
 
 def _failed(result: Result) -> dispatch.Row:
-    pending = result.verdict.state == "pending"
+    deferred = result.is_deferred
+    pending = deferred or result.verdict.state == "pending"
     return {
         "delivery": result.parcel.id,
         "was_due": result.parcel.due_at,
-        "next_state": State(result.verdict.state).value,
-        "next_due": due_again(result),
-        "made": result.parcel.number - result.is_called_off,
+        "next_state": State.PENDING.value if deferred else State(result.verdict.state).value,
+        "next_due": result.parcel.due_at if deferred else due_again(result),
+        "made": result.parcel.number - (result.is_called_off or deferred),
         "why": "gone" if result.verdict.gone else result.failure,
         "sent": result.body,
         "ended": None if pending else result.ended_at,
     }
 
 
-def judge(state: AppState, known: Health, results: t.Iterable[Result]) -> tuple[Health, Reason | None]:
-    """Return the health of one receiver after some results, and the reason to disable it if there is one."""
+def judge(
+    state: AppState, known: Health, results: t.Iterable[Result], burst: Burst
+) -> tuple[Health, Reason | None]:
+    """Return the health of one receiver after some results, and the reason to disable it if there is one.
+
+    What is pace and not failure is deferred, as long as the receiver goes on taking others.
+
+    :param burst: what it has taken lately; kept up.
+    """
     reason = None
     for result in results:
+        if result.is_ours:
+            known = replace(known, waits_for="sender")
+            continue
+        started = result.started_at or result.ended_at
+        if result.wait is not None:
+            result.is_deferred = pace.is_patient(known, burst)
+            known, result.wait = pace.refused(
+                known, burst, started=started, now=result.ended_at, told=result.asked
+            )
+            continue
         if result.verdict.gone:
             reason = Reason.GONE
         is_replay = result.parcel.trigger == Trigger.REPLAY
         if not result.counts or (is_replay and result.is_refused):
             continue
+        before = known
         known, hopeless = after(
             known,
             ok=result.ok,
@@ -120,6 +164,8 @@ def judge(state: AppState, known: Health, results: t.Iterable[Result]) -> tuple[
             disable_after=state.settings.disable_after,
             is_replay=is_replay,
         )
+        if result.ok:
+            known = pace.taken(before, known, burst, started=started, now=result.ended_at)
         reason = reason or hopeless
     return known, reason
 

@@ -15,7 +15,7 @@ import logging
 import time
 import typing as t
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -58,6 +58,10 @@ class Report:
     """When there is something to do again, by the database's clock."""
     next_in: float | None = None
     """Seconds until then when the run ended; below zero: it is overdue."""
+
+
+def _due(parcel: Parcel) -> tuple[datetime, str]:
+    return parcel.due_at or datetime.min.replace(tzinfo=UTC), parcel.id
 
 
 class Run:
@@ -262,7 +266,8 @@ class Run:
         with self.state.own_engine.begin() as connection:
             ours = self._lanes.fence(connection, lanes.union(closing))
             health = {key: self._lanes.held[key].health for key in ours}
-            outcome = recording.write(self.state, connection, results, health)
+            bursts = {key: self._lanes.burst_of(key) for key in ours}
+            outcome = recording.write(self.state, connection, results, health, bursts)
             self._lanes.save(connection, outcome.health, closing)
             if is_renewal_due:
                 told = self._count(connection)
@@ -295,11 +300,15 @@ class Run:
         done = {result.parcel.id for result in results}
         self._unwritten = [result for result in self._unwritten if result.parcel.id not in done]
         for result in results:
-            if lane := self._lanes.held.get(result.parcel.subscription_id):
-                lane.let_go(result.parcel)
+            self._lanes.put_away(result)
+        # Backwards, so that what was due first is the first again.
+        for parcel in sorted((each.parcel for each in results if each.is_deferred), key=_due, reverse=True):
+            self._lanes.put_back(parcel)
         self.report.delivered += sum(result.ok for result in outcome.kept)
-        self.report.failed += sum(not (result.ok or result.is_called_off) for result in outcome.kept)
-        self.report.lost += len(results) - len(outcome.kept)
+        self.report.failed += sum(
+            not (result.ok or result.is_called_off or result.is_deferred) for result in outcome.kept
+        )
+        self.report.lost += len(results) - sum(outcome.counts.values())
         for key, known in outcome.health.items():
             self._lanes.learn(key, known)
         for key, count in outcome.counts.items():

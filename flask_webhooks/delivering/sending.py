@@ -123,6 +123,8 @@ class Senders:
         except BaseException as error:  # a format of the host's may exit: a thread has nobody to tell
             logger.exception("delivery.crashed", extra={"delivery_id": parcel.id})
             result = crashed(self._state, destination, parcel, self._worker, error, self._clock())
+        if result.is_ours:
+            self._state.transport.tell_outage()
         self._rotation.done(
             parcel.subscription_id,
             ok=result.ok,
@@ -130,6 +132,7 @@ class Senders:
             now=time.monotonic(),
             suspect=result.is_unreachable,
             skipped=result.is_called_off,
+            wait=result.wait,
             halt=result.verdict.gone,
         )
         # After `done`, so that nothing is judged before it has been counted.

@@ -20,7 +20,18 @@ wait for each other in one order, and never crosswise.
 """
 
 from .clock import Clock, now
-from .housekeeping import Elsewhere, backlog, beat, broken, count, elsewhere, purge, sign_off, workers
+from .housekeeping import (
+    Elsewhere,
+    backlog,
+    beat,
+    broken,
+    count,
+    elsewhere,
+    purge,
+    sign_off,
+    waiting_for_us,
+    workers,
+)
 from .lanes import Lease, fence, give_back, health, lease, lock, next_due, waiting
 from .newer import Told, outdated
 from .sending import Window, bodies, heads, log, logged, messages, reschedule, still_due, succeed
@@ -68,5 +79,6 @@ __all__ = [
     "stranded",
     "succeed",
     "waiting",
+    "waiting_for_us",
     "workers",
 ]

@@ -9,9 +9,20 @@ import sqlalchemy as sa
 
 from ..ids import first_at
 from .lanes import belongs, earliest, those
-from .tables import A, B, D, M, S, W, chunks, is_mysql
+from .tables import A, B, D, M, N, S, W, chunks, is_mysql
 
-__all__ = ["Elsewhere", "backlog", "beat", "broken", "count", "elsewhere", "purge", "sign_off", "workers"]
+__all__ = [
+    "Elsewhere",
+    "backlog",
+    "beat",
+    "broken",
+    "count",
+    "elsewhere",
+    "purge",
+    "sign_off",
+    "waiting_for_us",
+    "workers",
+]
 
 
 def beat(connection: sa.Connection, worker: str, now: datetime) -> None:
@@ -93,6 +104,15 @@ def elsewhere(connection: sa.Connection, environments: t.Collection[str] | None)
     for environment, deliveries in connection.execute(found):
         counts.setdefault(environment, []).append(deliveries)
     return [Elsewhere(name, len(some), sum(some)) for name, some in sorted(counts.items())]
+
+
+def waiting_for_us(connection: sa.Connection, now: datetime) -> int:
+    """Count the lanes that wait because our side can reach nobody: its proxy, name server, network or resources.
+
+    One that has had no worker for long is not among them: nobody knows how it would be today.
+    """
+    lately = sa.and_(N.c.waits_for == "sender", N.c.sendable_at > now - timedelta(minutes=5))
+    return connection.scalar(sa.select(sa.func.count()).select_from(N).where(lately)) or 0
 
 
 def purge(connection: sa.Connection, before: datetime, most: int = 1_000) -> int:

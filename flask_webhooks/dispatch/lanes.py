@@ -237,7 +237,7 @@ _TAKE = Among(
     _key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking()).returning(*_row)
 )
 _TAKEN = Among(_key, lambda these: sa.select(*_row).where(these, N.c.token == _token))
-_NEW = {"failures": 0, "pauses": 0, "window_ok": 0, "window_failed": 0}
+_NEW = {"failures": 0, "pauses": 0, "window_ok": 0, "window_failed": 0, "refusals": 0}
 
 
 def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:

@@ -125,7 +125,7 @@ class Lane(Base):
     """When it was last leased, or its receiver's health written: lanes take turns by it, and if it is in the future,
     the clock has been put back since."""
     sendable_at: Mapped[datetime | None] = mapped_column(default=None)
-    """With a rate limit: when the next request may start."""
+    """When the next request may start, by its rate limit, what its receiver asked for, or a fault of our side."""
     failures: Mapped[int] = mapped_column(default=0)
     """Attempts in a row that failed."""
     failing_since: Mapped[datetime | None] = mapped_column(default=None)
@@ -139,3 +139,11 @@ class Lane(Base):
     """Since when the two counts below run."""
     window_ok: Mapped[int] = mapped_column(default=0)
     window_failed: Mapped[int] = mapped_column(default=0)
+    refusals: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Requests to slow down (429, or 503 with `Retry-After`) since the last success."""
+    paced_rate: Mapped[float | None] = mapped_column(sa.Double, default=None)
+    """Requests a second that its receiver was learnt to take, at `paced_at`; see `pace`."""
+    paced_at: Mapped[datetime | None] = mapped_column(default=None)
+    """When it last asked to slow down."""
+    waits_for: Mapped[str | None] = mapped_column(sa.String(16), default=None)
+    """Whom it waits for until `sendable_at`: `receiver`, which asks to slow down, or `sender`, a fault of our side."""

@@ -40,6 +40,8 @@ class Engine:
     """What waits for environments that this app does not send for; not among the others."""
     broken: int
     """Messages whose data could not be made, and which wait for repair."""
+    waiting_for_us: int
+    """Subscriptions that wait because our side can reach nobody."""
     failing: t.Sequence[sa.Row[t.Any]]
     """`id`, `url`, `owner`, `failures`, `failing_since`, `paused_until` of the worst receivers, worst first."""
 
@@ -84,5 +86,6 @@ def engine(
         oldest_message=oldest,
         elsewhere=others,
         broken=dispatch.broken(connection),
+        waiting_for_us=dispatch.waiting_for_us(connection, now),
         failing=connection.execute(failing).all(),
     )

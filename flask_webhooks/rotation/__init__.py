@@ -15,7 +15,7 @@ A *lane* is one destination with its waiting items. The rules:
     thread, and however many there are, a new one does not wait behind them. (Lanes that slow down while they hold
     slots may exceed the share until those attempts end; they get no new ones meanwhile.)
 5.  A lane whose lease ends before a whole attempt could does not start one.
-6.  A lane with a rate keeps its distance between two starts.
+6.  A lane with a rate keeps its distance between two starts, and one that was told to wait starts nothing meanwhile.
 
 Nothing scans all lanes. Each waiting lane stands in exactly one place: `ready` (may send now), `parked` (waits for a
 slot of the probation share), the `timed` heap (waits for its rate), or nowhere (has nothing to send, no free slot, or

@@ -58,7 +58,14 @@ class Lane(t.Generic[T]):
     """Items taken and not done."""
     not_before: float = 0.0
     """Earliest next start, by its rate."""
+    resume_at: float = 0.0
+    """Earliest next start, because it was told to wait."""
     queue: deque[T] = field(default_factory=deque)
     """Items not started, oldest first."""
     where: Where = Where.NOWHERE
     """The one place where it waits."""
+
+    @property
+    def start_at(self) -> float:
+        """Earliest next start."""
+        return max(self.not_before, self.resume_at)

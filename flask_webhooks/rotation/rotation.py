@@ -178,6 +178,7 @@ class Rotation(t.Generic[T]):
         suspect: bool = False,
         halt: bool = False,
         skipped: bool = False,
+        wait: float | None = None,
     ) -> None:
         """Free the slot of an item of this lane, whatever became of it, and learn from it.
 
@@ -188,6 +189,7 @@ class Rotation(t.Generic[T]):
         :param suspect: it did not reach the destination. A slow attempt puts the lane on probation without this.
         :param halt: start nothing more on this lane until `release`.
         :param skipped: the destination was not asked, so there is nothing to learn.
+        :param wait: start nothing more for so many seconds: it was neither a success nor a failure.
         :raises KeyError: when nothing of this lane is in flight.
         """
         with self._changed:
@@ -199,13 +201,18 @@ class Rotation(t.Generic[T]):
             self._in_flight -= 1
             self._count(lane, -1)
             lane.unjudged += 1
-            if not skipped:
+            if wait is not None:
+                self._hold(lane, self._now + wait)
+            elif not skipped:
                 lane.failed = 0 if ok else lane.failed + 1
             if halt or (self._streak is not None and lane.failed >= self._streak):
                 self._leave(lane)
                 lane.halted = True
-            if not skipped:
-                self._learn(lane, ok=ok, slow=seconds >= self._slow_after, suspect=suspect)
+            slow = seconds >= self._slow_after
+            if wait is not None and slow:
+                self._set_standing(lane, Standing.SUSPECT)
+            elif wait is None and not skipped:
+                self._learn(lane, ok=ok, slow=slow, suspect=suspect)
             if lane.stopped and not lane.in_flight:
                 del self._lanes[key]
             self._place(lane)
@@ -267,9 +274,30 @@ class Rotation(t.Generic[T]):
         return self._stopped
 
     def next_start(self, key: str) -> float:
-        """Return when the lane's rate allows its next start; maybe a time that has passed."""
+        """Return when the lane may start its next item, by its rate and what it was told; maybe in the past."""
         with self._changed:
-            return self._lanes[key].not_before if key in self._lanes else 0.0
+            return self._lanes[key].start_at if key in self._lanes else 0.0
+
+    def put_back(self, key: str, item: T) -> bool:
+        """Queue an item that was taken and is done, before all others of its lane; False if the lane takes nothing."""
+        with self._changed:
+            lane = self._lanes.get(key)
+            if lane is None or lane.stopped:
+                return False
+            lane.queue.appendleft(item)
+            self._queued += 1
+            self._place(lane)
+            self._rouse()
+            return True
+
+    def hold(self, key: str, until: float) -> None:
+        """Start nothing of a lane before a time; nothing when there is no such lane (any more)."""
+        with self._changed:
+            lane = self._lanes.get(key)
+            if lane is not None:
+                self._hold(lane, until)
+                self._admit()
+                self._rouse()
 
     def stop(self) -> None:
         """Start nothing more: `take` and `wait_take` return `None` at once. `remove` gives back the rest."""
@@ -332,7 +360,7 @@ class Rotation(t.Generic[T]):
         while self._timed and self._timed[0][0] <= self._now:
             lane = heapq.heappop(self._timed)[2]
             # Entries of lanes that went elsewhere meanwhile stay in the heap until their time.
-            if lane.where is Where.TIMED and lane.not_before <= self._now:
+            if lane.where is Where.TIMED and lane.start_at <= self._now:
                 lane.where = Where.NOWHERE
                 self._place(lane)
         while self._ready and not (self._stopped or self._paused or self._is_stopping()):
@@ -358,10 +386,10 @@ class Rotation(t.Generic[T]):
         """Put a lane that stands nowhere where it belongs, at the end."""
         if lane.where is not Where.NOWHERE or not lane.queue or lane.in_flight >= lane.limit or lane.halted:
             return
-        if lane.not_before > self._now:
+        if lane.start_at > self._now:
             lane.where = Where.TIMED
             self._tie += 1
-            heapq.heappush(self._timed, (lane.not_before, self._tie, lane))
+            heapq.heappush(self._timed, (lane.start_at, self._tie, lane))
         elif lane.standing in self._parked and (
             self._parked[lane.standing] or not self._has_room(lane.standing)
         ):
@@ -375,6 +403,12 @@ class Rotation(t.Generic[T]):
         lane.where = Where.READY
         self._ready[lane.key] = lane
         self._count(lane, 1)
+
+    def _hold(self, lane: Lane[T], until: float) -> None:
+        if until > lane.resume_at:
+            self._leave(lane)
+            lane.resume_at = until
+            self._place(lane)
 
     def _leave(self, lane: Lane[T]) -> None:
         """Take a lane out of where it stands, and give its slot of the share back."""

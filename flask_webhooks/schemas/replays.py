@@ -115,6 +115,22 @@ class Health(ma.Schema):
         allow_none=True,
         metadata=described("Why, in one sentence; null while it is not paused."),
     )
+    waits_for = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described(
+            "Who has it wait until `waits_until`: `receiver`, which asks to slow down (429, 503 with a wait), or "
+            "`sender`, which can reach nobody; null: nobody."
+        ),
+    )
+    waits_until = Instant(required=True, allow_none=True)
+    paced_rate = fields.Float(
+        required=True,
+        allow_none=True,
+        metadata=described(
+            "Requests a second that it has been learnt to take; null: it never asked to slow down lately."
+        ),
+    )
 
 
 class Stats(ma.Schema):

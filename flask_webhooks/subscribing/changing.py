@@ -34,6 +34,11 @@ HEALTHY: dict[str, t.Any] = {
     "window_at": None,
     "window_ok": 0,
     "window_failed": 0,
+    "refusals": 0,
+    "paced_rate": None,
+    "paced_at": None,
+    "waits_for": None,
+    "sendable_at": None,
 }
 """A lane's health when its subscription is switched on again: what was before does not count."""
 

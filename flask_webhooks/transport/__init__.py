@@ -22,7 +22,7 @@ import time
 import typing as t
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import requests
@@ -45,6 +45,7 @@ from .connections import IDLE, LIFETIME, Adapter, Idle, Prepared, current
 from .deadline import Attempt, Watch
 from .dialing import AttemptFailed, Dialer
 from .names import LookupFailed, Names, Resolver
+from .outage import Outage
 from .refusals import Refusals
 from .urls import REFUSED, Destination, as_sent, parse, refused
 
@@ -119,6 +120,8 @@ class Reply:
     address: str | None
     """The address connected to; the proxy's, where there is one."""
     timings: Timings
+    is_ours: bool = False
+    """Whether it failed by a fault of our side, whatever its class, and says nothing about the receiver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ class _Running:
     watch: Watch
     refusals: Refusals
     adapter: Adapter
+    outage: Outage
 
 
 class Transport:
@@ -204,6 +208,10 @@ class Transport:
     def _adapter(self) -> Adapter:
         return self._running.adapter
 
+    @property
+    def _outage(self) -> Outage:
+        return self._running.outage
+
     def _begin(self) -> _Running:
         with self._beginning:  # a process's threads may all be the first to come
             if self._made is None:
@@ -218,6 +226,7 @@ class Transport:
                     watch=Watch(),
                     refusals=Refusals(),
                     adapter=Adapter(contexts.of, idle=self._idle(), proxy=self._proxy),
+                    outage=Outage(names.resolver, has_proxy=self._proxy is not None),
                 )
             return self._made
 
@@ -322,11 +331,34 @@ class Transport:
             finally:
                 response.raw.close()
         except _ERRORS as error:
-            return _classified(attempt, error)
+            reply, is_connected = _classified(attempt, error), attempt.connect is not None or attempt.reused
+            if attempt.first_byte is None and self._outage.is_ours(
+                request.destination.host, error, is_connected=is_connected
+            ):
+                return replace(reply, is_ours=True)
+            return reply
+        except (MemoryError, RuntimeError) as error:
+            if not self._outage.is_ours(request.destination.host, error, is_connected=False):
+                raise
+            text = "The sender has no more of what an attempt takes."
+            return replace(_failed(attempt, Failure.CONNECT, text, repr(error)[:300]), is_ours=True)
         # Before the status is believed: a connection that was shut down looks like one that came to its end.
         if attempt.expired:
             return _overdue(attempt)
-        return _answered(attempt, response, body, truncated)
+        reply = _answered(attempt, response, body, truncated)
+        if request.destination.scheme == "http" and self._outage.refused_by_proxy(response.status_code):
+            return replace(reply, is_ours=True)
+        self._outage.reached(request.destination.host)
+        return reply
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait after a reply that `is_ours` before another try."""
+        return self._outage.patience
+
+    def tell_outage(self) -> None:
+        """Log that our side can reach nobody, once for each time; that it can again is logged by itself."""
+        self._outage.tell()
 
     def _post(self, request: Prepared, attempt: Attempt) -> requests.Response:
         """Send, and once more where a kept connection turned out closed, or forgotten, before anything came back.

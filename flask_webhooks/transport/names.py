@@ -74,8 +74,8 @@ def _is_missing(error: BaseException) -> bool:
 class Names:
     """Looks names up; safe to share between threads."""
 
-    def __init__(self, resolver: Resolver) -> None:
-        self._resolver = resolver
+    def __init__(self, resolver: Resolver, *, thread: str = "webhooks-lookup") -> None:
+        self.resolver, self._thread = resolver, thread
         self._lock = threading.Lock()
         self._running: dict[tuple[str, int], Lookup] = {}
         self._free = threading.BoundedSemaphore(MOST_LOOKUPS)
@@ -106,7 +106,7 @@ class Names:
         with self._lock:
             lookup = self._running[host, port] = Lookup(host, port)
         try:
-            threading.Thread(target=self._run, args=(lookup,), name="webhooks-lookup", daemon=True).start()
+            threading.Thread(target=self._run, args=(lookup,), name=self._thread, daemon=True).start()
         except RuntimeError as error:  # no more threads
             self._forget(lookup)
             raise LookupFailed(f"{host}: {error}") from error
@@ -114,7 +114,7 @@ class Names:
 
     def _run(self, lookup: Lookup) -> None:
         try:
-            lookup.run(self._resolver)
+            lookup.run(self.resolver)
         finally:
             self._forget(lookup)
 
