@@ -19,7 +19,8 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from . import dispatch, replaying, signals, subscribing
+from . import dispatch, replaying, subscribing
+from .capture.capture import tell
 from .capture.guard import guarding
 from .capture.loading import option
 from .capture.watching import watch_of
@@ -94,9 +95,8 @@ class Backfill:
 
     def _told(self, seen: int, recorded: list[Recorded]) -> Turn:
         if recorded:
-            self.state.bell.ring()
-            signals.send(signals.message_recorded, self.state.app, messages=recorded)
-        return Turn(seen, len(recorded))
+            tell(self.state, recorded)
+        return Turn(seen, sum("error" not in message for message in recorded))
 
     def _repeated(self, keys: t.Sequence[Key], *, waits: bool) -> tuple[list[Key], list[Recorded]]:
         return repeated(self.state.own_engine, functools.partial(self._turn, keys=keys, waits=waits))

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from flask_webhooks import replaying, signals
+from flask_webhooks import repairing, replaying, signals
 from flask_webhooks.backfilling import Backfill
 from flask_webhooks.delivering import Report
 from flask_webhooks.delivering.attempting import attempt
@@ -21,7 +21,7 @@ from flask_webhooks.state import AppState, state_of
 from tests.api.conftest import URL, Customer
 from tests.delivering.answers import run as deliver_due
 from tests.delivering.test_reading import Reader
-from tests.host import Client, db
+from tests.host import Client, Invoice, InvoiceSchema, Status, db
 from tests.receivers import Receiver, Talk, response
 from tests.stage import attempts, deliveries, subscribe, wait_until
 
@@ -310,6 +310,45 @@ class TestNothingOlder:
         [told] = call("GET", f"/messages/{message['id']}")["subscriptions"]
         assert (told["state"], told["reason"]) == ("cancelled", "outdated")
         assert "a newer event of the same object was sent instead" in told["explanation"]
+
+
+def test_a_row_whose_schema_fails_waits_for_its_repair(
+    make_app: t.Callable[..., Flask], inbox: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {1, 2}
+    monkeypatch.setattr(InvoiceSchema._declared_fields["number"], "attribute", "rate")
+    monkeypatch.setattr(Invoice, "rate", property(lambda row: str(1 / (row.id not in faults))), raising=False)
+    state = state_of(make_app(WEBHOOKS_ON_ERROR="record"))
+    row = subscribe(state, inbox.url(), "invoices.*")
+    with state.engine.begin() as connection:
+        rows = [{"id": number, "owner": "1", "status": Status.DRAFT} for number in (1, 2, 3)]
+        connection.execute(sa.insert(Invoice), rows)
+    told: dict[str, int] = {}
+
+    def hear(name: str) -> t.Callable[..., None]:
+        return lambda _, messages, **__: told.update({name: len(messages)})
+
+    whole, broken = hear("recorded"), hear("broken")
+    with signals.message_recorded.connected_to(whole), signals.message_broken.connected_to(broken):
+        [turn] = Backfill(state, "invoices", row.id).turns()
+    assert (turn.seen, turn.queued, told) == (3, 1, {"recorded": 1, "broken": 2})
+    deliver(state)
+    assert [each.state for each in deliveries(state)] == ["broken", "broken", "delivered"]
+    assert [json.loads(each.body)["data"]["id"] for each in inbox.requests] == [3]
+
+    # One is repaired after its row has changed, and was told of.
+    faults.clear()
+    with state.app.app_context():
+        invoice = db.session.get_one(Invoice, 1)
+        invoice.status = Status.SENT
+        db.session.commit()
+    for each in deliveries(state)[:2]:
+        repairing.repair(state, each.message_id)
+    deliver(state)
+    assert [(each.state, each.reason) for each in deliveries(state)[:2]] == [
+        ("cancelled", "outdated"),
+        ("delivered", None),
+    ]
 
 
 def change(state: AppState, client: str, **values: str) -> None:

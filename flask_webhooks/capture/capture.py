@@ -35,7 +35,7 @@ from .watching import Plan, Watch, anybody, known, watch_of, watching
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["ROW_LISTENERS", "add", "listen", "listen_to_statements", "watch_of"]
+__all__ = ["ROW_LISTENERS", "add", "listen", "listen_to_statements", "tell", "watch_of"]
 
 Seen = tuple[InstanceState[t.Any], Plan]
 Flushed = tuple[Kind, InstanceState[t.Any], Plan]
@@ -322,10 +322,11 @@ def _after_commit(session: Session) -> None:
         if nested is not None:
             _release(buffer, nested, around(nested))
         elif recorded := buffer.recorded():
-            _tell(buffer.watch.state, recorded)
+            tell(buffer.watch.state, recorded)
 
 
-def _tell(state: AppState, recorded: t.Sequence[Recorded]) -> None:
+def tell(state: AppState, recorded: t.Sequence[Recorded]) -> None:
+    """Ring the bell and send the signals, after the commit."""
     whole = [row for row in recorded if "error" not in row]
     if whole:
         state.bell.ring_soon()
