@@ -72,6 +72,12 @@ def test_by_hand_an_old_one_is_refused(minutes: int) -> None:
     assert not by_hand(signing.headers("id-1", b"{}", at, [SECRET]))
 
 
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_AAAA"])
+def test_by_hand_a_secret_that_is_none_is_no_key(secret: str) -> None:
+    with pytest.raises(ValueError, match="Set the secret"):
+        by_hand(signing.headers("id-1", b"{}", datetime.now(UTC), [SECRET]), secret=secret)
+
+
 ODD = ("", "v1", "v1,", ",", "é", "v1,é", "\xff", "\ud800", "soon", "-1", "²", "9" * 5000, "NaN", " ")
 
 
