@@ -26,7 +26,17 @@ from operator import attrgetter, methodcaller
 
 from .errors import PayloadError
 
-__all__ = ["FORMATS", "Format", "Message", "Recipient", "encode", "render", "timestamp"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Message",
+    "Recipient",
+    "encode",
+    "is_writable",
+    "ordered",
+    "render",
+    "timestamp",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,8 +276,11 @@ def _decimal(value: Decimal) -> str:
     return str(value)
 
 
-def _sorted(values: Set[t.Any]) -> list[t.Any]:
-    """Numbers by size, anything else by its JSON: the same whatever the process's hashes are."""
+def ordered(values: Set[t.Any]) -> list[t.Any]:
+    """Return a set as a list: numbers by size, anything else by its JSON, the same whatever the process's hashes are.
+
+    :raises TypeError: it has something that JSON cannot hold.
+    """
     if all(type(each) is int for each in values):
         return sorted(values)
     return sorted(values, key=lambda each: _ENCODER.encode(_with_keys(each)))
@@ -301,7 +314,7 @@ _WRITERS: tuple[tuple[type | t.Any, _Writer], ...] = (
 _CONTAINERS: tuple[tuple[type | t.Any, _Writer], ...] = (
     (Mapping, dict),
     (KeysView | ValuesView | ItemsView | Sequence, list),
-    (Set, _sorted),
+    (Set, ordered),
 )
 _FOREIGN: t.Mapping[str, _Writer] = {
     "arrow.Arrow": methodcaller("isoformat"),

@@ -260,5 +260,9 @@ def _copied(value: t.Any) -> t.Any:
     """Return what the host's code may change in place without changing the row."""
     for kind in (dict, list, set):
         if isinstance(value, kind):
-            return copy.deepcopy(kind(value))
+            plain = kind(value)
+            try:
+                return copy.deepcopy(plain)
+            except Exception:  # a lock, a generator: the host may hold what it likes
+                return plain
     return value

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.ext.associationproxy import _AssociationDict, _AssociationList, _AssociationSet
 
+from .. import payload
 from ..errors import PayloadError
 from .columns import is_binary, is_sealed, is_unwritable
 from .trails import AnyMapper, Astray, Trail, Unreadable, follow, has
@@ -178,8 +179,6 @@ def _reach(value: t.Any, path: tuple[str, ...]) -> t.Any:
 
 _SEVERAL = (
     tuple,
-    set,
-    frozenset,
     orm.Query,
     sa.Result,
     sa.ScalarResult,
@@ -189,8 +188,8 @@ _SEVERAL = (
     ItemsView,
     deque,
     _AssociationList,
-    _AssociationSet,
 )
+_SETS = (set, frozenset, _AssociationSet)
 
 
 def listed(value: t.Any) -> t.Any:
@@ -200,7 +199,21 @@ def listed(value: t.Any) -> t.Any:
         return list(value.values())
     if isinstance(value, _AssociationDict):
         return dict(value)
+    if isinstance(value, _SETS):
+        return _ordered(value)
     return list(value) if isinstance(value, _SEVERAL) else value
+
+
+def _ordered(values: t.Any) -> list[t.Any]:
+    """Return a set as a list, in an order that another process would choose too if that can be."""
+    try:
+        return payload.ordered(frozenset(values))
+    except (TypeError, ValueError, AttributeError):
+        pass
+    try:
+        return sorted(values, key=lambda row: row._sa_instance_state.identity)
+    except (TypeError, AttributeError):
+        return list(values)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

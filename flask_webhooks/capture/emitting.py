@@ -159,8 +159,8 @@ def _passed(bound: Bound | None, event: EventType, data: t.Any) -> t.Any:
     except Exception as error:  # whatever the host's schema raises
         field = at_field(bound.schemas.get(event.name), data)
         raise PayloadError(
-            f"{event.name} cannot be serialised{field}: {type(error).__name__}: {error}. Correct the data, or mend "
-            "the schema."
+            f"{event.name} cannot be serialised{field}: {type(error).__name__}: {error}. Pass values as a row has "
+            "them, which the schema dumps, or mend the schema."
         ) from error
 
 

@@ -6,7 +6,9 @@ import json
 import typing as t
 from pathlib import Path
 
-from ..bindings import Bound, describe, open_catalog
+from .. import payload
+from ..bindings import Bound, describe, open_catalog, samples
+from ..bindings.json_types import mismatch
 from ..catalog import Catalog, EventType, build_lock, compare
 from ..catalog.names import did_you_mean
 from ..errors import CatalogError, ConfigurationError, Problem
@@ -47,8 +49,25 @@ def check_catalog(
         for each in bound.values()
         for doubt in each.doubts
     ]
+    findings += _samples(catalog, bound)
     words = f"{_several(catalog.events, 'event')} in {_several(catalog.channels, 'channel')}, from {names}"
     return Check("catalogue", words, tuple(findings)), None if problems else (catalog, bound)
+
+
+def _samples(catalog: Catalog, bound: t.Mapping[str, Bound]) -> t.Iterator[Finding]:
+    """Tell of samples that are no example of what is sent: test requests send them, and customers build on them."""
+    for event in catalog.events.values():
+        schema = samples.data_schema(bound[event.channel], event)
+        if event.sample is None or not schema:
+            continue
+        path = f"{event.path}.sample"
+        unknown = sorted(event.sample.keys() - schema["properties"].keys())
+        said = mismatch(schema, json.loads(payload.encode(event.sample)), "it")
+        if unknown:
+            said = f"it has {', '.join(unknown)}"
+        if said:
+            text = f"{said}, which data never has. Correct it, or leave it out: an example is made from the schema."
+            yield Finding(Level.WARNING, text, *catalog.where(path), path)
 
 
 def _several(things: t.Sized, noun: str) -> str:

@@ -29,8 +29,16 @@ def data(state: AppState, event: EventType, includes: t.Collection[str] = ()) ->
         if name in bound.includes:
             shown.setdefault(name, [] if bound.includes[name].many else {})
     if "changes" in includes:
-        shown["changes"] = {"status": {"from": "sent", "to": "paid"}}
+        shown["changes"] = _changes(found)
     return shown
+
+
+def _changes(found: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return an example of what an update changed: a field that `data` has."""
+    if isinstance(found.get("status"), str):
+        return {"status": {"from": "sent", "to": "paid"}}
+    plain = [name for name, value in found.items() if name != "id" and isinstance(value, str | int | float)]
+    return {name: {"from": None, "to": found[name]} for name in plain[:1]}
 
 
 def body(

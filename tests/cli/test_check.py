@@ -347,3 +347,22 @@ class TestOutside:
             result = check(WEBHOOKS_REDIS_URL=f"redis://127.0.0.1:{web.port}/0")
 
         assert result.exit_code == 1
+
+
+def test_a_sample_that_is_no_example_is_told(check: Check, catalog: Path) -> None:
+    text = catalog.read_text()
+    catalog.write_text(
+        text.replace("      sent: {on: updated,", "      sent: {sample: {id: x}, on: updated,").replace(
+            "      paid: {on: updated,", "      paid: {sample: {id: 1, wrong: 1}, on: updated,"
+        )
+    )
+
+    result = check("--offline")
+
+    assert result.exit_code == 0, result.output
+    assert 'it is "x"' not in result.output
+    assert (
+        'channels.invoices.events.sent.sample: it.id is "x", and not integer, which data never has'
+        in result.output
+    )
+    assert "channels.invoices.events.paid.sample: it has wrong, which data never has" in result.output
