@@ -5,12 +5,14 @@
 `configuration`   every `WEBHOOKS_*` key
 `catalogues`      the catalogue with the models and schemas it names, and the lock file
 `outside`         database and Redis
+`certificates`    client certificates that are about to end
 ================  =====================================================================
 """
 
 from __future__ import annotations
 
 from .catalogues import check_catalog, check_lock, lock_path
+from .certificates import check_certificates
 from .configuration import check_configuration, settings_of
 from .findings import Check, Finding, Level
 from .outside import check_database, check_environments, check_redis, refuse_missing_tables
@@ -20,6 +22,7 @@ __all__ = [
     "Finding",
     "Level",
     "check_catalog",
+    "check_certificates",
     "check_configuration",
     "check_database",
     "check_environments",

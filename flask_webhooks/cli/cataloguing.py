@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import typing as t
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from .. import checking, describing, payload, starter
 from ..checking import Check, Finding, Level
 from ..queue import Bell, Embedded
 from ..startup import Setback, forgiving
-from ..state import EXTENSION, current_webhooks
+from ..state import EXTENSION, current_webhooks, state_of
 from .printing import say
 
 __all__ = ["catalog", "check", "init"]
@@ -115,6 +116,10 @@ def _checks(
         engine = app.extensions["sqlalchemy"].engine
         yield checking.check_database(engine)
         yield checking.check_environments(engine, settings)
+    if EXTENSION in app.extensions:
+        certificates = checking.check_certificates(state_of(app), datetime.now(UTC))
+        if certificates is not None:
+            yield certificates
     embedded = Embedded(Path(app.instance_path) / "webhooks")
     bell = Bell(settings.redis_url, embedded, settings.queue, app.import_name)
     yield checking.check_redis(bell, is_embedded=settings.redis_url is None)

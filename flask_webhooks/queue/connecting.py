@@ -76,6 +76,8 @@ def _refuse_what_is_passed_over(url: str) -> None:
         raise _Unfit(f"it has a fragment (#...), which redis-py passes over. {_ENCODE}")
     if any(not character.isprintable() or character.isspace() for character in url):
         raise _Unfit("it has a space or a control character")
+    if "@" in parts.query or ("@" in parts.path and parts.scheme != "unix"):
+        raise _Unfit(f"it has an @ behind the host. {_ENCODE}")
     parse_qsl(parts.query, strict_parsing=bool(parts.query))  # redis-py passes over what has no "="
     if parts.scheme == "unix":
         if not parts.path.strip("/") or parts.netloc.rpartition("@")[2]:

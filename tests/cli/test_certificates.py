@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from flask_webhooks.checking import Level, check_certificates
 from flask_webhooks.models import Subscription
 from flask_webhooks.state import AppState
 from tests.api.conftest import Customer
@@ -135,3 +137,25 @@ def test_what_does_not_fit_is_one_sentence(
     for words in ([row.id], [row.id, "--remove", *both], [row.id, *both[:2]], both):
         flask_webhooks("client-certificates", *words, expect=2)
     assert kept(state, row) is None
+
+
+def test_check_tells_of_those_that_are_about_to_end(
+    state: AppState, flask_webhooks: Command, pem: tuple[str, str]
+) -> None:
+    row = subscribe(state, "https://hooks.example.com/")
+    now = datetime.now(UTC)
+    assert check_certificates(state, now) is None
+    flask_webhooks("client-certificates", row.id, "--certificate", pem[0], "--key", pem[1])  # for a day
+    soon, over = check_certificates(state, now), check_certificates(state, now + timedelta(days=2))
+    long_before = check_certificates(state, now - timedelta(days=60))
+    assert soon is not None and over is not None and long_before is not None  # noqa: PT018
+
+    assert long_before.findings == ()
+    assert [finding.level for finding in (*soon.findings, *over.findings)] == [Level.WARNING] * 2
+    assert "(CN=acme) ends on" in soon.findings[0].message
+    assert "has ended on" in over.findings[0].message
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(Subscription).values(client_certificate="damaged"))
+    damaged = check_certificates(state, now)
+    assert damaged is not None
+    assert not damaged.ok

@@ -7,9 +7,12 @@ import threading
 import traceback
 import typing as t
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
 import redis
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from flask_webhooks import ConfigurationError
 from flask_webhooks.config import Settings
@@ -27,6 +30,7 @@ from tests.stage import wait_until
         "redis://:1?S3cret@h/0",
         "redis://:S3cret/b@h/0",
         "redis://:1/S3cret@h/0",
+        "redis://:1?client_name=S3cret@h/0",
         "redis://:S3cret[b@h/0",
         "redis://h:port",
         "redis://h:",
@@ -64,6 +68,8 @@ from tests.stage import wait_until
         "sentinel://:S3cret#b@h/mymaster",
         "sentinel://:S3cret/b@h/mymaster",
         "sentinel://h/mymaster/0?S3cret=1",
+        "sentinel://x:1/S3cret@h",
+        "sentinel://x:1?client_name=S3cret@h",
     ],
 )
 def test_what_redis_py_cannot_read_or_passes_over_is_refused_at_the_start_and_not_shown(url: t.Any) -> None:
@@ -86,6 +92,7 @@ def test_what_redis_py_cannot_read_or_passes_over_is_refused_at_the_start_and_no
         ("redis://user:p@ss@h/0", {"username": "user", "password": "p@ss"}),
         ("rediss://h/1?ssl_cert_reqs=none", {"host": "h", "db": 1}),
         ("unix:///run/redis.sock?db=2&password=p", {"path": "/run/redis.sock", "db": 2, "password": "p"}),
+        ("unix:///run/redis@1.sock", {"path": "/run/redis@1.sock"}),
         ("unix://user:p@/run/redis.sock", {"path": "/run/redis.sock", "username": "user"}),
     ],
 )
@@ -95,6 +102,37 @@ def test_what_redis_py_reads_is_taken(url: str, expected: dict[str, t.Any]) -> N
     options = connect(taken).connection_pool.connection_kwargs
 
     assert {name: options.get(name) for name in expected} == expected
+
+
+PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=4, max_size=12)
+
+
+@given(
+    PASSWORDS, st.sampled_from(["", "user"]), st.sampled_from(["redis", "rediss", "sentinel"]), st.booleans()
+)
+@example("1#S3cret", "", "redis", False)
+@example("1?db=2", "", "redis", False)
+@example("1/2", "", "sentinel", False)
+@example("1?x=%40", "x", "redis", False)
+def test_a_password_is_read_as_it_was_meant_or_refused_and_never_shown(
+    password: str, user: str, scheme: str, is_encoded: bool
+) -> None:
+    written = quote(password, safe="") if is_encoded else password
+    url = f"{scheme}://{user}:{written}@example.com:7000/0"
+    told = ""
+    try:
+        Settings.read({"WEBHOOKS_REDIS_URL": url})
+    except ConfigurationError as error:
+        told = "".join(traceback.format_exception(error)).rpartition("ConfigurationError")[2]
+    if told:
+        assert not is_encoded
+        assert password not in told
+        return
+    assert password not in shown(url)
+    pool: t.Any = connect(url).connection_pool
+    first = pool.sentinel_manager.sentinels[0].connection_pool if scheme == "sentinel" else pool
+    assert pool.connection_kwargs["password"] == unquote(written)
+    assert (first.connection_kwargs["host"], first.connection_kwargs["port"]) == ("example.com", 7000)
 
 
 def test_a_sentinel_url_says_users_passwords_addresses_and_options() -> None:

@@ -1,0 +1,52 @@
+"""Client certificates: which are about to end, so that nobody learns it from a receiver that refuses them."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from ..errors import SecretError
+from ..models import Subscription
+from ..transport import ClientCertificate
+from .findings import Check, Finding, Level
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["check_certificates"]
+
+SOON = timedelta(days=30)
+"""Before its end an operator wants to know of it."""
+
+
+def check_certificates(state: AppState, now: datetime) -> Check | None:
+    """Tell of those that have ended, end soon, or open with no key; None where there are none at all."""
+    wanted = sa.select(Subscription.id, Subscription.client_certificate).where(
+        Subscription.client_certificate.is_not(None), Subscription.deleted_at.is_(None)
+    )
+    try:
+        with state.engine.connect() as connection:
+            rows: list[t.Any] = list(connection.execute(wanted.order_by(Subscription.id)))
+    except sa.exc.SQLAlchemyError:  # which has been told
+        return None
+    if not rows:
+        return None
+    findings = [finding for row in rows if (finding := _finding(state, row, now)) is not None]
+    return Check("certificates", f"{len(rows)} for single receivers", tuple(findings))
+
+
+def _finding(state: AppState, row: t.Any, now: datetime) -> Finding | None:
+    try:
+        identity = ClientCertificate.load(state.vault.open(row.client_certificate))
+    except SecretError as error:
+        return Finding(Level.ERROR, f"That of the subscription {row.id} cannot be opened. {error}")
+    if identity.expires_at > now + SOON:
+        return None
+    ends = "has ended" if identity.expires_at <= now else "ends"
+    text = (
+        f"That of the subscription {row.id} ({identity.subject}) {ends} on {identity.expires_at:%Y-%m-%d}. Give it "
+        f"another: flask webhooks client-certificates {row.id} --certificate FILE --key FILE"
+    )
+    return Finding(Level.WARNING, text)
