@@ -223,14 +223,14 @@ class OwnerReader:
     path: tuple[str, ...] | None
 
     def __call__(self, row: t.Any) -> str | None:
-        """Return the owner's key; `None` if the path ends early. A dict is read by its keys."""
+        """Return the owner's key; `None` if the path ends early or in nothing. A dict is read by its keys."""
         if self.path is None:
             return None
         for name in self.path:
             row = row.get(name) if isinstance(row, Mapping) else getattr(row, name, None)
             if row is None:
                 return None
-        return str(row)
+        return str(row) or None
 
 
 def schema_trails(schema: ma.Schema, mapper: AnyMapper, depth: int = 5) -> list[tuple[str, ...]]:

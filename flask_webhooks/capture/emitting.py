@@ -57,6 +57,8 @@ def emit_many(
         remedy = f"Did you mean {near}?" if near else "Declare it in the catalogue."
         raise UnknownEventError(f"{event!r} is not an event of the catalogue. {remedy}")
     owner = None if owner is None else str(owner)
+    if owner is not None and not owner.strip():
+        raise OwnerMissingError(f"{event} was emitted with the owner {owner!r}. Pass the key of an account.")
     dedupe_key = None if dedupe_key is None else str(dedupe_key)
     check_fits(known, None, "owner", owner)
     check_fits(known, None, "dedupe_key", dedupe_key)

@@ -14,6 +14,7 @@ import marshmallow as ma
 import pytest
 import sqlalchemy as sa
 from flask import Flask, request
+from flask_babel import Babel
 
 from flask_webhooks import Principal, Webhooks, signals
 from flask_webhooks.state import AppState, state_of
@@ -60,6 +61,12 @@ def make_narrow(
     hooks = Webhooks()
     hooks.principal_loader(load_principal)
     app = make_app(webhooks=hooks, SQLALCHEMY_ENGINE_OPTIONS=dict(pool), **config)
+
+    def language() -> str:
+        db.session.scalars(sa.select(Note.id)).all()
+        return "de"
+
+    Babel(app, locale_selector=language)
 
     @app.context_processor
     def unread() -> dict[str, int]:

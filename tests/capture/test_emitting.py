@@ -590,3 +590,9 @@ class TestOrder:
         assert before <= message.occurred_at <= datetime.now(UTC)
         assert message.occurred_at.utcoffset() == timedelta(0)
         assert abs(message.sequence - message.occurred_at.timestamp() * 1e6) < 1e6
+
+
+@pytest.mark.parametrize("owner", ["", " ", "\t\n"])
+def test_an_empty_owner_is_nobody(app: Flask, owner: str) -> None:
+    with pytest.raises(OwnerMissingError, match="owner"):
+        Webhooks().emit("reports.ready", {"id": 1}, owner=owner)
