@@ -40,9 +40,10 @@ def test_a_request_is_copied_and_pasted_byte_for_byte(
     copied = str(wait_until(lambda: page.evaluate("navigator.clipboard.readText()"), 20))
 
     assert f"/deliveries/{key}" in page.url
-    for number, shell in enumerate(SHELLS):
+    for number, shell in enumerate(SHELLS, 1):
         folder = tmp_path / shell
         folder.mkdir()
         pasted(shell, copied, folder)
-        assert customer.requests[number].body == body
-        assert customer.requests[number].target == "/a/../b?f[a-c]=1"
+        # The site's worker sends what is pending in that log, too.
+        arrived = [each.target for each in customer.requests if each.body == body]
+        assert arrived == ["/a/../b?f[a-c]=1"] * number
