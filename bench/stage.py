@@ -55,7 +55,7 @@ def progress(text: str) -> None:
         print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
 
 
-def subscribe(state: AppState, urls: t.Sequence[str], **columns: t.Any) -> list[str]:
+def subscribe(state: AppState, urls: t.Sequence[str], *, owner: str = "1", **columns: t.Any) -> list[str]:
     """Make a subscription for each URL; return their ids."""
     now = datetime.now(UTC)
     sealed = state.vault.seal(signing.generate().text)
@@ -63,9 +63,9 @@ def subscribe(state: AppState, urls: t.Sequence[str], **columns: t.Any) -> list[
         rows = []
         for url in urls:
             row = Subscription(
-                owner="1", environment="staging", url=url, created_at=now, updated_at=now, **columns
+                owner=owner, environment="staging", url=url, created_at=now, updated_at=now, **columns
             )
-            row.listeners = [Listener(owner="1", event="reports.ready", includes=[])]
+            row.listeners = [Listener(owner=owner, event="reports.ready", includes=[])]
             row.secrets = [Secret(sealed=sealed, created_at=now)]
             rows.append(row)
         session.add_all(rows)

@@ -741,3 +741,135 @@ class TestBarring:
         rota.bar(Standing.NEW)
 
         assert {item[0] for item in drain(rota)} == {"a"}
+
+
+class TestOwners:
+    def test_owners_take_turns_whatever_the_number_of_their_lanes(self):
+        rota = rotation(cap=1, concurrency=100)
+        many = [f"a{n}" for n in range(50)]
+        for key in many:
+            rota.add(key, [key], lease_until=FOREVER, owner="A", trusted=True)
+        rota.add("b", ["b"] * 3, lease_until=FOREVER, owner="B", trusted=True)
+
+        order = [rota.take(0.0) for _ in range(3)]
+        rota.done("b", ok=True, seconds=0.01, now=0.0)
+
+        assert order == ["a0", "b", "a1"]
+        assert "b" in [rota.take(0.0), rota.take(0.0)]
+
+    def test_one_owner_alone_uses_every_slot(self):
+        rota = rotation(cap=1, concurrency=32)
+        for number in range(100):
+            rota.add(f"a{number}", ["x"], lease_until=FOREVER, owner="A", trusted=True)
+
+        assert len(drain(rota)) == 100
+
+    def test_a_new_one_of_another_owner_does_not_wait_for_a_hundred_that_hang(self):
+        rota = rotation(concurrency=32)
+        for number in range(100):
+            rota.add(f"a{number}", ["x"] * 5, lease_until=FOREVER, owner="A")
+        assert len(drain(rota)) == 16
+
+        rota.add("b", ["b0", "b1", "b2"], lease_until=FOREVER, owner="B")
+
+        assert drain(rota) == ["b0"]
+        rota.done("b", ok=True, seconds=0.01, now=0.0)
+        assert drain(rota) == ["b1", "b2"]
+
+    def test_a_thread_is_left_for_those_that_answer_however_many_owners_hang(self):
+        rota = rotation(cap=1, concurrency=32)
+        for number in range(100):
+            rota.add(f"a{number}", ["x"], lease_until=FOREVER, owner=str(number))
+
+        assert len(drain(rota)) == 28
+
+    def test_what_has_been_under_way_for_long_leaves_room_for_new_ones_before_it_ends(self):
+        rota = rotation(cap=1, concurrency=32)
+        for number in range(100):
+            rota.add(f"a{number}", ["x"], lease_until=FOREVER, owner="A")
+        hanging = [f"a{number}" for number in range(len(drain(rota)))]
+
+        rota.suspect(hanging)
+
+        assert len(drain(rota)) == 4
+        rota.suspect([f"a{number}" for number in range(20)])
+        assert drain(rota) == []
+
+    def test_a_lane_that_has_been_slow_all_along_begins_nothing_more(self):
+        rota = rotation(cap=4, concurrency=32)
+        rota.add("a", ["x"] * 10, lease_until=FOREVER, owner="A", trusted=True)
+        assert len(drain(rota)) == 2
+
+        rota.suspect(["a"])
+        rota.done("a", ok=False, seconds=3.0, now=3.0)
+
+        assert drain(rota, 3.0) == []
+
+    def test_waiting_owners_are_let_in_in_turns(self):
+        rota = rotation(cap=1, concurrency=8, slow_share=0.5)
+        for owner in "AB":
+            for number in range(4):
+                key = f"{owner}{number}"
+                rota.add(key, [key], lease_until=FOREVER, owner=owner, suspect=True)
+        first = drain(rota)
+        order = []
+        while first:
+            rota.done(first[0], ok=False, seconds=5.0, now=0.0, suspect=True)
+            order.append(first.pop(0)[0])
+            first += drain(rota)
+
+        assert sorted(order) == list("AAAABBBB")
+        assert "B" in order[:4]
+
+
+class TestBeingToldToWait:
+    def test_nothing_starts_before_and_others_are_not_held_up(self):
+        rota = rotation()
+        fill(rota, "ab", items=10)
+        assert rota.take(0.0)[0] == "a"
+
+        rota.done("a", ok=False, seconds=0.01, now=0.0, wait=2.0)
+
+        assert {item[0] for item in drain(rota)} == {"b"}
+        assert drain(rota, 1.9) == []
+        assert rota.next_start("a") == 2.0
+        assert {item[0] for item in drain(rota, 2.0)} == {"a"}
+
+    def test_it_costs_neither_slots_nor_patience(self):
+        rota = rotation(streak=3)
+        fill(rota, "a", items=50)
+        for number in range(10):
+            now = float(number)
+            item = rota.take(now)
+            rota.done("a", ok=False, seconds=0.01, now=now, wait=1.0)
+            assert rota.put_back("a", item)
+            rota.release("a")
+
+        assert len(drain(rota, 20.0)) == 4
+
+    def test_what_is_put_back_comes_first(self):
+        rota = rotation()
+        fill(rota, "a", items=5, proven=False)
+        item = rota.take(0.0)
+        rota.done("a", ok=False, seconds=0.01, now=0.0, wait=1.0)
+
+        assert rota.put_back("a", item)
+        assert rota.take(1.0) == item == "a0"
+
+    def test_a_lane_that_was_removed_takes_nothing_back(self):
+        rota = rotation()
+        fill(rota, "a", items=2, proven=False)
+        item = rota.take(0.0)
+        rota.remove("a")
+        rota.done("a", ok=False, seconds=0.01, now=0.0, wait=1.0)
+
+        assert not rota.put_back("a", item)
+
+    def test_a_longer_wait_is_not_shortened_by_a_new_rate(self):
+        rota = rotation()
+        fill(rota, "a", items=5, proven=False)
+        rota.hold("a", 10.0)
+        rota.set_terms("a", rate=100.0)
+
+        assert drain(rota, 9.9) == []
+        assert rota.take(10.0) == "a0"

@@ -225,6 +225,7 @@ class Lanes:
             row.subscription_id,
             (),
             lease_until=began + self.length.total_seconds(),
+            owner=destination.recipient.owner,
             rate=self._rate(destination, health),
             suspect=health.is_suspect or row.subscription_id in self._avoided,
             trusted=health.succeeded_at is not None and now - health.succeeded_at < TRUST,

@@ -43,6 +43,8 @@ FAREWELL = 120.0
 """Seconds that the end of a run waits for a database in trouble, unless it was told to stop."""
 SLOW = 1.0
 """Seconds from which on an attempt under way is slow: a run whose time is up does not make the others wait for it."""
+AGED = 2.0
+"""Seconds from which on an attempt under way makes its lane a slow one."""
 
 
 @dataclass(slots=True)
@@ -109,6 +111,7 @@ class Run:
         self._told = 0, 0
         """What the worker's row has been told to be delivered and failed."""
         self._is_draining = False
+        self._aged_at = 0.0
 
     def run(self, *, seconds: float | None = None) -> Report:
         """Work until nothing is due, `stop` is set, or the time is up; return what was done.
@@ -156,6 +159,7 @@ class Run:
         try:
             if self._patience.is_tried:
                 self._recover()
+            self._note_slow()
             self._read()
             if not self._has_work and not self._look_again():
                 return False
@@ -165,6 +169,14 @@ class Run:
             self._rotation.pause()
             self._patience.bear(error)
         return True
+
+    def _note_slow(self) -> None:
+        """Take lanes for slow whose attempt has not ended yet, but has taken as long."""
+        now = time.monotonic()
+        if now >= self._aged_at:
+            self._aged_at = now + AGED / 8
+            if slow := self._senders.slow(AGED):
+                self._rotation.suspect(slow)
 
     @property
     def _has_work(self) -> bool:

@@ -119,15 +119,24 @@ def those(environments: t.Collection[str] | None) -> dict[str, t.Any]:
 
 @functools.cache
 def _free(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
-    """Lanes that have work due and are nobody's, the longest unserved first."""
+    """Lanes that have work due and are nobody's: one of each owner before a second, the longest unserved first."""
     work = earliest(is_mysql).subquery("work")
     ours = () if is_every else (belongs(work.c.key),)
     served_at = sa.case((N.c.served_at <= _now, N.c.served_at))  # in the future: not by this clock
-    return (
-        sa.select(work.c.key, N.c.subscription_id)
+    owner = sa.select(S.c.owner).where(S.c.id == work.c.key).scalar_subquery()
+    free = (
+        sa.select(
+            work.c.key, N.c.subscription_id, served_at.label("served_at"), work.c.due_at, owner.label("owner")
+        )
         .outerjoin(N, N.c.subscription_id == work.c.key)
         .where(_ready_at(work.c.due_at) <= _now, _is_free, *ours)
-        .order_by(served_at.is_not(None), served_at, work.c.due_at)
+        .subquery("free")
+    )
+    order = free.c.served_at.is_not(None), free.c.served_at, free.c.due_at
+    turn = sa.func.row_number().over(partition_by=free.c.owner, order_by=order)
+    return (
+        sa.select(free.c.key, free.c.subscription_id)
+        .order_by(turn, *order)
         .limit(sa.bindparam("most", type_=sa.Integer))
     )
 

@@ -5,7 +5,7 @@ one lock around everything, held for microseconds.
 
 A *lane* is one destination with its waiting items. The rules:
 
-1.  Lanes that may send take turns, one item each.
+1.  Owners take turns, and so do the lanes of each that may send: one item each.
 2.  At most `cap` items of a lane are in flight.
 3.  A lane earns its slots. It begins with 2, one whose last attempt failed with 1; a success doubles them up to
     `cap`, a failure halves them, a failure to reach the destination leaves 1.
@@ -14,6 +14,8 @@ A *lane* is one destination with its waiting items. The rules:
     process's slots, and *suspect* ones three quarters of that: dead or dripping destinations can never take every
     thread, and however many there are, a new one does not wait behind them. (Lanes that slow down while they hold
     slots may exceed the share until those attempts end; they get no new ones meanwhile.)
+    An owner that holds none of these slots gets one beyond the share while an eighth of the threads is left, so that a
+    new subscription does not wait for those of others either. An attempt need not end to be slow: `suspect` is told.
 5.  A lane whose lease ends before a whole attempt could does not start one.
 6.  A lane with a rate keeps its distance between two starts, and one that was told to wait starts nothing meanwhile.
 

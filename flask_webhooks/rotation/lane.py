@@ -42,6 +42,8 @@ class Lane(t.Generic[T]):
     """Most items in flight now: what it has earned, from 1 to `cap`."""
     lease_until: float
     """When another worker may take this destination over."""
+    owner: str = ""
+    """Whose it is: owners take turns."""
     rate: float | None = None
     """Starts per second; `None` for no limit."""
     standing: Standing = Standing.NEW
@@ -50,6 +52,8 @@ class Lane(t.Generic[T]):
     """Removed; only waits for what is in flight."""
     failed: int = 0
     """Failures in a row, in this run."""
+    is_aged: bool = False
+    """What it has in flight has been under way for long."""
     halted: bool = False
     """Starts nothing until `release`."""
     unjudged: int = 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import heapq
 import threading
 import typing as t
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from .lane import Lane, Standing, Where
+from .turns import Turns
 
 __all__ = ["Rotation"]
 
@@ -16,6 +17,9 @@ T = t.TypeVar("T")
 
 FIRST_LIMIT = 2
 """Slots of a lane that has not answered yet in this run."""
+
+LOOKED_AT = 8
+"""Owners that are looked at for one without a slot, so that a thousand of them cost no time."""
 
 CATCH_UP = 0.05
 """Seconds of a rate that may be made up for after a late turn; else 500/s would lose to every late wake-up. In
@@ -51,9 +55,17 @@ class Rotation(t.Generic[T]):
         # By standing, the slots that lanes in it and in worse ones hold: in flight, or standing in `ready`.
         self._most = {Standing.NEW: slow, Standing.SUSPECT: max(1, slow * 3 // 4)}
         self._slots = dict.fromkeys(self._most, 0)
+        # One that has turned out slow leaves its place in the share to a new one, up to a quarter more.
+        self._spare, self._aged = slow // 4, 0
+        # An owner that has no slot on probation gets one beyond the share while threads are left.
+        self._guests = {
+            Standing.NEW: max(slow, concurrency - max(1, concurrency // 8)),
+            Standing.SUSPECT: slow,
+        }
+        self._owned: dict[str, int] = {}
         self._lanes: dict[str, Lane[T]] = {}
-        self._ready: OrderedDict[str, Lane[T]] = OrderedDict()
-        self._parked: dict[Standing, OrderedDict[str, Lane[T]]] = {each: OrderedDict() for each in self._most}
+        self._ready: Turns[T] = Turns()
+        self._parked: dict[Standing, Turns[T]] = {each: Turns() for each in self._most}
         self._timed: list[tuple[float, int, Lane[T]]] = []
         self._tie = 0
         self._queued = self._in_flight = 0
@@ -67,6 +79,7 @@ class Rotation(t.Generic[T]):
         items: Iterable[T],
         *,
         lease_until: float,
+        owner: str = "",
         rate: float | None = None,
         suspect: bool = False,
         trusted: bool = False,
@@ -77,6 +90,7 @@ class Rotation(t.Generic[T]):
 
         What a lane has earned stays, also while one that was removed still has items in flight.
 
+        :param owner: whose it is; a lane that is known stays whose it was.
         :param suspect: its last attempt, by whichever worker, failed.
         :param trusted: it has answered lately: a new lane begins without probation.
         :param not_before: with a rate, when the next item may start: another worker may have sent the last one.
@@ -85,7 +99,7 @@ class Rotation(t.Generic[T]):
         with self._changed:
             lane = self._lanes.get(key)
             if lane is None:
-                lane = self._lanes[key] = Lane(key, 1, 1 if suspect else FIRST_LIMIT, lease_until)
+                lane = self._lanes[key] = Lane(key, 1, 1 if suspect else FIRST_LIMIT, lease_until, owner)
                 lane.standing = Standing.PROVEN if trusted else Standing.NEW
                 lane.rate, lane.not_before = rate, not_before
             lane.lease_until, lane.stopped, lane.halted = lease_until, False, False
@@ -200,6 +214,9 @@ class Rotation(t.Generic[T]):
             lane.in_flight -= 1
             self._in_flight -= 1
             self._count(lane, -1)
+            if lane.is_aged:
+                self._aged -= 1
+                lane.is_aged = lane.in_flight > 0
             lane.unjudged += 1
             if wait is not None:
                 self._hold(lane, self._now + wait)
@@ -249,11 +266,26 @@ class Rotation(t.Generic[T]):
                 self._rouse()
             return gone
 
+    def suspect(self, keys: Iterable[str]) -> None:
+        """Take lanes for slow of which something has been in flight for long: they need not end for that."""
+        with self._changed:
+            found = [self._lanes[key] for key in keys if key in self._lanes]
+            for lane in found:
+                if lane.in_flight and not lane.is_aged:
+                    lane.is_aged, lane.limit = True, 1
+                    self._aged += lane.in_flight
+                    self._leave(lane)
+                    self._set_standing(lane, Standing.SUSPECT)
+                    self._place(lane)
+            if found:
+                self._admit()
+                self._rouse()
+
     def bar(self, standing: Standing) -> None:
         """Start nothing more on lanes of this standing, for good; they keep what they have queued."""
         with self._changed:
-            self._most[standing] = 0
-            for lane in [each for each in self._ready.values() if each.standing is standing]:
+            self._most[standing] = self._guests[standing] = self._spare = 0
+            for lane in [each for each in self._ready.lanes() if each.standing is standing]:
                 self._leave(lane)
                 self._place(lane)
 
@@ -316,7 +348,7 @@ class Rotation(t.Generic[T]):
         """Return how many items could start at once, and how many wait in the lanes that may send now."""
         with self._changed:
             slots = items = 0
-            for lane in self._ready.values():
+            for lane in self._ready.lanes():
                 slots += min(lane.limit - lane.in_flight, len(lane.queue))
                 items += len(lane.queue)
             return slots, items
@@ -364,7 +396,7 @@ class Rotation(t.Generic[T]):
                 lane.where = Where.NOWHERE
                 self._place(lane)
         while self._ready and not (self._stopped or self._paused or self._is_stopping()):
-            lane = next(iter(self._ready.values()))
+            lane = self._ready.first()
             self._leave(lane)
             if lane.in_flight < lane.limit and self._now + self._attempt <= lane.lease_until:
                 return self._start(lane)
@@ -390,18 +422,16 @@ class Rotation(t.Generic[T]):
             lane.where = Where.TIMED
             self._tie += 1
             heapq.heappush(self._timed, (lane.start_at, self._tie, lane))
-        elif lane.standing in self._parked and (
-            self._parked[lane.standing] or not self._has_room(lane.standing)
-        ):
+        elif lane.standing in self._parked and not self._may_pass(lane, self._parked[lane.standing]):
             # Behind those that wait already, even if a slot has just come free: `_admit` hands it out.
             lane.where = Where.PARKED
-            self._parked[lane.standing][lane.key] = lane
+            self._parked[lane.standing].add(lane)
         else:
             self._let_in(lane)
 
     def _let_in(self, lane: Lane[T]) -> None:
         lane.where = Where.READY
-        self._ready[lane.key] = lane
+        self._ready.add(lane)
         self._count(lane, 1)
 
     def _hold(self, lane: Lane[T], until: float) -> None:
@@ -413,29 +443,50 @@ class Rotation(t.Generic[T]):
     def _leave(self, lane: Lane[T]) -> None:
         """Take a lane out of where it stands, and give its slot of the share back."""
         if lane.where is Where.READY:
-            del self._ready[lane.key]
+            self._ready.remove(lane)
             self._count(lane, -1)
         elif lane.where is Where.PARKED:
-            del self._parked[lane.standing][lane.key]
+            self._parked[lane.standing].remove(lane)
         lane.where = Where.NOWHERE
 
     def _count(self, lane: Lane[T], slots: int) -> None:
         if lane.standing is not Standing.PROVEN:
             self._slots[Standing.NEW] += slots
+            held = self._owned[lane.owner] = self._owned.get(lane.owner, 0) + slots
+            if not held:
+                del self._owned[lane.owner]
         if lane.standing is Standing.SUSPECT:
             self._slots[Standing.SUSPECT] += slots
 
     def _has_room(self, standing: Standing) -> bool:
-        is_full = self._slots[Standing.NEW] >= self._most[Standing.NEW]
-        return not is_full and self._slots[standing] < self._most[standing]
+        spare = min(self._spare, self._aged) if standing is Standing.NEW else 0
+        is_full = self._slots[Standing.NEW] >= self._most[Standing.NEW] + spare
+        return not is_full and self._slots[standing] < self._most[standing] + spare
+
+    def _may_pass(self, lane: Lane[T], parked: Turns[T]) -> bool:
+        """Whether a lane on probation need not wait: nobody waits who would come before it."""
+        if parked.has(lane.owner):
+            return False
+        return (not parked and self._has_room(lane.standing)) or self._is_guest(lane.owner, lane.standing)
+
+    def _is_guest(self, owner: str, standing: Standing) -> bool:
+        """Whether an owner gets a slot beyond the share: it has none, and others hold so many."""
+        is_left = self._slots[Standing.NEW] < self._guests[Standing.NEW]
+        return owner not in self._owned and is_left and self._slots[standing] < self._guests[standing]
 
     def _admit(self) -> None:
         """Let parked lanes in for the slots of the share that are free: new ones first."""
         for standing, parked in self._parked.items():
-            while parked and self._has_room(standing):
-                lane = next(iter(parked.values()))
+            while parked and (lane := self._next_of(parked, standing)) is not None:
                 self._leave(lane)
                 self._let_in(lane)
+
+    def _next_of(self, parked: Turns[T], standing: Standing) -> Lane[T] | None:
+        if self._has_room(standing):
+            return parked.first()
+        if self._slots[standing] >= self._guests[standing]:
+            return None
+        return parked.first_of(lambda owner: self._is_guest(owner, standing), LOOKED_AT)
 
     def _learn(self, lane: Lane[T], *, ok: bool, slow: bool, suspect: bool) -> None:
         if suspect:

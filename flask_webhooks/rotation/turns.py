@@ -1,0 +1,65 @@
+"""Lanes that wait in a row: owners take turns, and the lanes of one owner among themselves."""
+
+from __future__ import annotations
+
+import typing as t
+from collections import OrderedDict
+
+from .lane import Lane
+
+__all__ = ["Turns"]
+
+T = t.TypeVar("T")
+
+
+class Turns(t.Generic[T]):
+    """A row of lanes, by their keys. Whatever is done with one lane takes the same time however many there are."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane[T]] = {}
+        self._owners: OrderedDict[str, OrderedDict[str, Lane[T]]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._lanes
+
+    def __iter__(self) -> t.Iterator[str]:
+        return iter(self._lanes)
+
+    def lanes(self) -> t.Collection[Lane[T]]:
+        """Return all of them, in no order."""
+        return self._lanes.values()
+
+    def has(self, owner: str) -> bool:
+        """Whether a lane of this owner waits."""
+        return owner in self._owners
+
+    def add(self, lane: Lane[T]) -> None:
+        """Put a lane behind those of its owner, and an owner who had none behind all others."""
+        self._lanes[lane.key] = lane
+        self._owners.setdefault(lane.owner, OrderedDict())[lane.key] = lane
+
+    def remove(self, lane: Lane[T]) -> None:
+        """Take a lane out; its owner has had a turn."""
+        lanes = self._owners[lane.owner]
+        del self._lanes[lane.key], lanes[lane.key]
+        if lanes:
+            self._owners.move_to_end(lane.owner)
+        else:
+            del self._owners[lane.owner]
+
+    def first(self) -> Lane[T]:
+        """Return the lane whose turn it is."""
+        return next(iter(next(iter(self._owners.values())).values()))
+
+    def first_of(self, is_next: t.Callable[[str], bool], most: int) -> Lane[T] | None:
+        """Return the first lane of the first of `most` owners who are next, if there is one."""
+        for owner, lanes in self._owners.items():
+            if is_next(owner):
+                return next(iter(lanes.values()))
+            most -= 1
+            if most <= 0:
+                break
+        return None
