@@ -67,6 +67,7 @@ class Collector(Base):
         )
         yield _gauge("workers", "Workers with a heartbeat.", alive)
         yield _gauge("enabled", "0 while the stop switch is on.", float(self._state.settings.enabled))
+        yield _ownerless(self._state.ownerless)
         yield _attempts(counts)
         text = "Deliveries that ended, by how. Begins at 0 each hour; rate() takes that for a restart."
         ended = CounterMetricFamily("webhooks_deliveries", text, labels=["state"])
@@ -89,6 +90,14 @@ def _attempts(counts: t.Mapping[str, int]) -> CounterMetricFamily:
     family = CounterMetricFamily("webhooks_attempts", text, labels=["outcome"])
     for name in hours.OUTCOMES:
         family.add_metric([name], counts[name])
+    return family
+
+
+def _ownerless(counts: t.Mapping[str, int]) -> CounterMetricFamily:
+    text = "Events of rows without an owner, so that nobody was told, in the process that is asked."
+    family = CounterMetricFamily("webhooks_ownerless", text, labels=["event"])
+    for name, count in sorted(counts.items()):
+        family.add_metric([name], count)
     return family
 
 

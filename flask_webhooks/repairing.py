@@ -141,7 +141,7 @@ def _made(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[Occurr
 
 
 def _row_of(session: Session, bound: Bound, event: EventType, key: str | None) -> t.Any:
-    if event.on == frozenset({Kind.DELETED}):
+    if event.on and event.on <= {Kind.DELETED, Kind.MOVED_OUT}:
         raise EmitError(f"{event.name} tells of a row that is gone: its data cannot be made anew. {_GIVE_UP}")
     if bound.model is None or key is None:
         raise EmitError(

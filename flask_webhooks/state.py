@@ -6,6 +6,7 @@ Nothing about an app is kept on the extension object, so two apps in one process
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -51,6 +52,8 @@ class AppState:
     embedded: Embedded
     bell: Bell
     load_principal: t.Callable[[], Principal | None] = field(repr=False)
+    ownerless: Counter[str] = field(default_factory=Counter)
+    """Events of rows without an owner that somebody listens to, since this process began, by name."""
 
     @property
     def host_session(self) -> Session:

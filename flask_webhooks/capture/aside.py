@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import typing as t
 
 import sqlalchemy as sa
-from sqlalchemy import inspect
+from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session
 
 from .. import outbox
 from ..catalog import Kind
 from .changes import Change, Key
 from .hearing import connection_of
-from .loading import load
+from .loading import load, referred, unfiltered
 
 if t.TYPE_CHECKING:
     from .watching import Watch
 
 __all__ = ["Aside", "is_heard", "unfiltered"]
-
-
-@contextlib.contextmanager
-def unfiltered(session: Session) -> t.Iterator[None]:
-    """Read rows in a session of ours as they are, whatever the host's listeners make of its SELECTs meanwhile.
-
-    A filter on all sessions (soft deletion, tenants) concerns what the host reads, not the rows that it changes. The
-    listeners come into play again for what hangs on the rows.
-    """
-    dispatch: t.Any = session.dispatch
-    listeners, dispatch.do_orm_execute = dispatch.do_orm_execute, ()
-    try:
-        yield
-    finally:
-        dispatch.do_orm_execute = listeners
 
 
 class Aside:
@@ -49,6 +33,8 @@ class Aside:
         self._host, self._watch = session, watch
         self._shared: dict[sa.Connection, Session] = {}
         self._all: list[Session] = []
+        self._hidden: Session | None = None
+        self._found: dict[t.Any, t.Any] = {}
 
     def session(self, connection: sa.Connection) -> Session:
         """Return the session for rows on a connection of the host's."""
@@ -64,6 +50,27 @@ class Aside:
         session = Session(connection, autoflush=False, info=info, join_transaction_mode="rollback_only")
         self._all.append(session)
         return session
+
+    def begin(self) -> None:
+        """Look anew for what filters hide: a commit begins, or a deletion."""
+        self._hidden = None
+        self._found.clear()
+
+    def led_to(self, relation: orm.RelationshipProperty[t.Any], values: t.Mapping[str, t.Any]) -> t.Any:
+        """Return the row that a relationship leads to, whatever filter of the host's hides it; None if there is none.
+
+        It is read into a session of ours: the host's shall not come upon what its filter hides.
+
+        :param values: of the row that refers to it, by attribute.
+        """
+        key = (relation, *values.values())
+        if key in self._found:
+            return self._found[key]
+        if self._hidden is None:
+            self._hidden = self.another(self._connection(relation.mapper.class_))
+        with unfiltered(self._hidden):
+            found = self._found[key] = referred(self._hidden, relation, values)
+        return found
 
     def fetch(self, nets: dict[Key, Change]) -> None:
         """Give nets of bulk statements their objects, as they are now; drop those whose row is gone.
@@ -103,11 +110,20 @@ class Aside:
         # A net may stand for several kinds of change: a row that was made, and then came to be paid.
         return is_heard(self._watch, connection, {(net.bound.channel.name, None) for net in nets})
 
+    def is_event_heard(self, events: t.Iterable[str]) -> bool:
+        """Say whether anybody listens to one of these events, of whatever owner."""
+        patterns = self._watch.patterns(frozenset(events))
+        if not patterns:
+            return False
+        connection = connection_of(self._watch, self._host, None)
+        return outbox.is_anybody_listening(connection, patterns)
+
     def _connection(self, model: type) -> sa.Connection:
         return connection_of(self._watch, self._host, model)
 
     def close(self) -> None:
         """Let go of the rows; the transaction is not touched."""
+        self.begin()
         for session in self._all:
             session.close()
 

@@ -169,7 +169,8 @@ def _is_heard(session: Session, buffer: Buffer, states: t.Sequence[Seen]) -> boo
     if buffer.hearing is None or is_late(session.get_transaction()):
         return True
     others = _watched(session, [*session._new, *session._dirty_states]).get(buffer.watch, ())
-    return buffer.hearing.is_deletion_heard(session, states, others)
+    buffer.aside.begin()
+    return buffer.hearing.is_deletion_heard(session, states, others, buffer.aside.led_to)
 
 
 def _after_flush(session: Session, context: UOWTransaction) -> None:

@@ -15,7 +15,7 @@ from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLarge
 from .capture import add
 from .guard import Refusal, refuse
 from .hosted import at_field, reading_owners
-from .loading import owner_of
+from .loading import may_be_hidden, owner_of
 from .settling import Emitted
 from .watching import OPT_OUT, is_muted, watch_of
 from .writing import check_fits, name_of, size_of, status_of
@@ -137,8 +137,10 @@ def _may_get_one(bound: Bound, obj: t.Any) -> bool:
     """Whether the flush may give a new object its owner: a default, or the key of something it belongs to."""
     state: t.Any = inspect(obj)
     path = bound.channel.owner
-    if path is None or state.persistent:
+    if path is None:
         return False
+    if state.persistent:
+        return may_be_hidden(bound, obj)
     attribute = state.mapper.column_attrs.get(path[0])
     if attribute is None:
         return True

@@ -18,7 +18,7 @@ from ..errors import EmitError
 from ..models import Subscription
 from ..outbox import Wanted
 from .hosted import reading_owners
-from .loading import owner_of
+from .loading import LedTo, owner_of
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -93,7 +93,9 @@ class Hearing:
                 by_id[each.subscription_id] = each if known is None else known.joined(each)
         return list(by_id.values())
 
-    def is_deletion_heard(self, session: Session, doomed: t.Iterable[Seen], others: t.Iterable[Seen]) -> bool:
+    def is_deletion_heard(
+        self, session: Session, doomed: t.Iterable[Seen], others: t.Iterable[Seen], led_to: LedTo
+    ) -> bool:
         """Say whether anybody listens to the deletion of one of these.
 
         :param others: what else will be flushed: asked for with them, so that one question does for the commit.
@@ -109,7 +111,7 @@ class Hearing:
             for bound, obj in some:
                 found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
                 try:
-                    owner = owner_of(bound, obj) if found else None
+                    owner = owner_of(bound, obj, led_to) if found else None
                 except Exception:  # a property of the host's; who dumps the object will say so
                     return True
                 events |= self._possible(bound)

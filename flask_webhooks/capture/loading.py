@@ -12,7 +12,6 @@ from sqlalchemy.orm.base import NO_RAISE, PASSIVE_OFF
 
 from ..bindings.dumping import listed
 from ..outbox import CHUNK
-from . import hosted
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -22,15 +21,20 @@ __all__ = [
     "agrees",
     "attributes_of",
     "leaving_no_trace",
+    "led",
     "load",
+    "may_be_hidden",
     "owner_of",
     "referred",
     "rows_where",
+    "unfiltered",
     "value",
     "walk",
 ]
 
 Path = tuple[str, ...]
+LedTo = t.Callable[["orm.RelationshipProperty[t.Any]", t.Mapping[str, t.Any]], t.Any]
+"""Finds the row that a relationship leads to by the values of its columns."""
 
 
 def rows_where(columns: t.Sequence[t.Any], keys: t.Sequence[t.Any]) -> sa.ColumnElement[bool]:
@@ -67,6 +71,21 @@ def load(
             statement = statement.execution_options(populate_existing=True)
         found.extend(session.scalars(statement).unique())
     return found
+
+
+@contextlib.contextmanager
+def unfiltered(session: Session) -> t.Iterator[None]:
+    """Read rows in a session of ours as they are, whatever the host's listeners make of its SELECTs meanwhile.
+
+    A filter on all sessions (soft deletion, tenants) concerns what the host reads, not the rows that it changes. The
+    listeners come into play again for what hangs on the rows.
+    """
+    dispatch: t.Any = session.dispatch
+    listeners, dispatch.do_orm_execute = dispatch.do_orm_execute, ()
+    try:
+        yield
+    finally:
+        dispatch.do_orm_execute = listeners
 
 
 @contextlib.contextmanager
@@ -127,12 +146,53 @@ def walk(obj: t.Any, path: Path) -> None:
         reached = [each for each in ahead if hasattr(each, "_sa_instance_state")]
 
 
-def owner_of(bound: Bound, obj: t.Any) -> str | None:
-    """Return whose an object is."""
+def owner_of(bound: Bound, obj: t.Any, led_to: LedTo | None = None) -> str | None:
+    """Return whose an object is.
+
+    :param led_to: finds a row on the way that a filter of the host's hides (soft deletion, tenants).
+    """
     path = bound.channel.owner
-    if path is not None and (len(path) > 1 or path[0] not in obj.__dict__):
-        walk(obj, path)
-    return hosted.owner(bound, obj)
+    if path is None or (len(path) == 1 and path[0] in obj.__dict__):
+        return bound.owner(obj)
+    found = obj
+    for name in path:
+        found = led(found, name, led_to)
+        if found is None:
+            return None
+    return str(found)
+
+
+def led(obj: t.Any, name: str, led_to: LedTo | None) -> t.Any:
+    """Return an attribute of an object on the way to an owner."""
+    state = getattr(obj, "_sa_instance_state", None)
+    if state is None:
+        return getattr(obj, name, None)
+    found = value(obj, name)
+    if found is not None or led_to is None:
+        return found
+    keys = _keys_led_by(obj, name)
+    return led_to(state.mapper.relationships[name], keys) if keys else None
+
+
+def may_be_hidden(bound: Bound, obj: t.Any) -> bool:
+    """Say whether an owner was not found because there may be a row that a filter of the host's hides."""
+    found = obj
+    for name in bound.channel.owner or ():
+        ahead = led(found, name, None)
+        if ahead is None:
+            return bool(_keys_led_by(found, name))
+        found = ahead
+    return False
+
+
+def _keys_led_by(obj: t.Any, name: str) -> dict[str, t.Any]:
+    """The columns by which a many-to-one relationship leads to a row; nothing if it leads to none."""
+    state = getattr(obj, "_sa_instance_state", None)
+    relation = state.mapper.relationships.get(name) if state is not None else None
+    if relation is None or relation.direction is not orm.MANYTOONE:
+        return {}
+    values = {key: value(obj, key) for key in attributes_of(relation.parent, relation.local_columns)}
+    return {} if None in values.values() else values
 
 
 def agrees(state: orm.InstanceState[t.Any], name: str) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, object_session
 from ..bindings.dumping import listed
 from ..catalog import EventType, Kind
 from .changes import Change, Key, Values
-from .loading import Path, attributes_of, load, referred, value
+from .loading import LedTo, Path, attributes_of, led, load, referred, value
 from .remains import as_before
 
 if t.TYPE_CHECKING:
@@ -42,8 +42,8 @@ class _Row:
 class Past:
     """The rows of one transaction as they were before it."""
 
-    def __init__(self, watch: Watch, session: Session, nets: t.Mapping[Key, Change]) -> None:
-        self._watch, self._session, self._nets = watch, session, nets
+    def __init__(self, watch: Watch, session: Session, nets: t.Mapping[Key, Change], led_to: LedTo) -> None:
+        self._watch, self._session, self._nets, self._led_to = watch, session, nets, led_to
         self._is_led = {net.key for net in nets.values() if self._leads(net)}
         """What of may have led to another owner before: mostly nothing."""
         self._rows: dict[Key, _Row] | None = None
@@ -86,7 +86,7 @@ class Past:
         while name in mapper.synonyms:
             name = mapper.synonyms[name].name
         if name in mapper.relationships:
-            return self._one(obj, mapper.relationships[name])
+            return self._one(obj, mapper.relationships[name], is_shown=False)
         if name in mapper.column_attrs:
             olds = self._olds(obj)
             return olds[name] if name in olds else value(obj, name)
@@ -218,17 +218,22 @@ class Past:
                 answer = True
         return answer
 
-    def _one(self, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> t.Any:
-        """Return what a relationship to one led to: the object that stands for that row now."""
+    def _one(self, obj: t.Any, relation: orm.RelationshipProperty[t.Any], *, is_shown: bool = True) -> t.Any:
+        """Return what a relationship to one led to: the object that stands for that row now.
+
+        :param is_shown: leave out what a filter of the host's hides.
+        """
         olds = self._olds(obj)
         names = attributes_of(relation.parent, relation.local_columns)
         if relation.direction is not orm.MANYTOONE or olds.keys().isdisjoint(names):
-            return value(obj, relation.key)
+            return value(obj, relation.key) if is_shown else led(obj, relation.key, self._led_to)
         values = {name: olds[name] if name in olds else value(obj, name) for name in names}
         gone = self._rows_before.get(_key_led_to(relation, values))
         if gone is not None:
             return gone.obj
-        return referred(object_session(obj) or self._session, relation, values)
+        found = referred(object_session(obj) or self._session, relation, values)
+        is_hidden = found is None and not is_shown and None not in values.values()
+        return self._led_to(relation, values) if is_hidden else found
 
     def _shown_or_none(self, obj: t.Any) -> t.Any:
         return None if obj is None else self._show(obj)

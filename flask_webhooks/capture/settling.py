@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import typing as t
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from .changes import LATER, Change, Key, Values, coalesce, stands_for
 from .glancing import is_nobody
 from .guard import guarding
 from .hearing import Hearing, check_database, connection_of
-from .loading import Path, agrees, load, owner_of, walk
+from .loading import LedTo, Path, agrees, load, owner_of, walk
 from .moves import Past
 from .stored import Stored
 from .touching import Contacts, led_before
@@ -92,10 +93,12 @@ def _recorded(
     contacts = Contacts(state, session, aside)
     contacts.touch(nets)
     stored.decide([net for net in nets.values() if net.is_touched], ())
-    past = Past(watch, session, nets)
-    occurrences = _occurrences(watch, nets, past)
+    aside.begin()
+    past = Past(watch, session, nets, aside.led_to)
+    occurrences = _occurrences(watch, nets, past, aside)
     stored.show(item.obj for item in items if isinstance(item, Emitted) and item.obj is not None)
-    occurrences += _emitted(state, nets, [item for item in items if isinstance(item, Emitted)])
+    emitted = [item for item in items if isinstance(item, Emitted)]
+    occurrences += _emitted(state, nets, emitted, aside.led_to)
     if not occurrences:
         return []
     connection = hearing.connection
@@ -236,7 +239,7 @@ def _resolved(obj: t.Any, values: Values) -> Values:
     return {name: (old, getattr(obj, name) if new is LATER else new) for name, (old, new) in values.items()}
 
 
-def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past) -> list[Occurrence]:
+def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past, aside: Aside) -> list[Occurrence]:
     found = [
         (net, events, may_have_moved)
         for net in nets.values()
@@ -245,9 +248,10 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past) -> list[Occu
     if len(found) > 1:
         _refresh([net.obj for net, _, _ in found])
     occurrences = []
+    ownerless: list[EventType] = []
     for net, events, may_have_moved in found:
         try:
-            owner = owner_of(net.bound, net.obj)
+            owner = owner_of(net.bound, net.obj, aside.led_to)
             before = past.owner(net) if may_have_moved else owner
             moved = past.told(net, before, owner) if before != owner else ()
         except orm.exc.ObjectDeletedError:  # by a statement that nobody could see: there is nothing to tell
@@ -265,11 +269,29 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past) -> list[Occu
             occurrences += [Occurrence(event, whose, net.bound, obj, {}) for event, whose, obj in moved]
             continue
         if owner is None:
-            logger.debug("message.ownerless", extra={"channel": net.bound.channel.name})
+            ownerless += events
             continue
         values = net.values if net.kind is Kind.UPDATED else {}
         occurrences += [Occurrence(event, owner, net.bound, net.obj, values) for event in events]
+    if ownerless:
+        _tell_ownerless(watch, aside, ownerless)
     return occurrences
+
+
+def _tell_ownerless(watch: Watch, aside: Aside, events: t.Sequence[EventType]) -> None:
+    """Warn of events that nobody can be told of, and count them, if anybody at all listens to such events."""
+    counts = Counter(event.name for event in events)
+    about = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+    if not aside.is_event_heard(counts):
+        logger.debug("message.ownerless: %s", about)
+        return
+    watch.state.ownerless.update(counts)
+    logger.warning(
+        "message.ownerless: nobody owns the rows of %s, so nobody is told. Look at `owner` in the catalogue, and at "
+        "these rows.",
+        about,
+        extra={"events": dict(counts)},
+    )
 
 
 def _first(watch: Watch, net: Change, events: t.Sequence[EventType]) -> EventType:
@@ -304,14 +326,14 @@ def _by_class(objects: t.Iterable[t.Any]) -> dict[tuple[Session, type], list[t.A
 
 
 def _emitted(
-    state: AppState, nets: t.Mapping[Key, Change], items: t.Sequence[Emitted]
+    state: AppState, nets: t.Mapping[Key, Change], items: t.Sequence[Emitted], led_to: LedTo
 ) -> t.Iterator[Occurrence]:
     """What the host emitted; of objects as they are now, or as they were last."""
     _refresh([item.obj for item in items if item.obj is not None])
     for each in items:
         item = _as_it_was(nets, each)
         try:
-            owner = item.owner if item.obj is None else _owner_now(item)
+            owner = item.owner if item.obj is None else _owner_now(item, led_to)
         except Exception as error:  # a property of the host's, or nothing to tell
             if state.settings.on_error == "record":
                 owner = item.owner or NOBODY
@@ -343,7 +365,7 @@ def _as_it_was(nets: t.Mapping[Key, Change], item: Emitted) -> Emitted:
     return item if net is None or net.kind is not Kind.DELETED else replace(item, obj=net.obj)
 
 
-def _owner_now(item: Emitted) -> str:
+def _owner_now(item: Emitted, led_to: LedTo) -> str:
     """Return whose an emitted object is.
 
     :raises EmitError: no row stands for it, or nobody owns it.
@@ -356,7 +378,7 @@ def _owner_now(item: Emitted) -> str:
         state.mapper.primary_key_from_instance(item.obj)  # of an expired one this loads all
         owner = item.owner
         if owner is None and item.bound is not None:
-            owner = owner_of(item.bound, item.obj)
+            owner = owner_of(item.bound, item.obj, led_to)
     except orm.exc.ObjectDeletedError as error:
         raise EmitError(f"{about}, whose row is gone. Emit before it is deleted, or pass a dict.") from error
     if owner is None:

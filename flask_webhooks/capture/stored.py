@@ -110,6 +110,8 @@ class Stored:
             if name not in held or (names is not None and name not in names):
                 continue
             value = held[name]
+            if type(value) in form.kinds and form.fits is None:  # as nearly all are
+                continue
             if form.is_opaque:
                 if self._is_assigned(state, name, value):
                     unsure.add(name)
