@@ -21,7 +21,7 @@ from .stop import Stop
 if t.TYPE_CHECKING:
     from .state import AppState
 
-__all__ = ["Sweep", "lapsed", "settle"]
+__all__ = ["Sweep", "lapsed", "purge_removed", "settle"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ SETTLING = 1.0
 """Seconds that settling them may hold up a turn, and a portion more; what is left then waits for the next turn."""
 PURGE = 3600.0
 """Seconds between two purges."""
+STRAGGLING = timedelta(hours=1)
+"""How long after a removal a commit may still add a delivery."""
 PURGING = 1.0
 """Seconds that a purge may hold up a turn, and a batch more; what is left then waits for the next turn."""
 
@@ -141,6 +143,8 @@ class Sweep:
                 break
             if self.stop.is_set() or time.monotonic() >= until:
                 return False
+        if not purge_removed(self.state, max(before, datetime.now(UTC) - STRAGGLING), until):
+            return False
         with self.state.own_engine.begin() as connection:
             hours.purge(connection, before)
             replaying.purge(connection, before)
@@ -149,6 +153,20 @@ class Sweep:
             logger.info("log.purged", extra={"messages": self._purged, "before": before.isoformat()})
         self._purged = 0
         return True
+
+
+def purge_removed(state: AppState, before: datetime, until: float = float("inf")) -> bool:
+    """Delete removed subscriptions that have no delivery any more; return whether that was all.
+
+    :param until: when to stop, on the monotonic clock.
+    """
+    while True:
+        with state.own_engine.begin() as connection:
+            gone = dispatch.purge_removed(connection, before)
+        if gone < dispatch.CHUNK:
+            return True
+        if time.monotonic() >= until:
+            return False
 
 
 def settle(state: AppState, stop: Stop, *, seconds: float = float("inf")) -> bool:

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from .. import models, reading, replaying, schemas, subscribing, throttle
+from ..config import ENVIRONMENTS
 from ..delivering.bodies import body_of
 from ..ids import first_at, made_at
 from ..models import State
 from ..principal import ALL_OWNERS, Whose
 from ..reading.bounds import ATTEMPT, BODY, PAGE, fit, json_size
+from ..reading.overviews import has_log
 from ..retry import Failure
 from .operations import Answer, Call, operation
 from .paging import bounded, event_names, floor_of, newest, owner_of, paged
@@ -38,6 +40,9 @@ NEWEST = 10
 """Attempts that a delivery is shown with; `list_attempts` has all."""
 TOO_LARGE = "too_large"
 """Why a delivery is shown without its body: `get_body` has it."""
+REMOVED = 25
+"""Removed subscriptions of an environment, the newest, whose log is listed with all others; that of older ones is asked
+for by id."""
 RARE = 1_000
 """Messages up to which an event is rare for an owner."""
 FIRST, LAST = "00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-ffffffffffff"
@@ -99,8 +104,12 @@ def _subscriptions(call: Call, owner: Whose) -> list[str] | None:
         return None if asked is None else []
     found = sa.select(S.id).where(S.owner == owner)
     if asked is not None:
-        found = found.where(S.id == asked)
-    return list(call.session.scalars(found))
+        return list(call.session.scalars(found.where(S.id == asked)))
+    keys = list(call.session.scalars(found.where(S.deleted_at.is_(None))))
+    removed = found.where(S.deleted_at.is_not(None), has_log()).order_by(S.id.desc()).limit(REMOVED)
+    # Each environment is a range of an index, read from its end.
+    parts = [removed.where(S.environment == environment).subquery().select() for environment in ENVIRONMENTS]
+    return [*keys, *call.session.scalars(sa.union_all(*parts))]
 
 
 def _behind(call: Call, found: sa.Select[t.Any]) -> sa.Select[t.Any]:

@@ -19,7 +19,7 @@ from ..errors import QueueError
 from ..state import AppState, current_webhooks, state_of
 from ..stop import Stop
 from ..visible import visible
-from ..working import Sweep, lapsed, settle
+from ..working import STRAGGLING, Sweep, lapsed, purge_removed, settle
 from .durations import Duration
 from .printing import say
 
@@ -202,7 +202,10 @@ def _facts() -> dict[str, t.Any]:
 )
 @with_appcontext
 def purge(age: timedelta | None) -> None:
-    """Delete finished messages with their deliveries and attempts when they are past their retention."""
+    """Delete finished messages with their deliveries and attempts when they are past their retention.
+
+    Subscriptions that were removed go with their last delivery.
+    """
     state = current_webhooks
     try:
         before, count = datetime.now(UTC) - (state.settings.retention if age is None else age), 0
@@ -216,4 +219,6 @@ def purge(age: timedelta | None) -> None:
                 break
             count += gone
             bar.update(gone)
+    now = datetime.now(UTC)
+    purge_removed(state, before if age is not None and not age else max(before, now - STRAGGLING))
     say(f"Deleted {count} messages that occurred before {before.isoformat(timespec='seconds')}.")

@@ -12,6 +12,7 @@ from ..ids import uuid7
 from ..models import State, Subscription
 from ..principal import ALL_OWNERS
 from ..reading import Search
+from ..reading.overviews import has_log
 from .pages import Page, Visit, page
 
 __all__ = ["deliveries", "live"]
@@ -71,7 +72,8 @@ def live(visit: Visit) -> Page:
 
 def _subscriptions(visit: Visit) -> list[Subscription]:
     """Return the webhooks that can be chosen, removed ones among them: their log stays."""
-    found = sa.select(Subscription).order_by(Subscription.deleted_at.is_not(None), Subscription.id.desc())
+    found = sa.select(Subscription).where(has_log())
+    found = found.order_by(Subscription.deleted_at.is_not(None), Subscription.id.desc())
     if visit.owner is not ALL_OWNERS:
         found = found.where(Subscription.owner == visit.owner)
     return list(visit.session.scalars(found.limit(200)))

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from ..ids import first_at
+from ..models import Hour, Lane, Listener, Replay, Secret
 from .lanes import belongs, earliest, those
-from .tables import A, B, D, M, N, S, W, chunks, is_mysql
+from .tables import CHUNK, A, B, D, M, N, S, W, chunks, is_mysql
 
 __all__ = [
     "Elsewhere",
@@ -19,6 +20,7 @@ __all__ = [
     "count",
     "elsewhere",
     "purge",
+    "purge_removed",
     "sign_off",
     "waiting_for_us",
     "workers",
@@ -134,6 +136,30 @@ def purge(connection: sa.Connection, before: datetime, most: int = 1_000) -> int
         connection.execute(sa.delete(B).where(B.c.message_id.in_(some)))
         connection.execute(sa.delete(M).where(M.c.id.in_(some)))
     return len(ids)
+
+
+def purge_removed(connection: sa.Connection, before: datetime, most: int = CHUNK) -> int:
+    """Delete up to `most` subscriptions that were removed before a time and have no delivery any more; return how many.
+
+    With all that is kept of them: lane, sums, replays. Until then their row says whose their log is.
+
+    :param before: some time ago, for a commit that was under way at the removal may still add a delivery.
+    """
+    # In the order of an index, so that it is used; of an EXISTS a plan may make a look at all deliveries.
+    delivery = sa.select(D.c.id).where(D.c.subscription_id == S.c.id).order_by(D.c.state, D.c.id).limit(1)
+    is_empty = delivery.correlate(S).scalar_subquery().is_(None)
+    removed = sa.select(S.c.id).where(S.c.deleted_at < before, is_empty).order_by(S.c.id).limit(most)
+    ids = list(connection.scalars(removed))
+    for some in chunks(ids):
+        for column in _OF_SUBSCRIPTION:  # the lane first: see `lanes.lock`
+            connection.execute(sa.delete(column.table).where(column.in_(some)))
+        connection.execute(sa.delete(S).where(S.c.id.in_(some)))
+    return len(ids)
+
+
+_OF_SUBSCRIPTION: tuple[sa.Column[t.Any], ...] = tuple(
+    t.cast("sa.Table", model.__table__).c.subscription_id for model in (Lane, Hour, Replay, Listener, Secret)
+)
 
 
 def broken(connection: sa.Connection) -> int:

@@ -143,6 +143,16 @@ def _last_attempts(connection: sa.Connection, ids: t.Sequence[str]) -> dict[str,
     return {row.id: row.at for row in rows if row.at is not None}
 
 
+def has_log() -> sa.ColumnElement[bool]:
+    """Whether a subscription is there, or was removed and has deliveries still: one probe of an index for each."""
+    some = (
+        sa.select(D.c.id).where(D.c.subscription_id == Subscription.id).order_by(D.c.state, D.c.id).limit(1)
+    )
+    return sa.or_(
+        Subscription.deleted_at.is_(None), some.correlate(Subscription).scalar_subquery().is_not(None)
+    )
+
+
 def standing(subscription: Subscription, lane: sa.Row[t.Any] | None, now: datetime) -> Standing:
     """Say how a subscription stands."""
     if not subscription.active:
