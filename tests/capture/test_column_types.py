@@ -172,7 +172,7 @@ class Odd(db.Model):  # type: ignore[name-defined]
     owner: Mapped[str] = mapped_column(sa.String(30), default="1")
     place: Mapped[Place | None] = mapped_column(PlaceType, default=None)
     places: Mapped[t.Any] = mapped_column(
-        sa.ARRAY(PlaceType).with_variant(sa.JSON(), "sqlite"), nullable=True
+        sa.ARRAY(PlaceType).with_variant(sa.JSON(), "sqlite", "mysql", "mariadb"), nullable=True
     )
     shape: Mapped[t.Any] = mapped_column(Shape, nullable=True)
     anything: Mapped[t.Any] = mapped_column(sa.PickleType, nullable=True)
@@ -209,12 +209,12 @@ def app_of(url: str, folder: Path, channels: str) -> t.Iterator[AppState]:
         tables = db.metadata.tables
         if db.engine.dialect.name == "sqlite":
             make_transactional(db.engine)
-        else:
+        if db.engine.dialect.name == "postgresql":
             with db.engine.begin() as connection:
                 connection.execute(sa.text("CREATE EXTENSION IF NOT EXISTS hstore"))
     Doorless().init_app(app, db)
     with app.app_context():
-        skip = {"spread"} if db.engine.dialect.name == "sqlite" else set()
+        skip = {"spread"} if db.engine.dialect.name != "postgresql" else set()
         db.metadata.create_all(db.engine, tables=[each for name, each in tables.items() if name not in skip])
         state = state_of(app)
         subscribe(state, NOWHERE, "*", includes=["changes"])
