@@ -33,6 +33,7 @@ State = orm.InstanceState[t.Any]
 T = t.TypeVar("T")
 
 logger = logging.getLogger("flask_webhooks.capture")
+_guard: contextvars.ContextVar[Guard | None] = contextvars.ContextVar("webhooks_guard", default=None)
 
 
 class Refusal(RuntimeError):
@@ -82,85 +83,113 @@ def _is_reading(text: str) -> bool:
     return _READS.match(text) is not None and not _WRITE_INSIDE.search(text)
 
 
+class _Guarded(Session):
+    """What a session is while host code may run: to replace its methods one by one would cost each commit more."""
+
+    def flush(self, *args: t.Any, **kwargs: t.Any) -> None:
+        if not self._is_clean():
+            refuse("flush()")
+        super().flush(*args, **kwargs)
+
+    def execute(self, statement: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        _refuse_writing(statement)
+        return super().execute(statement, *args, **kwargs)
+
+    def scalar(self, statement: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        _refuse_writing(statement)
+        return super().scalar(statement, *args, **kwargs)
+
+    def scalars(self, statement: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        _refuse_writing(statement)
+        return super().scalars(statement, *args, **kwargs)
+
+    def connection(self, *args: t.Any, **kwargs: t.Any) -> sa.Connection:
+        connection = super().connection(*args, **kwargs)
+        if (watched := _running(self)) is not None:
+            watched.look_at(connection)
+        return connection
+
+    def _expunge_states(self, states: t.Iterable[State], to_transient: bool = False) -> None:
+        states = list(states)
+        if (watched := _running(self)) is not None:
+            watched.take(states)
+        super()._expunge_states(states, to_transient)
+
+    def _expire_state(self, state: State, attribute_names: t.Any) -> None:
+        if (watched := _running(self)) is not None:
+            along = state.manager.mapper.cascade_iterator("refresh-expire", state)
+            watched.take([state] if attribute_names else [state, *(other for _, _, other, _ in along)])
+        super()._expire_state(state, attribute_names)
+
+    def expire_all(self) -> None:
+        if (watched := _running(self)) is not None:
+            watched.take(self.identity_map.all_states())
+        super().expire_all()
+
+
+def _refusing(name: str) -> t.Callable[..., t.Any]:
+    def method(self: _Guarded, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        refuse(f"{name}()")
+        return getattr(super(_Guarded, self), name)(*args, **kwargs)
+
+    return method
+
+
+for _each in _WRITES:
+    setattr(_Guarded, _each, _refusing(_each))
+
+
+@functools.lru_cache(maxsize=64)
+def _guarded(cls: t.Any) -> t.Any:
+    return type(cls.__name__, (_Guarded, cls), {})
+
+
+def _refuse_writing(statement: t.Any) -> None:
+    guard = _guard.get()
+    if guard is not None and guard.about is not None and not _only_reads(statement):
+        guard.refuse(f"execute() with {str(statement).split(None, 1)[0]}")
+
+
+def _running(session: Session) -> _Watched | None:
+    """Return the session's watch while host code runs."""
+    guard = _guard.get()
+    return None if guard is None or guard.about is None else guard.watched(session)
+
+
 class _Watched:
-    """One session: how it was when we began, and what stands in for its methods."""
+    """One session, and how it was when we began."""
 
     def __init__(self, guard: Guard, session: Session) -> None:
         self.session, self._guard = session, guard
         self._new, self._deleted = set(session._new), set(session._deleted)
+        self._count, self._map = (len(self._new), len(self._deleted)), session.identity_map
         self._aside = {state: Snapshot(state) for state in (*session._new, *session.identity_map._modified)}
         for each in self._aside.values():
             each.lay_aside()
         self._taken: dict[State, tuple[Snapshot, bool]] = {}
         self._connections: list[sa.Connection] = []
-        self._stand_in()
+        self._class: t.Any = type(session)
+        if not isinstance(session, _Guarded):
+            t.cast("t.Any", session).__class__ = _guarded(t.cast("t.Any", self._class))
 
-    # ---- its methods -----------------------------------------------------------------------------------
-
-    def _stand_in(self) -> None:
-        session: t.Any = self.session
-        held = vars(session)
-        ours = {name: functools.partial(self._write, name, getattr(session, name)) for name in _WRITES}
-        for name in ("execute", "scalar", "scalars"):
-            ours[name] = functools.partial(self._execute, getattr(session, name))
-        ours["flush"] = functools.partial(self._flush, session.flush)
-        ours["connection"] = functools.partial(self._connect, session.connection)
-        ours["_expunge_states"] = functools.partial(self._expunge, session._expunge_states)
-        ours["_expire_state"] = functools.partial(self._expire, session._expire_state)
-        ours["expire_all"] = functools.partial(self._expire_all, session.expire_all)
-        self._before = {name: held[name] for name in ours if name in held}
-        self._names = tuple(ours)
-        held.update(ours)
+    def look_at(self, connection: sa.Connection) -> None:
+        """See to it that host code only reads on a connection that it has asked the session for."""
+        if connection in self._connections:
+            return
+        self._connections.append(connection)
+        sa.event.listen(connection, "before_cursor_execute", self._look)
+        for name in _OF_CONNECTIONS:
+            vars(connection)[name] = functools.partial(self._write, name, getattr(connection, name))
 
     def _write(self, name: str, method: Callable[..., t.Any], *args: t.Any, **kwargs: t.Any) -> t.Any:
-        if self._guard.about is not None:
-            self._guard.refuse(f"{name}()")
+        refuse(f"connection().{name}()")
         return method(*args, **kwargs)
 
-    def _flush(self, method: Callable[..., t.Any], *args: t.Any, **kwargs: t.Any) -> None:
-        if self._guard.about is None:
-            method(*args, **kwargs)
-        elif not self.session._is_clean():
-            self._guard.refuse("flush()")
-
-    def _execute(
-        self, method: Callable[..., t.Any], statement: t.Any, *args: t.Any, **kwargs: t.Any
-    ) -> t.Any:
-        if self._guard.about is not None and not _only_reads(statement):
-            self._guard.refuse(f"execute() with {str(statement).split(None, 1)[0]}")
-        return method(statement, *args, **kwargs)
-
-    def _connect(self, method: Callable[..., sa.Connection], *args: t.Any, **kwargs: t.Any) -> sa.Connection:
-        connection = method(*args, **kwargs)
-        if self._guard.about is not None and connection not in self._connections:
-            self._connections.append(connection)
-            sa.event.listen(connection, "before_cursor_execute", self._look)
-            for name in _OF_CONNECTIONS:
-                refusing = functools.partial(self._write, f"connection().{name}", getattr(connection, name))
-                vars(connection)[name] = refusing
-        return connection
-
     def _look(self, _: t.Any, __: t.Any, statement: str, *___: t.Any) -> None:
-        if self._guard.about is not None and not _is_reading(statement):
-            self._guard.refuse(f"connection().execute() with {statement.split(None, 1)[0]}")
+        if not _is_reading(statement):
+            refuse(f"connection().execute() with {statement.split(None, 1)[0]}")
 
-    def _expunge(self, method: Callable[..., None], states: t.Iterable[State], **kwargs: t.Any) -> None:
-        states = list(states)
-        if self._guard.about is not None:
-            self._take(states)
-        method(states, **kwargs)
-
-    def _expire(self, method: Callable[..., None], state: State, names: t.Any) -> None:
-        if self._guard.about is not None:
-            self._take([state] if names else [state, *(s for _, _, s, _ in _expired_along(state))])
-        method(state, names)
-
-    def _expire_all(self, method: Callable[[], None]) -> None:
-        if self._guard.about is not None:
-            self._take(self.session.identity_map.all_states())
-        method()
-
-    def _take(self, states: t.Iterable[State]) -> None:
+    def take(self, states: t.Iterable[State]) -> None:
         """Note how objects are before something becomes of them that leaves no trace."""
         for state in states:
             if state not in self._taken and state.obj() is not None:
@@ -171,9 +200,9 @@ class _Watched:
 
     def is_touched(self) -> bool:
         session = self.session
-        if session.identity_map._modified or self._taken:
+        if self._map._modified or self._taken:
             return True
-        if len(session._new) != len(self._new) or len(session._deleted) != len(self._deleted):
+        if len(session._new) != self._count[0] or len(session._deleted) != self._count[1]:
             return True
         return bool(self._aside) and any(state.modified for state in self._aside)
 
@@ -227,10 +256,7 @@ class _Watched:
             sa.event.remove(connection, "before_cursor_execute", self._look)
             for name in _OF_CONNECTIONS:
                 vars(connection).pop(name, None)
-        held = vars(self.session)
-        for name in self._names:
-            held.pop(name, None)
-        held.update(self._before)
+        self.session.__class__ = self._class
         for snapshot in self._aside.values():
             snapshot.restore()
 
@@ -246,10 +272,6 @@ def _only_reads(statement: t.Any) -> bool:
     return not any(
         getattr(cte.element, "is_dml", False) for cte in getattr(statement, "_independent_ctes", ())
     )
-
-
-def _expired_along(state: State) -> t.Any:
-    return state.manager.mapper.cascade_iterator("refresh-expire", state)
 
 
 def _name(state: State) -> str:
@@ -280,6 +302,10 @@ class Guard:
         if session.hash_key not in self._watched:
             self._watched[session.hash_key] = _Watched(self, session)
 
+    def watched(self, session: Session) -> _Watched | None:
+        """Return the watch of a session."""
+        return self._watched.get(session.hash_key)
+
     def refuse(self, what: str) -> t.NoReturn:
         """Raise what host code gets instead of writing."""
         self._refused.append(what)
@@ -297,9 +323,10 @@ class Guard:
             result = function(*args, **kwargs)
         finally:
             self.about = None
-            changed = self.undo(contents)
-            if changed and not self._is_quiet:
-                self._warn(about, changed)
+            if self._is_touched(contents):
+                changed = self.undo(contents)
+                if changed and not self._is_quiet:
+                    self._warn(about, changed)
             self.about = outer
         if len(self._refused) > refused:
             raise Refusal(_refusal(self._refused[-1]))
@@ -329,6 +356,15 @@ class Guard:
                     self.cover(session)
             found[state] = contents_of(state)
         return found
+
+    def _is_touched(self, contents: t.Mapping[State, t.Mapping[str, Contents]]) -> bool:
+        for watched in self._watched.values():
+            if watched.is_touched():
+                return True
+        for state, held in contents.items():
+            if state.modified or (held and any(each.is_changed() for each in held.values())):
+                return True
+        return False
 
     def undo(self, contents: t.Mapping[State, t.Mapping[str, Contents]]) -> list[str]:
         """Undo whatever was changed; return in words what."""
@@ -372,9 +408,6 @@ def _refusal(what: str) -> str:
     return (
         f"it calls {what}, and may only read: it runs inside the commit that it tells of. Write before that"
     )
-
-
-_guard: contextvars.ContextVar[Guard | None] = contextvars.ContextVar("webhooks_guard", default=None)
 
 
 @contextlib.contextmanager

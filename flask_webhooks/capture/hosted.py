@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import typing as t
 
 import marshmallow as ma
@@ -20,7 +21,7 @@ if t.TYPE_CHECKING:
 
 T = t.TypeVar("T")
 
-__all__ = ["at_field", "by_schema", "dump", "included", "owner", "reading_owners"]
+__all__ = ["at_field", "by_schema", "dump", "included", "owner", "reading_owners", "status"]
 
 
 def dump(bound: Bound, event: EventType, obj: t.Any) -> dict[str, t.Any]:
@@ -60,6 +61,14 @@ def owner(bound: Bound, obj: t.Any) -> str | None:
         return bound.owner(obj)
     about = About(f"an event of {bound.channel.name}", f"The owner ({'.'.join(path)})", (obj,))
     return guard.call(about, bound.owner, obj)
+
+
+def status(event: EventType, obj: t.Any, name: str) -> t.Any:
+    """Return an attribute of a row, perhaps a property; None if it has none of that name."""
+    if name in obj.__dict__ or not hasattr(type(obj), name):
+        return obj.__dict__.get(name)
+    about = About(event.name, f"{type(obj).__name__}.{name}", (obj,))
+    return guard.call(about, getattr, obj, name, None)
 
 
 @contextlib.contextmanager
@@ -109,12 +118,30 @@ def _is_hook(method: t.Any) -> bool:
     return any("dump" in str(mark) for mark in marks)
 
 
-def _reached(obj: t.Any, paths: t.Iterable[tuple[str, ...]]) -> list[t.Any]:
+def _reached(obj: t.Any, paths: tuple[tuple[str, ...], ...]) -> list[t.Any]:
     """The row, and what it leads to as far as that is loaded and has containers in its columns."""
     found = [obj]
-    for path in paths:
+    model: t.Any = type(obj)
+    for path in _to_holders(model, paths):
         found += [row for row in _related(obj, path) if holders(type(row))]
     return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _to_holders(model: t.Any, paths: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """Those of some paths that may lead to a class, or to one below it, whose columns may have containers."""
+    found = []
+    for path in paths:
+        mapper: t.Any = sa.inspect(model)
+        for name in path:
+            mapper = (
+                mapper.relationships[name].mapper
+                if mapper is not None and name in mapper.relationships
+                else None
+            )
+        if mapper is not None and any(holders(each.class_) for each in mapper.self_and_descendants):
+            found.append(path)
+    return tuple(found)
 
 
 def _related(obj: t.Any, path: tuple[str, ...]) -> list[t.Any]:

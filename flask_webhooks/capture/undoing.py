@@ -33,6 +33,7 @@ _FLAT = (
     sa.LargeBinary,
 )
 """Types whose values cannot be changed in place."""
+_NOTHING: dict[str, Contents] = {}
 _holders: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()
 
 
@@ -96,11 +97,11 @@ def _differs(value: t.Any, before: t.Any) -> bool:
 
 def contents_of(state: State) -> dict[str, Contents]:
     """Return what the containers in an object's columns hold, by attribute."""
-    return {
-        name: Contents(value)
-        for name in holders(state.class_)
-        if isinstance(value := state.dict.get(name), dict | list | set)
-    }
+    names = holders(state.class_)
+    if not names:
+        return _NOTHING
+    held = state.dict
+    return {name: Contents(value) for name in names if isinstance(value := held.get(name), dict | list | set)}
 
 
 class Snapshot:

@@ -99,7 +99,7 @@ def write(watch: Watch, connection: sa.Connection, occurrences: t.Sequence[Occur
         try:
             if item.error is not None:
                 raise item.error
-            message = guard.call(_about_all(item), _message, state, item, now, clock, dumps)
+            message = _message(state, item, now, clock, dumps)
         except Exception as error:  # whatever the host's schemas and properties raise
             reason = failed(state, item.event, item.obj, error)
             if reason is None:
@@ -120,7 +120,7 @@ def remade(state: AppState, item: Occurrence) -> outbox.Row:
     :raises EmitError: it cannot be made, with what is wrong.
     """
     try:
-        return guard.call(_about_all(item), _message, state, item, datetime.now(UTC), 0, {})
+        return _message(state, item, datetime.now(UTC), 0, {})
     except sa.exc.DBAPIError:
         raise
     except Exception as error:  # whatever the host's schemas and properties raise
@@ -147,12 +147,6 @@ def _noted(
             outbox.unrecord(connection, sorted(broken))
         return [row for row in recorded if row["id"] not in broken]
     return [{**row, "error": broken[row["id"]]} if row["id"] in broken else row for row in recorded]
-
-
-def _about_all(item: Occurrence) -> guard.About:
-    """For what is called beside the schemas: properties that say the status, the environment."""
-    rows = () if item.obj is None else (item.obj,)
-    return guard.About(item.event.name, "A property or callable of the app's", rows)
 
 
 def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> str | None:
@@ -366,7 +360,8 @@ def _environment(state: AppState, item: Occurrence, data: t.Any) -> str:
         return environment
     if item.text is not None:
         data = json.loads(item.text)
-    chosen = environment(item.event.name, data, item.owner)
+    about = guard.About(item.event.name, "WEBHOOKS_ENVIRONMENT")
+    chosen = guard.call(about, environment, item.event.name, data, item.owner)
     if chosen not in ENVIRONMENTS:
         raise EmitError(
             f"WEBHOOKS_ENVIRONMENT returned {chosen!r} for {item.event.name}. Return one of {ENVIRONMENTS}."
@@ -399,7 +394,7 @@ def status_of(event: EventType, data: t.Any, bound: Bound | None = None, obj: t.
     if value is None and bound is not None and obj is not None:
         is_told = name in event.when and event.when[name].enters is not None
         if value is None and (is_told or name not in bound.columns):
-            value = getattr(obj, name, None)
+            value = hosted.status(event, obj, name)
     value = getattr(value, "value", value)
     return None if value is None else str(value)[:LONGEST]
 
