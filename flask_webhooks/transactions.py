@@ -56,13 +56,9 @@ def own_engine(engine: sa.Engine) -> sa.Engine:
 
 
 def _begin(connection: sa.Connection) -> None:
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {LEVEL}")
-        if _is_autocommit(connection):
-            cursor.execute("START TRANSACTION")
-    finally:
-        cursor.close()
+    connection.exec_driver_sql(f"SET TRANSACTION ISOLATION LEVEL {LEVEL}")
+    if _is_autocommit(connection):
+        connection.exec_driver_sql("START TRANSACTION")
 
 
 def _is_autocommit(connection: sa.Connection) -> bool:

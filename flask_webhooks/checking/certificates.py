@@ -27,7 +27,7 @@ def check_certificates(state: AppState, now: datetime) -> Check | None:
         Subscription.client_certificate.is_not(None), Subscription.deleted_at.is_(None)
     )
     try:
-        with state.engine.connect() as connection:
+        with state.own_engine.connect() as connection:
             rows: list[t.Any] = list(connection.execute(wanted.order_by(Subscription.id)))
     except sa.exc.SQLAlchemyError:  # which has been told
         return None
