@@ -100,7 +100,7 @@ def after(
 ) -> tuple[Health, Reason | None]:
     """Return the health after an attempt that ended `now`, and the reason to disable if there is one.
 
-    :param is_replay: it repeats what is past: its failure counts for the breaker only.
+    :param is_replay: it repeats what is past: its failure, a 4xx too, counts for the breaker only.
     """
     counted = _counted(health, breaker, now)
     counted = replace(counted, waits_for=None)

@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["STANDARD", "Failure", "Verdict", "decide", "is_pace", "retry_after", "schedule"]
+__all__ = [
+    "STANDARD",
+    "Failure",
+    "Verdict",
+    "bounded",
+    "customers_schedule",
+    "decide",
+    "is_pace",
+    "retry_after",
+    "schedule",
+]
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
@@ -42,6 +52,10 @@ LONGEST_HINT = DAY
 
 LONGEST_WAIT, MOST_WAITS = 7 * DAY, 50
 """Bounds of a schedule of one's own: seconds per wait, and number of waits."""
+
+LEAST_WAIT, MANY, LEAST_OF_MANY = 1.0, 10, 60.0
+"""Seconds that a wait of a customer's own schedule has at least: so many first ones, and those after them. Without
+that, fifty attempts at once could be had of us against any server. The schedules of the operator are not bound."""
 
 _HINTS: dict[str, str] = {
     "dns": "The host name did not resolve: check its spelling and that its DNS records are public.",
@@ -146,6 +160,32 @@ def schedule(
             f" waits in seconds, each from 0 to {LONGEST_WAIT:.0f}, such as [5, 300, 3600]."
         )
     return tuple(float(wait) for wait in chosen)
+
+
+def least_wait(index: int) -> float:
+    """Seconds that a wait of a customer's own schedule has at least; the first has the index 0."""
+    return LEAST_WAIT if index < MANY else LEAST_OF_MANY
+
+
+def customers_schedule(spec: str | Sequence[float] | None) -> tuple[float, ...] | None:
+    """Return a schedule that a customer asks for; None for none of its own.
+
+    :raises ValueError: it is none, or its waits are too short.
+    """
+    if spec is None:
+        return None
+    waits = schedule(spec)
+    if any(wait < least_wait(index) for index, wait in enumerate(waits)):
+        raise ValueError(
+            f"The waits are too short: give at least {LEAST_WAIT:.0f} second each, and from wait {MANY + 1} on at "
+            f"least {LEAST_OF_MANY:.0f}."
+        )
+    return waits
+
+
+def bounded(waits: Sequence[float]) -> tuple[float, ...]:
+    """Return a customer's schedule as it is kept to: one that was saved before there was a least wait may have less."""
+    return tuple(max(wait, least_wait(index)) for index, wait in enumerate(waits))
 
 
 def _are_waits(waits: Sequence[object]) -> bool:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_webhooks.retry import STANDARD, Failure, Verdict, decide, retry_after, schedule
+from flask_webhooks.retry import (
+    STANDARD,
+    Failure,
+    Verdict,
+    bounded,
+    customers_schedule,
+    decide,
+    retry_after,
+    schedule,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 HOUR = 3600
@@ -116,6 +125,25 @@ class TestSchedule:
     def test_refuses_and_says_what_is_accepted(self, spec):
         with pytest.raises(ValueError, match="Use 'standard', 'none', or a list of at most 50 waits"):
             schedule(spec, "standard")
+
+
+class TestCustomers:
+    @pytest.mark.parametrize(
+        "spec", [None, "standard", "none", [], [1], [5, 300, 3600], [1] * 10, [1] * 10 + [60] * 40], ids=repr
+    )
+    def test_takes_what_leaves_a_server_in_peace(self, spec):
+        assert customers_schedule(spec) == (None if spec is None else schedule(spec))
+
+    @pytest.mark.parametrize(
+        "spec", [[0], [0] * 50, [0.001], [5, 0.999], [1] * 50, [60] * 10 + [59]], ids=repr
+    )
+    def test_refuses_what_would_be_a_cannon(self, spec):
+        with pytest.raises(ValueError, match="at least 1 second each, and from wait 11 on at least 60"):
+            customers_schedule(spec)
+
+    def test_what_was_saved_before_is_kept_to_within_the_bounds(self):
+        assert bounded([0.0] * 50) == (1.0,) * 10 + (60.0,) * 40
+        assert bounded(STANDARD) == STANDARD
 
 
 class TestDecide:

@@ -46,6 +46,9 @@ OTHERS: tuple[str, ...] = (
     N_("There are %(count)s subscriptions in %(name)s already, which is the limit. Remove one first."),
     N_("%(count)s secrets are in force already. Wait for one to run out, or give the overlap 0."),
     N_("Give seconds from 0 to %(most)s (7 days)."),
+    N_(
+        "The waits are too short: give at least %(least)s second each, and from wait %(many)s on at least %(more)s."
+    ),
     N_("The subscription is switched off. Switch it on first."),
     N_("The replay %(id)s is still running. Wait for its end, or cancel it."),
     N_(

@@ -70,11 +70,6 @@ class Result:
         """Whether the receiver held us up or was not there: its lane is suspect."""
         return self.failure in _UNREACHABLE
 
-    @property
-    def is_refused(self) -> bool:
-        """Whether the receiver is there and does not want this one, such as a replay of what it has long forgotten."""
-        return self.failure == Failure.HTTP_4XX
-
 
 _UNREACHABLE = frozenset(
     {Failure.TIMEOUT, Failure.CONNECT, Failure.DNS, Failure.TLS, Failure.BLOCKED_ADDRESS}

@@ -238,7 +238,7 @@ def _waits(spec: t.Any) -> tuple[tuple[float, ...] | None, str]:
     if spec is None:
         return None, ""
     try:
-        return retry.schedule(spec), ""
+        return retry.bounded(retry.schedule(spec)), ""
     except ValueError as error:
         return None, str(error)
 

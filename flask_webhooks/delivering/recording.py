@@ -153,7 +153,7 @@ def judge(
         if result.verdict.gone:
             reason = Reason.GONE
         is_replay = result.parcel.trigger == Trigger.REPLAY
-        if not result.counts or (is_replay and result.is_refused):
+        if not result.counts:
             continue
         before = known
         known, hopeless = after(

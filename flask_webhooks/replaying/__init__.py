@@ -7,6 +7,7 @@ log. Nothing here commits, but `turn`.
 ===========  ================================================
 `filtering`  which deliveries, and which messages were missed
 `running`    make a replay, queue its next few, cancel it
+`budget`     how fast: what an owner and a host get together
 `by_hand`    one delivery: retry, cancel
 ===========  ================================================
 """

@@ -20,7 +20,7 @@ from ..ids import uuid7
 from ..models import Delivery, IdempotentReply, Message, Replay, State, Subscription, Trigger
 from ..principal import ALL_OWNERS, Whose
 from ..transactions import repeated
-from . import filtering
+from . import budget, filtering
 from .filtering import MISSED, Filter
 
 if t.TYPE_CHECKING:
@@ -78,6 +78,7 @@ def start(
         raise SubscriptionError(f"The replay {running.id} is still running. Wait for its end, or cancel it.")
     listened = listened_to(state, subscription)
     now = datetime.now(UTC)
+    before = session.execute(_running().where(R.c.state != "running", R.c.next_at > now)).all()
     row = Replay(
         id=uuid7(),
         subscription_id=subscription.id,
@@ -88,7 +89,7 @@ def start(
         until=wanted.until,
         digest=wanted.digest,
         total=filtering.count(session.connection(), subscription, wanted, listened),
-        next_at=now,
+        next_at=budget.begins_at(now, subscription, before),
         created_at=now,
     )
     session.add(row)
@@ -116,28 +117,32 @@ def turn(state: AppState) -> int:
     """Queue the next few deliveries of every replay whose time has come; return how many. Commits."""
     with state.own_engine.connect() as connection:
         now = dispatch.now(connection)
-        due = sa.select(R.c.id).where(R.c.state == "running", R.c.next_at <= now)
-        if state.settings.sent_environments is not None:  # the others wait for workers of their environment
-            ours = S.c.environment.in_(sorted(state.settings.sent_environments))
-            due = due.join(S, S.c.id == R.c.subscription_id).where(ours)
-        ids = connection.scalars(due).all()
-    return sum(_turn(state, replay_id, now) for replay_id in ids)
+        running = connection.execute(_running().where(R.c.state == "running")).all()
+    # The others wait for workers of their environment.
+    ours = [row for row in running if row.environment is None or state.settings.sends_to(row.environment)]
+    due = [row for row in ours if row.next_at <= now]
+    return sum(_turn(state, row.id, now, budget.rate_of(state, row, running)) for row in due)
 
 
-def _turn(state: AppState, replay_id: str, now: datetime) -> int:
-    count = repeated(state.own_engine, lambda session: _take_turn(state, session, replay_id, now))
+def _running() -> sa.Select[t.Any]:
+    places = R.c.id, R.c.next_at, S.c.owner, S.c.url, S.c.environment
+    return sa.select(*places).outerjoin(S, S.c.id == R.c.subscription_id)
+
+
+def _turn(state: AppState, replay_id: str, now: datetime, rate: float) -> int:
+    count = repeated(state.own_engine, lambda session: _take_turn(state, session, replay_id, now, rate))
     if count:
         state.bell.ring()
     return count
 
 
-def _take_turn(state: AppState, session: Session, replay_id: str, now: datetime) -> int:
+def _take_turn(state: AppState, session: Session, replay_id: str, now: datetime, rate: float) -> int:
     if not _is_free(session, replay_id):
         return 0
     mine = session.execute(
         sa.update(R)
         .where(R.c.id == replay_id, R.c.state == "running", R.c.next_at <= now)
-        .values(next_at=now + timedelta(seconds=AHEAD))
+        .values(next_at=now + timedelta(seconds=max(AHEAD, 1 / rate)))
     )
     if not t.cast("t.Any", mine).rowcount:
         return 0  # cancelled, or somebody else has taken this turn
@@ -147,7 +152,7 @@ def _take_turn(state: AppState, session: Session, replay_id: str, now: datetime)
         replay.state, replay.finished_at = "cancelled", now
         session.commit()
         return 0
-    count = _queue(state, session, replay, subscription, now)
+    count = _queue(state, session, replay, subscription, now, rate)
     session.commit()
     return count
 
@@ -165,10 +170,12 @@ def _is_free(session: Session, replay_id: str) -> bool:
 
 
 def _queue(
-    state: AppState, session: Session, replay: Replay, subscription: Subscription, now: datetime
+    state: AppState, session: Session, replay: Replay, subscription: Subscription, now: datetime, rate: float
 ) -> int:
-    """Queue a few, stage by stage; end the replay when no stage has more."""
-    rate = state.settings.replay_rate
+    """Queue a few, stage by stage; end the replay when no stage has more.
+
+    :param rate: deliveries a second: its share of what its owner and its destination's host get together.
+    """
     room = max(1, int(rate * AHEAD))
     listened = listened_to(state, subscription)
     wanted = Filter(tuple(replay.states), tuple(replay.events), replay.since, replay.until)
@@ -188,6 +195,9 @@ def _queue(
     replay.queued += queued
     if replay.stage >= len(wanted.states):
         replay.state, replay.finished_at = "done", now
+        replay.next_at = now + timedelta(
+            seconds=queued / rate
+        )  # when the last is sent, and another may begin
     logger.info("replay.turned", extra={"replay": replay.id, "queued": queued, "state": replay.state})
     return queued
 

@@ -214,7 +214,7 @@ def format_(state: AppState, value: object, patterns: t.Iterable[str], faults: F
 def retry_(value: object, faults: Faults) -> t.Any:
     """Return the schedule as it is kept: None, a name, or seconds."""
     try:
-        retry.schedule(t.cast("t.Any", value))
+        retry.customers_schedule(t.cast("t.Any", value))
     except ValueError as error:
         faults.add("retry", str(error)[:300])
     return value

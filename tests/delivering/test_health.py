@@ -202,15 +202,17 @@ class TestReplays:
         assert (lane.pauses, lane.paused_until, lane.failures) == (0, None, 0)
         assert len(receiver.requests) == 5
 
-    def test_a_receiver_that_refuses_what_is_past_is_not_paused_for_it(self, state):
-        with Receiver(ok(status=409)) as receiver:
+    @pytest.mark.parametrize("status", [400, 404, 409, 422])
+    def test_a_receiver_that_refuses_what_is_past_is_paused_too(self, state, status):
+        with Receiver(ok(status=status)) as receiver:
             subscription = subscribe(state, receiver.url())
             fill(state, [subscription], 30, trigger="replay")
             run(state)
 
         lane = lane_of(state, subscription)
-        assert len(receiver.requests) == 30
-        assert (lane.paused_until, lane.window_failed) == (None, 0)
+        assert len(receiver.requests) == 10
+        assert lane.paused_until > datetime.now(UTC)
+        assert (lane.failures, lane.failing_since) == (0, None)
 
     def test_they_disable_nothing(self, state):
         with Receiver(ok(status=500)) as receiver:
