@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import typing as t
 
 import sqlalchemy as sa
@@ -19,6 +20,8 @@ if t.TYPE_CHECKING:
     from ..queue import Bell
 
 __all__ = ["check_database", "check_environments", "check_redis", "refuse_missing_tables"]
+
+logger = logging.getLogger("flask_webhooks.database")
 
 _MIGRATE = "Run `flask db migrate` and `flask db upgrade`, or db.create_all()."
 _EVERY = (
@@ -55,6 +58,8 @@ def refuse_missing_tables(engine: sa.Engine) -> None:
     try:
         with engine.connect() as connection:
             finding = next(_lacking(connection), None)
+            for each in _caseless(connection):  # no reason to stop sending, but nobody may overlook it
+                logger.error("database.caseless", extra={"remedy": each.message})
     except sa.exc.SQLAlchemyError:
         return
     if finding is not None:
