@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from ..errors import SecretError
 from ..models import Subscription
+from ..signing import place_of
 from ..transport import ClientCertificate
 from .findings import Check, Finding, Level
 
@@ -39,7 +40,9 @@ def check_certificates(state: AppState, now: datetime) -> Check | None:
 
 def _finding(state: AppState, row: t.Any, now: datetime) -> Finding | None:
     try:
-        identity = ClientCertificate.load(state.vault.open(row.client_certificate))
+        identity = ClientCertificate.load(
+            state.vault.open(row.client_certificate, place_of("certificate", row.id))
+        )
     except SecretError as error:
         return Finding(Level.ERROR, f"That of the subscription {row.id} cannot be opened. {error}")
     if identity.expires_at > now + SOON:

@@ -218,7 +218,8 @@ class Transport:
                 if self._is_closed:
                     raise RuntimeError("This transport has been closed.")
                 # Looked up now: gevent may have replaced it since this module was imported.
-                names = Names(self._resolver or socket.getaddrinfo)
+                resolver = self._resolver or socket.getaddrinfo
+                names = Names(resolver)
                 contexts = _Contexts(*self._trust)
                 self._made = _Running(
                     names=names,
@@ -226,7 +227,7 @@ class Transport:
                     watch=Watch(),
                     refusals=Refusals(),
                     adapter=Adapter(contexts.of, idle=self._idle(), proxy=self._proxy),
-                    outage=Outage(names.resolver, has_proxy=self._proxy is not None),
+                    outage=Outage(resolver, has_proxy=self._proxy is not None),
                 )
             return self._made
 

@@ -75,7 +75,7 @@ class Names:
     """Looks names up; safe to share between threads."""
 
     def __init__(self, resolver: Resolver, *, thread: str = "webhooks-lookup") -> None:
-        self.resolver, self._thread = resolver, thread
+        self._resolver, self._thread = resolver, thread
         self._lock = threading.Lock()
         self._running: dict[tuple[str, int], Lookup] = {}
         self._free = threading.BoundedSemaphore(MOST_LOOKUPS)
@@ -114,7 +114,7 @@ class Names:
 
     def _run(self, lookup: Lookup) -> None:
         try:
-            lookup.run(self.resolver)
+            lookup.run(self._resolver)
         finally:
             self._forget(lookup)
 

@@ -17,6 +17,7 @@ import errno
 import logging
 import re
 import socket
+import ssl
 import threading
 import time
 import typing as t
@@ -200,8 +201,8 @@ def _causes(error: BaseException) -> t.Iterator[BaseException]:
 
 
 def _is_name(error: BaseException) -> bool:
-    """Whether it is of a look-up, whose numbers are not those of the system."""
-    return isinstance(error, socket.gaierror)
+    """Whether it is of a look-up or of TLS, whose numbers are not those of the system: an alert has that of `EPERM`."""
+    return isinstance(error, socket.gaierror | ssl.SSLError)
 
 
 def _tunnel_status(kinds: t.Sequence[BaseException]) -> int | None:

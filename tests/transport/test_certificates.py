@@ -187,6 +187,7 @@ def test_what_the_receiver_says_of_it_is_a_tls_failure_with_its_reason(
 
         assert reply.failure is Failure.TLS, reply
         assert said in reply.detail
+        assert not reply.is_ours
         assert receiver.requests == []
 
 
