@@ -107,6 +107,8 @@ class Dumper:
 class RowRenderer:
     """Rows that are found where nobody could know them beforehand: what a property returns.
 
+    Without a schema their columns are sent, except those that look private.
+
     :param schemas: mapped class to the schema that dumps its rows.
     """
 
@@ -124,13 +126,9 @@ class RowRenderer:
         schema = self._schemas(mapper)
         if schema is not None:
             return SchemaRenderer(schema)
+        # That they are there is known only now, when refusing them would fail somebody's commit.
         private = private_columns(mapper)
-        if private:
-            raise PayloadError(
-                f"There is a {mapper.class_.__name__} among the values, and some of its columns look private: "
-                f"{', '.join(private)}. Give the include a schema."
-            )
-        return column_renderer(mapper)
+        return ColumnRenderer(tuple(key for key in column_renderer(mapper).keys if key not in private))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.orm import DeclarativeBase, Mapped, attribute_keyed_dict, mapped_column, relationship
 
 from flask_webhooks.bindings import open_catalog
-from flask_webhooks.errors import CatalogError, PayloadError
+from flask_webhooks.errors import CatalogError
 from flask_webhooks.state import AppState, state_of
 from tests.capture.conftest import NOWHERE, Doorless
 from tests.host import make_transactional
@@ -198,15 +198,12 @@ def test_whatever_holds_several_is_a_list(blog: AppState) -> None:
     }
 
 
-def test_rows_that_look_private_are_refused(blog: AppState) -> None:
+def test_what_looks_private_is_left_out_of_rows_that_a_property_returns(blog: AppState) -> None:
     subscribe(blog, NOWHERE, "posts.*", includes=["authors"])
     db.session.add(Post(id=1, author_id=1))
+    db.session.commit()
 
-    with pytest.raises(
-        PayloadError, match=r"include 'authors'.*Author.*api_token.*Give the include a schema"
-    ):
-        db.session.commit()
-    db.session.rollback()
+    assert included(blog, "posts.created") == {"authors": [{"id": 1, "name": "Ada"}]}
 
 
 @pytest.mark.parametrize(
