@@ -17,8 +17,10 @@ from ..catalog import EventType, Kind
 from ..errors import EmitError
 from ..models import Subscription
 from ..outbox import Wanted
+from .changes import LATER
 from .hosted import reading_owners
 from .loading import LedTo, owner_of
+from .stored import owner_stored
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -111,7 +113,9 @@ class Hearing:
             for bound, obj in some:
                 found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
                 try:
-                    owner = owner_of(bound, obj, led_to) if found else None
+                    owner = self._owner(bound, obj, led_to) if found else None
+                    if owner is LATER:
+                        return True
                 except Exception:  # a property of the host's; who dumps the object will say so
                     return True
                 events |= self._possible(bound)
@@ -130,6 +134,14 @@ class Hearing:
         self.ask(connection_of(self._watch, session, model), owners | waiting, events)
         catalog = self._watch.state.catalog
         return any(self.wanted(catalog.events[event], owner) for owner in owners for event in deletions)
+
+    def _owner(self, bound: Bound, obj: t.Any, led_to: LedTo) -> t.Any:
+        """Whose an object is by the form that the row has; `LATER` where only the row can tell."""
+        path, plan = bound.channel.owner, self._watch.plan(type(obj))
+        if path is None or len(path) > 1 or plan is None or path[0] not in obj.__dict__:
+            return owner_of(bound, obj, led_to)
+        found = owner_stored(plan, obj, path[0])
+        return found if found is None or found is LATER else str(found)
 
     def _possible(self, bound: Bound) -> set[str]:
         """Names of all events of a channel and of those it touches."""

@@ -230,9 +230,11 @@ def _known(plan: Plan, name: str, old: t.Any) -> t.Any:
 
 def _new(plan: Plan, name: str, held: t.Mapping[str, t.Any]) -> t.Any:
     """Return what the row has that a flush has written."""
-    if name in plan.opaque or name not in held:
-        return LATER
-    return frozen(plan.stored(name, held[name]))
+    value = held.get(name, LATER)
+    form = plan.forms.get(name)
+    if form is None or value is LATER or (type(value) in form.kinds and form.fits is None):
+        return frozen(value)
+    return LATER if form.is_opaque else frozen(form(value))
 
 
 def _forget_unset(state: State) -> None:

@@ -216,7 +216,11 @@ CATALOG = """\
 version: 1
 channels:
   rows: {model: "tests.capture.test_stored:Row", owner: owner, events: [created, updated, deleted], includes: [parent]}
-  keys: {model: "tests.capture.test_stored:Account", owner: key, events: [created, updated, deleted]}
+  keys:
+    model: tests.capture.test_stored:Account
+    owner: key
+    events: [created, updated, deleted]
+    includes: [bills]
   codes: {model: "tests.capture.test_stored:Account", owner: code, events: [created, updated, deleted]}
   mails: {model: "tests.capture.test_stored:Account", owner: mail, events: [created, updated, deleted]}
   bills:
@@ -254,7 +258,7 @@ def state(database_url: str, tmp_path: Path) -> Iterator[AppState]:
     with app.app_context():
         state = state_of(app)
         for owner in ("1", str(UUID), "abc", "abc     ", "a@x"):
-            subscribe(state, NOWHERE, "*", owner=owner, includes=["changes", "parent"])
+            subscribe(state, NOWHERE, "*", owner=owner, includes=["changes", "parent", "bills"])
         yield state
         S.remove()
         db.engine.dispose()
@@ -515,6 +519,35 @@ class TestWhatItCosts:
             save(*(Row(owner="8", lower="A", whole=2.0) for _ in range(3)))
 
         assert reads(sent) == []
+
+
+@pytest.mark.parametrize("zone", [dt.UTC, EAST])
+def test_instants_are_told_in_the_zone_of_the_connection(state: AppState, zone: dt.tzinfo) -> None:
+    """As a SELECT on it would give them."""
+    with Session(db.engine) as session:
+        if db.engine.dialect.name == "postgresql":
+            session.execute(sa.text("SET TIME ZONE 'Asia/Kolkata'"))
+        row = Row(id=1, instant=NOW.replace(tzinfo=zone))
+        session.add(row)
+        session.commit()
+        assert json.loads(recorded(state)[-1].data) == rows(session)[1]
+        row.text = "n"
+        session.commit()
+        assert json.loads(recorded(state)[-1].data) == rows(session)[1]
+        session.connection().invalidate()
+
+
+def test_what_hangs_on_what_is_deleted_is_told_though_its_owner_was_assigned(state: AppState) -> None:
+    with Session(db.engine, expire_on_commit=False) as session:
+        account = Account(id=1, key=str(UUID).upper(), bills=[Bill(id=1)])
+        session.add(account)
+        session.commit()
+        session.expire(account, ["bills"])
+        session.delete(account)
+        session.commit()
+
+    [gone] = [each for each in recorded(state) if each.event == "keys.deleted"]
+    assert [each["id"] for each in json.loads(gone.extras or "{}")["bills"]] == [1]
 
 
 def test_the_hosts_objects_keep_what_was_assigned(state: AppState) -> None:
