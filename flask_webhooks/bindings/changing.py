@@ -64,7 +64,8 @@ class ColumnChanges:
         found: dict[str, Pair] = {}
         for name, old in olds.items():
             if name in data:
-                found[name] = {"from": jsonable(old), "to": data[name]}
+                before = jsonable(old)
+                found[name] = {} if same(before, data[name]) else {"from": before, "to": data[name]}
             elif name in self.named:
                 found[name] = {}
         return found

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import typing as t
 from collections import deque
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from datetime import timedelta
+from decimal import Decimal
 
 import marshmallow as ma
 import sqlalchemy as sa
@@ -53,8 +55,17 @@ class ColumnRenderer:
 
 
 def jsonable(value: t.Any) -> t.Any:
-    """Return the value of a column as the JSON encoder takes it; dates, decimals, UUIDs and enums are its own work."""
-    return value.total_seconds() if isinstance(value, timedelta) else value
+    """Return the value of a column as the JSON encoder takes it; dates, UUIDs, enums and others are its own work.
+
+    A NaN that stands in the database is no mistake of whoever commits: as a float it is null, as for JavaScript.
+    """
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return value if value.is_finite() else str(value)
+    return value
 
 
 def column_renderer(mapper: AnyMapper) -> ColumnRenderer:

@@ -21,7 +21,7 @@ from .. import payload
 from ..catalog.names import did_you_mean, listed
 from ..errors import PayloadError
 from .changing import key_of, names_in
-from .dumping import column_renderer, jsonable, nested_schema
+from .dumping import column_renderer, nested_schema
 from .json_types import Json, mismatch, of_columns, of_schema
 from .trails import AnyMapper
 
@@ -90,7 +90,7 @@ def _as_column(kind: sa.types.TypeEngine[t.Any], value: t.Any) -> t.Any:
         return kind.enum_class.__members__.get(value, value)
     if isinstance(kind, sa.Numeric) and kind.asdecimal and type(value) in (int, float):
         return Decimal(str(value))
-    return jsonable(value)
+    return value
 
 
 def _checked(schema: ma.Schema, data: Mapping[t.Any, t.Any], path: str) -> Data:

@@ -52,7 +52,7 @@ _FIELDS: tuple[tuple[type, Json], ...] = (
 _VALUES: tuple[tuple[type, Json], ...] = (
     (bool, {"type": "boolean"}),
     (int, {"type": "integer"}),
-    (float, {"type": "number"}),
+    (float, {"type": ["number", "null"]}),  # NaN is null
     (datetime.timedelta, {"type": "number"}),
     (decimal.Decimal, {"type": "string", "format": "decimal"}),
     (uuid.UUID, {"type": "string", "format": "uuid"}),

@@ -127,6 +127,8 @@ class Spread(db.Model):  # type: ignore[name-defined]
     level: Mapped[Level | None] = mapped_column(sa.Enum(Level), default=None)
     moment: Mapped[t.Any] = mapped_column(sa.DateTime(timezone=True), nullable=True)
     clock: Mapped[t.Any] = mapped_column(sa.Time, nullable=True)
+    ratio: Mapped[t.Any] = mapped_column(sa.Float, nullable=True)
+    share: Mapped[t.Any] = mapped_column(sa.Numeric, nullable=True)
     real: Mapped[t.Any] = mapped_column(sa.Float(asdecimal=True), nullable=True)
 
 
@@ -161,6 +163,8 @@ VALUES: dict[str, tuple[t.Any, t.Any]] = {
     "level": (Level.HIGH, 2),
     "moment": (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00+00:00"),
     "clock": (time(9, 30), "09:30:00"),
+    "ratio": (float("nan"), None),
+    "share": (Decimal("NaN"), "NaN"),
     "real": (Decimal("1.5"), "1.5000000000"),
 }
 
