@@ -103,7 +103,8 @@ def after(
     :param is_replay: it repeats what is past: its failure, a 4xx too, counts for the breaker only.
     """
     counted = _counted(health, breaker, now)
-    counted = replace(counted, waits_for=None)
+    if counted.waits_for is not None:
+        counted = replace(counted, waits_for=None)
     if ok:
         return _succeeded(counted, now), None
     failed = replace(counted, window_failed=counted.window_failed + 1)

@@ -423,15 +423,21 @@ class Lanes:
         lane.burst.has_others = len(lane.hands) > 1 or not lane.is_dry
         return lane.burst
 
+    def wait(self, results: t.Iterable[Result]) -> None:
+        """Have lanes wait that must, also those that are given back in the same transaction: before `save`."""
+        for result in results:
+            key = result.parcel.subscription_id
+            if result.wait is not None and key in self.held:
+                since = (self.clock() - result.ended_at).total_seconds()
+                until = time.monotonic() + result.wait - since
+                self.rotation.hold(key, until)
+                self.held[key].next_start = max(self.held[key].next_start, until)
+
     def put_away(self, result: Result) -> None:
-        """Let go of a parcel when its result is written, unless it is deferred; have its lane wait if it must."""
-        key = result.parcel.subscription_id
-        lane = self.held.get(key)
+        """Let go of a parcel when its result is written, unless it is deferred."""
+        lane = self.held.get(result.parcel.subscription_id)
         if lane is None:
             return
-        if result.wait is not None:
-            since = (self.clock() - result.ended_at).total_seconds()
-            self.rotation.hold(key, time.monotonic() + result.wait - since)
         if result.is_deferred:
             result.parcel.body = result.body
         else:

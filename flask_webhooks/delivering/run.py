@@ -280,6 +280,7 @@ class Run:
             health = {key: self._lanes.held[key].health for key in ours}
             bursts = {key: self._lanes.burst_of(key) for key in ours}
             outcome = recording.write(self.state, connection, results, health, bursts)
+            self._lanes.wait(results)
             self._lanes.save(connection, outcome.health, closing)
             if is_renewal_due:
                 told = self._count(connection)

@@ -84,12 +84,13 @@ class _Shared(Strict):
     retry = fields.Raw(
         allow_none=True,
         metadata=described(
-            "`standard`, `none`, or seconds to wait before each further attempt; null: the event's or the app's.",
+            "`standard`, `none`, or seconds to wait before each further attempt, from the eleventh on at least 60; "
+            "null: the event's or the app's.",
             oneOf=[
                 {"type": "string", "enum": ["standard", "none"]},
                 {
                     "type": "array",
-                    "items": {"type": "number", "minimum": 0, "maximum": 604800},
+                    "items": {"type": "number", "minimum": 1, "maximum": 604800},
                     "maxItems": 50,
                 },
                 {"type": "null"},

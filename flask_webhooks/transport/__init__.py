@@ -338,10 +338,9 @@ class Transport:
             ):
                 return replace(reply, is_ours=True)
             return reply
-        except (MemoryError, RuntimeError) as error:
-            if not self._outage.is_ours(request.destination.host, error, is_connected=False):
-                raise
-            text = "The sender has no more of what an attempt takes."
+        except MemoryError as error:
+            self._outage.is_ours(request.destination.host, error, is_connected=False)
+            text = "The sender has no memory left for an attempt."
             return replace(_failed(attempt, Failure.CONNECT, text, repr(error)[:300]), is_ours=True)
         # Before the status is believed: a connection that was shut down looks like one that came to its end.
         if attempt.expired:

@@ -209,6 +209,29 @@ def test_one_that_stopped_taking_anything_uses_it_up_after_ten_refusals_in_a_row
     assert used[:5] == [0] * 5
 
 
+def test_a_wait_that_is_asked_for_while_the_worker_stops_is_not_forgotten(state):
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow(talk: Talk) -> None:
+        talk.read_request()
+        asked.set()
+        answer.wait(30)
+        talk.send(response(429, {"Retry-After": "100"}, b""))
+
+    with Receiver(slow) as served:
+        subscription = subscribe(state, served.url())
+        fill(state, [subscription], 5)
+        with background(state) as other:
+            asked.wait(30)
+            other.stop.set()
+            wait_until(lambda: other.run.is_ending)
+            answer.set()
+
+    lane = lane_of(state, subscription)
+    assert lane.sendable_at - datetime.now(UTC) > timedelta(seconds=90)
+    assert {row.state for row in deliveries(state)} == {"pending"}
+
+
 def test_others_are_delivered_to_meanwhile(state, inbox):
     receiver = First(1, 429, {"Retry-After": "60"})
     with Receiver(receiver) as served:
