@@ -511,7 +511,7 @@ def test_a_certificate_that_does_not_fit_is_a_tls_failure(
     with Receiver(ok(), tls=authority.context(*names, expired=expired)) as receiver:
         reply = transport.send(outbound(receiver.url()))
 
-        assert reply.failure is Failure.TLS
+        assert (reply.failure, reply.is_ours) == (Failure.TLS, False)
         assert expected in reply.detail
         assert receiver.requests == []
 
