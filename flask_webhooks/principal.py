@@ -52,7 +52,7 @@ class Principal:
 
     def __post_init__(self) -> None:
         if type(self.operator) is not bool:
-            raise PrincipalError(f"operator is {self.operator!r}. Give True or False.")
+            raise _refusal(f"operator is {self.operator!r}", "give True or False")
         object.__setattr__(self, "rights", _checked_rights(self.rights))
         if self.owner is ALL_OWNERS:
             object.__setattr__(self, "operator", True)
@@ -74,45 +74,47 @@ class Principal:
         return self.owner if isinstance(self.owner, str) else ""
 
 
+def _refusal(wrong: str, remedy: str) -> PrincipalError:
+    return PrincipalError(f"{wrong}. In your principal_loader, {remedy}.")
+
+
 def _checked_owner(owner: t.Any) -> str:
     """Return the text itself: neither a proxy, which may be another text later, nor a subclass, which may compare as it
     likes."""
     if not issubclass(type(owner), str):
-        remedy = (
-            "Return None instead of a Principal if nobody is signed in, or ALL_OWNERS as the owner of an operator"
-            if owner is None
-            else "Give a str, such as str(current_user.account_id)"
-        )
-        raise PrincipalError(f"owner is {owner!r} ({type(owner).__name__}). {remedy}.")
+        raise _refusal(f"owner is {owner!r} ({type(owner).__name__})", _remedy(owner))
     text = str.__str__(owner)
-    if not text.strip():
-        raise PrincipalError(
-            f"owner is {text!r}. Give the key of an account; return None instead of a Principal if there is none."
-        )
-    if text == "None":
-        raise PrincipalError(
-            "owner is 'None', which str(None) makes: everybody without an account would share it. Return None instead "
-            "of a Principal."
-        )
+    if not text.strip() or text == "None":  # str(None): everybody without an account would share it
+        raise _refusal(f"owner is {text!r}", _remedy(None))
     if len(text) > LONGEST:
-        raise PrincipalError(f"owner has {len(text)} characters. Give at most {LONGEST}.")
+        raise _refusal(f"owner has {len(text)} characters", f"give at most {LONGEST}")
+    if "\0" in text or not _is_storable(text):
+        raise _refusal(f"owner is {text!r}", "give a text without NUL that UTF-8 can hold")
+    return text
+
+
+def _remedy(owner: t.Any) -> str:
+    if owner is None:
+        return (
+            "return None instead of a Principal where nobody is signed in or there is no account, and give ALL_OWNERS "
+            "for an operator who has none"
+        )
+    return "give a str, such as str(current_user.account_id)"
+
+
+def _is_storable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise PrincipalError(f"owner is {text!r}, which UTF-8 cannot hold. Give other characters.") from None
-    if "\0" in text:
-        raise PrincipalError(f"owner is {text!r}. Give a text without NUL: no database compares beyond it.")
-    return text
+        return False
+    return True
 
 
 def _checked_rights(rights: t.Any) -> frozenset[str]:
     if not isinstance(rights, collections.abc.Set):
-        raise PrincipalError(
-            f"rights are {rights!r} ({type(rights).__name__}). Give a set, such as {{'read'}}."
-        )
+        raise _refusal(f"rights are {rights!r} ({type(rights).__name__})", "give a set, such as {'read'}")
     unknown = sorted(map(repr, rights - RIGHTS))
     if unknown:
-        raise PrincipalError(
-            f"rights have {', '.join(unknown)}. Give a set of {', '.join(map(repr, sorted(RIGHTS)))}."
-        )
+        known = ", ".join(map(repr, sorted(RIGHTS)))
+        raise _refusal(f"rights have {', '.join(unknown)}", f"give a set of {known}")
     return frozenset(right for right in RIGHTS if right in rights)
