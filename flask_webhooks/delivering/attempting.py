@@ -61,6 +61,11 @@ class Result:
     """Whether the same delivery is sent again after that wait, and this was no attempt of its schedule."""
 
     @property
+    def state(self) -> str:
+        """The delivery's next state."""
+        return "pending" if self.is_deferred else self.verdict.state
+
+    @property
     def is_called_off(self) -> bool:
         """Whether nothing was sent, nor ever will be: no attempt was made."""
         return self.verdict.state == "cancelled"

@@ -64,7 +64,7 @@ def write(
     kept = outcome.kept
     dispatch.log(connection, [result.row for result in kept if result.is_logged])
     hours.add(connection, _tally(result for result in kept if not result.is_called_off))
-    done = [result.parcel.id for result in kept if result.verdict.state == "delivered"]
+    done = [result.parcel.id for result in kept if result.state == "delivered"]
     if done:
         dispatch.succeed(connection, done, max(result.ended_at for result in kept))
     dispatch.reschedule(connection, [_failed(result) for result in kept if not result.ok])
@@ -109,18 +109,17 @@ def _tally(results: t.Iterable[Result]) -> hours.Tally:
             result.ended_at,
             status=result.row["status"],
             seconds=result.seconds,
-            state=result.verdict.state,
+            state=result.state,
         )
     return tally
 
 
 def _failed(result: Result) -> dispatch.Row:
-    deferred = result.is_deferred
-    pending = deferred or result.verdict.state == "pending"
+    deferred, pending = result.is_deferred, result.state == "pending"
     return {
         "delivery": result.parcel.id,
         "was_due": result.parcel.due_at,
-        "next_state": State.PENDING.value if deferred else State(result.verdict.state).value,
+        "next_state": State(result.state).value,
         "next_due": result.parcel.due_at if deferred else due_again(result),
         "made": result.parcel.number - (result.is_called_off or deferred),
         "why": "gone" if result.verdict.gone else result.failure,
@@ -247,7 +246,7 @@ def announce_one(state: AppState, result: Result) -> None:
             "status": row["status"],
             "failure": result.failure,
             "seconds": round(result.seconds, 4),
-            "state": result.verdict.state,
+            "state": result.state,
             "detail": result.log,
         }
         logger.info("delivery.attempted", extra={**named, **told})
@@ -259,7 +258,7 @@ def announce_one(state: AppState, result: Result) -> None:
         status=row["status"],
         failure=result.failure,
     )
-    if result.verdict.state == "delivered":
+    if result.state == "delivered":
         signals.send(signals.delivery_delivered, state.app, **named, attempts=parcel.number)
-    elif result.verdict.state == "failed":
+    elif result.state == "failed":
         signals.send(signals.delivery_failed, state.app, **named, reason=result.failure)

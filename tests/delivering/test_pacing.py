@@ -10,7 +10,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+import sqlalchemy as sa
 
+from flask_webhooks import signals
+from flask_webhooks.models import Hour
 from flask_webhooks.state import AppState, state_of
 from tests.delivering.answers import background, run
 from tests.faults.conftest import IS_DEEP
@@ -127,6 +130,26 @@ def test_the_log_shows_refusals_as_what_they_are_and_no_attempt_is_used_up(state
     assert log.count((1, 200, None)) == 10
     assert log.count((1, 429, "http_4xx")) == len(log) - 10 >= 1
     assert {row.attempts for row in deliveries(state)} == {1}
+
+
+def test_nobody_is_told_that_it_was_given_up(state):
+    told: list[str] = []
+
+    def failed(_: object, **__: object) -> None:
+        told.append("failed")
+
+    signals.delivery_failed.connect(failed, state.app)
+    with Receiver(First(3, 429, {"Retry-After": "100"})) as served:
+        subscription = subscribe(state, served.url())
+        fill(state, [subscription], 10)
+        report = run(state)
+
+    with state.engine.connect() as connection:
+        sums = connection.execute(sa.select(Hour.delivered, Hour.failed, Hour.ok, Hour.refused)).one()
+    assert told == []
+    assert (sums.delivered, sums.failed, sums.ok) == (3, 0, 3)
+    assert sums.refused >= 1
+    assert (report.delivered, report.failed, report.lost) == (3, 0, 0)
 
 
 def test_what_was_refused_keeps_its_bytes_and_its_place(make_app):
