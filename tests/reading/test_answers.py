@@ -130,7 +130,7 @@ def test_what_is_left_of_a_body_that_was_cut_is_shown_without_a_complaint() -> N
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_a_bomb_is_bounded(layers: int) -> None:
-    body = b"\0" * 100_000_000
+    body = b"\0" * 20_000_000
     for _ in range(layers):
         body = gzip.compress(body, 9)
     tracemalloc.start()
