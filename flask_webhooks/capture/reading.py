@@ -275,7 +275,7 @@ def _history(state: State, plan: Plan, olds: Olds | None) -> Values:
     held = state.dict
     changed = plan.columns & state.committed_state.keys()
     if plan.opaque:
-        _note_assigned(state, plan, state.committed_state)
+        _note_assigned(state, plan, (*state.committed_state, *plan.automatic))
     for name in changed:
         old = olds.get(name, NO_VALUE) if olds is not None else NO_VALUE
         if old is NO_VALUE:

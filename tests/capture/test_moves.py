@@ -375,7 +375,80 @@ class TestThenDeleted:
         assert names(told(office)) == [("docs.updated", "1")]
 
 
+class TestOddWays:
+    def test_with_another_key(self, office: AppState) -> None:
+        doc = a_doc()
+        doc.id, doc.team_id, doc.note = 5, 2, "n"
+        found = told(office)
+
+        assert names(found) == MOVED
+        assert [(each.data["id"], each.data["note"]) for each in found] == [(1, "ours"), (5, "n")]
+
+    def test_two_that_change_places(self, office: AppState) -> None:
+        save(Doc(id=1, team_id=1, note="a", status="sent"), Doc(id=2, team_id=2, note="b", status="sent"))
+        one, two = S.get_one(Doc, 1), S.get_one(Doc, 2)
+        one.team_id, one.note = 2, "x"
+        two.team_id, two.note = 1, "y"
+        found = told(office)
+
+        assert sorted((each.event, each.owner, each.data["note"]) for each in found) == [
+            ("docs.created", "1", "y"),
+            ("docs.created", "2", "x"),
+            ("docs.deleted", "1", "a"),
+            ("docs.deleted", "2", "b"),
+        ]
+
+    def test_expired_before_and_after(self, office: AppState) -> None:
+        doc = a_doc()
+        S.expire(doc)
+        doc.team_id = 2
+        S.flush()
+        S.expire(doc)
+        found = told(office)
+
+        assert names(found) == MOVED
+        assert only(found, "docs.deleted").data["body"] == "old"
+
+    def test_merged(self, office: AppState) -> None:
+        a_doc()
+        S.expunge_all()
+        S.merge(Doc(id=1, team_id=2, note="n"))
+        found = told(office)
+
+        assert names(found) == MOVED
+        assert only(found, "docs.deleted").data["note"] == "ours"
+
+    def test_in_a_savepoint(self, office: AppState) -> None:
+        doc = a_doc()
+        with S.begin_nested():
+            doc.team_id = 2
+
+        assert names(told(office)) == MOVED
+
+
 class TestBulk:
+    def test_before_more_is_changed(self, office: AppState) -> None:
+        doc = a_doc()
+        S.execute(sa.update(Doc).values(team_id=3, note="third"))
+        doc.team_id, doc.note = 2, "n"
+        found = told(office)
+
+        assert names(found) == MOVED
+        assert [each.data["note"] for each in found] == ["ours", "n"]
+
+    @pytest.mark.parametrize("is_bulk", [True, False])
+    def test_before_it_is_deleted_in_bulk(self, office: AppState, is_bulk: bool) -> None:
+        doc = a_doc()
+        if is_bulk:
+            S.execute(sa.update(Doc).values(team_id=2, note="n"))
+        else:
+            doc.team_id, doc.note = 2, "n"
+        S.execute(sa.delete(Doc))
+        found = told(office)
+
+        assert names(found) == [("docs.deleted", "1")]
+        assert found[0].data["note"] == "ours"
+
     @pytest.mark.parametrize("by_rows", [True, False])
     def test_of_the_owner(self, office: AppState, by_rows: bool) -> None:
         save(*(Doc(id=number, team_id=1, note="ours") for number in (1, 2)))
@@ -490,6 +563,20 @@ class TestAPath:
         S.delete(folder)
 
         assert names(told(office, "files")) == [("files.created", "2"), ("files.deleted", "1")]
+
+    @pytest.mark.parametrize("is_bulk", [True, False])
+    def test_it_goes_when_its_folder_has_moved(self, office: AppState, file: File, is_bulk: bool) -> None:
+        folder = S.get_one(Folder, 1)
+        folder.team_id, folder.name = 2, "secret"
+        S.flush()
+        if is_bulk:
+            S.execute(sa.delete(File).where(File.id == 1))
+        else:
+            S.delete(file)
+        found = told(office, "files")
+
+        assert names(found) == [("files.deleted", "1")]
+        assert found[0].extras["folder"]["name"] == "one"
 
     def test_to_nothing(self, office: AppState, file: File) -> None:
         file.folder = None

@@ -212,6 +212,30 @@ class Bill(db.Model):  # type: ignore[name-defined]
     account: Mapped[Account | None] = relationship(back_populates="bills")
 
 
+class Auto(db.Model):  # type: ignore[name-defined]
+    """Gets its values from defaults, which may be in another form too."""
+
+    __tablename__ = "stored_auto"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(50), default=1)
+    mail: Mapped[str] = mapped_column(Lower(), default="A@X", onupdate=lambda: "B@X")
+    count: Mapped[int] = mapped_column(default="5", onupdate=lambda: "6")
+    amount: Mapped[Decimal] = mapped_column(sa.Numeric(8, 2), default=7, onupdate=lambda: 8)
+    given: Mapped[str] = mapped_column(Lower(), server_default="s")
+    note: Mapped[str] = mapped_column(sa.String(20), default="")
+
+
+class Kid(Auto):
+    """In two tables."""
+
+    __tablename__ = "stored_kid"
+
+    id: Mapped[int] = mapped_column(sa.ForeignKey("stored_auto.id"), primary_key=True)
+    size: Mapped[int] = mapped_column(default="3")
+    low: Mapped[str] = mapped_column(Lower(), default="X")
+
+
 CATALOG = """\
 version: 1
 channels:
@@ -223,6 +247,11 @@ channels:
     includes: [bills]
   codes: {model: "tests.capture.test_stored:Account", owner: code, events: [created, updated, deleted]}
   mails: {model: "tests.capture.test_stored:Account", owner: mail, events: [created, updated, deleted]}
+  autos: {model: "tests.capture.test_stored:Auto", owner: owner, events: [created, updated, deleted]}
+  kids:
+    model: tests.capture.test_stored:Kid
+    owner: owner
+    events: {created: , updated: , deleted: , three: {on: created, when: {size: 3, low: x, mail: a@x}}}
   bills:
     model: tests.capture.test_stored:Bill
     owner: account.key
@@ -558,6 +587,61 @@ def test_the_hosts_objects_keep_what_was_assigned(state: AppState) -> None:
 
         assert (row.whole, row.lower, row.tracked) == ("5", "A@X", {"a": (1, 2)})
         assert not session.dirty
+
+
+def of_channel(state: AppState, channel: str) -> list[Message]:
+    return [each for each in recorded(state) if each.channel == channel]
+
+
+def read(cls: type, key: int) -> dict[str, t.Any]:
+    """A row as a session that knows nothing of it reads it."""
+    with Session(db.engine, info={"webhooks": False}) as session:
+        found = column_renderer(t.cast("t.Any", sa.inspect(cls)))(session.get_one(cls, key))
+    return t.cast("dict[str, t.Any]", json.loads(payload.encode(found)))
+
+
+@pytest.mark.parametrize("expires", [True, False], ids=["expires", "stays"])
+def test_defaults_of_a_row_in_two_tables(state: AppState, expires: bool) -> None:
+    with Session(db.engine, expire_on_commit=expires) as session:
+        kid = Kid(id=1)
+        session.add(kid)
+        session.commit()
+        first = read(Kid, 1)
+        assert {each.event: json.loads(each.data) for each in of_channel(state, "kids")} == {
+            "kids.created": first,
+            "kids.three": first,
+        }
+
+        kid.note = "n"
+        session.commit()
+        now = read(Kid, 1)
+        told = of_channel(state, "kids")[-1]
+        assert json.loads(told.data) == now
+        assert json.loads(told.extras or "{}")["changes"] == {
+            name: {"from": first[name], "to": now[name]} for name in ("note", "mail", "count", "amount")
+        }
+
+        kid.note = "m"
+        session.commit()
+        changes = json.loads(of_channel(state, "autos")[-1].extras or "{}")["changes"]
+        assert changes == {"note": {"from": "n", "to": "m"}}
+
+        session.delete(kid)
+        session.commit()
+        assert json.loads(of_channel(state, "kids")[-1].data) == {**now, "note": "m"}
+
+
+def test_a_commit_that_failed_is_told_by_the_row_too(state: AppState) -> None:
+    def refuse(_: t.Any) -> None:
+        raise ValueError("no")
+
+    S.add(Account(id=1, key=str(UUID).upper(), mail="A@X"))
+    sa.event.listen(S(), "before_commit", refuse)
+    with pytest.raises(ValueError, match="no"):
+        S.commit()
+    sa.event.remove(S(), "before_commit", refuse)
+
+    assert told(state, "keys", "mails") == [("keys.created", str(UUID)), ("mails.created", "a@x")]
 
 
 def test_includes_show_the_row_too(state: AppState) -> None:
