@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import typing as t
@@ -305,18 +306,30 @@ def test_tests_of_the_host_see_it_raise(state: AppState) -> None:
     db.session.rollback()
 
 
-@pytest.mark.parametrize("table", [BrokenMessage.__table__])
-def test_without_the_table_the_commit_goes_through(
-    state: AppState, table: t.Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The tables were not migrated yet: what cannot be kept is said loudly."""
+@contextlib.contextmanager
+def without(state: AppState, *tables: t.Any) -> t.Iterator[None]:
+    """Some of our tables are not there: the host has not migrated yet."""
+    for table in reversed(tables):
+        table.drop(state.engine)
+    try:
+        yield
+    finally:
+        db.session.remove()
+        for table in tables:
+            table.create(state.engine)
+
+
+def test_without_the_table_the_commit_goes_through(state: AppState, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be kept is said loudly."""
     subscribe(state, NOWHERE, "invoices.*", "clients.*")
-    table.drop(state.engine)
-    with caplog.at_level(logging.ERROR, "flask_webhooks.capture"):
+    with (
+        without(state, db.metadata.tables["webhook_broken_messages"]),
+        caplog.at_level(logging.ERROR, "flask_webhooks.capture"),
+    ):
         db.session.add_all([Invoice(id=7, owner="1"), Client(id=1, owner="1", name="x")])
         db.session.commit()
+        assert db.session.get(Invoice, 7) is not None
 
-    assert db.session.get(Invoice, 7) is not None
     assert "message.lost" in caplog.text
     assert [message.event for message in recorded(state)] == ["clients.created"]
     assert [each.state for each in deliveries(state)] == [State.PENDING]
@@ -326,19 +339,16 @@ def test_before_the_tables_are_made_commits_go_through(
     state: AppState, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody can have subscribed: so nothing is lost, and it is said once a minute."""
-    tables = [table for name, table in db.metadata.tables.items() if name.startswith("webhook_")]
-    db.metadata.drop_all(state.engine, tables=tables)
-    with caplog.at_level(logging.ERROR, "flask_webhooks.capture"):
-        for number in range(3):
+    tables = [table for table in db.metadata.sorted_tables if table.name.startswith("webhook_")]
+    with without(state, *tables), caplog.at_level(logging.ERROR, "flask_webhooks.capture"):
+        for number in range(1, 4):
             db.session.add(Invoice(id=number, owner="1"))
             db.session.commit()
         db.session.execute(sa.update(Invoice).values(note="x"))
         db.session.delete(db.session.get_one(Invoice, 2))
         db.session.commit()
-    assert [invoice.note for invoice in db.session.scalars(sa.select(Invoice))] == ["x", "x"]
+        assert [invoice.note for invoice in db.session.scalars(sa.select(Invoice))] == ["x", "x"]
     assert caplog.text.count("tables.missing") == 1
-    db.session.remove()
-    db.metadata.create_all(state.engine, tables=tables)
     subscribe(state, NOWHERE, "clients.*")
     db.session.add(Client(id=1, owner="1", name="x"))
     db.session.commit()
