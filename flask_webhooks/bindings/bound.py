@@ -293,6 +293,10 @@ class Binder:
 
     def _check_owner(self, channel: Channel, mapper: AnyMapper) -> None:
         if channel.owner is None:
+            for event in channel.events.values():
+                if not event.on.isdisjoint((Kind.MOVED_IN, Kind.MOVED_OUT)):
+                    message = "a row without an owner never goes from one to another."
+                    self.refuse(f"{event.path}.on", message, 'Add "owner" to the channel.')
             return
         path = f"{channel.path}.owner"
         dotted = ".".join(channel.owner)
