@@ -80,6 +80,15 @@ class Names:
         self._running: dict[tuple[str, int], Lookup] = {}
         self._free = threading.BoundedSemaphore(MOST_LOOKUPS)
 
+    @property
+    def resolver(self) -> Resolver:
+        """Who is asked; may be replaced, such as by one that asks nobody."""
+        return self._resolver
+
+    @resolver.setter
+    def resolver(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+
     def lookup(self, host: str, port: int, limit: float) -> tuple[Address, ...]:
         """Return every address of `host`, at least one, after at most `limit` seconds.
 
