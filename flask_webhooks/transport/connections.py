@@ -32,7 +32,7 @@ from ..retry import Failure
 from .answers import Answer, Broken
 from .certificates import ClientCertificate, tls_detail
 from .deadline import Attempt
-from .dialing import AttemptFailed, Dialer
+from .dialing import AttemptFailed, Dialer, TunnelFailed
 from .urls import Destination
 
 try:
@@ -218,7 +218,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
             raise
         except (OSError, http.client.HTTPException) as error:
             log = f"proxy {self.address}: {error!r}"
-            raise AttemptFailed(Failure.CONNECT, "The connection could not be made.", log) from error
+            raise TunnelFailed(Failure.CONNECT, "The connection could not be made.", log) from error
 
 
 def _has_unacknowledged(lifeline: socket.socket | None) -> bool:

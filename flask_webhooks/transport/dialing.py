@@ -18,7 +18,7 @@ from .deadline import Attempt
 from .names import LookupFailed, Names
 from .urls import is_unfit_port, refused, refused_port
 
-__all__ = ["AttemptFailed", "Dialer"]
+__all__ = ["AttemptFailed", "Dialer", "TunnelFailed"]
 
 MOST_ADDRESSES: t.Final = 6
 """Addresses of one name that are tried; all of them are checked."""
@@ -35,6 +35,10 @@ class AttemptFailed(Exception):
     def __init__(self, failure: Failure, detail: str, log: str) -> None:
         super().__init__(log)
         self.failure, self.detail, self.log = failure, detail, log
+
+
+class TunnelFailed(AttemptFailed):
+    """The proxy was reached and made no tunnel: it refused, or went away."""
 
 
 class Dialer:

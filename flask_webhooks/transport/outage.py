@@ -22,7 +22,7 @@ import threading
 import time
 import typing as t
 
-from .dialing import AttemptFailed
+from .dialing import AttemptFailed, TunnelFailed
 from .names import LookupFailed, Names, Resolver
 
 __all__ = ["Outage"]
@@ -142,9 +142,9 @@ class Outage:
         return is_proxy_away or _tunnel_status(kinds) == 407
 
     def _is_likely(self, host: str, kinds: t.Sequence[BaseException]) -> bool:
-        status = _tunnel_status(kinds)
-        if status is not None:
-            return status >= 500 and self._has_witness(host, alone=True)
+        if any(isinstance(each, TunnelFailed) for each in kinds):
+            status = _tunnel_status(kinds)
+            return (status is None or status >= 500) and self._has_witness(host, alone=True)
         if any(isinstance(each, OSError) and each.errno in NO_WAY for each in kinds if not _is_name(each)):
             return not _has_route() or self._has_witness(host, alone=False)
         lookup = next((each for each in kinds if isinstance(each, LookupFailed)), None)

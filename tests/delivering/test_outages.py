@@ -144,6 +144,26 @@ class TestTheProxy:
 
         nothing_counts(state, subscription)
 
+    def test_one_that_goes_away_instead_of_answering_is_ours_where_nobody_is_reached(self, make_app):
+        def behave(talk: Talk) -> None:
+            talk.read_request()
+
+        with Receiver(behave) as proxy:
+            state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
+            subscription = subscribe(state, "https://receiver.example.com/hook")
+            fill(state, [subscription], COUNT)
+            try_for_a_while(state, subscription)
+
+        nothing_counts(state, subscription)
+
+    def test_a_403_to_connect_is_about_the_receiver(self, make_app):
+        with Receiver(refusing(403)) as proxy:
+            state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
+            fill(state, [subscribe(state, "https://receiver.example.com/hook")], 1)
+            run(state)
+
+        assert [(row.state, row.reason) for row in deliveries(state)] == [("failed", "connect")]
+
     def test_a_502_to_connect_is_the_receivers_where_others_are_reached(self, make_app):
         def behave(talk: Talk) -> None:
             request = talk.read_request()
