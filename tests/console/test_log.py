@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks import hours, reading
 from flask_webhooks.ids import uuid7
-from flask_webhooks.models import Delivery, Lane, Replay, Worker
+from flask_webhooks.models import Delivery, Lane, Replay, Subscription, Worker
 from flask_webhooks.reading import Search
 from flask_webhooks.state import AppState
 from tests.console.conftest import Log, Visitor, on_one_database, state_in_database, write_log
@@ -387,6 +387,34 @@ def test_the_operator_sees_lag_workers_and_the_worst(app: Flask, state: AppState
     assert re.search(r"alive:2</td><td[^>]*>.*?</svg>On", page, re.DOTALL)
     assert ">42<" in page
     assert "no Redis" in page
+
+
+def test_a_lane_that_waits_says_for_whom(app: Flask, state: AppState, log: Log) -> None:
+    visitor, said = Visitor(app, operator=True), {}
+    for whom in ("receiver", "sender"):
+        with Session(state.engine) as session:
+            session.execute(sa.delete(Lane))
+            soon = datetime.now(UTC) + timedelta(minutes=1)
+            session.add(Lane(subscription_id=log.subscription.id, waits_for=whom, sendable_at=soon))
+            session.commit()
+        said[whom] = visitor.get(f"/webhooks/{log.subscription.id}").text + visitor.get("/operator").text
+
+    assert "Your receiver asks us to slow down" in said["receiver"]
+    assert "workers can reach nobody" not in said["receiver"]
+    assert "We can reach nobody, by a fault on our side" in said["sender"]
+    assert "1 webhook waits because workers can reach nobody" in said["sender"]
+
+
+def test_the_operator_sees_what_belongs_elsewhere(app: Flask, state: AppState, log: Log) -> None:
+    with Session(state.engine) as session:
+        session.execute(sa.update(Subscription).values(environment="production"))
+        session.commit()
+
+    page = Visitor(app, operator=True).get("/operator").text
+
+    assert re.search(
+        r"[0-9]+ deliver(y|ies) stays? pending: .* of production, and this app sends for staging", page
+    )
 
 
 def test_the_queue_is_counted_where_redis_is(app: Flask, state: AppState) -> None:
