@@ -99,7 +99,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
     """An app that lets nobody through to its own network, and never asks a name server."""
     config = {"WEBHOOKS_ALLOWED_NETWORKS": [], "WEBHOOKS_ALLOW_HTTP": False}
     with lasting(tmp_path_factory.mktemp("strict"), **config) as app:
-        state_of(app).transport._names.resolver = lambda *_, **__: []
+        state_of(app).transport._names._resolver = lambda *_, **__: []
         yield app
 
 

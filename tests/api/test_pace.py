@@ -65,7 +65,7 @@ def test_every_way_to_have_something_sent_counts(app: Flask, state: AppState, in
     log = write_log(state, inbox.url())
     call, visitor, other = Customer(app.test_client()), Visitor(app), Customer(app.test_client(), "2")
     base, failed = f"/subscriptions/{log.subscription.id}", log.deliveries["failed"]
-    app_state.transport._names.resolver = lambda *_, **__: []
+    app_state.transport._names._resolver = lambda *_, **__: []
 
     call("POST", f"{base}/test", {}, expect=200)
     call("POST", f"/deliveries/{failed}/retry", expect=202)
@@ -139,7 +139,7 @@ def test_names_that_hang_hold_one_thread_of_an_owner(app: Flask, state: AppState
         opened.wait(20)
         raise socket.gaierror(socket.EAI_AGAIN, "no answer")
 
-    state_of(app).transport._names.resolver = resolve
+    state_of(app).transport._names._resolver = resolve
     call, other = Customer(app.test_client()), Customer(app.test_client())
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(lambda: call.subscribe(url="https://a.example.com/"))
@@ -159,7 +159,7 @@ def test_names_inside_and_names_that_do_not_exist_get_the_same_answer(app: Flask
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 443))]
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    state_of(app).transport._names.resolver = resolve
+    state_of(app).transport._names._resolver = resolve
     call, visitor = Customer(app.test_client()), Visitor(app)
     kept = call.subscribe()["id"]
     answers = []

@@ -35,7 +35,7 @@ class Zone:
 def zone(state: AppState) -> Iterator[Zone]:
     zone = Zone()
     with NameServer(lambda name, times: [zone.address]) as server:
-        state.transport._names.resolver = server.getaddrinfo
+        state.transport._names._resolver = server.getaddrinfo
         yield zone
 
 
