@@ -263,17 +263,17 @@ class Watch:
         """
         if self._is_installed or self.state.settings.on_error == "raise":
             return True
-        table = t.cast("sa.Table", Listener.__table__)
+        naming = self.state.naming
+        name = naming.name(Listener.__tablename__)
         schemas = connection.get_execution_options().get("schema_translate_map") or {}
-        self._is_installed = sa.inspect(connection).has_table(
-            table.name, schema=schemas.get(table.schema, table.schema)
-        )
+        schema = naming.schema or schemas.get(None)
+        self._is_installed = sa.inspect(connection).has_table(name, schema=schema)
         if not self._is_installed and time.monotonic() > self._said_at + 60:
             self._said_at = time.monotonic()
             logger.error(
                 "tables.missing: there is no table %s yet, so nobody listens and no event is recorded. "
                 "Run `flask db migrate` and `flask db upgrade`.",
-                table.name,
+                name,
             )
         return self._is_installed
 
