@@ -11,7 +11,7 @@ from flask import Flask
 
 from flask_webhooks.models import IdempotentReply
 from flask_webhooks.state import AppState, state_of
-from tests.console.conftest import write_log
+from tests.console.conftest import on_one_database, write_log
 from tests.delivering.answers import Gate
 from tests.receivers import Receiver, ok
 from tests.stage import wait_until
@@ -54,6 +54,7 @@ def kept(state: AppState) -> list[str]:
         return list(connection.scalars(sa.select(IdempotentReply.sealed)))
 
 
+@on_one_database
 def test_200_tests_with_keys_keep_ids_and_no_answers(make_app: t.Callable[..., Flask]) -> None:
     app = make_app(WEBHOOKS_MANUAL_RATE=100_000)
     call = Customer(app.test_client())

@@ -18,6 +18,7 @@ from flask_webhooks.models import Delivery, Hour, Lane, Message, Replay, Subscri
 from flask_webhooks.state import AppState
 from flask_webhooks.working import Sweep
 from tests.api.conftest import Customer
+from tests.console.conftest import on_one_database
 from tests.stage import fill, subscribe
 
 AGO = datetime.now(UTC) - timedelta(hours=2)
@@ -102,6 +103,7 @@ def test_it_is_done_in_steps(state: AppState) -> None:
     assert counts == [3, 3, 1, 0]
 
 
+@on_one_database
 @pytest.mark.parametrize("have_deliveries", [False, True])
 def test_2000_removed_ones_make_no_list_slow(app: Flask, state: AppState, have_deliveries: bool) -> None:
     rows = removed(state, 2_000)
