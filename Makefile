@@ -7,7 +7,7 @@ SECONDS ?=
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 CONSTRAINTS ?=
 
-.PHONY: help demo system test test-mariadb test-oldest test-deep test-faults check bench screenshots clean
+.PHONY: help demo system test test-mariadb test-plans test-oldest test-deep test-faults check bench screenshots clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,13 +28,13 @@ $(VENV)/.dev: $(VENV)/.pip pyproject.toml setup.cfg
 demo: $(VENV)/.demo            ## watch signed webhooks of an accounting app arrive (SECONDS=20 stops by itself)
 	$(BIN)/python -m example_app.demo $(if $(SECONDS),--seconds $(SECONDS))
 
-system:          ## as root, on Debian: Chromium, MariaDB, and what runs the console's snippets, for the tests that need them
+system:          ## as root, on Debian: Chromium, MariaDB, PostgreSQL, and what runs the console's snippets, for the tests that need them
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium mariadb-server \
-		curl golang-go nodejs openssl php-cli zsh
+		curl golang-go nodejs openssl php-cli postgresql zsh
 
 test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a real Valkey and real sockets
-	$(BIN)/python -m pytest -m 'not deep' $(PARALLEL)
+	$(BIN)/python -m pytest -m 'not deep and not plans' $(PARALLEL)
 
 MARIADB = tests/capture $(addprefix tests/delivering/test_,clocks.py health.py plans.py run.py statements.py trouble.py) \
 	$(filter-out tests/api/test_plans.py,$(wildcard tests/api/test_*.py)) tests/console tests/test_models.py tests/test_naming.py \
@@ -42,12 +42,16 @@ MARIADB = tests/capture $(addprefix tests/delivering/test_,clocks.py health.py p
 test-mariadb: $(VENV)/.dev     ## capture, delivery, API and console on MariaDB (see "make system")
 	WEBHOOKS_TEST_DATABASES=mariadb $(BIN)/python -m pytest -m 'not deep' -k mariadb $(MARIADB)
 
+test-plans: $(VENV)/.dev       ## every statement beside statistics that do not fit, on the wheel's PostgreSQL and Debian's
+	$(BIN)/python -m pytest -m plans -n 2 tests/plans
+
 test-oldest:     ## what an app meets first, on SQLite and the lowest versions that we let in (Python 3.11 or 3.12)
 	$(MAKE) .venv-oldest/.dev VENV=.venv-oldest CONSTRAINTS=tests/oldest.txt
 	WEBHOOKS_TEST_DATABASES=sqlite .venv-oldest/bin/python -m pytest -m 'not deep' tests/test_*.py tests/capture tests/delivering tests/integration tests/api/test_life.py --deselect tests/capture/test_random.py
 
 test-deep: $(VENV)/.dev        ## the same with thousands of examples and long fault runs
-	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest
+	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest -m 'not plans'
+	WEBHOOKS_TEST_PLANS=300000 $(BIN)/python -m pytest -m plans tests/plans
 
 test-faults: $(VENV)/.dev      ## workers killed 50 times, Redis and PostgreSQL away: takes minutes
 	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest tests/faults --durations=0

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["BACKFILL", "BACKFILL_KEY", "first_at", "is_backfilled", "made_at", "uuid7"]
+__all__ = ["BACKFILL", "BACKFILL_KEY", "first_at", "following", "is_backfilled", "made_at", "uuid7"]
 
 BACKFILL = "backfill"
 """Begins the dedupe keys of what a backfill has recorded, for one subscription alone."""
@@ -58,6 +59,11 @@ def first_at(moment: datetime) -> str:
     """Return the lowest id that can be made at a moment: `id >= first_at(since)` uses the index on ids."""
     digits = f"{max(0, (moment - _EPOCH) // timedelta(milliseconds=1)):012x}"[-12:]
     return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
+
+
+def following(identifier: str) -> str:
+    """Return the next id in order, whether it was ever made or not: the least one behind."""
+    return str(uuid.UUID(int=min(uuid.UUID(identifier).int + 1, (1 << 128) - 1)))
 
 
 def made_at(identifier: str) -> datetime:

@@ -210,8 +210,12 @@ def unrecord(connection: sa.Connection, ids: t.Sequence[str], broken: t.Sequence
     for some in _chunks(broken):
         connection.execute(sa.delete(B).where(B.c.message_id.in_(some)))
     for some in _chunks(ids):
-        connection.execute(sa.delete(D).where(D.c.message_id.in_(some)))
-        connection.execute(sa.delete(M).where(M.c.id.in_(some)))
+        _UNRECORD_DELIVERIES.run(connection, some)
+        _UNRECORD_MESSAGES.run(connection, some)
+
+
+_UNRECORD_DELIVERIES = packed.Among(D.c.message_id, lambda these: sa.delete(D).where(these))
+_UNRECORD_MESSAGES = packed.Among(M.c.id, lambda these: sa.delete(M).where(these))
 
 
 # ---- PostgreSQL: both tables in one statement ------------------------------------------------------------

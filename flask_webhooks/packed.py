@@ -13,7 +13,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-__all__ = ["Among", "rows", "unpacked"]
+__all__ = ["Among", "apart", "each_of", "rows", "unindexed", "unpacked"]
 
 
 def unpacked(
@@ -47,16 +47,21 @@ _encoder = json.JSONEncoder(default=_plain, separators=(",", ":"), check_circula
 class Among:
     """A statement about some keys, put together once: SQLAlchemy takes longer for that than a database to answer.
 
+    PostgreSQL plans it by what it last counted in the tables, or once for all keys, so its plan must not rest on
+    either. Keys come as one native array: the text of an array would be parsed again for each row that a scan looks
+    at. A column that is no primary key is first looked up key by key, behind an `OFFSET 0` that PostgreSQL cannot move
+    conditions through; then the statement goes by the primary keys that were found. Put no indexed column beside the
+    keys: an index that looked empty when its table was counted would be read instead, from end to end. `unindexed`
+    hides one.
+
     :param column: of UUIDs.
     :param make: makes the statement of the condition that the column has one of the values in `keys`.
     """
 
     def __init__(
-        self, column: sa.ColumnElement[t.Any], make: t.Callable[[sa.ColumnElement[bool]], sa.Executable]
+        self, column: sa.Column[t.Any], make: t.Callable[[sa.ColumnElement[bool]], sa.Executable]
     ) -> None:
-        array = sa.cast(sa.bindparam("keys", type_=sa.Text), postgresql.ARRAY(sa.Uuid(as_uuid=False)))
-        # Not `= ANY (array)`: a plan made while the table was small would take the text apart anew for each row.
-        self._packed = make(column.in_(sa.select(sa.func.unnest(array))))
+        self._packed = make(_among(column))
         self._listed = make(column.in_(sa.bindparam("keys", expanding=True)))
 
     def run(
@@ -69,3 +74,37 @@ class Among:
         if connection.dialect.name == "postgresql":
             return connection.execute(self._packed, {"keys": "{" + ",".join(keys) + "}", **values})
         return connection.execute(self._listed, {"keys": list(keys), **values})
+
+
+# Without a type the driver leaves it to PostgreSQL, to which the parameter is an array then, and no text to be cast.
+_KEYS = sa.cast(sa.bindparam("keys", type_=sa.types.NULLTYPE), postgresql.ARRAY(sa.Uuid(as_uuid=False)))
+
+
+def _among(column: sa.Column[t.Any]) -> sa.ColumnElement[bool]:
+    [primary] = column.table.primary_key
+    if column is primary:
+        return column == sa.any_(_KEYS)
+    each = each_of(_KEYS)
+    inner = column.table.alias("one")
+    found = sa.select(inner.c[primary.name]).where(inner.c[column.name] == each.c.key)
+    looked_up = found.offset(_NONE).lateral("found")
+    ids = sa.select(looked_up.c[primary.name]).select_from(each.join(looked_up, sa.true()))
+    return primary == sa.any_(sa.func.array(ids.scalar_subquery()))
+
+
+def each_of(keys: sa.ColumnElement[t.Any]) -> sa.TableValuedAlias:
+    """The values of an array as rows with the column `key`."""
+    return sa.func.unnest(keys).table_valued("key").render_derived(name="each")
+
+
+def unindexed(column: t.Any) -> sa.ColumnElement[t.Any]:
+    """Return the value of a column of text as no index holds it: for conditions beside keys."""
+    return t.cast("sa.ColumnElement[t.Any]", column.concat(sa.literal_column("''")))
+
+
+def apart(found: sa.Select[t.Any]) -> sa.Subquery:
+    """Return a SELECT as a table into which the planner moves no condition: for those that are put beside its keys."""
+    return found.offset(_NONE).subquery()
+
+
+_NONE = sa.literal_column("0", sa.Integer)

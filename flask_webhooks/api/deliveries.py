@@ -11,14 +11,17 @@ import sqlalchemy as sa
 from .. import models, reading, replaying, schemas, subscribing, throttle
 from ..config import ENVIRONMENTS
 from ..delivering.bodies import body_of
-from ..ids import first_at, made_at
+from ..ids import first_at, following, made_at
 from ..models import State
+from ..packed import Among, apart
 from ..principal import ALL_OWNERS, Whose
 from ..reading.bounds import ATTEMPT, BODY, PAGE, fit, json_size
+from ..reading.deliveries import page
 from ..reading.overviews import has_log
 from ..retry import Failure
+from . import paging
 from .operations import Answer, Call, operation
-from .paging import bounded, event_names, floor_of, newest, owner_of, paged
+from .paging import bounded, event_names, floor_of, newest, owner_of, paged, walk
 from .problems import Refused
 
 __all__ = ["one"]
@@ -48,6 +51,8 @@ RARE = 1_000
 FIRST, LAST = "00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-ffffffffffff"
 """The ids before and behind all others."""
 _COLUMNS = tuple(getattr(D, name) for name in _NAMES)
+_TABLE = t.cast("sa.Table", D.__table__)
+_ROWS = Among(_TABLE.c.id, lambda these: sa.select(*_COLUMNS).where(these))
 
 
 @operation(
@@ -64,12 +69,11 @@ def list_deliveries(call: Call) -> t.Any:
     names = event_names(call)
     subscriptions = _subscriptions(call, owner)
     if "message" in call.query:
-        rows, floor = _of_message(call, subscriptions), None
-    elif isinstance(owner, str) and names is not None and _goes_by_event(call, names, owner):
+        return _page(call, _of_message(call, subscriptions), lambda row: str(row.id))
+    if isinstance(owner, str) and names is not None and _goes_by_event(call, names, owner):
         return _by_event(call, names, subscriptions, owner)
-    else:
-        rows, floor = _by_delivery(call, names, subscriptions)
-    return _page(call, rows, lambda row: str(row.id), floor)
+    rows, behind = _by_delivery(call, subscriptions)
+    return _page(call, rows, lambda row: str(row.id), behind)
 
 
 def _page(
@@ -112,46 +116,40 @@ def _subscriptions(call: Call, owner: Whose) -> list[str] | None:
     return [*keys, *call.session.scalars(sa.union_all(*parts))]
 
 
-def _behind(call: Call, found: sa.Select[t.Any]) -> sa.Select[t.Any]:
-    """Limit a list of deliveries to a time, and to what is behind the cursor."""
-    found = bounded(found, D.id, call.query)
-    cursor: str | None = call.query.get("cursor")
-    if cursor is not None and "_" in cursor:
+def _cursor(call: Call) -> str:
+    """Return the delivery behind which a list by id begins; empty: its beginning."""
+    cursor: str = call.query.get("cursor", "")
+    if "_" in cursor:
         raise Refused(422, message := "This cursor is of another list.", fields={"cursor": [message]})
-    return found if cursor is None else found.where(D.id < cursor)
+    return cursor
 
 
-def _by_delivery(
-    call: Call, names: t.Sequence[str] | None, subscriptions: t.Sequence[str] | None
-) -> tuple[list[t.Any], str | None]:
-    """Return a page and where it stopped looking: one range of the index (subscription, state, id) for each pair.
-
-    Over all owners there is only the order of ids.
-    """
-    pairs: list[tuple[sa.ColumnElement[bool], ...]] = [()]
-    if subscriptions is not None:
-        states = [call.query["state"]] if "state" in call.query else [state.value for state in State]
-        pairs = [(D.subscription_id == key, D.state == state) for key in subscriptions for state in states]
-    parts = [_behind(call, sa.select(*_COLUMNS)).where(*pair) for pair in pairs]
-    if subscriptions is None and "state" in call.query:
-        parts = [part.where(D.state == call.query["state"]) for part in parts]
-    floor = None
-    if names is not None or (subscriptions is None and "state" in call.query):
-        floor = floor_of(call.session, [_behind(call, sa.select(D.id)).where(*pair) for pair in pairs], D.id)
-    if names is not None:
-        parts = [part.join(M, M.id == D.message_id).where(M.event.in_(names)) for part in parts]
-    if floor is not None:
-        parts = [part.where(D.id >= floor) for part in parts]
-    return newest(call.session, parts, D.id, call.limit + 1), floor
+def _by_delivery(call: Call, subscriptions: t.Sequence[str] | None) -> tuple[list[t.Any], str | None]:
+    """Return a page, and where the next one begins: what the console searches too."""
+    wanted = reading.Search(
+        subscriptions=None if subscriptions is None else tuple(subscriptions),
+        state=call.query.get("state", ""),
+        event="" if call.query.get("event") in (None, "*") else call.query["event"],
+        since=call.query.get("since"),
+        until=call.query.get("until"),
+        before=_cursor(call),
+    )
+    connection = call.session.connection()
+    ids, behind, _ = page(connection, wanted, call.limit, paging.REACH)
+    return sorted(_ROWS.run(connection, ids), key=lambda row: str(row.id), reverse=True), behind
 
 
 def _of_message(call: Call, subscriptions: t.Sequence[str] | None) -> list[t.Any]:
-    found = _behind(call, sa.select(*_COLUMNS)).where(D.message_id == call.query["message"])
+    found = apart(sa.select(*_COLUMNS).where(D.message_id == call.query["message"]))
+    filters: list[sa.ColumnElement[bool]] = []
     if subscriptions is not None:
-        found = found.where(D.subscription_id.in_(subscriptions))
+        filters.append(found.c.subscription_id.in_(subscriptions))
     if "state" in call.query:
-        found = found.where(D.state == call.query["state"])
-    return list(call.session.execute(found.order_by(D.id.desc()).limit(call.limit + 1)))
+        filters.append(found.c.state == call.query["state"])
+    if cursor := _cursor(call):
+        filters.append(found.c.id < cursor)
+    ordered = bounded(sa.select(found), found.c.id, call.query).where(*filters).order_by(found.c.id.desc())
+    return list(call.session.execute(ordered.limit(call.limit + 1)))
 
 
 def _goes_by_event(call: Call, names: t.Sequence[str], owner: str) -> bool:
@@ -167,42 +165,59 @@ def _goes_by_event(call: Call, names: t.Sequence[str], owner: str) -> bool:
         return False
     if call.query.get("state", State.DELIVERED) == State.DELIVERED:
         return True
-    return floor_of(call.session, _walks(names, owner), M.id, RARE) is None
+    return floor_of(call.session, _walks(call, names, owner), RARE) is None
 
 
-def _walks(names: t.Sequence[str], owner: str) -> list[sa.Select[t.Any]]:
-    """The messages of an owner, by event: each is a range of the index (owner, event, id)."""
-    return [sa.select(M.id).where(M.owner == owner, M.event == name) for name in names]
+def _walks(call: Call, names: t.Sequence[str], owner: str, behind: str = LAST) -> list[sa.Select[t.Any]]:
+    """The messages of an owner up to one of them, newest first: each event is a range of (owner, event, id)."""
+    below = following(behind)
+    return [walk(call, sa.select(M.id), M.id, {M.owner: owner, M.event: name}, below=below) for name in names]
 
 
 def _by_event(
     call: Call, names: t.Sequence[str], subscriptions: t.Sequence[str] | None, owner: str
 ) -> dict[str, t.Any]:
-    """Deliveries of some events, by their messages: the index (owner, event, id) finds those."""
+    """Deliveries of some events, by their messages: a step of those, then what they led to, until a page is full.
+
+    Never both in one statement: PostgreSQL would look for the state first where it believes that hardly any has it.
+    """
     message, _, subscription = call.query.get("cursor", f"{LAST}_{LAST}").partition("_")
     if "until" in call.query:  # a delivery is never older than its message
         message = min(message, first_at(call.query["until"]))
-    walks = [walk.where(M.id <= message) for walk in _walks(names, owner)]
-    floor = floor_of(call.session, walks, M.id)
-    found = bounded(sa.select(*_COLUMNS), D.id, call.query).join(M, M.id == D.message_id)
-    found = found.where(
-        M.owner == owner,
-        M.id <= message,
-        sa.or_(M.id < message, D.subscription_id < subscription),
-        D.subscription_id.in_(subscriptions or ()),
-    )
-    if "state" in call.query:
-        found = found.where(D.state == call.query["state"])
-    if floor is not None:
-        found = found.where(M.id >= floor)
-    parts = [
-        found.where(M.event == name).order_by(M.id.desc(), D.subscription_id.desc()).limit(call.limit + 1)
-        for name in names
-    ]
-    rows = [row for part in parts for row in call.session.execute(part)]
-    rows.sort(key=lambda row: (row.message_id, row.subscription_id), reverse=True)
-    end = None if floor is None else f"{floor}_{FIRST}"
-    return _page(call, rows, lambda row: f"{row.message_id}_{row.subscription_id}", end)
+    rows: list[t.Any] = []
+    left, step = paging.REACH, call.limit + 1
+    while left > 0 and len(rows) <= call.limit:
+        ids = newest(call.session, _walks(call, names, owner, message), min(step, left))
+        rows += _of_messages(call, [row.id for row in ids], subscription, subscriptions or ())
+        left -= len(ids)
+        if len(ids) < step:
+            return _page(call, rows, _place)
+        message, subscription, step = ids[-1].id, FIRST, paging.STEP
+    return _page(call, rows, _place, f"{message}_{FIRST}")
+
+
+def _place(row: t.Any) -> str:
+    """Where a list by event goes on behind a row."""
+    return f"{row.message_id}_{row.subscription_id}"
+
+
+def _of_messages(
+    call: Call, ids: t.Sequence[str], behind: str, subscriptions: t.Collection[str]
+) -> list[t.Any]:
+    """Return deliveries of some messages, newest message first; of the first one those behind a subscription."""
+    if not ids:
+        return []
+
+    def make(these: sa.ColumnElement[bool]) -> sa.Select[t.Any]:
+        found = apart(bounded(sa.select(*_COLUMNS), D.id, call.query).where(these))
+        is_behind = sa.or_(found.c.message_id < ids[0], found.c.subscription_id < behind)
+        filters = [is_behind, found.c.subscription_id.in_(subscriptions)]
+        if "state" in call.query:
+            filters.append(found.c.state == call.query["state"])
+        order = found.c.message_id.desc(), found.c.subscription_id.desc()
+        return sa.select(found).where(*filters).order_by(*order).limit(call.limit + 1)
+
+    return list(Among(_TABLE.c.message_id, make).run(call.session.connection(), ids))
 
 
 # ---- one -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from ..ids import is_backfilled
 from ..principal import ALL_OWNERS
 from ..reading.bounds import PAGE, json_size
 from .operations import Call, operation
-from .paging import bounded, event_names, floor_of, newest, owner_of, paged
+from .paging import event_names, owner_of, paged, sifted, span, walk
 from .problems import Refused
 
 M, D, S = models.Message, models.Delivery, models.Subscription
@@ -48,31 +48,27 @@ def _shown(call: Call, row: t.Any) -> dict[str, t.Any]:
 )
 def list_messages(call: Call) -> t.Any:
     """What happened, newest first. A page may hold fewer than `limit`: go on while there is a `next`."""
-    found = _behind(call, t.cast("t.Any", sa.select(*_COLUMNS)))
+    found = t.cast("t.Any", sa.select(*_COLUMNS))
     owner = owner_of(call)
-    if owner is not ALL_OWNERS:
-        found = found.where(M.owner == owner)
-    environments = [call.query["environment"]] if "environment" in call.query else list(ENVIRONMENTS)
     names = event_names(call)
-    # Each part is a range of one index, read from its end: the log's length does not matter.
-    if names is not None:
-        parts = [found.where(M.event == name, M.environment.in_(environments)) for name in names]
+    environment: str | None = call.query.get("environment")
+    # Each walk is a range of one index, read from its end: the log's length does not matter.
+    ranges: list[dict[t.Any, str]] = [{}]
+    if owner is not ALL_OWNERS and names is not None:
+        ranges = [{M.owner: owner, M.event: name} for name in names]
     elif owner is not ALL_OWNERS:
-        parts = [found.where(M.environment == environment) for environment in environments]
-    else:
-        parts = [found.where(M.environment.in_(environments))]
-    floor = None
-    if owner is ALL_OWNERS and (names is not None or len(environments) == 1):
-        floor = floor_of(call.session, [_behind(call, sa.select(M.id))], M.id)
-    if floor is not None:
-        parts = [part.where(M.id >= floor) for part in parts]
-    rows = newest(call.session, parts, M.id, call.limit + 1)
-    return paged(rows, call.limit, lambda row: _shown(call, row), floor=floor)
+        asked = [environment] if environment is not None else list(ENVIRONMENTS)
+        ranges = [{M.owner: owner, M.environment: each} for each in asked]
 
+    def walks(below: str | None) -> list[sa.Select[t.Any]]:
+        return [walk(call, found, M.id, equal, below=below) for equal in ranges]
 
-def _behind(call: Call, found: sa.Select[t.Any]) -> sa.Select[t.Any]:
-    found = bounded(found, M.id, call.query)
-    return found.where(M.id < call.query["cursor"]) if "cursor" in call.query else found
+    def is_wanted(row: t.Any) -> bool:
+        return environment in (None, row.environment) and (names is None or row.event in names)
+
+    since, below = span(call.query)
+    rows, behind = sifted(call.session, walks, call.limit + 1, is_wanted, since=since, below=below)
+    return paged(rows, call.limit, lambda row: _shown(call, row), floor=behind)
 
 
 @operation(

@@ -13,6 +13,7 @@ from ..hours import Sums
 from ..ids import first_at
 from ..models import State
 from ..pace import rate_at
+from ..ranges import first, in_range
 from .operations import Call, operation
 from .problems import Refused
 
@@ -79,10 +80,10 @@ def _point(at: datetime, row: t.Mapping[str, int] | None) -> dict[str, t.Any]:
 def _count(
     connection: sa.Connection, subscription_id: str, state: State, since: datetime | None = None
 ) -> int:
-    rows = sa.select(D.c.id).where(D.c.subscription_id == subscription_id, D.c.state == state.value)
-    if since is not None:
-        rows = rows.where(D.c.id >= first_at(since))
-    some = rows.limit(COUNTED).subquery()
+    equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
+    least = None if since is None else first_at(since)
+    rows = in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id, since=least)
+    some = first(rows, COUNTED).subquery()
     return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
 
 

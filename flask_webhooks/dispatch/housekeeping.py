@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import typing as t
 from datetime import datetime, timedelta
 
@@ -9,6 +10,8 @@ import sqlalchemy as sa
 
 from ..ids import first_at
 from ..models import Hour, Lane, Listener, Replay, Secret
+from ..packed import Among
+from ..ranges import first
 from .lanes import belongs, earliest, those
 from .tables import CHUNK, A, B, D, M, N, S, W, chunks, is_mysql
 
@@ -124,17 +127,13 @@ def purge(connection: sa.Connection, before: datetime, most: int = 1_000) -> int
     (design: they age like finished ones).
     Return how many messages were deleted; 0 when there are no more.
     """
-    pending = sa.exists().where(D.c.message_id == M.c.id, D.c.due_at.is_not(None))
-    broken = sa.exists().where(B.c.message_id == M.c.id, B.c.given_up.is_(None))
-    old = sa.select(M.c.id).where(M.c.id < first_at(before), ~pending, ~broken).order_by(M.c.id).limit(most)
-    ids = list(connection.scalars(old))
+    ids = list(itertools.islice(_finished(connection, first_at(before)), most))
     for some in chunks(ids):
-        gone = list(connection.scalars(sa.select(D.c.id).where(D.c.message_id.in_(some))))
-        for part in chunks(gone):
-            connection.execute(sa.delete(A).where(A.c.delivery_id.in_(part)))
-        connection.execute(sa.delete(D).where(D.c.message_id.in_(some)))
-        connection.execute(sa.delete(B).where(B.c.message_id.in_(some)))
-        connection.execute(sa.delete(M).where(M.c.id.in_(some)))
+        for part in chunks(list(_DELIVERIES.run(connection, some).scalars())):
+            _FORGET_ATTEMPTS.run(connection, part)
+            _FORGET_DELIVERIES.run(connection, part)
+        _FORGET_ERRORS.run(connection, some)
+        _FORGET_MESSAGES.run(connection, some)
     return len(ids)
 
 
@@ -160,6 +159,30 @@ def purge_removed(connection: sa.Connection, before: datetime, most: int = CHUNK
 _OF_SUBSCRIPTION: tuple[sa.Column[t.Any], ...] = tuple(
     t.cast("sa.Table", model.__table__).c.subscription_id for model in (Lane, Hour, Replay, Listener, Secret)
 )
+
+
+def _finished(connection: sa.Connection, before: str) -> t.Iterator[str]:
+    """Yield messages before one that nothing is still to be done for, oldest first.
+
+    A portion at a time, and in two statements: in one, PostgreSQL would guess how many have none, and sort them all.
+    """
+    old = first(sa.select(M.c.id).where(M.c.id < before).order_by(M.c.id), CHUNK)
+    ids = list(connection.scalars(old))
+    while ids:
+        found = _PENDING.run(connection, ids)
+        kept = {row.message_id for row in found if row.due_at is not None}
+        kept.update(row.message_id for row in _BROKEN.run(connection, ids) if row.given_up is None)
+        yield from (key for key in ids if key not in kept)
+        ids = list(connection.scalars(old.where(M.c.id > ids[-1])))
+
+
+_PENDING = Among(D.c.message_id, lambda these: sa.select(D.c.message_id, D.c.due_at).distinct().where(these))
+_BROKEN = Among(B.c.message_id, lambda these: sa.select(B.c.message_id, B.c.given_up).where(these))
+_DELIVERIES = Among(D.c.message_id, lambda these: sa.select(D.c.id).where(these))
+_FORGET_ATTEMPTS = Among(A.c.delivery_id, lambda these: sa.delete(A).where(these))
+_FORGET_DELIVERIES = Among(D.c.id, lambda these: sa.delete(D).where(these))
+_FORGET_ERRORS = Among(B.c.message_id, lambda these: sa.delete(B).where(these))
+_FORGET_MESSAGES = Among(M.c.id, lambda these: sa.delete(M).where(these))
 
 
 def broken(connection: sa.Connection) -> int:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from .. import packed
 from ..models import State, Trigger, text
-from ..packed import Among
+from ..packed import Among, unindexed
 from .tables import A, D, M, Row, S, chunks
 
 __all__ = [
@@ -146,19 +146,19 @@ def messages(connection: sa.Connection, ids: t.Collection[str]) -> dict[str, sa.
     return found
 
 
-_STILL_DUE = Among(D.c.id, lambda these: sa.select(D.c.id).where(these, D.c.due_at.is_not(None)))
+_STILL_DUE = Among(D.c.id, lambda these: sa.select(D.c.id, D.c.due_at).where(these))
 
 
 def still_due(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
     """Return which of these deliveries are still pending: not cancelled, held or finished by somebody else."""
     found: set[str] = set()
     for some in chunks(ids):
-        found.update(_STILL_DUE.run(connection, some).scalars())
+        found.update(row.id for row in _STILL_DUE.run(connection, some) if row.due_at is not None)
     return found
 
 
 # No IN: SQLAlchemy takes none in a statement for many rows.
-_is_open = sa.or_(*(D.c.state == state.value for state in (State.PENDING, State.HELD)))
+_is_open = sa.or_(*(unindexed(D.c.state) == state.value for state in (State.PENDING, State.HELD)))
 # `due_at` is set exactly while it is pending. Somebody who made it due at another time meanwhile, such as by a retry by
 # hand, is not overruled.
 _is_pending = D.c.due_at.is_not(None)

@@ -15,7 +15,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from ..models import State
-from ..packed import Among
+from ..packed import Among, unindexed
+from ..ranges import first, in_range
 from .lanes import lock
 from .tables import D, S, chunks
 
@@ -58,20 +59,22 @@ def _move(
     connection: sa.Connection, subscription_id: str, state: State, values: dict[str, t.Any], most: int
 ) -> int:
     lock(connection, subscription_id)
-    ids = connection.scalars(_oldest(state).where(D.c.subscription_id == subscription_id).limit(most)).all()
+    ids = connection.scalars(first(_oldest(connection.dialect, subscription_id, state), most)).all()
     # Looks again: what is retried or cancelled by hand meanwhile takes no lane's row.
-    mine = D.c.subscription_id == subscription_id, D.c.state == state.value
-    move = Among(D.c.id, lambda these: sa.update(D).where(these, *mine).values(values))
+    is_still = unindexed(D.c.state) == state.value
+    move = Among(D.c.id, lambda these: sa.update(D).where(these, is_still).values(values))
     for some in chunks(ids):
         move.run(connection, some)
     return len(ids)
 
 
-def _oldest(state: State) -> sa.Select[t.Any]:
+def _oldest(dialect: sa.Dialect, subscription_id: t.Any, state: State) -> sa.Select[t.Any]:
     """Those of a state, in the order of an index: sorting 100,000 would take longer than moving a portion."""
     if state is State.PENDING:
-        return sa.select(D.c.id).where(D.c.due_at.is_not(None)).order_by(D.c.due_at, D.c.id)
-    return sa.select(D.c.id).where(D.c.state == state.value).order_by(D.c.id)
+        pending = sa.select(D.c.id).where(D.c.due_at.is_not(None))
+        return in_range(pending, dialect, {D.c.subscription_id: subscription_id}, D.c.due_at, D.c.id)
+    equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
+    return in_range(sa.select(D.c.id), dialect, equal, D.c.id)
 
 
 def settle(connection: sa.Connection, subscription_id: str, now: datetime, most: int = PORTION) -> int:
@@ -99,7 +102,7 @@ def stranded(connection: sa.Connection) -> list[str]:
     """
 
     def some(state: State) -> sa.ColumnElement[bool]:
-        found = _oldest(state).where(D.c.subscription_id == S.c.id).limit(1)
+        found = _oldest(connection.dialect, S.c.id, state).limit(1)
         return found.correlate(S).scalar_subquery().is_not(None)
 
     is_on, is_removed = sa.and_(S.c.active, S.c.deleted_at.is_(None)), S.c.deleted_at.is_not(None)

@@ -7,6 +7,7 @@ at a time, and gives up at `REACH` with the place where it may go on.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import typing as t
@@ -15,10 +16,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from .. import ranges
 from ..ids import first_at
 from ..models import Attempt, Delivery, Message, State
+from ..packed import Among
 
-__all__ = ["Entry", "Search", "Slice", "search"]
+__all__ = ["Entry", "Search", "Slice", "page", "search"]
 
 A, D, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message))
 CHUNK = 500
@@ -56,8 +59,8 @@ class Search:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether it has a filter that no index answers."""
-        return bool(self.event or self.status or self.text)
+        """Whether it has a filter that no index answers; over all subscriptions none answers the state."""
+        return bool(self.event or self.status or self.text or (self.state and self.subscriptions is None))
 
 
 @dataclass(frozen=True)
@@ -87,20 +90,28 @@ def search(connection: sa.Connection, wanted: Search, most: int, reach: int = RE
 
     :param reach: how many are looked through for a filter that no index answers.
     """
+    ids, behind, is_cut = page(connection, wanted, most, reach)
+    return Slice(_entries(connection, ids), behind, is_cut)
+
+
+def page(
+    connection: sa.Connection, wanted: Search, most: int, reach: int = REACH
+) -> tuple[list[str], str | None, bool]:
+    """Return the ids of a page, where the next one begins, and whether the search gave up at `reach`."""
     ids = _walk(connection, wanted, most + 1)
     if not wanted.is_narrow:
         some = list(itertools.islice(ids, most + 1))
-        return Slice(_entries(connection, some[:most]), some[most - 1] if len(some) > most else None, False)
+        return some[:most], some[most - 1] if len(some) > most else None, False
     found: list[str] = []
     looked = 0
     while chunk := list(itertools.islice(ids, min(CHUNK, reach - looked))):
         found += _fitting(connection, wanted, chunk)
         looked += len(chunk)
         if len(found) > most:
-            return Slice(_entries(connection, found[:most]), found[most - 1], False)
+            return found[:most], found[most - 1], False
         if looked >= reach:
-            return Slice(_entries(connection, found), chunk[-1], True)
-    return Slice(_entries(connection, found), None, False)
+            return found, chunk[-1], True
+    return found, None, False
 
 
 def _walk(connection: sa.Connection, wanted: Search, first: int) -> t.Iterator[str]:
@@ -108,28 +119,36 @@ def _walk(connection: sa.Connection, wanted: Search, first: int) -> t.Iterator[s
 
     :param first: how many of each branch are read at once to begin with.
     """
-    branches = _branches(wanted)
-    heads = _heads(connection, branches, first)
+    lower = max(wanted.anchor, first_at(wanted.since) if wanted.since else "")
+    upper = min(filter(None, (wanted.before, first_at(wanted.until) if wanted.until else "")), default=None)
+    branches = _branches(connection.dialect, wanted)
+    heads = _heads(connection, [branch(upper) for branch in branches], first)
     rests = [_rest(connection, branch, head, first) for branch, head in zip(branches, heads, strict=True)]
-    return heapq.merge(*rests, reverse=True)
+    return itertools.takewhile(lambda key: key >= lower, heapq.merge(*rests, reverse=True))
 
 
-def _branches(wanted: Search) -> list[sa.Select[t.Any]]:
-    lower = max(filter(None, (wanted.anchor, first_at(wanted.since) if wanted.since else "")), default="")
-    upper = min(filter(None, (wanted.before, first_at(wanted.until) if wanted.until else "")), default="")
-    branch: sa.Select[t.Any] = sa.select(D.c.id).order_by(D.c.id.desc())
-    if lower:
-        branch = branch.where(D.c.id >= lower)
-    if upper:
-        branch = branch.where(D.c.id < upper)
+Branch = t.Callable[[str | None], sa.Select[t.Any]]
+"""Makes the walk that begins below an id."""
+
+
+def _branches(dialect: sa.Dialect, wanted: Search) -> list[Branch]:
     if wanted.subscriptions is None:
-        return [branch.where(D.c.state == wanted.state) if wanted.state else branch]
+        return [_whole]
     states = [wanted.state] if wanted.state else [state.value for state in State]
     return [
-        branch.where(D.c.subscription_id == key, D.c.state == state)
+        functools.partial(_branch, dialect, {D.c.subscription_id: key, D.c.state: state})
         for key in wanted.subscriptions
         for state in states
     ]
+
+
+def _whole(below: str | None) -> sa.Select[t.Any]:
+    found = sa.select(D.c.id).order_by(D.c.id.desc())
+    return found if below is None else found.where(D.c.id < below)
+
+
+def _branch(dialect: sa.Dialect, equal: t.Mapping[t.Any, str], below: str | None) -> sa.Select[t.Any]:
+    return ranges.in_range(sa.select(D.c.id), dialect, equal, D.c.id, is_newest_first=True, below=below)
 
 
 def _heads(connection: sa.Connection, branches: t.Sequence[sa.Select[t.Any]], size: int) -> list[list[str]]:
@@ -138,7 +157,7 @@ def _heads(connection: sa.Connection, branches: t.Sequence[sa.Select[t.Any]], si
     for start in range(0, len(branches), BRANCHES):
         parts = []
         for number, branch in enumerate(branches[start : start + BRANCHES], start):
-            some = branch.limit(size).subquery()
+            some = ranges.first(branch, size).subquery()
             parts.append(sa.select(sa.literal(number).label("branch"), some.c.id))
         for row in connection.execute(sa.union_all(*parts) if len(parts) > 1 else parts[0]):
             heads[row.branch].append(row.id)
@@ -147,58 +166,82 @@ def _heads(connection: sa.Connection, branches: t.Sequence[sa.Select[t.Any]], si
     return heads
 
 
-def _rest(connection: sa.Connection, branch: sa.Select[t.Any], ids: list[str], size: int) -> t.Iterator[str]:
+def _rest(connection: sa.Connection, branch: Branch, ids: list[str], size: int) -> t.Iterator[str]:
     while True:
         yield from ids
         if len(ids) < size:
             return
         size = CHUNK
-        ids = list(connection.scalars(branch.where(D.c.id < ids[-1]).limit(size)))
+        ids = list(connection.scalars(ranges.first(branch(ids[-1]), size)))
 
 
 def _fitting(connection: sa.Connection, wanted: Search, ids: t.Sequence[str]) -> list[str]:
     """Return those of some ids that pass the filters no index answers, in the same order."""
     if not ids:
         return []
-    fitting = sa.select(D.c.id, D.c.message_id).where(D.c.id.in_(ids)).order_by(D.c.id.desc())
-    if wanted.event:
-        fitting = fitting.join(M, M.c.id == D.c.message_id)
-        if wanted.event.endswith(".*"):
-            fitting = fitting.where(M.c.event.startswith(wanted.event[:-1], autoescape=True))
-        else:
-            fitting = fitting.where(M.c.event == wanted.event)
-    if wanted.status:
-        fitting = fitting.where(_answered(wanted.status))
-    rows = connection.execute(fitting)
     text = wanted.text.lower()
-    return [row.id for row in rows if text in row.id or text in row.message_id]
+    rows = [
+        row
+        for row in _KEYS.run(connection, ids)
+        if (text in row.id or text in row.message_id) and wanted.state in ("", row.state)
+    ]
+    if wanted.event and rows:
+        messages = _MESSAGES.run(connection, [row.message_id for row in rows])
+        known = {row.id for row in messages if _is_of(row.event, wanted.event)}
+        rows = [row for row in rows if row.message_id in known]
+    if wanted.status and rows:
+        attempts = _ANSWERS.run(connection, [row.id for row in rows])
+        known = {row.delivery_id for row in attempts if _is_answer(row.status, wanted.status)}
+        rows = [row for row in rows if row.id in known]
+    return sorted((row.id for row in rows), reverse=True)
 
 
-def _answered(status: str) -> sa.ColumnElement[bool]:
-    of_delivery = A.c.delivery_id == D.c.id
-    if status == "none":
-        return sa.exists().where(of_delivery, A.c.status.is_(None))
-    low, high = CLASSES.get(status) or (int(status), int(status))
-    return sa.exists().where(of_delivery, A.c.status.between(low, high))
+_KEYS = Among(D.c.id, lambda these: sa.select(D.c.id, D.c.message_id, D.c.state).where(these))
+_MESSAGES = Among(M.c.id, lambda these: sa.select(M.c.id, M.c.event).where(these))
+_ANSWERS = Among(
+    A.c.delivery_id, lambda these: sa.select(A.c.delivery_id, A.c.status).distinct().where(these)
+)
 
 
-_ENTRY = sa.select(
-    *(column for column in D.c if column.name not in ("body", "includes")),
-    M.c.event,
-    M.c.text,
-    M.c.occurred_at,
-    M.c.entity_id,
-).select_from(D.outerjoin(M, M.c.id == D.c.message_id))
+def _is_of(event: str, wanted: str) -> bool:
+    return event.startswith(wanted[:-1]) if wanted.endswith(".*") else event == wanted
+
+
+def _is_answer(status: int | None, wanted: str) -> bool:
+    if status is None or wanted == "none":
+        return status is None and wanted == "none"
+    low, high = CLASSES.get(wanted) or (int(wanted), int(wanted))
+    return low <= status <= high
+
+
+_ENTRIES = Among(
+    D.c.id,
+    lambda these: (
+        sa.select(
+            *(column for column in D.c if column.name not in ("body", "includes")),
+            M.c.event,
+            M.c.text,
+            M.c.occurred_at,
+            M.c.entity_id,
+        )
+        .select_from(D.outerjoin(M, M.c.id == D.c.message_id))
+        .where(these)
+        .order_by(D.c.id.desc())
+    ),
+)
+_ATTEMPTS = Among(
+    A.c.delivery_id,
+    lambda these: (
+        sa.select(A.c.delivery_id, A.c.status, A.c.failure, A.c.total_seconds, A.c.started_at)
+        .where(these)
+        .order_by(A.c.started_at)
+    ),
+)
 
 
 def _entries(connection: sa.Connection, ids: t.Sequence[str]) -> tuple[Entry, ...]:
     if not ids:
         return ()
-    rows: t.Any = connection.execute(_ENTRY.where(D.c.id.in_(ids)).order_by(D.c.id.desc())).all()
-    attempts: t.Any = connection.execute(
-        sa.select(A.c.delivery_id, A.c.status, A.c.failure, A.c.total_seconds, A.c.started_at)
-        .where(A.c.delivery_id.in_(ids))
-        .order_by(A.c.started_at)
-    )
-    last = {row.delivery_id: row for row in attempts}
+    rows: t.Any = _ENTRIES.run(connection, ids).all()
+    last: dict[str, t.Any] = {row.delivery_id: row for row in _ATTEMPTS.run(connection, ids)}
     return tuple(Entry(row, last.get(row.id)) for row in rows)

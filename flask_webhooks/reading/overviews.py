@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from ..hours import Sums, hour_of
 from ..models import Attempt, Delivery, Hour, Lane, State, Subscription
 from ..principal import ALL_OWNERS, Whose
+from ..ranges import first, in_range
 
 __all__ = ["Overview", "Standing", "one_overview", "overviews"]
 
@@ -181,21 +182,13 @@ def _stands(name: str, now: datetime) -> sa.ColumnElement[bool]:
 
 def oldest_waiting(connection: sa.Connection, subscription_id: str, state: State) -> str | None:
     """Return the id of the oldest delivery of a subscription in a state."""
-    found = (
-        sa.select(D.c.id)
-        .where(D.c.subscription_id == subscription_id, D.c.state == state.value)
-        .order_by(D.c.id)
-        .limit(1)
-    )
-    return connection.scalar(found)
+    equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
+    oldest = in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id).limit(1)
+    return t.cast("str | None", connection.scalar(oldest))
 
 
 def count_in(connection: sa.Connection, subscription_id: str, state: State, most: int = 10_000) -> int:
     """Return how many deliveries of a subscription are in a state; counting ends at `most`."""
-    some = (
-        sa.select(D.c.id)
-        .where(D.c.subscription_id == subscription_id, D.c.state == state.value)
-        .limit(most)
-        .subquery()
-    )
+    equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
+    some = first(in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id), most).subquery()
     return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0

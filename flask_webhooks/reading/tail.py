@@ -13,6 +13,8 @@ import sqlalchemy as sa
 
 from ..ids import first_at, made_at
 from ..models import Attempt, Delivery, Message
+from ..packed import Among
+from ..ranges import first
 
 __all__ = ["LATE", "Tail"]
 
@@ -53,7 +55,7 @@ class Tail:
         self._seen = {key for key in self._seen if key >= cursor}
         while True:
             ids = list(
-                connection.scalars(sa.select(A.c.id).where(A.c.id > cursor).order_by(A.c.id).limit(PAGE))
+                connection.scalars(first(sa.select(A.c.id).where(A.c.id > cursor).order_by(A.c.id), PAGE))
             )
             fresh = [key for key in ids if key not in self._seen]
             self._seen.update(fresh)
@@ -65,7 +67,7 @@ class Tail:
 
     def last(self, connection: sa.Connection, most: int) -> list[t.Any]:
         """Return the last few attempts, oldest first; they are not shown again."""
-        ids = list(connection.scalars(sa.select(A.c.id).order_by(A.c.id.desc()).limit(most)))
+        ids = list(connection.scalars(first(sa.select(A.c.id).order_by(A.c.id.desc()), most)))
         self._seen.update(ids)
         return list(self._rows(connection, ids))
 
@@ -77,7 +79,15 @@ class Tail:
     @staticmethod
     def _rows(connection: sa.Connection, ids: t.Sequence[str]) -> t.Iterator[t.Any]:
         if ids:
-            joined = A.outerjoin(D, D.c.id == A.c.delivery_id).outerjoin(M, M.c.id == D.c.message_id)
-            yield from connection.execute(
-                sa.select(*_SHOWN).select_from(joined).where(A.c.id.in_(ids)).order_by(A.c.id)
-            )
+            yield from _ROWS.run(connection, ids)
+
+
+_ROWS = Among(
+    A.c.id,
+    lambda these: (
+        sa.select(*_SHOWN)
+        .select_from(A.outerjoin(D, D.c.id == A.c.delivery_id).outerjoin(M, M.c.id == D.c.message_id))
+        .where(these)
+        .order_by(A.c.id)
+    ),
+)

@@ -15,8 +15,10 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from ..catalog.names import RESERVED_CHANNEL
-from ..ids import BACKFILL, BACKFILL_KEY, first_at
+from ..ids import BACKFILL, BACKFILL_KEY, first_at, following
 from ..models import BrokenMessage, Delivery, Message, State, Subscription
+from ..packed import unindexed
+from ..ranges import first, in_range
 
 __all__ = [
     "MISSED",
@@ -65,30 +67,39 @@ def digest(*told: t.Any) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def delivered(subscription_id: str, wanted: Filter, state: str, cursor: str | None) -> sa.Select[t.Any]:
+def delivered(
+    dialect: sa.Dialect, subscription_id: str, wanted: Filter, state: str, cursor: str | None
+) -> sa.Select[t.Any]:
     """Select the ids of deliveries in a state, behind the cursor. Tests are left out."""
-    found = (
-        sa.select(D.c.id)
-        .where(
-            D.c.subscription_id == subscription_id,
-            D.c.state == state,
-            D.c.id >= first_at(wanted.since),
-            D.c.id < first_at(wanted.until),
-            D.c.trigger != "test",
-        )
-        .order_by(D.c.id)
-    )
+    found = sa.select(D.c.id).where(D.c.trigger != "test")
     if state == State.CANCELLED:  # a broken message that was given up has nothing to send
-        found = found.where(~sa.exists().where(B.c.message_id == D.c.message_id))
-    if cursor is not None:
-        found = found.where(D.c.id > cursor)
-    if wanted.events:
-        found = found.join(M, M.c.id == D.c.message_id).where(M.c.event.in_(wanted.events))
-    return found
+        found = found.where(_is_whole(D.c.message_id))
+    if wanted.events:  # no join, of which PostgreSQL might take the other end first
+        event = sa.select(M.c.event).where(M.c.id == D.c.message_id).correlate(D).scalar_subquery()
+        found = found.where(event.in_(wanted.events))
+    equal = {D.c.subscription_id: subscription_id, D.c.state: state}
+    since, below = _span(wanted, cursor)
+    return in_range(found, dialect, equal, D.c.id, since=since, below=below)
+
+
+def _span(wanted: Filter, cursor: str | None) -> tuple[str, str]:
+    """Return the least id, and the first that is too large."""
+    since = first_at(wanted.since)
+    return since if cursor is None else max(since, following(cursor)), first_at(wanted.until)
+
+
+def _is_whole(message: sa.Column[t.Any]) -> sa.ColumnElement[bool]:
+    """Whether a message is not broken."""
+    of_message = sa.select(B.c.message_id).where(B.c.message_id == message)
+    return of_message.correlate(message.table).scalar_subquery().is_(None)
 
 
 def missed(
-    subscription: Subscription, wanted: Filter, listened: t.Collection[str], cursor: str | None
+    dialect: sa.Dialect,
+    subscription: Subscription,
+    wanted: Filter,
+    listened: t.Collection[str],
+    cursor: str | None,
 ) -> sa.Select[t.Any]:
     """Select messages that the subscription has no delivery of, behind the cursor.
 
@@ -96,28 +107,22 @@ def missed(
     """
     events = set(listened) & set(wanted.events) if wanted.events else set(listened)
     backfilled = ":".join([BACKFILL, *("_" * length for length in BACKFILL_KEY)])
-    has_one = (
+    delivery = (  # one probe for each message: of an EXISTS PostgreSQL might make a join with all deliveries
         sa.select(D.c.id)
         .where(D.c.message_id == M.c.id, D.c.subscription_id == subscription.id)
         .correlate(M)
-        .exists()
+        .scalar_subquery()
     )
-    found = (
-        sa.select(M.c.id, M.c.event)
-        .where(
-            M.c.owner == subscription.owner,
-            M.c.environment == subscription.environment,
-            M.c.id >= first_at(wanted.since),
-            M.c.id < first_at(wanted.until),
-            M.c.channel != RESERVED_CHANNEL,
-            M.c.event.in_(sorted(events)),
-            sa.or_(M.c.dedupe_key.is_(None), M.c.dedupe_key.not_like(backfilled)),
-            ~has_one,
-            ~sa.exists().where(B.c.message_id == M.c.id),
-        )
-        .order_by(M.c.id)
+    found = sa.select(M.c.id, M.c.event).where(
+        M.c.channel != RESERVED_CHANNEL,
+        unindexed(M.c.event).in_(sorted(events)),
+        sa.or_(M.c.dedupe_key.is_(None), M.c.dedupe_key.not_like(backfilled)),
+        delivery.is_(None),
+        _is_whole(M.c.id),
     )
-    return found if cursor is None else found.where(M.c.id > cursor)
+    equal = {M.c.owner: subscription.owner, M.c.environment: subscription.environment}
+    since, below = _span(wanted, cursor)
+    return in_range(found, dialect, equal, M.c.id, since=since, below=below)
 
 
 def count(
@@ -127,11 +132,11 @@ def count(
     total = 0
     for state in wanted.states:
         matching = (
-            missed(subscription, wanted, listened, None)
+            missed(connection.dialect, subscription, wanted, listened, None)
             if state == MISSED
-            else delivered(subscription.id, wanted, state, None)
+            else delivered(connection.dialect, subscription.id, wanted, state, None)
         )
-        some = matching.order_by(None).limit(COUNTED - total).subquery()
+        some = first(matching, COUNTED - total).subquery()
         total += connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
         if total >= COUNTED:
             break

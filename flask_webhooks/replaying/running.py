@@ -19,6 +19,7 @@ from ..errors import OtherEnvironmentError, SubscriptionError
 from ..ids import uuid7
 from ..models import Delivery, IdempotentReply, Message, Replay, State, Subscription, Trigger
 from ..principal import ALL_OWNERS, Whose
+from ..ranges import first
 from ..transactions import repeated
 from . import budget, filtering
 from .filtering import MISSED, Filter
@@ -227,9 +228,8 @@ def _send_again(
 ) -> list[str]:
     """Make those due that are listened to; return which were looked at."""
     connection = session.connection()
-    ids = list(
-        connection.scalars(filtering.delivered(subscription.id, wanted, step, cursor).limit(len(times)))
-    )
+    found = filtering.delivered(connection.dialect, subscription.id, wanted, step, cursor)
+    ids = list(connection.scalars(first(found, len(times))))
     listened = _listened(state, connection, subscription, ids)
     if listened:
         rows = [{"delivery": key, "due": due} for key, due in zip(listened, times, strict=False)]
@@ -265,7 +265,7 @@ def _send_missed(
 ) -> list[str]:
     connection = session.connection()
     rows = connection.execute(
-        filtering.missed(subscription, wanted, listened, cursor).limit(len(times))
+        first(filtering.missed(connection.dialect, subscription, wanted, listened, cursor), len(times))
     ).all()
     deliveries = []
     for row, due in zip(rows, times, strict=False):

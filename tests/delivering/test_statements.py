@@ -190,8 +190,8 @@ def test_keys_are_taken_apart_once_and_not_for_each_row(state: AppState, name: s
         plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN EXECUTE kept ({given})").scalars())
         connection.exec_driver_sql("DEALLOCATE kept")
 
-    assert "unnest" in plan
-    assert f"= ANY (({names['keys']})" not in plan
+    assert f"= ANY ({names['keys']})" in plan or "unnest" in plan
+    assert "::uuid[]" not in plan
 
 
 class TestManyAtOnce:
