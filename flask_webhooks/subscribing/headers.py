@@ -70,6 +70,11 @@ def normal(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "-", name.lower())
 
 
+def is_reserved(name: str) -> bool:
+    """Whether a header is ours, the connection's, or of those by which proxies tell of a request."""
+    return normal(name) in _RESERVED or normal(name).startswith(_RESERVED_PREFIXES)
+
+
 def check(headers: object, most: int) -> tuple[dict[str, str | None], list[str]]:
     """Return the headers as they were given, and what is wrong with them; None as a value removes a header.
 
@@ -82,8 +87,8 @@ def check(headers: object, most: int) -> tuple[dict[str, str | None], list[str]]
     if len(headers) > most:
         return {}, [f"There are {len(headers)} headers; at most {most} are allowed."]
     faults = [fault for name, value in headers.items() for fault in _faults(name, value)]
-    folded = {normal(str(name)) for name in headers}
-    if len(folded) < len(headers):
+    given = [normal(str(name)) for name, value in headers.items() if value is not None]
+    if len({*given}) < len(given) or len({str(name).lower() for name in headers}) < len(headers):
         faults.append(
             "A name is there twice: the case of its letters does not matter, nor whether it has - or _."
         )
@@ -101,7 +106,7 @@ def _faults(name: object, value: object) -> t.Iterator[str]:
     shown = repr(name)[:60]  # repr: a control character must not reach whoever reads the message
     if not isinstance(name, str) or not _TOKEN.fullmatch(name) or len(name) > LONGEST_NAME:
         yield f"{shown} is no header name: use letters, digits and hyphens, at most {LONGEST_NAME}."
-    elif normal(name) in _RESERVED or normal(name).startswith(_RESERVED_PREFIXES):
+    elif value is not None and is_reserved(name):  # what an older version took can be removed
         yield f"{shown} cannot be set: it belongs to the connection or to the webhook itself."
     if not _is_value(value):
         yield f"The value of {shown} must be text."

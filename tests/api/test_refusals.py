@@ -9,11 +9,14 @@ import time
 import typing as t
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_webhooks import signing
+from flask_webhooks.models import Subscription
+from flask_webhooks.state import state_of
 from flask_webhooks.subscribing import headers
 from tests.receivers import Receiver
 
@@ -59,6 +62,19 @@ def test_no_spelling_that_a_server_reads_alike_is_taken(name: str, signs: list[s
 
 def test_two_names_that_a_server_reads_alike_are_one_name_twice() -> None:
     assert "twice" in headers.check({"X-Key": "1", "x_key": "2"}, 20)[1][0]
+
+
+def test_a_header_that_an_older_version_took_can_be_removed_and_spelt_anew(app: Flask) -> None:
+    call, state = Customer(app.test_client()), state_of(app)
+    path = f"/subscriptions/{call.subscribe(headers={'X_Key': '1'})['id']}"
+    with state.engine.begin() as connection:
+        kept = state.vault.seal('{"X_Real_IP": "1", "X_Key": "1"}')
+        connection.execute(sa.update(Subscription).values(headers=kept))
+
+    call("PATCH", path, {"headers": {"X-Other": "1"}}, expect=422)
+    made = call("PATCH", path, {"headers": {"X_Real_IP": None, "X_Key": None, "X-Key": "2"}}, expect=200)
+
+    assert made["headers"] == ["X-Key"]
 
 
 def b64(key: bytes) -> str:
