@@ -153,9 +153,9 @@ INCLUDES = ("changes", "lines", "folder", "folder.files")
 
 
 @pytest.fixture
-def office(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
-    """Teams 1, 2 and 3 listen to everything, with all includes."""
-    (tmp_path / "office.yaml").write_text(CATALOG)
+def office(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> t.Iterator[AppState]:
+    """Teams 1, 2 and 3 listen to everything, with all includes; a parameter is added to the catalogue."""
+    (tmp_path / "office.yaml").write_text(CATALOG + getattr(request, "param", ""))
     app = Flask("tests.capture.test_moves", instance_path=str(tmp_path / "office"))
     app.config.update(
         SECRET_KEY="test",
@@ -588,6 +588,38 @@ class TestAPath:
         file.folder_id = 3
 
         assert names(told(office, "files")) == [("files.updated", "1")]
+
+
+TOUCHING = """\
+  folders:
+    model: tests.capture.test_moves:Folder
+    owner: team_id
+    events: [created, updated, deleted]
+    touches: [files]
+"""
+
+
+@pytest.mark.parametrize("office", [TOUCHING], indirect=True, ids=["touching"])
+@pytest.mark.parametrize("is_bulk", [True, False])
+def test_what_it_touches_moves_along(office: AppState, is_bulk: bool) -> None:
+    save(Folder(id=1, team_id=1, name="one"), *(File(id=number, folder_id=1) for number in (1, 2)))
+    if is_bulk:
+        S.execute(sa.update(Folder).values(team_id=2, name="secret"))
+    else:
+        folder = S.get_one(Folder, 1)
+        folder.team_id, folder.name = 2, "secret"
+    found = told(office, "files", "folders")
+
+    assert names(found) == [
+        ("files.created", "2"),
+        ("files.created", "2"),
+        ("files.deleted", "1"),
+        ("files.deleted", "1"),
+        ("folders.created", "2"),
+        ("folders.deleted", "1"),
+    ]
+    told_of = {(each.owner, each.extras["folder"]["name"]) for each in found if "folder" in each.extras}
+    assert told_of == {("1", "one"), ("2", "secret")}
 
 
 def test_what_hangs_on_it_is_shown_as_it_was(office: AppState) -> None:
