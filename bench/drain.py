@@ -3,6 +3,8 @@
 python -m bench.drain [--deliveries 10000] [--subscriptions 1 100 1000] [--database sqlite postgresql] [--json]
     --delay 100      receivers take so many milliseconds; the yardstick is what the concurrency allows
     --workers 2      several worker processes at once, beside one
+    --bursts 4       bursts one after the other, the database's statistics always of what was before: deliver, ANALYZE,
+                     purge, burst; the yardstick is the first one
     --pin            keep the worker, and bare `requests` too, on one core, as `taskset -c 1` does
 """
 
@@ -14,10 +16,12 @@ import os
 import sys
 import time
 import typing as t
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
 from bench.stage import bare, drain, fill, progress, scene, show, subscribe
+from flask_webhooks import dispatch
 from flask_webhooks.models import Attempt, Delivery
 from flask_webhooks.state import AppState
 from tests.processes import Processes
@@ -83,6 +87,27 @@ def several(database: str, subscriptions: int, count: int, delay: float, workers
     }
 
 
+def bursts(database: str, subscriptions: int, count: int, number: int) -> dict[str, t.Any]:
+    """One worker in this process and a burst after the other, into tables that were counted when nothing was due."""
+    rates: list[float] = []
+    with scene(database) as (state, url, _):
+        keys = subscribe(state, [f"{url}/{n}" for n in range(subscriptions)])
+        for _ in range(number):
+            fill(state, keys, count, analyze=False)
+            rates.append(drain(state))
+            with state.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(sa.text("ANALYZE"))
+            with state.engine.begin() as connection:
+                dispatch.purge(connection, datetime.now(UTC), count // 2)
+    return {
+        "database": database,
+        "subscriptions": subscriptions,
+        "deliveries": count,
+        "per_second": [round(rate) for rate in rates],
+        "ratio": round(min(rates) / rates[0], 2),
+    }
+
+
 def _left(state: AppState) -> int:
     time.sleep(0.1)  # counting costs the workers something too
     with state.engine.connect() as connection:
@@ -111,6 +136,7 @@ def main() -> None:
     parser.add_argument("--database", nargs="+", default=["sqlite", "postgresql"])
     parser.add_argument("--delay", type=int, default=0, metavar="MS")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--bursts", type=int, default=0)
     parser.add_argument("--pin", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -119,7 +145,9 @@ def main() -> None:
     delay = options.delay / 1000
     for database in options.database:
         for subscriptions in options.subscriptions:
-            if options.workers > 1:
+            if options.bursts:
+                row = bursts(database, subscriptions, options.deliveries, options.bursts)
+            elif options.workers > 1:
                 row = several(database, subscriptions, options.deliveries, delay, options.workers)
             else:
                 row = one(database, subscriptions, options.deliveries, delay, options.pin)
