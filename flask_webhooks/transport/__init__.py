@@ -71,6 +71,9 @@ ACCEPT_ENCODING: t.Final = "identity"
 MOST_IDENTITIES: t.Final = 64
 """Client certificates whose context is remembered: each has all authorities, about a megabyte."""
 
+KNOWN_NAME: t.Final = "a.root-servers.net"
+"""A name that exists as long as the internet has names."""
+
 READ_FACTOR: t.Final = 4
 """Times `response_limit` that is read before the connection is closed instead of drained."""
 
@@ -269,16 +272,39 @@ class Transport:
     def _checked(self, url: str, resolve: bool, limit: float) -> str:
         destination = self._parse(url)
         if resolve and self.needs_lookup(url):
+            ends = time.monotonic() + min(limit, self._connect_limit)
             try:
-                limit = min(limit, self._connect_limit)
-                running = self._running
-                addresses = running.names.lookup(destination.host, destination.port, limit)
-                running.dialer.judge(destination.host, destination.port, addresses)
-            except LookupFailed as error:
-                if error.is_missing:
-                    raise refused(destination.host, None, "there is no such name") from error
-                logger.info("address.unresolved", extra={"host": destination.host, "reason": str(error)})
+                self._look_up(destination, ends)
+            except AddressRefusedError as error:
+                if self._knows_names(ends):
+                    raise
+                logger.info("address.unresolved", extra={"host": destination.host, "reason": error.detail})
         return destination.url
+
+    def _look_up(self, destination: Destination, ends: float) -> None:
+        try:
+            limit = max(0.0, ends - time.monotonic())
+            running = self._running
+            addresses = running.names.lookup(destination.host, destination.port, limit)
+            running.dialer.judge(destination.host, destination.port, addresses)
+        except LookupFailed as error:
+            if error.is_missing:
+                raise refused(destination.host, None, "there is no such name") from error
+            logger.info("address.unresolved", extra={"host": destination.host, "reason": str(error)})
+
+    def _knows_names(self, ends: float) -> bool:
+        """Whether the system's resolver knows the names of the internet: else what it says of one means nothing.
+
+        So it is on a machine without a network, and in many tests: there every name is saved, as one that cannot be
+        looked up now is, and each attempt judges it.
+        """
+        if self._names.resolver is not socket.getaddrinfo:
+            return True
+        try:
+            self._names.lookup(KNOWN_NAME, 443, max(0.1, ends - time.monotonic()))
+        except LookupFailed:
+            return False
+        return True
 
     def send(self, outbound: Outbound, *, limit: float | None = None) -> Reply:
         """Make one attempt and return what came of it.

@@ -550,6 +550,29 @@ def test_a_name_that_does_not_exist_is_refused_like_one_that_leads_inside(make: 
     assert said == [(REFUSED, {"url": [REFUSED]})] * 2
 
 
+def test_a_resolver_that_knows_no_name_of_the_internet_refuses_none(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine without a network nothing is known of any name: neither of those inside."""
+    known = {"db.example.com": "10.0.0.7"}
+
+    def resolve(host: str, *_: object, **__: object) -> t.Any:
+        if host in known:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[host], 443))]
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    transport = make(allowed_networks=(), resolver=None)
+    urls = ["https://db.example.com/", "https://nothing.example.com/"]
+
+    assert [transport.check(url) for url in urls] == urls
+    assert transport.send(outbound(urls[0])).failure is Failure.BLOCKED_ADDRESS
+    known["a.root-servers.net"] = "198.41.0.4"
+    for url in urls:
+        with pytest.raises(AddressRefusedError):
+            transport.check(url)
+
+
 @pytest.mark.parametrize("answer", [[], [(2, 1, 6, "", ("not an address", 80))], None, [()]])
 def test_whatever_a_resolver_does_is_a_dns_failure(make: Make, answer: t.Any) -> None:
     transport = make(resolver=lambda *args, **kwargs: answer)
