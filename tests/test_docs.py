@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import re
 import typing as t
@@ -76,6 +77,14 @@ def test_by_hand_an_old_one_is_refused(minutes: int) -> None:
 def test_by_hand_a_secret_that_is_none_is_no_key(secret: str) -> None:
     with pytest.raises(ValueError, match="Set the secret"):
         by_hand(signing.headers("id-1", b"{}", datetime.now(UTC), [SECRET]), secret=secret)
+
+
+def test_by_hand_nobody_signs_with_a_public_key() -> None:
+    public = str(signing.generate("v1a").public)
+    known = signing.parse("whsec_" + base64.b64encode(base64.b64decode(public)).decode())
+
+    with pytest.raises(ValueError, match="Set the secret"):
+        by_hand(signing.headers("id-1", b"{}", datetime.now(UTC), [known]), secret=public)
 
 
 ODD = ("", "v1", "v1,", ",", "é", "v1,é", "\xff", "\ud800", "soon", "-1", "²", "9" * 5000, "NaN", " ")
