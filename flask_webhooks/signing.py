@@ -299,7 +299,7 @@ def _bound(text: str, place: str) -> str:
     return f"{_BOUND}{place}{_BOUND}{text}" if place or text.startswith(_BOUND) else text
 
 
-def place_of(kind: t.Literal["secret", "headers", "certificate"], row_id: str) -> str:
+def place_of(kind: t.Literal["secret", "headers", "certificate", "answer"], row_id: str) -> str:
     """Return where a sealed text stands: what it is, and the id of its row."""
     return f"{kind}/{row_id}"
 

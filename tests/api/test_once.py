@@ -136,6 +136,20 @@ def test_an_answer_that_an_older_version_sealed_is_still_given(state: AppState, 
     assert call.last.headers["ETag"] == '"7"'
 
 
+def test_a_secret_that_was_copied_into_a_kept_answer_is_told_to_nobody(
+    state: AppState, call: Customer
+) -> None:
+    """Who may write the database must not have custom headers or secrets read out by the API."""
+    call("POST", "/subscriptions", BODY, expect=201, idempotency_key="k")
+    for place in ("secret/1", "headers/1"):
+        stolen = state.vault.seal('[{"ETag": "sesame"}, "{\\"id\\": \\"sesame\\"}"]', place)
+        with state.engine.begin() as connection:
+            connection.execute(sa.update(IdempotentReply).values(sealed=stolen))
+
+        call("POST", "/subscriptions", BODY, expect=500, idempotency_key="k")
+        assert b"sesame" not in call.last.data
+
+
 def test_a_key_is_free_again_when_the_request_was_refused(state: AppState, call: Customer) -> None:
     path = f"/subscriptions/{call.subscribe()['id']}/test"
 
