@@ -26,6 +26,8 @@ if t.TYPE_CHECKING:
 __all__ = ["TEST_EVENT", "Subject", "run_trial"]
 
 TEST_EVENT = f"{RESERVED_CHANNEL}.test"
+LONGEST_STATUS = 255
+"""Characters of a status: what the column holds."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def run_trial(
 
     :param format: what the subscription asked for; None: what the event's own is.
     :param limit: seconds that it may take, if fewer than an attempt has otherwise.
-    :raises PayloadError: the data cannot be written as JSON, or the format fails.
+    :raises PayloadError: the data cannot be written as JSON or is too large, or the format fails.
     :raises OtherEnvironmentError: it is of an environment that this app does not send for.
     """
     now = utcnow()
@@ -82,6 +84,11 @@ def _message(state: AppState, destination: Destination, subject: Subject) -> dic
     event = state.catalog.events.get(subject.event)
     data = dict(subject.data) if subject.data is not None else {"message": "This is a test."}
     text = payload.encode(data)
+    size, most = len(text.encode()), state.settings.payload_limit
+    if subject.data is not None and size > most:  # as a commit of the same record says
+        raise PayloadError(
+            f"The data of {subject.event} has {size} bytes; at most {most} are sent (WEBHOOKS_PAYLOAD_LIMIT)."
+        )
     now = utcnow()
     status = data.get("status")
     return {
@@ -95,10 +102,10 @@ def _message(state: AppState, destination: Destination, subject: Subject) -> dic
         "entity_id": subject.entity_id,
         "text": event.message if event is not None else "Webhook test successful.",
         "transition": event.transition if event is not None else None,
-        "status": str(status) if isinstance(status, str | int) else None,
+        "status": str(status)[:LONGEST_STATUS] if isinstance(status, str | int) else None,
         "data": text,
         "extras": None,
-        "size": len(text),
+        "size": size,
         "dedupe_key": None,
     }
 

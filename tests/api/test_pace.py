@@ -10,6 +10,7 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
@@ -17,8 +18,9 @@ from flask_webhooks.models import Delivery
 from flask_webhooks.state import AppState, state_of
 from tests.console.conftest import Visitor, load_principal, write_log
 from tests.delivering.answers import Gate
+from tests.host import Invoice, Status
 from tests.receivers import Receiver
-from tests.stage import attempts, subscribe, wait_until
+from tests.stage import attempts, recorded, subscribe, wait_until
 
 from .conftest import Customer
 
@@ -151,6 +153,58 @@ def test_names_that_hang_hold_one_thread_of_an_owner(app: Flask, state: AppState
         assert not first.done()
         opened.set()
         assert first.result(20)["id"] not in made
+
+
+def test_names_that_hang_hold_one_thread_of_operators_too(app: Flask, state: AppState) -> None:
+    asked: list[object] = []
+    opened = threading.Event()
+
+    def resolve(host: str, *_: object, **__: object) -> t.Any:
+        asked.append(host)
+        opened.wait(20)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    made = [subscribe(state, "http://127.0.0.1:1/", "*", owner=owner).id for owner in "123"]
+    state_of(app).transport._names._resolver = resolve
+    operators = [Customer(app.test_client(), "staff") for _ in made]
+    for each in operators:
+        each.headers["X-Operator"] = "yes"
+
+    def move(number: int) -> t.Any:
+        body = {"url": f"https://{number}.example.com/"}
+        return operators[number]("PATCH", f"/subscriptions/{made[number]}", body, expect=200)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(move, 0)
+        wait_until(lambda: asked)
+
+        assert [move(number)["url"] for number in (1, 2)] == [
+            "https://1.example.com/",
+            "https://2.example.com/",
+        ]
+
+        assert len(asked) == 1
+        assert not first.done()
+        opened.set()
+        assert first.result(20)["id"] == made[0]
+
+
+def test_a_test_with_a_record_keeps_no_more_than_an_event_may_have(
+    app: Flask, state: AppState, inbox: Receiver
+) -> None:
+    row = subscribe(state, inbox.url(), "invoices.*")
+    large = {"owner": "1", "number": "", "status": Status.DRAFT, "total": 0, "note": "x" * 300_000}
+    with state.engine.begin() as connection:  # from elsewhere, such as an import
+        found = connection.execute(sa.insert(t.cast("sa.Table", Invoice.__table__)), large)
+        key = str(found.inserted_primary_key[0])
+    call = Customer(app.test_client())
+
+    told = call(
+        "POST", f"/subscriptions/{row.id}/test", {"event": "invoices.created", "entity_id": key}, expect=422
+    )
+
+    assert "WEBHOOKS_PAYLOAD_LIMIT" in told["detail"]
+    assert inbox.requests == attempts(state) == recorded(state) == []
 
 
 def test_names_inside_and_names_that_do_not_exist_get_the_same_answer(app: Flask, state: AppState) -> None:
