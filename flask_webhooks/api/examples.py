@@ -156,6 +156,7 @@ def _log(state: AppState, name: str) -> Json:
         "MessageDetail": {
             **message,
             "data": json.loads(data),
+            "data_reason": None,
             "includes": {},
             "broken": False,
             "subscriptions": [outcome],

@@ -12,8 +12,9 @@ from ..catalog.names import RESERVED_CHANNEL
 from ..config import ENVIRONMENTS
 from ..ids import is_backfilled
 from ..principal import ALL_OWNERS
-from ..reading.bounds import PAGE, json_size
-from .operations import Call, operation
+from ..reading.bounds import BODY, PAGE, json_size
+from .deliveries import TOO_LARGE
+from .operations import Answer, Call, operation
 from .paging import event_names, owner_of, paged, sifted, span, walk
 from .problems import Refused
 
@@ -84,18 +85,36 @@ def get_message(call: Call, message_id: str) -> t.Any:
 
     Of very many subscriptions a page, in the order of their ids; `cursor` and `limit` are theirs.
     """
-    row = call.session.get(M, message_id)
-    if row is None or call.owner not in (ALL_OWNERS, row.owner):
-        raise Refused(404, "There is no such message. What happened while events were muted leaves none.")
+    row = _own(call, message_id)
+    data, includes = json.loads(row.data), json.loads(row.extras or "{}")
+    is_large = json_size(data) + json_size(includes) > BODY
     found = _shown(call, row)
-    found["data"] = json.loads(row.data)
-    found["includes"] = json.loads(row.extras) if row.extras else {}
+    found["data"] = None if is_large else data
+    found["data_reason"] = TOO_LARGE if is_large else None
+    found["includes"] = {} if is_large else includes
     broken = call.session.get(models.BrokenMessage, message_id)
     found["broken"] = broken is not None
     if broken is not None and call.principal.operator:
         found["error"] = broken.error
     page = _outcomes(call, row, PAGE - json_size(found))
     return {**found, "subscriptions": page["items"], "next": page["next"]}
+
+
+@operation(
+    "GET", "/messages/<message_id>/data", "Download the data", right="read", mimetype="application/json"
+)
+def get_data(call: Call, message_id: str) -> t.Any:
+    """`data` and `includes` of a message, however large: one JSON object of both."""
+    row = _own(call, message_id)
+    text = f'{{"data": {row.data}, "includes": {row.extras or "{}"}}}'
+    return Answer(None, raw=text.encode(), filename=f"{row.id}.json")
+
+
+def _own(call: Call, message_id: str) -> models.Message:
+    row = call.session.get(M, message_id)
+    if row is None or call.owner not in (ALL_OWNERS, row.owner):
+        raise Refused(404, "There is no such message. What happened while events were muted leaves none.")
+    return row
 
 
 def _outcomes(call: Call, message: models.Message, room: int) -> dict[str, t.Any]:

@@ -70,6 +70,11 @@ class MessageDetail(Message):
     data = fields.Raw(
         required=True, allow_none=True, metadata=described("The main object as it was at the commit.")
     )
+    data_reason = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described("`too_large`: there is neither `data` nor `includes` here, `/data` has both."),
+    )
     includes = fields.Dict(required=True, metadata=described("What listeners asked for beside it."))
     broken = fields.Boolean(
         required=True,

@@ -128,6 +128,36 @@ def test_a_body_that_is_too_large_for_an_answer_is_fetched_by_itself(app: Flask,
 
 
 @on_one_database
+@pytest.mark.parametrize("mark", ["\x7f", "é", "\U0001f389", "<"])
+def test_data_that_is_too_large_for_an_answer_is_fetched_by_itself(
+    app: Flask, state: AppState, mark: str
+) -> None:
+    """262,144 bytes, as an event may have, are up to 1.5 MB of JSON in ASCII."""
+    subscribe(state, "http://127.0.0.1:5999/", "*")
+    data = {"note": mark * (200_000 // len(mark.encode()))}
+    with Session(state.engine) as session:
+        message = Message(
+            id=uuid7(), event="invoices.updated", channel="invoices", owner="1", environment="staging",
+            occurred_at=datetime.now(UTC), sequence=1, text="", data=json.dumps(data, ensure_ascii=False),
+            size=200_000, extras=json.dumps({"changes": data}, ensure_ascii=False) if mark == "<" else None,
+        )  # fmt: skip
+        session.add(message)
+        session.commit()
+        key = message.id
+    call = Customer(app.test_client())
+
+    shown = call("GET", f"/messages/{key}", expect=200)
+    size = len(call.last.data)
+    whole = call("GET", f"/messages/{key}/data", expect=200)
+
+    assert size < MOST
+    assert (shown["data"], shown["data_reason"], shown["includes"]) == (None, "too_large", {})
+    assert whole == {"data": data, "includes": {"changes": data} if mark == "<" else {}}
+    assert len(shown["subscriptions"]) == 1
+    Customer(app.test_client(), "2")("GET", f"/messages/{key}/data", expect=404)
+
+
+@on_one_database
 def test_lists_are_cut_by_bytes_and_lose_nothing(app: Flask, state: AppState) -> None:
     url, words = "http://127.0.0.1:5999/" + "'" * 2_000, "é" * 1_024
     made = [
