@@ -132,6 +132,8 @@ class Webhooks:
         name = f"{load.__module__}.{getattr(load, '__qualname__', type(load).__name__)}"
         try:
             found = load()
+            if isinstance(found, Principal):
+                Principal.__post_init__(found)  # again: a subclass may have passed it over
         except PrincipalError as error:
             raise PrincipalError(f"The principal loader {name} made a Principal whose {error}") from error
         if found is not None and not isinstance(found, Principal):

@@ -107,10 +107,23 @@ def test_all_owners_are_a_value_of_their_own() -> None:
     assert ALL_OWNERS not in ("", None, "all owners", "ALL_OWNERS")
 
 
+class Lax(Principal):
+    """A subclass that passes over the checks of its base."""
+
+    def __post_init__(self) -> None: ...
+
+
 @pytest.mark.parametrize(
     "returned",
-    [lambda: {"owner": "1"}, lambda: ("1", {"read"}), lambda: True, lambda: "1", lambda: Principal(None)],  # type: ignore[arg-type]
-    ids=["dict", "tuple", "bool", "str", "none"],
+    [
+        lambda: {"owner": "1"},
+        lambda: ("1", {"read"}),
+        lambda: True,
+        lambda: "1",
+        lambda: Principal(None),
+        lambda: Lax(""),
+    ],  # type: ignore[arg-type]
+    ids=["dict", "tuple", "bool", "str", "none", "subclass"],
 )
 def test_a_loader_that_does_not_say_who_lets_nobody_in(
     make_app: t.Callable[..., Flask], caplog: pytest.LogCaptureFixture, returned: t.Callable[[], t.Any]

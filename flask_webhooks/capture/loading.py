@@ -159,7 +159,7 @@ def owner_of(bound: Bound, obj: t.Any, led_to: LedTo | None = None) -> str | Non
         found = led(found, name, led_to)
         if found is None:
             return None
-    return str(found)
+    return str(found) or None
 
 
 def led(obj: t.Any, name: str, led_to: LedTo | None) -> t.Any:

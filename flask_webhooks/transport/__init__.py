@@ -10,6 +10,7 @@ resolve and `addresses` judge before it opens one, with the authorities and the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
@@ -43,7 +44,7 @@ from .certificates import (
 )
 from .connections import IDLE, LIFETIME, Adapter, Idle, Prepared, current
 from .deadline import Attempt, Watch
-from .dialing import AttemptFailed, Dialer
+from .dialing import AttemptFailed, Dialer, Unready
 from .names import LookupFailed, Names, Resolver
 from .outage import Outage
 from .refusals import Refusals
@@ -478,11 +479,20 @@ class _Contexts:
 
     def __init__(self, verify: bool | str, bundles: tuple[str, ...]) -> None:
         self._verify, self._bundles = verify, bundles
-        self._shared = _shared_context(verify, bundles, ssl.SSLContext)
         self._with = functools.lru_cache(MOST_IDENTITIES)(self._make)
+        with contextlib.suppress(OSError):  # of a file: said, and tried again, by whoever needs it
+            self.of_all()
 
     def of(self, identity: ClientCertificate | None) -> ssl.SSLContext:
-        return self._shared if identity is None else self._with(identity)
+        """:raises Unready: a file of authorities cannot be read, none can be written, or OpenSSL takes ours no more."""
+        try:
+            return self.of_all() if identity is None else self._with(identity)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            log = f"our certificates cannot be loaded: {type(error).__name__}: {error}"
+            raise Unready(Failure.TLS, "The sender cannot load its own certificates.", log) from error
+
+    def of_all(self) -> ssl.SSLContext:
+        return _shared_context(self._verify, self._bundles, ssl.SSLContext)
 
     def _make(self, identity: ClientCertificate) -> ssl.SSLContext:
         context = new_context(self._verify, self._bundles)

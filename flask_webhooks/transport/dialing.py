@@ -6,6 +6,7 @@ passed the guard. Names stay in `Host`, SNI and certificate check, so nothing is
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 import typing as t
@@ -18,12 +19,14 @@ from .deadline import Attempt
 from .names import LookupFailed, Names
 from .urls import is_unfit_port, refused, refused_port
 
-__all__ = ["AttemptFailed", "Dialer", "TunnelFailed"]
+__all__ = ["NO_WAY", "AttemptFailed", "Dialer", "TunnelFailed", "Unready"]
 
 MOST_ADDRESSES: t.Final = 6
 """Addresses of one name that are tried; all of them are checked."""
 
 
+NO_WAY: t.Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES})
+"""No way there, from here or from somewhere in between."""
 _KEEPALIVE: t.Final = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Seconds of silence before the kernel asks whether the other one is still there, between two questions, and how many
 of them may go without an answer. `TCP_KEEPALIVE` is what macOS calls the first. It also keeps a NAT from forgetting."""
@@ -39,6 +42,10 @@ class AttemptFailed(Exception):
 
 class TunnelFailed(AttemptFailed):
     """The proxy was reached and made no tunnel: it refused, or went away."""
+
+
+class Unready(AttemptFailed):
+    """Our own side is not ready for any request of this kind, so none was made."""
 
 
 class Dialer:
@@ -106,7 +113,7 @@ class Dialer:
 
     def _connect(self, host: str, port: int, addresses: Sequence[Address], ends: float) -> socket.socket:
         """Try one address after the other, each with its share of the time that is left."""
-        last: OSError = TimeoutError("no time left to connect")
+        last: OSError | None = None
         for index, address in enumerate(addresses):
             share = (ends - time.monotonic()) / (len(addresses) - index)
             if share <= 0:
@@ -114,7 +121,10 @@ class Dialer:
             try:
                 return _connect_to(address, port, share)
             except OSError as error:
-                last = error
+                # That there is no way to one address, such as no IPv6 here, says less than what became of another.
+                if last is None or error.errno not in NO_WAY:
+                    last = error
+        last = last or TimeoutError("no time left to connect")
         if isinstance(last, TimeoutError):
             detail = "The connection was not accepted in time."
             raise AttemptFailed(Failure.TIMEOUT, detail, f"{host}:{port}: {last!r}") from last
@@ -138,7 +148,10 @@ def _connect_to(address: Address, port: int, limit: float) -> socket.socket:
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         sock.connect((str(address), port))
-    except BaseException:
+    except BaseException as error:
         sock.close()
+        # So says a machine without IPv6; only for IPv4 does it mean that no port is left.
+        if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL and address.version == 6:
+            raise OSError(errno.ENETUNREACH, "no address of our own for IPv6") from None
         raise
     return sock

@@ -22,7 +22,7 @@ import threading
 import time
 import typing as t
 
-from .dialing import AttemptFailed, TunnelFailed
+from .dialing import NO_WAY, AttemptFailed, TunnelFailed, Unready
 from .names import LookupFailed, Names, Resolver
 
 __all__ = ["Outage"]
@@ -41,8 +41,6 @@ EXHAUSTED: t.Final = frozenset(
     }
 )
 """What this machine has no more of, has switched off or forbids: whoever the receiver is."""
-NO_WAY: t.Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES})
-"""No way there, from here or from somewhere in between."""
 NOWHERE: t.Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Addresses of the documentation, RFC 5737 and RFC 3849."""
 NO_SUCH_NAME: t.Final = "sender-checks-its-name-server.invalid"
@@ -131,7 +129,9 @@ class Outage:
     def _is_certain(self, kinds: t.Sequence[BaseException], is_connected: bool) -> bool:
         if any(isinstance(each, MemoryError) for each in kinds):
             return True
-        if any(isinstance(each, RuntimeError) for each in kinds):  # no more threads
+        if any(
+            isinstance(each, RuntimeError | Unready) for each in kinds
+        ):  # no more threads, or no certificates
             return True
         if any(isinstance(each, OSError) and each.errno in EXHAUSTED for each in kinds if not _is_name(each)):
             return True

@@ -199,6 +199,14 @@ class TestWithoutAnOwner:
         assert "deals.created (2)" in record.getMessage()
         assert state.ownerless == {"deals.created": 2}
 
+    def test_an_empty_text_at_the_end_of_a_path_is_none(self, state: AppState) -> None:
+        S.add(Firm(id=7, owner=""))
+        S.add(Client(id=7, firm_id=7))
+        S.add(Deal(id=9, client_id=7))
+
+        assert told(state) == []
+        assert state.ownerless == {"deals.created": 1}
+
     def test_it_is_none_while_nobody_listens(self, state: AppState, caplog: pytest.LogCaptureFixture) -> None:
         with Session(state.engine) as session:
             session.execute(sa.delete(Listener))

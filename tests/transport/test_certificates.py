@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import tempfile
 import threading
 import typing as t
 from datetime import UTC, datetime
@@ -309,3 +310,37 @@ def test_neither_repr_nor_disk_has_the_key(authority: Authority, monkeypatch: py
     assert "ENCRYPTED PRIVATE KEY" in written[0]
     assert identity.key not in written[0]
     assert not os.path.exists(written[1])
+
+
+# What of it is missing on our side
+
+
+def test_a_certificate_that_we_cannot_load_is_our_fault_until_we_can(
+    make: Make, authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    transport = make(verify=authority.path)
+    with Receiver(ok(), tls=authority.context("127.0.0.1")) as receiver:
+        outbound = showing(receiver.url(), of(authority))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))  # no place for the key's file
+        reply = transport.send(outbound)
+
+        assert (reply.failure, reply.is_ours) == (Failure.TLS, True)
+        assert "gone" in reply.log
+        assert "gone" not in reply.detail
+        assert receiver.requests == []
+
+        monkeypatch.undo()
+        assert transport.send(outbound).failure is None
+
+
+def test_a_bundle_that_is_gone_at_the_first_request_is_our_fault_until_it_is_there(
+    make: Make, authority: Authority, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "authorities.pem"
+    transport = make(bundles=[str(bundle)])
+    with Receiver(ok(), tls=authority.context("127.0.0.1")) as receiver:
+        reply = transport.send(outbound(receiver.url()))
+        assert (reply.failure, reply.is_ours) == (Failure.TLS, True)
+
+        bundle.write_bytes(Path(authority.path).read_bytes())
+        assert transport.send(outbound(receiver.url())).failure is None

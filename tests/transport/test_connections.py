@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -473,6 +474,45 @@ def test_ipv6_is_reached_with_its_brackets_in_the_host(transport: Transport) -> 
 
         assert (reply.failure, reply.address) == (None, "::1")
         assert receiver.requests[0].headers["host"] == f"[::1]:{receiver.port}"
+
+
+@pytest.mark.parametrize("turn", [1, -1], ids=["no_way_last", "no_way_first"])
+def test_that_there_is_no_way_to_one_address_hides_nothing_of_another(
+    make: Make, monkeypatch: pytest.MonkeyPatch, turn: int
+) -> None:
+    """As on a machine without IPv6, where a receiver of both kinds is down."""
+    connect = socket.socket.connect
+
+    def without_ipv6(sock: socket.socket, address: t.Any) -> None:
+        if sock.family == socket.AF_INET6:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        connect(sock, address)
+
+    def resolver(host: str, port: int, **_: object) -> t.Any:
+        both = [(2, 1, 6, "", ("127.0.0.1", port)), (10, 1, 6, "", ("::1", port, 0, 0))]
+        return both[::turn]
+
+    monkeypatch.setattr(socket.socket, "connect", without_ipv6)
+    transport = make(resolver=resolver)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        for host in ("one.example", "two.example"):
+            reply = transport.send(outbound(f"http://{host}:{sock.getsockname()[1]}/"))
+
+            assert (reply.detail, reply.is_ours) == ("The connection was refused.", False)
+
+
+def test_a_machine_without_ipv6_is_no_outage_for_a_receiver_that_has_nothing_else(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_address(sock: socket.socket, address: t.Any) -> None:
+        if sock.type == socket.SOCK_STREAM:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")  # with disable_ipv6=1
+
+    monkeypatch.setattr(socket.socket, "connect", no_address)
+    reply = make().send(outbound("http://[::1]:8080/"))
+
+    assert (reply.failure, reply.is_ours) == (Failure.CONNECT, False)
 
 
 # TLS
