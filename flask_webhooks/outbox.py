@@ -24,6 +24,7 @@ __all__ = [
     "Row",
     "Wanted",
     "is_anybody_listening",
+    "is_text",
     "listening",
     "record",
     "record_broken",
@@ -86,6 +87,7 @@ def listening(
 ) -> tuple[dict[tuple[str, str], list[Wanted]], bool]:
     """Return who listens: (owner, listener pattern) to the subscriptions, one statement per 500 owners.
 
+    An owner that is no text for a database is nobody.
     Subscriptions that are switched off are among them (their deliveries are held), removed ones are not.
 
     :return: with it whether the transaction reads from a snapshot, in which the newest may be missing.
@@ -93,7 +95,7 @@ def listening(
     found: dict[tuple[str, str], list[Wanted]] = {}
     dialect = connection.dialect
     is_snapshot = _is_mysql(dialect)
-    for some in _chunks(sorted(owners)):
+    for some in _chunks(sorted(filter(is_text, owners))):
         prepared = _listening(dialect, len(some), patterns)
         values = {f"owner{n}": owner for n, owner in enumerate(some)}
         for owner, event, includes, key, environment, active, chosen, *how in prepared.rows(
@@ -105,6 +107,15 @@ def listening(
                 wanted = Wanted(key, owner, environment, active, chosen, frozenset(includes))
                 found.setdefault((owner, event), []).append(wanted)
     return found, is_snapshot
+
+
+def is_text(value: str) -> bool:
+    """Say whether every database can hold a text."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
 
 
 _ANYBODY = sa.select(sa.literal(True)).where(

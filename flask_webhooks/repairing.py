@@ -18,7 +18,7 @@ from .capture.aside import unfiltered
 from .capture.guard import guarding
 from .capture.loading import owner_of
 from .capture.watching import watch_of
-from .capture.writing import NOBODY, UNKNOWN, Occurrence, deliveries_of, remade
+from .capture.writing import NOBODY, UNKNOWN, Occurrence, deliveries_of, remade, storable
 from .catalog import Kind
 from .errors import EmitError, OwnerMissingError
 from .models import BrokenMessage, Delivery, Message, State, Subscription
@@ -80,9 +80,9 @@ def repair(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair
             with guarding(session):
                 item, message = _made(state, session, row)
         except EmitError as error:
-            again = sa.update(B).where(B.c.message_id == message_id).values(error=str(error))
-            session.connection().execute(again)
-            found = Repair(message_id, row.event, str(error))
+            text = storable(str(error))
+            session.connection().execute(sa.update(B).where(B.c.message_id == message_id).values(error=text))
+            found = Repair(message_id, row.event, text)
         else:
             found = Repair(message_id, row.event, None, _write(session.connection(), row, item, message))
         if dry_run:

@@ -40,6 +40,7 @@ __all__ = [
     "name_of",
     "size_of",
     "status_of",
+    "storable",
     "write",
 ]
 
@@ -51,6 +52,8 @@ UNKNOWN = "unknown"
 """Likewise its environment."""
 LONGEST, LONGEST_DEDUPE_KEY = 255, 200
 """Characters that the columns of keys and states hold; see `models.log`."""
+LONGEST_ERROR = 10_000
+"""Characters that are kept of an error: MariaDB's column holds 65,535 bytes."""
 
 logger = logging.getLogger("flask_webhooks.capture")
 Recorded = dict[str, t.Any]
@@ -167,7 +170,7 @@ def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> s
     named = _named(state, event, obj, error)
     if state.settings.on_error == "raise":
         raise named from (None if named is error else error)
-    reason = str(named).replace(_REMEDY, "")
+    reason = storable(str(named).replace(_REMEDY, ""))
     logger.error("message.broken: %s", reason, exc_info=error, extra={"event": event.name, "object": about})
     return reason
 
@@ -220,7 +223,7 @@ def _broken(state: AppState, item: Occurrence, now: datetime, clock: int) -> out
         "id": uuid7(),
         "event": item.event.name,
         "channel": item.event.channel,
-        "owner": item.owner[:LONGEST],
+        "owner": item.owner if len(item.owner) <= LONGEST and outbox.is_text(item.owner) else NOBODY,
         "environment": environment if isinstance(environment, str) else UNKNOWN,
         "occurred_at": now,
         "clock": clock,
@@ -242,7 +245,7 @@ def _identity_of(obj: t.Any) -> str | None:
         state.dict.get(state.mapper.get_property_by_column(column).key) for column in state.mapper.primary_key
     ]
     text = ",".join(map(str, key))
-    return text if None not in key and len(text) <= LONGEST and _is_text(text) else None
+    return text if None not in key and len(text) <= LONGEST and outbox.is_text(text) else None
 
 
 def _message(state: AppState, item: Occurrence, now: datetime, clock: int, dumps: Dumps) -> outbox.Row:
@@ -385,15 +388,17 @@ def _entity(item: Occurrence, data: t.Any) -> tuple[str | None, str | None]:
 def status_of(event: EventType, data: t.Any, bound: Bound | None = None, obj: t.Any = None) -> str | None:
     """Return the value of the column that the event's condition is about, else of `status`; cut to what fits.
 
-    It goes to receivers: a column that `data` does not have is told only if the catalogue tells it, as in `to: paid`.
+    It goes to receivers: what `data` does not have is told only if the catalogue tells it, as in `to: paid`. Without a
+    schema a property of that name is told too.
     """
     name = next(iter(event.when), "status")
+    schema = bound.schemas.get(event.name) if bound is not None else None
     value = data.get(name) if isinstance(data, dict) else None
     if value is None and bound is not None and isinstance(data, dict):
-        value = data.get(_key_of(bound.schemas.get(event.name), name))
+        value = data.get(_key_of(schema, name))
     if value is None and bound is not None and obj is not None:
         is_told = name in event.when and event.when[name].enters is not None
-        if value is None and (is_told or name not in bound.columns):
+        if is_told or (schema is None and name not in bound.columns):
             value = hosted.status(event, obj, name)
     value = getattr(value, "value", value)
     return None if value is None else str(value)[:LONGEST]
@@ -418,19 +423,17 @@ def check_fits(event: EventType, obj: t.Any, field: str, value: str | None) -> N
             f"{_about(event, obj)}: the {field} has {len(value)} characters, the most is {longest}. Use a shorter "
             "one, or a hash of it."
         )
-    if not _is_text(value):
+    if not outbox.is_text(value):
         raise EmitError(
             f"{_about(event, obj)}: the {field} {value!r} is no text that every database can hold. Take out NUL "
             "characters and halves of surrogate pairs."
         )
 
 
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in value
+def storable(error: str) -> str:
+    """Return an error as every database takes it: a host's own may show NUL characters or halves of surrogate pairs."""
+    text = error.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"
 
 
 def _deliveries(

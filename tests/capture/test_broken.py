@@ -275,6 +275,54 @@ def test_every_kind_of_fault(
         db.session.remove()
 
 
+@pytest.mark.parametrize("said", ["a\0b", "\ud800", "x" * 100_000], ids=["NUL", "half a pair", "long"])
+def test_an_error_that_a_database_does_not_take(state: AppState, fault: Fault, said: str) -> None:
+    """What an exception says is the host's own, or a receiver's, or a file's: it may be anything."""
+    subscribe(state, NOWHERE, "invoices.*")
+    fault.error = ValueError(said)
+    db.session.add(Invoice(id=7, owner="1"))
+    db.session.commit()
+    [one] = broken(state)
+    again = repairing.repair(state, one.message_id)
+
+    shown = said.encode(errors="backslashreplace").decode().replace("\0", "\\x00")[:1000]
+    assert shown in one.error
+    assert len(one.error) <= 10_000
+    assert again is not None
+    assert again.error == broken(state)[0].error
+
+
+@pytest.mark.parametrize("owner", ["a\0b", "\ud800", "x" * 300], ids=["NUL", "half a pair", "long"])
+@pytest.mark.parametrize("record", ["listened", "all"])
+def test_an_owner_that_nobody_can_be(
+    make_app: t.Callable[..., Flask], fault: Fault, monkeypatch: pytest.MonkeyPatch, owner: str, record: str
+) -> None:
+    """A property of the host's may say anything. What is kept of it is nobody's: not of who is called a part of it."""
+    fault.error = None
+    state = state_of(make_app(WEBHOOKS_ON_ERROR="record", WEBHOOKS_RECORD=record))
+    with state.app.app_context():
+        bound = state.bound["invoices"]
+        before = bound.channel.owner
+        monkeypatch.setattr(Invoice, "whose", property(lambda _: owner), raising=False)
+        subscribe(state, NOWHERE, "invoices.*")
+        try:
+            object.__setattr__(bound.channel, "owner", ("whose",))
+            object.__setattr__(bound.owner, "path", ("whose",))
+            db.session.add(invoice := Invoice(id=7, owner="1"))
+            db.session.commit()
+            invoice.note = "x"
+            db.session.commit()
+            db.session.delete(invoice)
+            db.session.commit()
+        finally:
+            object.__setattr__(bound.channel, "owner", before)
+            object.__setattr__(bound.owner, "path", before)
+
+        assert {message.owner for message in recorded(state)} == ({""} if record == "all" else set())
+        assert db.session.get(Invoice, 7) is None
+        db.session.remove()
+
+
 def test_a_commit_that_is_tried_again_records_it_once(state: AppState) -> None:
     """What a first try has written is taken back, the note of what is broken too."""
     subscribe(state, NOWHERE, "invoices.*")

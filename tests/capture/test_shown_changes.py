@@ -354,6 +354,16 @@ def test_the_state_of_the_format_entity_is_what_data_or_the_catalogue_tells(club
     assert states["members.hushed"] is None
 
 
+def test_a_property_called_status_is_told_only_if_data_has_it(
+    club: AppState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may show any column, also one that the schema hides; without a schema there is nothing that hides it."""
+    monkeypatch.setattr(Member, "status", property(lambda row: row.password_hash), raising=False)
+    change(name="Bea")
+
+    assert {each.event: each.status for each in recorded(club)}["members.updated"] is None
+
+
 def test_a_row_stays_as_it_is(club: AppState) -> None:
     """What the row was is dumped from a copy: the host's object is not touched."""
     member = db.session.get_one(Member, 1)
