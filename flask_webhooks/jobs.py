@@ -39,6 +39,8 @@ LINGER = 6.0
 
 BREATH = 0.02
 """Seconds between two runs of an engine."""
+SOON = 0.1
+"""Seconds for which an engine goes on looking rather than wait for the sweep: replays fall due one after the other."""
 
 _engine: Engine | None = None
 _pid: int | None = None
@@ -110,7 +112,7 @@ class Engine:
             report = Run(self._state, holder=worker_name(), stop=self._stop, clock=self._clock).run()
             # Replays afterwards: what was just committed does not wait for that look.
             queued = 0 if self._stop.is_set() else _replay(self._state)
-            if not queued and not _is_due(report):
+            if not queued and (report.next_in is None or report.next_in > SOON):
                 return
             if self._stop.wait(BREATH):
                 self._state.bell.ring()  # for another worker

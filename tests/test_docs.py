@@ -59,7 +59,7 @@ def by_hand(headers: t.Mapping[str, str], body: bytes = b"{}", secret: str = SEC
 
 
 def test_the_verification_by_hand_works() -> None:
-    headers = signing.headers("id-1", b"{}", NOW, [signing.generate(), SECRET])
+    headers = signing.headers("id-1", b"{}", datetime.now(UTC), [signing.generate(), SECRET])
 
     assert by_hand(headers)
     assert not by_hand(headers, b"{ }")
