@@ -280,6 +280,22 @@ class TestFields:
         assert found["name"] == {"type": ["string", "null"]}
         assert found["team"]["type"] == ["object", "null"]
 
+    def test_a_boolean_of_a_column_that_is_none(self) -> None:
+        """Marshmallow dumps what it is given, so nothing is promised; of a column that is one, that is."""
+
+        class Flagged(Base):
+            __tablename__ = "flagged"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            number: Mapped[int]
+            word: Mapped[str] = mapped_column(sa.String(5))
+            real: Mapped[bool]
+
+        schema = ma.Schema.from_dict({name: mf.Boolean() for name in ("number", "word", "real")})()
+        found = of_schema(schema, t.cast("t.Any", sa.inspect(Flagged)))
+
+        is_valid(found, schema.dump(Flagged(id=1, number=1, word="yes", real=True)))
+        assert found["properties"]["real"] == {"type": "boolean"}
+
     def test_a_hook_may_make_anything_null(self) -> None:
         class Hooked(TeamSchema):
             @ma.post_dump

@@ -55,6 +55,8 @@ class BoundInclude:
     """Row to the value that stands under `name` in `data`."""
     schema: ma.Schema | None
     """`None`: plain columns, or a value."""
+    trails: tuple[tuple[str, ...], ...]
+    """`relationships`, and with what the schema reads below them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -156,6 +158,15 @@ class Bound:
             for other in found if isinstance(found, list) else [found]:
                 if target.model is not None and isinstance(other, target.model):
                     yield target, other
+
+
+def _below(trail: Trail, schema: ma.Schema | None) -> Iterator[tuple[str, ...]]:
+    if schema is None or trail.target is None:
+        return
+    try:
+        yield from (trail.relationships + deeper for deeper in schema_trails(schema, trail.target))
+    except Unreadable:  # a query: it is left to the schema
+        return
 
 
 class Binder:
@@ -342,6 +353,7 @@ class Binder:
                 trail.many,
                 IncludeDumper(trail.path, render, self._render_row),
                 schema,
+                (trail.relationships, *_below(trail, schema)),
             )
         return found
 

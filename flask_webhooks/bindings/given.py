@@ -21,7 +21,7 @@ from .. import payload
 from ..catalog.names import did_you_mean, listed
 from ..errors import PayloadError
 from .changing import key_of, names_in
-from .dumping import column_renderer, nested_schema
+from .dumping import column_renderer
 from .json_types import Json, mismatch, of_columns, of_schema
 from .trails import AnyMapper
 
@@ -128,26 +128,35 @@ def _remedy(schema: ma.Schema, key: t.Any) -> str:
 
 
 def _below(field: mf.Field[t.Any] | None, value: t.Any, path: str) -> t.Any:
-    """Copy a value, and check what a nested schema will dump of it."""
-    if (
-        field is None
-        or (field.attribute is not None and "." in field.attribute)
-        or isinstance(field, mf.Pluck)
-    ):
+    """Copy a value, and check what nested schemas will dump of it."""
+    is_elsewhere = field is not None and field.attribute is not None and "." in field.attribute
+    if field is None or value is None or is_elsewhere or isinstance(field, mf.Pluck):
         return _copied(value)
-    schema = nested_schema(field)
+    if isinstance(field, mf.Mapping):
+        inner = field.value_field
+        if inner is None or not isinstance(value, Mapping):
+            return _copied(value)
+        return {key: _below(inner, each, f"{path}[{key!r}]") for key, each in value.items()}
+    if isinstance(field, mf.Tuple):
+        fields = field.tuple_fields
+        pairs = zip(fields, value, strict=False) if isinstance(value, list | tuple) else ()
+        found = [_below(inner, each, f"{path}[{at}]") for at, (inner, each) in enumerate(pairs)]
+        return found if len(found) == len(fields) else _copied(value)
     several = isinstance(field, mf.List) or (
         isinstance(field, mf.Nested) and (field.many or field.schema.many)
     )
-    if several and (
-        isinstance(value, Mapping | str | bytes) or (value is not None and not hasattr(value, "__iter__"))
-    ):
-        raise PayloadError(f"{path} is {type(value).__name__}, and not a list. Pass a list.")
-    if schema is None:
-        return _copied(value)
-    if several and value is not None:
-        return [_one(schema, each, f"{path}[{at}]") for at, each in enumerate(value)]
-    return _one(schema, value, path)
+    if several:
+        if isinstance(value, Mapping | str | bytes) or not hasattr(value, "__iter__"):
+            raise PayloadError(f"{path} is {type(value).__name__}, and not a list. Pass a list.")
+        return [_each(field, each, f"{path}[{at}]") for at, each in enumerate(value)]
+    return _each(field, value, path)
+
+
+def _each(field: mf.Field[t.Any], value: t.Any, path: str) -> t.Any:
+    """Check one value of a list, or the value itself."""
+    if isinstance(field, mf.List):
+        return _below(field.inner, value, path)
+    return _one(field.schema, value, path) if isinstance(field, mf.Nested) else _copied(value)
 
 
 def _one(schema: ma.Schema, value: t.Any, path: str) -> t.Any:

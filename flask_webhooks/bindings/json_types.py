@@ -169,12 +169,20 @@ def of_schema(schema: ma.Schema, mapper: AnyMapper | None = None, depth: int = D
     is_known = mapper is not None and not is_hooked(schema)
     properties = {}
     for name, field in schema.dump_fields.items():
-        found = _of_field(field, depth)
+        found = {} if _is_passed_on(name, field, mapper) else _of_field(field, depth)
         text = field.metadata.get("description")
         if not (is_known and mapper is not None and _is_there(name, field, mapper)):
             found = nullable(found)
         properties[key_of(name, field)] = {**found, "description": str(text)} if text else found
     return {"type": "object", "properties": properties}
+
+
+def _is_passed_on(name: str, field: mf.Field[t.Any], mapper: AnyMapper | None) -> bool:
+    """Say whether a `Boolean` stands for a column of another type: marshmallow dumps 1 and "yes" as they are."""
+    attribute = name if field.attribute is None else field.attribute
+    if not isinstance(field, mf.Boolean) or mapper is None or attribute not in mapper.column_attrs:
+        return False
+    return _of_type(mapper.column_attrs[attribute].columns[0].type) != {"type": "boolean"}
 
 
 def _is_there(name: str, field: mf.Field[t.Any], mapper: AnyMapper) -> bool:

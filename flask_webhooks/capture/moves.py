@@ -129,7 +129,7 @@ class Past:
             if source is not None and item.bound is not None:
                 _, paths = wanted.setdefault(id(item.obj), (item.obj, set()))
                 paths.update(item.bound.trails)
-                paths.update(include.relationships for include in item.asked())
+                paths.update(path for include in item.asked() for path in include.trails)
         groups: dict[tuple[Session, type], tuple[list[t.Any], set[Path]]] = {}
         for number, (_, paths) in wanted.items():
             source = self._sources[number]
@@ -159,7 +159,14 @@ class Past:
             found = listed(held[path[0]])
             for member in found if isinstance(found, list) else [found]:
                 if member is not None:
+                    self._lead_back(member, relation)
                     self._fill(member, [path[1:]])
+
+    def _lead_back(self, member: t.Any, relation: orm.RelationshipProperty[t.Any]) -> None:
+        """Let a member lead to its row as that was: loaded by a property, that would be the row as it is."""
+        for back in relation._reverse_property if id(member) in self._sources else ():
+            if back.direction is orm.MANYTOONE and not back.uselist and back.key not in member.__dict__:
+                member.__dict__[back.key] = self._related(self._sources[id(member)], back)
 
     # ---- what it led to ----
 

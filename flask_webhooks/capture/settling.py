@@ -174,8 +174,14 @@ def _turn_back(watch: Watch, session: Session, nets: dict[Key, Change]) -> None:
         names = plan.deciding & net.values.keys() if plan is not None else set()
         if plan is not None and any(_is_moved(net, name) for name in plan.leading & names):
             names |= plan.columns & net.values.keys()  # what it became for another is not told
+            net.obj.__dict__.update(dict.fromkeys(_computed(inspect(net.obj).mapper)))
         for name in names:
             net.obj.__dict__[name] = net.values[name][0]
+
+
+def _computed(mapper: orm.Mapper[t.Any]) -> list[str]:
+    """What a query computes (`column_property`): of columns as they were nobody can know it."""
+    return [attr.key for attr in mapper.column_attrs if not isinstance(attr.columns[0], sa.Column)]
 
 
 def _is_moved(net: Change, name: str) -> bool:

@@ -14,7 +14,8 @@ import marshmallow as ma
 import pytest
 from flask import Flask
 
-from flask_webhooks import Webhooks
+from flask_webhooks import Webhooks, payload
+from flask_webhooks.bindings.given import Given
 from flask_webhooks.errors import PayloadError
 from flask_webhooks.state import AppState, state_of
 from tests.capture.conftest import NOWHERE, told
@@ -123,6 +124,28 @@ def test_a_dict_is_dumped_as_an_object_with_its_values(state: AppState) -> None:
         "city": "Rome",
     }
     assert recorded(state)[-1].entity_id == "1"
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        (
+            mf.List(mf.List(mf.Nested(PartSchema))),
+            [[{"sku": "a"}], []],
+            [[{"sku": "a"}, {"sku": "b", "price": 1}]],
+        ),
+        (mf.Dict(values=mf.Nested(PartSchema)), {"k": {"sku": "a"}}, {"k": {"sku": "a", "price": 1}}),
+        (mf.Tuple((mf.Integer(), mf.Nested(PartSchema))), [1, {"sku": "a"}], (1, {"sku": "a", "price": 1})),
+        (mf.List(mf.Dict(values=mf.Nested(PartSchema))), [{"k": {"sku": "a"}}, None], [{"k": {"price": 1}}]),
+    ],
+    ids=["lists", "values", "tuple", "both"],
+)
+def test_nested_schemas_are_looked_at_wherever_they_stand(field: t.Any, good: t.Any, bad: t.Any) -> None:
+    given = Given(ma.Schema.from_dict({"x": field})(), None)
+
+    assert json.loads(payload.encode(given({"x": good}))) == {"x": good}
+    with pytest.raises(PayloadError, match="'price', which PartSchema does not know"):
+        given({"x": bad})
 
 
 def test_other_mappings_and_objects_are_too(state: AppState) -> None:

@@ -695,6 +695,57 @@ class TestASoftDelete:
         assert names(told(office, "papers")) == [("papers.deleted", "1")]
 
 
+@pytest.mark.parametrize("how", ["assigned", "bulk", "made anew"])
+def test_what_hangs_on_it_leads_back_to_what_it_was(office: AppState, how: str) -> None:
+    """A line that has not changed, and whose schema shows its document: that is another's by now."""
+    save(Doc(id=1, team_id=1, note="old", lines=[Line(id=1, text="a")]))
+    if how == "assigned":
+        doc = S.get_one(Doc, 1)
+        doc.team_id, doc.note = 2, "new"
+    elif how == "bulk":
+        S.execute(sa.update(Doc).values(team_id=2, note="new"))
+    else:
+        S.delete(S.get_one(Doc, 1))
+        S.flush()
+        S.add(Doc(id=1, team_id=2, note="new"))
+
+    found = {each.event: each.extras.get("lines") for each in told(office)}
+    assert found["docs.deleted"] == [{"id": 1, "text": "a", "doc": {"id": 1, "note": "old"}}]
+    assert "old" not in str(found["docs.created"])
+
+
+def test_a_property_of_what_hangs_on_it_leads_back_too(
+    office: AppState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Line, "title", property(lambda line: line.doc.note), raising=False)
+    monkeypatch.setattr(office.bound["docs"].includes["lines"].schema.fields["text"], "attribute", "title")
+    save(Doc(id=1, team_id=1, note="old", lines=[Line(id=1, text="a")]))
+    doc = S.get_one(Doc, 1)
+    doc.team_id, doc.note = 2, "new"
+
+    [line] = {each.event: each.extras["lines"] for each in told(office)}["docs.deleted"]
+    assert line["text"] == "old"
+
+
+@pytest.mark.parametrize("is_bulk", [False, True])
+def test_what_a_query_computes_of_a_moved_row_that_is_deleted_is_not_told(
+    office: AppState, is_bulk: bool
+) -> None:
+    save(Doc(id=1, team_id=1, note="old"))
+    if is_bulk:
+        S.execute(sa.update(Doc).values(team_id=2, note="new"))
+        S.execute(sa.delete(Doc))
+    else:
+        doc = S.get_one(Doc, 1)
+        doc.team_id, doc.note = 2, "new"
+        S.flush()
+        S.refresh(doc)
+        S.delete(doc)
+
+    found = {each.event: each for each in told(office)}["docs.deleted"]
+    assert (found.owner, found.data["note"], found.data["loud"]) == ("1", "old", None)
+
+
 def test_nobody_but_the_old_owner_listens(office: AppState) -> None:
     """The first glance, too, asks for both."""
     doc = a_doc()
