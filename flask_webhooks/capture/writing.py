@@ -141,6 +141,8 @@ def _noted(
 ) -> list[Recorded]:
     """Note which messages are broken, and why. Only here there may be no table for that: the host's commit goes on."""
     broken = {row["id"]: errors[row["id"]] for row in recorded if row["id"] in errors}
+    if not broken:  # each had a `dedupe_key` that was used before
+        return recorded
     try:
         with connection.begin_nested():
             outbox.record_broken(connection, broken, now)

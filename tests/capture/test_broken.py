@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from flask_webhooks import dispatch, repairing, replaying, signals
+from flask_webhooks import Webhooks, dispatch, repairing, replaying, signals
 from flask_webhooks.models import BrokenMessage, State
 from flask_webhooks.replaying import filtering
 from flask_webhooks.state import AppState, state_of
@@ -323,6 +323,23 @@ def test_an_owner_that_nobody_can_be(
         db.session.remove()
 
 
+def test_what_was_emitted_once_and_is_broken_again(state: AppState, fault: Fault) -> None:
+    """The second time nothing is recorded, so there is nothing to note; repaired, it is told once."""
+    subscribe(state, NOWHERE, "invoices.paid")
+    db.session.add(invoice := Invoice(id=7, owner="1"))
+    for _ in range(2):
+        Webhooks().emit("invoices.paid", invoice, dedupe_key="once")
+        db.session.commit()
+    [one] = broken(state)
+    fault.error = None
+    repairing.repair(state, one.message_id)
+    Webhooks().emit("invoices.paid", invoice, dedupe_key="once")
+    db.session.commit()
+
+    assert [message.id for message in recorded(state)] == [one.message_id]
+    assert [each.state for each in deliveries(state)] == ["pending"]
+
+
 def test_a_commit_that_is_tried_again_records_it_once(state: AppState) -> None:
     """What a first try has written is taken back, the note of what is broken too."""
     subscribe(state, NOWHERE, "invoices.*")
@@ -345,8 +362,6 @@ def test_a_commit_that_is_tried_again_records_it_once(state: AppState) -> None:
 
 
 def test_tests_of_the_host_see_it_raise(state: AppState) -> None:
-    from flask_webhooks import Webhooks
-
     with recording(Webhooks(), state.app):
         db.session.add(Invoice(id=7, owner="1"))
         with pytest.raises(Exception, match=r"'number' of InvoiceSchema.*the rate is missing"):
