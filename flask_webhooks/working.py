@@ -15,7 +15,7 @@ import typing as t
 from datetime import UTC, datetime, timedelta
 
 from . import dispatch, hours, replaying, throttle
-from .delivering import TROUBLE, Patience, Run, lease_length
+from .delivering import TROUBLE, Patience, Run, first_line, lease_length
 from .stop import Stop
 
 if t.TYPE_CHECKING:
@@ -82,7 +82,9 @@ class Sweep:
             with self.state.own_engine.begin() as connection:
                 dispatch.sign_off(connection, self.worker)
         except TROUBLE as error:
-            logger.warning("worker.sign_off_failed", extra={"worker": self.worker, "reason": str(error)})
+            logger.warning(
+                "worker.sign_off_failed", extra={"worker": self.worker, "reason": first_line(error)}
+            )
 
     def _run(self) -> None:
         while not self.stop.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import typing as t
 from datetime import UTC, datetime, timedelta
 
@@ -97,3 +98,17 @@ def test_a_commit_that_straddles_switching_on_is_found(state: AppState) -> None:
 
     with Sweep(state, "test", interval=0.01, wakes=False):
         wait_until(lambda: states(state) == ["pending"])
+
+
+def test_a_sign_off_that_fails_is_one_line(state: AppState, caplog: pytest.LogCaptureFixture) -> None:
+    def gone(*_: object) -> t.NoReturn:
+        raise sa.exc.OperationalError("SELECT", {"name": "vm"}, OSError("gone"), hide_parameters=False)
+
+    with caplog.at_level(logging.WARNING, logger="flask_webhooks"), Sweep(state, "vm", wakes=False):
+        sa.event.listen(state.engine, "do_connect", gone)
+        sa.event.listen(state.engine, "begin", gone)
+    sa.event.remove(state.engine, "do_connect", gone)
+    sa.event.remove(state.engine, "begin", gone)
+
+    [record] = [each for each in caplog.records if each.getMessage() == "worker.sign_off_failed"]
+    assert vars(record)["reason"] == "(builtins.OSError) gone"

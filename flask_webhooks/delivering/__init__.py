@@ -16,6 +16,6 @@
 
 from .lanes import lease_length
 from .run import Report, Run
-from .trouble import TROUBLE, Patience
+from .trouble import TROUBLE, Patience, first_line
 
-__all__ = ["TROUBLE", "Patience", "Report", "Run", "lease_length"]
+__all__ = ["TROUBLE", "Patience", "Report", "Run", "first_line", "lease_length"]

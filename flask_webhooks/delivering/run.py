@@ -28,7 +28,7 @@ from .lanes import REFRESH, RENEW, Lanes
 from .parcels import Parcel
 from .reading import read
 from .sending import Senders
-from .trouble import TROUBLE, Patience, is_cut_short
+from .trouble import TROUBLE, Patience, first_line, is_cut_short
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -416,7 +416,7 @@ class Run:
                     connection, self._clock(), self._lanes.length, self._lanes.environments
                 )
         except TROUBLE as error:
-            logger.warning("leases.left", extra={"worker": self.holder, "reason": str(error)})
+            logger.warning("leases.left", extra={"worker": self.holder, "reason": first_line(error)})
             self.report.next_due = self._clock() + self._lanes.length
         if self.report.next_due is not None:
             self.report.next_in = (self.report.next_due - self._clock()).total_seconds()

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 if t.TYPE_CHECKING:
     from ..stop import Stop
 
-__all__ = ["TROUBLE", "Patience", "is_cut_short"]
+__all__ = ["TROUBLE", "Patience", "first_line", "is_cut_short"]
 
 logger = logging.getLogger("flask_webhooks.database")
 
@@ -58,7 +58,7 @@ class _Outage:
             self._missed_by.add(patience)
             is_new, self.since = self.since is None, self.since or time.monotonic()
         if is_new:
-            extra = {"worker": patience.worker, "reason": _first_line(error)}
+            extra = {"worker": patience.worker, "reason": first_line(error)}
             logger.warning("database.trouble", extra=extra)
 
     def end(self, patience: Patience) -> None:
@@ -118,5 +118,6 @@ class Patience:
         self._outage.leave(self)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what happened, without the statement and its values, which SQLAlchemy adds on lines of their own."""
     return str(error).partition("\n")[0][:300]

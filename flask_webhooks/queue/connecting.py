@@ -28,6 +28,11 @@ CONNECT_TIMEOUT, TALK_TIMEOUT = 0.2, 0.25
 SCHEMES = ("redis", "rediss", "unix")
 SENTINEL_SCHEMES = ("sentinel", "redis+sentinel")
 SENTINEL_PORT = 26379
+_NO_TEXT = frozenset(
+    "command_packer credential_provider event_dispatcher host port redis_connect_func retry retry_on_error "
+    "socket_keepalive_options socket_type".split()
+)
+"""Options of a connection that are objects, or that a URL has a place of its own for."""
 _ENCODE = "Write #, ?, /, @, [ and ] in a user name or password percent-encoded, such as %23 for #"
 
 
@@ -57,8 +62,10 @@ def fault_in(url: str) -> str | None:
     try:
         _refuse_what_is_passed_over(url)
         client = connect(url)
-        encoder = client.connection_pool.get_encoder()
+        encoder: t.Any = client.connection_pool.get_encoder()
+        encoder.encode("")  # there may be no such encoding
         client.connection_pool.make_connection()  # without connecting: it checks the options
+        _check_options(parse_qsl(urlsplit(url).query), client.connection_pool.connection_kwargs)
     except _Unfit as error:
         return str(error)
     except Exception:  # whatever redis-py makes of it; its text may tell a part of the password
@@ -86,6 +93,22 @@ def _refuse_what_is_passed_over(url: str) -> None:
         _check_database(parts.path)
         if parts.port == 0 or parts.netloc.endswith(":"):
             raise _Unfit("its port is none")
+
+
+def _check_options(given: t.Sequence[tuple[str, str]], read: t.Mapping[str, t.Any]) -> None:
+    """Refuse options with which every connection would fail, or which are passed over.
+
+    :param read: what redis-py has made of all of the URL.
+    """
+    names = [name for name, _ in given]
+    if len(names) != len(set(names)) or not _NO_TEXT.isdisjoint(names):
+        raise _Unfit("it has an option twice, one that no text can be, or its host as an option")
+    for name, value in read.items():
+        is_wait = name in ("socket_timeout", "socket_connect_timeout")
+        if isinstance(value, int | float) and not (value > 0 if is_wait else value >= 0):
+            raise _Unfit("one of its numbers is too small")
+    if not str(read.get("host", "h")).isprintable() or set(" ,;\\").intersection(str(read.get("host", ""))):
+        raise _Unfit("its host is none")
 
 
 def _check_database(path: str) -> int:
@@ -153,6 +176,10 @@ def _sentinel(url: str) -> SentinelAddress:
     options: dict[str, t.Any] = parse_url(f"redis:///?{query}")  # type: ignore[no-untyped-call]
     own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     user, colon, password = credentials.partition(":")
+    if "," in user:
+        raise _Unfit(
+            "it has a user name and password behind its first host. They stand once, before all hosts"
+        )
     if user and not colon:
         raise _Unfit("it has a user name without a password. Write :password@ where there is no user name")
     given = {"username": unquote(user) or None, "password": unquote(password) or None}
