@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .errors import PrincipalError
 
-__all__ = ["ALL_OWNERS", "RIGHTS", "AllOwners", "Principal", "Whose"]
+__all__ = ["ALL_OWNERS", "RIGHTS", "AllOwners", "Principal", "Whose", "is_owner"]
 
 RIGHTS = frozenset({"read", "write", "secrets"})
 LONGEST = 255
@@ -72,6 +72,14 @@ class Principal:
     def account(self) -> str:
         """What this principal's own things are kept under: the owner; empty, as no owner is, for one without."""
         return self.owner if isinstance(self.owner, str) else ""
+
+
+def is_owner(text: str) -> bool:
+    """Say whether a principal may have this owner."""
+    try:
+        return _checked_owner(text) == text
+    except PrincipalError:
+        return False
 
 
 def _refusal(wrong: str, remedy: str) -> PrincipalError:

@@ -169,6 +169,9 @@ def test_an_operator_of_no_account_says_whose(make_app: t.Callable[..., Flask]) 
 
     assert refused.status_code == 422
     assert refused.get_json()["errors"][0]["field"] == "owner"
+    for nobody in (" ", "None", "\u2003"):
+        answer = client.post("/webhooks/api/subscriptions", json={**body, "owner": nobody})
+        assert (answer.status_code, answer.get_json()["errors"][0]["field"]) == (422, "owner")
     assert made[0]["id"] == made[1]["id"]
     assert made[0]["owner"] == "7"
     assert [each["owner"] for each in client.get("/webhooks/api/subscriptions").get_json()["items"]] == ["7"]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from .. import models, schemas, signing, subscribing
 from ..errors import SecretError, SubscriptionMissingError
-from ..principal import ALL_OWNERS
+from ..principal import ALL_OWNERS, is_owner
 from ..state import AppState
 from .operations import Answer, Call, operation
 from .paging import owner_of, paged
@@ -112,6 +112,8 @@ def create_subscription(call: Call) -> t.Any:
         raise Refused(403, "Only operators may make subscriptions for another owner.")
     if owner is ALL_OWNERS:
         raise Refused(422, message := "Say whose it is.", fields={"owner": [message]})
+    if not is_owner(owner):
+        raise Refused(422, message := "Nobody can be this owner.", fields={"owner": [message]})
     environment = call.state.settings.environment
     if "environment" not in values and not isinstance(environment, str):
         raise Refused(
