@@ -79,8 +79,8 @@ def repair(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair
         try:
             with guarding(session):
                 item, message = _made(state, session, row)
-        except EmitError as error:
-            text = storable(str(error))
+        except (EmitError, sa.exc.DBAPIError) as error:
+            text = storable(_undone(session, row.event, error))
             session.connection().execute(sa.update(B).where(B.c.message_id == message_id).values(error=text))
             found = Repair(message_id, row.event, text)
         else:
@@ -92,6 +92,16 @@ def repair(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair
     if found.deliveries and not dry_run:
         state.bell.ring_soon()
     return found
+
+
+def _undone(session: Session, event: str, error: EmitError | sa.exc.DBAPIError) -> str:
+    """Say what was wrong. After an error of the database only a new transaction can note it."""
+    if isinstance(error, EmitError):
+        return str(error)
+    if error.connection_invalidated:
+        raise error
+    session.rollback()
+    return f"{event} cannot be serialised: {type(error).__name__}: {error.orig}."
 
 
 def give_up(state: AppState, message_id: str, reason: str) -> bool:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from flask_webhooks import Webhooks, dispatch, repairing, replaying, signals
 from flask_webhooks.models import BrokenMessage, State
@@ -321,6 +321,23 @@ def test_an_owner_that_nobody_can_be(
         assert {message.owner for message in recorded(state)} == ({""} if record == "all" else set())
         assert db.session.get(Invoice, 7) is None
         db.session.remove()
+
+
+def test_a_statement_of_the_hosts_that_fails_while_it_is_repaired(
+    state: AppState, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noted as any other error, and the next message has its turn."""
+    subscribe(state, NOWHERE, "invoices.*")
+    db.session.add(Invoice(id=7, owner="1"))
+    db.session.commit()
+    [one] = broken(state)
+    ask = sa.text("SELECT 1 FROM rates")
+    monkeypatch.setattr(Invoice, "rate", property(lambda row: object_session(row).scalar(ask)))  # type: ignore[union-attr]
+    found = repairing.repair(state, one.message_id)
+
+    assert found is not None
+    assert "rates" in str(found.error)
+    assert [each.error for each in broken(state)] == [found.error]
 
 
 def test_what_was_emitted_once_and_is_broken_again(state: AppState, fault: Fault) -> None:
