@@ -221,16 +221,18 @@ class Lanes:
         health = health_of(row)
         self.held[row.subscription_id] = Held(destination, health, time.monotonic(), health)
         now = self.clock()
+        rate = self._rate(destination, health)
         self.rotation.add(
             row.subscription_id,
             (),
             lease_until=began + self.length.total_seconds(),
             owner=destination.recipient.owner,
-            rate=self._rate(destination, health),
+            rate=rate,
+            even=rate is not None and rate != destination.rate,
             suspect=health.is_suspect or row.subscription_id in self._avoided,
             trusted=health.succeeded_at is not None and now - health.succeeded_at < TRUST,
             cap=1 if health.is_probed else None,
-            not_before=self._not_before(row.sendable_at, self._rate(destination, health), now),
+            not_before=self._not_before(row.sendable_at, rate, now),
         )
 
     def _rate(self, destination: Destination, health: Health) -> float | None:
@@ -315,7 +317,8 @@ class Lanes:
         """Note how a receiver is doing; a lane that was probed gets its full terms again when that is over."""
         lane = self.held[key]
         was, lane.health = lane.health, health
-        is_new = was.is_probed != health.is_probed or was.paced_at != health.paced_at
+        is_paced = (was.paced_at, was.paced_rate) != (health.paced_at, health.paced_rate)
+        is_new = was.is_probed != health.is_probed or is_paced
         if is_new and not lane.is_closing:
             self.restore(key)
 
@@ -415,7 +418,9 @@ class Lanes:
         """Give a lane the terms that it should have: after a probe that succeeded, or for a new rate."""
         lane = self.held[key]
         rate = self._rate(lane.destination, lane.health)
-        self.rotation.set_terms(key, rate=rate, cap=1 if lane.health.is_probed else None)
+        is_learnt = rate is not None and rate != lane.destination.rate
+        slots = pace.slots_at(rate, lane.burst) if rate is not None and is_learnt else None
+        self.rotation.set_terms(key, rate=rate, cap=1 if lane.health.is_probed else slots, even=is_learnt)
 
     def burst_of(self, key: str) -> Burst:
         """What a lane's receiver has taken lately, and whether there is more for it."""

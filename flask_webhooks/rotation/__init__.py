@@ -18,6 +18,7 @@ A *lane* is one destination with its waiting items. The rules:
     new subscription does not wait for those of others either. An attempt need not end to be slow: `suspect` is told.
 5.  A lane whose lease ends before a whole attempt could does not start one.
 6.  A lane with a rate keeps its distance between two starts, and one that was told to wait starts nothing meanwhile.
+    Late turns are made up for, unless the lane is *even*.
 
 Nothing scans all lanes. Each waiting lane stands in exactly one place: `ready` (may send now), `parked` (waits for a
 slot of the probation share), the `timed` heap (waits for its rate), or nowhere (has nothing to send, no free slot, or

@@ -46,6 +46,8 @@ class Lane(t.Generic[T]):
     """Whose it is: owners take turns."""
     rate: float | None = None
     """Starts per second; `None` for no limit."""
+    is_even: bool = False
+    """Whether it makes up for no late turn."""
     standing: Standing = Standing.NEW
     """All but the proven count against the slow share."""
     stopped: bool = False

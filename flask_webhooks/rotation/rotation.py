@@ -84,6 +84,7 @@ class Rotation(t.Generic[T]):
         suspect: bool = False,
         trusted: bool = False,
         cap: int | None = None,
+        even: bool = False,
         not_before: float = 0.0,
     ) -> None:
         """Add a lane; a known one gets these terms and, behind its own, these items.
@@ -95,6 +96,7 @@ class Rotation(t.Generic[T]):
         :param trusted: it has answered lately: a new lane begins without probation.
         :param not_before: with a rate, when the next item may start: another worker may have sent the last one.
         :param cap: fewer slots than usual for this lane: 1 while it is probed.
+        :param even: whether a late turn is not made up for: who is near a limit keeps all distances.
         """
         with self._changed:
             lane = self._lanes.get(key)
@@ -103,7 +105,7 @@ class Rotation(t.Generic[T]):
                 lane.standing = Standing.PROVEN if trusted else Standing.NEW
                 lane.rate, lane.not_before = rate, not_before
             lane.lease_until, lane.stopped, lane.halted = lease_until, False, False
-            self._set_terms(lane, rate, cap)
+            self._set_terms(lane, rate, cap, even)
             if suspect:
                 lane.limit = 1
                 self._set_standing(lane, Standing.SUSPECT)
@@ -111,13 +113,13 @@ class Rotation(t.Generic[T]):
             self._admit()
             self._rouse()
 
-    def set_terms(self, key: str, *, rate: float | None, cap: int | None = None) -> None:
+    def set_terms(self, key: str, *, rate: float | None, cap: int | None = None, even: bool = False) -> None:
         """Change the rate and the slots of a lane; nothing when there is no such lane (any more)."""
         with self._changed:
             lane = self._lanes.get(key)
             if lane is None:
                 return
-            self._set_terms(lane, rate, cap)
+            self._set_terms(lane, rate, cap, even)
             self._place(lane)
             self._admit()
             self._rouse()
@@ -378,9 +380,9 @@ class Rotation(t.Generic[T]):
         self._queued += len(lane.queue) - before
         self._place(lane)
 
-    def _set_terms(self, lane: Lane[T], rate: float | None, cap: int | None) -> None:
+    def _set_terms(self, lane: Lane[T], rate: float | None, cap: int | None, even: bool) -> None:
         """Take a new rate from the last start on, so that a slow one set by mistake can be undone."""
-        lane.cap = min(self._cap, cap or self._cap)
+        lane.cap, lane.is_even = min(self._cap, cap or self._cap), even
         lane.limit = min(lane.limit, lane.cap)
         if rate != lane.rate:
             self._leave(lane)
@@ -410,7 +412,8 @@ class Rotation(t.Generic[T]):
         self._in_flight += 1
         self._count(lane, 1)
         if lane.rate:
-            lane.not_before = max(lane.not_before, self._now - CATCH_UP) + 1 / lane.rate
+            late = 0.0 if lane.is_even else CATCH_UP
+            lane.not_before = max(lane.not_before, self._now - late) + 1 / lane.rate
         self._place(lane)
         return item
 
