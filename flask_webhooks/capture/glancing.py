@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from ..catalog import Kind
 from .changes import LATER, Change, stands_for
 from .hearing import check_database, only_connection
+from .loading import is_astray
 from .stored import owner_stored
 
 if t.TYPE_CHECKING:
@@ -66,6 +67,8 @@ class _Glance:
         for touch in item.bound.touches:
             other = item.obj.__dict__.get(touch.relationship)
             if other is None or not hasattr(other, "_sa_instance_state"):
+                return False
+            if is_astray(item.obj._sa_instance_state, touch.relationship):
                 return False
             contact = touch.channel, id(other)
             if contact in self._reached:  # by another line of the same invoice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import typing as t
 
 import sqlalchemy as sa
@@ -20,6 +21,7 @@ __all__ = [
     "CHUNK",
     "agrees",
     "attributes_of",
+    "is_astray",
     "leaving_no_trace",
     "led",
     "load",
@@ -168,10 +170,11 @@ def led(obj: t.Any, name: str, led_to: LedTo | None) -> t.Any:
     if state is None:
         return getattr(obj, name, None)
     found = value(obj, name)
-    if found is not None or led_to is None:
+    is_row = name in state.mapper.relationships
+    if led_to is None or (found is not None and not (is_row and is_astray(state, name))):
         return found
     keys = _keys_led_by(obj, name)
-    return led_to(state.mapper.relationships[name], keys) if keys else None
+    return (led_to(state.mapper.relationships[name], keys) if keys else None) or found
 
 
 def may_be_hidden(bound: Bound, obj: t.Any) -> bool:
@@ -196,15 +199,63 @@ def _keys_led_by(obj: t.Any, name: str) -> dict[str, t.Any]:
 
 
 def agrees(state: orm.InstanceState[t.Any], name: str) -> bool:
-    """Say whether a loaded many-to-one relationship leads to where its columns say."""
-    relation = state.mapper.relationships[name]
-    other = state.dict[name]
-    for local, remote in relation.local_remote_pairs or ():
-        mine = state.dict.get(relation.parent.get_property_by_column(local).key)
-        theirs = None if other is None else value(other, relation.mapper.get_property_by_column(remote).key)
-        if mine != theirs:
+    """Say whether a loaded many-to-one relationship leads to where its columns say.
+
+    Nothing is loaded for that: what it leads to may be in no session any more.
+    """
+    held, other = state.dict, state.dict[name]
+    for local, place, remote in _pairs(state.mapper.relationships[name]):
+        if held.get(local) != (None if other is None else _of_row(other, place, remote)):
             return False
     return True
+
+
+def is_astray(state: orm.InstanceState[t.Any], name: str) -> bool:
+    """Say whether a loaded many-to-one relationship leads to an object that does not stand for its row any more.
+
+    A clone (`make_transient`) is about another row, in whatever relationships it was loaded before. And of what was
+    expired and then expunged nothing can be read.
+    """
+    held = state.dict
+    its = getattr(held.get(name), "_sa_instance_state", None)
+    if its is None or name in state.committed_state:
+        return False
+    if its.session_id is None and its.expired_attributes:
+        return True
+    for local, place, remote in _pairs(state.mapper.relationships[name]):
+        theirs = _of_row(held[name], place, remote)
+        # A key may have been given in another form, such as "7" for 7.
+        if local in held and held[local] != theirs and str(held[local]) != str(theirs):
+            return True
+    return False
+
+
+@functools.lru_cache(maxsize=1024)
+def _pairs(relation: orm.RelationshipProperty[t.Any]) -> tuple[tuple[str, int | None, str], ...]:
+    """By what a relationship to one goes: the attribute here, its place in the key there if any, and there."""
+    target, pairs = relation.mapper, relation.local_remote_pairs or ()
+    keys = attributes_of(target, target.primary_key)
+    mine = attributes_of(relation.parent, [local for local, _ in pairs])
+    theirs = attributes_of(target, [remote for _, remote in pairs])
+    if relation.direction is not orm.MANYTOONE:
+        return ()
+    return tuple(
+        (local, keys.index(remote) if remote in keys else None, remote)
+        for local, remote in zip(mine, theirs, strict=False)
+    )
+
+
+def _of_row(obj: t.Any, place: int | None, name: str) -> t.Any:
+    """Return a column of the row that an object stands for; None if it stands for none."""
+    state = obj._sa_instance_state
+    if state.key is None:
+        return None
+    if place is not None:
+        return state.key[1][place]
+    try:
+        return state.dict.get(name) if state.detached else value(obj, name)
+    except orm.exc.ObjectDeletedError:
+        return None
 
 
 def referred(

@@ -18,7 +18,7 @@ from .changes import LATER, Change, Key, Values, coalesce, stands_for
 from .glancing import is_nobody
 from .guard import guarding
 from .hearing import Hearing, check_database, connection_of
-from .loading import LedTo, Path, agrees, load, owner_of, walk
+from .loading import LedTo, Path, agrees, is_astray, load, owner_of, referred, walk
 from .moves import Past
 from .stored import Stored
 from .touching import Contacts, led_before
@@ -140,11 +140,12 @@ def _connection(watch: Watch, session: Session, models: set[type | None]) -> sa.
 def _follow_keys(watch: Watch, nets: dict[Key, Change]) -> None:
     """Let relationships that were loaded lead where their keys lead since somebody set these: `line.invoice_id = 7`.
 
-    SQLAlchemy does that only after the commit. Until then owner, includes and touches would be those of before.
+    SQLAlchemy does that only after the commit. Until then owner, includes and touches would be those of before. It does
+    so neither when the object that was loaded becomes that of another row.
     """
     stale: dict[tuple[Session, type], tuple[set[Path], list[t.Any]]] = {}
     for net in nets.values():
-        if net.kind is Kind.DELETED or not net.values:
+        if net.kind is Kind.DELETED:
             continue
         plan = watch.plan(type(net.obj))
         state = net.obj._sa_instance_state
@@ -152,7 +153,7 @@ def _follow_keys(watch: Watch, nets: dict[Key, Change]) -> None:
             # What nobody here reads stays as it is: the host may read it after the session is closed.
             if name not in net.bound.needed or name not in state.dict:
                 continue
-            if net.has_set(keys) and not agrees(state, name):
+            if is_astray(state, name) or (net.has_set(keys) and not agrees(state, name)):
                 state.session.expire(net.obj, [name])
                 paths, identities = stale.setdefault((state.session, type(net.obj)), (set(), []))
                 paths.add((name,))
@@ -164,9 +165,13 @@ def _follow_keys(watch: Watch, nets: dict[Key, Change]) -> None:
 def _turn_back(watch: Watch, session: Session, nets: dict[Key, Change]) -> None:
     """Let what remains of a row say whose it was before the transaction, and where: nobody else has known it."""
     for net in nets.values():
-        if net.kind is not Kind.DELETED or not net.steps:
+        if net.kind is not Kind.DELETED:
             continue
         plan = watch.plan(type(net.obj))
+        for name in plan.references if plan is not None else ():
+            _lead_back(session, net.obj._sa_instance_state, name)
+        if not net.steps:
+            continue
         for name in plan.references if plan is not None else ():
             before = led_before(session, net, name)
             if before is not None:
@@ -182,6 +187,14 @@ def _turn_back(watch: Watch, session: Session, nets: dict[Key, Change]) -> None:
 def _computed(mapper: orm.Mapper[t.Any]) -> list[str]:
     """What a query computes (`column_property`): of columns as they were nobody can know it."""
     return [attr.key for attr in mapper.column_attrs if not isinstance(attr.columns[0], sa.Column)]
+
+
+def _lead_back(session: Session, state: orm.InstanceState[t.Any], name: str) -> None:
+    """Let what remains of a row lead to the row that it did, where the object has become another's meanwhile."""
+    if is_astray(state, name):
+        found = referred(state.session or session, state.mapper.relationships[name], state.dict)
+        if found is not None:
+            state.dict[name] = found
 
 
 def _is_moved(net: Change, name: str) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, object_session
 from ..bindings.dumping import listed
 from ..catalog import Kind
 from .changes import Change, Key
-from .loading import agrees, attributes_of, referred, value
+from .loading import agrees, attributes_of, is_astray, referred, value
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -108,8 +108,10 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
         reached = listed(value(net.obj, name))
     except orm.exc.ObjectDeletedError:  # by the database, along with what it belonged to
         return ()
-    if reached is not None and not isinstance(reached, list) and inspect(reached).key is None:
-        reached = _row_behind(session, net, name)
+    if reached is not None and not isinstance(reached, list):
+        is_row = inspect(reached).key is not None
+        if not is_row or is_astray(inspect(net.obj), name):
+            reached = _row_behind(session, net, name) or (reached if is_row else None)
     found = reached if isinstance(reached, list) else () if reached is None else (reached,)
     if not net.values or net.kind is Kind.CREATED:
         return found
@@ -122,7 +124,7 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
         # An orphan has lost its parent when it is deleted, but not yet its foreign key. And what was loaded may be
         # where it has been meanwhile.
         is_kept = all(net.values.get(key, (held.get(key),))[0] == held.get(key) for key in keys)
-        if reached is not None and is_kept and _is_there(net.obj, name):
+        if reached is not None and is_kept and agrees(inspect(net.obj), name):
             return found
         found = ()
     before = led_before(session, net, name)
@@ -130,19 +132,11 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
 
 
 def _row_behind(session: Session, net: Change, name: str) -> t.Any:
-    """What the keys lead to, where the object that was loaded has become that of no row: a clone that was undone."""
+    """What the keys lead to, where the object that was loaded has become that of another row, or of none."""
     relation: orm.RelationshipProperty[t.Any] = inspect(net.obj).mapper.relationships[name]
     if relation.direction is not orm.MANYTOONE:
         return None
     return referred(object_session(net.obj) or session, relation, net.obj.__dict__)
-
-
-def _is_there(obj: t.Any, name: str) -> bool:
-    """Whether what was loaded is where the keys lead; believed of what cannot be asked any more."""
-    try:
-        return agrees(inspect(obj), name)
-    except (orm.exc.DetachedInstanceError, orm.exc.ObjectDeletedError):
-        return True
 
 
 def led_before(session: Session, net: Change, name: str) -> t.Any:
