@@ -23,6 +23,11 @@ def ours(state: AppState, *objects: object) -> list[str]:
     return [kind for kind in kinds(sent) if " webhook_" in kind]
 
 
+def read_back(state: AppState) -> list[str]:
+    """MariaDB cuts the microseconds of `updated_at` off, so that only the row knows what it has."""
+    return ["SELECT invoice"] if state.engine.dialect.name in ("mysql", "mariadb") else []
+
+
 class TestNobodyListens:
     @pytest.mark.parametrize("count", [1, 50])
     def test_one_cheap_statement(self, state: AppState, count: int) -> None:
@@ -112,7 +117,7 @@ class TestSomebodyListens:
         with counting(state.engine) as sent:
             db.session.commit()
 
-        assert kinds(sent) == ["UPDATE invoice", *RECORDING]
+        assert kinds(sent) == ["UPDATE invoice", *RECORDING[:1], *read_back(state), *RECORDING[1:]]
         assert len(recorded(state)) == 40
 
     def test_includes_cost_one_statement_each(self, state: AppState) -> None:
@@ -127,4 +132,4 @@ class TestSomebodyListens:
             db.session.commit()
 
         extra = [kind for kind in kinds(sent) if kind not in (*RECORDING, "UPDATE invoice")]
-        assert sorted(extra) == ["SELECT client", "SELECT invoice", "SELECT line"]
+        assert sorted(extra) == sorted(["SELECT client", "SELECT invoice", "SELECT line", *read_back(state)])
