@@ -267,6 +267,17 @@ class TestRate:
         # 0.05 s * 100/s, and the one that is due anyway
         assert len(drain(rota, now=1000.0)) == 6
 
+    def test_an_even_lane_makes_up_for_no_late_turn(self):
+        rota = rotation(cap=100)
+        fill(rota, "a", rate=100.0, even=True, proven=False)
+        for now in (0.0, 1.0):
+            rota.take(now)
+            rota.done("a", ok=True, seconds=0.01, now=now)
+
+        assert drain(rota, 5.0) == ["a2"]
+        assert drain(rota, 5.009) == []
+        assert drain(rota, 5.011) == ["a3"]
+
     def test_a_waiting_lane_holds_no_slot_of_the_share(self):
         rota = rotation(concurrency=2, slow_share=0.5)
         fill(rota, "a", rate=1.0, proven=False)
