@@ -134,6 +134,7 @@ def save(visit: Visit, subscription_id: object) -> Page | Redirect:
 
 def _form_page(visit: Visit, form: Form, row: Subscription | None, status: int = 200) -> Page:
     state = visit.state
+    form.shorten(state.settings.header_limit)
     picked = [event.name for pattern in form.wanted for event in state.catalog.expand(pattern)]
     values = {
         "form": form,
@@ -146,7 +147,7 @@ def _form_page(visit: Visit, form: Form, row: Subscription | None, status: int =
         "catalog": state.catalog,
         "beside": _beside(visit, row, form.environment),
         "held": held_count(visit, row.id) if row is not None and not row.active else 0,
-        "form_key": visit.form.get(repeats.FIELD) or repeats.new_key(),
+        "form_key": visit.form.get(repeats.FIELD, "")[: repeats.LONGEST] or repeats.new_key(),
         **_preview(visit, form, picked[0] if picked else next(iter(state.catalog.events))),
     }
     return Page("form.html", values, status)

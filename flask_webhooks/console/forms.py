@@ -12,6 +12,7 @@ from .. import subscribing
 from ..errors import SecretError
 from ..models import Subscription
 from .faults import told
+from .looks import html_size
 from .words import _
 
 if t.TYPE_CHECKING:
@@ -23,6 +24,10 @@ __all__ = ["Form", "of_form", "of_row"]
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
 """What a form takes for a number: `float` takes digits of all scripts, `nan`, `1_000` and more."""
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
+LONGEST = 4_096
+"""Characters of a text that are looked at: more than any may have, so what is cut is refused as too long."""
+HEADERS = 48 * 1024
+"""Bytes of HTML that the names of headers may have on a page: more than any that are taken."""
 
 
 @dataclass
@@ -83,6 +88,16 @@ class Form:
             return None
         return float(text) if _NUMBER.fullmatch(text) else text
 
+    def shorten(self, most: int) -> None:
+        """Leave out headers that no form may have, so that the page which refuses them does not grow with them.
+
+        :param most: headers that a webhook may have; one more is shown.
+        """
+        names = [name for name, _value in self.headers[: most + 1]] + self.known_headers[: most + 1]
+        room = HEADERS - sum(html_size(name) for name in names)
+        self.headers = self.headers[: most + 1 if room >= 0 else 0]
+        self.known_headers = self.known_headers[: most + 1 if room >= 0 else 0]
+
     def take(self, errors: t.Mapping[str, t.Sequence[str]], message: str) -> None:
         """Note what was refused: `events.0.includes` belongs to `events`."""
         for name, messages in errors.items():
@@ -96,15 +111,18 @@ class Form:
 def of_form(sent: MultiDict[str, str]) -> Form:
     """Read what was sent; nothing is checked here."""
     names, values = sent.getlist("header_name"), sent.getlist("header_value")
+    text = {
+        name: sent.get(name, "").strip()[:LONGEST] for name in ("url", "description", "waits", "rate_limit")
+    }
     return Form(
-        url=sent.get("url", ""),
-        description=sent.get("description", ""),
+        url=text["url"],
+        description=text["description"],
         active="active" in sent,
         environment=sent.get("environment", ""),
         format=sent.get("format", ""),
         retry=sent.get("retry", ""),
-        waits=sent.get("waits", ""),
-        rate_limit=sent.get("rate_limit", ""),
+        waits=text["waits"],
+        rate_limit=text["rate_limit"],
         signature=sent.get("signature", "v1"),
         wanted=_wanted(sent),
         headers=[(name.strip(), value) for name, value in zip(names, values, strict=False)],

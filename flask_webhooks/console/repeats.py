@@ -22,6 +22,8 @@ if t.TYPE_CHECKING:
 __all__ = ["FIELD", "first", "keep", "new_key"]
 
 FIELD = "form_key"
+LONGEST = 64
+"""Characters of a key that a page shows again; ours have fewer."""
 
 
 def new_key() -> str:

@@ -209,6 +209,22 @@ def test_lists_are_cut_by_bytes_and_lose_nothing(app: Flask, state: AppState) ->
 
 
 @on_one_database
+@pytest.mark.parametrize(
+    "name", ["url", "description", "waits", "rate_limit", "form_key", "header_name", "known_header", "event"]
+)
+def test_a_refused_form_is_small_whatever_was_filled_in(app: Flask, state: AppState, name: str) -> None:
+    row = subscribe(state, "https://93.184.215.14/", "invoices.*")
+    visitor = Visitor(app)
+    form = {"url": "ftp://x/", "environment": "staging", "event": "*", "retry": "own", "waits": "x"}
+    for value in ("'" * 200_000, [f"{n}'" * 60 for n in range(600)]):
+        more = {"header_value": ["x"] * 600} if name == "header_name" else {}
+        for path in ("/webhooks/new", f"/webhooks/{row.id}/edit"):
+            answer = visitor.post(path, {**form, **more, name: value})
+            assert answer.status_code in (409, 422)
+            assert len(answer.data) < MOST, (path, len(answer.data))
+
+
+@on_one_database
 def test_a_problem_is_small_whatever_is_wrong(app: Flask) -> None:
     call = Customer(app.test_client())
 
