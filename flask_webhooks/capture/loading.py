@@ -223,7 +223,10 @@ def is_astray(state: orm.InstanceState[t.Any], name: str) -> bool:
     if its.session_id is None and its.expired_attributes:
         return True
     for local, place, remote in _pairs(state.mapper.relationships[name]):
-        theirs = _of_row(held[name], place, remote)
+        if place is not None and its.key is not None:  # as nearly all: this is done for each row of a commit
+            theirs = its.key[1][place]
+        else:
+            theirs = _of_row(held[name], place, remote)
         # A key may have been given in another form, such as "7" for 7.
         if local in held and held[local] != theirs and str(held[local]) != str(theirs):
             return True
