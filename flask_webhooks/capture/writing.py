@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import traceback
 import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -165,16 +166,25 @@ def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> s
         raise error
     about = _about(event, obj)
     if state.settings.on_error == "log":
-        logger.error(
-            "message.failed: %s", about, exc_info=error, extra={"event": event.name, "object": about}
-        )
+        extra = {"event": event.name, "object": about}
+        logger.error("message.failed: %s", storable(about), exc_info=_printable(error), extra=extra)
         return None
     named = _named(state, event, obj, error)
     if state.settings.on_error == "raise":
         raise named from (None if named is error else error)
     reason = storable(str(named).replace(_REMEDY, ""))
-    logger.error("message.broken: %s", reason, exc_info=error, extra={"event": event.name, "object": about})
+    extra = {"event": event.name, "object": about}
+    logger.error("message.broken: %s", reason, exc_info=_printable(error), extra=extra)
     return reason
+
+
+def _printable(error: Exception) -> Exception | None:
+    """Return an error whose traceback a log file can hold: half of a surrogate pair would lose the whole line."""
+    try:
+        "".join(traceback.format_exception(error)).encode()
+    except UnicodeEncodeError:
+        return None
+    return error
 
 
 def _named(state: AppState, event: EventType, obj: t.Any, error: Exception) -> EmitError:
