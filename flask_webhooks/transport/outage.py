@@ -148,11 +148,9 @@ class Outage:
         if any(isinstance(each, OSError) and each.errno in NO_WAY for each in kinds if not _is_name(each)):
             return not _has_route() or self._has_witness(host, alone=False)
         lookup = next((each for each in kinds if isinstance(each, LookupFailed)), None)
-        if (
-            lookup is None
-            or lookup.is_missing
-            or (lookup.__cause__ is not None and not _is_name(lookup.__cause__))
-        ):
+        # What is no error of the system's, such as a name that no encoding takes, is about the name.
+        cause = lookup.__cause__ if lookup is not None else None
+        if lookup is None or lookup.is_missing or not isinstance(cause, OSError | None):
             return False
         return not self._is_name_server_there() or self._has_witness(host, alone=False)
 

@@ -238,6 +238,20 @@ class TestTheNameServer:
 
         nothing_counts(state, subscription)
 
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ECONNREFUSED, errno.ENOENT])
+    def test_a_system_that_cannot_even_ask_lets_everybody_wait(self, make_app, number):
+        state = make_state(make_app)
+
+        def fail(*_: t.Any, **__: t.Any) -> t.NoReturn:
+            raise OSError(number, "of the system")  # as EAI_SYSTEM is raised
+
+        replace_transport(state, fail)
+        subscription = subscribe(state, "http://one.example.com:8080/")
+        fill(state, [subscription], COUNT)
+        try_for_a_while(state, subscription)
+
+        nothing_counts(state, subscription)
+
     @pytest.mark.parametrize("how", ["no such name", "its zone is broken"])
     def test_a_name_that_does_not_resolve_where_the_server_answers_is_the_receivers(self, make_app, how):
         state, names = make_state(make_app), Names()
