@@ -218,19 +218,35 @@ def is_astray(state: orm.InstanceState[t.Any], name: str) -> bool:
     """
     held = state.dict
     its = getattr(held.get(name), "_sa_instance_state", None)
-    if its is None or name in state.committed_state:
+    if its is None:
+        return False
+    if its.session_id is not None and its.key is not None:
+        key = its.key[1]
+        for local, place, _ in _pairs_of(state.manager, name):
+            if place is None or local not in held or held[local] != key[place]:
+                break
+        else:  # as nearly all: this is done for each row of a commit
+            return False
+    return _is_astray(state, name, its)
+
+
+def _is_astray(state: orm.InstanceState[t.Any], name: str, its: orm.InstanceState[t.Any]) -> bool:
+    held = state.dict
+    if name in state.committed_state:
         return False
     if its.session_id is None and its.expired_attributes:
         return True
-    for local, place, remote in _pairs(state.mapper.relationships[name]):
-        if place is not None and its.key is not None:  # as nearly all: this is done for each row of a commit
-            theirs = its.key[1][place]
-        else:
-            theirs = _of_row(held[name], place, remote)
+    for local, place, remote in _pairs_of(state.manager, name):
+        theirs = _of_row(held[name], place, remote)
         # A key may have been given in another form, such as "7" for 7.
         if local in held and held[local] != theirs and str(held[local]) != str(theirs):
             return True
     return False
+
+
+@functools.lru_cache(maxsize=4096)
+def _pairs_of(manager: t.Any, name: str) -> tuple[tuple[str, int | None, str], ...]:
+    return _pairs(manager.mapper.relationships[name])
 
 
 @functools.lru_cache(maxsize=1024)

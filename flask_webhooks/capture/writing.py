@@ -83,7 +83,9 @@ class Occurrence:
     def asked(self) -> t.Iterator[BoundInclude]:
         """The includes that its listeners ask for."""
         if self.bound is not None and self.bound.includes and self.obj is not None:
-            names = {name for listener in self.listeners for name in listener.includes}
+            names = {name for listener in self.listeners if listener.includes for name in listener.includes}
+            if not names:
+                return
             yield from (include for name, include in self.bound.includes.items() if name in names)
 
 
