@@ -109,8 +109,8 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
     except orm.exc.ObjectDeletedError:  # by the database, along with what it belonged to
         return ()
     if reached is not None and not isinstance(reached, list):
-        is_row = inspect(reached).key is not None
-        if not is_row or is_astray(inspect(net.obj), name):
+        is_row = reached._sa_instance_state.key is not None
+        if not is_row or is_astray(net.obj._sa_instance_state, name):
             reached = _row_behind(session, net, name) or (reached if is_row else None)
     found = reached if isinstance(reached, list) else () if reached is None else (reached,)
     if not net.values or net.kind is Kind.CREATED:
