@@ -454,13 +454,22 @@ _OURS: t.Final = frozenset(
 )
 
 
+@functools.lru_cache(maxsize=1024)
+def _named(name: str) -> tuple[bool, bool]:
+    """Whether a header can have a name, and whether it is one that only we set."""
+    return _TOKEN.fullmatch(name) is not None, name.lower() in _OURS
+
+
 def _prepare(destination: Destination, outbound: Outbound) -> Prepared:
     headers: dict[str, str] = {"Host": destination.authority, "Accept-Encoding": ACCEPT_ENCODING}
     for name, value in outbound.headers.items():
-        if not _TOKEN.fullmatch(name) or _UNFIT_VALUE.search(value):
+        is_token, is_ours = _named(name)
+        # Most values are plain, which is sooner seen than a pattern is searched for.
+        is_plain = value.isascii() and value.isprintable()
+        if not is_token or not (is_plain or _UNFIT_VALUE.search(value) is None):
             detail = f"The header {name[:60]!r} cannot be sent: it is not a valid HTTP header."
             raise AttemptFailed(Failure.PROTOCOL, detail, detail)
-        if name.lower() not in _OURS:
+        if not is_ours:
             headers[name] = value
     headers["Content-Length"] = str(len(outbound.body))
     return Prepared(destination, headers, outbound.body, outbound.identity)
