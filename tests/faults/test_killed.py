@@ -45,6 +45,8 @@ def stop_between_writes(state: AppState, worker: Process) -> None:
             return
         except sa.exc.OperationalError:
             worker.send(signal.SIGCONT)
+            with engine.begin() as connection:  # waits for the end of what it was writing
+                connection.execute(touch)
     pytest.fail("It writes all the time.")
 
 
