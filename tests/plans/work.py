@@ -15,6 +15,7 @@ from flask_webhooks.delivering import bodies, parcels
 from flask_webhooks.dispatch import Lease, Window
 from flask_webhooks.health import Health
 from flask_webhooks.models import Delivery, State
+from flask_webhooks.ranges import first
 from flask_webhooks.reading.charts import series
 from flask_webhooks.reading.deliveries import Search, search
 from flask_webhooks.reading.engine import engine
@@ -184,7 +185,7 @@ def _count(*states: str, events: tuple[str, ...] = ()) -> t.Callable[[sa.Connect
 def _select(
     make: t.Callable[[sa.Dialect, Scene], sa.Select[t.Any]],
 ) -> t.Callable[[sa.Connection, Scene], object]:
-    return lambda connection, scene: connection.execute(make(connection.dialect, scene).limit(250)).all()
+    return lambda connection, scene: connection.execute(first(make(connection.dialect, scene), 250)).all()
 
 
 def _search(**wanted: t.Any) -> t.Callable[[sa.Connection, Scene], object]:
