@@ -84,7 +84,9 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     if route.writes:
         _check_form(state)
         _check_token(state, principal)
-    _check_texts(request.args, request.form if route.writes else None)
+    # Of a request that changes nothing no body is read: however long it may be.
+    form = request.form if route.writes else MultiDict()
+    _check_texts(request.args, form)
     if not principal.may(route.right):
         raise Refused(403, _("You may look at this, but not do that. Ask an administrator of your account."))
     if route.operators and not principal.operator:
@@ -93,7 +95,7 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     state.let_go()
 
     def run(session: Session) -> tuple[Visit, Answer]:
-        visit = Visit(state, principal, session, request.form, request.args, _is_partial())
+        visit = Visit(state, principal, session, form, request.args, _is_partial())
         found = route.function(visit, **arguments)
         if route.writes:
             session.commit()
@@ -134,9 +136,9 @@ def _check_form(state: AppState) -> None:
         ) from error
 
 
-def _check_texts(*given: MultiDict[str, str] | None) -> None:
+def _check_texts(*given: MultiDict[str, str]) -> None:
     """Refuse what no database can look for, so that no page has to think of it."""
-    for values in filter(None, given):
+    for values in given:
         for name, value in values.items(multi=True):
             if not (is_storable(name) and is_storable(value)):
                 raise Refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import time
@@ -163,6 +164,22 @@ def test_a_form_that_is_too_large_is_refused_unread(visitor: Visitor, log: Log) 
     for answer in (large, many, chunks):
         assert answer.status_code == 413
         assert "wh-problem" in answer.text
+
+
+@on_one_database
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
+def test_no_page_that_is_only_looked_at_reads_a_body(
+    visitor: Visitor, state: AppState, log: Log, kind: str
+) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n' + b"x" * 300_000
+    looked = [path for method, path in places(state, log) if method == "GET"]
+
+    for path in looked:
+        given = io.BytesIO(body)
+        answer = visitor.get(path, input_stream=given, content_type=kind, content_length=len(body))
+        assert answer.status_code < 500, path
+        assert given.tell() == 0, path
+    assert len(looked) > 10
 
 
 @on_one_database
