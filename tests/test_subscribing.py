@@ -117,6 +117,17 @@ def test_a_change_replaces_what_it_listens_to(state: AppState, session: Session)
     assert changed.version == 2
 
 
+@pytest.mark.parametrize("text", ["\\u0000", "\\\\u0000", "C:\\u0000\\"])
+def test_a_backslash_in_metadata_is_no_nul(state: AppState, session: Session, text: str) -> None:
+    key = make(state, session, metadata={text: [text]}).id
+    session.commit()
+    session.expire_all()
+
+    assert session.get_one(Subscription, key).details == {text: [text]}
+    with pytest.raises(SubscriptionError, match="NUL"):
+        make(state, session, metadata={text: text + "\\\0"})
+
+
 def test_headers_and_metadata_are_merged_by_name(state: AppState, session: Session) -> None:
     row = make(state, session, headers={"X-A": "1", "X-B": "2"}, metadata={"a": 1, "b": 2})
 

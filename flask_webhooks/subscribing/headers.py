@@ -27,41 +27,21 @@ _RESERVED = frozenset(
     # Ours, or the connection's (RFC 9110, section 7.6.1).
     "accept-encoding connection content-encoding content-length content-type cookie date expect host http2-settings "
     "keep-alive max-forwards set-cookie te trailer transfer-encoding upgrade user-agent "
-    # What proxies say of a request: who sent it, from where, how and to what.
-    "cf-ipcountry cf-ray cf-visitor client-ip early-data forwarded front-end-https remote-addr remote-user "
-    "true-client-ip via wl-proxy-client-ip x-amzn-trace-id x-appengine-user-ip x-arr-ssl x-azure-clientip "
-    "x-azure-socketip x-client-ip x-cluster-client-ip x-host x-http-host-override x-http-method "
-    "x-http-method-override x-method-override x-originating-ip x-remote-addr x-remote-ip x-remote-user "
-    "x-scheme x-script-name x-url-scheme".split()
+    # What proxies say of a request: who sent it, from where, how and to what. CGI makes HTTP_PROXY of `Proxy`, which
+    # many programs take for the proxy that they shall use (CVE-2016-5385).
+    "ali-cdn-real-ip cdn-loop cf-ipcountry cf-ray cf-visitor client-ip do-connecting-ip early-data fly-client-ip "
+    "front-end-https http-client-ip incap-client-ip proxy remote-addr remote-email remote-groups remote-name "
+    "remote-user true-client-ip via wl-proxy-client-ip wl-proxy-ssl x-amzn-trace-id x-arr-ssl x-authenticated-user "
+    "x-client-ip x-cluster-client-ip x-host x-http-host-override x-http-method x-http-method-override "
+    "x-method-override x-nf-client-connection-ip x-originating-ip x-remote-addr x-remote-ip x-remote-user x-scheme "
+    "x-script-name x-sucuri-clientip x-url-scheme x-webauth-user".split()
 )
-_RESERVED_PREFIXES = (
-    *(
-        "webhook-",
-        "proxy-",
-        "sec-",
-        "ssl-client-",
-        "x-forwarded-",
-        "x-proxy",
-        "x-original-",
-        "x-rewrite-",
-        "x-real-",
-    ),
-    *(
-        "x-accel-",
-        "x-auth-request-",
-        "x-client-cert",
-        "x-client-verify",
-        "x-envoy-",
-        "x-ssl-",
-        "x-amzn-oidc-",
-    ),
-    *(
-        "cf-connecting-",
-        "fastly-client",
-        "x-goog-authenticated-user-",
-        "x-goog-iap-",
-        "x-ms-client-principal",
-    ),
+_RESERVED_PREFIXES = tuple(
+    "webhook- proxy- sec- ssl-client- forwarded x-forwarded x-proxy x-original- x-rewrite- x-real- x-accel- "
+    "x-amzn-oidc- x-appengine- x-auth-request- x-authentik- x-azure-clientip x-azure-socketip x-client-cert "
+    "x-client-verify x-envoy- x-goog-authenticated-user- x-goog-iap- x-middleware- x-ms-client-principal x-pomerium- "
+    "x-ssl- x-vercel- cf-access-authenticated- cf-access-jwt- cf-connecting- cloudfront-viewer- fastly-client "
+    "tailscale-user-".split()
 )
 
 

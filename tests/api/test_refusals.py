@@ -29,6 +29,8 @@ RESERVED = """
     X-Cluster-Client-IP CF-Connecting-IP Fastly-Client-IP X-Envoy-External-Address X-HTTP-Method-Override
     X-Method-Override Remote-User REMOTE_ADDR X-Remote-User Front-End-Https X-Accel-Redirect X-Amzn-Oidc-Identity
     X-Auth-Request-Email X-SSL-Client-Cert SSL_CLIENT_VERIFY X-ProxyUser-Ip WL-Proxy-Client-IP User_Agent Cookie
+    Proxy X-Forwarded Forwarded-For Forwarded_Proto Fly-Client-IP DO-Connecting-IP CDN-Loop Remote-Groups X-WebAuth-User
+    X-Middleware-Subrequest X-AppEngine-Cron X-Vercel-Ip-Country Cf-Access-Jwt-Assertion Tailscale-User-Login
 """.split()
 TAKEN = """
     Authorization X-Api-Key X-Auth-Token CF-Access-Client-Id CF-Access-Client-Secret X-Goog-Api-Key X-Amz-Target
