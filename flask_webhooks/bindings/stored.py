@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import json
+import math
 import re
 import typing as t
 import uuid
@@ -140,7 +141,8 @@ def _flag(kind: AnyType, dialect: sa.Dialect) -> Form:
 
 
 def _float(kind: types.Float[t.Any], dialect: sa.Dialect) -> Form:
-    is_double = isinstance(kind, types.Double) or (
+    is_rounded = getattr(kind, "scale", None) is not None  # MySQL's DOUBLE(8, 2)
+    is_double = (isinstance(kind, types.Double) and not is_rounded) or (
         dialect.name == "sqlite"
         or (
             dialect.name == "postgresql"
@@ -240,11 +242,7 @@ def _moment(kind: types.DateTime, dialect: sa.Dialect) -> Form:
     precision = getattr(kind, "precision", None)
     keeps = precision is None or precision == 6
     if kind.timezone:
-        return Form(
-            frozenset({dt.datetime}),
-            lambda value: _is_in_a_zone(value) and (keeps or not value.microsecond),
-            is_zoned=True,
-        )
+        return Form(frozenset({dt.datetime}), _is_in_a_zone, is_zoned=True) if keeps else OPAQUE
     return Form(frozenset({dt.datetime}), lambda value: _is_naive(value) and (keeps or not value.microsecond))
 
 
@@ -290,6 +288,8 @@ def _choice(kind: types.Enum, dialect: sa.Dialect) -> Form:
     def convert(value: t.Any) -> t.Any:
         return result(bind(value)) if bind is not None and result is not None else _refuse(value)
 
+    if kind.enum_class is None and kind.native_enum and dialect.name in ("mysql", "mariadb"):
+        return Form(frozenset({str}), frozenset(kind.enums).__contains__)  # "PAID" is "paid" to it
     return Form(frozenset({str if kind.enum_class is None else kind.enum_class}), None, convert)
 
 
@@ -318,32 +318,40 @@ def _json(kind: types.JSON, dialect: sa.Dialect) -> Form:
     is_own = getattr(mine, "_json_serializer", None) or getattr(mine, "_json_deserializer", None)
 
     def convert(value: t.Any) -> t.Any:
-        if isinstance(value, Mutable) and _is_json(value):
+        if isinstance(value, Mutable) and fits(value):
             return value
         if value is types.JSON.NULL:
             return None
-        if is_own:
-            _refuse(value)
-        return json.loads(json.dumps(value))
+        found = _refuse(value) if is_own else json.loads(json.dumps(value))
+        return found if fits(found) else _refuse(value)
 
-    return Form(frozenset({dict, list, str, int, float, bool}), _is_json, convert)
+    # PostgreSQL's JSONB has one kind of number: 1e16 is a whole one when it comes back.
+    fits = _is_jsonb if isinstance(kind, postgresql.JSONB) else _is_json
+    return Form(frozenset({dict, list, str, int, float, bool}), fits, convert)
 
 
 _LEAVES = frozenset({str, int, bool, type(None)})
 
 
-def _is_json(value: t.Any) -> bool:
-    """Say whether JSON gives it back as it is."""
+def _is_json(value: t.Any, largest: float = math.inf) -> bool:
+    """Say whether JSON gives it back as it is.
+
+    :param largest: what a float must be below.
+    """
     kind = type(value)
     if kind in _LEAVES:
         return True
     if isinstance(value, dict):
         return (kind is dict or isinstance(value, Mutable)) and all(
-            type(key) is str and _is_json(each) for key, each in value.items()
+            type(key) is str and _is_json(each, largest) for key, each in value.items()
         )
     if isinstance(value, list):
-        return (kind is list or isinstance(value, Mutable)) and all(map(_is_json, value))
-    return kind is float and value == value
+        return (kind is list or isinstance(value, Mutable)) and all(_is_json(each, largest) for each in value)
+    return kind is float and -largest <= value <= largest
+
+
+def _is_jsonb(value: t.Any) -> bool:
+    return _is_json(value, 9e15)
 
 
 def _array(kind: types.ARRAY[t.Any], dialect: sa.Dialect) -> Form:

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
@@ -160,12 +160,23 @@ TYPES: dict[str, tuple[t.Any, list[t.Any]]] = {
 ON_POSTGRESQL: dict[str, tuple[t.Any, list[t.Any]]] = {
     "numbers": (postgresql.ARRAY(sa.Integer()), [[1, 2], (1, 2), ["3", 4], [[1, 2], [3, 4]], [True]]),
     "keys": (postgresql.ARRAY(sa.Uuid()), [[UUID], [str(UUID).upper()]]),
-    "jsonb": (postgresql.JSONB(), [{"b": 1, "a": (1,)}, [Level.LOW]]),
+    "jsonb": (
+        postgresql.JSONB(),
+        [{"b": 1, "a": (1,)}, [Level.LOW], {"big": 1e25}, [0.5, 1e17], {"a": (1e25,)}],
+    ),
     "address": (postgresql.INET(), ["10.0.0.1", "10.0.0.1/32"]),
     "stamp": (postgresql.TIMESTAMP(precision=0), [NOW, NOW.replace(microsecond=0)]),
+    "zoned": (
+        postgresql.TIMESTAMP(precision=3, timezone=True),
+        [NOW.replace(tzinfo=dt.UTC), NOW.replace(tzinfo=EAST), NOW.replace(tzinfo=dt.UTC, microsecond=0)],
+    ),
     "wait": (postgresql.INTERVAL(), [dt.timedelta(hours=30), "1 day"]),
 }
-EVERY = {**TYPES, **ON_POSTGRESQL}
+ON_MARIADB: dict[str, tuple[t.Any, list[t.Any]]] = {
+    "choice": (mysql.ENUM("hi", "ho"), ["hi", "HI", "ho"]),
+    "places": (mysql.DOUBLE(8, 2, asdecimal=False), [1.25, 1.239]),
+}
+EVERY = {**TYPES, **ON_POSTGRESQL, **ON_MARIADB}
 CASES = [(name, at) for name, (_, values) in EVERY.items() for at in range(len(values))]
 
 
@@ -183,6 +194,8 @@ class Row(db.Model):  # type: ignore[name-defined]
 for _name, (_type, _) in EVERY.items():
     if _name in ON_POSTGRESQL:  # elsewhere the column is there, and nobody uses it
         _type = sa.JSON().with_variant(_type, "postgresql")
+    elif _name in ON_MARIADB:
+        _type = sa.JSON().with_variant(_type, "mysql", "mariadb")
     setattr(Row, _name, mapped_column(_name, _type, nullable=True))
 
 
