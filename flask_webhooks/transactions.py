@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-__all__ = ["is_conflict", "may_be_repeated", "own_engine", "repeated"]
+__all__ = ["is_autocommit", "is_conflict", "may_be_repeated", "own_engine", "repeated"]
 
 T = t.TypeVar("T")
 LEVEL = "READ COMMITTED"
@@ -57,11 +57,11 @@ def own_engine(engine: sa.Engine) -> sa.Engine:
 
 def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql(f"SET TRANSACTION ISOLATION LEVEL {LEVEL}")
-    if _is_autocommit(connection):
+    if is_autocommit(connection):
         connection.exec_driver_sql("START TRANSACTION")
 
 
-def _is_autocommit(connection: sa.Connection) -> bool:
+def is_autocommit(connection: sa.Connection) -> bool:
     """Whether the host's engine is made so that a transaction is none."""
     made = getattr(connection.dialect, "_on_connect_isolation_level", None)
     return "AUTOCOMMIT" in (made, connection.get_execution_options().get("isolation_level"))

@@ -13,7 +13,7 @@ from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
 from .. import payload
 from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
 from .capture import add
-from .guard import Refusal, refuse
+from .fence import Refusal, refuse
 from .hosted import at_field, reading_owners
 from .loading import may_be_hidden, owner_of
 from .settling import Emitted

@@ -11,10 +11,7 @@ host has not flushed yet is laid aside meanwhile so that it shows.
 from __future__ import annotations
 
 import contextlib
-import contextvars
-import functools
 import logging
-import re
 import typing as t
 from dataclasses import dataclass
 
@@ -22,22 +19,20 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.orm import Session
 
-from .undoing import Contents, Snapshot, contents_of, revert, session_of
+from ..transactions import is_conflict
+from . import fence
+from .fence import Refusal, running
+from .undoing import Contents, Held, Snapshot, contents_of, is_overwritten, put_back, revert, session_of
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["About", "Refusal", "call", "guarding", "refuse", "trial"]
+__all__ = ["About", "call", "guarding", "is_survived", "trial"]
 
 State = orm.InstanceState[t.Any]
 T = t.TypeVar("T")
 
 logger = logging.getLogger("flask_webhooks.capture")
-_guard: contextvars.ContextVar[Guard | None] = contextvars.ContextVar("webhooks_guard", default=None)
-
-
-class Refusal(RuntimeError):
-    """Host code that is only to read wanted to write."""
 
 
 @dataclass(slots=True)
@@ -54,140 +49,23 @@ class About:
     """Call it once more in parts, each with `trial`, and say in which something was changed."""
 
 
-_WRITES = (
-    "commit",
-    "rollback",
-    "begin",
-    "begin_nested",
-    "prepare",
-    "close",
-    "reset",
-    "invalidate",
-    "expunge_all",
-    "bulk_save_objects",
-    "bulk_insert_mappings",
-    "bulk_update_mappings",
-)
-"""Methods of a session that end its transaction, lose its objects, or write at once."""
-_OF_CONNECTIONS = ("commit", "rollback", "close", "begin", "begin_nested", "invalidate", "detach")
-"""The same of its connection."""
+_NO_CONTENTS: dict[str, Contents] = {}
 _ROUNDS = 3
 """How often changes are undone that undoing others has made."""
-_READS = re.compile(r"[\s(]*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN|DESCRIBE|PRAGMA)\b", re.IGNORECASE)
-_WRITE_INSIDE = re.compile(
-    r"\b(INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|MERGE\s+INTO)\b", re.IGNORECASE
-)
-
-
-def _is_reading(text: str) -> bool:
-    return _READS.match(text) is not None and not _WRITE_INSIDE.search(text)
-
-
-class _Guarded(Session):
-    """What a session is while host code may run: to replace its methods one by one would cost each commit more."""
-
-    def flush(self, *args: t.Any, **kwargs: t.Any) -> None:
-        if not self._is_clean():
-            refuse("flush()")
-        super().flush(*args, **kwargs)
-
-    def execute(self, statement: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        _refuse_writing(statement)
-        return super().execute(statement, *args, **kwargs)
-
-    def scalar(self, statement: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        _refuse_writing(statement)
-        return super().scalar(statement, *args, **kwargs)
-
-    def scalars(self, statement: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        _refuse_writing(statement)
-        return super().scalars(statement, *args, **kwargs)
-
-    def connection(self, *args: t.Any, **kwargs: t.Any) -> sa.Connection:
-        connection = super().connection(*args, **kwargs)
-        if (watched := _running(self)) is not None:
-            watched.look_at(connection)
-        return connection
-
-    def _expunge_states(self, states: t.Iterable[State], to_transient: bool = False) -> None:
-        states = list(states)
-        if (watched := _running(self)) is not None:
-            watched.take(states)
-        super()._expunge_states(states, to_transient)
-
-    def _expire_state(self, state: State, attribute_names: t.Any) -> None:
-        if (watched := _running(self)) is not None:
-            along = state.manager.mapper.cascade_iterator("refresh-expire", state)
-            watched.take([state] if attribute_names else [state, *(other for _, _, other, _ in along)])
-        super()._expire_state(state, attribute_names)
-
-    def expire_all(self) -> None:
-        if (watched := _running(self)) is not None:
-            watched.take(self.identity_map.all_states())
-        super().expire_all()
-
-
-def _refusing(name: str) -> t.Callable[..., t.Any]:
-    def method(self: _Guarded, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        refuse(f"{name}()")
-        return getattr(super(_Guarded, self), name)(*args, **kwargs)
-
-    return method
-
-
-for _each in _WRITES:
-    setattr(_Guarded, _each, _refusing(_each))
-
-
-@functools.lru_cache(maxsize=64)
-def _guarded(cls: t.Any) -> t.Any:
-    return type(cls.__name__, (_Guarded, cls), {})
-
-
-def _refuse_writing(statement: t.Any) -> None:
-    guard = _guard.get()
-    if guard is not None and guard.about is not None and not _only_reads(statement):
-        guard.refuse(f"execute() with {str(statement).split(None, 1)[0]}")
-
-
-def _running(session: Session) -> _Watched | None:
-    """Return the session's watch while host code runs."""
-    guard = _guard.get()
-    return None if guard is None or guard.about is None else guard.watched(session)
 
 
 class _Watched:
     """One session, and how it was when we began."""
 
-    def __init__(self, guard: Guard, session: Session) -> None:
-        self.session, self._guard = session, guard
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self._new, self._deleted = set(session._new), set(session._deleted)
         self._count, self._map = (len(self._new), len(self._deleted)), session.identity_map
         self._aside = {state: Snapshot(state) for state in (*session._new, *session.identity_map._modified)}
         for each in self._aside.values():
             each.lay_aside()
         self._taken: dict[State, tuple[Snapshot, bool]] = {}
-        self._connections: list[sa.Connection] = []
-        self._class: t.Any = type(session)
-        if not isinstance(session, _Guarded):
-            t.cast("t.Any", session).__class__ = _guarded(t.cast("t.Any", self._class))
-
-    def look_at(self, connection: sa.Connection) -> None:
-        """See to it that host code only reads on a connection that it has asked the session for."""
-        if connection in self._connections:
-            return
-        self._connections.append(connection)
-        sa.event.listen(connection, "before_cursor_execute", self._look)
-        for name in _OF_CONNECTIONS:
-            vars(connection)[name] = functools.partial(self._write, name, getattr(connection, name))
-
-    def _write(self, name: str, method: Callable[..., t.Any], *args: t.Any, **kwargs: t.Any) -> t.Any:
-        refuse(f"connection().{name}()")
-        return method(*args, **kwargs)
-
-    def _look(self, _: t.Any, __: t.Any, statement: str, *___: t.Any) -> None:
-        if not _is_reading(statement):
-            refuse(f"connection().execute() with {statement.split(None, 1)[0]}")
+        self.fenced = fence.put_round(session)
 
     def take(self, states: t.Iterable[State]) -> None:
         """Note how objects are before something becomes of them that leaves no trace."""
@@ -204,9 +82,9 @@ class _Watched:
             return True
         if len(session._new) != self._count[0] or len(session._deleted) != self._count[1]:
             return True
-        return bool(self._aside) and any(state.modified for state in self._aside)
+        return bool(self._aside) and any(each.is_touched() for each in self._aside.values())
 
-    def undo(self, contents: t.Mapping[State, t.Mapping[str, Contents]]) -> list[str]:
+    def undo(self, helds: t.Mapping[State, Held]) -> list[str]:
         """Let the session be as it was; return in words what was changed."""
         found = []
         session = self.session
@@ -229,7 +107,7 @@ class _Watched:
             for state in list(session.identity_map._modified):
                 if not attempt:
                     found += [f"{_name(state)}.{name}" for name in sorted(state.committed_state)]
-                revert(state, contents.get(state, {}))
+                revert(state, helds[state][0] if state in helds else _NO_CONTENTS)
         self._drop_new()
         return found
 
@@ -252,26 +130,9 @@ class _Watched:
 
     def close(self) -> None:
         """Give the session its methods back, and what was laid aside."""
-        for connection in self._connections:
-            sa.event.remove(connection, "before_cursor_execute", self._look)
-            for name in _OF_CONNECTIONS:
-                vars(connection).pop(name, None)
-        self.session.__class__ = self._class
+        fence.take_down(self.fenced)
         for snapshot in self._aside.values():
             snapshot.restore()
-
-
-def _only_reads(statement: t.Any) -> bool:
-    if isinstance(statement, sa.TextClause):
-        return _is_reading(statement.text)
-    if isinstance(statement, sa.schema.ExecutableDDLElement):
-        return False
-    inner = getattr(statement, "element", None)
-    if getattr(statement, "is_dml", False) or (inner is not None and not _only_reads(inner)):
-        return False
-    return not any(
-        getattr(cte.element, "is_dml", False) for cte in getattr(statement, "_independent_ctes", ())
-    )
 
 
 def _name(state: State) -> str:
@@ -292,15 +153,18 @@ class Guard:
     def __init__(self) -> None:
         self.about: About | None = None
         """What host code is running for; None: our own runs."""
+        self.savepoints: list[sa.Connection] = []
+        """Connections on which what host code reads is behind a savepoint."""
         self._watched: dict[int, _Watched] = {}
         self._refused: list[str] = []
+        self._survived: list[sa.exc.DBAPIError] = []
         self._is_quiet = False
         self._changes = 0
 
     def cover(self, session: Session) -> None:
         """Watch a session too."""
         if session.hash_key not in self._watched:
-            self._watched[session.hash_key] = _Watched(self, session)
+            self._watched[session.hash_key] = _Watched(session)
 
     def watched(self, session: Session) -> _Watched | None:
         """Return the watch of a session."""
@@ -311,20 +175,58 @@ class Guard:
         self._refused.append(what)
         raise Refusal(_refusal(what))
 
+    def read(self, connection: sa.Connection, execute: Callable[[], T]) -> T:
+        """Execute what host code reads. An error of the database then is that code's, and the transaction goes on."""
+        can_save = fence.can_save(connection)
+        if can_save and connection not in self.savepoints:
+            self._by_us(connection, "do_savepoint")
+            self.savepoints.append(connection)
+        try:
+            return execute()
+        except sa.exc.DBAPIError as error:
+            if not error.connection_invalidated and not is_conflict(error):
+                if can_save:
+                    self._by_us(connection, "do_rollback_to_savepoint")
+                self._survived.append(error)
+            raise
+
+    def release(self) -> None:
+        """Let what is written from here on be in the transaction itself."""
+        saved, self.savepoints = self.savepoints, []
+        for connection in saved:
+            if connection.in_transaction():
+                self._by_us(connection, "do_release_savepoint")
+
+    def _by_us(self, connection: sa.Connection, what: str) -> None:
+        outer, self.about = self.about, None
+        saved, self.savepoints = self.savepoints, []  # it is not for this statement that they are released
+        try:
+            getattr(connection.dialect, what)(connection, fence.SAVEPOINT)
+        finally:
+            self.about, self.savepoints = outer, saved
+
+    def is_survived(self, error: BaseException) -> bool:
+        """Whether an error of the database has left the transaction as it was."""
+        return any(each is error for each in self._survived)
+
     def call(self, about: About, function: Callable[..., T], *args: t.Any, **kwargs: t.Any) -> T:
         """Call code of the host's; undo and warn of what it changes.
 
         :raises Refusal: it wanted to write, whether it has caught that itself or not.
         """
-        contents = self._look(about.rows)
+        helds = self._look(about.rows)
         outer, self.about = self.about, about
         refused = len(self._refused)
         try:
             result = function(*args, **kwargs)
+        except Exception as error:
+            if len(self._refused) > refused:  # whatever became of it on its way through SQLAlchemy
+                raise Refusal(_refusal(self._refused[-1])) from error
+            raise
         finally:
             self.about = None
-            if self._is_touched(contents):
-                changed = self.undo(contents)
+            if self._is_touched(helds):
+                changed = self.undo(helds)
                 if changed and not self._is_quiet:
                     self._warn(about, changed)
             self.about = outer
@@ -346,39 +248,43 @@ class Guard:
             self._is_quiet = outer
         return Trial(bool(self._changes), None)
 
-    def _look(self, rows: Sequence[t.Any]) -> dict[State, dict[str, Contents]]:
-        found = {}
+    def _look(self, rows: Sequence[t.Any]) -> dict[State, Held]:
+        found: dict[State, Held] = {}
         for row in rows:
             state = row._sa_instance_state
             if state.session_id is not None and state.session_id not in self._watched:
                 session = session_of(state)
                 if session is not None:
                     self.cover(session)
-            found[state] = contents_of(state)
+            values = row.__dict__
+            found[state] = contents_of(state), values, values.copy()
         return found
 
-    def _is_touched(self, contents: t.Mapping[State, t.Mapping[str, Contents]]) -> bool:
+    def _is_touched(self, helds: t.Mapping[State, Held]) -> bool:
         for watched in self._watched.values():
             if watched.is_touched():
                 return True
-        for state, held in contents.items():
-            if state.modified or (held and any(each.is_changed() for each in held.values())):
+        for state, (contents, values, before) in helds.items():
+            if state.modified or is_overwritten(values, before):
+                return True
+            if contents and any(each.is_changed() for each in contents.values()):
                 return True
         return False
 
-    def undo(self, contents: t.Mapping[State, t.Mapping[str, Contents]]) -> list[str]:
+    def undo(self, helds: t.Mapping[State, Held]) -> list[str]:
         """Undo whatever was changed; return in words what."""
         found: list[str] = []
         for watched in list(self._watched.values()):
             if watched.is_touched():
-                found += watched.undo(contents)
-        for state, held in contents.items():
-            changed = [name for name, each in held.items() if each.is_changed()]
+                found += watched.undo(helds)
+        for state, (contents, _, before) in helds.items():
+            changed = [name for name, each in contents.items() if each.is_changed()]
             for name in changed:
-                held[name].put_back()
+                contents[name].put_back()
             if state.modified:  # of a row that was deleted: it is in no session's map
                 changed += sorted(state.committed_state)
-                revert(state, held)
+                revert(state, contents)
+            changed += put_back(state, before)
             found += [f"{_name(state)}.{name}" for name in changed]
         self._changes += len(found)
         return found
@@ -414,32 +320,30 @@ def _refusal(what: str) -> str:
 def guarding(*sessions: Session) -> Iterator[None]:
     """Watch these sessions, and those that `call` comes to."""
     guard = Guard()
-    mark = _guard.set(guard)
+    mark = running.set(guard)
     try:
         for session in sessions:
             guard.cover(session)
         yield
+        if guard.savepoints:
+            guard.release()
     finally:
-        _guard.reset(mark)
+        running.reset(mark)
         guard.close()
 
 
 def call(about: About, function: Callable[..., T], *args: t.Any, **kwargs: t.Any) -> T:
     """Call code of the host's inside `guarding`; see `Guard.call`. Outside there is nothing to guard."""
-    guard = _guard.get()
+    guard = running.get()
     return function(*args, **kwargs) if guard is None else guard.call(about, function, *args, **kwargs)
 
 
 def trial(rows: Sequence[t.Any], function: Callable[..., t.Any], *args: t.Any, **kwargs: t.Any) -> Trial:
     """Call a part of what the host's code did once more, to see whether it was that; nothing of it stays."""
-    return (_guard.get() or Guard()).trial(rows, function, *args, **kwargs)
+    return (running.get() or Guard()).trial(rows, function, *args, **kwargs)
 
 
-def refuse(what: str) -> None:
-    """Refuse something that writes if code of the host's runs that may only read.
-
-    :raises Refusal: it does.
-    """
-    guard = _guard.get()
-    if guard is not None and guard.about is not None:
-        guard.refuse(what)
+def is_survived(error: BaseException) -> bool:
+    """Whether an error of the database came to host code that was reading, and the transaction goes on."""
+    guard = running.get()
+    return guard is not None and guard.is_survived(error)

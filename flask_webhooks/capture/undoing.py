@@ -7,6 +7,7 @@ database.
 from __future__ import annotations
 
 import copy
+import operator
 import typing as t
 import weakref
 
@@ -16,7 +17,17 @@ from sqlalchemy.orm import attributes
 from sqlalchemy.orm.base import instance_state
 from sqlalchemy.orm.collections import collection_adapter
 
-__all__ = ["Contents", "Snapshot", "contents_of", "holders", "revert", "session_of"]
+__all__ = [
+    "Contents",
+    "Held",
+    "Snapshot",
+    "contents_of",
+    "holders",
+    "is_overwritten",
+    "put_back",
+    "revert",
+    "session_of",
+]
 
 State = orm.InstanceState[t.Any]
 
@@ -104,6 +115,43 @@ def contents_of(state: State) -> dict[str, Contents]:
     return {name: Contents(value) for name in names if isinstance(value := held.get(name), dict | list | set)}
 
 
+Held = tuple[dict[str, Contents], dict[str, t.Any], dict[str, t.Any]]
+"""Of an object: its containers, its `__dict__`, and how that was."""
+
+
+def is_overwritten(values: dict[str, t.Any], before: dict[str, t.Any]) -> bool:
+    """Whether something in a `__dict__` may be another, and not only more: what is loaded comes at its end."""
+    return len(values) < len(before) or not all(map(operator.is_, values.values(), before.values()))
+
+
+def put_back(state: State, before: t.Mapping[str, t.Any]) -> list[str]:
+    """Put what was behind the attributes there again; return those which nothing of SQLAlchemy's has told of."""
+    held, manager, found = state.dict, state.manager, []
+    for name, value in before.items():
+        now = held.get(name, _NONE)
+        if now is value or name not in manager or _is_left(state, name, value):
+            continue
+        _put(state, name, value)
+        if now is not _NONE and not _is_equal(now, value):
+            found.append(name)
+    return found
+
+
+def _is_left(state: State, name: str, value: t.Any) -> bool:
+    """Whether it is a collection that is its object's no more: `revert` has filled another."""
+    if name not in state.manager._collection_impl_keys:
+        return False
+    adapter = getattr(value, "_sa_adapter", None)
+    return adapter is None or adapter.invalidated
+
+
+def _is_equal(one: t.Any, other: t.Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # whatever the host's types make of it
+        return False
+
+
 class Snapshot:
     """All of an object: taken before a change that leaves no other trace, and of what the host has not flushed yet."""
 
@@ -116,6 +164,10 @@ class Snapshot:
         self._values = dict(state.dict)
         self._members = {name: list(collection_adapter(value)) for name, value in _collections(state)}
         self._contents = contents_of(state)
+
+    def is_touched(self) -> bool:
+        """Say whether something may have become of it since it was laid aside."""
+        return self.state.modified or is_overwritten(self.state.dict, self._values)
 
     def names_changed(self) -> list[str]:
         """Return the attributes that are not what they were."""

@@ -127,9 +127,9 @@ def remade(state: AppState, item: Occurrence) -> outbox.Row:
     """
     try:
         return _message(state, item, datetime.now(UTC), 0, {})
-    except sa.exc.DBAPIError:
-        raise
     except Exception as error:  # whatever the host's schemas and properties raise
+        if isinstance(error, sa.exc.DBAPIError) and not guard.is_survived(error):
+            raise
         named = _named(state, item.event, item.obj, error)
         raise type(named)(str(named).replace(_REMEDY, "")) from error
 
@@ -160,11 +160,12 @@ def _noted(
 def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> str | None:
     """Do what `WEBHOOKS_ON_ERROR` says; return what was wrong if the message is to be recorded as broken.
 
-    An error of the database itself always fails the commit: PostgreSQL takes nothing more in that transaction.
+    An error of the database itself fails the commit, unless it came to a schema that was reading behind a savepoint:
+    PostgreSQL takes nothing more in that transaction.
 
     :raises EmitError: names the event, the object and, if marshmallow fails at one, the field.
     """
-    if isinstance(error, sa.exc.DBAPIError):
+    if isinstance(error, sa.exc.DBAPIError) and not guard.is_survived(error):
         raise error
     about = _about(event, obj)
     if state.settings.on_error == "log":

@@ -21,6 +21,7 @@ from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     Session,
+    attributes,
     composite,
     make_transient,
     mapped_column,
@@ -245,6 +246,9 @@ CHANGES: dict[str, Deed] = {
     "merging": lambda row: db.session.merge(Audit(id=1, text="merged")),
     "expunging": expunged,
     "making it transient": transient,
+    "behind the attribute": lambda row: vars(row).update(iban="masked"),
+    "a committed value": lambda row: attributes.set_committed_value(row, "iban", "masked"),
+    "a committed collection": lambda row: attributes.set_committed_value(row, "cards", row.cards[:1]),
 }
 HARMLESS: dict[str, Deed] = {
     "expiring": lambda row: db.session.expire(row),
@@ -269,6 +273,24 @@ WRITES: dict[str, Deed] = {
     "rollback of the connection": lambda row: db.session.connection().rollback(),
     "legacy": lambda row: db.session.query(Account).update({"iban": "masked"}),
     "bulk save": lambda row: db.session.bulk_save_objects([Audit(text="x")]),
+    "unbound flush": lambda row: (audit(row), Session.flush(db.session())),
+    "private flush": lambda row: (audit(row), db.session()._flush()),
+    "unbound private flush": lambda row: (audit(row), Session._flush(db.session())),
+    "unbound commit": lambda row: Session.commit(db.session()),
+    "unbound close": lambda row: Session.close(db.session()),
+    "unbound execute": lambda row: Session.execute(db.session(), sa.delete(Card)),
+    "the session's transaction": lambda row: db.session().get_transaction().rollback(),
+    "commit of the session's transaction": lambda row: db.session().get_transaction().commit(),
+    "the connection's transaction": lambda row: db.session.connection().get_transaction().rollback(),
+    "commit of the connection's": lambda row: db.session.connection().get_transaction().commit(),
+    "unbound rollback of the connection": lambda row: sa.Connection.rollback(db.session.connection()),
+    "savepoint of the connection": lambda row: db.session.connection().begin_nested(),
+    "closing the connection": lambda row: db.session.connection().close(),
+    "a cursor": lambda row: db.session.connection().connection.cursor().execute("DELETE FROM card"),
+    "the driver's SQL": lambda row: db.session.connection().exec_driver_sql("DELETE FROM card"),
+    "the connection of a result": lambda row: (
+        db.session.connection().execute(sa.select(1)).connection.execute(sa.delete(Card))
+    ),
     "mappings": lambda row: db.session.bulk_insert_mappings(sa.inspect(Audit), [{"text": "x"}]),
 }
 
@@ -484,6 +506,33 @@ def test_recorded_as_broken_the_hosts_commit_is_whole(state: AppState, name: str
     with Session(state.engine) as session:
         [broken] = session.scalars(sa.select(BrokenMessage))
         assert "'total' of AccountSchema" in broken.error
+
+
+def test_an_error_of_the_database_in_a_dump_is_that_schemas(state: AppState) -> None:
+    """PostgreSQL would take nothing more in the transaction, of whoever swallowed the error."""
+    object.__setattr__(state.settings, "on_error", "record")
+
+    def count(row: Account) -> None:
+        db.session.execute(sa.text("SELECT count(*) FROM nowhere"))
+
+    def swallow(row: Account) -> None:
+        with contextlib.suppress(sa.exc.DBAPIError):
+            count(row)
+
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(count)
+    db.session.add_all([row := account(), Audit(id=1, text="first")])
+    db.session.commit()
+    deeds[:] = [swallow, lambda row: db.session.scalar(sa.select(sa.func.count()).select_from(Card))]
+    row.note = "other"
+    db.session.commit()
+
+    assert [row[1] for row in contents(state)["audit"]] == ["first"]
+    assert [data["note"] for data in told(state, "accounts.updated")] == ["other"]
+    with Session(state.engine) as session:
+        [broken] = session.scalars(sa.select(BrokenMessage))
+        assert "'total' of AccountSchema" in broken.error
+        assert "nowhere" in broken.error
 
 
 deep = bool(os.environ.get("WEBHOOKS_TEST_DEEP"))

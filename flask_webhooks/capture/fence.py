@@ -1,0 +1,252 @@
+"""What a session, its transactions and its connections are while code of the host's may run that is only to read.
+
+Each is of a subclass of its own class for as long, whose methods refuse while that code runs: those of SQLAlchemy's
+that everything else comes to, so that it does not matter by which name something is called, nor on which object.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import re
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.engine.base import NestedTransaction, RootTransaction, TwoPhaseTransaction
+from sqlalchemy.orm import Session, SessionTransaction
+
+from ..transactions import is_autocommit
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .guard import Guard
+
+__all__ = ["Refusal", "put_round", "refuse", "running", "take_down"]
+
+State = orm.InstanceState[t.Any]
+
+running: contextvars.ContextVar[Guard | None] = contextvars.ContextVar("webhooks_guard", default=None)
+"""Whose `about` says whether host code runs right now."""
+SAVEPOINT = "webhooks_dump"
+_READS = re.compile(r"[\s(]*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN|DESCRIBE|PRAGMA)\b", re.IGNORECASE)
+_WRITE_INSIDE = re.compile(
+    r"\b(INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|MERGE\s+INTO)\b", re.IGNORECASE
+)
+
+
+class Refusal(RuntimeError):
+    """Host code that is only to read wanted to write."""
+
+
+def refuse(what: str) -> None:
+    """Refuse something that writes if code of the host's runs that may only read.
+
+    :raises Refusal: it does.
+    """
+    guard = running.get()
+    if guard is not None and guard.about is not None:
+        guard.refuse(what)
+
+
+def put_round(session: Session) -> list[t.Any]:
+    """Fence in a session and what it has; return what was, for `take_down`."""
+    found: list[t.Any] = []
+    _fence(session, found)
+    transaction: t.Any = session._transaction
+    while transaction is not None:
+        _fence(transaction, found)
+        for each in transaction._connections.values():
+            _fence_connection(each[0], found)
+        transaction = transaction._parent
+    return found
+
+
+def take_down(fenced: t.Sequence[t.Any]) -> None:
+    """Let all be of their own classes again."""
+    for each in fenced:
+        each.__class__ = each.__class__.__mro__[2]
+
+
+def _fence(each: t.Any, found: list[t.Any]) -> None:
+    fenced = _fenced(t.cast("t.Any", type(each)))
+    if fenced is not None:
+        each.__class__ = fenced
+        found.append(each)
+
+
+def _fence_connection(connection: t.Any, found: list[t.Any]) -> None:
+    if not isinstance(connection, _Connection):
+        _fence(connection, found)
+        for each in (connection._transaction, connection._nested_transaction):
+            if each is not None:
+                _fence(each, found)
+
+
+@functools.lru_cache(maxsize=256)
+def _fenced(cls: t.Any) -> t.Any:
+    """Return the class that fences in objects of another; None for one that does so itself."""
+    if issubclass(cls, tuple(_FENCES.values())):
+        return None
+    fence = next(fence for base, fence in _FENCES.items() if issubclass(cls, base))
+    return type(cls.__name__, (fence, cls), {"__slots__": ()})
+
+
+def _fences(session: Session) -> list[t.Any]:
+    """What is fenced in beside a session while it is."""
+    guard = running.get()
+    watched = guard.watched(session) if guard is not None else None
+    return [] if watched is None else watched.fenced
+
+
+class _Session(Session):
+    """A session: objects are noted before they leave it, and it is neither flushed nor closed."""
+
+    def _flush(self: t.Any, *args: t.Any, **kwargs: t.Any) -> None:
+        if not self._is_clean():
+            refuse("flush()")
+        super()._flush(*args, **kwargs)
+
+    def _close_impl(self, *args: t.Any, **kwargs: t.Any) -> None:
+        refuse("close()")
+        super()._close_impl(*args, **kwargs)
+
+    def expunge_all(self) -> None:
+        refuse("expunge_all()")
+        super().expunge_all()
+
+    def _autobegin_t(self: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        transaction = super()._autobegin_t(*args, **kwargs)
+        _fence(transaction, _fences(self))
+        return transaction
+
+    def _expunge_states(self, states: t.Iterable[State], to_transient: bool = False) -> None:
+        states = list(states)
+        if (watched := _watched(self)) is not None:
+            watched.take(states)
+        super()._expunge_states(states, to_transient)
+
+    def _expire_state(self, state: State, attribute_names: t.Any) -> None:
+        if (watched := _watched(self)) is not None:
+            along = state.manager.mapper.cascade_iterator("refresh-expire", state)
+            watched.take([state] if attribute_names else [state, *(other for _, _, other, _ in along)])
+        super()._expire_state(state, attribute_names)
+
+    def expire_all(self: t.Any) -> None:
+        if (watched := _watched(self)) is not None:
+            watched.take(self.identity_map.all_states())
+        super().expire_all()
+
+
+def _watched(session: t.Any) -> t.Any:
+    """Return the session's watch while host code runs."""
+    guard = running.get()
+    return None if guard is None or guard.about is None else guard.watched(session)
+
+
+class _SessionTransaction(SessionTransaction):
+    """A session's transaction: the host goes on with it, and whatever connection it gives is fenced in too."""
+
+    def _connection_for_bind(self: t.Any, *args: t.Any) -> sa.Connection:
+        connection: sa.Connection = super()._connection_for_bind(*args)
+        _fence_connection(connection, _fences(self.session))
+        return connection
+
+
+class _Root(RootTransaction):
+    """The transaction of a connection."""
+
+    __slots__ = ()
+
+
+class _Nested(NestedTransaction):
+    """A savepoint of a connection."""
+
+    __slots__ = ()
+
+
+class _TwoPhase(TwoPhaseTransaction):
+    """The transaction of a connection with two phases."""
+
+    __slots__ = ()
+
+
+class _Connection(sa.Connection):
+    """A connection: statements are looked at, whoever executes them."""
+
+    def _execute_context(
+        self, dialect: t.Any, constructor: t.Any, statement: t.Any, *args: t.Any, **kwargs: t.Any
+    ) -> t.Any:
+        guard, execute = running.get(), super()._execute_context
+        if guard is None:
+            return execute(dialect, constructor, statement, *args, **kwargs)
+        if guard.about is None:
+            if guard.savepoints:
+                guard.release()  # what is written now shall stay, whatever host code comes to later
+            return execute(dialect, constructor, statement, *args, **kwargs)
+        if not _is_reading(text := str(statement)):
+            guard.refuse(f"execute() with {text.split(None, 1)[0]}")
+        return guard.read(
+            t.cast("t.Any", self), lambda: execute(dialect, constructor, statement, *args, **kwargs)
+        )
+
+    @property
+    def connection(self) -> t.Any:
+        """What is done with the driver's own connection nobody can look at."""
+        refuse("connection().connection")
+        return super().connection
+
+
+def _is_reading(text: str) -> bool:
+    return _READS.match(text) is not None and not _WRITE_INSIDE.search(text)
+
+
+def _refusing(cls: type, name: str, said: str) -> Callable[..., t.Any]:
+    def method(self: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        refuse(f"{said}()")
+        return getattr(super(cls, self), name)(*args, **kwargs)
+
+    return method
+
+
+_FENCES: dict[type, type] = {
+    Session: _Session,
+    SessionTransaction: _SessionTransaction,
+    sa.Connection: _Connection,
+    TwoPhaseTransaction: _TwoPhase,
+    NestedTransaction: _Nested,
+    RootTransaction: _Root,
+}
+_ENDS = {"_do_commit": "commit", "_do_rollback": "rollback", "_do_close": "close"}
+_REFUSED: dict[type, dict[str, str]] = {
+    _SessionTransaction: {
+        "commit": "commit",
+        "rollback": "rollback",
+        "close": "close",
+        "prepare": "prepare",
+        "_begin": "begin_nested",
+    },
+    _Root: _ENDS,
+    _Nested: _ENDS,
+    _TwoPhase: {**_ENDS, "prepare": "prepare"},
+    _Connection: {
+        "_savepoint_impl": "begin_nested",
+        "close": "close",
+        "invalidate": "invalidate",
+        "detach": "detach",
+    },
+}
+"""What ends a transaction, or begins one inside it: by the name it is called by in the end, and by the usual one."""
+for _cls, _names in _REFUSED.items():
+    for _name, _said in _names.items():
+        setattr(_cls, _name, _refusing(_cls, _name, _said))
+
+
+def can_save(connection: sa.Connection) -> bool:
+    """Whether an error makes the database refuse the rest of the transaction, and a savepoint is there for that."""
+    return (
+        connection.dialect.name == "postgresql"
+        and connection.in_transaction()
+        and not is_autocommit(connection)
+    )
