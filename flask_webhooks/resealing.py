@@ -21,12 +21,13 @@ if t.TYPE_CHECKING:
 __all__ = ["Resealed", "reseal"]
 
 K, S = (t.cast("sa.Table", model.__table__) for model in (Secret, Subscription))
-PLACES: tuple[tuple[sa.Table, sa.Column[t.Any], t.Any], ...] = (
-    (K, K.c.sealed, "secret"),
-    (S, S.c.headers, "headers"),
-    (S, S.c.client_certificate, "certificate"),
+Place = tuple[sa.Column[t.Any], t.Any, tuple[sa.Column[t.Any], ...]]
+PLACES: tuple[Place, ...] = (
+    (K.c.sealed, "secret", (K.c.subscription_id, K.c.id)),
+    (S.c.headers, "headers", (S.c.id,)),
+    (S.c.client_certificate, "certificate", (S.c.id,)),
 )
-"""Where sealed text stands: signing secrets, custom headers, client certificates."""
+"""Where sealed text stands (signing secrets, custom headers, client certificates), and what says whose it is."""
 BATCH = 200
 
 
@@ -42,28 +43,27 @@ def count(state: AppState) -> int:
     """Return how many rows there are to seal anew."""
     with state.own_engine.connect() as connection:
         return sum(
-            connection.scalar(sa.select(sa.func.count()).select_from(table).where(_is_sealed(column))) or 0
-            for table, column, _ in PLACES
+            connection.scalar(sa.select(sa.func.count()).select_from(column.table).where(_is_sealed(column)))
+            or 0
+            for column, _, _ in PLACES
         )
 
 
 def reseal(state: AppState) -> t.Iterator[Resealed]:
     """Seal all anew; yield the sums after each batch, which is one transaction."""
     sums = Resealed()
-    for table, column, kind in PLACES:
-        keys = list(table.primary_key)
-        found = (
-            sa.select(*keys, column.label("sealed")).where(_is_sealed(column)).order_by(*keys).limit(BATCH)
-        )
+    for place in PLACES:
+        column, _, whose = place
+        key = whose[-1]
+        found = sa.select(*whose, column.label("sealed")).where(_is_sealed(column)).order_by(key).limit(BATCH)
         behind = found
         while True:
             with state.own_engine.connect() as connection:
                 rows = connection.execute(behind).all()
             if not rows:
                 break
-            last = (sa.literal(value, key.type) for key, value in zip(keys, rows[-1], strict=False))
-            behind = found.where(sa.tuple_(*keys) > sa.tuple_(*last))
-            _write(state, table, column, kind, rows, sums)
+            behind = found.where(key > rows[-1][-2])
+            _write(state, place, rows, sums)
             yield sums
 
 
@@ -72,30 +72,21 @@ def _is_sealed(column: sa.Column[t.Any]) -> sa.ColumnElement[bool]:
     return sa.and_(column.is_not(None), column != "")
 
 
-def _write(
-    state: AppState,
-    table: sa.Table,
-    column: sa.Column[t.Any],
-    kind: t.Any,
-    rows: t.Sequence[t.Any],
-    sums: Resealed,
-) -> None:
+def _write(state: AppState, place: Place, rows: t.Sequence[t.Any], sums: Resealed) -> None:
+    column, kind, whose = place
     fresh = []
-    for row in rows:
+    for *ids, sealed in rows:
         try:
-            named = {f"key_{number}": value for number, value in enumerate(row[:-1])}
-            fresh.append(
-                {**named, "old": row.sealed, "new": state.vault.rotate(row.sealed, place_of(kind, row[0]))}
-            )
+            anew = state.vault.rotate(sealed, place_of(kind, *ids))
+            fresh.append({"key": ids[-1], "old": sealed, "new": anew})
         except SecretError:
             sums.unreadable += 1
     if not fresh:
         return
     # Only where it still says what was read: a secret that was changed meanwhile is sealed with the first key already.
-    is_it = [key == sa.bindparam(f"key_{number}") for number, key in enumerate(table.primary_key)]
     update = (
-        sa.update(table)
-        .where(*is_it, column == sa.bindparam("old"))
+        sa.update(column.table)
+        .where(whose[-1] == sa.bindparam("key"), column == sa.bindparam("old"))
         .values({column.name: sa.bindparam("new")})
     )
     with state.own_engine.begin() as connection:

@@ -216,9 +216,10 @@ def derive_key(secret_key: str | bytes) -> str:
 class Vault:
     """Seals secrets for the database, each for the one place where it stands.
 
-    What is sealed says in itself where it belongs, such as `secret/<id>`: copied into another row, by whoever may write
-    the database and has no key, it does not open. What older versions sealed says nothing, and opens anywhere until
-    `rotate` binds it.
+    What is sealed says in itself where it belongs, such as `headers/<subscription>` or `secret/<subscription>/<id>`:
+    copied into another row, or moved with it to another subscription, by whoever may write the database and has no
+    key, it does not open. What older versions sealed says nothing, or only `secret/<id>`: that opens until `rotate`
+    binds it.
 
     :param keys: Fernet keys; the first seals, all open. To change keys put the new one first, `rotate` every
         row, then drop the old one.
@@ -261,7 +262,7 @@ class Vault:
         :raises SecretError: when no key fits, the text was changed, or it belongs elsewhere.
         """
         belongs, text = self._opened(sealed)
-        if place and belongs and belongs != place:
+        if place and belongs and belongs not in (place, _without_subscription(place)):
             raise SecretError(
                 "A stored secret belongs to another row: somebody has copied it here. Look who may write the database,"
                 " then rotate the secret of this subscription."
@@ -299,9 +300,15 @@ def _bound(text: str, place: str) -> str:
     return f"{_BOUND}{place}{_BOUND}{text}" if place or text.startswith(_BOUND) else text
 
 
-def place_of(kind: t.Literal["secret", "headers", "certificate", "answer"], row_id: str) -> str:
-    """Return where a sealed text stands: what it is, and the id of its row."""
+def _without_subscription(place: str) -> str:
+    """Return how older versions called a place."""
+    kind, *_, row_id = place.split("/")
     return f"{kind}/{row_id}"
+
+
+def place_of(kind: t.Literal["secret", "headers", "certificate", "answer"], *ids: str) -> str:
+    """Return where a sealed text stands: what it is, the subscription of a secret, and the id of its row."""
+    return "/".join((kind, *ids))
 
 
 def _fernet(key: str | bytes) -> Fernet | None:

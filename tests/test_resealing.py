@@ -157,21 +157,45 @@ def test_what_was_sealed_for_anywhere_is_bound_to_its_row(old, make_app):
     state = state_of(make_app(WEBHOOKS_ENCRYPTION_KEYS=[NEW, OLD]))
     with state.engine.connect() as connection:
         rows = connection.execute(sa.select(Secret.id, Secret.sealed)).all()
+        for row in rows[:1]:  # between the two it was bound to the row, whosever that is
+            sealed = state.vault.seal(state.vault.open(row.sealed), f"secret/{row.id}")
+            connection.execute(sa.update(Secret).where(Secret.id == row.id).values(sealed=sealed))
+        connection.commit()
     for row in rows:
         assert state.vault.open(row.sealed, "secret/elsewhere")  # as it was
 
     list(resealing.reseal(state))
 
     with state.engine.connect() as connection:
-        for row in connection.execute(sa.select(Secret.id, Secret.sealed)):
-            assert state.vault.open(row.sealed, f"secret/{row.id}")
-            with pytest.raises(SecretError, match="another row"):
-                state.vault.open(row.sealed, "secret/elsewhere")
+        for row in connection.execute(sa.select(Secret.id, Secret.subscription_id, Secret.sealed)):
+            assert state.vault.open(row.sealed, f"secret/{row.subscription_id}/{row.id}")
+            for place in ("secret/elsewhere", f"secret/elsewhere/{row.id}", f"secret/{row.id}"):
+                with pytest.raises(SecretError, match="another row"):
+                    state.vault.open(row.sealed, place)
         for row in connection.execute(sa.select(Subscription.id, Subscription.headers)):
             if row.headers is not None:
                 assert state.vault.open(row.headers, f"headers/{row.id}")
                 with pytest.raises(SecretError):
                     state.vault.open(row.headers, f"secret/{row.id}")
+
+
+def test_a_secret_whose_row_was_moved_to_another_subscription_signs_nothing(make_app, inbox):
+    """The row of the one whose secret is known stands for the other's: its id is as it was."""
+    app = make_app()
+    state, clients = state_of(app), [{"X-Owner": owner} for owner in "12"]
+    body = {"url": inbox.url(), "events": ["reports.ready"]}
+    path = "/webhooks/api/subscriptions"
+    _, theirs = [app.test_client().post(path, json=body, headers=who).json["id"] for who in clients]
+    with state.engine.begin() as connection:
+        connection.execute(sa.delete(Secret).where(Secret.subscription_id == theirs))
+        connection.execute(sa.update(Secret).values(subscription_id=theirs))
+    fill(state, [type("Row", (), {"id": theirs})()], 2)
+
+    assert run(state).delivered == 0
+
+    assert inbox.requests == []
+    assert app.test_client().get(f"{path}/{theirs}/secret", headers=clients[1]).status_code == 500
+    assert list(resealing.reseal(state))[-1].unreadable == 1
 
 
 def test_a_secret_that_was_copied_into_another_row_signs_nothing(make_app, inbox):

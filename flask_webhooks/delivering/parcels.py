@@ -142,7 +142,7 @@ def destinations(
     sealed: dict[str, list[tuple[str, str]]] = {}
     for row in rows:
         if row.sealed is not None:
-            sealed.setdefault(row.id, []).append((place_of("secret", row.secret_id), row.sealed))
+            sealed.setdefault(row.id, []).append((place_of("secret", row.id, row.secret_id), row.sealed))
     known = known or {}
     found = {row.id: row for row in rows}
     return {key: _opened(state, row, sealed.get(key, ()), known.get(key)) for key, row in found.items()}

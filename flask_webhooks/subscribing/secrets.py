@@ -53,7 +53,7 @@ def _in_force(subscription: models.Subscription, now: datetime) -> list[models.S
 
 
 def _open(state: AppState, row: models.Secret) -> str:
-    return state.vault.open(row.sealed, signing.place_of("secret", row.id))
+    return state.vault.open(row.sealed, signing.place_of("secret", row.subscription_id, row.id))
 
 
 def _text(state: AppState, row: models.Secret) -> str | None:
@@ -69,7 +69,7 @@ def add(
 ) -> None:
     """Seal a secret and keep it as the current one."""
     key = uuid7()
-    sealed = state.vault.seal(secret.text, signing.place_of("secret", key))
+    sealed = state.vault.seal(secret.text, signing.place_of("secret", subscription_id, key))
     session.add(models.Secret(id=key, subscription_id=subscription_id, sealed=sealed, created_at=now))
 
 
