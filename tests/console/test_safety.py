@@ -5,17 +5,19 @@ from __future__ import annotations
 import html
 import json
 import re
+import typing as t
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
+from flask_webhooks import Webhooks
 from flask_webhooks.console.looks import pretty, text_of
 from flask_webhooks.console.visits import POLICY
 from flask_webhooks.models import Message, Subscription
-from flask_webhooks.state import AppState
-from tests.console.conftest import Log, Visitor, places, write_log
+from flask_webhooks.state import AppState, state_of
+from tests.console.conftest import Log, Visitor, load_principal, places, write_log
 
 STORED = ("no-store", "private, no-cache")
 SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -130,6 +132,24 @@ def test_a_secret_is_on_no_page_that_was_not_asked_for_it(
     for method, path in places(state, log):
         if method == "GET":
             assert not re.search(r"whsec_[A-Za-z0-9+/]", visitor.get(path).text), path
+
+
+@pytest.mark.parametrize("proxy", [None, "http://10.11.12.13:3128"])
+def test_the_address_of_our_proxy_is_for_operators(
+    make_app: t.Callable[..., Flask], proxy: str | None
+) -> None:
+    """Where there is one, it is what was connected to: a name of the network behind us."""
+    hooks = Webhooks()
+    hooks.principal_loader(load_principal)
+    app = make_app(webhooks=hooks, WEBHOOKS_EGRESS_PROXY=proxy)
+    log = write_log(state_of(app), address="10.11.12.13")
+
+    pages = [
+        Visitor(app, operator=operator).get(f"/deliveries/{log.deliveries['failed']}").text
+        for operator in (False, True)
+    ]
+
+    assert ["from 10.11.12.13" in page for page in pages] == [proxy is None, True]
 
 
 def test_every_answer_says_what_it_needs(visitor: Visitor, app: Flask, state: AppState, log: Log) -> None:
