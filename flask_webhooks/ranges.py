@@ -2,9 +2,11 @@
 
 PostgreSQL chooses between such a range and walking the primary key with a filter by what it last counted. Where it
 believes that most rows match it walks, and reads the whole log if by now none do; where it believes that hardly any
-row is between two ids it reads those of everybody. So the statement is written such that no other index answers it: the
-equality on the first column as `= ANY (ARRAY[value])`, which the planner does not take for a constant, so that the
-order asks for that column too; and a bound on the key together with the column before it, as a comparison of rows.
+row is between two ids it reads those of everybody; and where it believes that the range is shorter than what is asked
+for, it reads all of it and sorts. So the statement is written such that no other index answers it: the equality on the
+first column as `= ANY (ARRAY[value])`, which the planner does not take for a constant, so that the order asks for that
+column too; and a bound on the key together with the column before it, as a comparison of rows. And it is told of more
+rows than anybody would sort (`_MANY`).
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import typing as t
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-__all__ = ["first", "in_range"]
+__all__ = ["count", "first", "in_range"]
 
 FIRST = "00000000-0000-0000-0000-000000000000"
 """The id before all others."""
+_MANY = sa.func.regexp_split_to_table(sa.literal_column("''"), sa.literal_column("''")).alias("many")
+"""One row, of which PostgreSQL believes that it is a thousand: a range that is joined with it seems so much longer."""
 
 
 def in_range(
@@ -31,12 +35,15 @@ def in_range(
 ) -> sa.Select[t.Any]:
     """Limit a SELECT to a range of the index on the columns of `equal` and `keys`, in the order of `keys`.
 
-    :param equal: the columns before `keys`, in their order in the index, and their values.
+    :param equal: the columns before `keys`, in their order in the index, and their values; none for a whole table.
     :param since: the least first key. Newest first it would not end the walk, so that the caller has to stop there.
     :param below: the first key that is too large. Oldest first it does not end the walk either.
     """
     columns = [*equal, *keys]
-    if dialect.name != "postgresql":
+    is_postgresql = dialect.name == "postgresql"
+    if is_postgresql:
+        found = found.join_from(keys[0].expression.table, _MANY, sa.true())
+    if not is_postgresql or not equal:
         found = found.where(*(column == value for column, value in equal.items()))
         found = found.where(*_bounds(keys[0], since, below))
         return found.order_by(*_ordered(keys, is_newest_first))
@@ -81,3 +88,9 @@ def first(found: sa.Select[t.Any], count: int) -> sa.Select[t.Any]:
     For any number PostgreSQL would make a plan that takes a tenth of the table for it, and sort all instead of walking.
     """
     return found.limit(sa.literal_column(str(int(count)), sa.Integer))
+
+
+def count(connection: sa.Connection, found: sa.Select[t.Any], most: int) -> int:
+    """Return how many rows a SELECT has; counting ends at `most`."""
+    some = sa.select(sa.func.count()).select_from(first(found, most).subquery())
+    return t.cast("int", connection.scalar(some))

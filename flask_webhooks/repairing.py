@@ -22,6 +22,7 @@ from .capture.writing import NOBODY, UNKNOWN, Occurrence, deliveries_of, remade,
 from .catalog import Kind
 from .errors import EmitError, OwnerMissingError
 from .models import BrokenMessage, Delivery, Message, State, Subscription
+from .packed import unindexed
 
 if t.TYPE_CHECKING:
     from .bindings import Bound
@@ -107,16 +108,21 @@ def _undone(session: Session, event: str, error: EmitError | sa.exc.DBAPIError) 
 def give_up(state: AppState, message_id: str, reason: str) -> bool:
     """Cancel what waits for a broken message, with a reason; say whether it was broken."""
     with state.own_engine.begin() as connection:
-        mine = sa.update(B).where(B.c.message_id == message_id, B.c.given_up.is_(None))
-        if not connection.execute(mine.values(given_up=reason)).rowcount:
-            return False
-        off = {"state": State.CANCELLED.value, "reason": reason, "finished_at": datetime.now(UTC)}
-        connection.execute(_waiting(message_id).values(off))
+        return _given_up(connection, message_id, reason)
+
+
+def _given_up(connection: sa.Connection, message_id: str, reason: str) -> bool:
+    mine = sa.update(B).where(B.c.message_id == message_id, B.c.given_up.is_(None))
+    if not connection.execute(mine.values(given_up=reason)).rowcount:
+        return False
+    off = {"state": State.CANCELLED.value, "reason": reason, "finished_at": datetime.now(UTC)}
+    connection.execute(sa.update(D).where(*_waiting(message_id)).values(off))
     return True
 
 
-def _waiting(message_id: str) -> sa.Update:
-    return sa.update(D).where(D.c.message_id == message_id, D.c.state == State.BROKEN.value)
+def _waiting(message_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """What waits for a message to be repaired; no index of states is read for it (decision 37)."""
+    return D.c.message_id == message_id, unindexed(D.c.state) == State.BROKEN.value
 
 
 def _taken(session: Session, message_id: str) -> sa.Row[t.Any] | None:
@@ -213,7 +219,7 @@ def _wanted(state: AppState, connection: sa.Connection, row: sa.Row[t.Any], owne
         return [each for each in by_id.values() if row.environment in (UNKNOWN, each.environment)]
     columns = (D.c.subscription_id, S.c.environment, S.c.active, S.c.format, D.c.includes)
     waiting = sa.select(*columns).join(S, S.c.id == D.c.subscription_id)
-    waiting = waiting.where(D.c.message_id == row.id, D.c.state == State.BROKEN.value)
+    waiting = waiting.where(*_waiting(row.id))
     return [
         outbox.Wanted(key, owner, environment, active, chosen, frozenset((includes or "").split(",")) - {""})
         for key, environment, active, chosen, includes in connection.execute(waiting)
@@ -237,7 +243,7 @@ def _release(connection: sa.Connection, message_id: str, environment: str, now: 
     """Let its deliveries go the way that they would have gone."""
     columns = (D.c.id, S.c.environment, S.c.active, S.c.deleted_at, S.c.disabled_reason)
     waiting = sa.select(*columns).outerjoin(S, S.c.id == D.c.subscription_id)
-    waiting = waiting.where(D.c.message_id == message_id, D.c.state == State.BROKEN.value)
+    waiting = waiting.where(*_waiting(message_id))
     count = 0
     for key, theirs, active, deleted_at, disabled in connection.execute(waiting).all():
         if theirs is None or deleted_at is not None:
@@ -249,5 +255,6 @@ def _release(connection: sa.Connection, message_id: str, environment: str, now: 
         else:
             values = {"state": State.HELD.value, "reason": disabled or "off"}
         count += values["state"] != State.CANCELLED.value
-        connection.execute(sa.update(D).where(D.c.id == key, D.c.state == State.BROKEN.value).values(values))
+        still = D.c.id == key, unindexed(D.c.state) == State.BROKEN.value
+        connection.execute(sa.update(D).where(*still).values(values))
     return count

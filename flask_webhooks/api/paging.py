@@ -62,9 +62,7 @@ def walk(
     below: str | None = None,
 ) -> sa.Select[t.Any]:
     """Return rows below an id, newest first: all of a table, or those in a range of an index."""
-    if equal:
-        return in_range(found, call.state.engine.dialect, equal, key, is_newest_first=True, below=below)
-    return (found if below is None else found.where(key < below)).order_by(key.desc())
+    return in_range(found, call.state.engine.dialect, equal or {}, key, is_newest_first=True, below=below)
 
 
 def span(query: t.Mapping[str, t.Any]) -> tuple[str, str | None]:

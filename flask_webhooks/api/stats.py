@@ -13,7 +13,7 @@ from ..hours import Sums
 from ..ids import first_at
 from ..models import State
 from ..pace import rate_at
-from ..ranges import first, in_range
+from ..ranges import count, in_range
 from .operations import Call, operation
 from .problems import Refused
 
@@ -83,8 +83,7 @@ def _count(
     equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
     least = None if since is None else first_at(since)
     rows = in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id, since=least)
-    some = first(rows, COUNTED).subquery()
-    return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+    return count(connection, rows, COUNTED)
 
 
 def _health(

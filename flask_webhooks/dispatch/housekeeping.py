@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from ..ids import first_at
 from ..models import Hour, Lane, Listener, Replay, Secret
 from ..packed import Among
-from ..ranges import first
+from ..ranges import first, in_range
 from .lanes import belongs, earliest, those
 from .tables import CHUNK, A, B, D, M, N, S, W, chunks, is_mysql
 
@@ -166,7 +166,7 @@ def _finished(connection: sa.Connection, before: str) -> t.Iterator[str]:
 
     A portion at a time, and in two statements: in one, PostgreSQL would guess how many have none, and sort them all.
     """
-    old = first(sa.select(M.c.id).where(M.c.id < before).order_by(M.c.id), CHUNK)
+    old = first(in_range(sa.select(M.c.id), connection.dialect, {}, M.c.id, below=before), CHUNK)
     ids = list(connection.scalars(old))
     while ids:
         found = _PENDING.run(connection, ids)

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..models import Attempt
+from ..packed import apart
 
 __all__ = ["NOTES", "Legible", "attempt_of", "legible", "of_attempt"]
 
@@ -92,8 +93,13 @@ _Notes = list[tuple[str, Mapping[str, t.Any]]]
 
 def attempt_of(session: Session, delivery_id: str, attempt_id: str | None) -> Attempt | None:
     """Return one attempt of a delivery, the last one if none is named; None if it has no such attempt."""
-    found = sa.select(Attempt).where(Attempt.delivery_id == delivery_id).order_by(Attempt.id.desc()).limit(1)
-    return session.scalar(found.where(Attempt.id == attempt_id) if attempt_id else found)
+    if attempt_id:
+        attempt = session.get(Attempt, attempt_id)
+        return attempt if attempt is not None and attempt.delivery_id == delivery_id else None
+    # Behind a fence: to find the last, PostgreSQL might walk the whole log from its end.
+    mine = apart(sa.select(Attempt.id).where(Attempt.delivery_id == delivery_id))
+    last = session.scalar(sa.select(mine.c.id).order_by(mine.c.id.desc()).limit(1))
+    return session.get(Attempt, last) if last is not None else None
 
 
 def of_attempt(attempt: Attempt) -> Legible:

@@ -133,18 +133,13 @@ Branch = t.Callable[[str | None], sa.Select[t.Any]]
 
 def _branches(dialect: sa.Dialect, wanted: Search) -> list[Branch]:
     if wanted.subscriptions is None:
-        return [_whole]
+        return [functools.partial(_branch, dialect, {})]
     states = [wanted.state] if wanted.state else [state.value for state in State]
     return [
         functools.partial(_branch, dialect, {D.c.subscription_id: key, D.c.state: state})
         for key in wanted.subscriptions
         for state in states
     ]
-
-
-def _whole(below: str | None) -> sa.Select[t.Any]:
-    found = sa.select(D.c.id).order_by(D.c.id.desc())
-    return found if below is None else found.where(D.c.id < below)
 
 
 def _branch(dialect: sa.Dialect, equal: t.Mapping[t.Any, str], below: str | None) -> sa.Select[t.Any]:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from ..hours import Sums, hour_of
 from ..models import Attempt, Delivery, Hour, Lane, State, Subscription
 from ..principal import ALL_OWNERS, Whose
-from ..ranges import first, in_range
+from ..ranges import count, in_range
 
 __all__ = ["Overview", "Standing", "one_overview", "overviews"]
 
@@ -190,5 +190,4 @@ def oldest_waiting(connection: sa.Connection, subscription_id: str, state: State
 def count_in(connection: sa.Connection, subscription_id: str, state: State, most: int = 10_000) -> int:
     """Return how many deliveries of a subscription are in a state; counting ends at `most`."""
     equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
-    some = first(in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id), most).subquery()
-    return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+    return count(connection, in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id), most)

@@ -11,14 +11,15 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from ..ids import first_at, made_at
+from ..ids import first_at, following, made_at
 from ..models import Attempt, Delivery, Message
 from ..packed import Among
-from ..ranges import first
+from ..ranges import first, in_range
 
 __all__ = ["LATE", "Tail"]
 
 A, D, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message))
+_ids = sa.select(A.c.id)
 LATE = timedelta(seconds=10)
 """What comes into the log later than this after its attempt is not shown."""
 PAGE = 500
@@ -54,9 +55,8 @@ class Tail:
         cursor = self._floor()
         self._seen = {key for key in self._seen if key >= cursor}
         while True:
-            ids = list(
-                connection.scalars(first(sa.select(A.c.id).where(A.c.id > cursor).order_by(A.c.id), PAGE))
-            )
+            behind = in_range(_ids, connection.dialect, {}, A.c.id, since=following(cursor))
+            ids = list(connection.scalars(first(behind, PAGE)))
             fresh = [key for key in ids if key not in self._seen]
             self._seen.update(fresh)
             yield from self._rows(connection, fresh)
@@ -67,7 +67,8 @@ class Tail:
 
     def last(self, connection: sa.Connection, most: int) -> list[t.Any]:
         """Return the last few attempts, oldest first; they are not shown again."""
-        ids = list(connection.scalars(first(sa.select(A.c.id).order_by(A.c.id.desc()), most)))
+        newest = in_range(_ids, connection.dialect, {}, A.c.id, is_newest_first=True)
+        ids = list(connection.scalars(first(newest, most)))
         self._seen.update(ids)
         return list(self._rows(connection, ids))
 

@@ -14,11 +14,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from .. import ranges
 from ..catalog.names import RESERVED_CHANNEL
 from ..ids import BACKFILL, BACKFILL_KEY, first_at, following
 from ..models import BrokenMessage, Delivery, Message, State, Subscription
 from ..packed import unindexed
-from ..ranges import first, in_range
+from ..ranges import in_range
 
 __all__ = [
     "MISSED",
@@ -136,8 +137,7 @@ def count(
             if state == MISSED
             else delivered(connection.dialect, subscription.id, wanted, state, None)
         )
-        some = first(matching, COUNTED - total).subquery()
-        total += connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+        total += ranges.count(connection, matching, COUNTED - total)
         if total >= COUNTED:
             break
     return total

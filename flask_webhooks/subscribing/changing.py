@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from .. import dispatch, models, signals, signing, throttle
+from .. import dispatch, models, ranges, signals, signing, throttle
 from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..ids import uuid7
 from ..models import Delivery, Lane, Listener, State, Subscription
@@ -27,6 +27,8 @@ __all__ = ["change", "create", "find", "lock", "remove"]
 O = t.cast("sa.Table", models.Owner.__table__)  # noqa: E741
 OPERATORS = ""
 """Whose places operators take who change what is others': no owner is called so."""
+COUNTED = 10_000
+"""Held deliveries that are counted at most before they are sent or discarded."""
 HEALTHY: dict[str, t.Any] = {
     "failures": 0,
     "failing_since": None,
@@ -363,17 +365,18 @@ def _check_held(session: Session, row: Subscription, active: bool, held: str | N
             "held", 'It says what becomes of held deliveries when switching on: give it with "active": true.'
         )
     elif active and not row.active and held is None and (count := _count_held(session, row.id)):
-        many = f"{count} deliveries are" if count > 1 else "1 delivery is"
+        many = f"{count} deliveries {'or more ' * (count == COUNTED)}are" if count > 1 else "1 delivery is"
         faults.add("held", f'{many} held. Say what becomes of that: "send" delivers now, "discard" cancels.')
 
 
 def _count_held(session: Session, subscription_id: str) -> int:
-    """Count what is held for a subscription that is off, and what is still to be."""
-    held = sa.select(sa.func.count()).where(
-        Delivery.subscription_id == subscription_id,
-        Delivery.state.in_([State.HELD.value, State.PENDING.value]),
-    )
-    return session.scalar(held) or 0
+    """Count what is held for a subscription that is off, and what is still to be; counting ends at `COUNTED`."""
+    connection, total = session.connection(), 0
+    for state in (State.HELD, State.PENDING):
+        equal = {Delivery.subscription_id: subscription_id, Delivery.state: state.value}
+        found = ranges.in_range(sa.select(Delivery.id), connection.dialect, equal, Delivery.id)
+        total += ranges.count(connection, found, COUNTED - total)
+    return total
 
 
 def _discard(state: AppState, session: Session, row: Subscription, wanted: Wanted) -> Subscription:

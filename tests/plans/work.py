@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import typing as t
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
+from flask import request
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from flask_webhooks import backfilling, dispatch, hours, outbox, replaying
+from flask_webhooks import Principal, backfilling, dispatch, hours, outbox, replaying, resealing
 from flask_webhooks.delivering import bodies, parcels
 from flask_webhooks.dispatch import Lease, Window
 from flask_webhooks.health import Health
+from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, State
 from flask_webhooks.ranges import first
 from flask_webhooks.reading.charts import series
@@ -23,9 +26,10 @@ from flask_webhooks.reading.overviews import count_in, oldest_waiting, overviews
 from flask_webhooks.reading.stories import story
 from flask_webhooks.reading.tail import Tail
 from flask_webhooks.replaying import filtering
+from tests.plans.changes import CHANGES, undone
 from tests.plans.log import Log
 
-__all__ = ["KEYS", "Scene", "pieces"]
+__all__ = ["KEYS", "Piece", "Scene", "load_principal", "pieces"]
 
 KEYS = 500
 """Deliveries that a worker asks for, or writes, at once."""
@@ -90,6 +94,12 @@ Piece = t.Callable[[Scene], object]
 OWN = {"X-Owner": "1"}
 
 
+def load_principal() -> Principal:
+    """Whoever the header says; an operator, if another says so."""
+    rights = frozenset({"read", "write", "secrets"})
+    return Principal(request.headers["X-Owner"], rights, operator="X-Operator" in request.headers)
+
+
 def pieces() -> dict[str, Piece]:
     """Return the work by name."""
     found: dict[str, Piece] = {f"API deliveries?{query}": _get(f"/api/deliveries?{query}") for query in LISTS}
@@ -106,16 +116,23 @@ def pieces() -> dict[str, Piece]:
         path: _get(path)
         for path in (
             "/api/messages/{message}",
+            "/api/messages/{message}/data",
             "/api/deliveries/{delivery}",
+            "/api/deliveries/{delivery}/attempts",
+            "/api/deliveries/{delivery}/body",
+            "/api/deliveries/{first}/response",
             "/api/subscriptions",
             "/api/subscriptions/{key}/stats",
             "/console/",
             "/console/webhooks/{key}",
+            "/console/webhooks/{key}/edit",
+            "/console/events/invoices.paid",
             "/console/deliveries/{delivery}",
             "/console/webhooks/{key}/replay",
         )
     }
-    return found | {name: _on_connection(work) for name, work in _WORK.items()}
+    found |= {name: _on_connection(work) for name, work in _WORK.items()}
+    return found | {name: functools.partial(undone, change) for name, change in CHANGES.items()}
 
 
 def _get(path: str, *, operator: bool = False) -> Piece:
@@ -125,6 +142,7 @@ def _get(path: str, *, operator: bool = False) -> Piece:
             "key": scene.log.large.id,
             "message": scene.log.message(at),
             "delivery": scene.log.delivery(at),
+            "first": scene.log.delivery(0),
         }
         headers = {**OWN, "X-Operator": "1"} if operator else OWN
         answer = scene.client.get(f"/webhooks{path.format(**places)}", headers=headers)
@@ -218,6 +236,27 @@ def _lists(connection: sa.Connection, scene: Scene) -> None:
         count_in(connection, scene.log.large.id, state)
 
 
+def _of_environments(connection: sa.Connection, scene: Scene) -> None:
+    """What a worker asks that sends for one environment alone."""
+    lease = Lease("test", "00000000-0000-7000-8000-000000000002", scene.now + LONG)
+    dispatch.lease(connection, lease, scene.now, 100, environments={"staging"})
+    dispatch.give_back(connection, lease, scene.lanes)
+    connection.commit()
+    dispatch.next_due(connection, scene.now, LONG, {"staging"})
+    dispatch.waiting(connection, scene.now, LONG, 100, {"staging"})
+    engine(connection, scene.now, environments={"staging"})
+
+
+def _dry_run(connection: sa.Connection, scene: Scene) -> None:
+    """A request with a key, which is kept."""
+    answer = scene.client.post(
+        f"/webhooks/api/subscriptions/{scene.log.large.id}/replay",
+        headers={**OWN, "Idempotency-Key": uuid7()},
+        json={"mode": "failed", "dry_run": True},
+    )
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+
+
 _WORK: dict[str, t.Callable[[sa.Connection, Scene], object]] = {
     "lease": _lease,
     "heads": _heads,
@@ -254,6 +293,9 @@ _WORK: dict[str, t.Callable[[sa.Connection, Scene], object]] = {
         connection, scene.log.large.id, scene.now - timedelta(days=1), scene.now
     ),
     "retry by hand": lambda connection, scene: replaying.retry(connection, scene.keys[0], scene.now),
+    "retry by hand what is due": lambda connection, scene: replaying.retry(
+        connection, scene.keys[-1], scene.now
+    ),
     "cancel by hand": lambda connection, scene: replaying.cancel(connection, scene.keys[0], scene.now),
     "count delivered": _count("delivered"),
     "count of an event": _count("delivered", events=("invoices.paid",)),
@@ -284,4 +326,9 @@ _WORK: dict[str, t.Callable[[sa.Connection, Scene], object]] = {
     "dedupe": _dedupe,
     "a delivery": _delivery,
     "lists": _lists,
+    "elsewhere": lambda connection, scene: dispatch.elsewhere(connection, {"production"}),
+    "of these environments": _of_environments,
+    "sealed": lambda connection, scene: list(resealing.reseal(scene.log.state)),
+    "count sealed": lambda connection, scene: resealing.count(scene.log.state),
+    "dry run": _dry_run,
 }

@@ -1,0 +1,107 @@
+"""Every place of the package that executes a statement is come along by what `test_plans` plans and times.
+
+A new one needs a piece of work in `work` or `changes`, or a reason here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask_webhooks.state import state_of
+from tests.conftest import new_database, release
+from tests.host import make_host
+from tests.plans.log import Log
+from tests.plans.sites import found_in, met, sites
+from tests.plans.work import Scene, load_principal, pieces
+
+ROWS = 400
+HOST = "It asks for the host's own rows."
+KEY = "By a whole primary key: there is one plan."
+OTHER = "Of other databases than PostgreSQL."
+SMALL = "Subscriptions alone, by an operator's hand."
+UNPLANNED = {
+    "api/deliveries.py:_again": KEY,
+    "api/replays.py:cancel_replay": KEY,
+    "api/replies.py:Kept._execute": KEY,
+    "api/replies.py:_find": KEY,
+    "api/trials.py:_row": HOST,
+    "backfilling.py:Backfill._read": HOST,
+    "backfilling.py:Backfill._rows": HOST,
+    "backfilling.py:Backfill.count": HOST,
+    "backfilling.py:recorded_keys": OTHER,
+    "capture/changing.py:Changing._lock": HOST,
+    "capture/changing.py:Changing.read": HOST,
+    "capture/changing.py:Deletion._left": HOST,
+    "capture/dooming.py:_is_found": HOST,
+    "capture/guard.py:_Guarded.execute": HOST,
+    "capture/guard.py:_Guarded.scalar": HOST,
+    "capture/guard.py:_Guarded.scalars": HOST,
+    "capture/inserting.py:Insert._count": HOST,
+    "capture/loading.py:load": HOST,
+    "capture/loading.py:referred": HOST,
+    "capture/reading.py:ask": HOST,
+    "capture/statement.py:Statement.rows_of": HOST,
+    "checking/certificates.py:check_certificates": SMALL,
+    "checking/outside.py:_caseless": OTHER,
+    "cli/certificates.py:_with_one": SMALL,
+    "cli/resending.py:_follow": KEY,
+    "console/delivery.py:curl": KEY,
+    "console/repeats.py:first": KEY,
+    "console/replays.py:_found": KEY,
+    "delivering/trial.py:_write": "Into a database in memory, of one subscription.",
+    "dispatch/lanes.py:fence": "The same keys as the statement before it; only where somebody else has written.",
+    "dispatch/lanes.py:health": OTHER,
+    "dispatch/lanes.py:lease": OTHER,
+    "dispatch/lanes.py:lock": OTHER,
+    "dispatch/newer.py:outdated": OTHER,
+    "dispatch/sending.py:heads": OTHER,
+    "dispatch/sending.py:log": OTHER,
+    "hours.py:add": OTHER,
+    "outbox.py:_count_on": OTHER,
+    "outbox.py:_record_once": OTHER,
+    "reading/answers.py:attempt_of": KEY,
+    "repairing.py:_row_of": HOST,
+    "repairing.py:_write": "An INSERT of values.",
+    "repairing.py:repair": KEY,
+    "replaying/running.py:_take_turn": KEY,
+    "replaying/running.py:find": KEY,
+    "throttle.py:place": KEY,
+}
+"""Places that no piece of work comes along, and why: file and function."""
+
+
+def test_every_statement_is_planned(postgres: str, tmp_path: Path) -> None:
+    with new_database(postgres) as url:
+        app = make_host(url, tmp_path)
+        state = state_of(app)
+        object.__setattr__(state, "load_principal", load_principal)
+        log = Log(state, ROWS)
+        log.insert(0, ROWS // 2, "delivered")
+        log.insert(ROWS // 2, ROWS, "pending")
+        scene = Scene(log, app.test_client(), ROWS)
+        with met(state.engine) as places:
+            for work in pieces().values():
+                work(scene)
+        release(app)
+
+    left = [
+        site for site in sites() if not any(site.file == file and line in site.lines for file, line in places)
+    ]
+    assert [str(site) for site in left if site.name not in UNPLANNED] == []
+    assert not UNPLANNED.keys() - {site.name for site in left}, "no reason is needed any more"
+
+
+def test_a_place_without_a_piece_would_be_seen() -> None:
+    source = """
+class Thing:
+    def look(self, session, connection, cache):
+        cache.get("a")
+        session.get(Thing, 1)
+        connection.execute(
+            1
+        )
+        _SOME.run(connection, [])
+"""
+    assert [str(site) for site in found_in(source, "a.py")] == [
+        f"a.py:{line} Thing.look" for line in (5, 6, 9)
+    ]
