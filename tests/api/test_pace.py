@@ -131,41 +131,38 @@ def test_a_retry_that_is_let_through_gives_its_place_back(app: Flask, state: App
         assert session.get_one(Delivery, log.deliveries["failed"]).trigger == "manual"
 
 
-def test_names_that_hang_hold_one_thread_of_an_owner(app: Flask, state: AppState) -> None:
-    """A name is looked up when a URL is saved; while that hangs, others of the owner are saved without."""
-    asked: list[object] = []
-    opened = threading.Event()
+class HangingNames:
+    """A name server that says nothing until it is `opened`, and then that it has no answer."""
 
-    def resolve(host: str, *_: object, **__: object) -> t.Any:
-        asked.append(host)
-        opened.wait(20)
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.opened = threading.Event()
+
+    def __call__(self, host: str, *_: object, **__: object) -> t.NoReturn:
+        self.asked.append(host)
+        self.opened.wait(20)
         raise socket.gaierror(socket.EAI_AGAIN, "no answer")
 
-    state_of(app).transport._names._resolver = resolve
+
+def test_names_that_hang_hold_one_thread_of_an_owner(app: Flask, state: AppState) -> None:
+    """A name is looked up when a URL is saved; while that hangs, others of the owner are saved without."""
+    names = state_of(app).transport._names._resolver = HangingNames()
     call, other = Customer(app.test_client()), Customer(app.test_client())
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(lambda: call.subscribe(url="https://a.example.com/"))
-        wait_until(lambda: asked)
+        wait_until(lambda: names.asked)
 
         made = [other.subscribe(url=f"https://{n}.example.com/")["id"] for n in range(5)]
 
-        assert len(asked) == 1
+        assert len(names.asked) == 1
         assert not first.done()
-        opened.set()
+        names.opened.set()
         assert first.result(20)["id"] not in made
 
 
 def test_names_that_hang_hold_one_thread_of_operators_too(app: Flask, state: AppState) -> None:
-    asked: list[object] = []
-    opened = threading.Event()
-
-    def resolve(host: str, *_: object, **__: object) -> t.Any:
-        asked.append(host)
-        opened.wait(20)
-        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
-
     made = [subscribe(state, "http://127.0.0.1:1/", "*", owner=owner).id for owner in "123"]
-    state_of(app).transport._names._resolver = resolve
+    names = state_of(app).transport._names._resolver = HangingNames()
     operators = [Customer(app.test_client(), "staff") for _ in made]
     for each in operators:
         each.headers["X-Operator"] = "yes"
@@ -176,16 +173,16 @@ def test_names_that_hang_hold_one_thread_of_operators_too(app: Flask, state: App
 
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(move, 0)
-        wait_until(lambda: asked)
+        wait_until(lambda: names.asked)
 
         assert [move(number)["url"] for number in (1, 2)] == [
             "https://1.example.com/",
             "https://2.example.com/",
         ]
 
-        assert len(asked) == 1
+        assert len(names.asked) == 1
         assert not first.done()
-        opened.set()
+        names.opened.set()
         assert first.result(20)["id"] == made[0]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import marshmallow as ma
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.ext.orderinglist import ordering_list
@@ -25,9 +24,6 @@ from sqlalchemy.orm import (
     synonym,
     validates,
 )
-
-from flask_webhooks import Webhooks
-from tests.host import make_tables
 
 
 class Base(DeclarativeBase):
@@ -235,14 +231,3 @@ class Gate(db.Model):  # type: ignore[name-defined]
 
 
 CATALOG = Path(__file__).with_name("attic.yaml")
-
-
-def make_attic(database_url: str, folder: Path, webhooks: Webhooks, **config: t.Any) -> Flask:
-    """Return an app on an empty database with all tables, with foreign keys that are kept."""
-    app = Flask("tests.capture.attic", instance_path=str(folder / "attic"))
-    app.config.update(SECRET_KEY="test", SQLALCHEMY_DATABASE_URI=database_url, WEBHOOKS_CATALOG=str(CATALOG))
-    app.config.update(config)
-    db.init_app(app)
-    webhooks.init_app(app, db)
-    make_tables(app, db)
-    return app

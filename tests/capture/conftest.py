@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 
 from flask_webhooks import Webhooks
 from flask_webhooks.models import Base, Message
 from flask_webhooks.state import AppState, state_of
 from tests.capture import zoo as zoo_module
 from tests.conftest import DATABASES, release
-from tests.host import db, make_host
+from tests.host import db, make_host, make_tables
 from tests.stage import recorded, subscribe
 
 NOWHERE = "http://127.0.0.1:9/"
@@ -52,18 +53,41 @@ def listening(state: AppState) -> None:
     subscribe(state, NOWHERE, "invoices.*", "clients.*", "reports.*", includes=["changes"])
 
 
+@contextlib.contextmanager
+def capturing(
+    db: SQLAlchemy, catalog: str | Path, database_url: str, folder: Path, **config: t.Any
+) -> t.Iterator[AppState]:
+    """Yield the state of an app of models of one's own that captures and does nothing else, inside its context.
+
+    :param catalog: the file, or what stands in it.
+    :param folder: its instance folder is in there.
+    :param config: further settings, such as `WEBHOOKS_ON_ERROR`.
+    """
+    if isinstance(catalog, str):
+        text, catalog = catalog, folder / "webhooks.yaml"
+        catalog.write_text(text)
+    app = Flask(__name__, instance_path=str(folder / "instance"))
+    app.config.update(SECRET_KEY="test", SQLALCHEMY_DATABASE_URI=database_url, WEBHOOKS_CATALOG=str(catalog))
+    app.config.update(config)
+    db.init_app(app)
+    Doorless(app, db)
+    make_tables(app, db)
+    with app.app_context():
+        try:
+            yield state_of(app)
+        finally:
+            db.session.remove()
+            for engine in db.engines.values():
+                engine.dispose()
+            state_of(app).transport.close()
+
+
 @pytest.fixture
 def zoo(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """The app with difficult models, inside its context; somebody listens to everything."""
-    app = zoo_module.make_zoo(database_url, tmp_path, Doorless())
-    with app.app_context():
-        state = state_of(app)
+    with capturing(zoo_module.db, zoo_module.CATALOG, database_url, tmp_path) as state:
         subscribe(state, NOWHERE, "*", includes=["changes"])
         yield state
-        zoo_module.db.session.remove()
-        for engine in zoo_module.db.engines.values():
-            engine.dispose()
-    state.transport.close()
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, make_transient
 
-from flask_webhooks.state import AppState, state_of
+from flask_webhooks.state import AppState
 from tests.capture import yard as yard_module
-from tests.capture.conftest import NOWHERE, Doorless
+from tests.capture.conftest import NOWHERE, capturing
 from tests.capture.yard import Item, Order
 from tests.host import Invoice, Line, db
 from tests.stage import recorded, subscribe
@@ -139,19 +139,13 @@ def test_it_does_so_when_only_the_invoice_was_expired_and_expunged(
 @pytest.fixture
 def yard(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """An order of owner 1 with an item, committed before anybody listens."""
-    app = yard_module.make_yard(database_url, tmp_path, Doorless())
-    with app.app_context():
-        state = state_of(app)
+    with capturing(yard_module.db, yard_module.CATALOG, database_url, tmp_path) as state:
         with Session(state.engine, info={"webhooks": False}) as session:
             session.add(Order(tenant=1, number=1, items=[Item(id=1, name="a")]))
             session.commit()
         for owner in ("1", "2"):
             subscribe(state, NOWHERE, "*", owner=owner, includes=["order"])
         yield state
-        yard_module.db.session.remove()
-        for engine in yard_module.db.engines.values():
-            engine.dispose()
-    state.transport.close()
 
 
 @pytest.mark.parametrize("event", ["items.created", "items.updated", "items.deleted"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import ipaddress
 import json
@@ -15,7 +14,6 @@ from pathlib import Path
 import jsonschema
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects.postgresql import Range
@@ -26,9 +24,8 @@ from flask_webhooks.bindings import open_catalog
 from flask_webhooks.checking import check_catalog
 from flask_webhooks.errors import CatalogError
 from flask_webhooks.models import Message
-from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, Doorless, told
-from tests.host import make_transactional
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, capturing, told
 from tests.stage import recorded, subscribe
 
 HERE = __name__
@@ -38,7 +35,12 @@ class Base(DeclarativeBase):
     """Root of the models."""
 
 
+class BaseOnPostgreSQL(DeclarativeBase):
+    """Root of those that other databases have no tables for."""
+
+
 db = SQLAlchemy(model_class=Base)
+postgresql = SQLAlchemy(model_class=BaseOnPostgreSQL)
 
 
 class Level(enum.IntEnum):
@@ -100,7 +102,7 @@ class SealedTextEncryptedType(sa.TypeDecorator[str]):
     cache_ok = True
 
 
-class Spread(db.Model):  # type: ignore[name-defined]
+class Spread(postgresql.Model):  # type: ignore[name-defined]
     """One column of each type of PostgreSQL."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -197,37 +199,6 @@ def catalog(channels: str) -> str:
     return f"version: 1\ndefaults: {{owner: owner}}\nchannels:\n{channels}"
 
 
-@contextlib.contextmanager
-def app_of(url: str, folder: Path, channels: str) -> t.Iterator[AppState]:
-    """An app on an empty database, somebody listens to everything."""
-    (folder / "types.yaml").write_text(catalog(channels))
-    app = Flask(HERE, instance_path=str(folder / "types"))
-    app.config.update(
-        SECRET_KEY="test",
-        SQLALCHEMY_DATABASE_URI=url,
-        WEBHOOKS_CATALOG=str(folder / "types.yaml"),
-        WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0",
-    )
-    db.init_app(app)
-    with app.app_context():
-        tables = db.metadata.tables
-        if db.engine.dialect.name == "sqlite":
-            make_transactional(db.engine)
-        if db.engine.dialect.name == "postgresql":
-            with db.engine.begin() as connection:
-                connection.execute(sa.text("CREATE EXTENSION IF NOT EXISTS hstore"))
-    Doorless().init_app(app, db)
-    with app.app_context():
-        skip = {"spread"} if db.engine.dialect.name != "postgresql" else set()
-        db.metadata.create_all(db.engine, tables=[each for name, each in tables.items() if name not in skip])
-        state = state_of(app)
-        subscribe(state, NOWHERE, "*", includes=["changes"])
-        yield state
-        db.session.remove()
-        db.engine.dispose()
-    state.transport.close()
-
-
 def is_published(state: AppState, message: Message) -> None:
     """Fail unless the data with all that was asked for is valid by the OpenAPI document."""
     event = state.catalog.events[message.event]
@@ -239,16 +210,22 @@ def is_published(state: AppState, message: Message) -> None:
 
 @pytest.mark.parametrize("empty_database_url", ["postgresql"], indirect=True)
 def test_every_type_of_postgresql_is_told(empty_database_url: str, tmp_path: Path) -> None:
-    channels = f"  spreads: {{model: {HERE}:Spread, events: [created, updated, deleted]}}\n"
-    with app_of(empty_database_url, tmp_path, channels) as state:
-        db.session.add(Spread(id=1))
-        db.session.commit()
-        row = db.session.get_one(Spread, 1)
+    channels = catalog(f"  spreads: {{model: {HERE}:Spread, events: [created, updated, deleted]}}\n")
+    session = postgresql.session
+    with sa.create_engine(empty_database_url, poolclass=sa.NullPool).begin() as connection:
+        connection.execute(
+            sa.text("CREATE EXTENSION hstore")
+        )  # a dialect asks for it once, when it first connects
+    with capturing(postgresql, channels, empty_database_url, tmp_path) as state:
+        subscribe(state, NOWHERE, "*", includes=["changes"])
+        session.add(Spread(id=1))
+        session.commit()
+        row = session.get_one(Spread, 1)
         for name, (value, _) in VALUES.items():
             setattr(row, name, value)
-        db.session.commit()
-        db.session.delete(row)
-        db.session.commit()
+        session.commit()
+        session.delete(row)
+        session.commit()
 
         written = {name: text for name, (_, text) in VALUES.items()}
         [updated], [gone] = told(state, "spreads.updated"), told(state, "spreads.deleted")
@@ -265,8 +242,9 @@ def test_every_type_of_postgresql_is_told(empty_database_url: str, tmp_path: Pat
 def test_what_json_cannot_hold_is_left_out_and_named(
     empty_database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    channels = f"  odds: {{model: {HERE}:Odd, events: [created, updated]}}\n"
-    with app_of(empty_database_url, tmp_path, channels) as state:
+    channels = catalog(f"  odds: {{model: {HERE}:Odd, events: [created, updated]}}\n")
+    with capturing(db, channels, empty_database_url, tmp_path) as state:
+        subscribe(state, NOWHERE, "*", includes=["changes"])
         [named] = [each.message for each in caplog.records if each.name == "flask_webhooks.catalog"]
         assert "Odd.place (PlaceType) is left out of data" in named
         assert "Odd.shape (Shape) may hold what JSON cannot" in named

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SAWarning
 from sqlalchemy.orm import ORMExecuteState, Session, load_only, with_loader_criteria
 
 from flask_webhooks.errors import CatalogError, EmitError
-from flask_webhooks.state import AppState, state_of
+from flask_webhooks.state import AppState
 from tests.capture import attic
 from tests.capture.attic import (
     Box,
@@ -34,7 +34,16 @@ from tests.capture.attic import (
     Tool,
     db,
 )
-from tests.capture.conftest import NOWHERE, Doorless, changes, counting, events, kinds, last_changes
+from tests.capture.conftest import (
+    NOWHERE,
+    Doorless,
+    capturing,
+    changes,
+    counting,
+    events,
+    kinds,
+    last_changes,
+)
 from tests.stage import recorded, subscribe
 
 S = db.session
@@ -47,12 +56,7 @@ def make(database_url: str, tmp_path: Path) -> t.Iterator[Make]:
     with contextlib.ExitStack() as stack:
 
         def make(**config: t.Any) -> AppState:
-            app = attic.make_attic(database_url, tmp_path, Doorless(), **config)
-            stack.enter_context(app.app_context())
-            stack.callback(state_of(app).transport.close)
-            stack.callback(db.engine.dispose)
-            stack.callback(S.remove)
-            return state_of(app)
+            return stack.enter_context(capturing(db, attic.CATALOG, database_url, tmp_path, **config))
 
         yield make
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import marshmallow as ma
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,9 +29,8 @@ from sqlalchemy.orm import (
 )
 
 from flask_webhooks.models import BrokenMessage, Delivery, Listener, Message, Secret, Subscription
-from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, Doorless, told
-from tests.host import make_tables
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, Doorless, capturing, told
 from tests.stage import recorded, subscribe
 
 IBAN = "DE02120300000000202051"
@@ -170,18 +168,8 @@ channels:
 @pytest.fixture
 def state(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """An app on an empty database; a dump that is wrong fails the commit, for these tests to see it."""
-    (tmp_path / "webhooks.yaml").write_text(CATALOG)
-    app = Flask("tests.capture.test_guard", root_path=str(tmp_path), instance_path=str(tmp_path / "instance"))
-    app.config.update(SECRET_KEY="test", SQLALCHEMY_DATABASE_URI=database_url, WEBHOOKS_ON_ERROR="raise")
-    db.init_app(app)
-    Doorless(app, db)
-    make_tables(app, db)
-    with app.app_context():
-        yield state_of(app)
-        db.session.remove()
-        for engine in db.engines.values():
-            engine.dispose()
-    state_of(app).transport.close()
+    with capturing(db, CATALOG, database_url, tmp_path, WEBHOOKS_ON_ERROR="raise") as state:
+        yield state
     deeds.clear()
 
 

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, with_loader_criteria
 
 from flask_webhooks.capture import emit_many
 from flask_webhooks.models import Listener
-from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, Doorless, counting
-from tests.host import make_tables
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, capturing, counting
 from tests.stage import recorded, subscribe
 
 
@@ -77,19 +75,8 @@ channels:
 @pytest.fixture
 def state(database_url: str, tmp_path: Path) -> Iterator[AppState]:
     """Owner 1 listens; a filter hides clients and firms that are gone."""
-    (tmp_path / "hidden.yaml").write_text(CATALOG)
-    app = Flask("tests.capture.test_hidden", instance_path=str(tmp_path / "hidden"))
-    app.config.update(
-        SECRET_KEY="test",
-        SQLALCHEMY_DATABASE_URI=database_url,
-        WEBHOOKS_CATALOG=str(tmp_path / "hidden.yaml"),
-    )
-    db.init_app(app)
-    Doorless().init_app(app, db)
-    make_tables(app, db)
     sa.event.listen(Session, "do_orm_execute", hide)
-    with app.app_context():
-        state = state_of(app)
+    with capturing(db, CATALOG, database_url, tmp_path) as state:
         subscribe(state, NOWHERE, "*", includes=["client"])
         S.add(Firm(id=1, is_gone=True))
         S.add_all(Client(id=number, firm_id=1, name="gone", is_gone=True) for number in (1, 2))
@@ -98,10 +85,7 @@ def state(database_url: str, tmp_path: Path) -> Iterator[AppState]:
         assert with_all == 0
         S.commit()
         yield state
-        S.remove()
-        db.engine.dispose()
     sa.event.remove(Session, "do_orm_execute", hide)
-    state.transport.close()
 
 
 def hide(execution: t.Any) -> None:

@@ -10,16 +10,14 @@ from pathlib import Path
 import marshmallow as ma
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.orm import DeclarativeBase, Mapped, attribute_keyed_dict, mapped_column, relationship
 
 from flask_webhooks.bindings import open_catalog
 from flask_webhooks.errors import CatalogError
-from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, Doorless
-from tests.host import make_transactional
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, capturing
 from tests.stage import recorded, subscribe
 
 HERE = __name__
@@ -132,27 +130,10 @@ channels:
 @pytest.fixture
 def blog(empty_database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """An app with two tags."""
-    (tmp_path / "blog.yaml").write_text(CATALOG)
-    app = Flask(HERE, instance_path=str(tmp_path / "blog"))
-    app.config.update(
-        SECRET_KEY="test",
-        SQLALCHEMY_DATABASE_URI=empty_database_url,
-        WEBHOOKS_CATALOG=str(tmp_path / "blog.yaml"),
-        WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0",
-        WEBHOOKS_ON_ERROR="raise",
-    )
-    db.init_app(app)
-    Doorless().init_app(app, db)
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            make_transactional(db.engine)
-        db.create_all()
+    with capturing(db, CATALOG, empty_database_url, tmp_path, WEBHOOKS_ON_ERROR="raise") as state:
         db.session.add_all([Tag(id=1, name="one"), Tag(id=2, name="two"), Author(id=1, name="Ada")])
         db.session.commit()
-        yield state_of(app)
-        db.session.remove()
-        db.engine.dispose()
-    state_of(app).transport.close()
+        yield state
 
 
 def included(state: AppState, event: str) -> dict[str, t.Any]:

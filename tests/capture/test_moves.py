@@ -9,7 +9,6 @@ from pathlib import Path
 import marshmallow as ma
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -21,9 +20,8 @@ from sqlalchemy.orm import (
     synonym,
 )
 
-from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, Doorless, counting
-from tests.host import make_tables
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, capturing, counting
 from tests.stage import recorded, subscribe
 
 
@@ -155,24 +153,10 @@ INCLUDES = ("changes", "lines", "folder", "folder.files")
 @pytest.fixture
 def office(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> t.Iterator[AppState]:
     """Teams 1, 2 and 3 listen to everything, with all includes; a parameter is added to the catalogue."""
-    (tmp_path / "office.yaml").write_text(CATALOG + getattr(request, "param", ""))
-    app = Flask("tests.capture.test_moves", instance_path=str(tmp_path / "office"))
-    app.config.update(
-        SECRET_KEY="test",
-        SQLALCHEMY_DATABASE_URI=database_url,
-        WEBHOOKS_CATALOG=str(tmp_path / "office.yaml"),
-    )
-    db.init_app(app)
-    Doorless().init_app(app, db)
-    make_tables(app, db)
-    with app.app_context():
-        state = state_of(app)
+    with capturing(db, CATALOG + getattr(request, "param", ""), database_url, tmp_path) as state:
         for owner in "123":
             subscribe(state, NOWHERE, "*", owner=owner, includes=INCLUDES)
         yield state
-        S.remove()
-        db.engine.dispose()
-    state.transport.close()
 
 
 def save(*objects: t.Any) -> None:

@@ -10,10 +10,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import defer, raiseload
 
-from flask_webhooks.state import AppState, state_of
-from tests.capture import yard as yard_module
-from tests.capture.conftest import NOWHERE, Doorless, counting, kinds
-from tests.capture.yard import Author, Book, Car, Item, Order, Page, Shelf, Wheel, db
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, capturing, counting, kinds
+from tests.capture.yard import CATALOG, Author, Book, Car, Item, Order, Page, Shelf, Wheel, db
 from tests.host import Client, Invoice, Line
 from tests.host import db as host_db
 from tests.stage import recorded, subscribe
@@ -24,15 +23,10 @@ S = db.session
 @pytest.fixture
 def yard(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """The app with these models, inside its context; both owners listen to everything."""
-    app = yard_module.make_yard(database_url, tmp_path, Doorless())
-    with app.app_context():
-        state = state_of(app)
+    with capturing(db, CATALOG, database_url, tmp_path) as state:
         for owner in ("1", "2"):
             subscribe(state, NOWHERE, "*", owner=owner, includes=["changes", "order", "author"])
         yield state
-        S.remove()
-        db.engine.dispose()
-    state.transport.close()
 
 
 def commit(state: AppState) -> list[tuple[str, str | None, str]]:

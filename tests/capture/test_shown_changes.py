@@ -13,14 +13,12 @@ from pathlib import Path
 import marshmallow as ma
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column, relationship, synonym
 
-from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, Doorless, last_changes
-from tests.host import make_transactional
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, capturing, last_changes
 from tests.stage import recorded, subscribe
 
 mf = ma.fields
@@ -196,30 +194,13 @@ channels:
 @pytest.fixture
 def club(empty_database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """An app with a member and a plain row; somebody listens, and wants to know what changed."""
-    (tmp_path / "club.yaml").write_text(CATALOG)
-    app = Flask(HERE, instance_path=str(tmp_path / "club"))
-    app.config.update(
-        SECRET_KEY="test",
-        SQLALCHEMY_DATABASE_URI=empty_database_url,
-        WEBHOOKS_CATALOG=str(tmp_path / "club.yaml"),
-        WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0",
-    )
-    db.init_app(app)
-    Doorless().init_app(app, db)
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            make_transactional(db.engine)
-        db.create_all()
-        state = state_of(app)
+    with capturing(db, CATALOG, empty_database_url, tmp_path) as state:
         subscribe(state, NOWHERE, "*", includes=["changes"])
         db.session.add_all([Firm(id=1, name="one"), Firm(id=2, name="two")])
         db.session.flush()
         db.session.add_all([Member(id=1, firm_id=1), Plain(id=1)])
         db.session.commit()
         yield state
-        db.session.remove()
-        db.engine.dispose()
-    state.transport.close()
 
 
 def change(**columns: t.Any) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,9 +23,8 @@ from flask_webhooks import payload
 from flask_webhooks.bindings.dumping import column_renderer
 from flask_webhooks.capture import emit_many
 from flask_webhooks.models import Message
-from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, Doorless, counting
-from tests.host import make_tables
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, capturing, counting
 from tests.stage import recorded, subscribe
 
 
@@ -279,32 +277,13 @@ channels:
 """
 
 
-def make(database_url: str, folder: Path) -> Flask:
-    (folder / "stored.yaml").write_text(CATALOG)
-    app = Flask("tests.capture.test_stored", instance_path=str(folder / "stored"))
-    app.config.update(
-        SECRET_KEY="test",
-        SQLALCHEMY_DATABASE_URI=database_url,
-        WEBHOOKS_CATALOG=str(folder / "stored.yaml"),
-    )
-    db.init_app(app)
-    Doorless().init_app(app, db)
-    make_tables(app, db)
-    return app
-
-
 @pytest.fixture
 def state(database_url: str, tmp_path: Path) -> Iterator[AppState]:
     """Owner "1" and owners in stored form listen to everything."""
-    app = make(database_url, tmp_path)
-    with app.app_context():
-        state = state_of(app)
+    with capturing(db, CATALOG, database_url, tmp_path) as state:
         for owner in ("1", str(UUID), "abc", "abc     ", "a@x"):
             subscribe(state, NOWHERE, "*", owner=owner, includes=["changes", "parent", "bills"])
         yield state
-        S.remove()
-        db.engine.dispose()
-    state.transport.close()
 
 
 def rows(session: Session) -> dict[int, dict[str, t.Any]]:

@@ -10,14 +10,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from flask_webhooks.bindings import samples
-from flask_webhooks.state import state_of
-from tests.capture.conftest import NOWHERE, Doorless, last_changes, told
-from tests.host import make_transactional
+from tests.capture.conftest import NOWHERE, capturing, last_changes, told
 from tests.stage import subscribe
 
 utils = pytest.importorskip("sqlalchemy_utils")
@@ -72,25 +69,8 @@ WRITTEN = {
 
 
 def test_values_are_as_their_columns_have_them(empty_database_url: str, tmp_path: Path) -> None:
-    catalog = tmp_path / "shops.yaml"
-    catalog.write_text(
-        f"version: 1\nchannels:\n  shops: {{model: {__name__}:Shop, owner: owner, events: [created, updated]}}\n"
-    )
-    app = Flask(__name__, instance_path=str(tmp_path / "shops"))
-    app.config.update(
-        SECRET_KEY="test",
-        SQLALCHEMY_DATABASE_URI=empty_database_url,
-        WEBHOOKS_CATALOG=str(catalog),
-        WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0",
-        WEBHOOKS_ON_ERROR="raise",
-    )
-    db.init_app(app)
-    Doorless().init_app(app, db)
-    state = state_of(app)
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            make_transactional(db.engine)
-        db.create_all()
+    catalog = f"version: 1\nchannels:\n  shops: {{model: {__name__}:Shop, owner: owner, events: [created, updated]}}\n"
+    with capturing(db, catalog, empty_database_url, tmp_path, WEBHOOKS_ON_ERROR="raise") as state:
         subscribe(state, NOWHERE, "*", includes=["changes"])
         db.session.add(shop := Shop(id=1))
         db.session.commit()
@@ -107,6 +87,3 @@ def test_values_are_as_their_columns_have_them(empty_database_url: str, tmp_path
             json.loads(json.dumps(data))
         )
         assert not state.bound["shops"].doubts
-        db.session.remove()
-        db.engine.dispose()
-    state.transport.close()

@@ -8,14 +8,12 @@ from pathlib import Path
 import marshmallow as ma
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from flask_webhooks.catalog import same
-from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, Doorless, events, last_changes
-from tests.host import make_transactional
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, capturing, events, last_changes
 from tests.stage import subscribe
 
 
@@ -105,28 +103,11 @@ channels:
 @pytest.fixture
 def library(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """An app with a page that has a vector; somebody listens, and wants to know what changed."""
-    (tmp_path / "pages.yaml").write_text(CATALOG)
-    app = Flask("tests.capture.test_vectors", instance_path=str(tmp_path / "library"))
-    app.config.update(
-        SECRET_KEY="test",
-        SQLALCHEMY_DATABASE_URI=database_url,
-        WEBHOOKS_CATALOG=str(tmp_path / "pages.yaml"),
-        WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0",
-    )
-    db.init_app(app)
-    Doorless().init_app(app, db)
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            make_transactional(db.engine)
-        db.create_all()
-        state = state_of(app)
+    with capturing(db, CATALOG, database_url, tmp_path) as state:
         subscribe(state, NOWHERE, "*", includes=["changes"])
         db.session.add(Page(id=1, place=Vector(1, 2)))
         db.session.commit()
         yield state
-        db.session.remove()
-        db.engine.dispose()
-    state.transport.close()
 
 
 def page() -> Page:

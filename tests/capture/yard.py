@@ -6,12 +6,8 @@ import typing as t
 from pathlib import Path
 
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column, relationship
-
-from flask_webhooks import Webhooks
-from tests.host import make_tables
 
 
 class Base(DeclarativeBase):
@@ -117,13 +113,3 @@ def shelve(_: t.Any, __: t.Any, book: Book) -> None:
 
 
 CATALOG = Path(__file__).with_name("yard.yaml")
-
-
-def make_yard(database_url: str, folder: Path, webhooks: Webhooks) -> Flask:
-    """Return an app on an empty database with all tables."""
-    app = Flask("tests.capture.yard", instance_path=str(folder / "yard"))
-    app.config.update(SECRET_KEY="test", SQLALCHEMY_DATABASE_URI=database_url, WEBHOOKS_CATALOG=str(CATALOG))
-    db.init_app(app)
-    webhooks.init_app(app, db)
-    make_tables(app, db)
-    return app

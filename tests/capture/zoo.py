@@ -9,7 +9,6 @@ from pathlib import Path
 
 import marshmallow as ma
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.ext.mutable import MutableDict, MutableList
@@ -21,9 +20,6 @@ from sqlalchemy.orm import (
     mapped_column,
     relationship,
 )
-
-from flask_webhooks import Webhooks
-from tests.host import make_transactional
 
 
 class Base(DeclarativeBase):
@@ -168,18 +164,3 @@ class TicketSchema(ma.Schema):
 
 
 CATALOG = Path(__file__).with_name("zoo.yaml")
-
-
-def make_zoo(database_url: str, folder: Path, webhooks: Webhooks | None = None, **config: t.Any) -> Flask:
-    """Return an app on an empty database with all tables."""
-    app = Flask("tests.capture.zoo", instance_path=str(folder / "zoo"))
-    app.config.update(
-        SECRET_KEY="test", SQLALCHEMY_DATABASE_URI=database_url, WEBHOOKS_CATALOG=str(CATALOG), **config
-    )
-    db.init_app(app)
-    (webhooks or Webhooks()).init_app(app, db)
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            make_transactional(db.engine)
-        db.create_all()
-    return app

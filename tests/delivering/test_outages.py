@@ -74,6 +74,15 @@ def try_for_a_while(state: AppState, subscription: Subscription) -> None:
         other.stop.set()
 
 
+def all_wait(state: AppState, url: str, count: int = COUNT) -> None:
+    """Subscribe, have deliveries due, try for a while, and fail if anything counted."""
+    subscription = subscribe(state, url)
+    fill(state, [subscription], count)
+    try_for_a_while(state, subscription)
+
+    nothing_counts(state, subscription)
+
+
 def is_leased(state: AppState) -> bool:
     with state.engine.connect() as connection:
         return bool(connection.scalar(sa.select(sa.func.count()).select_from(Lane)))
@@ -129,20 +138,12 @@ class TestTheProxy:
     def test_one_that_does_not_know_us_lets_everybody_wait(self, make_app, scheme):
         with Receiver(refusing(407)) as proxy:
             state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
-            subscription = subscribe(state, f"{scheme}://receiver.example.com/hook")
-            fill(state, [subscription], COUNT)
-            try_for_a_while(state, subscription)
-
-        nothing_counts(state, subscription)
+            all_wait(state, f"{scheme}://receiver.example.com/hook")
 
     def test_a_502_to_connect_is_ours_where_nobody_is_reached(self, make_app):
         with Receiver(refusing(502)) as proxy:
             state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
-            subscription = subscribe(state, "https://receiver.example.com/hook")
-            fill(state, [subscription], COUNT)
-            try_for_a_while(state, subscription)
-
-        nothing_counts(state, subscription)
+            all_wait(state, "https://receiver.example.com/hook")
 
     def test_one_that_goes_away_instead_of_answering_is_ours_where_nobody_is_reached(self, make_app):
         def behave(talk: Talk) -> None:
@@ -150,11 +151,7 @@ class TestTheProxy:
 
         with Receiver(behave) as proxy:
             state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
-            subscription = subscribe(state, "https://receiver.example.com/hook")
-            fill(state, [subscription], COUNT)
-            try_for_a_while(state, subscription)
-
-        nothing_counts(state, subscription)
+            all_wait(state, "https://receiver.example.com/hook")
 
     def test_a_403_to_connect_is_about_the_receiver(self, make_app):
         with Receiver(refusing(403)) as proxy:
@@ -217,11 +214,7 @@ class TestTheNameServer:
         state, names = make_state(make_app), Names()
         names.is_away = True
         replace_transport(state, names)
-        subscription = subscribe(state, "http://one.example.com:8080/")
-        fill(state, [subscription], COUNT)
-        try_for_a_while(state, subscription)
-
-        nothing_counts(state, subscription)
+        all_wait(state, "http://one.example.com:8080/")
 
     def test_one_that_says_nothing_lets_everybody_wait(self, make_app):
         state, release = make_state(make_app), threading.Event()
@@ -231,12 +224,8 @@ class TestTheNameServer:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
         replace_transport(state, hang)
-        subscription = subscribe(state, "http://one.example.com:8080/")
-        fill(state, [subscription], 2)
-        try_for_a_while(state, subscription)
+        all_wait(state, "http://one.example.com:8080/", 2)
         release.set()
-
-        nothing_counts(state, subscription)
 
     @pytest.mark.parametrize("number", [errno.EIO, errno.ECONNREFUSED, errno.ENOENT])
     def test_a_system_that_cannot_even_ask_lets_everybody_wait(self, make_app, number):
@@ -246,11 +235,7 @@ class TestTheNameServer:
             raise OSError(number, "of the system")  # as EAI_SYSTEM is raised
 
         replace_transport(state, fail)
-        subscription = subscribe(state, "http://one.example.com:8080/")
-        fill(state, [subscription], COUNT)
-        try_for_a_while(state, subscription)
-
-        nothing_counts(state, subscription)
+        all_wait(state, "http://one.example.com:8080/")
 
     @pytest.mark.parametrize("how", ["no such name", "its zone is broken"])
     def test_a_name_that_does_not_resolve_where_the_server_answers_is_the_receivers(self, make_app, how):
