@@ -11,19 +11,16 @@ as the yardstick. The stock `rq worker` works in jobs of 30 seconds, each a proc
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import typing as t
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from bench.stage import fill, options, percentile, progress, scene, show, subscribe
-from flask_webhooks.delivering import Run
+from bench.stage import fill, milliseconds, options, percentile, progress, scene, show, subscribe, working
 from flask_webhooks.models import Attempt, Delivery
 from flask_webhooks.queue import Embedded
 from flask_webhooks.state import AppState
-from flask_webhooks.stop import Stop
 from tests.processes import Processes
 
 PACE = 20
@@ -38,8 +35,8 @@ def measure(database: str, events: int, backlog: int) -> dict[str, t.Any]:
         "database": database,
         "events": events,
         "hanging_backlog": backlog,
-        "p95_ms": round(percentile(beside, 0.95) * 1000, 1),
-        "p95_without_ms": round(percentile(without, 0.95) * 1000, 1),
+        "p95_ms": milliseconds(percentile(beside, 0.95)),
+        "p95_without_ms": milliseconds(percentile(without, 0.95)),
         "ratio": round(percentile(beside, 0.95) / percentile(without, 0.95), 2),
     }
 
@@ -49,28 +46,18 @@ def _waits(database: str, events: int, backlog: int) -> list[float]:
         healthy = subscribe(state, [f"{url}/{n}" for n in range(100)])
         if backlog:
             fill(state, subscribe(state, [f"{url}/hang"]), backlog)
-        stop = Stop()
-        run = threading.Thread(target=_work, args=(state, stop))
-        run.start()
         each = max(1, events // (PACE * 10))
-        for start in range(0, events, each):
-            progress(f"{start}/{events}")
-            fill(state, healthy[start % 100 :] + healthy[: start % 100], each, analyze=False)
-            time.sleep(1 / PACE)
-        deadline = time.monotonic() + 60
-        while len(found := _received(state, healthy)) < events and time.monotonic() < deadline:
-            time.sleep(0.1)
-        stop.set()
-        run.join()
+        with working(state):
+            for start in range(0, events, each):
+                progress(f"{start}/{events}")
+                fill(state, healthy[start % 100 :] + healthy[: start % 100], each, analyze=False)
+                time.sleep(1 / PACE)
+            deadline = time.monotonic() + 60
+            while len(found := _received(state, healthy)) < events and time.monotonic() < deadline:
+                time.sleep(0.1)
         progress("")
         assert len(found) >= events, "healthy ones wait for ever"
         return found
-
-
-def _work(state: AppState, stop: Stop) -> None:
-    while not stop.is_set():
-        Run(state, holder="bench", stop=stop).run()
-        stop.wait(0.02)
 
 
 def measure_worker(database: str, kind: str, seconds: int, hanging: int) -> dict[str, t.Any]:
@@ -101,7 +88,7 @@ def measure_worker(database: str, kind: str, seconds: int, hanging: int) -> dict
         "max_ms": max(found)
     }
     told = {"database": database, "worker": kind, "hanging": hanging, "seconds": seconds, "events": count}
-    return {**told, **{name: round(value * 1000, 1) for name, value in shown.items()}}
+    return {**told, **{name: milliseconds(value) for name, value in shown.items()}}
 
 
 def _warm_up(state: AppState, healthy: str) -> int:

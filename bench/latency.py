@@ -14,7 +14,7 @@ import typing as t
 
 import requests
 
-from bench.stage import DATA, options, percentile, progress, scene, show, subscribe
+from bench.stage import DATA, milliseconds, options, percentile, progress, scene, show, subscribe
 from flask_webhooks import Webhooks
 from flask_webhooks.queue import Embedded
 from tests.host import db
@@ -63,11 +63,11 @@ def measure(database: str, events: int) -> dict[str, t.Any]:
     return {
         "database": database,
         "events": events,
-        "p50_ms": round(percentile(times, 0.5) * 1000, 1),
-        "p99_ms": round(percentile(times, 0.99) * 1000, 1),
-        "commit_alone_p50_ms": round(percentile(commits, 0.5) * 1000, 1),
-        "bare_post_p50_ms": round(percentile(least, 0.5) * 1000, 1),
-        "bare_post_p99_ms": round(percentile(least, 0.99) * 1000, 1),
+        "p50_ms": milliseconds(percentile(times, 0.5)),
+        "p99_ms": milliseconds(percentile(times, 0.99)),
+        "commit_alone_p50_ms": milliseconds(percentile(commits, 0.5)),
+        "bare_post_p50_ms": milliseconds(percentile(least, 0.5)),
+        "bare_post_p99_ms": milliseconds(percentile(least, 0.99)),
     }
 
 

@@ -11,19 +11,16 @@ another owner's. Their p95 is to be at most 1,000 ms.
 
 from __future__ import annotations
 
-import threading
 import time
 import typing as t
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from bench.stage import fill, options, percentile, progress, scene, show, subscribe
-from flask_webhooks.delivering import Run
+from bench.stage import fill, milliseconds, options, percentile, progress, scene, show, subscribe, working
 from flask_webhooks.ids import made_at
 from flask_webhooks.models import Attempt, Delivery, Lane
 from flask_webhooks.state import AppState
-from flask_webhooks.stop import Stop
 
 
 def measure(database: str, dead: int, backlog: int, newcomers: int) -> dict[str, t.Any]:
@@ -33,10 +30,10 @@ def measure(database: str, dead: int, backlog: int, newcomers: int) -> dict[str,
         "database": database,
         "dead": dead,
         "newcomers": newcomers,
-        "p50_ms": round(percentile(beside, 0.5) * 1000, 1),
-        "most_ms": round(max(beside) * 1000, 1),
-        "p50_without_ms": round(percentile(without, 0.5) * 1000, 1),
-        "most_without_ms": round(max(without) * 1000, 1),
+        "p50_ms": milliseconds(percentile(beside, 0.5)),
+        "most_ms": milliseconds(max(beside)),
+        "p50_without_ms": milliseconds(percentile(without, 0.5)),
+        "most_without_ms": milliseconds(max(without)),
     }
 
 
@@ -47,9 +44,9 @@ def measure_owners(database: str, backlog: int, newcomers: int, hanging: int = 1
         "database": database,
         "hanging": hanging,
         "newcomers": newcomers,
-        "p50_ms": round(percentile(waits, 0.5) * 1000, 1),
-        "p95_ms": round(percentile(waits, 0.95) * 1000, 1),
-        "most_ms": round(max(waits) * 1000, 1),
+        "p50_ms": milliseconds(percentile(waits, 0.5)),
+        "p95_ms": milliseconds(percentile(waits, 0.95)),
+        "most_ms": milliseconds(max(waits)),
     }
 
 
@@ -67,26 +64,16 @@ def _waits(
             ]
             with state.engine.begin() as connection:
                 connection.execute(sa.insert(t.cast("sa.Table", Lane.__table__)), lanes)
-        stop = Stop()
-        run = threading.Thread(target=_work, args=(state, stop))
-        run.start()
-        time.sleep(3.0)  # the worker has taken all that it takes of the dead ones
         waits = []
-        for number in range(newcomers):
-            progress(f"{number}/{newcomers}")
-            [key] = subscribe(state, [f"{url}/{number}"], owner=owner)
-            fill(state, [key], 1, analyze=False)
-            waits.append(_wait(state, key))
-        stop.set()
-        run.join()
+        with working(state):
+            time.sleep(3.0)  # the worker has taken all that it takes of the dead ones
+            for number in range(newcomers):
+                progress(f"{number}/{newcomers}")
+                [key] = subscribe(state, [f"{url}/{number}"], owner=owner)
+                fill(state, [key], 1, analyze=False)
+                waits.append(_wait(state, key))
         progress("")
         return waits
-
-
-def _work(state: AppState, stop: Stop) -> None:
-    while not stop.is_set():
-        Run(state, holder="bench", stop=stop).run()
-        stop.wait(0.02)
 
 
 def _wait(state: AppState, key: str) -> float:

@@ -23,6 +23,7 @@ from flask_webhooks.delivering import Run
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Listener, Message, Secret, Subscription
 from flask_webhooks.state import AppState, state_of
+from flask_webhooks.stop import Stop
 from tests.conftest import new_database
 from tests.host import make_host
 
@@ -186,6 +187,30 @@ def new(database: str, folder: str) -> t.Iterator[str]:
     with new_database(url.render_as_string(hide_password=False)) as name:
         yield name
     server.cleanup()
+
+
+@contextlib.contextmanager
+def working(state: AppState) -> t.Iterator[None]:
+    """Deliver what becomes due, in a thread of this process."""
+    stop = Stop()
+
+    def work() -> None:
+        while not stop.is_set():
+            Run(state, holder="bench", stop=stop).run()
+            stop.wait(0.02)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def milliseconds(seconds: float) -> float:
+    """As they stand in a table."""
+    return round(seconds * 1000, 1)
 
 
 def percentile(values: t.Sequence[float], share: float) -> float:
