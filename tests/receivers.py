@@ -35,6 +35,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 Behaviour = Callable[["Talk"], None]
+TOLD = (
+    "webhook-event",
+    "webhook-occurred-at",
+    "webhook-sequence",
+    "webhook-attempt",
+    "webhook-delivery",
+    "webhook-trigger",
+)
+"""Headers of every request beside what is signed."""
 
 
 @dataclass(frozen=True)

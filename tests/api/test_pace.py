@@ -90,7 +90,8 @@ def test_every_way_to_have_something_sent_counts(app: Flask, state: AppState, in
         ("/check-url", {"url": "https://name.example.com/"}),
     ):
         answer = visitor.post(path, form)
-        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "9"), path
+        assert answer.status_code == 429, path
+        assert 0 < int(answer.headers["Retry-After"]) <= 9, path
     call("POST", f"{base}/replay", {"dry_run": True}, expect=200)  # sends nothing
     other("POST", f"{base}/test", {}, expect=404)
 

@@ -68,7 +68,7 @@ def try_for_a_while(state: AppState, subscription: Subscription) -> None:
     """Deliver until the lane waits for us, and a little more."""
     with background(state) as other:
         wait_until(
-            lambda: lane_of(state, subscription).waits_for if deliveries(state) and is_leased(state) else None
+            lambda: lane_of(state, subscription).waits_for if deliveries(state) and has_lane(state) else None
         )
         time.sleep(0.2)
         other.stop.set()
@@ -83,7 +83,7 @@ def all_wait(state: AppState, url: str, count: int = COUNT) -> None:
     nothing_counts(state, subscription)
 
 
-def is_leased(state: AppState) -> bool:
+def has_lane(state: AppState) -> bool:
     with state.engine.connect() as connection:
         return bool(connection.scalar(sa.select(sa.func.count()).select_from(Lane)))
 

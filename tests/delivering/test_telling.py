@@ -18,17 +18,8 @@ from flask_webhooks.models import Delivery, Message
 from flask_webhooks.state import AppState, state_of
 from tests.delivering.answers import one_after_another, run
 from tests.host import Client, db
-from tests.receivers import Received, Receiver, ok
+from tests.receivers import TOLD, Received, Receiver, ok
 from tests.stage import attempts, deliveries, fill, recorded, secret_of, subscribe
-
-TOLD = (
-    "webhook-event",
-    "webhook-occurred-at",
-    "webhook-sequence",
-    "webhook-attempt",
-    "webhook-delivery",
-    "webhook-trigger",
-)
 
 
 def told(request: Received) -> list[str]:

@@ -18,7 +18,7 @@ from flask_webhooks import Webhooks
 from flask_webhooks.delivering import Report, Run
 from flask_webhooks.state import state_of
 from tests.host import load_principal, make_transactional
-from tests.receivers import Received
+from tests.receivers import TOLD, Received
 
 HERE = Path(__file__).parent
 CATALOGS = HERE.parents[1] / "catalog"
@@ -105,12 +105,7 @@ def opened(request: Received, secret: str) -> dict[str, t.Any]:
         "webhook-id",
         "webhook-timestamp",
         "webhook-signature",
-        "webhook-event",
-        "webhook-occurred-at",
-        "webhook-sequence",
-        "webhook-attempt",
-        "webhook-delivery",
-        "webhook-trigger",
+        *TOLD,
     }
     assert not {"cookie", "authorization"} & request.headers.keys()
     Webhook(secret).verify(request.body, request.headers)
