@@ -8,6 +8,8 @@ SQLAlchemy and marshmallow, and neither Flask nor YAML.
 `trails`      dotted paths over mapped classes
 `conditions`  `when`, `changed`, `ignore` against columns and their types
 `columns`     which columns JSON can hold
+`stored`      what a column has of a value that was assigned
+`keys`        keys of what a schema dumps, and what of a row they read
 `dumping`     rows to `data`
 `changing`    what an update changed, as `data` shows it: the include `changes`
 `bound`       one channel with all of that

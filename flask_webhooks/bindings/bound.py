@@ -13,7 +13,7 @@ from sqlalchemy import orm
 from ..catalog import Catalog, Channel, EventType, Kind
 from ..catalog.names import did_you_mean
 from ..errors import Problem
-from .changing import ChangeDumper, ColumnChanges, SchemaChanges, keys_of
+from .changing import ChangeDumper, ColumnChanges, SchemaChanges
 from .columns import Doubt, doubts_of, is_unwritable, raw_doubts
 from .conditions import column_problems
 from .dumping import (
@@ -31,6 +31,7 @@ from .dumping import (
 )
 from .given import Given
 from .importing import Unfound, locate
+from .keys import keys_of
 from .trails import AnyMapper, Astray, Trail, Unreadable, column_of, columns_of, follow, readable
 
 if t.TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import enum
-import types
 import typing as t
 
 import marshmallow as ma
@@ -19,12 +18,13 @@ from sqlalchemy import orm
 
 from ..catalog import same
 from .dumping import jsonable
+from .keys import attribute_of, is_hooked, key_of, names_in, names_read
 from .trails import AnyMapper, columns_of, static_attribute
 
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-__all__ = ["ChangeDumper", "ColumnChanges", "SchemaChanges", "is_hooked", "key_of", "keys_of", "names_in"]
+__all__ = ["ChangeDumper", "ColumnChanges", "SchemaChanges"]
 
 Pair = dict[str, t.Any]
 """`{"from": ..., "to": ...}`, or nothing where it cannot be shown."""
@@ -154,25 +154,6 @@ class SchemaChanges:
         return found | {key: None for key, value in nulls.items() if value is None}
 
 
-def is_hooked(schema: ma.Schema) -> bool:
-    """Say whether code of the host's stands between the fields of a schema and what it dumps."""
-    kind = type(schema)
-    if kind.dump is not ma.Schema.dump:
-        return True
-    hooks: t.Any = getattr(schema, "_hooks", {})
-    return any(bool(found) and "_dump" in str(tag) for tag, found in hooks.items())
-
-
-def key_of(name: str, field: mf.Field[t.Any]) -> str:
-    """Return the key under which a field of a schema stands in what it dumps."""
-    return name if field.data_key is None else field.data_key
-
-
-def keys_of(schema: ma.Schema) -> frozenset[str]:
-    """Return the keys of what a schema dumps."""
-    return frozenset(key_of(name, field) for name, field in schema.dump_fields.items())
-
-
 def _fields(schema: ma.Schema, mapper: AnyMapper) -> Iterator[_Shown]:
     """Yield the fields that stand for a column of the row."""
     known = columns_of(mapper)
@@ -185,13 +166,12 @@ def _fields(schema: ma.Schema, mapper: AnyMapper) -> Iterator[_Shown]:
 def _columns(
     schema: ma.Schema, name: str, field: mf.Field[t.Any], mapper: AnyMapper
 ) -> tuple[frozenset[str], _Link]:
-    if isinstance(field, mf.Method):
-        return names_in(getattr(schema, field.serialize_method_name or "", None)), _Link.READS
-    if isinstance(field, mf.Function):
-        return names_in(field.serialize_func), _Link.READS
+    names = names_read(schema, field)
+    if names is not None:
+        return names, _Link.READS
     if not getattr(field, "_CHECK_ATTRIBUTE", True):
         return frozenset(), _Link.READS
-    head, _, rest = (name if field.attribute is None else field.attribute).partition(".")
+    head, _, rest = attribute_of(name, field).partition(".")
     columns, link = _columns_of(head, mapper)
     return columns, _Link.READS if rest and link is _Link.IS else link
 
@@ -215,21 +195,6 @@ def _keys_of(relationship: orm.RelationshipProperty[t.Any]) -> frozenset[str]:
         return frozenset()
     columns = relationship.local_columns
     return frozenset(attr.key for attr in relationship.parent.column_attrs if columns & set(attr.columns))
-
-
-def names_in(function: object) -> frozenset[str]:
-    """Return attributes and keys that a function's code mentions; a wrapper's are those of what it wraps."""
-    found: object = function
-    while (inner := getattr(found, "__wrapped__", None)) is not None:
-        found = inner
-    return frozenset(_mentioned(getattr(found, "__code__", None)))
-
-
-def _mentioned(code: object) -> Iterator[str]:
-    if isinstance(code, types.CodeType):
-        yield from code.co_names
-        for inside in code.co_consts:
-            yield from [inside] if isinstance(inside, str) else _mentioned(inside)
 
 
 def _as_it_was(row: t.Any, olds: Mapping[str, t.Any]) -> t.Any:

@@ -17,6 +17,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from .. import payload
 from ..errors import PayloadError
+from .keys import attribute_of
 from .trails import AnyMapper
 
 __all__ = ["Doubt", "doubts_of", "is_binary", "is_sealed", "is_unwritable", "raw_doubts"]
@@ -76,7 +77,7 @@ def doubts_of(mapper: AnyMapper) -> Iterator[Doubt]:
 def raw_doubts(schema: ma.Schema, mapper: AnyMapper) -> Iterator[Doubt]:
     """Yield the same of the columns that a schema sends as they are."""
     for name, field in schema.dump_fields.items():
-        attr = mapper.column_attrs.get(field.attribute or name)
+        attr = mapper.column_attrs.get(attribute_of(name, field))
         if type(field) in (ma.fields.Raw, ma.fields.Field) and attr is not None:
             doubt = _doubt(mapper, attr)
             if doubt is not None:

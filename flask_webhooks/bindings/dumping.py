@@ -19,6 +19,7 @@ from sqlalchemy.ext.associationproxy import _AssociationDict, _AssociationList, 
 from .. import payload
 from ..errors import PayloadError
 from .columns import is_binary, is_sealed, is_unwritable
+from .keys import attribute_of
 from .trails import AnyMapper, Astray, Trail, Unreadable, follow, has
 
 if t.TYPE_CHECKING:
@@ -251,7 +252,7 @@ def schema_trails(schema: ma.Schema, mapper: AnyMapper, depth: int = 5) -> list[
     """
     found: dict[tuple[str, ...], None] = {}
     for name, field in schema.dump_fields.items():
-        path = (field.attribute or name).split(".")
+        path = attribute_of(name, field).split(".")
         if not has(mapper, path[0]):
             continue
         crossed = _crossed(mapper, path)

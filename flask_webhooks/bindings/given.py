@@ -7,7 +7,6 @@ key that nothing stands for is a mistake at the call, and so is a value that the
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import typing as t
 from collections.abc import Mapping
@@ -20,9 +19,9 @@ from marshmallow import fields as mf
 from .. import payload
 from ..catalog.names import did_you_mean, listed
 from ..errors import PayloadError
-from .changing import key_of, names_in
 from .dumping import column_renderer
 from .json_types import Json, mismatch, of_columns, of_schema
+from .keys import attribute_of, dump_hooks, key_of, names_in, names_read
 from .trails import AnyMapper
 
 __all__ = ["Given"]
@@ -116,13 +115,13 @@ def _is_lacking(head: str, field: mf.Field[t.Any], data: Mapping[t.Any, t.Any]) 
 
 def _heads(schema: ma.Schema) -> dict[str, mf.Field[t.Any]]:
     """Return the fields of a schema by the first attribute that each reads."""
-    return {(field.attribute or name).partition(".")[0]: field for name, field in schema.fields.items()}
+    return {attribute_of(name, field).partition(".")[0]: field for name, field in schema.fields.items()}
 
 
 def _remedy(schema: ma.Schema, key: t.Any) -> str:
     for name, field in schema.fields.items():
         if key_of(name, field) == key:
-            return f'It reads "{field.attribute or name}" and sends it as "{key}".'
+            return f'It reads "{attribute_of(name, field)}" and sends it as "{key}".'
     heads = list(_heads(schema))
     return did_you_mean(str(key), heads, f"It knows: {', '.join(heads)}.")
 
@@ -182,15 +181,6 @@ def _copied(value: t.Any) -> t.Any:
 
 def _read_by_code(schema: ma.Schema) -> frozenset[str]:
     """Return the keys that methods, functions and dump hooks of a schema mention."""
-    found: set[str] = set()
-    for field in schema.dump_fields.values():
-        if isinstance(field, mf.Method):
-            found.update(names_in(getattr(schema, field.serialize_method_name or "", None)))
-        elif isinstance(field, mf.Function):
-            found.update(names_in(field.serialize_func))
-    for name in dir(type(schema)):
-        hook = inspect.getattr_static(type(schema), name, None)
-        marks = [getattr(hook, mark, "") for mark in ("_marshmallow_hook", "__marshmallow_hook__")]
-        if "dump" in str(marks):
-            found.update(names_in(hook))
-    return frozenset(found)
+    by_fields = (names_read(schema, field) or () for field in schema.dump_fields.values())
+    by_hooks = map(names_in, dump_hooks(schema).values())
+    return frozenset().union(*by_fields, *by_hooks)

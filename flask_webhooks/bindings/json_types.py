@@ -20,8 +20,8 @@ from sqlalchemy.dialects import postgresql as pg
 
 from .. import payload
 from ..errors import PayloadError
-from .changing import is_hooked, key_of
 from .dumping import column_renderer
+from .keys import attribute_of, is_hooked, key_of
 from .trails import AnyMapper
 
 __all__ = ["Json", "mismatch", "nullable", "of_columns", "of_schema"]
@@ -179,7 +179,7 @@ def of_schema(schema: ma.Schema, mapper: AnyMapper | None = None, depth: int = D
 
 def _is_passed_on(name: str, field: mf.Field[t.Any], mapper: AnyMapper | None) -> bool:
     """Say whether a `Boolean` stands for a column of another type: marshmallow dumps 1 and "yes" as they are."""
-    attribute = name if field.attribute is None else field.attribute
+    attribute = attribute_of(name, field)
     if not isinstance(field, mf.Boolean) or mapper is None or attribute not in mapper.column_attrs:
         return False
     return _of_type(mapper.column_attrs[attribute].columns[0].type) != {"type": "boolean"}
@@ -187,7 +187,7 @@ def _is_passed_on(name: str, field: mf.Field[t.Any], mapper: AnyMapper | None) -
 
 def _is_there(name: str, field: mf.Field[t.Any], mapper: AnyMapper) -> bool:
     """Say whether the value is never null: whatever it says of loading, a field dumps None as null."""
-    attribute = name if field.attribute is None else field.attribute
+    attribute = attribute_of(name, field)
     if field.allow_none:
         return False
     if attribute in mapper.relationships:

@@ -49,7 +49,7 @@ class Form:
     is_opaque: bool = False
     """Nothing can be said: of a type of the host's."""
     is_zoned: bool = False
-    """The database gives it back in the zone of the connection: `stored.in_zone`."""
+    """The database gives it back in the zone of the connection."""
 
     def __call__(self, value: t.Any) -> t.Any:
         """Return what the row has for a value, itself if that is the same; `LATER` if only the row can tell."""
@@ -171,7 +171,7 @@ def _numeric(kind: types.Numeric[t.Any], dialect: sa.Dialect) -> Form:
         return Form(
             frozenset({Decimal}),
             _is_plain,
-            lambda value: _plain(value) if _is_exact(value) else _refuse(value),
+            lambda value: _refuse(value) if type(value) is Decimal else _plain(value),
         )
     places = kind.scale or 0
     unit = Decimal(1).scaleb(-places)
@@ -184,10 +184,6 @@ def _numeric(kind: types.Numeric[t.Any], dialect: sa.Dialect) -> Form:
         return found if found else found.copy_abs()
 
     return Form(frozenset({Decimal}), fits, convert)
-
-
-def _is_exact(value: t.Any) -> bool:
-    return type(value) is not Decimal
 
 
 def _is_plain(value: Decimal) -> bool:

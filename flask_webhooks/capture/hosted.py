@@ -9,6 +9,7 @@ import typing as t
 import marshmallow as ma
 import sqlalchemy as sa
 
+from ..bindings.keys import dump_hooks
 from . import guard
 from .guard import About
 from .undoing import holders
@@ -109,13 +110,8 @@ def _changing_field(schema: ma.Schema | None, obj: t.Any, rows: t.Sequence[t.Any
     for name, field in schema.dump_fields.items():
         if guard.trial(rows, field.serialize, name, obj, accessor=schema.get_attribute).changes:
             return f" at the field {name!r}"
-    hooks = [name for name in dir(type(schema)) if _is_hook(getattr(type(schema), name, None))]
+    hooks = dump_hooks(schema)
     return f" in {' or '.join(hooks)}" if hooks else ""
-
-
-def _is_hook(method: t.Any) -> bool:
-    marks: t.Any = getattr(method, "__marshmallow_hook__", None) or getattr(method, "_marshmallow_hook", ())
-    return any("dump" in str(mark) for mark in marks)
 
 
 def _reached(obj: t.Any, paths: tuple[tuple[str, ...], ...]) -> list[t.Any]:

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy import inspect
 
 from .. import outbox, payload
-from ..bindings.changing import key_of
 from ..bindings.dumping import IncludeDumper
+from ..bindings.keys import attribute_of, key_of
 from ..catalog import EventType, same
 from ..config import ENVIRONMENTS
 from ..errors import EmitError, PayloadError, PayloadTooLargeError
@@ -422,7 +422,9 @@ def status_of(event: EventType, data: t.Any, bound: Bound | None = None, obj: t.
 def _key_of(schema: ma.Schema | None, column: str) -> str:
     """Return the key that a column has in what a schema dumps."""
     fields = schema.dump_fields.items() if schema is not None else ()
-    return next((key_of(name, field) for name, field in fields if field.attribute == column), column)
+    return next(
+        (key_of(name, field) for name, field in fields if attribute_of(name, field) == column), column
+    )
 
 
 def check_fits(event: EventType, obj: t.Any, field: str, value: str | None) -> None:

@@ -10,10 +10,10 @@ import marshmallow as ma
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from ..bindings.changing import keys_of
 from ..bindings.columns import doubts_of
 from ..bindings.dumping import column_renderer
 from ..bindings.importing import Unfound, locate
+from ..bindings.keys import keys_of
 from ..catalog.names import RESERVED_CHANNEL
 from .owners import AnyMapper, Tenancy
 

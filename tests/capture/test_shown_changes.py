@@ -183,6 +183,7 @@ channels:
     schema: {HERE}:MemberSchema
     events:
       updated:
+      rose: {{when: {{rank: {{from: low}}}}, format: entity}}
       promoted: {{when: {{rank: high}}, schema: {HERE}:ShortSchema, format: entity}}
       hushed: {{when: {{password_hash: {{from: b2xkIHNlY3JldA==}}}}, format: entity}}
   masked: {{model: {HERE}:Member, schema: {HERE}:MaskingSchema, events: [updated]}}
@@ -332,6 +333,7 @@ def test_the_state_of_the_format_entity_is_what_data_or_the_catalogue_tells(club
 
     states = {each.event: each.status for each in recorded(club)}
     assert states["members.promoted"] == "high"
+    assert states["members.rose"] == "high"  # by the field, which has another key than the column
     assert states["members.hushed"] is None
 
 
