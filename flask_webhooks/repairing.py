@@ -6,6 +6,7 @@ statement writes the row of the broken message, and so locks it.
 
 from __future__ import annotations
 
+import enum
 import typing as t
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -170,12 +171,22 @@ def _row_of(session: Session, bound: Bound, event: EventType, key: str | None) -
     if len(parts) == len(columns):
         identity = tuple(_typed(column, part) for column, part in zip(columns, parts, strict=True))
         with unfiltered(session):
-            row = session.get(bound.model, identity)
+            row = _get(session, bound.model, identity, key)
     if row is None:
         raise EmitError(
             f"The row {key} of {bound.model.__name__} is gone: its data cannot be made anew. {_GIVE_UP}"
         )
     return row
+
+
+def _get(session: Session, model: type, identity: tuple[t.Any, ...], key: str) -> t.Any:
+    try:
+        return session.get(model, identity)
+    except sa.exc.DBAPIError:
+        raise
+    except Exception as error:  # whatever a column's type raises for a text that it does not take
+        said = getattr(error, "orig", error)
+        raise EmitError(f"No key of {model.__name__} can be made of {key}: {said}. {_GIVE_UP}") from error
 
 
 _GIVE_UP = "Give the message up."
@@ -185,6 +196,8 @@ def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
     """The value of a column of a key, out of the text that it has in `entity_id`."""
     try:
         kind: t.Any = column.type.python_type
+        if issubclass(kind, enum.Enum):
+            return next((member for member in kind if str(member) == text), text)
         if issubclass(kind, date):
             return kind.fromisoformat(text)
         return text == "True" if kind is bool else kind(text)
