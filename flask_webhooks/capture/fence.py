@@ -30,7 +30,11 @@ State = orm.InstanceState[t.Any]
 running: contextvars.ContextVar[Guard | None] = contextvars.ContextVar("webhooks_guard", default=None)
 """Whose `about` says whether host code runs right now."""
 SAVEPOINT = "webhooks_dump"
-_READS = re.compile(r"[\s(]*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN|DESCRIBE|PRAGMA)\b", re.IGNORECASE)
+_READS = re.compile(
+    r"(?:[\s(]|--[^\n]*\n|/\*(?!!).*?\*/)*(SELECT|WITH|VALUES|TABLE|SHOW|EXPLAIN|DESCRIBE|PRAGMA)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Comments may come first: hosts say in them where a statement is from. MySQL runs what is in one of `/*!`."""
 _WRITE_INSIDE = re.compile(
     r"\b(INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|MERGE\s+INTO)\b", re.IGNORECASE
 )

@@ -101,9 +101,8 @@ class _Watched:
             found += [f"{_name(state)}.{name}" for name in snapshot.names_changed()]
             snapshot.restore()
             snapshot.lay_aside()
-        for attempt in range(
-            _ROUNDS
-        ):  # collections of the host's may change their members when they are filled again
+        # Collections of the host's may change their members when they are filled again.
+        for attempt in range(_ROUNDS):
             for state in list(session.identity_map._modified):
                 if not attempt:
                     found += [f"{_name(state)}.{name}" for name in sorted(state.committed_state)]

@@ -245,6 +245,7 @@ HARMLESS: dict[str, Deed] = {
     "flushing nothing": lambda row: db.session.flush(),
     "a query": lambda row: db.session.scalar(sa.select(sa.func.count()).select_from(Card)),
     "a query as text": lambda row: db.session.execute(sa.text("SELECT 1")),
+    "a query with comments": lambda row: db.session.execute(sa.text("-- of\n/* the app */ SELECT 1")),
 }
 WRITES: dict[str, Deed] = {
     "commit": lambda row: db.session.commit(),
@@ -257,6 +258,9 @@ WRITES: dict[str, Deed] = {
     "bulk update": lambda row: db.session.execute(sa.update(Account).values(iban="masked")),
     "table update": lambda row: db.session.execute(Account.__table__.update().values(iban="masked")),
     "text": lambda row: db.session.execute(sa.text("UPDATE account SET iban = 'masked'")),
+    "text with comments": lambda row: db.session.execute(
+        sa.text("/* SELECT */ UPDATE account SET iban = 'masked'")
+    ),
     "connection": lambda row: db.session.connection().execute(sa.text("DELETE FROM card")),
     "rollback of the connection": lambda row: db.session.connection().rollback(),
     "legacy": lambda row: db.session.query(Account).update({"iban": "masked"}),
