@@ -9,10 +9,12 @@ import typing as t
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 from werkzeug.datastructures import Headers
 
 from flask_webhooks import signing
+from flask_webhooks.cli import webhooks_cli
 from flask_webhooks.config import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +39,36 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_settings_commands_and_their_options_exist(page: Path) -> None:
+    text = page.read_text()
+    settings = {PREFIX + item.name.upper() for item in dataclasses.fields(Settings)}
+
+    assert set(re.findall(r"\bWEBHOOKS_[A-Z_]*[A-Z]\b", text)) <= settings
+    for name, rest in re.findall(r"flask webhooks ([a-z][a-z-]*)([^\n`#]*)", text):
+        options = options_of(webhooks_cli.commands[name])
+        assert set(re.findall(r"(?<= )--[a-z-]+", rest)) <= options, name
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Those of a command, and of the commands below it."""
+    own = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return own.union(*map(options_of, below))
+
+
+def test_log_lines_are_in_the_table_and_no_others() -> None:
+    """Whatever asks somebody to do something is there, from warnings on."""
+    page = (ROOT / "docs" / "operations.md").read_text().partition("**Log lines.**")[2].partition("\n## ")[0]
+    sources = "".join(each.read_text() for each in (ROOT / "flask_webhooks").rglob("*.py"))
+    loud = set(re.findall(r"logger\.(?:warning|error|exception)\(\s*\"([a-z_]+\.[a-z_]+)", sources))
+    known = set(re.findall(r"\(\s*\"([a-z_]+\.[a-z_]+)", sources))
+    first_cells = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| "))
+    told = {each for each in re.findall(r"`([a-z_]+\.[a-z_]+)`", first_cells) if "webhooks" not in each}
+
+    assert loud <= told <= known
 
 
 def blocks(having: str) -> str:
