@@ -83,9 +83,8 @@ class Prepared:
                 return cursor.executemany(self._text, parameters)
             cursor.execute(self._text, parameters)
             return cursor.fetchall() if is_select else None
-        except (
-            Exception
-        ) as error:  # made into one of SQLAlchemy's, with a look at whether the connection is lost
+        except Exception as error:
+            # Makes it one of SQLAlchemy's, and looks whether the connection is lost.
             connection._handle_dbapi_exception(error, self._text, parameters, cursor, None)
         finally:
             cursor.close()

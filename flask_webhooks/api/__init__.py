@@ -35,6 +35,7 @@ from .problems import not_allowed, of_http, unknown
 
 __all__ = ["make_blueprint"]
 
+# Importing them fills OPERATIONS.
 _ROOMS = (
     subscriptions,
     secrets,
@@ -45,7 +46,7 @@ _ROOMS = (
     deliveries,
     catalog,
     documents,
-)  # importing them fills OPERATIONS
+)
 
 
 def make_blueprint() -> Blueprint:

@@ -248,7 +248,7 @@ def _put(state: State, name: str, value: t.Any) -> None:
 
 
 def session_of(state: State) -> t.Any:
-    """Return the session that an object is in, of SQLAlchemy's own interface that says everything."""
+    """Return the session that an object is in, if any."""
     return state.session
 
 
@@ -291,10 +291,8 @@ def revert(state: State, contents: t.Mapping[str, Contents]) -> None:
     held, unknown = state.dict, []
     for name, old in list(state.committed_state.items()):
         impl: t.Any = state.manager[name].impl
-        if (
-            not impl.supports_population
-        ):  # a query in the place of a collection keeps only what was added and removed
-            held.pop(name, None)
+        if not impl.supports_population:
+            held.pop(name, None)  # a query in the place of a collection keeps only what was added and removed
         elif impl.collection and isinstance(old, list):
             _restore_collection(state, name, old)
         elif name in contents:
@@ -340,10 +338,8 @@ def _read_again(state: State, names: list[str]) -> None:
         for name in names:
             state.dict.pop(name, None)
         return
-    obj, had = (
-        state.obj(),
-        [name for name in names if name in state.dict and not state.manager[name].impl.uses_objects],
-    )
+    obj = state.obj()
+    had = [name for name in names if name in state.dict and not state.manager[name].impl.uses_objects]
     session = session_of(state)
     session.expire(obj, names)
     if not session.expire_on_commit:

@@ -101,9 +101,8 @@ def _copy(table: sa.Table, metadata: sa.MetaData, naming: Naming) -> None:
 
 
 def _constraint(constraint: sa.Constraint, naming: Naming) -> sa.Constraint | None:
-    name = sa.schema.conv(
-        naming.name(str(constraint.name))
-    )  # made by our convention already, not by the host's
+    # `conv`: it was made by our convention already, and not by the host's.
+    name = sa.schema.conv(naming.name(str(constraint.name)))
     names = [column.name for column in t.cast("sa.PrimaryKeyConstraint", constraint).columns]
     if isinstance(constraint, sa.PrimaryKeyConstraint):
         return sa.PrimaryKeyConstraint(*names, name=name)

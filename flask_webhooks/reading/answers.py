@@ -163,9 +163,8 @@ def _inflated(body: bytes, window: int) -> tuple[bytes, str]:
                 if len(out) > MOST_TEXT:
                     return bytes(out[:MOST_TEXT]), "bomb"
                 piece = inflate.unconsumed_tail
-                if (
-                    inflate.eof and inflate.unused_data
-                ):  # gzip may have several members (RFC 1952, section 2.2)
+                # gzip may have several members (RFC 1952, section 2.2).
+                if inflate.eof and inflate.unused_data:
                     piece, inflate = inflate.unused_data, zlib.decompressobj(window)
         except zlib.error:
             return bytes(out), "broken"
@@ -184,9 +183,8 @@ def _charset(data: bytes, content_type: str, notes: _Notes) -> tuple[str, bytes]
     if match is None:
         return "utf_8", data
     name = re.sub(r"[^a-z0-9]+", "_", match[1].lower())
-    name = _ALIASES.get(
-        name, name
-    )  # never codecs.lookup: it imports and remembers whatever name it is asked for
+    # Never codecs.lookup: it imports and remembers whatever name it is asked for.
+    name = _ALIASES.get(name, name)
     if name not in _CHARSETS:
         notes.append(("unknown_charset", {"charset": match[1]}))
         return "utf_8", data

@@ -196,9 +196,8 @@ def _queue(
     replay.queued += queued
     if replay.stage >= len(wanted.states):
         replay.state, replay.finished_at = "done", now
-        replay.next_at = now + timedelta(
-            seconds=queued / rate
-        )  # when the last is sent, and another may begin
+        # When the last is sent, and another may begin.
+        replay.next_at = now + timedelta(seconds=queued / rate)
     logger.info("replay.turned", extra={"replay": replay.id, "queued": queued, "state": replay.state})
     return queued
 

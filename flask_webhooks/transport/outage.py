@@ -127,11 +127,8 @@ class Outage:
         return min(max(SHORTEST, lasted / 4), LONGEST)
 
     def _is_certain(self, kinds: t.Sequence[BaseException], is_connected: bool) -> bool:
-        if any(isinstance(each, MemoryError) for each in kinds):
-            return True
-        if any(
-            isinstance(each, RuntimeError | Unready) for each in kinds
-        ):  # no more threads, or no certificates
+        # A RuntimeError: no more threads. Unready: no certificates.
+        if any(isinstance(each, MemoryError | RuntimeError | Unready) for each in kinds):
             return True
         if any(isinstance(each, OSError) and each.errno in EXHAUSTED for each in kinds if not _is_name(each)):
             return True
