@@ -221,7 +221,7 @@ class Lanes:
         health = health_of(row)
         self.held[row.subscription_id] = Held(destination, health, time.monotonic(), health)
         now = self.clock()
-        rate = self._rate(destination, health)
+        rate = self._rate(destination, health, pace.FIRST_WAIT)
         self.rotation.add(
             row.subscription_id,
             (),
@@ -235,10 +235,10 @@ class Lanes:
             not_before=self._not_before(row.sendable_at, rate, now),
         )
 
-    def _rate(self, destination: Destination, health: Health) -> float | None:
+    def _rate(self, destination: Destination, health: Health, wait: float) -> float | None:
         """Requests a second: what its owner allows, or what its receiver has been learnt to take if that is less."""
-        rates = [rate for rate in (destination.rate, pace.rate_at(health, self.clock())) if rate is not None]
-        return min(rates, default=None)
+        learnt = pace.rate_at(health, self.clock(), wait)
+        return min((rate for rate in (destination.rate, learnt) if rate is not None), default=None)
 
     @staticmethod
     def _not_before(sendable_at: datetime | None, rate: float | None, now: datetime) -> float:
@@ -417,7 +417,7 @@ class Lanes:
     def restore(self, key: str) -> None:
         """Give a lane the terms that it should have: after a probe that succeeded, or for a new rate."""
         lane = self.held[key]
-        rate = self._rate(lane.destination, lane.health)
+        rate = self._rate(lane.destination, lane.health, lane.burst.wait)
         is_learnt = rate is not None and rate != lane.destination.rate
         slots = pace.slots_at(rate, lane.burst) if rate is not None and is_learnt else None
         self.rotation.set_terms(key, rate=rate, cap=1 if lane.health.is_probed else slots, even=is_learnt)
