@@ -65,8 +65,26 @@ _ALIASES: t.Final[Mapping[str, str]] = {
     "windows_31j": "cp932",
     "x_euc_jp": "euc_jp",
     "x_gbk": "gbk",
-    "x_cp1252": "cp1252",
+    **{f"x_cp125{number}": f"cp125{number}" for number in range(9)},
+    "windows_874": "cp874",
+    "dos_874": "cp874",
+    "windows_949": "cp949",
+    "x_windows_949": "cp949",
+    "x_mac_roman": "mac_roman",
+    "x_mac_cyrillic": "mac_cyrillic",
+    "iso_8859_6_i": "iso8859_6",
+    "iso_8859_8_i": "iso8859_8",
+    "logical": "iso8859_8",
+    "ucs_2": "utf_16",
+    "iso_10646_ucs_2": "utf_16",
+    "unicode": "utf_16",
+    "unicode_1_1_utf_8": "utf_8",
+    "utf8mb3": "utf_8",
+    "utf8mb4": "utf_8",
+    "utf_8_sig": "utf_8",
 }
+_LARGER: t.Final = {"shift_jis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949"}
+"""What is called so often has signs of the larger set, which has all of the smaller one's (Encoding Standard)."""
 _LITTLE: t.Final = {"utf_16": "utf_16_le", "utf_32": "utf_32_le"}
 """Without a mark, little-endian, as browsers read them (Encoding Standard), unless the zeros say otherwise."""
 _WINDOWS: t.Final = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
@@ -192,7 +210,7 @@ def _charset(data: bytes, content_type: str, notes: _Notes) -> tuple[str, bytes]
         width = 2 if name == "utf_16" else 4
         is_big = data[0::width].count(0) > data[width - 1 :: width].count(0)
         return f"{name}_be" if is_big else _LITTLE[name], data
-    return ("cp932" if name == "shift_jis" else name), data  # what is called so has the signs of Windows
+    return _LARGER.get(name, name), data
 
 
 def _means_it(data: bytes, charset: str, is_cut: bool) -> bool:
