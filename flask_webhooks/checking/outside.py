@@ -37,7 +37,7 @@ _TRAP = (
 
 def check_database(engine: sa.Engine) -> Check:
     """Tell whether it can be reached, has all tables and columns, and keeps savepoints inside transactions."""
-    shown = engine.url.render_as_string(hide_password=True)
+    shown = _shown(engine)
     try:
         with engine.connect() as connection:
             findings = [*_lacking(connection), *_caseless(connection), *_trap(connection)]
@@ -46,6 +46,14 @@ def check_database(engine: sa.Engine) -> Check:
         text = f"{shown} cannot be reached: {reason}. Is it running, and is SQLALCHEMY_DATABASE_URI right?"
         return Check("database", "not reachable", (Finding(Level.ERROR, text),))
     return Check("database", shown, tuple(findings))
+
+
+def _shown(engine: sa.Engine) -> str:
+    """A database's URL without its credentials and options: a password may stand in the place of a user name."""
+    url = engine.url
+    return sa.URL.create(
+        url.drivername, host=url.host, port=url.port, database=url.database
+    ).render_as_string()
 
 
 def refuse_missing_tables(engine: sa.Engine) -> None:
@@ -63,8 +71,7 @@ def refuse_missing_tables(engine: sa.Engine) -> None:
     except sa.exc.SQLAlchemyError:
         return
     if finding is not None:
-        shown = engine.url.render_as_string(hide_password=True)
-        raise ConfigurationError(f"The database {shown} is not ready. {finding.message}")
+        raise ConfigurationError(f"The database {_shown(engine)} is not ready. {finding.message}")
 
 
 def check_environments(engine: sa.Engine, settings: Settings) -> Check:

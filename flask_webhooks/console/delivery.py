@@ -34,6 +34,7 @@ NOTES: t.Mapping[str, str] = {
     "many_codings": N_("It is packed more than %(most)s times, which is not unpacked here."),
     "not_packed": N_("It says that it is packed as %(coding)s and is not: it is shown as it came."),
     "broken": N_("What is packed as %(coding)s breaks off or is damaged: only its beginning can be shown."),
+    "trailing": N_("Behind what is packed as %(coding)s come bytes that are not: they are left out."),
     "bomb": N_("Only the first %(most)s bytes are unpacked."),
     "unknown_charset": N_("The charset %(charset)s is not known here: it is read as UTF-8."),
     "not_text": N_("Some bytes are no %(charset)s: a � stands for them."),

@@ -2,12 +2,14 @@
 
 The law of this room: what a URL says is what redis-py reads in it, and what redis-py would pass over in silence (a
 fragment, a database that is no number, a host in the place of a path) is refused, for it would mean another server.
-A password never leaves this room: neither in a message, nor in a reason.
+What stands before the host never leaves this room, neither in a message nor in a reason: a password may be written in
+the place of the user name.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import typing as t
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -123,16 +125,23 @@ def reason_of(error: BaseException, url: str) -> str:
     if not isinstance(error, redis.RedisError | OSError | WebhooksError):
         return type(error).__name__  # its text may hold anything
     text = str(error)
-    for secret in _passwords(url):
-        text = text.replace(secret, "***")
+    for secret in _credentials(url):
+        # A short one, such as a user `h`, is no part of other words.
+        text = re.sub(
+            rf"(?<!\w){re.escape(secret)}(?!\w)" if len(secret) < _SHORT else re.escape(secret), "***", text
+        )
     return text
 
 
-def _passwords(url: str) -> set[str]:
-    """All passwords that a URL holds, as written and in the clear."""
-    raw = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    words = {raw, *(value for name, value in parse_qsl(url.partition("?")[2]) if "password" in name)}
-    return {form for word in words for form in (word, unquote(word)) if form}
+_SHORT = 4
+
+
+def _credentials(url: str) -> list[str]:
+    """All user names and passwords that a URL holds, as written and in the clear; the longest first."""
+    user, _, password = url.partition("://")[2].partition("?")[0].rpartition("@")[0].partition(":")
+    given = parse_qsl(url.partition("?")[2])
+    words = {user, password, *(value for name, value in given if name.endswith(("password", "username")))}
+    return sorted({form for word in words for form in (word, unquote(word)) if form}, key=len, reverse=True)
 
 
 def connect(url: str, *, patient: bool = True) -> redis.Redis:
@@ -195,4 +204,5 @@ def _node(text: str) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
     if not parts.hostname or parts.path or parts.port == 0:
         raise _Unfit("a sentinel has no host")
-    return parts.hostname, parts.port or SENTINEL_PORT
+    host = unquote(parts.hostname) if "%25" in parts.hostname else parts.hostname  # of a zone (RFC 6874)
+    return host, parts.port or SENTINEL_PORT

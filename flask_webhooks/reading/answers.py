@@ -38,6 +38,7 @@ NOTES: t.Final[Mapping[str, str]] = {
     "many_codings": "It is packed more than %(most)s times, which is not unpacked here.",
     "not_packed": "It says that it is packed as %(coding)s and is not: it is shown as it came.",
     "broken": "What is packed as %(coding)s breaks off or is damaged: only its beginning can be shown.",
+    "trailing": "Behind what is packed as %(coding)s come bytes that are not: they are left out.",
     "bomb": "Only the first %(most)s bytes are unpacked.",
     "unknown_charset": "The charset %(charset)s is not known here: it is read as UTF-8.",
     "not_text": "Some bytes are no %(charset)s: a � stands for them.",
@@ -57,28 +58,49 @@ _BOMS: t.Final = (
     (codecs.BOM_UTF16_LE, "utf_16_le"),
     (codecs.BOM_UTF16_BE, "utf_16_be"),
 )
+_LABELS: t.Final = {
+    "utf_16_le": "utf16le",
+    "iso8859_2": "iso88592",
+    "iso8859_3": "iso88593",
+    "iso8859_4": "iso88594",
+    "iso8859_5": "iso88595",
+    "iso8859_6": "csiso88596e csiso88596i iso88596 iso_8859_6_e iso_8859_6_i",
+    "iso8859_7": "iso88597 sun_eu_greek",
+    "iso8859_8": "csiso88598e csiso88598i iso88598 iso_8859_8_e iso_8859_8_i logical visual",
+    "iso8859_10": "iso885910",
+    "iso8859_13": "iso885913",
+    "iso8859_14": "iso885914",
+    "iso8859_15": "csisolatin9 iso885915",
+    "koi8_r": "koi koi8",
+    "koi8_u": "koi8_ru",
+    "mac_roman": "csmacintosh mac x_mac_roman",
+    "mac_cyrillic": "x_mac_cyrillic x_mac_ukrainian",
+    "cp874": "dos_874 iso885911 windows_874",
+    "cp1250": "x_cp1250",
+    "cp1251": "x_cp1251",
+    "cp1252": "x_cp1252",
+    "cp1253": "x_cp1253",
+    "cp1254": "x_cp1254",
+    "cp1255": "x_cp1255",
+    "cp1256": "x_cp1256",
+    "cp1257": "x_cp1257",
+    "cp1258": "x_cp1258",
+    "latin_1": "iso88591",
+    "iso8859_9": "iso88599",
+    "gbk": "csgb2312 gb_2312 gb_2312_80 x_gbk",
+    "big5hkscs": "cn_big5 x_x_big5",
+    "euc_jp": "cseucpkdfmtjapanese x_euc_jp",
+    "cp932": "windows_31j x_sjis",
+    "cp949": "cseuckr csksc56011987 iso_ir_149 ks_c_5601_1989 ksc_5601 windows_949",
+    "utf_8": "unicode11utf8 unicode20utf8 unicode_1_1_utf_8 x_unicode20utf8",
+    "utf_16_be": "utf16be unicodefffe",
+    "utf_16": "csunicode iso_10646_ucs_2 ucs_2 unicode unicodefeff",
+}
+"""What the Encoding Standard calls them (https://encoding.spec.whatwg.org/#names-and-labels), where Python does not."""
 _ALIASES: t.Final[Mapping[str, str]] = {
     **aliases,
-    "utf16le": "utf_16_le",
-    "utf16be": "utf_16_be",
-    "x_sjis": "cp932",
-    "windows_31j": "cp932",
-    "x_euc_jp": "euc_jp",
-    "x_gbk": "gbk",
-    **{f"x_cp125{number}": f"cp125{number}" for number in range(9)},
-    "windows_874": "cp874",
-    "dos_874": "cp874",
-    "windows_949": "cp949",
+    **{label: charset for charset, labels in _LABELS.items() for label in labels.split()},
     "x_windows_949": "cp949",
-    "x_mac_roman": "mac_roman",
-    "x_mac_cyrillic": "mac_cyrillic",
-    "iso_8859_6_i": "iso8859_6",
-    "iso_8859_8_i": "iso8859_8",
-    "logical": "iso8859_8",
-    "ucs_2": "utf_16",
-    "iso_10646_ucs_2": "utf_16",
-    "unicode": "utf_16",
-    "unicode_1_1_utf_8": "utf_8",
     "utf8mb3": "utf_8",
     "utf8mb4": "utf_8",
     "utf_8_sig": "utf_8",
@@ -87,7 +109,8 @@ _LARGER: t.Final = {"shift_jis": "cp932", "gb2312": "gb18030", "gbk": "gb18030",
 """What is called so often has signs of the larger set, which has all of the smaller one's (Encoding Standard)."""
 _LITTLE: t.Final = {"utf_16": "utf_16_le", "utf_32": "utf_32_le"}
 """Without a mark, little-endian, as browsers read them (Encoding Standard), unless the zeros say otherwise."""
-_WINDOWS: t.Final = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
+_GZIP, _MEMBER = 31, b"\x1f\x8b"
+_WINDOWS: t.Final = {"gzip": (_GZIP,), "x-gzip": (_GZIP,), "deflate": (15, -15)}
 """How zlib reads each: `deflate` is a zlib stream (RFC 9110, section 8.4.1.2), but many send it without its head."""
 _CHARSET: t.Final = re.compile(r"""(?i);\s*charset\s*=\s*["']?\s*([^\s;"']{1,60})""")
 
@@ -164,26 +187,28 @@ def _unpacked(body: bytes, codings: str, is_cut: bool, notes: _Notes) -> tuple[b
             return body, is_cut
         if end == "bomb":
             notes.append(("bomb", {"most": MOST_TEXT}))
-        elif end == "broken" and not is_cut:  # that it is cut is said anyway
-            notes.append(("broken", {"coding": coding}))
-        body, is_cut = inside, end != ""
+        elif end == "trailing" or (end == "broken" and not is_cut):  # that it is cut is said anyway
+            notes.append((end, {"coding": coding}))
+        body, is_cut = inside, end not in ("", "trailing")
     return body, is_cut
 
 
 def _inflated(body: bytes, window: int) -> tuple[bytes, str]:
-    """Return at most `MOST_TEXT` bytes of what is inside, and how it ended: well (empty), `broken` or `bomb`."""
+    """Return at most `MOST_TEXT` bytes of what is inside, and how it ended: well (empty), or by one of `NOTES`."""
     out, inflate = bytearray(), zlib.decompressobj(window)
     for at in range(0, len(body), STEP):
         piece = body[at : at + STEP]
+        end = at + len(piece)
         try:
             while piece:
+                if inflate.eof:  # gzip may have several members (RFC 1952, section 2.2)
+                    if window != _GZIP or not body.startswith(_MEMBER, end - len(piece)):
+                        return bytes(out), "trailing"
+                    inflate = zlib.decompressobj(window)
                 out += inflate.decompress(piece, MOST_TEXT + 1 - len(out))
                 if len(out) > MOST_TEXT:
                     return bytes(out[:MOST_TEXT]), "bomb"
-                piece = inflate.unconsumed_tail
-                # gzip may have several members (RFC 1952, section 2.2).
-                if inflate.eof and inflate.unused_data:
-                    piece, inflate = inflate.unused_data, zlib.decompressobj(window)
+                piece = inflate.unused_data or inflate.unconsumed_tail
         except zlib.error:
             return bytes(out), "broken"
     return bytes(out), "" if inflate.eof else "broken"

@@ -85,7 +85,7 @@ def test_a_database_that_is_not_there_is_told_without_its_password(
 ) -> None:
     urls = {
         "sqlite": f"sqlite:///{tmp_path}/nowhere/x.sqlite",
-        "postgresql": "postgresql+psycopg://me:S3cret@127.0.0.1:1/x",
+        "postgresql": "postgresql+psycopg://S3cret@127.0.0.1:1/x",
     }
     with app_on(urls[kind], tmp_path) as app:
         result = call(app, name)

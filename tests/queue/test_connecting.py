@@ -164,6 +164,16 @@ def test_a_sentinel_url_says_users_passwords_addresses_and_options() -> None:
     assert {(each["username"], each["password"]) for each in sentinels} == {("guard", "g&w")}
 
 
+@pytest.mark.parametrize("zone", ["%25eth0", "%eth0"])
+def test_an_address_of_a_sentinel_may_have_a_zone(zone: str) -> None:
+    url = f"sentinel://[fe80::1{zone}]:26380/m"
+    assert Settings.read({"WEBHOOKS_REDIS_URL": url}).redis_url == url
+    pool: t.Any = connect(url).connection_pool
+
+    [sentinel] = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
+    assert (sentinel["host"], sentinel["port"]) == ("fe80::1%eth0", 26380)
+
+
 def test_sentinels_are_not_given_the_masters_password() -> None:
     pool: t.Any = connect("redis+sentinel://:word@h").connection_pool
 
@@ -177,6 +187,7 @@ def test_sentinels_are_not_given_the_masters_password() -> None:
     [
         ("redis://user:S3cret@h:1/0", "redis://h:1/0"),
         ("redis://user:p@S3cret@h:1/0", "redis://h:1/0"),
+        ("redis://S3cret@h:1/0", "redis://h:1/0"),
         ("redis://h/0?password=S3cret", "redis://h/0"),
         ("unix:///run/s?password=S3cr@t", "unix:///run/s"),
         ("sentinel://u:S3cret@[::1]:1,h/m/0?sentinel_password=S3", "sentinel://[::1]:1,h/m/0"),
@@ -251,10 +262,13 @@ def test_no_fault_of_a_url_reaches_who_rings(
         bell.depth()
 
 
-def test_a_reason_does_not_tell_the_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("userinfo", [":S3cr%65t", "S3cr%65t", "S3cret:x", "x:S3cret"])
+def test_a_reason_does_not_tell_the_credentials(
+    userinfo: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     listener, port = _server(b"-ERR AUTH S3cret failed\r\n")
     with listener:
-        bell = Bell(f"redis://:S3cr%65t@127.0.0.1:{port}/0", Embedded(tmp_path), "webhooks", "tests.served")
+        bell = Bell(f"redis://{userinfo}@127.0.0.1:{port}/0", Embedded(tmp_path), "webhooks", "tests.served")
         assert not bell.ring()
         with pytest.raises(QueueError) as caught:
             bell.depth()
