@@ -5,7 +5,7 @@ one pace. The first two hold a thread of the web server, so an owner has few pla
 process dies, it is free after `LEASE`.
 
 The law of this room: each decision is one UPDATE that takes what is free or changes nothing; nothing is read first and
-written afterwards.
+written afterwards, unless behind a `lock`.
 
 Pace by the generic cell rate algorithm: of each owner and name one instant is kept, at which all its turns are free
 again. A turn moves it one interval on, and is refused if that would be more than all turns ahead.
@@ -29,7 +29,7 @@ from .transactions import may_be_repeated
 if t.TYPE_CHECKING:
     from .state import AppState
 
-__all__ = ["LEASE", "count", "count_creation", "place", "purge", "turn"]
+__all__ = ["LEASE", "count", "count_creation", "lock", "place", "purge", "turn"]
 
 T = t.cast("sa.Table", Throttle.__table__)
 LEASE = timedelta(seconds=20)
@@ -37,6 +37,7 @@ LEASE = timedelta(seconds=20)
 DAY = 86_400.0
 """Seconds."""
 MICROSECONDS = 1_000_000
+_NEVER = 2**62
 
 
 def count(state: AppState, session: Session, owner: str) -> None:
@@ -100,6 +101,12 @@ def count_creation(state: AppState, session: Session, owner: str) -> None:
     wait = _take(session, owner, "creations", most, DAY)
     if wait:
         raise ThrottledError(f"{most} subscriptions were made within a day, which is the limit.", wait)
+
+
+def lock(session: Session, owner: str, name: str) -> None:
+    """Let whoever else locks the same wait until this transaction ends: what is counted from here on is true."""
+    now = _micros(dispatch.now(session.connection()))
+    _set_free_at(session, owner, name, now, _NEVER, first=now)
 
 
 def purge(connection: sa.Connection) -> None:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from flask import Response, request
 
+from .. import throttle
 from ..errors import ThrottledError
 from ..models import IdempotentReply
 from ..signing import place_of
@@ -80,6 +81,7 @@ class Kept:
         """
         self.reserved_at = datetime.now(UTC)
         session = self.call.session
+        self._take_turn()
         session.add(self._row(RESERVED, "", self.reserved_at))
         try:
             session.commit()
@@ -97,6 +99,7 @@ class Kept:
             session.commit()
             return None
         session.flush()
+        self._take_turn()
         try:
             session.add(row)
             session.commit()
@@ -107,6 +110,14 @@ class Kept:
                 raise
             return first
         return None
+
+    def _take_turn(self) -> None:
+        """Look again whether there is room for the key, one request of an owner after the other.
+
+        :raises ThrottledError: others were first.
+        """
+        throttle.lock(self.call.session, self.call.principal.account, "keys")
+        _check_limit(self.call, beside=self.key)
 
     def _row(self, status: int, sealed: str, now: datetime) -> IdempotentReply:
         return IdempotentReply(
@@ -148,7 +159,7 @@ def begin(call: Call, operation: Operation, raw: bytes) -> Kept | None:
     digest = hashlib.sha256(told + b"\n" + raw).hexdigest()
     first = _find(call, key, digest)
     if first is None:
-        _check_limit(call)
+        _check_limit(call, beside=key)
     call.session.rollback()  # a transaction that has read cannot begin to write on SQLite
     kept = Kept(call, key, digest, first)
     if first is None and operation.is_final:
@@ -156,14 +167,15 @@ def begin(call: Call, operation: Operation, raw: bytes) -> Kept | None:
     return kept
 
 
-def _check_limit(call: Call) -> None:
+def _check_limit(call: Call, *, beside: str) -> None:
     """Refuse a new key of an owner who has many.
 
+    :param beside: the key itself: the first request with it may just have ended.
     :raises ThrottledError: until the oldest of them runs out.
     """
     R, now = IdempotentReply, datetime.now(UTC)
     mine = sa.select(sa.func.count(), sa.func.min(R.created_at, type_=R.created_at.type)).where(
-        R.owner == call.principal.account, R.created_at > now - LIFE
+        R.owner == call.principal.account, R.created_at > now - LIFE, R.key != beside
     )
     count, oldest = call.session.execute(mine).one()
     most = call.state.settings.key_limit

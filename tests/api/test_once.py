@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import pytest
 import sqlalchemy as sa
 from flask import Flask
 
@@ -83,6 +85,37 @@ def test_keys_of_one_owner_are_limited(make_app: t.Callable[..., Flask]) -> None
         day_ago = datetime.now(UTC) - timedelta(hours=24, seconds=1)
         connection.execute(sa.update(IdempotentReply).values(created_at=day_ago))
     call("POST", "/subscriptions", BODY, expect=201, idempotency_key="k3")
+
+
+@pytest.mark.parametrize("place", ["/subscriptions", "/subscriptions/{id}/test"])
+def test_keys_are_limited_for_requests_that_come_together(
+    make_app: t.Callable[..., Flask], place: str
+) -> None:
+    """Those that make something keep their key at the end, those that send reserve it: all have counted before."""
+    app = make_app(WEBHOOKS_KEY_LIMIT=3, WEBHOOKS_MANUAL_CONCURRENCY=20)
+    body = BODY if place == "/subscriptions" else {}
+    path = place.format(id=Customer(app.test_client()).subscribe()["id"])
+    barrier, counted = threading.Barrier(5), threading.local()
+
+    def meet(_: t.Any, __: t.Any, statement: str, *___: t.Any) -> None:
+        if "count(" in statement and "webhook_replies" in statement and not vars(counted):
+            counted.is_met = True
+            barrier.wait(20)
+
+    def send(number: int) -> int:
+        headers = {"X-Owner": "1", "Idempotency-Key": f"k{number}"}
+        return app.test_client().post(f"/webhooks/api{path}", json=body, headers=headers).status_code
+
+    engine = state_of(app).own_engine
+    sa.event.listen(engine, "after_cursor_execute", meet)
+    try:
+        with ThreadPoolExecutor(5) as pool:
+            statuses = list(pool.map(send, range(5)))
+    finally:
+        sa.event.remove(engine, "after_cursor_execute", meet)
+
+    assert statuses.count(429) == 2
+    assert keys(state_of(app)) == 3
 
 
 def test_what_was_made_is_told_as_it_is_by_now_and_nothing_is_done_twice(
