@@ -14,6 +14,7 @@ import enum
 import functools
 import ipaddress
 import json
+import logging
 import pathlib
 import typing as t
 import uuid
@@ -32,11 +33,14 @@ __all__ = [
     "Message",
     "Recipient",
     "encode",
+    "failed",
     "is_writable",
     "ordered",
     "render",
     "timestamp",
 ]
+
+logger = logging.getLogger("flask_webhooks.payload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,17 @@ def render(format: str | Format, message: Message, recipient: Recipient) -> byte
             f"The format {recipient.format!r} returned {type(body).__name__}. Return a dict: the body is an object."
         )
     return encode(body if isinstance(body, dict) else dict(body), root="body").encode()
+
+
+def failed(format: str, error: Exception) -> str:
+    """Return what a customer is told of a format that failed; what the host's own code has said is for the log alone.
+
+    Its words may hold anything: a statement with its values, the name of a machine, a key.
+    """
+    if isinstance(error, PayloadError):
+        return str(error)
+    logger.warning("format.failed", extra={"format": format}, exc_info=error)
+    return f"The format {format!r} failed within the sender: {type(error).__name__}."
 
 
 def encode(data: object, *, root: str = "data") -> str:

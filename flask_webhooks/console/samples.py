@@ -76,4 +76,4 @@ def body(
     try:
         return pretty(payload.render(state.formats[format], message, recipient))
     except Exception as error:  # a custom format is the host's code and may raise anything
-        return f"{type(error).__name__}: {error}"
+        return payload.failed(format, error)

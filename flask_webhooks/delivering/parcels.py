@@ -360,7 +360,7 @@ def render(state: AppState, recipient: payload.Recipient, parcel: Parcel) -> byt
     except MemoryError:
         raise  # no fault of the format
     except Exception as error:  # a custom format is the host's code and may raise anything
-        raise Unsendable(f"The format {parcel.format!r} failed: {type(error).__name__}: {error}") from error
+        raise Unsendable(payload.failed(parcel.format, error)) from error
 
 
 def _message(state: AppState, parcel: Parcel, row: sa.Row[t.Any]) -> payload.Message:

@@ -133,10 +133,8 @@ def _body(state: AppState, destination: Destination, row: t.Mapping[str, t.Any],
     )
     try:
         return payload.render(state.formats[format], message, destination.recipient)
-    except PayloadError:
-        raise
     except Exception as error:  # a custom format is the host's code and may raise anything
-        raise PayloadError(f"The format {format!r} failed: {type(error).__name__}: {error}") from error
+        raise PayloadError(payload.failed(format, error)) from error
 
 
 def _write(state: AppState, message: t.Mapping[str, t.Any], result: Result) -> None:

@@ -14,6 +14,7 @@ from flask_webhooks import Webhooks
 from flask_webhooks.models import Message
 from flask_webhooks.state import AppState, state_of
 from tests.api.conftest import Customer
+from tests.console.conftest import Visitor
 from tests.delivering.answers import run
 from tests.host import CATALOG, load_principal
 from tests.receivers import Receiver, ok
@@ -112,3 +113,35 @@ def test_what_cannot_be_made_again_has_its_reason(
         state = state_of(make_app())
 
     assert seen(state) == (None, reason)
+
+
+def test_what_a_format_of_the_hosts_raises_is_told_to_the_operator_alone(
+    make_app: MakeApp, inbox: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    hooks = Webhooks()
+    hooks.principal_loader(load_principal)
+
+    @hooks.payload_format("acme")
+    def acme(message: t.Any, subscription: t.Any) -> t.Any:
+        raise RuntimeError("db.internal refuses S3cret")
+
+    state = state_of(make_app(webhooks=hooks))
+    call, visitor = Customer(state.app.test_client()), Visitor(state.app)
+    with state.app.app_context():
+        row = subscribe(state, inbox.url(), "reports.*", format="acme")
+        fill(state, [row], 1, format="acme")
+        run(state)
+    [delivery] = deliveries(state)
+    form = {"preview_event": "reports.ready", "format": "acme"}
+    told = [
+        call("GET", f"/deliveries/{delivery.id}", expect=200),
+        call("POST", f"/subscriptions/{row.id}/test", {}, expect=422),
+        visitor.get(f"/deliveries/{delivery.id}").text,
+        visitor.post(f"/webhooks/{row.id}/test", {}).text,
+        visitor.post("/preview", form).text,
+    ]
+
+    for each in map(str, told):
+        assert "failed within the sender: RuntimeError" in each
+        assert "S3cret" not in each
+    assert caplog.text.count("S3cret") >= len(told) - 1
