@@ -93,7 +93,7 @@ def parse(text: str) -> Secret:
             raise SecretError(
                 f"The secret has {len(key)} bytes. A whsec_ secret has {SHORTEST} to {LONGEST}: generate a new one."
             )
-        return Secret("v1", text, None, lambda data: hmac.digest(key, data, "sha256"))
+        return Secret("v1", text, None, _symmetric(key))
     if text.startswith(PRIVATE):
         key = _decode(text, PRIVATE)
         if len(key) not in (32, 64):
@@ -120,6 +120,18 @@ def is_guessable(secret: Secret) -> bool:
     steps = {(after - before) % 256 for before, after in itertools.pairwise(key)}
     threes = {key[at : at + 3] for at in range(len(key) - 2)}
     return min(len(set(key)), len(steps)) < FEWEST_BYTES or len(threes) < 0.7 * len(key)
+
+
+def _symmetric(key: bytes) -> Callable[[bytes], bytes]:
+    """Return what signs by HMAC-SHA256: the key is taken in once, and not for each signature."""
+    keyed = hmac.new(key, digestmod="sha256")
+
+    def sign(data: bytes) -> bytes:
+        each = keyed.copy()
+        each.update(data)
+        return each.digest()
+
+    return sign
 
 
 def _asymmetric(seed: bytes) -> Secret:

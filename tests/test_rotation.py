@@ -430,7 +430,8 @@ class TestWaiting:
 
     def test_who_is_done_wakes_nobody_and_who_takes_wakes_one_for_the_rest(self):
         rota = rotation()
-        woken = rota._changed = Woken()
+        woken = rota._changed = Woken(rota._lock)
+        rota._asleep = 1
         fill(rota, "a", proven=False)
         woken.count = 0
 
@@ -438,6 +439,14 @@ class TestWaiting:
         assert woken.count == 1
         rota.done("a", ok=True, seconds=0.01, now=time.monotonic())
         assert woken.count == 1
+
+    def test_nobody_is_woken_where_nobody_sleeps(self):
+        rota = rotation()
+        woken = rota._changed = Woken(rota._lock)
+        fill(rota, "a", proven=False)
+
+        assert rota.wait_take(time.monotonic, 30) == "a0"
+        assert woken.count == 0
 
     def test_many_threads_take_each_item_once_and_none_is_left_waiting(self):
         rota = rotation(cap=3, concurrency=8)
@@ -584,17 +593,17 @@ class Machine(RuleBasedStateMachine):
         """Inside: the share is what its lanes hold, everyone stands in one place, nobody waits in vain."""
         rota = self.rota
         lanes = list(rota._lanes.values())
-        held = {lane.key: lane.in_flight + (lane.key in rota._ready) for lane in lanes}
+        held = {lane.key: lane.in_flight + (lane.key in rota._ready.lanes) for lane in lanes}
         suspect = {lane.key for lane in lanes if lane.standing is Standing.SUSPECT}
         new = {lane.key for lane in lanes if lane.standing is Standing.NEW}
         assert rota._slots[Standing.NEW] == sum(held[key] for key in new | suspect)
         assert rota._slots[Standing.SUSPECT] == sum(held[key] for key in suspect)
-        parked = {standing: set(waiting) for standing, waiting in rota._parked.items()}
+        parked = {standing: set(waiting.lanes) for standing, waiting in rota._parked.items()}
         for standing, keys in parked.items():
             assert not keys or not rota._has_room(standing)
             assert keys <= (new if standing is Standing.NEW else suspect)
         for lane in lanes:
-            assert (lane.where.name == "READY") == (lane.key in rota._ready)
+            assert (lane.where.name == "READY") == (lane.key in rota._ready.lanes)
             assert (lane.where.name == "PARKED") == any(lane.key in keys for keys in parked.values())
 
 

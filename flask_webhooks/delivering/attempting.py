@@ -81,6 +81,9 @@ _UNREACHABLE = frozenset(
 )
 
 
+_DELIVERED = Verdict("delivered")
+
+
 def attempt(
     state: AppState,
     destination: Destination,
@@ -101,24 +104,27 @@ def attempt(
         request = build(state, destination, parcel, started)
     except Unsendable as error:
         return _unsendable(state, destination, parcel, worker, started, error, draw)
-    reply = state.transport.send(request.outbound, **({} if limit is None else {"limit": limit}))
+    send = state.transport.send
+    reply = send(request.outbound) if limit is None else send(request.outbound, limit=limit)
     ended = clock()
     if reply.is_ours:
         return _unreachable(state, parcel, request, reply, started, ended, worker)
-    hint = retry.retry_after(_header(reply, "retry-after"), ended)
-    verdict = retry.decide(
-        status=reply.status,
-        failure=reply.failure,
-        attempts=parcel.number,
-        schedule=schedule(state, destination, parcel),
-        retry_after=hint,
-        draw=draw(),
-    )
-    failure = reply.failure.value if reply.failure is not None else None
+    verdict, failure, hint, wait = _DELIVERED, None, None, None
+    if reply.failure is not None:
+        failure, hint = reply.failure.value, retry.retry_after(_header(reply, "retry-after"), ended)
+        verdict = retry.decide(
+            status=reply.status,
+            failure=reply.failure,
+            attempts=parcel.number,
+            schedule=schedule(state, destination, parcel),
+            retry_after=hint,
+            draw=draw(),
+        )
+        wait = pace.wait_of(hint, 1) if retry.is_pace(reply.status, hint) else None
     return Result(
         parcel=parcel,
         ended_at=ended,
-        ok=reply.failure is None,
+        ok=failure is None,
         failure=failure,
         counts=True,
         seconds=reply.timings.total,
@@ -127,7 +133,7 @@ def attempt(
         row=_row(parcel, request, reply, started, worker),
         log=reply.log,
         started_at=started,
-        wait=pace.wait_of(hint, 1) if retry.is_pace(reply.status, hint) else None,
+        wait=wait,
         asked=hint,
     )
 
@@ -315,7 +321,10 @@ def _unsendable(
 
 def clean(text: str) -> str:
     """Without what a database does not take (PostgreSQL: NUL, halves of surrogate pairs), and not too long."""
-    return text[:LONGEST_DETAIL].encode("utf-8", "replace").decode().replace("\0", "�")
+    text = text[:LONGEST_DETAIL]
+    if text.isascii() and text.isprintable():  # as nearly always
+        return text
+    return text.encode("utf-8", "replace").decode().replace("\0", "�")
 
 
 def due_again(result: Result) -> datetime | None:

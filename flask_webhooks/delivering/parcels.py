@@ -291,22 +291,13 @@ def build(state: AppState, destination: Destination, parcel: Parcel, now: dateti
         signed = signing.headers(parcel.message.id, body, now, destination.secrets)
     except SecretError as error:
         raise Unsendable(str(error)) from error
-    ours = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **signed, **_told(parcel)}
-    own = destination.headers
-    logged = {**ours, **dict.fromkeys(own, MASK)} if own else ours
-    url, identity = destination.recipient.url, destination.identity
-    if identity is not None and not identity.fits(url):  # its owner has moved it elsewhere
-        identity = None
-    return Request(Outbound(url, {**own, **ours} if own else ours, body, identity), logged)
-
-
-def _told(parcel: Parcel) -> dict[str, str]:
-    """Return the headers that tell of the event and of this attempt what a body has no place for; all ASCII.
-
-    They are not signed: Standard Webhooks signs the id, the timestamp and the body. `receiving.verify` reads them.
-    """
     message = parcel.message
-    return {
+    # What tells of the event and of this attempt is not signed: Standard Webhooks signs the id, the timestamp and the
+    # body. All of it is ASCII. `receiving.verify` reads it.
+    ours = {
+        "Content-Type": "application/json",
+        "User-Agent": USER_AGENT,
+        **signed,
         "webhook-event": message.event,
         "webhook-occurred-at": payload.timestamp(message.occurred_at),
         "webhook-sequence": str(message.sequence),
@@ -314,6 +305,12 @@ def _told(parcel: Parcel) -> dict[str, str]:
         "webhook-delivery": parcel.id,
         "webhook-trigger": _trigger(parcel),
     }
+    own = destination.headers
+    logged = {**ours, **dict.fromkeys(own, MASK)} if own else ours
+    url, identity = destination.recipient.url, destination.identity
+    if identity is not None and not identity.fits(url):  # its owner has moved it elsewhere
+        identity = None
+    return Request(Outbound(url, {**own, **ours} if own else ours, body, identity), logged)
 
 
 def _trigger(parcel: Parcel) -> str:

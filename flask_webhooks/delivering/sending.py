@@ -25,8 +25,9 @@ logger = logging.getLogger("flask_webhooks.delivering")
 
 BATCH = 100
 """Results that are written at once when they come fast."""
-LINGER, LULL = 0.02, 0.005
-"""Seconds that results wait for others while more are under way: at most, and after the last that came."""
+LINGER, LULL, DOZE = 0.02, 0.005, 0.002
+"""Seconds that results wait for others while more are under way: at most, after the last that came, and between two
+looks at how many there are."""
 MOST = 4 * BATCH
 """Results that are not written, waiting or just being written: at so many the senders wait too. Where receivers are
 faster than the database, memory would grow without end, and so would what a killed worker has sent and not written."""
@@ -76,10 +77,7 @@ class Senders:
         results: list[Result] = []
         try:
             results.append(self._results.get(timeout=WAIT))
-            until = time.monotonic() + LINGER
-            while len(results) < BATCH and self._is_busy():
-                left = until - time.monotonic()
-                results.append(self._results.get(timeout=max(0.0, min(LULL, left))))
+            self._linger()
         except queue.Empty:
             pass
         while len(results) < MOST:
@@ -89,6 +87,21 @@ class Senders:
                 break
         self._gathered += len(results)
         return results
+
+    def _linger(self) -> None:
+        """Wait for more results while more are under way.
+
+        Nobody is woken for each that comes: that would be one more thread that wants the interpreter just then.
+        """
+        began = last = time.monotonic()
+        seen = 0
+        while (came := self._results.qsize()) < BATCH and self._is_busy():
+            now = time.monotonic()
+            if came > seen:
+                seen, last = came, now
+            if now - began >= LINGER or now - last >= LULL:
+                return
+            time.sleep(DOZE)
 
     def slow(self, after: float) -> set[str]:
         """Return the lanes of which something has been under way for so many seconds."""
@@ -104,6 +117,7 @@ class Senders:
         return bool(self._rotation.queued() or self._rotation.in_flight())
 
     def _work(self) -> None:
+        name = threading.current_thread().name
         while not self._rotation.is_stopped:
             if self._results.qsize() + self._gathered >= MOST:
                 self._settled.clear()
@@ -111,7 +125,6 @@ class Senders:
                 continue
             parcel = self._rotation.wait_take(time.monotonic, 1.0)
             if parcel is not None:
-                name = threading.current_thread().name
                 self._under_way[name] = parcel.subscription_id, time.monotonic()
                 self._deliver(parcel)
                 del self._under_way[name]

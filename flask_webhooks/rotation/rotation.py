@@ -8,7 +8,7 @@ import typing as t
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from .lane import Lane, Standing, Where
+from .lane import NEW, NOWHERE, PARKED, PROVEN, READY, SUSPECT, TIMED, Lane, Standing
 from .turns import Turns
 
 __all__ = ["Rotation"]
@@ -56,14 +56,14 @@ class Rotation(t.Generic[T]):
         self._is_stopping = is_stopping
         slow = max(1, int(concurrency * slow_share))
         # By standing, the slots that lanes in it and in worse ones hold: in flight, or standing in `ready`.
-        self._most = {Standing.NEW: slow, Standing.SUSPECT: max(1, slow * 3 // 4)}
+        self._most = {NEW: slow, SUSPECT: max(1, slow * 3 // 4)}
         self._slots = dict.fromkeys(self._most, 0)
         # One that has turned out slow leaves its place in the share to a new one, up to a quarter more.
         self._spare, self._aged = slow // 4, 0
         # An owner that has no slot on probation gets one beyond the share while threads are left.
         self._guests = {
-            Standing.NEW: max(slow, concurrency - max(1, concurrency // 8)),
-            Standing.SUSPECT: slow,
+            NEW: max(slow, concurrency - max(1, concurrency // 8)),
+            SUSPECT: slow,
         }
         self._owned: dict[str, int] = {}
         self._lanes: dict[str, Lane[T]] = {}
@@ -74,7 +74,9 @@ class Rotation(t.Generic[T]):
         self._queued = self._in_flight = 0
         self._now = 0.0  # latest time seen
         self._stopped = self._paused = False
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # taken by itself: the `with` of a condition is two calls more
+        self._changed = threading.Condition(self._lock)
+        self._asleep = 0  # threads that wait for a change
 
     def add(
         self,
@@ -101,24 +103,24 @@ class Rotation(t.Generic[T]):
         :param cap: fewer slots than usual for this lane: 1 while it is probed.
         :param even: whether a late turn is not made up for: who is near a limit keeps all distances.
         """
-        with self._changed:
+        with self._lock:
             lane = self._lanes.get(key)
             if lane is None:
                 lane = self._lanes[key] = Lane(key, 1, 1 if suspect else FIRST_LIMIT, lease_until, owner)
-                lane.standing = Standing.PROVEN if trusted else Standing.NEW
+                lane.standing = PROVEN if trusted else NEW
                 lane.rate, lane.not_before = rate, not_before
             lane.lease_until, lane.stopped, lane.halted = lease_until, False, False
             self._set_terms(lane, rate, cap, even)
             if suspect:
                 lane.limit = 1
-                self._set_standing(lane, Standing.SUSPECT)
+                self._set_standing(lane, SUSPECT)
             self._extend(lane, items)
             self._admit()
             self._rouse()
 
     def set_terms(self, key: str, *, rate: float | None, cap: int | None = None, even: bool = False) -> None:
         """Change the rate and the slots of a lane; nothing when there is no such lane (any more)."""
-        with self._changed:
+        with self._lock:
             lane = self._lanes.get(key)
             if lane is None:
                 return
@@ -132,7 +134,7 @@ class Rotation(t.Generic[T]):
 
         :raises KeyError: when there is no such lane (any more); the items are still the caller's.
         """
-        with self._changed:
+        with self._lock:
             self._extend(self._active(key), items)
             self._rouse()
 
@@ -141,7 +143,7 @@ class Rotation(t.Generic[T]):
 
         :raises KeyError: when there is no such lane (any more).
         """
-        with self._changed:
+        with self._lock:
             lane = self._active(key)
             lane.lease_until = lease_until
             self._place(lane)
@@ -152,7 +154,7 @@ class Rotation(t.Generic[T]):
 
         Items in flight are still to be reported with `done`.
         """
-        with self._changed:
+        with self._lock:
             lane = self._lanes.get(key)
             if lane is None:
                 return []
@@ -169,7 +171,7 @@ class Rotation(t.Generic[T]):
 
     def take(self, now: float) -> T | None:
         """Return the next item to send and count it as in flight; `None` when nobody may send now."""
-        with self._changed:
+        with self._lock:
             return self._take(now)
 
     def wait_take(self, clock: Callable[[], float], timeout: float) -> T | None:
@@ -177,12 +179,14 @@ class Rotation(t.Generic[T]):
 
         :param clock: the monotonic seconds that the other methods get as `now`.
         """
-        with self._changed:
+        with self._lock:
             now = clock()
             until = now + timeout
             while (item := self._take(now)) is None and now < until and not self._stopped:
                 due = self._timed[0][0] if self._timed else until
+                self._asleep += 1
                 self._changed.wait(max(min(due, until) - now, 0.0005))
+                self._asleep -= 1
                 now = clock()
             self._rouse()
             return item
@@ -211,7 +215,7 @@ class Rotation(t.Generic[T]):
         :param wait: start nothing more for so many seconds: it was neither a success nor a failure.
         :raises KeyError: when nothing of this lane is in flight.
         """
-        with self._changed:
+        with self._lock:
             lane = self._lanes[key]
             if not lane.in_flight:
                 raise KeyError(key)
@@ -232,7 +236,7 @@ class Rotation(t.Generic[T]):
                 lane.halted = True
             slow = seconds >= self._slow_after
             if wait is not None and slow:
-                self._set_standing(lane, Standing.SUSPECT)
+                self._set_standing(lane, SUSPECT)
             elif wait is None and not skipped:
                 self._learn(lane, ok=ok, slow=slow, suspect=suspect)
             if lane.stopped and not lane.in_flight:
@@ -245,7 +249,7 @@ class Rotation(t.Generic[T]):
 
         :param judged: of how many items since the last time; None: of all.
         """
-        with self._changed:
+        with self._lock:
             lane = self._lanes.get(key)
             if lane is None:
                 return
@@ -257,7 +261,7 @@ class Rotation(t.Generic[T]):
 
     def drop(self, key: str, items: t.Container[T]) -> list[T]:
         """Take out those of these items that were not started, and return them."""
-        with self._changed:
+        with self._lock:
             lane = self._lanes.get(key)
             if lane is None:
                 return []
@@ -273,14 +277,14 @@ class Rotation(t.Generic[T]):
 
     def suspect(self, keys: Iterable[str]) -> None:
         """Take lanes for slow of which something has been in flight for long: they need not end for that."""
-        with self._changed:
+        with self._lock:
             found = [self._lanes[key] for key in keys if key in self._lanes]
             for lane in found:
                 if lane.in_flight and not lane.is_aged:
                     lane.is_aged, lane.limit = True, 1
                     self._aged += lane.in_flight
                     self._leave(lane)
-                    self._set_standing(lane, Standing.SUSPECT)
+                    self._set_standing(lane, SUSPECT)
                     self._place(lane)
             if found:
                 self._admit()
@@ -288,20 +292,20 @@ class Rotation(t.Generic[T]):
 
     def bar(self, standing: Standing) -> None:
         """Start nothing more on lanes of this standing, for good; they keep what they have queued."""
-        with self._changed:
+        with self._lock:
             self._most[standing] = self._guests[standing] = self._spare = 0
-            for lane in [each for each in self._ready.lanes() if each.standing is standing]:
+            for lane in [each for each in self._ready.lanes.values() if each.standing is standing]:
                 self._leave(lane)
                 self._place(lane)
 
     def pause(self) -> None:
         """Start nothing until `resume`."""
-        with self._changed:
+        with self._lock:
             self._paused = True
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        with self._changed:
+        with self._lock:
             self._paused = False
             self._changed.notify_all()
 
@@ -312,12 +316,12 @@ class Rotation(t.Generic[T]):
 
     def next_start(self, key: str) -> float:
         """Return when the lane may start its next item, by its rate and what it was told; maybe in the past."""
-        with self._changed:
+        with self._lock:
             return self._lanes[key].start_at if key in self._lanes else 0.0
 
     def put_back(self, key: str, item: T) -> bool:
         """Queue an item that was taken and is done, before all others of its lane; False if the lane takes nothing."""
-        with self._changed:
+        with self._lock:
             lane = self._lanes.get(key)
             if lane is None or lane.stopped:
                 return False
@@ -329,7 +333,7 @@ class Rotation(t.Generic[T]):
 
     def hold(self, key: str, until: float) -> None:
         """Start nothing of a lane before a time; nothing when there is no such lane (any more)."""
-        with self._changed:
+        with self._lock:
             lane = self._lanes.get(key)
             if lane is not None:
                 self._hold(lane, until)
@@ -338,29 +342,29 @@ class Rotation(t.Generic[T]):
 
     def stop(self) -> None:
         """Start nothing more: `take` and `wait_take` return `None` at once. `remove` gives back the rest."""
-        with self._changed:
+        with self._lock:
             self._stopped = True
             self._changed.notify_all()
 
     def queued(self, key: str | None = None) -> int:
         """Return how many items wait, in one lane or in all."""
-        with self._changed:
+        with self._lock:
             if key is None:
                 return self._queued
             return len(self._lanes[key].queue) if key in self._lanes else 0
 
     def startable(self) -> tuple[int, int]:
         """Return how many items could start at once, and how many wait in the lanes that may send now."""
-        with self._changed:
+        with self._lock:
             slots = items = 0
-            for lane in self._ready.lanes():
+            for lane in self._ready.lanes.values():
                 slots += min(lane.limit - lane.in_flight, len(lane.queue))
                 items += len(lane.queue)
             return slots, items
 
     def in_flight(self, key: str | None = None) -> int:
         """Return how many items are taken and not done, in one lane or in all."""
-        with self._changed:
+        with self._lock:
             if key is None:
                 return self._in_flight
             return self._lanes[key].in_flight if key in self._lanes else 0
@@ -369,7 +373,7 @@ class Rotation(t.Generic[T]):
 
     def _rouse(self) -> None:
         """Wake one thread if there is something to start, now or in time. It wakes the next, and so on."""
-        if (self._ready and not self._paused) or self._timed:
+        if self._asleep and ((self._ready.lanes and not self._paused) or self._timed):
             self._changed.notify()
 
     def _active(self, key: str) -> Lane[T]:
@@ -397,10 +401,10 @@ class Rotation(t.Generic[T]):
         while self._timed and self._timed[0][0] <= self._now:
             lane = heapq.heappop(self._timed)[2]
             # Entries of lanes that went elsewhere meanwhile stay in the heap until their time.
-            if lane.where is Where.TIMED and lane.start_at <= self._now:
-                lane.where = Where.NOWHERE
+            if lane.where is TIMED and lane.start_at <= self._now:
+                lane.where = NOWHERE
                 self._place(lane)
-        while self._ready and not (self._stopped or self._paused or self._is_stopping()):
+        while self._ready.lanes and not (self._stopped or self._paused or self._is_stopping()):
             lane = self._ready.first()
             self._leave(lane)
             if lane.in_flight < lane.limit and self._now + self._attempt <= lane.lease_until:
@@ -422,21 +426,21 @@ class Rotation(t.Generic[T]):
 
     def _place(self, lane: Lane[T]) -> None:
         """Put a lane that stands nowhere where it belongs, at the end."""
-        if lane.where is not Where.NOWHERE or not lane.queue or lane.in_flight >= lane.limit or lane.halted:
+        if lane.where is not NOWHERE or not lane.queue or lane.in_flight >= lane.limit or lane.halted:
             return
-        if lane.start_at > self._now:
-            lane.where = Where.TIMED
+        if lane.not_before > self._now or lane.resume_at > self._now:
+            lane.where = TIMED
             self._tie += 1
             heapq.heappush(self._timed, (lane.start_at, self._tie, lane))
-        elif lane.standing in self._parked and not self._may_pass(lane, self._parked[lane.standing]):
+        elif lane.standing is not PROVEN and not self._may_pass(lane, self._parked[lane.standing]):
             # Behind those that wait already, even if a slot has just come free: `_admit` hands it out.
-            lane.where = Where.PARKED
+            lane.where = PARKED
             self._parked[lane.standing].add(lane)
         else:
             self._let_in(lane)
 
     def _let_in(self, lane: Lane[T]) -> None:
-        lane.where = Where.READY
+        lane.where = READY
         self._ready.add(lane)
         self._count(lane, 1)
 
@@ -448,42 +452,45 @@ class Rotation(t.Generic[T]):
 
     def _leave(self, lane: Lane[T]) -> None:
         """Take a lane out of where it stands, and give its slot of the share back."""
-        if lane.where is Where.READY:
+        if lane.where is READY:
             self._ready.remove(lane)
             self._count(lane, -1)
-        elif lane.where is Where.PARKED:
+        elif lane.where is PARKED:
             self._parked[lane.standing].remove(lane)
-        lane.where = Where.NOWHERE
+        lane.where = NOWHERE
 
     def _count(self, lane: Lane[T], slots: int) -> None:
-        if lane.standing is not Standing.PROVEN:
-            self._slots[Standing.NEW] += slots
-            held = self._owned[lane.owner] = self._owned.get(lane.owner, 0) + slots
-            if not held:
-                del self._owned[lane.owner]
-        if lane.standing is Standing.SUSPECT:
-            self._slots[Standing.SUSPECT] += slots
+        if lane.standing is PROVEN:
+            return
+        self._slots[NEW] += slots
+        held = self._owned[lane.owner] = self._owned.get(lane.owner, 0) + slots
+        if not held:
+            del self._owned[lane.owner]
+        if lane.standing is SUSPECT:
+            self._slots[SUSPECT] += slots
 
     def _has_room(self, standing: Standing) -> bool:
-        spare = min(self._spare, self._aged) if standing is Standing.NEW else 0
-        is_full = self._slots[Standing.NEW] >= self._most[Standing.NEW] + spare
+        spare = min(self._spare, self._aged) if standing is NEW else 0
+        is_full = self._slots[NEW] >= self._most[NEW] + spare
         return not is_full and self._slots[standing] < self._most[standing] + spare
 
     def _may_pass(self, lane: Lane[T], parked: Turns[T]) -> bool:
         """Whether a lane on probation need not wait: nobody waits who would come before it."""
         if parked.has(lane.owner):
             return False
-        return (not parked and self._has_room(lane.standing)) or self._is_guest(lane.owner, lane.standing)
+        return (not parked.lanes and self._has_room(lane.standing)) or self._is_guest(
+            lane.owner, lane.standing
+        )
 
     def _is_guest(self, owner: str, standing: Standing) -> bool:
         """Whether an owner gets a slot beyond the share: it has none, and others hold so many."""
-        is_left = self._slots[Standing.NEW] < self._guests[Standing.NEW]
+        is_left = self._slots[NEW] < self._guests[NEW]
         return owner not in self._owned and is_left and self._slots[standing] < self._guests[standing]
 
     def _admit(self) -> None:
         """Let parked lanes in for the slots of the share that are free: new ones first."""
         for standing, parked in self._parked.items():
-            while parked and (lane := self._next_of(parked, standing)) is not None:
+            while parked.lanes and (lane := self._next_of(parked, standing)) is not None:
                 self._leave(lane)
                 self._let_in(lane)
 
@@ -503,9 +510,9 @@ class Rotation(t.Generic[T]):
             lane.limit = max(1, lane.limit // 2)
         # A quick refusal says nothing new about how long this destination holds a thread.
         if slow or suspect:
-            self._set_standing(lane, Standing.SUSPECT)
+            self._set_standing(lane, SUSPECT)
         elif ok:
-            self._set_standing(lane, Standing.PROVEN)
+            self._set_standing(lane, PROVEN)
 
     def _set_standing(self, lane: Lane[T], standing: Standing) -> None:
         """Change on which side the lane's slots count."""

@@ -16,21 +16,9 @@ class Turns(t.Generic[T]):
     """A row of lanes, by their keys. Whatever is done with one lane takes the same time however many there are."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, Lane[T]] = {}
+        self.lanes: dict[str, Lane[T]] = {}
+        """All of them, in no order."""
         self._owners: OrderedDict[str, OrderedDict[str, Lane[T]]] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        return bool(self._lanes)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._lanes
-
-    def __iter__(self) -> t.Iterator[str]:
-        return iter(self._lanes)
-
-    def lanes(self) -> t.Collection[Lane[T]]:
-        """Return all of them, in no order."""
-        return self._lanes.values()
 
     def has(self, owner: str) -> bool:
         """Whether a lane of this owner waits."""
@@ -38,13 +26,16 @@ class Turns(t.Generic[T]):
 
     def add(self, lane: Lane[T]) -> None:
         """Put a lane behind those of its owner, and an owner who had none behind all others."""
-        self._lanes[lane.key] = lane
-        self._owners.setdefault(lane.owner, OrderedDict())[lane.key] = lane
+        self.lanes[lane.key] = lane
+        lanes = self._owners.get(lane.owner)
+        if lanes is None:
+            lanes = self._owners[lane.owner] = OrderedDict()
+        lanes[lane.key] = lane
 
     def remove(self, lane: Lane[T]) -> None:
         """Take a lane out; its owner has had a turn."""
         lanes = self._owners[lane.owner]
-        del self._lanes[lane.key], lanes[lane.key]
+        del self.lanes[lane.key], lanes[lane.key]
         if lanes:
             self._owners.move_to_end(lane.owner)
         else:

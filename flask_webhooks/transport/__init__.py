@@ -209,10 +209,6 @@ class Transport:
         return self._running.names
 
     @property
-    def _adapter(self) -> Adapter:
-        return self._running.adapter
-
-    @property
     def _outage(self) -> Outage:
         return self._running.outage
 
@@ -326,8 +322,7 @@ class Transport:
         running = self._running
         attempt = Attempt(self._limit if limit is None else min(limit, self._limit))
         try:
-            destination = self._parse(outbound.url)
-            request = _prepare(destination, outbound)
+            request = _prepare(self._parse(outbound.url), outbound)
         except SubscriptionError as error:
             return self._refused(attempt, outbound.url, error)
         except AttemptFailed as error:
@@ -335,7 +330,7 @@ class Transport:
         current.begin(attempt, running.dialer)
         running.watch.begin(attempt)
         try:
-            return self._exchange(request, attempt)
+            return self._exchange(running, request, attempt)
         except AddressRefusedError as error:
             return self._refused(attempt, outbound.url, error)
         finally:
@@ -351,31 +346,32 @@ class Transport:
         self._running.refusals.tell(error)
         return _failed(attempt, Failure.BLOCKED_ADDRESS, str(error), error.detail)
 
-    def _exchange(self, request: Prepared, attempt: Attempt) -> Reply:
+    def _exchange(self, running: _Running, request: Prepared, attempt: Attempt) -> Reply:
+        outage = running.outage
         try:
-            response = self._post(request, attempt)
+            response = _post(running.adapter, request, attempt)
             try:
-                body, truncated = self._read(response)
+                body, truncated = self._read(response.raw)
             finally:
                 response.raw.close()
         except _ERRORS as error:
             reply, is_connected = _classified(attempt, error), attempt.connect is not None or attempt.reused
-            if attempt.first_byte is None and self._outage.is_ours(
+            if attempt.first_byte is None and outage.is_ours(
                 request.destination.host, error, is_connected=is_connected
             ):
                 return replace(reply, is_ours=True)
             return reply
         except MemoryError as error:
-            self._outage.is_ours(request.destination.host, error, is_connected=False)
+            outage.is_ours(request.destination.host, error, is_connected=False)
             text = "The sender has no memory left for an attempt."
             return replace(_failed(attempt, Failure.CONNECT, text, repr(error)[:300]), is_ours=True)
         # Before the status is believed: a connection that was shut down looks like one that came to its end.
         if attempt.expired:
             return _overdue(attempt)
         reply = _answered(attempt, response, body, truncated)
-        if request.destination.scheme == "http" and self._outage.refused_by_proxy(response.status_code):
+        if request.destination.scheme == "http" and outage.refused_by_proxy(response.status_code):
             return replace(reply, is_ours=True)
-        self._outage.reached(request.destination.host)
+        outage.reached(request.destination.host)
         return reply
 
     @property
@@ -387,24 +383,7 @@ class Transport:
         """Log that our side can reach nobody, once for each time; that it can again is logged by itself."""
         self._outage.tell()
 
-    def _post(self, request: Prepared, attempt: Attempt) -> requests.Response:
-        """Send, and once more where a kept connection turned out closed, or forgotten, before anything came back.
-
-        That is no attempt of its own: the receiver has closed an idle connection in the moment of our sending
-        (RFC 9112, section 9.3.1), or something between us has lost it, which says nothing about how it is doing.
-        """
-        try:
-            return self._adapter.send(request, stream=True, timeout=_NO_TIMEOUT)
-        except (requests.ConnectionError, Broken) as error:
-            if not attempt.reused or attempt.first_byte is not None or attempt.expired:
-                raise
-            # Who has the request and then is lost, has it: once more would be twice.
-            if _is_lost(error) and not attempt.is_unacknowledged:
-                raise
-        attempt.fresh = True
-        return self._adapter.send(request, stream=True, timeout=_NO_TIMEOUT)
-
-    def _read(self, response: requests.Response) -> tuple[bytes, bool]:
+    def _read(self, raw: t.Any) -> tuple[bytes, bool]:
         """Return at most `response_limit` bytes of the body, and whether there are more.
 
         A little more than that is drained, so that the connection can be kept; the rest is never read.
@@ -412,13 +391,31 @@ class Transport:
         kept, most = bytearray(), self._response_limit
         seen = 0
         while seen <= most * READ_FACTOR:
-            piece = response.raw.read(most * READ_FACTOR + 1 - seen, decode_content=False)
+            piece = raw.read(most * READ_FACTOR + 1 - seen, decode_content=False)
             if not piece:
                 break
             kept += piece[: most - len(kept)]
             seen += len(piece)
         # Asked with a default, for an app's tests may put another library's answer here.
-        return bytes(kept), seen > most or getattr(response.raw, "is_cut", False)
+        return bytes(kept), seen > most or getattr(raw, "is_cut", False)
+
+
+def _post(adapter: Adapter, request: Prepared, attempt: Attempt) -> requests.Response:
+    """Send, and once more where a kept connection turned out closed, or forgotten, before anything came back.
+
+    That is no attempt of its own: the receiver has closed an idle connection in the moment of our sending
+    (RFC 9112, section 9.3.1), or something between us has lost it, which says nothing about how it is doing.
+    """
+    try:
+        return adapter.send(request, stream=True, timeout=_NO_TIMEOUT)
+    except (requests.ConnectionError, Broken) as error:
+        if not attempt.reused or attempt.first_byte is not None or attempt.expired:
+            raise
+        # Who has the request and then is lost, has it: once more would be twice.
+        if _is_lost(error) and not attempt.is_unacknowledged:
+            raise
+    attempt.fresh = True
+    return adapter.send(request, stream=True, timeout=_NO_TIMEOUT)
 
 
 _transports: weakref.WeakSet[Transport] = weakref.WeakSet()
@@ -455,23 +452,30 @@ _OURS: t.Final = frozenset(
 
 
 @functools.lru_cache(maxsize=1024)
-def _named(name: str) -> tuple[bool, bool]:
-    """Whether a header can have a name, and whether it is one that only we set."""
-    return _TOKEN.fullmatch(name) is not None, name.lower() in _OURS
+def _judged(names: tuple[str, ...]) -> tuple[str | None, frozenset[str]]:
+    """Return the first of a request's names of headers that none can have, and those that only we set."""
+    unfit = next((name for name in names if _TOKEN.fullmatch(name) is None), None)
+    return unfit, frozenset(name for name in names if name.lower() in _OURS)
 
 
 def _prepare(destination: Destination, outbound: Outbound) -> Prepared:
-    headers: dict[str, str] = {"Host": destination.authority, "Accept-Encoding": ACCEPT_ENCODING}
-    for name, value in outbound.headers.items():
-        is_token, is_ours = _named(name)
-        # Most values are plain, which is sooner seen than a pattern is searched for.
-        is_plain = value.isascii() and value.isprintable()
-        if not is_token or not (is_plain or _UNFIT_VALUE.search(value) is None):
-            detail = f"The header {name[:60]!r} cannot be sent: it is not a valid HTTP header."
-            raise AttemptFailed(Failure.PROTOCOL, detail, detail)
-        if not is_ours:
-            headers[name] = value
-    headers["Content-Length"] = str(len(outbound.body))
+    given = outbound.headers
+    unfit, ours = _judged(tuple(given))
+    values = "".join(given.values())
+    # Most values are plain, which is sooner seen of all at once than a pattern is searched for in each.
+    if unfit is None and not (values.isascii() and values.isprintable()):
+        unfit = next((name for name, value in given.items() if _UNFIT_VALUE.search(value)), None)
+    if unfit is not None:
+        detail = f"The header {unfit[:60]!r} cannot be sent: it is not a valid HTTP header."
+        raise AttemptFailed(Failure.PROTOCOL, detail, detail)
+    if ours:
+        given = {name: value for name, value in given.items() if name not in ours}
+    headers = {
+        "Host": destination.authority,
+        "Accept-Encoding": ACCEPT_ENCODING,
+        **given,
+        "Content-Length": str(len(outbound.body)),
+    }
     return Prepared(destination, headers, outbound.body, outbound.identity)
 
 
@@ -583,7 +587,7 @@ def _classified(attempt: Attempt, error: Exception) -> Reply:
 def _answered(attempt: Attempt, response: requests.Response, body: bytes, truncated: bool) -> Reply:
     failure = Failure.of_status(response.status_code)
     detail = f"Answered {response.status_code}."
-    if failure is Failure.REDIRECT:
+    if failure is not None and failure is Failure.REDIRECT:
         detail = f"Answered {response.status_code} with a redirect to {_shown(response)}; update the URL."
     return Reply(
         status=response.status_code,

@@ -283,8 +283,11 @@ class Answer:
 
 def _length(text: str) -> int:
     """Return the length that all of a repeated Content-Length agree on (RFC 9112, section 6.3, item 5)."""
-    values = {value.strip() for value in text.split(",")}
-    value = values.pop()
-    if values or not re.fullmatch("[0-9]{1,18}", value):
+    value = text
+    if "," in text:
+        value, *others = {each.strip() for each in text.split(",")}
+        if others:
+            raise Malformed(f"Content-Length: {text[:40]}")
+    if not (len(value) <= 18 and value.isascii() and value.isdigit()):
         raise Malformed(f"Content-Length: {text[:40]}")
     return int(value)

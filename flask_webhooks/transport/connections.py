@@ -159,7 +159,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
 
     def exchange(self, message: bytes, finish: t.Callable[[bool], None]) -> Answer:
         """Send a request and read the head of its answer."""
-        attempt = current.attempt
+        attempt = t.cast("Attempt", self.attempt)
         attempt.reused = self.used
         attempt.address = self.address
         if self.used:
@@ -299,7 +299,7 @@ class _Pooled(HTTPConnectionPool):
 
     def _give_back(self, conn: _Guarded, is_reusable: bool) -> None:
         # First of all: a connection that others may use must not be shut down by the watch over this attempt.
-        current.attempt.let_go()
+        t.cast("Attempt", conn.attempt).let_go()
         if is_reusable:
             conn.attempt = None
             self.idle.keep(self, conn)
@@ -346,36 +346,29 @@ class Idle:
                 conn = pool.kept.pop()
                 del self._waiting[conn]
             now = self.clock()
-            if now - conn.kept_at < self._idle and not self._is_old(conn, now) and not conn.is_stale():
+            is_young = now - conn.kept_at < self._idle and now - conn.opened_at < self._lifetime
+            if is_young and not conn.is_stale():
                 return conn
             conn.close()
-
-    def _is_old(self, conn: _Guarded, now: float) -> bool:
-        return now - conn.opened_at >= self._lifetime
 
     def keep(self, pool: _Pooled, conn: _Guarded) -> None:
         """Keep a connection, unless it is too old; close those that have waited too long, or are too many."""
         now = conn.kept_at = self.clock()
-        if self._is_old(conn, now):
+        if now - conn.opened_at >= self._lifetime:
             conn.close()
             return
+        surplus: list[_Guarded] = []
         with self._lock:
             pool.kept.append(conn)
             self._waiting[conn] = pool
-            surplus = self._surplus(now)
+            while self._waiting:
+                first = next(iter(self._waiting))
+                if len(self._waiting) <= self._most and now - first.kept_at < self._idle:
+                    break
+                self._waiting.pop(first).kept.remove(first)
+                surplus.append(first)
         for each in surplus:
             each.close()
-
-    def _surplus(self, now: float) -> list[_Guarded]:
-        """Take out what is not to be kept any longer."""
-        surplus: list[_Guarded] = []
-        while self._waiting:
-            first = next(iter(self._waiting))
-            if len(self._waiting) <= self._most and now - first.kept_at < self._idle:
-                break
-            self._waiting.pop(first).kept.remove(first)
-            surplus.append(first)
-        return surplus
 
     def close(self) -> None:
         """Close all, and from now on whatever comes back."""

@@ -107,7 +107,7 @@ def test_a_replay_is_guarded_and_told(
     assert told(caplog) == []
 
     zone.address = ADDRESS  # the name has moved inside since
-    state.transport._adapter.idle.abandon()
+    state.transport._running.adapter.idle.abandon()
     asked = {"states": ["delivered"], "since": "2020-01-01T00:00:00Z"}
     call("POST", f"/subscriptions/{subscription.id}/replay", asked, expect=202)
     replaying.turn(state)
