@@ -107,7 +107,7 @@ class Parcel:
         return self.message.channel, self.message.entity_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """A request that is ready to go, and what the log keeps of it."""
 
@@ -285,8 +285,9 @@ def build(state: AppState, destination: Destination, parcel: Parcel, now: dateti
     """
     if destination.problem:
         raise Unsendable(destination.problem)
-    is_kept = parcel.body is not None and parcel.message is not None
-    body = t.cast("bytes", parcel.body) if is_kept else render(state, destination.recipient, parcel)
+    body = parcel.body if parcel.message is not None else None
+    if body is None:
+        body = render(state, destination.recipient, parcel)
     try:
         signed = signing.headers(parcel.message.id, body, now, destination.secrets)
     except SecretError as error:

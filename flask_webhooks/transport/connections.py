@@ -32,7 +32,7 @@ from ..retry import Failure
 from .answers import Answer, Broken
 from .certificates import ClientCertificate, tls_detail
 from .deadline import Attempt
-from .dialing import AttemptFailed, Dialer, TunnelFailed
+from .dialing import AttemptFailed, TunnelFailed
 from .urls import Destination
 
 try:
@@ -62,32 +62,12 @@ UNACKNOWLEDGED: t.Final = 4.0
 """Seconds that a request on a kept connection may be without an acknowledgement of the other kernel."""
 
 
-class _Current:
-    """What this thread is attempting, and what opens its connection.
+current: ContextVar[Attempt] = ContextVar("webhooks_attempt")
+"""What this thread is attempting: urllib3 offers no way to hand it down to a connection.
 
-    Not `threading.local`: this module may be imported before gevent makes greenlets of threads (`gunicorn --preload`),
-    and a native local is then one for all of them. Greenlets know contexts by themselves.
-    """
-
-    def __init__(self) -> None:
-        self._attempt: ContextVar[Attempt] = ContextVar("webhooks_attempt")
-        self._dialer: ContextVar[Dialer] = ContextVar("webhooks_dialer")
-
-    def begin(self, attempt: Attempt, dialer: Dialer) -> None:
-        self._attempt.set(attempt)
-        self._dialer.set(dialer)
-
-    @property
-    def attempt(self) -> Attempt:
-        return self._attempt.get()
-
-    @property
-    def dialer(self) -> Dialer:
-        return self._dialer.get()
-
-
-current = _Current()
-"""urllib3 offers no way to hand it down to a connection."""
+Not `threading.local`: this module may be imported before gevent makes greenlets of threads (`gunicorn --preload`),
+and a native local is then one for all of them. Greenlets know contexts by themselves.
+"""
 
 
 class Prepared(requests.PreparedRequest):
@@ -104,7 +84,7 @@ class Prepared(requests.PreparedRequest):
         self.destination, self.identity = destination, identity
         self.method = "POST"
         self.url = destination.url
-        self.headers = t.cast("requests.structures.CaseInsensitiveDict[str]", headers)
+        self.headers = headers  # type: ignore[assignment]
         self.body = body
         self.hooks = {"response": []}
         self._cookies = None
@@ -119,7 +99,7 @@ class _Response(requests.Response):
         self.raw = answer
         self.status_code = answer.status
         self.reason = ""
-        self.headers = t.cast("requests.structures.CaseInsensitiveDict[str]", answer.headers)
+        self.headers = answer.headers  # type: ignore[assignment]
 
 
 class _Guarded(urllib3.connection.HTTPConnection):
@@ -140,8 +120,8 @@ class _Guarded(urllib3.connection.HTTPConnection):
     """Tells whether something came that nobody reads: made once, where urllib3 makes one for each question."""
 
     def _new_conn(self) -> socket.socket:
-        attempt = current.attempt
-        sock = current.dialer.dial(attempt, self._dns_host, self.port, is_proxy=self.proxy is not None)
+        attempt = current.get()
+        sock = attempt.dialer.dial(attempt, self._dns_host, self.port, is_proxy=self.proxy is not None)
         try:
             self.lifeline = sock.dup()
         except OSError:
@@ -157,9 +137,8 @@ class _Guarded(urllib3.connection.HTTPConnection):
         sock.settimeout(max(0.001, min(t.cast(float, self.timeout), attempt.remaining)))
         return sock
 
-    def exchange(self, message: bytes, finish: t.Callable[[bool], None]) -> Answer:
+    def exchange(self, attempt: Attempt, message: bytes, finish: t.Callable[[bool], None]) -> Answer:
         """Send a request and read the head of its answer."""
-        attempt = t.cast("Attempt", self.attempt)
         attempt.reused = self.used
         attempt.address = self.address
         if self.used:
@@ -238,7 +217,7 @@ class _Connection(_Guarded):
 
 class _TLSConnection(_Guarded, urllib3.connection.HTTPSConnection):
     def connect(self) -> None:
-        attempt = current.attempt
+        attempt = current.get()
         try:
             super().connect()
         except TimeoutError:
@@ -264,18 +243,18 @@ class _Pooled(HTTPConnectionPool):
         if self.proxy is not None and self.scheme == "http":
             headers = {**headers, **self.proxy_headers}
         message = _message(method, url, headers, body)
-        conn = self._borrow()
+        attempt = current.get()
+        conn = self._borrow(attempt)
         try:
             if conn.sock is None:
-                self._connect(conn)
-            return conn.exchange(message, functools.partial(self._give_back, conn))
+                self._connect(attempt, conn)
+            return conn.exchange(attempt, message, functools.partial(self._give_back, attempt, conn))
         except BaseException:
             conn.close()
             conn.attempt = None
             raise
 
-    def _borrow(self) -> _Guarded:
-        attempt = current.attempt
+    def _borrow(self, attempt: Attempt) -> _Guarded:
         conn = None if attempt.fresh else self.idle.take(self)
         if conn is None:
             conn = t.cast(_Guarded, self._new_conn())
@@ -283,9 +262,8 @@ class _Pooled(HTTPConnectionPool):
         conn.attempt = attempt
         return conn
 
-    def _connect(self, conn: _Guarded) -> None:
-        attempt = current.attempt
-        conn.timeout = min(current.dialer.limit, attempt.remaining)
+    def _connect(self, attempt: Attempt, conn: _Guarded) -> None:
+        conn.timeout = min(attempt.dialer.limit, attempt.remaining)
         try:
             if self.proxy is not None and self.scheme == "https":
                 self._prepare_proxy(conn)
@@ -297,9 +275,9 @@ class _Pooled(HTTPConnectionPool):
         # From here on the watch alone keeps the time: a socket with a timeout of its own polls before each call.
         conn.sock.settimeout(None)
 
-    def _give_back(self, conn: _Guarded, is_reusable: bool) -> None:
+    def _give_back(self, attempt: Attempt, conn: _Guarded, is_reusable: bool) -> None:
         # First of all: a connection that others may use must not be shut down by the watch over this attempt.
-        t.cast("Attempt", conn.attempt).let_go()
+        attempt.let_go()
         if is_reusable:
             conn.attempt = None
             self.idle.keep(self, conn)

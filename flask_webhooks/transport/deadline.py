@@ -17,6 +17,9 @@ import threading
 import time
 import typing as t
 
+if t.TYPE_CHECKING:
+    from .dialing import Dialer
+
 __all__ = ["Attempt", "Watch"]
 
 
@@ -31,6 +34,7 @@ class Attempt:
         "connect",
         "connected",
         "deadline",
+        "dialer",
         "dns",
         "expired",
         "first_byte",
@@ -42,6 +46,9 @@ class Attempt:
         "started",
         "tls",
     )
+
+    dialer: Dialer
+    """What opens its connection, if none is kept."""
 
     def __init__(self, limit: float) -> None:
         self.started = time.monotonic()

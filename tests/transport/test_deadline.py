@@ -181,7 +181,7 @@ def test_a_deadline_that_comes_with_the_end_of_the_answer_harms_nobody_else(tran
     with Receiver(ok()) as receiver:
         assert transport.send(outbound(receiver.url())).failure is None
         # The watch decides to end the attempt in the moment that its connection goes back to be used by others.
-        current.attempt.expire()
+        current.get().expire()
 
         assert transport.send(outbound(receiver.url())).timings.connect is None
         assert receiver.connections == 1
