@@ -35,6 +35,8 @@ class Aside:
         self._all: list[Session] = []
         self._hidden: Session | None = None
         self._found: dict[t.Any, t.Any] = {}
+        self.loose: set[type] = set()
+        """Classes of which a bulk statement has changed rows that were not read: how they were is not known."""
 
     def session(self, connection: sa.Connection) -> Session:
         """Return the session for rows on a connection of the host's."""

@@ -13,6 +13,7 @@ from .aside import Aside
 from .changes import Change
 from .hearing import Hearing
 from .settling import Emitted, Recorded
+from .traces import Trace
 from .watching import INFO, Watch
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
 
 LATE = f"{INFO}_late"
 
-Item = Change | Emitted
+Item = Change | Emitted | Trace
 Items = dict[SessionTransaction | None, list[Item]]
 """What happened, by the innermost savepoint in which it did; None: outside of any."""
 

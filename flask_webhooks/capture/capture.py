@@ -30,6 +30,7 @@ from .hearing import Hearing
 from .loading import leaving_no_trace
 from .losing import orphans, reassigned
 from .settling import Recorded, settle
+from .traces import Shown, Trace, trace
 from .watching import Plan, Watch, anybody, known, watch_of, watching
 
 if t.TYPE_CHECKING:
@@ -179,9 +180,9 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
             break
     else:
         return
-    for watch, seen in _flushed(session, context).items():
+    for watch, (seen, traces) in _flushed(session, context).items():
         buffer = buffer_of(session, watch)
-        changes = reading.changes(seen, buffer.flush)
+        changes: list[Item] = [*reading.changes(seen, buffer.flush), *traces]
         if buffer.flush.is_used:
             buffer.flush = reading.Before()
         if changes:
@@ -190,25 +191,29 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
         event.listen(session, "after_flush_postexec", _settle_late)
 
 
-def _flushed(session: Session, context: UOWTransaction) -> dict[Watch, list[Flushed]]:
+def _flushed(session: Session, context: UOWTransaction) -> dict[Watch, tuple[list[Flushed], list[Trace]]]:
     """What the unit of work did; `session.deleted` knows nothing of orphans that it deleted by itself.
 
     Deletions come first: one followed by an INSERT of the same key is an update.
     """
     created, updated, deleted = Kind.CREATED, Kind.UPDATED, Kind.DELETED
-    found: dict[Watch, tuple[list[Flushed], list[Flushed]]] = {}
+    found: dict[Watch, tuple[list[Flushed], list[Flushed], list[Trace]]] = {}
     last: type | None = None
     plan: Plan | None = None
+    shown: Shown | None = None
     gone: list[Flushed] = []
     rest: list[Flushed] = []
+    traces: list[Trace] = []
     for state, (is_delete, is_listed) in context.states.items():
         cls = state.class_
         if cls is not last:  # they come class by class
-            last, plan = cls, None
+            last, plan, shown = cls, None, None
             watch = watching(session, cls)
             if watch is not None:
-                plan = watch.plan(cls)
-                gone, rest = found.setdefault(watch, ([], []))
+                plan, shown = watch.plan(cls), watch.shown(cls)
+                gone, rest, traces = found.setdefault(watch, ([], [], []))
+        if shown is not None and not is_delete and (noted := trace(state, shown)) is not None:
+            traces.append(noted)
         if plan is None:
             continue
         if is_delete:
@@ -219,7 +224,7 @@ def _flushed(session: Session, context: UOWTransaction) -> dict[Watch, list[Flus
             rest.append((updated, state, plan))
         elif not is_listed:
             rest.append((created, state, plan))
-    return {watch: gone + rest for watch, (gone, rest) in found.items()}
+    return {watch: (gone + rest, traces) for watch, (gone, rest, traces) in found.items()}
 
 
 # Attributes cannot be refreshed inside a flush. Almost nobody flushes after us in a commit: so it is listened for then.
@@ -242,10 +247,14 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
     watch = watching(session, mapper.class_) or bulk.watch_below(session, mapper) if mapper else None
     if watch is None or watch.state.settings.bulk == "ignore":
         return None
-    buffers_of(session).has_bulk = True
-    result, changes = bulk.run(execution, watch, buffer_of(session, watch).aside)
+    aside = buffer_of(session, watch).aside
+    if watch.plan(t.cast("t.Any", mapper).class_) is not None:
+        buffers_of(session).has_bulk = True
+    result, changes = bulk.run(execution, watch, aside)
     if changes:
         add(session, watch, changes)
+    elif result is None:
+        aside.loose.add(t.cast("t.Any", mapper).class_)
     return result
 
 

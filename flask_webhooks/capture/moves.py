@@ -7,24 +7,31 @@ those that remain of deleted rows.
 
 from __future__ import annotations
 
+import functools
 import typing as t
+import weakref
 from dataclasses import dataclass, field
 
 from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session, object_session
+from sqlalchemy.orm.base import ATTR_WAS_SET, PASSIVE_NO_RESULT
 
 from ..bindings.dumping import listed
 from ..catalog import EventType, Kind
 from .changes import Change, Key, Values
-from .loading import LedTo, Path, attributes_of, led, load, referred, value
+from .loading import Path, attributes_of, led, load, referred, value
 from .remains import as_before
+from .traces import Links, Trace
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
+    from .aside import Aside
     from .watching import Watch
     from .writing import Occurrence
 
 __all__ = ["Past"]
+
+_QUERIES = ("dynamic", "write_only")
 
 Told = tuple[EventType, str, t.Any]
 """An event, whom it is for, and the object that it shows."""
@@ -42,8 +49,16 @@ class _Row:
 class Past:
     """The rows of one transaction as they were before it."""
 
-    def __init__(self, watch: Watch, session: Session, nets: t.Mapping[Key, Change], led_to: LedTo) -> None:
-        self._watch, self._session, self._nets, self._led_to = watch, session, nets, led_to
+    def __init__(
+        self,
+        watch: Watch,
+        session: Session,
+        nets: t.Mapping[Key, Change],
+        traces: t.Sequence[Trace],
+        aside: Aside,
+    ) -> None:
+        self._watch, self._session, self._nets, self._traces = watch, session, nets, traces
+        self._led_to, self._loose = aside.led_to, tuple(aside.loose)
         self._is_led = {net.key for net in nets.values() if self._leads(net)}
         """What of may have led to another owner before: mostly nothing."""
         self._rows: dict[Key, _Row] | None = None
@@ -116,6 +131,14 @@ class Past:
             found += [(event, now, net.obj) for event in happened]
         return found
 
+    def gone(self, net: Change) -> t.Any:
+        """Return the object that shows a deleted row: as it was before, if it had moved when it was deleted."""
+        plan = self._watch.plan(type(net.obj))
+        moves = (step for step in net.steps if step.kind is Kind.UPDATED)
+        if plan is None or all(plan.leading.isdisjoint(step.values) for step in moves):
+            return net.obj
+        return self._show(net.obj)
+
     def _happened(self, bound: Bound, kinds: tuple[Kind, Kind], values: Values) -> t.Iterator[EventType]:
         events = self._watch.events
         kind = next((each for each in kinds if events[bound.channel.name, each]), kinds[-1])
@@ -159,14 +182,7 @@ class Past:
             found = listed(held[path[0]])
             for member in found if isinstance(found, list) else [found]:
                 if member is not None:
-                    self._lead_back(member, relation)
                     self._fill(member, [path[1:]])
-
-    def _lead_back(self, member: t.Any, relation: orm.RelationshipProperty[t.Any]) -> None:
-        """Let a member lead to its row as that was: loaded by a property, that would be the row as it is."""
-        for back in relation._reverse_property if id(member) in self._sources else ():
-            if back.direction is orm.MANYTOONE and not back.uselist and back.key not in member.__dict__:
-                member.__dict__[back.key] = self._related(self._sources[id(member)], back)
 
     # ---- what it led to ----
 
@@ -187,7 +203,8 @@ class Past:
     def _members(
         self, obj: t.Any, relation: orm.RelationshipProperty[t.Any], now: t.Iterable[t.Any]
     ) -> list[t.Any]:
-        found = list(self._stayed(obj, relation, now))
+        found = [*self._stayed(obj, relation, now), *self._links.taken(relation, obj)]
+        found = [each for each in found if not isinstance(each, self._loose)]
         known = {inspect(each).key for each in found}
         found += [
             row.obj
@@ -205,10 +222,16 @@ class Past:
         """Those of its members that were so before."""
         for each in now:
             row = self._row(each)
+            if self._links.is_new(relation, obj, each) or (row is None and self._is_passing(each)):
+                continue
             if row is None or (
                 row.kind is not Kind.CREATED and self._belonged(row, obj, relation) is not False
             ):
                 yield each
+
+    def _is_passing(self, obj: t.Any) -> bool:
+        """Say whether it was made in this transaction and deleted again."""
+        return inspect(obj)._deleted and self._watch.plan(type(obj)) is not None
 
     def _belonged(self, row: _Row, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> bool | None:
         """Say whether a row was a member before; None if that was not changed."""
@@ -243,7 +266,7 @@ class Past:
         return self._led_to(relation, values) if is_hidden else found
 
     def _shown_or_none(self, obj: t.Any) -> t.Any:
-        return None if obj is None else self._show(obj)
+        return None if obj is None or isinstance(obj, self._loose) else self._show(obj)
 
     def _show(self, obj: t.Any) -> t.Any:
         """Return an object that shows a row as it was."""
@@ -256,9 +279,32 @@ class Past:
         if key not in self._shown:
             shown = self._shown[key] = as_before(inspect(obj), {} if row is None else row.olds)
             self._sources[id(shown)] = obj
+            self._let_lead(shown, obj)
         return self._shown[key]
 
+    def _let_lead(self, shown: t.Any, obj: t.Any) -> None:
+        """Let it lead to rows as they were, whoever asks: loaded by a property, they would be as they are."""
+        state = inspect(shown)
+        me = weakref.ref(self)  # a cycle would keep the host's session
+
+        def lead(relation: orm.RelationshipProperty[t.Any], state: t.Any, passive: t.Any) -> t.Any:
+            past = me()
+            if past is None:
+                return PASSIVE_NO_RESULT
+            state.dict[relation.key] = past._related(obj, relation)
+            return ATTR_WAS_SET
+
+        state.callables = {
+            relation.key: functools.partial(lead, relation)
+            for relation in state.mapper.relationships
+            if relation.lazy not in _QUERIES
+        }
+
     # ---- what is known ----
+
+    @functools.cached_property
+    def _links(self) -> Links:
+        return Links(self._traces)
 
     def _olds(self, obj: t.Any) -> t.Mapping[str, t.Any]:
         row = self._row(obj)
@@ -277,6 +323,11 @@ class Past:
                 row = self._rows.setdefault(_key_of(net.obj._sa_instance_state), _Row(net.kind, net.obj))
                 if net.kind is not Kind.CREATED:
                     row.olds.update({name: old for name, (old, _) in net.values.items()})
+            for each in self._traces:
+                if (state := inspect(each.obj)).key is not None:
+                    kind = Kind.CREATED if each.is_new else Kind.UPDATED
+                    row = self._rows.setdefault(_key_of(state), _Row(kind, each.obj))
+                    row.olds = {**each.olds, **row.olds}
             for key, row in self._rows.items():
                 names = attributes_of(inspect(row.obj).mapper, inspect(row.obj).mapper.primary_key)
                 pairs = zip(names, key[1:], strict=True)

@@ -22,6 +22,7 @@ from .loading import LedTo, Path, agrees, is_astray, load, owner_of, referred, w
 from .moves import Past
 from .stored import Stored
 from .touching import Contacts, led_before
+from .traces import Trace
 from .writing import NOBODY, Occurrence, Recorded, check_fits, failed, name_of, write
 
 if t.TYPE_CHECKING:
@@ -51,19 +52,30 @@ class Emitted:
 
 
 def settle(
-    watch: Watch, session: Session, hearing: Hearing, aside: Aside, items: t.Sequence[Change | Emitted]
+    watch: Watch,
+    session: Session,
+    hearing: Hearing,
+    aside: Aside,
+    items: t.Sequence[Change | Emitted | Trace],
 ) -> list[Recorded]:
     """Write messages and deliveries for what happened in a transaction; return what was written.
 
     :raises EmitError: data that cannot be sent, if `WEBHOOKS_ON_ERROR` is `raise`.
     """
     state = watch.state
+    traces: list[Trace] = []
+    told = t.cast("t.Sequence[Change | Emitted]", items)
+    if watch.sights:  # few apps show what they do not capture
+        traces = [item for item in items if isinstance(item, Trace)]
+        told = [item for item in items if not isinstance(item, Trace)]
+        if not told:
+            return []
     with session.no_autoflush:
         hearing.connection = None
-        if state.settings.record != "all" and is_nobody(watch, session, hearing, items):
+        if state.settings.record != "all" and is_nobody(watch, session, hearing, told):
             return []
         with guarding(session, *_beside(watch, session)), Stored(watch) as stored:
-            return _recorded(watch, session, hearing, aside, items, stored)
+            return _recorded(watch, session, hearing, aside, told, stored, traces)
 
 
 def _beside(watch: Watch, session: Session) -> t.Iterator[Session]:
@@ -84,6 +96,7 @@ def _recorded(
     aside: Aside,
     items: t.Sequence[Change | Emitted],
     stored: Stored,
+    traces: t.Sequence[Trace],
 ) -> list[Recorded]:
     state = watch.state
     nets = coalesce([item for item in items if isinstance(item, Change)])
@@ -94,7 +107,7 @@ def _recorded(
     contacts.touch(nets)
     stored.decide([net for net in nets.values() if net.is_touched], ())
     aside.begin()
-    past = Past(watch, session, nets, aside.led_to)
+    past = Past(watch, session, nets, traces, aside)
     occurrences = _occurrences(watch, nets, past, aside)
     stored.show(item.obj for item in items if isinstance(item, Emitted) and item.obj is not None)
     emitted = [item for item in items if isinstance(item, Emitted)]
@@ -291,7 +304,8 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past, aside: Aside
             ownerless += events
             continue
         values = net.values if net.kind is Kind.UPDATED else {}
-        occurrences += [Occurrence(event, owner, net.bound, net.obj, values) for event in events]
+        obj = past.gone(net) if net.steps and net.kind is Kind.DELETED else net.obj
+        occurrences += [Occurrence(event, owner, net.bound, obj, values) for event in events]
     if ownerless:
         _tell_ownerless(watch, aside, ownerless)
     return occurrences

@@ -22,6 +22,7 @@ from ..catalog import Kind
 from ..errors import EmitError
 from ..models import Listener
 from .loading import Path, attributes_of
+from .traces import Shown, Sights
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -179,6 +180,7 @@ class Watch:
             for kind in (*Kind, None)
         }
         """What can happen by one kind of change, and by several together (None), by channel."""
+        self.sights = Sights(self.models)
         self._forms: dict[type, t.Mapping[str, Form]] = {}
         self._plans: dict[type, Plan | None] = {}
         self._patterns: dict[frozenset[str], tuple[str, ...]] = {}
@@ -222,6 +224,10 @@ class Watch:
                     event.listen(cls, name, listener)
             self._plans[cls] = plan
             return plan
+
+    def shown(self, cls: type) -> Shown | None:
+        """Return what is noted of instances of `cls` for owners of before."""
+        return self.sights.shown(cls, is_captured=self.plan(cls) is not None)
 
     def forms(self, cls: type) -> t.Mapping[str, Form]:
         """Return what becomes of the values of a mapped class in the app's database, by column."""
@@ -342,7 +348,9 @@ def watching(session: Session, cls: type) -> Watch | None:
     refs = known.get(cls)
     if refs is None:
         refs = known[cls] = tuple(
-            ref for ref in list(_watches.values()) if (watch := ref()) is not None and watch.plan(cls)
+            ref
+            for ref in list(_watches.values())
+            if (watch := ref()) is not None and (watch.plan(cls) or watch.shown(cls))
         )
     if not refs or _muted.get() or session.info.get(OPT_OUT) is False:
         return None

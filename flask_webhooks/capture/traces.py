@@ -1,0 +1,256 @@
+"""What flushes did to rows that events show and no channel captures, and to links between rows (many-to-many).
+
+The law of this room: it is noted for the owner of before, who is shown nothing that came to be when a row was his no
+more. What can be noted is worked out once for each class; of most classes it is nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import marshmallow as ma
+import sqlalchemy as sa
+from sqlalchemy import inspect, orm
+from sqlalchemy.orm.base import INCLUDE_PENDING_MUTATIONS, NO_VALUE, PASSIVE_NO_INITIALIZE
+
+from ..bindings.dumping import nested_schema
+from ..bindings.keys import names_in
+from ..bindings.trails import columns_of, static_attribute
+from .loading import Path, attributes_of, value
+from .remains import frozen
+
+if t.TYPE_CHECKING:
+    from ..bindings import Bound
+
+__all__ = ["Links", "Shown", "Sights", "Trace", "trace"]
+
+Mapper: t.TypeAlias = orm.Mapper[t.Any]
+Relation: t.TypeAlias = orm.RelationshipProperty[t.Any]
+End = tuple[tuple[str, ...], tuple[t.Any, ...]]
+"""One end of a link: columns of the secondary table, and what they hold."""
+Link = tuple[t.Any, frozenset[End]]
+"""A row of a secondary table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is to be noted of the rows of one class."""
+
+    columns: frozenset[str]
+    """Nothing for a class that is captured."""
+    links: tuple[Relation, ...]
+    joins: tuple[tuple[End, End], ...]
+    """For a class whose rows are links: attributes of its own beside columns of the table, for both ends."""
+
+
+@dataclass(slots=True, eq=False)
+class Trace:
+    """What one flush did to one object."""
+
+    obj: t.Any
+    is_new: bool
+    olds: dict[str, t.Any]
+    links: list[tuple[Link, bool, tuple[t.Any, ...]]]
+    """Links that were made or taken away, whether they were there before, and what is at their ends."""
+
+
+class Sights:
+    """What events show of the rows of an app: found once, from schemas, includes and the code of properties."""
+
+    def __init__(self, models: Mapping[type, Iterable[Bound]]) -> None:
+        self._classes: set[type] = set()
+        self._links: set[Relation] = set()
+        self._shown: dict[type, Shown | None] = {}
+        for model, bounds in models.items():
+            for bound in bounds:
+                if bound.channel.owner is not None and bound.channel.events:
+                    self._look(inspect(model), bound)
+
+    def __bool__(self) -> bool:
+        return bool(self._classes)
+
+    def _look(self, mapper: Mapper, bound: Bound) -> None:
+        schemas: dict[int, ma.Schema] = {}
+        for schema in (*bound.schemas.values(), *(each.schema for each in bound.includes.values())):
+            _collect(schemas, schema)
+        code = frozenset().union(*map(_names_of, schemas.values()))
+        self._follow(mapper, code, set())
+        for path in (*bound.trails, *(path for each in bound.includes.values() for path in each.trails)):
+            self._walk(mapper, path, code)
+
+    def _walk(self, mapper: Mapper, path: Path, code: frozenset[str]) -> None:
+        for name in path:
+            mapper = self._cross(mapper.relationships[name])
+            self._follow(mapper, code, set())
+
+    def _follow(self, mapper: Mapper, code: frozenset[str], seen: set[Mapper]) -> None:
+        """Follow relationships that the code of properties, methods and functions mentions."""
+        if mapper in seen:
+            return
+        seen.add(mapper)
+        names = code | _names_in_properties(mapper)
+        for relation in mapper.relationships:
+            if relation.key in names:
+                self._follow(self._cross(relation), code, seen)
+
+    def _cross(self, relation: Relation) -> Mapper:
+        self._classes.update(each.class_ for each in relation.mapper.self_and_descendants)
+        if relation.secondary is not None:
+            self._links.add(relation)
+        return relation.mapper
+
+    def shown(self, cls: type, *, is_captured: bool) -> Shown | None:
+        """Return what is to be noted of a class; None for most."""
+        try:
+            return self._shown[cls]
+        except KeyError:
+            found = self._find(cls, is_captured) if self else None
+            return self._shown.setdefault(cls, found)
+
+    def _find(self, cls: type, is_captured: bool) -> Shown | None:
+        mapper: Mapper | None = inspect(cls, raiseerr=False)
+        if mapper is None:
+            return None
+        tables = {relation.secondary for relation in self._links}
+        columns = columns_of(mapper) if cls in self._classes and not is_captured else frozenset()
+        links = tuple(each for each in mapper.relationships if each.secondary in tables and _ends(each))
+        joins = tuple(_joins(mapper, self._links))
+        return Shown(columns, links, joins) if columns or links or joins else None
+
+
+def _collect(found: dict[int, ma.Schema], schema: ma.Schema | None) -> None:
+    if schema is not None and id(schema) not in found and len(found) < 100:  # schemas may nest each other
+        found[id(schema)] = schema
+        for each in schema.dump_fields.values():
+            _collect(found, nested_schema(each))
+
+
+def _names_of(schema: ma.Schema) -> frozenset[str]:
+    """Names in the code of a schema: methods, functions, hooks."""
+    kind = type(schema)
+    methods = [getattr(kind, name, None) for name in vars(kind)]
+    functions = [getattr(each, "serialize_func", None) for each in schema.dump_fields.values()]
+    return frozenset().union(*(names_in(each) for each in (*methods, *functions)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_in_properties(mapper: Mapper) -> frozenset[str]:
+    found = (static_attribute(mapper, name) for name in dir(mapper.class_) if not name.startswith("__"))
+    return frozenset().union(*(names_in(getattr(each, "fget", None)) for each in found))
+
+
+# ---- links -------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1024)
+def _ends(relation: Relation) -> tuple[End, End] | None:
+    """By which attributes each end of a many-to-many relationship goes: (columns of the table, attributes)."""
+    mine = _end(relation.parent, relation.synchronize_pairs)
+    theirs = _end(relation.mapper, relation.secondary_synchronize_pairs or ())
+    return (mine, theirs) if mine and theirs else None
+
+
+def _end(mapper: Mapper, pairs: t.Sequence[tuple[t.Any, t.Any]]) -> End | None:
+    pairs = sorted(pairs, key=lambda pair: pair[1].key)
+    names = attributes_of(mapper, [column for column, _ in pairs])
+    return (tuple(each.key for _, each in pairs), names) if names else None
+
+
+def _joins(mapper: Mapper, links: Iterable[Relation]) -> Iterator[tuple[End, End]]:
+    """The ends of a class whose rows are links (an association object)."""
+    for relation in links:
+        ends = _ends(relation)
+        if relation.secondary is not mapper.local_table or ends is None:
+            continue
+        [mine, theirs] = [
+            (columns, attributes_of(mapper, [relation.secondary.c[column] for column in columns]))
+            for columns, _ in ends
+        ]
+        if mine[1] and theirs[1]:
+            yield mine, theirs
+
+
+def _held(obj: t.Any, end: End) -> End:
+    columns, names = end
+    held = obj.__dict__
+    return columns, tuple([held[name] if name in held else value(obj, name) for name in names])
+
+
+class Links:
+    """The links between rows that one transaction has made or taken away."""
+
+    def __init__(self, traces: Iterable[Trace]) -> None:
+        self._before: dict[Link, tuple[bool, dict[End, t.Any]]] = {}
+        """Whether each was there before, and what is at its ends."""
+        for each in traces:
+            for link, was_there, ends in each.links:
+                self._before.setdefault(link, (was_there, dict(ends)))
+
+    def is_new(self, relation: Relation, obj: t.Any, other: t.Any) -> bool:
+        """Say whether a relationship has led from one to the other only since."""
+        ends = _ends(relation) if self._before and relation.secondary is not None else None
+        if ends is None:
+            return False
+        link = relation.secondary, frozenset({_held(obj, ends[0]), _held(other, ends[1])})
+        return not self._before.get(link, (True, {}))[0]
+
+    def taken(self, relation: Relation, obj: t.Any) -> list[t.Any]:
+        """Return what it has led to before, and does no more."""
+        ends = _ends(relation) if self._before and relation.secondary is not None else None
+        if ends is None:
+            return []
+        mine = _held(obj, ends[0])
+        return [
+            other
+            for (table, link), (was_there, at) in self._before.items()
+            if was_there and table is relation.secondary and mine in link
+            for end, other in at.items()
+            if end != mine and end[0] == ends[1][0]
+        ]
+
+
+# ---- one flush ---------------------------------------------------------------------------------------------
+
+
+def trace(state: orm.InstanceState[t.Any], shown: Shown) -> Trace | None:
+    """Return what the flush that is about to end did to an object; None if it is nothing that is shown."""
+    is_new = state.key is None
+    held, committed = state.dict, state.committed_state
+    olds: dict[str, t.Any] = {}
+    if shown.columns and not is_new:
+        for name in shown.columns & committed.keys():
+            old = committed[name]
+            olds[name] = None if old is NO_VALUE or isinstance(old, sa.ClauseElement) else frozen(old)
+    links: list[tuple[Link, bool, tuple[t.Any, ...]]] = []
+    for relation in shown.links:
+        if relation.key in committed or relation.key in state._pending_mutations:
+            links += _changed(state, relation)
+    if is_new:
+        for mine, theirs in shown.joins:
+            link = frozenset(
+                (columns, tuple(held.get(name) for name in names)) for columns, names in (mine, theirs)
+            )
+            links.append(((state.mapper.local_table, link), False, ()))
+    if not links and not olds and not (is_new and shown.columns):
+        return None
+    return Trace(state.obj(), is_new and bool(shown.columns), olds, links)
+
+
+def _changed(
+    state: orm.InstanceState[t.Any], relation: Relation
+) -> Iterator[tuple[Link, bool, tuple[t.Any, ...]]]:
+    obj = state.obj()
+    ends = _ends(relation)
+    if ends is None:
+        return
+    passive = PASSIVE_NO_INITIALIZE | INCLUDE_PENDING_MUTATIONS
+    history = state.manager[relation.key].impl.get_history(state, state.dict, passive)
+    for others, was_there in ((history.added, False), (history.deleted, True)):
+        for other in others or ():
+            if other is not None:
+                mine, theirs = _held(obj, ends[0]), _held(other, ends[1])
+                at = ((mine, obj), (theirs, other))
+                yield (relation.secondary, frozenset({mine, theirs})), was_there, at
