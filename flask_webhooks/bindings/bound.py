@@ -24,7 +24,7 @@ from .dumping import (
     RowRenderer,
     SchemaRenderer,
     column_renderer,
-    listed,
+    each_in,
     private_columns,
     render_anything,
     schema_trails,
@@ -154,9 +154,8 @@ class Bound:
         :param bound: all channels of the catalogue by name.
         """
         for touch in self.touches:
-            found = listed(getattr(row, touch.relationship))
             target = bound[touch.channel]
-            for other in found if isinstance(found, list) else [found]:
+            for other in each_in(getattr(row, touch.relationship)):
                 if target.model is not None and isinstance(other, target.model):
                     yield target, other
 

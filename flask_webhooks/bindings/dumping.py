@@ -214,6 +214,12 @@ def listed(value: t.Any) -> t.Any:
     return list(value) if isinstance(value, _SEVERAL) else value
 
 
+def each_in(value: t.Any) -> list[t.Any]:
+    """Return what an attribute leads to, one or several, as a list; None is a member too."""
+    found = listed(value)
+    return found if isinstance(found, list) else [found]
+
+
 def _ordered(values: t.Any) -> list[t.Any]:
     """Return a set as a list, in an order that another process would choose too if that can be."""
     try:

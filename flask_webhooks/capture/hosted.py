@@ -9,6 +9,7 @@ import typing as t
 import marshmallow as ma
 import sqlalchemy as sa
 
+from ..bindings.dumping import each_in
 from ..bindings.keys import dump_hooks
 from . import guard
 from .guard import About
@@ -145,9 +146,6 @@ def _related(obj: t.Any, path: tuple[str, ...]) -> list[t.Any]:
     for name in path:
         ahead: list[t.Any] = []
         for row in rows:
-            value = row.__dict__.get(name)
-            if isinstance(value, dict):
-                value = value.values()
-            ahead += value if hasattr(value, "__iter__") else [value]
+            ahead += each_in(row.__dict__.get(name))
         rows = [row for row in ahead if hasattr(row, "_sa_instance_state")]
     return rows

@@ -11,7 +11,7 @@ from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session, selectinload, undefer
 from sqlalchemy.orm.base import NO_RAISE, PASSIVE_OFF
 
-from ..bindings.dumping import listed
+from ..bindings.dumping import each_in
 from ..outbox import CHUNK
 
 if t.TYPE_CHECKING:
@@ -143,8 +143,7 @@ def walk(obj: t.Any, path: Path) -> None:
     for name in path:
         ahead: list[t.Any] = []
         for each in reached:
-            found = listed(value(each, name))
-            ahead += found if isinstance(found, list) else [found]
+            ahead += each_in(value(each, name))
         reached = [each for each in ahead if hasattr(each, "_sa_instance_state")]
 
 

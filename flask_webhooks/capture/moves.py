@@ -16,7 +16,7 @@ from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session, object_session
 from sqlalchemy.orm.base import ATTR_WAS_SET, PASSIVE_NO_RESULT
 
-from ..bindings.dumping import listed
+from ..bindings.dumping import each_in, listed
 from ..catalog import EventType, Kind
 from .changes import Change, Key, Values
 from .loading import Path, attributes_of, led, load, referred, value
@@ -60,7 +60,7 @@ class Past:
         self._watch, self._session, self._nets, self._traces = watch, session, nets, traces
         self._led_to, self._loose = aside.led_to, tuple(aside.loose)
         self._is_led = {net.key for net in nets.values() if self._leads(net)}
-        """What of may have led to another owner before: mostly nothing."""
+        """Rows whose path may have led to another owner before: mostly none."""
         self._rows: dict[Key, _Row] | None = None
         self._rows_before: dict[Key, _Row] = {}
         self._shown: dict[Key, t.Any] = {}
@@ -93,7 +93,7 @@ class Past:
             found = self._led(found, name) if hasattr(found, "_sa_instance_state") else getattr(found, name)
             if found is None:
                 return None
-        return str(found)
+        return str(found) or None
 
     def _led(self, obj: t.Any, name: str) -> t.Any:
         """Return what an attribute led to: of a column its value, of a relationship an object as it is now."""
@@ -179,8 +179,7 @@ class Past:
                 continue
             if path[0] not in held:
                 held[path[0]] = self._related(source, relation)
-            found = listed(held[path[0]])
-            for member in found if isinstance(found, list) else [found]:
+            for member in each_in(held[path[0]]):
                 if member is not None:
                     self._fill(member, [path[1:]])
 

@@ -12,7 +12,7 @@ import typing as t
 from sqlalchemy.ext.mutable import Mutable
 from sqlalchemy.orm import Session
 
-from ..bindings.dumping import listed
+from ..bindings.dumping import each_in
 from ..bindings.stored import Form
 from ..catalog import Kind
 from .changes import LATER, Change
@@ -160,8 +160,7 @@ def _reach(found: dict[int, t.Any], objects: t.Sequence[t.Any], path: Path) -> N
     for name in path:
         ahead: list[t.Any] = []
         for obj in objects:
-            led = listed(obj.__dict__.get(name))
-            ahead += led if isinstance(led, list) else [led]
+            ahead += each_in(obj.__dict__.get(name))
         objects = [each for each in ahead if hasattr(each, "_sa_instance_state")]
         found.update((id(each), each) for each in objects)
 

@@ -191,6 +191,16 @@ class TestWithoutAnOwner:
         assert told(state) == []
         assert state.ownerless == {"deals.created": 1}
 
+    def test_from_one_empty_text_to_another_is_no_move(self, state: AppState) -> None:
+        S.add(Firm(id=7, owner=""))
+        S.add_all(Client(id=number, firm_id=7) for number in (7, 8))
+        S.add(Deal(id=9, client_id=7))
+        S.commit()
+        S.get_one(Deal, 9).client_id = 8
+
+        assert told(state) == []
+        assert state.ownerless == {"deals.created": 1, "deals.updated": 1}
+
     def test_it_is_none_while_nobody_listens(self, state: AppState, caplog: pytest.LogCaptureFixture) -> None:
         with Session(state.engine) as session:
             session.execute(sa.delete(Listener))
