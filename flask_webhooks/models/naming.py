@@ -55,7 +55,7 @@ class Naming:
         :raises ConfigurationError: it is the dialect of an app with other names, whose statements it may have compiled.
         """
         known = getattr(dialect, _ATTRIBUTE, None)
-        if known is self or known == self:
+        if known == self:
             return
         if known is not None:
             raise ConfigurationError(
