@@ -14,7 +14,7 @@ import shlex
 import typing as t
 
 from ..delivering.parcels import MASK
-from ..transport import ACCEPT_ENCODING, as_sent
+from ..transport import ACCEPT_ENCODING, as_sent, is_token
 
 __all__ = ["LONGEST_INLINE", "command"]
 
@@ -23,7 +23,6 @@ LONGEST_INLINE = 4096
 LONGEST_READABLE = 2048
 """Bytes of a body that is a word of the command: Linux takes 128 KiB for one, and a here-document any number."""
 _READABLE = re.compile(rb"[ -~]*")
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2; anything else was never sent
 _UNSENT = ("Accept", "Expect")
 """Headers that curl adds by itself, and we do not send."""
 
@@ -33,7 +32,7 @@ def command(url: str, headers: t.Mapping[str, str], body: bytes) -> str:
 
     :param headers: as the log has them.
     """
-    known = {name: value for name, value in headers.items() if _NAME.fullmatch(name)}
+    known = {name: value for name, value in headers.items() if is_token(name)}  # anything else was never sent
     sent = {"Accept-Encoding": ACCEPT_ENCODING, **{k: v for k, v in known.items() if v != MASK}}
     masked = [name for name, value in known.items() if value == MASK]
     # -g: no [ranges] or {lists} in the URL; --path-as-is: no /../ resolved.

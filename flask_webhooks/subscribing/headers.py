@@ -12,6 +12,7 @@ import typing as t
 from collections.abc import Mapping
 
 from ..signing import place_of
+from ..transport import is_token
 
 if t.TYPE_CHECKING:
     from ..signing import Vault
@@ -21,7 +22,6 @@ __all__ = ["LONGEST_VALUE", "MOST_BYTES", "check", "merged", "names", "open_head
 LONGEST_NAME, LONGEST_VALUE, MOST_BYTES = 128, 4096, 8192
 """Characters of one name and one value, and of all together: below what common servers accept in one request."""
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?|")  # visible ASCII, spaces inside (RFC 9110, section 5.5)
 _RESERVED = frozenset(
     # Ours, or the connection's (RFC 9110, section 7.6.1).
@@ -84,7 +84,7 @@ def _is_value(value: object) -> bool:
 
 def _faults(name: object, value: object) -> t.Iterator[str]:
     shown = repr(name)[:60]  # repr: a control character must not reach whoever reads the message
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name) or len(name) > LONGEST_NAME:
+    if not isinstance(name, str) or not is_token(name) or len(name) > LONGEST_NAME:
         yield f"{shown} is no header name: use letters, digits and hyphens, at most {LONGEST_NAME}."
     elif value is not None and is_reserved(name):  # what an older version took can be removed
         yield f"{shown} cannot be set: it belongs to the connection or to the webhook itself."

@@ -61,6 +61,7 @@ __all__ = [
     "Transport",
     "as_sent",
     "bundle_fault",
+    "is_token",
     "parse_client_certificate",
 ]
 
@@ -456,8 +457,13 @@ _OURS: t.Final = frozenset(
 @functools.lru_cache(maxsize=1024)
 def _judged(names: tuple[str, ...]) -> tuple[str | None, frozenset[str]]:
     """Return the first of a request's names of headers that none can have, and those that only we set."""
-    unfit = next((name for name in names if _TOKEN.fullmatch(name) is None), None)
+    unfit = next((name for name in names if not is_token(name)), None)
     return unfit, frozenset(name for name in names if name.lower() in _OURS)
+
+
+def is_token(name: str) -> bool:
+    """Say whether a header can have a name (RFC 9110, section 5.6.2)."""
+    return _TOKEN.fullmatch(name) is not None
 
 
 def _prepare(destination: Destination, outbound: Outbound) -> Prepared:
