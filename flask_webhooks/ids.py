@@ -6,18 +6,20 @@ Python gains `uuid.uuid7` in 3.14; this one serves 3.11 and newer alike.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["BACKFILL", "BACKFILL_KEY", "first_at", "following", "is_backfilled", "made_at", "uuid7"]
+__all__ = ["BACKFILL", "BACKFILL_KEY", "first_at", "following", "is_backfilled", "is_id", "made_at", "uuid7"]
 
 BACKFILL = "backfill"
 """Begins the dedupe keys of what a backfill has recorded, for one subscription alone."""
 BACKFILL_KEY = (36, 64)
 """Characters of what follows: the subscription's id, and a digest of the row's primary key."""
 
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _lock = threading.Lock()
 _last = 0
 _random: list[int] = []
@@ -42,6 +44,11 @@ def uuid7() -> str:
         _last = value
     digits = f"{value >> 74:012x}7{value >> 62 & 0xFFF:03x}{1 << 63 | value & ((1 << 62) - 1):016x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def is_id(text: str) -> bool:
+    """Say whether it is written as our ids are: PostgreSQL fails where it is asked for another."""
+    return _ID.fullmatch(text) is not None
 
 
 def _begin_anew_after_fork() -> None:

@@ -12,11 +12,13 @@ from sqlalchemy.orm import Session
 
 from .. import reading, subscribing
 from ..bindings import samples
+from ..config import ENVIRONMENTS
 from ..delivering.trial import TEST_EVENT, Subject, run_trial
 from ..errors import UnknownEventError
 from ..models import Attempt
 from ..principal import ALL_OWNERS, Whose
 from ..state import AppState
+from ..subscribing.fields import is_storable
 from .opening import open_session, open_state, refusals
 from .printing import say
 
@@ -30,11 +32,13 @@ PAGE = 100
 
 @click.command()
 @click.option("--owner", help="Only those of this owner.")
-@click.option("--environment", help="Only those of this environment.")
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Only those of this environment.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 @with_appcontext
 def subscriptions(owner: str | None, environment: str | None, as_json: bool) -> None:
     """List subscriptions, newest first, with how their receivers have done in the last 24 hours."""
+    if not is_storable(owner or ""):
+        raise click.BadParameter("No owner has a NUL or half a character.", param_hint="--owner")
     with open_session(open_state()) as session:
         found = [
             _values(each) for each in _all(session, ALL_OWNERS if owner is None else owner, environment or "")

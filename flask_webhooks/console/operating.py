@@ -5,8 +5,9 @@ from __future__ import annotations
 from .. import dispatch, reading, repairing
 from ..config import ENVIRONMENTS
 from ..errors import QueueError
+from ..ids import is_id
 from ..reading.engine import ALIVE
-from .pages import Page, Redirect, Visit, is_id, page
+from .pages import Page, Redirect, Visit, page
 
 __all__ = ["operator", "repair"]
 

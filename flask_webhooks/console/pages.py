@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
+from ..ids import is_id
 from ..principal import Principal, Whose
 from ..state import AppState
 
-__all__ = ["PAGES", "Page", "Raw", "Redirect", "Refused", "Route", "Visit", "is_id", "page"]
-
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def is_id(text: str) -> bool:
-    """Say whether it is written as our ids are."""
-    return _ID.fullmatch(text) is not None
-
+__all__ = ["PAGES", "Page", "Raw", "Redirect", "Refused", "Route", "Visit", "page"]
 
 Right = t.Literal["read", "write", "secrets"]
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from .. import dispatch, models, ranges, signals, signing, throttle
 from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
-from ..ids import uuid7
+from ..ids import is_id, uuid7
 from ..models import Delivery, Lane, Listener, State, Subscription
 from ..principal import ALL_OWNERS, Whose
 from ..transactions import may_be_repeated
@@ -82,6 +82,8 @@ def find(
     :raises SubscriptionMissingError: there is none, or it is another owner's.
     :raises SubscriptionChangedError: its version is another one.
     """
+    if not is_id(subscription_id):
+        raise SubscriptionMissingError("There is no such subscription.")
     if to_change:
         place = session.execute(
             sa.select(Subscription.owner, Subscription.environment).where(Subscription.id == subscription_id)

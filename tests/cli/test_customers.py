@@ -101,3 +101,23 @@ def test_what_does_not_exist_is_said_in_one_line(
     key = subscribe(state, "http://127.0.0.1:1/", "invoices.*").id if words else uuid7()
 
     assert said in flask_webhooks("send-test", key, *words, expect=1).output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["send-test", "{}"], ["replay", "{}"], ["backfill", "invoices", "--subscription", "{}"],
+     ["client-certificates", "{}", "--remove"]],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["x", "", "9" * 300, "a\0b", "\udcff"], ids=ascii)
+def test_what_is_no_id_is_one_sentence(flask_webhooks: Command, words: list[str], key: str) -> None:
+    """PostgreSQL fails where it is asked for an id that is none."""
+    output = flask_webhooks(*(word.format(key) for word in words), expect=1).output
+
+    assert output == "Error: There is no such subscription.\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["--owner", "a\0b"], ["--owner", "\udcff"], ["--environment", "x"]], ids=ascii
+)
+def test_what_no_subscription_has_is_one_sentence(flask_webhooks: Command, words: list[str]) -> None:
+    assert "Error: Invalid value" in flask_webhooks("subscriptions", *words, expect=2).output
