@@ -9,13 +9,11 @@ from pathlib import Path
 import marshmallow as ma
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, Doorless
-from tests.host import make_tables
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE, capturing
 from tests.stage import recorded, subscribe
 
 
@@ -121,19 +119,7 @@ channels:
 @pytest.fixture
 def desk(empty_database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """Teams 1 and 2 listen to everything; a document of team 1 with one of each."""
-    (tmp_path / "desk.yaml").write_text(CATALOG)
-    app = Flask(__name__, instance_path=str(tmp_path / "desk"))
-    app.config.update(
-        SECRET_KEY="test",
-        SQLALCHEMY_DATABASE_URI=empty_database_url,
-        WEBHOOKS_CATALOG=str(tmp_path / "desk.yaml"),
-        WEBHOOKS_ON_ERROR="raise",
-    )
-    db.init_app(app)
-    Doorless().init_app(app, db)
-    make_tables(app, db)
-    with app.app_context():
-        state = state_of(app)
+    with capturing(db, CATALOG, empty_database_url, tmp_path, WEBHOOKS_ON_ERROR="raise") as state:
         for owner in "12":
             subscribe(state, NOWHERE, "*", owner=owner, includes=["author", "tags", "readers", "remarks"])
         S.add_all([Person(id=1, name="author"), Person(id=2, name=THEIRS), Tag(id=2, name=THEIRS)])
@@ -151,9 +137,6 @@ def desk(empty_database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
         S.add(Reading(doc_id=1, person_id=1))
         S.commit()
         yield state
-        S.remove()
-        db.engine.dispose()
-    state.transport.close()
 
 
 def told_to(state: AppState, owner: str) -> dict[str, dict[str, t.Any]]:
