@@ -37,14 +37,18 @@ def headers_excerpt(headers: Mapping[str, str]) -> str | None:
         return text
     for longest in (1024, 256, 64):
         short = {_cut(name, longest): _cut(value, longest) for name, value in headers.items()}
-        if len(text := json.dumps(short)) <= MOST_HEADERS:
+        if len(text := _written(short, len(headers))) <= MOST_HEADERS:
             return text
     while len(text) > MOST_HEADERS:
-        short.pop(_MORE, None)
         short.popitem()
-        short[_MORE] = f"{len(headers) - len(short)} more"
-        text = json.dumps(short)
+        text = _written(short, len(headers))
     return text
+
+
+def _written(short: dict[str, str], count: int) -> str:
+    """Return headers as JSON, and how many of `count` are left out: two names may be one when they are cut."""
+    left_out = {_MORE: f"{count - len(short)} more"} if len(short) < count else {}
+    return json.dumps(short | left_out)
 
 
 def _cut(text: str, most: int) -> str:

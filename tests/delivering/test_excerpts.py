@@ -55,6 +55,12 @@ def test_how_many_were_left_out_is_said() -> None:
     assert kept["…"] == f"{100 - len(kept) + 1} more"
 
 
+def test_names_that_are_one_when_they_are_cut_are_left_out_too() -> None:
+    kept = json.loads(headers_excerpt({"n" * 2000 + f"{number}": "v" for number in range(5)}) or "")
+
+    assert list(kept.values()) == ["v", "4 more"]
+
+
 def test_a_body_has_what_room_is_left() -> None:
     assert body_excerpt(b"x" * 16_384, "u" * 70_000) == b"x" * 16_384
     assert len(body_excerpt(b"x" * 1_048_576, "u" * 2048, "h" * 8192, None)) == MOST_ATTEMPT - 2048 - 10_240
