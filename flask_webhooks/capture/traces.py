@@ -130,8 +130,8 @@ def _collect(found: dict[int, ma.Schema], schema: ma.Schema | None) -> None:
 
 def _names_of(schema: ma.Schema) -> frozenset[str]:
     """Names in the code of a schema: methods, functions, hooks."""
-    kind = type(schema)
-    methods = [getattr(kind, name, None) for name in vars(kind)]
+    kinds = [each for each in type(schema).__mro__ if not each.__module__.startswith("marshmallow")]
+    methods = [method for kind in kinds for method in vars(kind).values()]
     functions = [getattr(each, "serialize_func", None) for each in schema.dump_fields.values()]
     return frozenset().union(*(names_in(each) for each in (*methods, *functions)))
 

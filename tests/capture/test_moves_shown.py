@@ -91,17 +91,22 @@ class Doc(db.Model):  # type: ignore[name-defined]
         return self.author and self.author.name
 
 
-class DocSchema(ma.Schema):
+class RemarksSchema(ma.Schema):
+    """Has a method that others inherit."""
+
+    comments = ma.fields.Method("list_remarks")
+
+    def list_remarks(self, doc: Doc) -> list[str]:
+        return [remark.text for remark in doc.remarks]
+
+
+class DocSchema(RemarksSchema):
     """Reads what it shows by code."""
 
     id = ma.fields.Integer()
     author_name = ma.fields.String()
-    tags = ma.fields.Function(lambda doc: [tag.name for tag in doc.tags])
-    readers = ma.fields.Function(lambda doc: [reader.name for reader in doc.readers])
-    remarks = ma.fields.Method("list_remarks")
-
-    def list_remarks(self, doc: Doc) -> list[str]:
-        return [remark.text for remark in doc.remarks]
+    labels = ma.fields.Function(lambda doc: [tag.name for tag in doc.tags])
+    seen_by = ma.fields.Function(lambda doc: [reader.name for reader in doc.readers])
 
 
 CATALOG = f"""\
@@ -111,7 +116,7 @@ channels:
   docs:
     model: {__name__}:Doc
     events: [created, updated, deleted]
-    includes: [author, tags, readers, remarks]
+    includes: [author, tags, readers]
   coded: {{model: {__name__}:Doc, schema: {__name__}:DocSchema, events: [created, updated, deleted]}}
 """
 
@@ -121,7 +126,7 @@ def desk(empty_database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """Teams 1 and 2 listen to everything; a document of team 1 with one of each."""
     with capturing(db, CATALOG, empty_database_url, tmp_path, WEBHOOKS_ON_ERROR="raise") as state:
         for owner in "12":
-            subscribe(state, NOWHERE, "*", owner=owner, includes=["author", "tags", "readers", "remarks"])
+            subscribe(state, NOWHERE, "*", owner=owner, includes=["author", "tags", "readers"])
         S.add_all([Person(id=1, name="author"), Person(id=2, name=THEIRS), Tag(id=2, name=THEIRS)])
         S.flush()
         S.add(
@@ -150,7 +155,7 @@ def told_to(state: AppState, owner: str) -> dict[str, dict[str, t.Any]]:
     }
 
 
-AS_IT_WAS = {"author_name": "author", "tags": ["tag"], "readers": ["author"], "remarks": ["remark"]}
+AS_IT_WAS = {"author_name": "author", "labels": ["tag"], "seen_by": ["author"], "comments": ["remark"]}
 
 
 def change_rows(doc: Doc) -> None:
@@ -207,7 +212,7 @@ def test_the_new_owner_is_shown_how_they_are(desk: AppState) -> None:
     doc.team_id = 2
     add_rows(doc)
 
-    assert told_to(desk, "2")["coded.created"]["tags"] == ["tag", THEIRS, THEIRS]
+    assert told_to(desk, "2")["coded.created"]["labels"] == ["tag", THEIRS, THEIRS]
 
 
 def test_what_a_savepoint_undid_was_never_there(desk: AppState) -> None:
@@ -232,9 +237,9 @@ def test_of_rows_that_a_bulk_statement_changed_nothing_is_shown(desk: AppState) 
     assert found["coded.deleted"] == {
         "id": 1,
         "author_name": None,
-        "tags": ["tag"],
-        "readers": [],
-        "remarks": [],
+        "labels": ["tag"],
+        "seen_by": [],
+        "comments": [],
     }
 
 
@@ -251,7 +256,7 @@ def test_a_row_that_is_deleted_after_it_moved(desk: AppState) -> None:
     found = told_to(desk, "1")
 
     assert THEIRS not in str(found)
-    assert found["coded.deleted"]["tags"] == ["tag"]
+    assert found["coded.deleted"]["labels"] == ["tag"]
 
 
 def test_they_are_no_event_by_themselves(desk: AppState) -> None:
