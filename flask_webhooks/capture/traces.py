@@ -64,13 +64,19 @@ class Sights:
         self._classes: set[type] = set()
         self._links: set[Relation] = set()
         self._shown: dict[type, Shown | None] = {}
+        self._models = models
         for model, bounds in models.items():
             for bound in bounds:
                 if bound.channel.owner is not None and bound.channel.events:
                     self._look(inspect(model), bound)
+        self._is_needed = bool(self._links) or not all(map(self._is_captured, self._classes))
 
     def __bool__(self) -> bool:
-        return bool(self._classes)
+        """Whether anything is to be noted at all."""
+        return self._is_needed
+
+    def _is_captured(self, cls: type) -> bool:
+        return any(base in self._models for base in cls.__mro__)
 
     def _look(self, mapper: Mapper, bound: Bound) -> None:
         schemas: dict[int, ma.Schema] = {}
@@ -102,20 +108,20 @@ class Sights:
             self._links.add(relation)
         return relation.mapper
 
-    def shown(self, cls: type, *, is_captured: bool) -> Shown | None:
+    def shown(self, cls: type) -> Shown | None:
         """Return what is to be noted of a class; None for most."""
         try:
             return self._shown[cls]
         except KeyError:
-            found = self._find(cls, is_captured) if self else None
+            found = self._find(cls) if self._is_needed else None
             return self._shown.setdefault(cls, found)
 
-    def _find(self, cls: type, is_captured: bool) -> Shown | None:
+    def _find(self, cls: type) -> Shown | None:
         mapper: Mapper | None = inspect(cls, raiseerr=False)
         if mapper is None:
             return None
         tables = {relation.secondary for relation in self._links}
-        columns = columns_of(mapper) if cls in self._classes and not is_captured else frozenset()
+        columns = columns_of(mapper) if cls in self._classes and not self._is_captured(cls) else frozenset()
         links = tuple(each for each in mapper.relationships if each.secondary in tables and _ends(each))
         joins = tuple(_joins(mapper, self._links))
         return Shown(columns, links, joins) if columns or links or joins else None

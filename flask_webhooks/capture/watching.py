@@ -227,7 +227,7 @@ class Watch:
 
     def shown(self, cls: type) -> Shown | None:
         """Return what is noted of instances of `cls` for owners of before."""
-        return self.sights.shown(cls, is_captured=self.plan(cls) is not None)
+        return self.sights.shown(cls)
 
     def forms(self, cls: type) -> t.Mapping[str, Form]:
         """Return what becomes of the values of a mapped class in the app's database, by column."""
