@@ -230,7 +230,7 @@ def _stats() -> Json:
         "window": "1h",
         "since": "2025-07-18T21:00:00.000000+00:00",
         "until": SENT,
-        "states": {"delivered": 38, "failed": 1, "cancelled": 0, "pending": 1, "held": 0},
+        "states": {"delivered": 38, "failed": 1, "cancelled": 0, "pending": 1, "held": 0, "broken": 0},
         **figures,
         "success_rate": 0.95,
         "health": {

@@ -55,6 +55,7 @@ def get_stats(call: Call, subscription_id: str) -> t.Any:
             "cancelled": _count(connection, subscription_id, State.CANCELLED, since),
             "pending": _count(connection, subscription_id, State.PENDING),
             "held": _count(connection, subscription_id, State.HELD),
+            "broken": _count(connection, subscription_id, State.BROKEN),
         },
         **_figures(total),
         "success_rate": total.success_rate,

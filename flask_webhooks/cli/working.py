@@ -151,7 +151,10 @@ def status(as_json: bool, fail_if_older: timedelta | None) -> None:
                 "Broken messages wait for `flask webhooks repair`: a schema or property failed in their commit."
             )
         if facts["waiting_for_us"]:
-            say("Workers can reach nobody: look at the proxy, the name server and the network.")
+            say(
+                "Workers can reach nobody: look at the proxy, the name server and the network, and at "
+                "WEBHOOKS_ENCRYPTION_KEYS (`secret.unreadable` in their log)."
+            )
         for name, count in facts["pending_elsewhere"].items():
             say(
                 f"{count} deliveries stay pending: they are for subscriptions of {name}, and this app sends for "

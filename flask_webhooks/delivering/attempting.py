@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from .. import pace, retry
@@ -15,7 +15,7 @@ from ..ids import uuid7
 from ..retry import Failure, Verdict
 from ..transport import Reply
 from .excerpts import body_excerpt, headers_excerpt
-from .parcels import Destination, Parcel, Request, Unsendable, build, utcnow
+from .parcels import Destination, Locked, Parcel, Request, Unsendable, build, utcnow
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -25,6 +25,8 @@ __all__ = ["OUTDATED", "Result", "attempt", "called_off", "crashed"]
 LONGEST_DETAIL = 1_000
 SHORTAGE = 5.0
 """Seconds to wait when there is no memory or no file descriptor left to make a request."""
+LOCKED = 30.0
+"""The same while our keys do not open something of the subscription: a worker that has others must be started."""
 OUTDATED = "outdated"
 """Why a delivery of a backfill was cancelled: something newer about its object goes to the same receiver."""
 
@@ -102,6 +104,10 @@ def attempt(
         return called_off(parcel, started, OUTDATED)
     try:
         request = build(state, destination, parcel, started)
+    except Locked as error:
+        made = _unsendable(state, destination, parcel, worker, started, error, draw)
+        wait = {"is_logged": False, "wait": LOCKED, "is_ours": True, "is_deferred": True}
+        return replace(made, verdict=Verdict("pending"), **t.cast("t.Any", wait))
     except Unsendable as error:
         return _unsendable(state, destination, parcel, worker, started, error, draw)
     send = state.transport.send

@@ -7,7 +7,9 @@ import functools
 import json
 import logging
 import re
+import time
 import typing as t
+import weakref
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -60,7 +62,9 @@ class Destination:
     rate: float | None
     """Requests a second."""
     problem: str
-    """Why nothing can be sent, such as a secret that no key opens; empty if all is well."""
+    """Why nothing can be sent; empty if all is well."""
+    is_locked: bool
+    """Whether that is because something sealed does not open."""
     sealed: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """What was opened, each after its place, so that a second look need not open it again."""
     patterns: frozenset[str] = frozenset()
@@ -125,6 +129,10 @@ class Unsendable(Exception):
         super().__init__(message)
         self.reason = reason
         self.final = final
+
+
+class Locked(Unsendable):
+    """Its secret, custom headers or certificate do not open. The keys are ours, so the delivery waits for them."""
 
 
 def destinations(
@@ -207,7 +215,8 @@ def _opened(
     if known is None or known.sealed != texts:
         secrets, identity, headers, problem = _unsealed(state, texts)
     else:
-        secrets, identity, headers, problem = known.secrets, known.identity, known.headers, known.problem
+        secrets, identity, headers = known.secrets, known.identity, known.headers
+        problem = known.problem if known.is_locked else ""
     waits, wrong = _waits(row.retry)
     recipient = payload.Recipient(
         id=row.id,
@@ -227,6 +236,7 @@ def _opened(
         retry=waits,
         rate=row.rate_limit if row.rate_limit is not None and row.rate_limit > 0 else None,
         problem=problem or wrong,
+        is_locked=bool(problem),
         sealed=texts,
         patterns=frozenset(json.loads(row.patterns) if row.patterns else ()),
         identity=identity,
@@ -254,7 +264,7 @@ def _unsealed(
             secrets.append(signing.parse(state.vault.open(text, place)))
         except SecretError as error:
             if not number:  # the current one; the others only overlap
-                return (), None, {}, str(error)
+                return (), None, {}, _said(state, error)
             logger.warning("secret.unreadable", extra={"reason": str(error)})
     try:
         identity = None
@@ -263,7 +273,21 @@ def _unsealed(
         own = _custom(state.vault.open(headers, headers_place)) if headers else {}
         return tuple(secrets), identity, own, ""
     except SecretError as error:
-        return (), None, {}, str(error)
+        return (), None, {}, _said(state, error)
+
+
+_told_at: weakref.WeakKeyDictionary[signing.Vault, float] = weakref.WeakKeyDictionary()
+_SILENCE = 600.0
+"""Seconds in which a process says once that its keys do not open something."""
+
+
+def _said(state: AppState, error: SecretError) -> str:
+    """Say that our keys do not fit, once for all that waits for them."""
+    now = time.monotonic()
+    if now - _told_at.get(state.vault, float("-inf")) > _SILENCE:
+        _told_at[state.vault] = now
+        logger.error("secret.unreadable", extra={"reason": str(error)})
+    return str(error)
 
 
 def _custom(text: str) -> dict[str, str]:
@@ -284,7 +308,7 @@ def build(state: AppState, destination: Destination, parcel: Parcel, now: dateti
     :raises Unsendable: its event or format is gone, its secret does not open, its format raises.
     """
     if destination.problem:
-        raise Unsendable(destination.problem)
+        raise (Locked if destination.is_locked else Unsendable)(destination.problem)
     body = parcel.body if parcel.message is not None else None
     if body is None:
         body = render(state, destination.recipient, parcel)

@@ -99,6 +99,12 @@ class States(ma.Schema):
     cancelled = fields.Integer(required=True, metadata=described("In the window; 10000: that many or more."))
     pending = fields.Integer(required=True, metadata=described("Now; 10000 stands for that many or more."))
     held = fields.Integer(required=True, metadata=described("Now; 10000 stands for that many or more."))
+    broken = fields.Integer(
+        required=True,
+        metadata=described(
+            "Now: their data could not be made. They wait for an operator's repair; 10000: or more."
+        ),
+    )
 
 
 class Health(ma.Schema):

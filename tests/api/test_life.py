@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 
 from flask_webhooks import hours, replaying
 from flask_webhooks.delivering import Run
-from flask_webhooks.models import Lane, Replay
+from flask_webhooks.models import Delivery, Lane, Replay
 from flask_webhooks.state import AppState, state_of
 from tests.host import Client, Invoice, Status, db
 from tests.receivers import Receiver, Talk, response
@@ -64,6 +64,17 @@ def sell(number: str, owner: str = "1", **values: t.Any) -> Invoice:
 def deliver(state: AppState) -> None:
     replaying.turn(state)
     Run(state, holder="test").run()
+
+
+def test_statistics_count_what_is_broken(state: AppState, call: Customer) -> None:
+    path = f"/subscriptions/{call.subscribe()['id']}/stats"
+    sell("A-1")
+    assert call("GET", path, expect=200)["states"]["broken"] == 0
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(Delivery).values(state="broken", due_at=None))
+
+    states = call("GET", path, expect=200)["states"]
+    assert (states["broken"], states["pending"]) == (1, 0)
 
 
 def test_a_whole_life(state: AppState, call: Customer, mood: Moody, receiver: Receiver) -> None:

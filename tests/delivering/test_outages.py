@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from cryptography.fernet import Fernet
 from flask import Flask
 
 from flask_webhooks import reading
-from flask_webhooks.models import Lane, Subscription
+from flask_webhooks.models import Lane, Secret, Subscription
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.transport import Transport
 from tests.delivering.answers import background, run
@@ -120,6 +121,38 @@ def refusing(status: int) -> t.Callable[[Talk], None]:
         talk.send(response(status, {}, b""))
 
     return behave
+
+
+class TestTheKeys:
+    """A key that was lost, or given wrong, is ours to find."""
+
+    @pytest.mark.parametrize("column", [Secret.sealed, Subscription.headers])
+    def test_what_no_key_opens_waits_stops_nobody_and_goes_on(self, make_app, inbox, caplog, column):
+        caplog.set_level(logging.ERROR)
+        state = make_state(make_app)
+        shut, sound = subscribe(state, inbox.url("/shut")), subscribe(state, inbox.url("/sound"))
+        mine = Secret.subscription_id if column is Secret.sealed else Subscription.id
+        mine = mine == shut.id
+        table = sa.update(column.class_).where(mine)
+        with state.engine.begin() as connection:
+            before = connection.scalar(sa.select(column).where(mine))
+            sealed = Fernet(Fernet.generate_key()).encrypt(b"whsec_x").decode()
+            connection.execute(table.values({column.key: sealed}))
+        fill(state, [shut, sound], 2 * COUNT)
+        for _ in range(3):
+            run(state, clock=later(minutes=_))
+
+        assert len(inbox.requests) == COUNT
+        rows = [row for row in deliveries(state) if row.subscription_id == shut.id]
+        assert {(row.state, row.attempts) for row in rows} == {("pending", 0)}
+        assert lane_of(state, shut).waits_for == "sender"
+        assert [row for row in attempts(state) if row.subscription_id == shut.id] == []
+        assert [record.message for record in caplog.records] == ["secret.unreadable"]
+
+        with state.engine.begin() as connection:
+            connection.execute(table.values({column.key: before}))
+        run(state, clock=later(minutes=10))
+        assert {row.state for row in deliveries(state)} == {"delivered"}
 
 
 class TestTheProxy:

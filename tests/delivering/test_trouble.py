@@ -304,20 +304,8 @@ class Poison:
     """Ways to spoil a delivery so that it cannot be sent."""
 
     @staticmethod
-    def secret(state: AppState, subscription: Subscription) -> None:
-        change = (
-            sa.update(Secret).where(Secret.subscription_id == subscription.id).values(sealed="gAAAAB-not")
-        )
-        _execute(state, change)
-
-    @staticmethod
     def no_secret(state: AppState, subscription: Subscription) -> None:
         _execute(state, sa.delete(Secret).where(Secret.subscription_id == subscription.id))
-
-    @staticmethod
-    def headers(state: AppState, subscription: Subscription) -> None:
-        change = sa.update(Subscription).where(Subscription.id == subscription.id).values(headers="junk")
-        _execute(state, change)
 
     @staticmethod
     def schedule(state: AppState, subscription: Subscription) -> None:
@@ -360,9 +348,7 @@ def _execute(state: AppState, statement: t.Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        ("secret", "poison"),
         ("no_secret", "poison"),
-        ("headers", "poison"),
         ("schedule", "poison"),
         ("format", "poison"),
         ("unknown_format", "unknown_format"),
