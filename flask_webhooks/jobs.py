@@ -17,13 +17,17 @@ import socket
 import threading
 import time
 import typing as t
+import weakref
 from datetime import UTC, datetime, timedelta
 
+import sqlalchemy as sa
 from flask import Flask, has_app_context
 from flask.cli import ScriptInfo
 
 from . import dispatch, replaying
+from .checking import refuse_missing_tables
 from .delivering import TROUBLE, Report, Run
+from .errors import ConfigurationError
 from .state import AppState, state_of
 from .stop import Stop
 
@@ -44,6 +48,7 @@ SOON = 0.1
 
 _engine: Engine | None = None
 _pid: int | None = None
+_ready: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 
 
 _names: dict[int, str] = {}
@@ -132,9 +137,23 @@ def deliver(app_path: str) -> dict[str, t.Any]:
             stack.enter_context(app.app_context())
         state = state_of(app)
         _renew_after_fork(state)
+        if not _is_ready(state):
+            return {}
         stop = stack.enter_context(stopping())
         total = _work(state, stop)
     return {"delivered": total.delivered, "failed": total.failed}
+
+
+def _is_ready(state: AppState) -> bool:
+    """Whether the database has been migrated; looked at until it has. A run would wait minutes for its tables."""
+    if state.engine not in _ready:
+        try:
+            refuse_missing_tables(state.engine)
+        except ConfigurationError as error:
+            logger.error("worker.not_ready", extra={"reason": str(error)})  # one sentence
+            return False
+        _ready.add(state.engine)
+    return True
 
 
 def _replay(state: AppState) -> int:

@@ -7,17 +7,21 @@ import logging
 import socket
 import subprocess
 import sys
+import types
 import typing as t
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import redis
+import sqlalchemy as sa
 from flask import Flask
 from rq import Queue
 from sqlalchemy.orm import Session
 
 from flask_webhooks import jobs, replaying
+from flask_webhooks.ids import uuid7
+from flask_webhooks.models import Lane
 from flask_webhooks.replaying.filtering import Filter
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.stop import Stop
@@ -30,6 +34,31 @@ from tests.stage import deliveries, fill, subscribe, wait_until
 @pytest.fixture
 def patient(make_app: t.Callable[..., Flask]) -> AppState:
     return state_of(make_app(WEBHOOKS_TIMEOUT=(2, 100)))
+
+
+def test_a_stock_worker_on_a_database_without_tables_says_one_sentence_at_once(
+    state, inbox, caplog, monkeypatch
+):
+    """SQLite says of a missing table what it says of trouble that passes: it would be waited for."""
+    module = types.ModuleType(name := f"stock_{uuid7().replace('-', '')}")
+    vars(module)["app"] = state.app
+    monkeypatch.setitem(sys.modules, name, module)
+    lanes = Lane.__tablename__
+    rename(state, lanes, "elsewhere")
+
+    assert jobs.deliver(name) == {}
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (record.message, record.exc_info) == ("worker.not_ready", None)
+    assert "flask db upgrade" in vars(record)["reason"]
+
+    rename(state, "elsewhere", lanes)
+    fill(state, [subscribe(state, inbox.url())], 1)
+    assert jobs.deliver(name) == {"delivered": 1, "failed": 0}
+
+
+def rename(state: AppState, table: str, to: str) -> None:
+    with state.engine.begin() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {table} RENAME TO {to}"))
 
 
 def test_it_delivers_when_it_is_woken_and_leaving_waits_until_nothing_is_due(state, inbox):
