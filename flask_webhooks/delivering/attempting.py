@@ -106,8 +106,8 @@ def attempt(
         request = build(state, destination, parcel, started)
     except Locked as error:
         made = _unsendable(state, destination, parcel, worker, started, error, draw)
-        wait = {"is_logged": False, "wait": LOCKED, "is_ours": True, "is_deferred": True}
-        return replace(made, verdict=Verdict("pending"), **t.cast("t.Any", wait))
+        deferred = {"is_logged": False, "wait": LOCKED, "is_ours": True, "is_deferred": True}
+        return replace(made, verdict=Verdict("pending"), **t.cast("t.Any", deferred))
     except Unsendable as error:
         return _unsendable(state, destination, parcel, worker, started, error, draw)
     send = state.transport.send

@@ -40,6 +40,7 @@ class Embedded:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._is_parent_ours = False
         self._socket = self.folder / "valkey.sock"
         if len(os.fsencode(self._socket)) > LONGEST_SOCKET:
             digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
@@ -67,10 +68,13 @@ class Embedded:
         """
         with contextlib.suppress(FileNotFoundError):
             _refuse_foreign(self.folder, _WRITABLE)
+            if not self._is_parent_ours:  # once: this is asked at every commit
+                _refuse_shared_parent(self.folder, stat.S_IWOTH, "Make the instance folder this user's.")
+                self._is_parent_ours = True
         if self._socket.parent != self.folder:
             with contextlib.suppress(FileNotFoundError):
                 _refuse_foreign(self._socket.parent, _OPEN)
-                _refuse_shared_parent(self._socket.parent)
+                _refuse_shared_parent(self._socket.parent, _WRITABLE, _OWN_PLACE)
 
     def start(self, timeout: float = 10.0) -> str:
         """Start it unless it runs, and return its URL.
@@ -209,15 +213,19 @@ def _refuse_foreign(folder: Path, forbidden: int) -> None:
     )
 
 
-def _refuse_shared_parent(folder: Path) -> None:
-    """Refuse a folder that others could replace: in a place that they can write to, without the sticky bit.
+_OWN_PLACE = "Set XDG_RUNTIME_DIR or TMPDIR to a directory of this user."
 
+
+def _refuse_shared_parent(folder: Path, forbidden: int, remedy: str) -> None:
+    """Refuse a folder that others could replace: its place is theirs, or they can write to it without a sticky bit.
+
+    :param forbidden: permissions by which they can.
     :raises QueueError: it could be replaced.
     """
     found = folder.parent.stat()
-    is_safe = not found.st_mode & _WRITABLE or found.st_mode & stat.S_ISVTX
+    is_safe = not found.st_mode & forbidden or found.st_mode & stat.S_ISVTX
     if found.st_uid not in (0, os.getuid()) or not is_safe:
         raise QueueError(
             f"Others can replace {folder}, for {folder.parent} belongs to them or has no sticky bit, so the embedded "
-            f"Valkey does not use it. Set XDG_RUNTIME_DIR or TMPDIR to a directory of this user. {_OTHERWISE}"
+            f"Valkey does not use it. {remedy} {_OTHERWISE}"
         )

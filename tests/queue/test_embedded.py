@@ -141,6 +141,17 @@ def test_no_client_talks_to_a_server_that_stands_in_one(
         redis.Redis(unix_socket_path=str(moved / "valkey.sock")).shutdown(nosave=True)
 
 
+@pytest.mark.parametrize("make", [_foreign, _of_mode(0o777)], ids=["another user's", "everybody's"])
+def test_an_instance_folder_of_others_is_refused(tmp_path: Path, make: t.Callable[[Path], None]) -> None:
+    """Whoever has it can put another folder in the place of ours, between our look and our connection."""
+    make(tmp_path / "instance")
+    with pytest.raises(QueueError, match="Make the instance folder this user's") as caught:
+        Embedded(tmp_path / "instance" / "webhooks").start()
+
+    assert "Others can replace" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_place_where_others_can_replace_the_folder_is_refused(far: Path, shared: Path) -> None:
     shared.chmod(0o777)
     with pytest.raises(QueueError, match="no sticky bit"):
