@@ -138,8 +138,8 @@ class Webhooks:
             raise PrincipalError(f"The principal loader {name} made a Principal whose {error}") from error
         if found is not None and not isinstance(found, Principal):
             raise PrincipalError(
-                f"The principal loader {name} returned {found!r} ({type(found).__name__}). Return a Principal, or "
-                "None if nobody is signed in."
+                f"The principal loader {name} returned what is of the type {type(found).__name__}. Return a Principal, "
+                "or None if nobody is signed in."
             )
         return found
 

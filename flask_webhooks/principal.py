@@ -90,7 +90,9 @@ def _checked_owner(owner: t.Any) -> str:
     """Return the text itself: neither a proxy, which may be another text later, nor a subclass, which may compare as it
     likes."""
     if not issubclass(type(owner), str):
-        raise _refusal(f"owner is {owner!r} ({type(owner).__name__})", _remedy(owner))
+        # Not what it is: a user or a session may show anything of itself.
+        wrong = "owner is None" if owner is None else f"owner is of the type {type(owner).__name__}"
+        raise _refusal(wrong, _remedy(owner))
     text = str.__str__(owner)
     if not text.strip() or text == "None":  # str(None): everybody without an account would share it
         raise _refusal(f"owner is {text!r}", _remedy(None))

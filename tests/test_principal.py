@@ -116,14 +116,15 @@ class Lax(Principal):
 @pytest.mark.parametrize(
     "returned",
     [
-        lambda: {"owner": "1"},
+        lambda: {"owner": "1", "token": "S3cret"},
+        lambda: Principal({"token": "S3cret"}),  # type: ignore[arg-type]
         lambda: ("1", {"read"}),
         lambda: True,
         lambda: "1",
         lambda: Principal(None),
         lambda: Lax(""),
     ],  # type: ignore[arg-type]
-    ids=["dict", "tuple", "bool", "str", "none", "subclass"],
+    ids=["dict", "session", "tuple", "bool", "str", "none", "subclass"],
 )
 def test_a_loader_that_does_not_say_who_lets_nobody_in(
     make_app: t.Callable[..., Flask], caplog: pytest.LogCaptureFixture, returned: t.Callable[[], t.Any]
@@ -150,6 +151,7 @@ def test_a_loader_that_does_not_say_who_lets_nobody_in(
     assert not any("theirs.example" in answer.text for answer in answers)
     errors = [str(record.exc_info[1]) for record in caplog.records if record.exc_info and record.exc_info[1]]
     assert len(errors) == 4
+    assert not any("S3cret" in error for error in errors)
     assert all("test_principal" in error and "who_is_calling" in error for error in errors)
 
 
