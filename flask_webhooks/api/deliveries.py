@@ -26,7 +26,7 @@ from .problems import Refused
 
 __all__ = ["one"]
 
-A, D, M, S = models.Attempt, models.Delivery, models.Message, models.Subscription
+D, M, S = models.Delivery, models.Message, models.Subscription
 _NAMES = (
     "id",
     "message_id",
@@ -279,10 +279,7 @@ def get_body(call: Call, delivery_id: str) -> t.Any:
 
 
 def _attempts(call: Call, delivery_id: str, limit: int, cursor: str, room: int) -> dict[str, t.Any]:
-    found = sa.select(A).where(A.delivery_id == delivery_id)
-    if cursor:
-        found = found.where(A.id < cursor)
-    rows = call.session.scalars(found.order_by(A.id.desc()).limit(limit + 1)).all()
+    rows = reading.attempts_of(call.session, delivery_id, limit + 1, cursor)
     return paged(rows, limit, _attempt, room=room)
 
 

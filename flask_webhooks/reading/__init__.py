@@ -21,7 +21,7 @@ from .charts import WINDOWS, Point, Series, series
 from .deliveries import Entry, Search, Slice, search
 from .engine import Engine, engine, is_worked
 from .overviews import Overview, Standing, one_overview, overviews
-from .stories import Story, story
+from .stories import Story, attempts_of, story
 from .tail import Tail
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Story",
     "Tail",
     "attempt_of",
+    "attempts_of",
     "engine",
     "is_worked",
     "legible",

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from encodings.aliases import aliases
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..models import Attempt
-from ..packed import apart
+from .stories import attempts_of
 
 __all__ = ["NOTES", "Legible", "attempt_of", "legible", "of_attempt"]
 
@@ -137,10 +136,7 @@ def attempt_of(session: Session, delivery_id: str, attempt_id: str | None) -> At
     if attempt_id:
         attempt = session.get(Attempt, attempt_id)
         return attempt if attempt is not None and attempt.delivery_id == delivery_id else None
-    # Behind a fence: to find the last, PostgreSQL might walk the whole log from its end.
-    mine = apart(sa.select(Attempt.id).where(Attempt.delivery_id == delivery_id))
-    last = session.scalar(sa.select(mine.c.id).order_by(mine.c.id.desc()).limit(1))
-    return session.get(Attempt, last) if last is not None else None
+    return next(iter(attempts_of(session, delivery_id, 1)), None)
 
 
 def of_attempt(attempt: Attempt) -> Legible:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import typing as t
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..models import Attempt, Delivery, Message, Subscription
+from ..packed import apart
 from ..principal import ALL_OWNERS, Whose
+from ..ranges import count
 
-__all__ = ["Story", "story"]
+__all__ = ["Story", "attempts_of", "story"]
 
 MOST = 5
 """Attempts that a page shows; older ones are on the next."""
@@ -41,16 +44,29 @@ def story(session: Session, delivery_id: str, *, owner: Whose, before: str = "")
     subscription = session.get(Subscription, delivery.subscription_id) if delivery is not None else None
     if delivery is None or subscription is None or owner not in (ALL_OWNERS, subscription.owner):
         return None
-    found = sa.select(Attempt).where(Attempt.delivery_id == delivery_id)
-    if before:
-        found = found.where(Attempt.id < before)
-    attempts = tuple(reversed(session.scalars(found.order_by(Attempt.id.desc()).limit(MOST)).all()))
+    attempts = tuple(reversed(attempts_of(session, delivery_id, MOST, before)))
     older = _older(session, attempts[0]) if len(attempts) == MOST else 0
     return Story(delivery, session.get(Message, delivery.message_id), subscription, attempts, older)
 
 
+def attempts_of(session: Session, delivery_id: str, most: int, before: str = "") -> list[Attempt]:
+    """Return the newest attempts of a delivery, the newest first.
+
+    :param before: only those that are older than this one; empty: all.
+    """
+    found = _ids_of(delivery_id, before)
+    ids = session.scalars(found.order_by(found.selected_columns.id.desc()).limit(most)).all()
+    rows = sa.select(Attempt).where(Attempt.id.in_(ids)).order_by(Attempt.id.desc())
+    return list(session.scalars(rows)) if ids else []
+
+
+def _ids_of(delivery_id: str, before: str) -> sa.Select[t.Any]:
+    """Behind a fence: to find the last few, PostgreSQL might walk the log of all deliveries from its end."""
+    all_of_them = apart(sa.select(Attempt.id).where(Attempt.delivery_id == delivery_id))
+    found = sa.select(all_of_them.c.id)
+    return found.where(all_of_them.c.id < before) if before else found
+
+
 def _older(session: Session, attempt: Attempt) -> int:
     """Count the attempts before this one."""
-    before = sa.select(Attempt.id).where(Attempt.delivery_id == attempt.delivery_id, Attempt.id < attempt.id)
-    some = before.limit(COUNTED).subquery()
-    return session.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+    return count(session.connection(), _ids_of(attempt.delivery_id, attempt.id), COUNTED)

@@ -17,6 +17,7 @@ from flask_webhooks.health import Reason
 from flask_webhooks.ids import uuid7
 from flask_webhooks.metrics import _counts
 from flask_webhooks.models import Attempt, Delivery, Message, State, Subscription
+from flask_webhooks.packed import Among
 from flask_webhooks.reading.stories import MOST, story
 from flask_webhooks.replaying import filtering, running
 
@@ -89,11 +90,14 @@ def _replay(session: Session, scene: Scene) -> None:
 def _missed(session: Session, scene: Scene) -> None:
     """What a replay finds that a subscription has no delivery of."""
     keys, now = scene.messages[:20], datetime.now(UTC)
-    session.execute(sa.delete(D).where(D.c.message_id.in_(keys)))
+    _FORGET.run(session.connection(), keys)
     wanted = replaying.Filter((filtering.MISSED,), (), now - timedelta(days=2), now + timedelta(days=2))
     listened = replaying.listened_to(scene.log.state, scene.log.large)
     behind = scene.log.message(max(0, scene.rows - len(scene.keys) - 1))
     running._send_missed(scene.log.state, session, scene.log.large, wanted, listened, behind, [now] * 20)
+
+
+_FORGET = Among(D.c.message_id, lambda these: sa.delete(D).where(these))
 
 
 def _broken(session: Session, scene: Scene) -> None:

@@ -33,6 +33,7 @@ SOON = 0.004
 LONGEST = 0.050
 """Seconds that no statement takes."""
 LONG: t.Mapping[str, str] = {
+    "elsewhere": "All that waits for other environments is counted: nothing, where each has its own database.",
     "count delivered": "Up to 100,000 deliveries are counted before a replay.",
     "count of an event": "The same, and the event of each is in its message.",
     "count missed": "Each message of the window is asked whether it has a delivery.",

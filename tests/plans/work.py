@@ -119,7 +119,6 @@ def pieces() -> dict[str, Piece]:
             "/api/messages/{message}/data",
             "/api/deliveries/{delivery}",
             "/api/deliveries/{delivery}/attempts",
-            "/api/deliveries/{delivery}/body",
             "/api/deliveries/{first}/response",
             "/api/subscriptions",
             "/api/subscriptions/{key}/stats",
