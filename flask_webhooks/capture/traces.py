@@ -19,7 +19,7 @@ from sqlalchemy.orm.base import INCLUDE_PENDING_MUTATIONS, NO_VALUE, PASSIVE_NO_
 from ..bindings.dumping import nested_schema
 from ..bindings.keys import names_in
 from ..bindings.trails import columns_of, static_attribute
-from .loading import Path, attributes_of, value
+from .loading import Path, attributes_of
 from .remains import frozen
 
 if t.TYPE_CHECKING:
@@ -182,7 +182,14 @@ def _joins(mapper: Mapper, links: Iterable[Relation]) -> Iterator[tuple[End, End
 def _held(obj: t.Any, end: End) -> End:
     columns, names = end
     held = obj.__dict__
-    return columns, tuple([held[name] if name in held else value(obj, name) for name in names])
+    return columns, tuple([held[name] if name in held else _keyed(obj, name) for name in names])
+
+
+def _keyed(obj: t.Any, name: str) -> t.Any:
+    """Return a part of its key. Nothing is loaded: its row may be gone by now, and a flush is no time for that."""
+    state = obj._sa_instance_state
+    keys = attributes_of(state.mapper, state.mapper.primary_key)
+    return state.key[1][keys.index(name)] if state.key is not None and name in keys else None
 
 
 class Links:
