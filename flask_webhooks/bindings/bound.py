@@ -32,6 +32,7 @@ from .dumping import (
 from .given import Given
 from .importing import Unfound, locate
 from .keys import keys_of
+from .quiet import Quiet
 from .trails import AnyMapper, Astray, Trail, Unreadable, column_of, columns_of, follow, readable
 
 if t.TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Bound:
     """The channel's schema, created once; `None`: plain columns."""
     dump: Callable[..., dict[str, t.Any]]
     """`dump(row, event=None)`: `data` as a new dict, by the event's schema, the channel's, or the columns."""
+    quiet: Mapping[str, Quiet]
+    """Event type to what says of which rows `dump` runs no code of the host's; empty without a model."""
     schemas: Mapping[str, ma.Schema]
     """Event type to the schema that `dump` takes for it; events without any are missing."""
     changes: Mapping[str, ChangeDumper]
@@ -92,6 +95,8 @@ class Bound:
     """Attribute keys of all columns; what a `column_property` computes is none."""
     watch: frozenset[str]
     """Columns whose old value the conditions need."""
+    conditions: frozenset[str]
+    """Columns whose value decides what the events of a new row are: of conditions, not of what an update ignores."""
     includes: Mapping[str, BoundInclude]
     relationships: tuple[str, ...]
     """Relationships of the model that the schema reads, to be loaded in bulk."""
@@ -131,12 +136,14 @@ class Bound:
             model=mapper.class_,
             schema=None,
             dump=column_renderer(mapper),
+            quiet=nothing,
             schemas=nothing,
             changes=nothing,
             given=nothing,
             owner=OwnerReader(None),
             columns=columns_of(mapper),
             watch=frozenset(),
+            conditions=frozenset(),
             includes=nothing,
             relationships=(),
             trails=(),
@@ -158,6 +165,13 @@ class Bound:
             for other in each_in(getattr(row, touch.relationship)):
                 if target.model is not None and isinstance(other, target.model):
                     yield target, other
+
+
+def _quiet(used: Mapping[str, ma.Schema | None], mapper: AnyMapper | None) -> dict[str, Quiet]:
+    if mapper is None:
+        return {}
+    made = {each: Quiet.of(each, column_renderer(mapper).keys) for each in set(used.values())}
+    return {name: made[each] for name, each in used.items()}
 
 
 def _below(trail: Trail, schema: ma.Schema | None) -> Iterator[tuple[str, ...]]:
@@ -206,6 +220,7 @@ class Binder:
                 self._renderer(channel, mapper, schema),
                 {name: SchemaRenderer(own) for name, own in by_event.items()},
             ),
+            quiet=MappingProxyType(_quiet(used, mapper)),
             schemas=MappingProxyType({name: each for name, each in used.items() if each is not None}),
             changes=MappingProxyType(_changes(used, mapper)),
             given=MappingProxyType(
@@ -214,6 +229,7 @@ class Binder:
             owner=OwnerReader(channel.owner),
             columns=columns,
             watch=frozenset().union(*(event.columns for event in channel.events.values())) & columns,
+            conditions=frozenset().union(*(event.when for event in channel.events.values())) & columns,
             includes=MappingProxyType(includes),
             relationships=tuple(dict.fromkeys(trail[0] for trail in trails)),
             trails=trails,

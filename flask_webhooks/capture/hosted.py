@@ -28,6 +28,9 @@ __all__ = ["at_field", "by_schema", "dump", "included", "owner", "reading_owners
 
 def dump(bound: Bound, event: EventType, obj: t.Any) -> dict[str, t.Any]:
     """Return `data` of a row."""
+    quiet = bound.quiet.get(event.name)
+    if quiet is not None and quiet(obj):
+        return bound.dump(obj, event)
     return by_schema(bound, event, obj, bound.dump, obj, event)
 
 
