@@ -9,6 +9,7 @@ declared.
 
 from __future__ import annotations
 
+import itertools
 import typing as t
 
 import sqlalchemy as sa
@@ -30,9 +31,8 @@ class Prepared:
         self._is_positional = bool(compiled.positional)
         self._names = tuple(compiled.positiontup if compiled.positional else compiled.binds)
         self._binds = [
-            (name, process)
+            (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
             for name in self._names
-            if (process := compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
         ]
         columns: list[sa.ColumnElement[t.Any]] = list(getattr(statement, "selected_columns", ()))
         self._results = [
@@ -53,18 +53,28 @@ class Prepared:
         if _is_translated(connection):
             connection.execute(self._statement, [self._named(row) for row in rows])
             return
-        made = [self._one(row) for row in rows]
-        self._execute(connection, made if len(made) > 1 else made[0])
+        self._execute(connection, self._several(rows) if len(rows) > 1 else self._one(rows[0]))
 
     def _named(self, values: Row) -> dict[str, t.Any]:
         return {name: values[name] for name in self._names}
 
     def _one(self, values: Row) -> t.Any:
-        if self._binds:
-            values = {**values, **{name: process(values[name]) for name, process in self._binds}}
-        if self._is_positional:
-            return tuple([values[name] for name in self._names])
-        return self._named(values)
+        made = [values[name] if process is None else process(values[name]) for name, process in self._binds]
+        return tuple(made) if self._is_positional else dict(zip(self._names, made, strict=True))
+
+    def _several(self, rows: t.Sequence[Row]) -> list[t.Any]:
+        """As `_one` for each, but column by column: what is the same object in all rows is made once."""
+        columns: list[t.Iterable[t.Any]] = []
+        for name, process in self._binds:
+            values = [row[name] for row in rows]
+            if process is None:
+                columns.append(values)
+            elif len(set(map(id, values))) == 1:
+                columns.append(itertools.repeat(process(values[0]), len(values)))
+            else:
+                columns.append(map(process, values))
+        made = list(zip(*columns, strict=True))
+        return made if self._is_positional else [dict(zip(self._names, row, strict=True)) for row in made]
 
     def _processed(self, row: t.Iterable[t.Any]) -> list[t.Any]:
         values = list(row)

@@ -22,7 +22,7 @@ from sqlalchemy import types
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.mutable import Mutable
 
-__all__ = ["LATER", "Form", "form_of"]
+__all__ = ["LATER", "Form", "Forms", "form_of"]
 
 
 class _Later(enum.Enum):
@@ -64,7 +64,40 @@ class Form:
                 pass
         return LATER
 
+    def may_change(self, kind: type) -> bool:
+        """Whether a value of a class may come back as another; of None this is asked as of what is not there."""
+        if self.is_opaque:
+            return True
+        return kind is not type(None) and (kind not in self.kinds or self.fits is not None)
 
+
+class Forms:
+    """The forms of some columns of a class.
+
+    Whether a value has to be looked at hangs on its class alone, and most objects have values of the same classes:
+    so that is worked out once for all of them together.
+    """
+
+    def __init__(self, forms: t.Mapping[str, Form]) -> None:
+        self._forms = tuple(forms.items())
+        self._names = tuple(forms)
+        self._known: dict[tuple[type, ...], tuple[tuple[str, Form], ...]] = {}
+
+    def in_doubt(self, held: dict[str, t.Any]) -> tuple[tuple[str, Form], ...]:
+        """Return those of the columns whose values may come back as others. An object need not have them."""
+        kinds = tuple(map(type, map(held.get, self._names)))
+        found = self._known.get(kinds)
+        if found is None:
+            found = tuple(
+                each for each, kind in zip(self._forms, kinds, strict=True) if each[1].may_change(kind)
+            )
+            if len(self._known) < _MOST_KNOWN:
+                self._known[kinds] = found
+        return found
+
+
+_MOST_KNOWN = 256
+"""A host may make classes of its own without end."""
 OPAQUE = Form(is_opaque=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from sqlalchemy import event, orm
@@ -39,6 +40,7 @@ if t.TYPE_CHECKING:
 __all__ = ["ROW_LISTENERS", "add", "listen", "listen_to_statements", "tell", "watch_of"]
 
 Seen = tuple[InstanceState[t.Any], Plan]
+_NOTHING = contextlib.nullcontext()
 Flushed = tuple[Kind, InstanceState[t.Any], Plan]
 
 
@@ -73,7 +75,7 @@ def _settle(session: Session, buffer: Buffer) -> None:
     hearing = buffer.hearing = buffer.hearing or Hearing(buffer.watch)
     everything = [item for some in items.values() for item in some]
     try:
-        with leaving_no_trace(session):
+        with _NOTHING if session.expire_on_commit else leaving_no_trace(session):
             recorded = settle(buffer.watch, session, hearing, buffer.aside, everything)
     except DBAPIError as error:
         buffer.broken = f"{type(error).__name__}: {error}"

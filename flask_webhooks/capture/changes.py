@@ -58,6 +58,8 @@ class Change:
 
     def has_set(self, names: t.Collection[str]) -> bool:
         """Say whether any of these columns was set, even if it came back to its first value."""
+        if not self.steps:
+            return bool(self.values) and not self.values.keys().isdisjoint(names)
         return any(not each.values.keys().isdisjoint(names) for each in (self, *self.steps))
 
     def matches(self, event: EventType) -> bool:

@@ -9,83 +9,99 @@ from sqlalchemy.orm import Session
 from ..catalog import Kind
 from .changes import LATER, Change, stands_for
 from .hearing import check_database, only_connection
-from .loading import is_astray
+from .loading import is_astray, leads_home
 from .stored import owner_stored
 
 if t.TYPE_CHECKING:
+    from sqlalchemy.orm import InstanceState
+
     from ..bindings import Bound
     from .hearing import Hearing
     from .settling import Emitted
     from .watching import Watch
 
-__all__ = ["is_nobody"]
+__all__ = ["Glance"]
 
 
-def is_nobody(watch: Watch, session: Session, hearing: Hearing, items: t.Iterable[Change | Emitted]) -> bool:
-    """Say whether certainly nobody listens to any of it; who was asked for need not be asked for again."""
-    glance = _Glance(watch, session)
-    if not glance.take(items):
-        return False
-    connection = only_connection(watch, session)
-    if connection is None:
-        return False
-    check_database(watch, connection.engine, watch.state.bound[next(iter(glance.channels))].model)
-    hearing.connection = connection
-    hearing.ask(
-        connection,
-        glance.owners,
-        {event.name for channel in glance.channels for event in watch.events[channel, None]},
-    )
-    return hearing.is_silent
-
-
-class _Glance:
+class Glance:
     """Everybody whom the changes may concern, and everything that they may be, read from what is in memory."""
 
     def __init__(self, watch: Watch, session: Session) -> None:
         self._watch, self._bound, self._key = watch, watch.state.bound, session.hash_key
+        self._session = session
         self.owners: set[str] = set()
         self.channels: set[str] = set()
+        self.is_whole = False
+        """Nothing was left out: each change has its object, which is the session's and stands for its row."""
+        self.home: set[InstanceState[t.Any]] = set()
+        """Objects of which all that they touch is loaded, and is what their keys name."""
         self._reached: set[tuple[str, int]] = set()
 
-    def take(self, items: t.Iterable[Change | Emitted]) -> bool:
+    def is_nobody(self, hearing: Hearing, items: t.Iterable[Change | Emitted]) -> bool:
+        """Say whether certainly nobody listens to any of it; who was asked for need not be asked for again."""
+        watch = self._watch
+        self.is_whole = self._take(items)
+        if not self.owners or not self.is_whole:
+            return False
+        connection = only_connection(watch, self._session)
+        if connection is None:
+            return False
+        check_database(watch, connection.engine, self._bound[next(iter(self.channels))].model)
+        hearing.connection = connection
+        hearing.ask(
+            connection,
+            self.owners,
+            {event.name for channel in self.channels for event in watch.events[channel, None]},
+        )
+        return hearing.is_silent
+
+    def _take(self, items: t.Iterable[Change | Emitted]) -> bool:
         """Look at all; return False if something cannot be told without loading or thinking."""
+        updated = Kind.UPDATED
         for item in items:
             if not isinstance(item, Change) or item.obj is None:
                 return False
-            bound = item.bound
-            if not stands_for(item.obj._sa_instance_state, item) or not self._look(item.obj, bound):
+            bound, state = item.bound, item.obj._sa_instance_state
+            if state.session_id != self._key or state.expired_attributes or not stands_for(state, item):
                 return False
             path = bound.channel.owner
-            if path is not None and path[0] in item.values and item.kind is Kind.UPDATED:
-                self.owners.add(str(item.values[path[0]][0]))  # whose it was
-            if bound.touches and (item.kind is Kind.UPDATED or not self._reach(item)):
+            if path is not None and not self._look(item.obj, bound):
                 return False
-        return bool(self.owners)
+            if item.kind is updated and path is not None and path[0] in item.values:
+                self.owners.add(str(item.values[path[0]][0]))  # whose it was
+            if bound.touches and (item.kind is updated or not self._reach(item)):
+                return False
+        return True
 
     def _reach(self, item: Change) -> bool:
+        obj, is_home = item.obj, True
+        cls, held = type(obj), obj.__dict__
         for touch in item.bound.touches:
-            other = item.obj.__dict__.get(touch.relationship)
-            if other is None or not hasattr(other, "_sa_instance_state"):
+            name = touch.relationship
+            other = held.get(name)
+            its = getattr(other, "_sa_instance_state", None)
+            if its is None:
                 return False
-            if is_astray(item.obj._sa_instance_state, touch.relationship):
-                return False
-            contact = touch.channel, id(other)
-            if contact in self._reached:  # by another line of the same invoice
+            if not leads_home(cls, held, name, its):
+                is_home = False
+                if is_astray(obj._sa_instance_state, name):
+                    return False
+            if (touch.channel, id(other)) in self._reached:  # by another line of the same invoice, or itself
                 continue
             bound = self._bound[touch.channel]
-            if bound.touches or not self._look(other, bound):
+            if bound.touches or its.session_id != self._key or its.expired_attributes:
                 return False
-            self._reached.add(contact)
+            if bound.channel.owner is not None and not self._look(other, bound):
+                return False
+        if is_home:
+            self.home.add(obj._sa_instance_state)
         return True
 
     def _look(self, obj: t.Any, bound: Bound) -> bool:
-        state = obj._sa_instance_state
-        if state.session_id != self._key or state.expired_attributes:
-            return False
+        """Note whose a row of a channel with events is."""
         channel = bound.channel
-        path = channel.owner
-        if not channel.events or path is None:
+        path = channel.owner or ()
+        if not channel.events or (channel.name, id(obj)) in self._reached:
             return True
         plan = self._watch.plan(type(obj))
         owner = owner_stored(plan, obj, path[0]) if plan is not None else obj.__dict__.get(path[0])
@@ -93,4 +109,5 @@ class _Glance:
             return False
         self.owners.add(str(owner))
         self.channels.add(channel.name)
+        self._reached.add((channel.name, id(obj)))
         return True

@@ -22,6 +22,7 @@ __all__ = [
     "agrees",
     "attributes_of",
     "is_astray",
+    "leads_home",
     "leaving_no_trace",
     "led",
     "load",
@@ -92,13 +93,10 @@ def unfiltered(session: Session) -> t.Iterator[None]:
 
 @contextlib.contextmanager
 def leaving_no_trace(session: Session) -> t.Iterator[None]:
-    """Unload the relationships that are loaded meanwhile, where a session does not expire its objects at commit.
+    """Unload the relationships that are loaded meanwhile: for a session that does not expire its objects at commit.
 
     There the host would go on seeing what they led to then, though it has never asked for it.
     """
-    if session.expire_on_commit:
-        yield
-        return
     before = {state: set(state.dict) for state in session.identity_map.all_states()}
     try:
         yield
@@ -217,16 +215,24 @@ def is_astray(state: orm.InstanceState[t.Any], name: str) -> bool:
     """
     held = state.dict
     its = getattr(held.get(name), "_sa_instance_state", None)
-    if its is None:
+    if its is None or leads_home(state.class_, held, name, its):
         return False
-    if its.session_id is not None and its.key is not None:
-        key = its.key[1]
-        for local, place, _ in _pairs_of(state.manager, name):
-            if place is None or local not in held or held[local] != key[place]:
-                break
-        else:  # as nearly all: this is done for each row of a commit
-            return False
     return _is_astray(state, name, its)
+
+
+def leads_home(cls: t.Any, held: t.Mapping[str, t.Any], name: str, its: orm.InstanceState[t.Any]) -> bool:
+    """Say whether a loaded relationship certainly leads to what stands for its row, as nearly all do.
+
+    :param held: the attributes of the object that has it.
+    :param its: the state of the object that it leads to.
+    """
+    if its.session_id is None or its.key is None:
+        return False
+    key = its.key[1]
+    for local, place, _ in _pairs_of(cls, name):
+        if place is None or local not in held or held[local] != key[place]:
+            return False
+    return True
 
 
 def _is_astray(state: orm.InstanceState[t.Any], name: str, its: orm.InstanceState[t.Any]) -> bool:
@@ -235,7 +241,7 @@ def _is_astray(state: orm.InstanceState[t.Any], name: str, its: orm.InstanceStat
         return False
     if its.session_id is None and its.expired_attributes:
         return True
-    for local, place, remote in _pairs_of(state.manager, name):
+    for local, place, remote in _pairs_of(t.cast("t.Any", state.class_), name):
         theirs = _of_row(held[name], place, remote)
         # A key may have been given in another form, such as "7" for 7.
         if local in held and held[local] != theirs and str(held[local]) != str(theirs):
@@ -244,8 +250,8 @@ def _is_astray(state: orm.InstanceState[t.Any], name: str, its: orm.InstanceStat
 
 
 @functools.lru_cache(maxsize=4096)
-def _pairs_of(manager: t.Any, name: str) -> tuple[tuple[str, int | None, str], ...]:
-    return _pairs(manager.mapper.relationships[name])
+def _pairs_of(cls: t.Any, name: str) -> tuple[tuple[str, int | None, str], ...]:
+    return _pairs(inspect(cls).relationships[name])
 
 
 @functools.lru_cache(maxsize=1024)

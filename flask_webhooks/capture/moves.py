@@ -59,7 +59,8 @@ class Past:
     ) -> None:
         self._watch, self._session, self._nets, self._traces = watch, session, nets, traces
         self._led_to, self._loose = aside.led_to, tuple(aside.loose)
-        self._is_led = {net.key for net in nets.values() if self._leads(net)}
+        updated = Kind.UPDATED
+        self._is_led = {net.key for net in nets.values() if net.kind is updated and self._leads(net)}
         """Rows whose path may have led to another owner before: mostly none."""
         self._rows: dict[Key, _Row] | None = None
         self._rows_before: dict[Key, _Row] = {}
@@ -72,7 +73,7 @@ class Past:
     def _leads(self, net: Change) -> bool:
         """Say whether something was changed that a path to an owner goes by; unknown of properties."""
         model, path = net.bound.model, net.bound.channel.owner
-        if model is None or not net.values or net.kind is not Kind.UPDATED:
+        if model is None or not net.values:
             return False
         leading = self._watch.leading.get(model, frozenset())
         if path is not None and path[0] not in leading and path[0] not in net.bound.columns:

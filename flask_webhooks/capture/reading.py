@@ -199,8 +199,12 @@ def changes(states: t.Sequence[tuple[Kind, State, Plan]], before: Before) -> lis
         if kind is updated:
             _updated(found, state, plan, before.olds.get(state))
             continue
-        obj, held = remains[state] if kind is deleted else (state.obj(), state.dict)
-        key = tuple([held[name] for name in plan.keys])
+        if kind is deleted:
+            obj, held = remains[state]
+        else:
+            obj = state.obj()
+            held = obj.__dict__
+        key = tuple(map(held.__getitem__, plan.keys))
         if plan.opaque and kind is not deleted:
             _note_assigned(state, plan, held)
         if kind is deleted:
@@ -212,8 +216,8 @@ def changes(states: t.Sequence[tuple[Kind, State, Plan]], before: Before) -> lis
             is_later = False
             if kind is deleted:
                 values = {name: (held[name], None) for name in bound.columns if name in held}
-            elif bound.watch:
-                values = {name: (None, _new(plan, name, held)) for name in bound.watch}
+            elif bound.conditions:
+                values = {name: (None, _new(plan, name, held)) for name in bound.conditions}
                 is_later = any(new is LATER for _, new in values.values())
             where = (bound.channel.name, plan.head, *key)
             found.append(Change(kind, bound, where, obj, values, is_later=is_later))

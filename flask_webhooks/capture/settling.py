@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from ..catalog import EventType, Kind, same
 from ..errors import EmitError, OwnerMissingError
 from .changes import LATER, Change, Key, Values, coalesce, stands_for
-from .glancing import is_nobody
+from .glancing import Glance
 from .guard import guarding
 from .hearing import Hearing, check_database, connection_of
 from .loading import LedTo, Path, agrees, is_astray, load, owner_of, referred, walk
@@ -27,6 +27,7 @@ from .writing import NOBODY, Occurrence, Recorded, check_fits, failed, name_of, 
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
+    from ..outbox import Wanted
     from ..state import AppState
     from .bulk import Aside
     from .watching import Watch
@@ -62,20 +63,22 @@ def settle(
 
     :raises EmitError: data that cannot be sent, if `WEBHOOKS_ON_ERROR` is `raise`.
     """
-    state = watch.state
-    traces: list[Trace] = []
+    traces = [item for item in items if isinstance(item, Trace)]
     told = t.cast("t.Sequence[Change | Emitted]", items)
-    if watch.sights:  # few apps show what they do not capture
-        traces = [item for item in items if isinstance(item, Trace)]
+    if traces:
         told = [item for item in items if not isinstance(item, Trace)]
         if not told:
             return []
-    with session.no_autoflush:
+    is_flushing, session.autoflush = session.autoflush, False
+    try:
         hearing.connection = None
-        if state.settings.record != "all" and is_nobody(watch, session, hearing, told):
+        glance = Glance(watch, session)
+        if watch.state.settings.record != "all" and glance.is_nobody(hearing, told):
             return []
         with guarding(session, *_beside(watch, session)), Stored(watch) as stored:
-            return _recorded(watch, session, hearing, aside, told, stored, traces)
+            return _recorded(watch, session, hearing, aside, told, stored, traces, glance)
+    finally:
+        session.autoflush = is_flushing
 
 
 def _beside(watch: Watch, session: Session) -> t.Iterator[Session]:
@@ -97,13 +100,16 @@ def _recorded(
     items: t.Sequence[Change | Emitted],
     stored: Stored,
     traces: t.Sequence[Trace],
+    glance: Glance,
 ) -> list[Recorded]:
     state = watch.state
     nets = coalesce([item for item in items if isinstance(item, Change)])
-    _complete(watch, session, aside, nets, stored)
-    _follow_keys(watch, nets)
+    if not glance.is_whole:
+        _find(session, aside, nets)
+    _complete(watch, nets, stored)
+    _follow_keys(watch, nets, glance.home)
     _turn_back(watch, session, nets)
-    contacts = Contacts(state, session, aside)
+    contacts = Contacts(state, session, aside, glance.home)
     contacts.touch(nets)
     stored.decide([net for net in nets.values() if net.is_touched], ())
     aside.begin()
@@ -150,23 +156,30 @@ def _connection(watch: Watch, session: Session, models: set[type | None]) -> sa.
     return connection
 
 
-def _follow_keys(watch: Watch, nets: dict[Key, Change]) -> None:
+def _follow_keys(watch: Watch, nets: dict[Key, Change], home: set[orm.InstanceState[t.Any]]) -> None:
     """Let relationships that were loaded lead where their keys lead since somebody set these: `line.invoice_id = 7`.
 
     SQLAlchemy does that only after the commit. Until then owner, includes and touches would be those of before. It does
     so neither when the object that was loaded becomes that of another row.
+
+    :param home: states of objects whose relationships to what they touch need not be looked at, unless keys were set.
     """
     stale: dict[tuple[Session, type], tuple[set[Path], list[t.Any]]] = {}
+    deleted = Kind.DELETED
     for net in nets.values():
-        if net.kind is Kind.DELETED:
+        if net.kind is deleted:
             continue
         plan = watch.plan(type(net.obj))
         state = net.obj._sa_instance_state
-        for name, keys in plan.references.items() if plan is not None else ():
-            # What nobody here reads stays as it is: the host may read it after the session is closed.
-            if name not in net.bound.needed or name not in state.dict:
+        # What nobody here reads stays as it is: the host may read it after the session is closed.
+        for name, keys, is_touched in (
+            plan.followed.get(net.bound.channel.name, ()) if plan is not None else ()
+        ):
+            if name not in net.obj.__dict__:
                 continue
-            if is_astray(state, name) or (net.has_set(keys) and not agrees(state, name)):
+            is_sure = is_touched and state in home
+            if (not is_sure and is_astray(state, name)) or (net.has_set(keys) and not agrees(state, name)):
+                home.discard(state)
                 state.session.expire(net.obj, [name])
                 paths, identities = stale.setdefault((state.session, type(net.obj)), (set(), []))
                 paths.add((name,))
@@ -217,14 +230,18 @@ def _is_moved(net: Change, name: str) -> bool:
 # ---- which events happened -------------------------------------------------------------------------------
 
 
-def _complete(watch: Watch, session: Session, aside: Aside, nets: dict[Key, Change], stored: Stored) -> None:
-    """Give every net an object, and every value that a condition will look at."""
+def _find(session: Session, aside: Aside, nets: dict[Key, Change]) -> None:
+    """Give every net an object."""
     key = session.hash_key
     lost = [net for net in nets.values() if net.obj is None or _is_lost(net, key)]
     if lost:
         for net in lost:
             net.obj = None
         aside.fetch(nets)
+
+
+def _complete(watch: Watch, nets: dict[Key, Change], stored: Stored) -> None:
+    """Give every net every value that a condition will look at."""
     vague = [net for net in nets.values() if net.is_later and _is_vague(watch, net)]
     stored.decide(list(nets.values()), vague)
     if not vague:
@@ -275,6 +292,7 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past, aside: Aside
     found = [
         (net, events, may_have_moved)
         for net in nets.values()
+        if net.bound.channel.events or net.bound.channel.owner is not None
         if ((events := _events(watch, net)), may_have_moved := past.may_have_moved(net)) != ([], False)
     ]
     if len(found) > 1:
@@ -442,11 +460,15 @@ def _heard(state: AppState, hearing: Hearing, occurrences: t.Sequence[Occurrence
     """Return the occurrences that somebody listens to (all of them with `WEBHOOKS_RECORD = "all"`)."""
     environment = state.settings.environment
     heard = []
+    known: dict[tuple[str, str], list[Wanted]] = {}
     for item in occurrences:
-        listeners = hearing.wanted(item.event, item.owner)
-        if isinstance(environment, str):
-            listeners = [wanted for wanted in listeners if wanted.environment == environment]
-        item.listeners = listeners
+        whose = item.event.name, item.owner
+        if whose not in known:
+            listeners = hearing.wanted(item.event, item.owner)
+            if isinstance(environment, str):
+                listeners = [wanted for wanted in listeners if wanted.environment == environment]
+            known[whose] = listeners
+        item.listeners = listeners = known[whose]
         is_lost = item.owner == NOBODY and hearing.is_anybody(item.event)
         if listeners or is_lost or state.settings.record == "all":
             heard.append(item)
@@ -467,16 +489,17 @@ def _load(occurrences: t.Sequence[Occurrence]) -> list[Occurrence]:
         if not state.persistent or state.session is None:
             continue
         paths, objects = wanted.setdefault((state.session, type(item.obj)), (set(), {}))
-        paths.update(item.bound.trails)
-        paths.update(include.relationships for include in item.asked())
+        paths.update(item.paths())
         if item.bound.schema is None:  # then every column is sent, deferred ones too
             paths.update((name,) for name in item.bound.columns)
         objects[id(item.obj)] = item.obj
     for (session, model), (paths, objects) in wanted.items():
         needed = {path[0] for path in paths if path}
-        columns = set(t.cast("orm.Mapper[t.Any]", inspect(model)).column_attrs.keys())
+        attributes = t.cast("orm.Mapper[t.Any]", inspect(model)).column_attrs
+        columns = set(attributes.keys())
+        raising = {each.key for each in attributes if each.raiseload}
         stale = [obj for obj in objects.values() if _lacks(obj._sa_instance_state, needed)]
-        forbidden = any(_is_forbidden(obj._sa_instance_state, columns) for obj in objects.values())
+        forbidden = any(_is_forbidden(obj._sa_instance_state, columns, raising) for obj in objects.values())
         if len(stale) > 1 or forbidden:
             stale = list(objects.values()) if forbidden else stale
             load(
@@ -486,7 +509,8 @@ def _load(occurrences: t.Sequence[Occurrence]) -> list[Occurrence]:
                 [path for path in paths if path and path[0] not in columns],
                 columns=forbidden or not needed.isdisjoint(columns),
             )
-        gone |= {id(obj) for obj in objects.values() if not _is_loaded(obj, paths)}
+        if paths:
+            gone |= {id(obj) for obj in objects.values() if not _is_loaded(obj, paths)}
     return [item for item in occurrences if id(item.obj) not in gone]
 
 
@@ -501,12 +525,13 @@ def _is_loaded(obj: t.Any, paths: t.Iterable[Path]) -> bool:
     return True
 
 
-def _lacks(state: orm.InstanceState[t.Any], names: t.Collection[str]) -> bool:
-    return bool(state.expired_attributes) or any(name not in state.dict for name in names)
+def _lacks(state: orm.InstanceState[t.Any], names: t.AbstractSet[str]) -> bool:
+    return bool(state.expired_attributes) or not names <= state.dict.keys()
 
 
-def _is_forbidden(state: orm.InstanceState[t.Any], columns: t.Collection[str]) -> bool:
+def _is_forbidden(
+    state: orm.InstanceState[t.Any], columns: t.AbstractSet[str], forbidden: t.AbstractSet[str]
+) -> bool:
     """Whether it lacks columns that may be forbidden (`raiseload`), by options of its query or by its mapping."""
-    has_options = bool(state.load_options or state.callables)
-    missing = [name for name in columns if name not in state.dict]
-    return any(has_options or state.mapper.column_attrs[name].raiseload for name in missing)
+    names = columns if state.load_options or state.callables else forbidden
+    return not names <= state.dict.keys()

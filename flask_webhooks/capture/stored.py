@@ -13,7 +13,7 @@ from sqlalchemy.ext.mutable import Mutable
 from sqlalchemy.orm import Session
 
 from ..bindings.dumping import each_in
-from ..bindings.stored import Form
+from ..bindings.stored import Forms
 from ..catalog import Kind
 from .changes import LATER, Change
 from .reading import Olds, State, ask, is_assigned
@@ -50,23 +50,29 @@ class Stored:
         :param vague: changes whose new values have to be known. What is read is read for all rows of a class.
         """
         asked = {type(net.obj) for net in vague if self._is_waiting(net)}
-        rows: dict[int, t.Any] = {}
-        for net in nets:
-            if net.kind is not Kind.DELETED:
-                rows[id(net.obj)] = net.obj
-            path = net.bound.channel.owner
-            if path is not None and len(path) > 1:
-                _reach(rows, [net.obj], path)
-        for obj in rows.values():
-            plan = self._watch.plan(type(obj))
-            if (
-                plan is not None
-                and plan.leading
-                and self._show(obj._sa_instance_state, plan.forms, plan.leading)
-            ):
+        last: type | None = None
+        forms: Forms | None = None
+        for obj in self._deciding(nets):
+            if type(obj) is not last:  # they come class by class
+                last = type(obj)
+                plan = self._watch.plan(last)
+                forms = plan.leading_forms if plan is not None else None
+            if forms is not None and self._show(obj._sa_instance_state, forms):
                 asked.add(type(obj))
         if asked:
-            self.show(obj for obj in rows.values() if type(obj) in asked)
+            self.show(obj for obj in list(self._deciding(nets)) if type(obj) in asked)
+
+    def _deciding(self, nets: t.Sequence[Change]) -> t.Iterator[t.Any]:
+        """The rows that changed and those on the way to their owners, some perhaps several times."""
+        deleted = Kind.DELETED
+        for net in nets:
+            if net.kind is not deleted:
+                yield net.obj
+            path = net.bound.channel.owner
+            if path is not None and len(path) > 1:
+                reached: dict[int, t.Any] = {}
+                _reach(reached, [net.obj], path)
+                yield from reached.values()
 
     def _is_waiting(self, net: Change) -> bool:
         """Whether a value that is to be known is in the object, as it was assigned."""
@@ -80,7 +86,7 @@ class Stored:
             if item.bound is None or item.obj is None:
                 continue
             reached[id(item.obj)] = item.obj
-            for path in (*item.bound.trails, *(include.relationships for include in item.asked())):
+            for path in item.paths():
                 _reach(reached, [item.obj], path)
         self.show(reached.values())
 
@@ -89,12 +95,13 @@ class Stored:
         missing: Missing = {}
         for obj in objects:
             state: State = obj._sa_instance_state
-            if state in self._done or not state.persistent or state.session is None:
+            if state in self._done or not state.persistent:
                 continue
             self._done.add(state)
-            unsure = self._show(state, self._watch.forms(type(obj)), None)
+            unsure = self._show(state, self._watch.all_forms(type(obj)))
             if unsure:
-                missing.setdefault((state.session, type(obj)), []).append((state, unsure))
+                session = t.cast("Session", state.session)
+                missing.setdefault((session, type(obj)), []).append((state, unsure))
         for (session, cls), wanted in missing.items():
             found: dict[State, Olds] = {state: Olds() for state, _ in wanted}
             ask(session, cls, wanted, found)
@@ -102,16 +109,14 @@ class Stored:
                 for name, value in row.items():
                     self._replace(state.dict, name, value)
 
-    def _show(self, state: State, forms: t.Mapping[str, Form], names: t.Collection[str] | None) -> set[str]:
+    def _show(self, state: State, forms: Forms) -> set[str]:
         """Show what can be said; return the columns of which only the row can tell."""
         unsure: set[str] = set()
         held = state.dict
-        for name, form in forms.items():
-            if name not in held or (names is not None and name not in names):
+        for name, form in forms.in_doubt(held):
+            if name not in held:
                 continue
             value = held[name]
-            if type(value) in form.kinds and form.fits is None:  # as nearly all are
-                continue
             if form.is_opaque:
                 if self._is_assigned(state, name, value):
                     unsure.add(name)
@@ -168,6 +173,9 @@ def _reach(found: dict[int, t.Any], objects: t.Sequence[t.Any], path: Path) -> N
 def owner_stored(plan: Plan, obj: t.Any, name: str) -> t.Any:
     """Return a column that names the owner as the row has it; `LATER` where only the row can tell."""
     value = obj.__dict__.get(name)
-    if name in plan.opaque:
+    form = plan.forms.get(name)
+    if form is None or not form.may_change(type(value)):
+        return value
+    if form.is_opaque:
         return LATER if is_assigned(obj._sa_instance_state, name, value) else value
     return plan.stored(name, value)

@@ -25,18 +25,27 @@ __all__ = ["Contacts", "led_before"]
 class Contacts:
     """Who touched whom in one transaction."""
 
-    def __init__(self, state: AppState, session: Session, aside: Aside) -> None:
-        self._state, self._session, self._aside = state, session, aside
+    def __init__(
+        self, state: AppState, session: Session, aside: Aside, home: t.Container[t.Any] = ()
+    ) -> None:
+        """Begin with nobody.
+
+        :param home: states of objects of which all that they touch is loaded, and is what their keys name.
+        """
+        self._state, self._session, self._aside, self._home = state, session, aside, home
         self._met: list[tuple[Change, str, t.Any]] = []
 
     def touch(self, nets: dict[Key, Change]) -> None:
         """Add the updates of what changed objects touch, and of what these touch in turn; mark what is there."""
         reached: set[tuple[str, int]] = set()
         waiting = [net for net in nets.values() if net.bound.touches]
+        created = Kind.CREATED
         for net in waiting:
+            held = net.obj.__dict__
+            is_home = net.kind is created and net.obj._sa_instance_state in self._home
             for touch in net.bound.touches:
                 name = touch.relationship
-                for other in _others(self._session, net, name):
+                for other in (held[name],) if is_home else _others(self._session, net, name):
                     self._met.append((net, name, other))
                     contact = touch.channel, id(other)
                     if contact in reached:
@@ -77,7 +86,7 @@ class Contacts:
             (id(item.obj), path[0])
             for item in heard
             if item.bound is not None and item.obj is not None
-            for path in (*item.bound.trails, *(include.relationships for include in item.asked()))
+            for path in item.paths()
             if path
         }
         held: dict[tuple[int, str], set[t.Any]] = {}

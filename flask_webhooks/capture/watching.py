@@ -16,7 +16,7 @@ from sqlalchemy import event, inspect, orm
 from sqlalchemy.orm import Session
 
 from ..bindings import Bound
-from ..bindings.stored import Form, form_of
+from ..bindings.stored import Form, Forms, form_of
 from ..bindings.trails import columns_of
 from ..catalog import Kind
 from ..errors import EmitError
@@ -69,10 +69,14 @@ class Plan:
     """Columns that an UPDATE sets although nobody assigned them: `onupdate`, computed, the version counter."""
     forms: t.Mapping[str, Form]
     """What becomes of the values of columns in the database."""
+    leading_forms: Forms | None
+    """The same of the leading columns alone; None if there are none."""
     opaque: frozenset[str]
     """Columns of which only the row can tell that."""
     references: t.Mapping[str, tuple[str, ...]]
     """Many-to-one relationships, which set their columns only during the flush."""
+    followed: t.Mapping[str, tuple[tuple[str, tuple[str, ...], bool], ...]]
+    """Those of them that somebody reads, by channel: each with its columns, and whether it leads to what is touched."""
 
     @classmethod
     def make(
@@ -112,8 +116,19 @@ class Plan:
             deciding=owners.union(keys, *references.values()),
             automatic=tuple(attr.key for attr in mapper.column_attrs if _is_automatic(mapper, attr)),
             forms=forms,
+            leading_forms=Forms(first)
+            if (first := {name: forms[name] for name in leading & forms.keys()})
+            else None,
             opaque=frozenset(name for name, form in forms.items() if form.is_opaque),
             references=references,
+            followed={
+                bound.channel.name: tuple(
+                    (name, names, any(touch.relationship == name for touch in bound.touches))
+                    for name, names in references.items()
+                    if name in bound.needed
+                )
+                for bound in bounds
+            },
         )
 
     def stored(self, name: str, value: t.Any) -> t.Any:
@@ -182,6 +197,7 @@ class Watch:
         """What can happen by one kind of change, and by several together (None), by channel."""
         self.sights = Sights(self.models)
         self._forms: dict[type, t.Mapping[str, Form]] = {}
+        self._all_forms: dict[type, Forms] = {}
         self._plans: dict[type, Plan | None] = {}
         self._patterns: dict[frozenset[str], tuple[str, ...]] = {}
         self._fresh: tuple[int, sa.Engine] | None = None
@@ -244,6 +260,13 @@ class Watch:
                 if isinstance(column, sa.Column)
             }
             return self._forms.setdefault(cls, found)
+
+    def all_forms(self, cls: type) -> Forms:
+        """Return the same for whoever looks at all columns of an object."""
+        try:
+            return self._all_forms[cls]
+        except KeyError:
+            return self._all_forms.setdefault(cls, Forms(self.forms(cls)))
 
     def may_move(self, cls: type, names: t.Collection[str]) -> bool:
         """Say whether a row whose columns of these names are set may be another owner's afterwards."""

@@ -80,13 +80,21 @@ class Occurrence:
     error: Exception | None = None
     """Why it is not even known whose it is."""
 
-    def asked(self) -> t.Iterator[BoundInclude]:
+    def asked(self) -> t.Sequence[BoundInclude]:
         """The includes that its listeners ask for."""
-        if self.bound is not None and self.bound.includes and self.obj is not None:
-            names = {name for listener in self.listeners if listener.includes for name in listener.includes}
-            if not names:
-                return
-            yield from (include for name, include in self.bound.includes.items() if name in names)
+        if self.bound is None or not self.bound.includes or self.obj is None:
+            return ()
+        asking = [listener.includes for listener in self.listeners if listener.includes]
+        if not asking:  # as mostly
+            return ()
+        names = frozenset().union(*asking)
+        return [include for name, include in self.bound.includes.items() if name in names]
+
+    def paths(self) -> t.Sequence[tuple[str, ...]]:
+        """The relationships that its data and what its listeners ask for are read along."""
+        trails = self.bound.trails if self.bound is not None else ()
+        asked = self.asked()
+        return (*trails, *[include.relationships for include in asked]) if asked else trails
 
 
 Dumps = dict[tuple[int, str | None], tuple[t.Any, str]]
@@ -316,7 +324,10 @@ def _data(item: Occurrence, dumps: Dumps) -> tuple[t.Any, str]:
 
 def _extras(item: Occurrence, data: t.Any) -> str | None:
     """Return as JSON what listeners asked for beside the main object, all of it together; None for nothing."""
-    extras = {include.name: _included(item.event, include, item.obj) for include in item.asked()}
+    asked = item.asked()
+    if not asked and not item.values:
+        return None
+    extras = {include.name: _included(item.event, include, item.obj) for include in asked}
     if item.values and any(CHANGES in listener.includes for listener in item.listeners):
         extras[CHANGES] = _changes(item, data)
     if not extras:
@@ -393,7 +404,7 @@ def _entity(item: Occurrence, data: t.Any) -> tuple[str | None, str | None]:
     obj = item.obj
     if obj is None:
         return item.entity_id, item.status
-    key = ",".join(str(part) for part in inspect(obj).mapper.primary_key_from_instance(obj))
+    key = ",".join(map(str, obj._sa_instance_state.mapper.primary_key_from_instance(obj)))
     status = status_of(item.event, data, item.bound, obj)
     for field, value in (("primary key", key), ("owner", item.owner), ("status", status)):
         check_fits(item.event, obj, field, value)
@@ -456,27 +467,29 @@ def storable(error: str) -> str:
 def _deliveries(
     item: Occurrence, message: outbox.Row, now: datetime, *, is_broken: bool = False
 ) -> t.Iterator[outbox.Row]:
-    known = frozenset(item.bound.includes if item.bound else ()) | {CHANGES}
     for wanted in item.listeners:
-        chosen = wanted.format if wanted.format in item.event.formats else item.event.format
+        state, reason = _BROKEN if is_broken else _PENDING if wanted.active else _HELD
         yield {
             "id": uuid7(),
             "message_id": message["id"],
             "subscription_id": wanted.subscription_id,
-            "state": (state := _state(wanted, is_broken=is_broken)).value,
-            "due_at": now if state is State.PENDING else None,
+            "state": state,
+            "due_at": now if reason is None else None,
             "attempts": 0,
-            "trigger": Trigger.AUTOMATIC.value,
-            "format": chosen,
-            "includes": ",".join(sorted(wanted.includes & known)) or None,
-            "reason": _REASONS.get(state),
+            "trigger": _AUTOMATIC,
+            "format": wanted.format if wanted.format in item.event.formats else item.event.format,
+            "includes": _names_asked(item, wanted) if wanted.includes else None,
+            "reason": reason,
         }
 
 
-_REASONS = {State.HELD: "off", State.BROKEN: "broken"}
+def _names_asked(item: Occurrence, wanted: Wanted) -> str | None:
+    known = frozenset(item.bound.includes if item.bound else ()) | {CHANGES}
+    return ",".join(sorted(wanted.includes & known)) or None
 
 
-def _state(wanted: Wanted, *, is_broken: bool) -> State:
-    if is_broken:
-        return State.BROKEN
-    return State.PENDING if wanted.active else State.HELD
+# States with their reasons, as text: an enum looks its values up slowly.
+_PENDING: tuple[str, str | None] = (State.PENDING.value, None)
+_HELD: tuple[str, str | None] = (State.HELD.value, "off")
+_BROKEN: tuple[str, str | None] = (State.BROKEN.value, "broken")
+_AUTOMATIC = Trigger.AUTOMATIC.value

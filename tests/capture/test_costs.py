@@ -1,0 +1,54 @@
+"""What a commit costs beside its statements: calls of our functions, which no other process makes more or fewer."""
+
+from __future__ import annotations
+
+import sys
+import typing as t
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import flask_webhooks
+from flask_webhooks.state import AppState
+from tests.capture.conftest import NOWHERE
+from tests.host import Invoice, Line, db
+from tests.stage import subscribe
+
+OURS = str(Path(flask_webhooks.__file__).parent)
+
+
+def commit(invoices: int, lines: int) -> None:
+    for number in range(invoices):
+        db.session.add(Invoice(owner="1", number=str(number), lines=[Line() for _ in range(lines)]))
+    db.session.commit()
+
+
+def calls(invoices: int, lines: int) -> int:
+    """How often functions of ours are called in a commit that is not the first of its kind."""
+    commit(invoices, lines)
+    found: Counter[str] = Counter()
+
+    def note(frame: t.Any, event: str, _: t.Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(OURS) and not code.co_name.startswith("<"):
+            found[code.co_name] += 1
+
+    sys.setprofile(note)
+    try:
+        commit(invoices, lines)
+    finally:
+        sys.setprofile(None)
+    return found.total()
+
+
+@pytest.mark.parametrize(
+    ("is_heard", "invoices", "lines", "most"),
+    [(False, 1, 5, 95), (True, 1, 5, 235), (True, 50, 5, 5400), (True, 100, 0, 6200)],
+    ids=["nobody", "one", "many with lines", "many events"],
+)
+def test_calls(state: AppState, *, is_heard: bool, invoices: int, lines: int, most: int) -> None:
+    """A tenth more than today: whoever needs it shall know that they do."""
+    subscribe(state, NOWHERE, "invoices.created", owner="1" if is_heard else "2")
+
+    assert calls(invoices, lines) <= most
