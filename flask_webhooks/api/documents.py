@@ -8,20 +8,36 @@ from itertools import groupby
 
 from flask import render_template, request
 
+from .. import schemas
 from .operations import Answer, Call, operation
+from .problems import Refused
 from .spec import document
 
 
-@operation("GET", "/openapi.json", "This description", right="read", mimetype="application/json")
+@operation(
+    "GET",
+    "/openapi.json",
+    "This description",
+    right="read",
+    query=schemas.DocumentQuery,
+    mimetype="application/json",
+)
 def get_openapi(call: Call) -> t.Any:
-    """OpenAPI 3.1, with the webhooks themselves."""
-    return Answer(None, raw=json.dumps(document(call.state)).encode())
+    """OpenAPI 3.1, with the webhooks themselves. `x-next-after` says that there are more, and behind which event."""
+    return Answer(None, raw=json.dumps(document(call.state, _after(call))).encode())
 
 
-@operation("GET", "/docs", "This description as a page", right="read", mimetype="text/html")
+@operation(
+    "GET",
+    "/docs",
+    "This description as a page",
+    right="read",
+    query=schemas.DocumentQuery,
+    mimetype="text/html",
+)
 def get_docs(call: Call) -> t.Any:
     """HTML without scripts, for people."""
-    found = document(call.state)
+    found = document(call.state, _after(call), PAGE)
     operations = [
         {"method": method.upper(), "path": path, **each}
         for path, methods in found["paths"].items()
@@ -33,6 +49,7 @@ def get_docs(call: Call) -> t.Any:
         groups=[(tag, list(some)) for tag, some in groupby(operations, key=lambda each: each["tags"][0])],
         tags={tag["name"]: tag["description"] for tag in found["tags"]},
         schemas=found["components"]["schemas"],
+        more=found.get("x-next-after"),
         base=request.root_path + call.state.settings.url_prefix + "/api",
     )
     return Answer(None, raw=page.encode(), mimetype="text/html")
@@ -44,6 +61,15 @@ def get_docs_style(call: Call) -> t.Any:
     return Answer(None, raw=_STYLE.encode(), mimetype="text/css")
 
 
+def _after(call: Call) -> str:
+    after: str = call.query["after"]
+    if after and after not in call.state.catalog.events:
+        raise Refused(422, message := "There is no such event in the catalogue.", fields={"after": [message]})
+    return after
+
+
+PAGE = 256 * 1024
+"""Bytes of the document that a page is made of: HTML is longer."""
 _STYLE = """\
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem 1.5rem 6rem; max-width: 60rem; }

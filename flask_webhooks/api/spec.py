@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import typing as t
 from importlib.metadata import version
 from weakref import WeakKeyDictionary
@@ -48,11 +49,32 @@ TAGS = {
 }
 
 
-def document(state: AppState) -> Json:
-    """Return the OpenAPI document of an app; made once."""
+MOST = 512 * 1024
+"""Bytes of a document."""
+
+
+def document(state: AppState, after: str = "", most: int = MOST) -> Json:
+    """Return the OpenAPI document of an app, with as many webhooks as there is room for; the rest is made once.
+
+    Where there are more, `x-next-after` names the last one: the next document begins behind it.
+
+    :param after: the event behind which the webhooks begin.
+    :param most: bytes.
+    """
     if state not in _made:
         _made[state] = _document(state)
-    return _made[state]
+    made = dict(_made[state])
+    names = list(state.catalog.events)
+    found = made["webhooks"] = {}
+    room = most - len(json.dumps(made))
+    for name in names[names.index(after) + 1 if after else 0 :]:
+        described = {"post": webhook(state, state.catalog.events[name])}
+        room -= len(json.dumps({name: described}))
+        if room < 0 and found:
+            made["x-next-after"] = next(reversed(found))
+            break
+        found[name] = described
+    return made
 
 
 def _document(state: AppState) -> Json:
@@ -88,9 +110,6 @@ def _document(state: AppState) -> Json:
         spec.path(operation.openapi_path, operations={operation.method.lower(): described})
     made: Json = spec.to_dict()
     _name_events(made["components"]["schemas"], state)
-    made["webhooks"] = {
-        event.name: {"post": webhook(state, event)} for event in state.catalog.events.values()
-    }
     return made
 
 

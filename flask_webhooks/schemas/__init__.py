@@ -23,7 +23,7 @@ from .log import (
     Trial,
 )
 from .problems import FieldProblem, Problem
-from .replays import NewReplay, Replay, Stats, StatsQuery
+from .replays import DocumentQuery, NewReplay, Replay, Stats, StatsQuery
 from .secrets import Rotation, Secrets
 from .subscriptions import (
     CreatedSubscription,
@@ -42,6 +42,7 @@ __all__ = [
     "Delivery",
     "DeliveryPage",
     "DeliveryQuery",
+    "DocumentQuery",
     "Event",
     "FieldProblem",
     "Instant",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import typing as t
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -257,3 +259,39 @@ def test_json_nested_deep_is_not_indented_beyond_its_room() -> None:
         assert html_size(pretty(text, 48 * 1024)) <= 48 * 1024
     assert pretty('{"a":[1]}', 48 * 1024) == '{\n  "a": [\n    1\n  ]\n}'
     assert time.process_time() - began < 2
+
+
+def test_a_description_of_many_events_comes_in_parts(
+    make_app: t.Callable[..., Flask], tmp_path: Path
+) -> None:
+    shared = "model: tests.host:Invoice, schema: tests.host:InvoiceSchema, owner: owner"
+    names = {f"channel{channel}.done{number}" for channel in range(10) for number in range(70)}
+    lines = ["version: 1", "title: Many", "channels:"]
+    lines += [
+        f"  channel{n}: {{title: Channel {n}, {shared}, events: {{{', '.join(map(_event, range(70)))}}}}}"
+        for n in range(10)
+    ]
+    (tmp_path / "many.yaml").write_text("\n".join(lines))
+    app = make_app(WEBHOOKS_CATALOG=str(tmp_path / "many.yaml"))
+    client, who = app.test_client(), {"X-Owner": "1"}
+    for place in ("openapi.json", "docs"):
+        found: list[str] = []
+        after: str | None = ""
+        parts = 0
+        while after is not None:
+            parts += 1
+            answer = client.get(f"/webhooks/api/{place}?after={after}", headers=who)
+            assert (answer.status_code, len(answer.data) < MOST) == (200, True)
+            if place == "docs":
+                found += re.findall(r'id="event-([^"]+)"', answer.text)
+                more = re.search(r'href="\?after=([^"#]+)#', answer.text)
+                after = more[1] if more else None
+            else:
+                found += answer.json["webhooks"]
+                after = answer.json.get("x-next-after")
+        assert (len(found), set(found), parts > 1) == (700, names, True)
+    assert client.get("/webhooks/api/openapi.json?after=nothing", headers=who).status_code == 422
+
+
+def _event(number: int) -> str:
+    return f"done{number}: {{title: Number {number}, on: emit}}"
