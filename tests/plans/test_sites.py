@@ -49,7 +49,7 @@ UNPLANNED = {
     "outbox.py:_count_on": OTHER,
     "outbox.py:_record_once": OTHER,
     "reading/answers.py:attempt_of": KEY,
-    "repairing.py:_row_of": HOST,
+    "repairing.py:_get": HOST,
     "repairing.py:_write": "An INSERT of values.",
     "repairing.py:repair": KEY,
     "replaying/running.py:_take_turn": KEY,
