@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import typing as t
+from itertools import groupby
 
 import sqlalchemy as sa
 
@@ -19,6 +20,8 @@ from .visits import nothing
 __all__ = ["event", "events"]
 
 DEEPEST = 6
+PAGE = 300
+"""Events on a page."""
 MOST = 50
 """Listeners that the page of an event names, the newest."""
 
@@ -27,16 +30,17 @@ MOST = 50
 def events(visit: Visit) -> Page:
     """Show every channel and its events."""
     listeners = _listeners(visit)
-    channels = [channel for channel in visit.state.catalog.channels.values() if channel.events]
+    known = list(visit.state.catalog.events.values())
+    first = next((at + 1 for at, each in enumerate(known) if each.name == visit.query.get("after")), 0)
+    listed = known[first : first + PAGE]
+    by_channel = {name: list(some) for name, some in groupby(listed, key=lambda each: each.channel)}
     values = {
         "catalog": visit.state.catalog,
-        "channels": channels,
-        "listening": {
-            event.name: len(_who(visit, listeners, event.name))
-            for channel in channels
-            for event in channel.events.values()
-        },
+        "channels": [(visit.state.catalog.channels[name], some) for name, some in by_channel.items()],
+        "count": sum(1 for channel in visit.state.catalog.channels.values() if channel.events),
+        "listening": {event.name: len(_who(visit, listeners, event.name)) for event in listed},
         "occasion": occasion,
+        "more": listed[-1].name if first + PAGE < len(known) else None,
     }
     return Page("events.html", values)
 
