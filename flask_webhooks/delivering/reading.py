@@ -6,6 +6,7 @@ up. What all of them have together is bounded, whatever the messages weigh.
 
 from __future__ import annotations
 
+import functools
 import time
 import typing as t
 
@@ -124,11 +125,11 @@ def _take(lanes: Lanes, connection: sa.Connection, rows: t.Sequence[sa.Row[t.Any
     messages = dispatch.messages(connection, {row.message_id for row in rows})
     # A first automatic attempt has nothing to repeat, and needs no look.
     bodies = dispatch.bodies(connection, [row.id for row in rows if row.attempts or row.trigger != AUTOMATIC])
-    now = time.monotonic()
+    now, wants = time.monotonic(), functools.cache(lanes.wants)
     by_lane: dict[str, list[Parcel]] = {}
     for row in rows:
         message = messages.get(row.message_id)
-        if message is not None and not lanes.wants(row.subscription_id, message.event, row.trigger):
+        if message is not None and not wants(row.subscription_id, message.event, row.trigger):
             lanes.call_off(row.id, row.due_at, row.attempts)
             continue
         parcel = _parcel(row, message, bodies.get(row.id), now)
