@@ -388,6 +388,8 @@ class Settings:
     """Tests, URL checks, retries by hand and replays together that one owner may ask for in a minute."""
     manual_concurrency: int = _key(1, _few, "a whole number from 1 to 20")
     """Tests and URL checks that one owner may have under way at once."""
+    manual_unfinished: int = _key(10, _count, _COUNT)
+    """Retries by hand and replays together that one owner may have begun and that are not done."""
     manual_timeout: float = _key(4.5, _short_seconds, "a number above 0, at most 5, in seconds")
     """Seconds for which a test or a URL check may hold a thread of the web server."""
     creation_limit: int = _key(500, _count, _COUNT)

@@ -2,7 +2,9 @@
 
 Tests, URL checks, retries by hand and replays are asked for by a click, so a script can ask for them too. They share
 one pace. The first two hold a thread of the web server, so an owner has few places for them. Each is leased: if its
-process dies, it is free after `LEASE`.
+process dies, it is free after `LEASE`. The other two hold a worker until they are done: an owner has some places for
+them too. A retry keeps its place, named by the delivery, until that was attempted, or for `WAITS` if it is not; a
+replay has one while it runs. Counts of what a replay would send are scans of the log: they have a pace of their own.
 
 The law of this room: each decision is one UPDATE that takes what is free or changes nothing; nothing is read first and
 written afterwards, unless behind a `lock`.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -23,17 +26,32 @@ from sqlalchemy.orm import Session
 
 from . import dispatch
 from .errors import ThrottledError
-from .models import Throttle
+from .models import Delivery, Replay, State, Subscription, Throttle, Trigger
 from .transactions import may_be_repeated
 
 if t.TYPE_CHECKING:
     from .state import AppState
 
-__all__ = ["LEASE", "count", "count_creation", "lock", "place", "purge", "turn"]
+__all__ = [
+    "LEASE",
+    "begin_replay",
+    "begin_retry",
+    "count",
+    "count_creation",
+    "count_scan",
+    "lock",
+    "place",
+    "purge",
+    "turn",
+]
 
-T = t.cast("sa.Table", Throttle.__table__)
+D, R, S, T = (t.cast("sa.Table", model.__table__) for model in (Delivery, Replay, Subscription, Throttle))
 LEASE = timedelta(seconds=20)
 """How long a place is taken at most: four times what a request in it may last."""
+WAITS = timedelta(hours=1)
+"""How long a retry that cannot be attempted keeps its place: its receiver may be paused."""
+AGAIN = 5.0
+"""Seconds after which to ask again when all places are taken by what a worker does."""
 DAY = 86_400.0
 """Seconds."""
 MICROSECONDS = 1_000_000
@@ -47,6 +65,74 @@ def count(state: AppState, session: Session, owner: str) -> None:
     """
     _count(state, session, owner)
     may_be_repeated(session)
+
+
+def count_scan(state: AppState, session: Session, owner: str) -> None:
+    """Count a look at how much a replay would send. Ends the session's transaction.
+
+    :raises ThrottledError: there were many; it says when to ask again.
+    """
+    session.rollback()
+    wait = _take(session, owner, "counts", state.settings.manual_rate, 60.0)
+    session.commit()
+    may_be_repeated(session)
+    if wait:
+        raise ThrottledError("Replays were counted too often in a short time.", wait)
+
+
+def begin_retry(state: AppState, session: Session, owner: str, delivery_id: str) -> None:
+    """Give a retry by hand one of its owner's places, in the transaction that begins it: as its first statement.
+
+    :param owner: of the delivery, whoever asks for it.
+    :raises ThrottledError: as many are not done.
+    """
+    lock(session, owner, "unfinished")
+    now = _micros(dispatch.now(session.connection()))
+    unsent = _unsent(session, owner, now)
+    _check_places(state, session, owner, len(unsent - {delivery_id}), None)
+    if delivery_id not in unsent:
+        until = now + WAITS // timedelta(microseconds=1)
+        _set_free_at(session, owner, _name(delivery_id), until, until, first=until)
+
+
+def begin_replay(state: AppState, session: Session, owner: str, subscription_id: str) -> None:
+    """Let a replay begin if its owner has a place for it, in the transaction that begins it.
+
+    :raises ThrottledError: as many are not done.
+    """
+    lock(session, owner, "unfinished")
+    now = _micros(dispatch.now(session.connection()))
+    _check_places(state, session, owner, len(_unsent(session, owner, now)), subscription_id)
+
+
+def _check_places(state: AppState, session: Session, owner: str, retries: int, but: str | None) -> None:
+    running = (
+        sa.select(sa.func.count())
+        .select_from(R.join(S, S.c.id == R.c.subscription_id))
+        .where(R.c.state == "running", S.c.owner == owner)
+    )
+    if but is not None:
+        running = running.where(R.c.subscription_id != but)
+    if retries + (session.scalar(running) or 0) >= state.settings.manual_unfinished:
+        raise ThrottledError("Other retries by hand or replays are not done yet.", AGAIN)
+
+
+def _unsent(session: Session, owner: str, now: int) -> set[str]:
+    """Return the deliveries that were retried by hand and not attempted since, and forget the others."""
+    places = sa.select(T.c.name, T.c.free_at).where(T.c.owner == owner, sa.func.length(T.c.name) == 32)
+    kept = {row.name: row.free_at for row in session.execute(places)}
+    keys = {str(uuid.UUID(name)): name for name, until in kept.items() if until > now}
+    manual = D.c.state == State.PENDING.value, D.c.trigger == Trigger.MANUAL.value, D.c.attempts == 0
+    unsent = set(session.scalars(sa.select(D.c.id).where(D.c.id.in_(keys), *manual))) if keys else set()
+    done = kept.keys() - {keys[key] for key in unsent}
+    if done:
+        session.execute(sa.delete(T).where(T.c.owner == owner, T.c.name.in_(done)))
+    return unsent
+
+
+def _name(delivery_id: str) -> str:
+    """What a retry's place is called: the name of a place has 32 characters at most."""
+    return delivery_id.replace("-", "")
 
 
 def _count(state: AppState, session: Session, owner: str) -> None:

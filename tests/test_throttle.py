@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from flask_webhooks import throttle
+from flask_webhooks import replaying, throttle
 from flask_webhooks.errors import ThrottledError
-from flask_webhooks.models import Throttle
+from flask_webhooks.models import Delivery, Throttle
 from flask_webhooks.state import AppState, state_of
-from tests.stage import wait_until
+from flask_webhooks.transactions import repeated
+from tests.stage import fill, subscribe, wait_until
 
 T = t.cast("sa.Table", Throttle.__table__)
 
@@ -126,3 +128,33 @@ def test_owners_that_have_all_their_turns_again_are_forgotten(state: AppState, s
     with state.engine.begin() as connection:
         throttle.purge(connection)
         assert set(connection.scalars(sa.select(T.c.owner))) == {"2"}
+
+
+def begun(state: AppState, delivery_id: str) -> bool:
+    """Retry a delivery by hand; return whether its owner had a place for it."""
+
+    def work(session: Session) -> bool:
+        try:
+            throttle.begin_retry(state, session, "1", delivery_id)
+        except ThrottledError:
+            return False
+        assert replaying.retry(session.connection(), delivery_id, datetime.now(UTC))
+        session.commit()
+        return True
+
+    return repeated(state.own_engine, work)
+
+
+def test_as_many_retries_begin_at_once_as_there_are_places(state: AppState) -> None:
+    object.__setattr__(state.settings, "manual_unfinished", 4)
+    fill(state, [subscribe(state, "http://127.0.0.1:9/")], 12)
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(Delivery).values(state="failed", due_at=None))
+        ids = list(connection.scalars(sa.select(Delivery.id)))
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda key: begun(state, key), ids))
+
+    assert found.count(True) == 4
+    assert not any(begun(state, key) for key, had in zip(ids, found, strict=True) if not had)
+    shift(state, "1", 3601)  # their receiver was paused for so long
+    assert begun(state, next(key for key, had in zip(ids, found, strict=True) if not had))

@@ -377,8 +377,9 @@ def _repeated(call: Call, made: t.Sequence[str], delivery_id: str) -> t.Any:
 )
 def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     """Makes it due at once, whatever became of it: same idempotency key, same bytes, its whole schedule before it."""
-    _own(call, delivery_id)
+    owner = _own(call, delivery_id)[1].owner
     throttle.count(call.state, call.session, call.principal.account)
+    throttle.begin_retry(call.state, call.session, owner, delivery_id)
     if replaying.is_broken(call.session.connection(), delivery_id):
         raise Refused(
             409, "Its data could not be made: there is nothing to send until that is repaired.", code="broken"

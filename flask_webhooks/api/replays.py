@@ -59,9 +59,12 @@ def replay_subscription(call: Call, subscription_id: str) -> t.Any:
     row = subscribing.find(call.session, subscription_id, owner=call.owner)
     wanted = _filter(call, now)
     if call.body["dry_run"]:
+        throttle.count_scan(call.state, call.session, call.principal.account)
+        row = subscribing.find(call.session, subscription_id, owner=call.owner)
         return Answer(_dry(call, row, wanted, now), status=200, made=None)
     throttle.count(call.state, call.session, call.principal.account)
     row = subscribing.find(call.session, subscription_id, owner=call.owner, to_change=True)
+    throttle.begin_replay(call.state, call.session, row.owner, row.id)
     try:
         replay, _ = replaying.start(call.state, call.session, row, wanted)
     except SubscriptionError as error:

@@ -131,8 +131,9 @@ def curl(visit: Visit, delivery_id: object) -> Raw:
 def retry(visit: Visit, delivery_id: object) -> Redirect:
     """Make it due now: same key, same bytes, a fresh signature."""
     key = str(delivery_id)
-    _story(visit, key)
+    owner = _story(visit, key).subscription.owner
     throttle.count(visit.state, visit.session, visit.principal.account)
+    throttle.begin_retry(visit.state, visit.session, owner, key)
     if replaying.is_broken(visit.session.connection(), key):
         raise Refused(409, _("Its data could not be made: there is nothing to send until that is repaired."))
     if not replaying.retry(visit.session.connection(), key, datetime.now(UTC)):

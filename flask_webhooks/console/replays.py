@@ -36,7 +36,10 @@ def new_replay(visit: Visit, subscription_id: object) -> Page:
 @page("POST", "/webhooks/<uuid:subscription_id>/replay/count", right="write")
 def count_replay(visit: Visit, subscription_id: object) -> Page:
     """Say how many it would be."""
-    row = subscribing.find(visit.session, str(subscription_id), owner=visit.owner)
+    key = str(subscription_id)
+    subscribing.find(visit.session, key, owner=visit.owner)
+    throttle.count_scan(visit.state, visit.session, visit.principal.account)
+    row = subscribing.find(visit.session, key, owner=visit.owner)
     asked = _asked(visit.form)
     wanted = _filter(visit, asked)
     total = replaying.count(visit.session.connection(), row, wanted, listened_to(visit.state, row))
@@ -53,6 +56,7 @@ def start_replay(visit: Visit, subscription_id: object) -> Page | Redirect:
     asked = _asked(visit.form)
     throttle.count(visit.state, visit.session, visit.principal.account)
     row = subscribing.find(visit.session, key, owner=visit.owner, to_change=True)
+    throttle.begin_replay(visit.state, visit.session, row.owner, row.id)
     try:
         found, _is_new = replaying.start(visit.state, visit.session, row, _filter(visit, asked))
     except SubscriptionError as error:

@@ -104,7 +104,7 @@ class Throttle(Base):
 
     owner: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
     name: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
-    """What is limited: `requests`, `creations`, `place 0`, ..."""
+    """What is limited: `requests`, `creations`, `place 0`, ...; a retry's place is its delivery's id without dashes."""
     free_at: Mapped[int] = mapped_column(sa.BigInteger)
     """When all of it is free again: microseconds since 1970, so that one statement can add to it on each database."""
 

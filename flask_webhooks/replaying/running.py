@@ -122,7 +122,8 @@ def turn(state: AppState) -> int:
     # The others wait for workers of their environment.
     ours = [row for row in running if row.environment is None or state.settings.sends_to(row.environment)]
     due = [row for row in ours if row.next_at <= now]
-    return sum(_turn(state, row.id, now, budget.rate_of(state, row, running)) for row in due)
+    hosts = budget.hosts_of(state, running) if due else {}
+    return sum(_turn(state, row.id, now, budget.rate_of(state, row, running, hosts)) for row in due)
 
 
 def _running() -> sa.Select[t.Any]:

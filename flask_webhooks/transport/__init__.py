@@ -31,7 +31,7 @@ import urllib3
 
 from ..errors import AddressRefusedError, SubscriptionError
 from ..retry import Failure
-from .addresses import Network
+from .addresses import Address, Network
 from .answers import AnswerTooLarge, Broken, Malformed
 from .certificates import (
     CertificateError,
@@ -290,6 +290,13 @@ class Transport:
             if error.is_missing:
                 raise refused(destination.host, None, "there is no such name") from error
             logger.info("address.unresolved", extra={"host": destination.host, "reason": str(error)})
+
+    def addresses_of(self, host: str, limit: float) -> tuple[Address, ...]:
+        """Return the addresses that a name leads to; none if nobody says so in time."""
+        try:
+            return self._names.lookup(host, 443, limit)
+        except LookupFailed:
+            return ()
 
     def _knows_names(self, ends: float) -> bool:
         """Whether the system's resolver knows the names of the internet: else what it says of one means nothing.

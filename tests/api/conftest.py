@@ -72,7 +72,8 @@ def other(app: Flask) -> Customer:
 def lasting(folder: Path, **config: t.Any) -> t.Iterator[Flask]:
     """A host app, on SQLite unless told otherwise, that many tests share, for they leave each other alone."""
     url = f"sqlite:///{folder / 'test.sqlite'}"
-    many = {f"WEBHOOKS_{name}": 100_000 for name in ("SUBSCRIPTION_LIMIT", "CREATION_LIMIT", "MANUAL_RATE")}
+    limits = "SUBSCRIPTION_LIMIT", "CREATION_LIMIT", "MANUAL_RATE", "MANUAL_UNFINISHED"
+    many = {f"WEBHOOKS_{name}": 100_000 for name in limits}
     app = make_host(url, folder, **{**many, **config})
     yield app
     state_of(app).transport.close()

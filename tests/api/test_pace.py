@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session
 from flask_webhooks.models import Delivery
 from flask_webhooks.state import AppState, state_of
 from tests.console.conftest import Visitor, load_principal, write_log
-from tests.delivering.answers import Gate
+from tests.delivering.answers import Gate, run
 from tests.host import Invoice, Status
 from tests.receivers import Receiver
-from tests.stage import attempts, recorded, subscribe, wait_until
+from tests.stage import attempts, fill, recorded, subscribe, wait_until
 
 from .conftest import Customer
 
@@ -238,3 +238,60 @@ def test_new_subscriptions_of_an_owner_are_limited_by_day(app: Flask, state: App
     form = {"url": "http://127.0.0.1:5999/", "environment": "staging", "event": "*", "active": "on"}
     assert visitor.post("/webhooks/new", form).status_code == 429
     other.subscribe()
+
+
+def fail(state: AppState, *rows: t.Any, each: int = 1) -> list[str]:
+    """Record deliveries that have failed; return their ids."""
+    fill(state, list(rows), each * len(rows))
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(Delivery).values(state="failed", due_at=None))
+        return list(connection.scalars(sa.select(Delivery.id).order_by(Delivery.id)))
+
+
+def test_what_an_owner_has_begun_and_is_not_done_has_places_at_both_doors(
+    app: Flask, state: AppState, inbox: Receiver
+) -> None:
+    object.__setattr__(state_of(app).settings, "manual_unfinished", 3)
+    rows = [subscribe(state, inbox.url(), "reports.ready") for _ in range(2)]
+    theirs = subscribe(state, inbox.url(), "reports.ready", owner="2")
+    one, two, three, *_ = fail(state, *rows, each=2)
+    call, visitor, other = Customer(app.test_client()), Visitor(app), Customer(app.test_client(), "2")
+
+    call("POST", f"/deliveries/{one}/retry", expect=202)
+    assert visitor.post(f"/deliveries/{two}/retry").status_code == 303
+    call("POST", f"/subscriptions/{rows[0].id}/replay", {"mode": "failed"}, expect=202)
+
+    for _ in range(2):
+        call("POST", f"/deliveries/{three}/retry", expect=429)
+        assert call.last.headers["Retry-After"] == "5"
+        call("POST", f"/subscriptions/{rows[1].id}/replay", {"mode": "failed"}, expect=429)
+        assert visitor.post(f"/deliveries/{three}/retry").status_code == 429
+        assert visitor.post(f"/webhooks/{rows[1].id}/replay", {"mode": "failed"}).status_code == 429
+    call("POST", f"/deliveries/{one}/retry", expect=202)  # has its place already
+    call(
+        "POST", f"/subscriptions/{rows[0].id}/replay", {"mode": "failed"}, expect=202
+    )  # is the one that runs
+    other("POST", f"/subscriptions/{theirs.id}/replay", {"mode": "failed"}, expect=202)
+
+    run(state_of(app))
+    call("POST", f"/deliveries/{three}/retry", expect=202)
+    with state.engine.connect() as connection:
+        assert {one, two} <= set(
+            connection.scalars(sa.select(Delivery.id).where(Delivery.state == "delivered"))
+        )
+
+
+def test_counts_of_a_replay_have_a_pace_of_their_own_at_both_doors(
+    app: Flask, state: AppState, inbox: Receiver
+) -> None:
+    object.__setattr__(state_of(app).settings, "manual_rate", 3)
+    row = subscribe(state, inbox.url(), "reports.ready")
+    call, visitor = Customer(app.test_client()), Visitor(app)
+
+    for _ in range(2):
+        call("POST", f"/subscriptions/{row.id}/replay", {"dry_run": True}, expect=200)
+    assert visitor.post(f"/webhooks/{row.id}/replay/count", {"mode": "all"}).status_code == 200
+    call("POST", f"/subscriptions/{row.id}/replay", {"dry_run": True}, expect=429)
+    assert 1 <= int(call.last.headers["Retry-After"]) <= 20
+    assert visitor.post(f"/webhooks/{row.id}/replay/count", {"mode": "all"}).status_code == 429
+    call("POST", f"/subscriptions/{row.id}/test", {}, expect=200)

@@ -70,6 +70,36 @@ class TestSchedules:
         assert len(receiver.requests) == 1
         assert delivery.due_at - datetime.now(UTC) > timedelta(seconds=0.5)
 
+    @pytest.mark.parametrize(
+        "retry", [[1.0] * 50, [59.9] * 11, [1e-9], [-1], [True], [10**400], [60] * 51, ["1"]]
+    )
+    def test_other_ways_to_ask_for_many_are_refused_too(self, state, retry):
+        with Session(state.engine) as session, pytest.raises(SubscriptionError) as caught:
+            subscribing.create(
+                state,
+                session,
+                owner="1",
+                environment="staging",
+                url="https://example.com/",
+                events=["*"],
+                retry=retry,
+            )
+
+        assert caught.value.fields["retry"]
+
+
+def test_a_host_is_saved_in_one_way_however_it_is_written(state):
+    ways = ["https://Bücher.example/", "https://BÜCHER.example./", "https://bücher。example:443/"]
+    state.transport._names.resolver = lambda *_, **__: [(2, 1, 6, "", ("8.8.8.8", 443))]
+    with Session(state.engine) as session:
+        rows = [
+            subscribing.create(
+                state, session, owner=str(number), environment="staging", url=url, events=["*"]
+            )[0]
+            for number, url in enumerate(ways)
+        ]
+        assert {row.url for row in rows} == {"https://xn--bcher-kva.example/"}
+
 
 class TestReplays:
     def test_one_that_is_answered_404_ends_after_ten_requests(self, make_app):
@@ -90,11 +120,17 @@ class TestReplays:
         [
             (["A", "A"], ["https://one.example/", "https://two.example/"], 0.5),
             (["A", "B"], ["https://one.example/", "https://ONE.example.:8443/x"], 0.5),
+            (["A", "B"], ["https://xn--bcher-kva.example/", "https://xn--bcher-kva.example:444/"], 0.5),
+            (["A", "B"], ["https://203.0.113.9/", "https://[::ffff:203.0.113.9]:8443/"], 0.5),
+            (["A", "B"], ["https://[2001:db8::1]/", "https://[2001:db8:0::0:1]/"], 0.5),
+            (["A", "B"], ["https://203.0.113.7/", "https://named.example/"], 0.5),
+            (["A", "B"], ["https://203.0.113.8/", "https://named.example/"], 1.0),
             (["A", "B"], ["https://one.example/", "https://two.example/"], 1.0),
         ],
-        ids=["one owner", "one host", "neither"],
+        ids=["owner", "host", "IDN", "mapped", "long", "its address", "another address", "neither"],
     )
     def test_those_of_one_owner_or_to_one_host_share_a_rate(self, state, owners, urls, share):
+        state.transport._names.resolver = lambda *_, **__: [(2, 1, 6, "", ("203.0.113.7", 443))]
         rows = [
             subscribe(state, url, "reports.ready", owner=owner)
             for owner, url in zip(owners, urls, strict=True)
