@@ -34,6 +34,11 @@ logger = logging.getLogger("flask_webhooks.delivering")
 FIRST, MORE, MOST = 16, 128, 512
 """Lanes that are taken at the first look, at any look, and held at most. Few at first: what one worker has taken
 another cannot. Many in the end: those of receivers that hang are held, but do no work."""
+OTHERS, GUESTS = 0.25, 16
+"""Seconds between two looks, while there is enough to do, for owners of whom nothing is held, and lanes that are taken
+then at most, also beyond `MOST`: else a new subscription would wait until a lane of somebody else had its turn."""
+LITTLE = 0.03
+"""Share of the time that these looks take at most."""
 GULP = 1.0
 """Seconds that the lanes of one look shall last: when they do not, the next takes twice as many."""
 SOONEST, LATEST, SHARE = 0.02, 0.25, 0.2
@@ -153,6 +158,9 @@ class Lanes:
         self._renewed = self._refreshed = time.monotonic()
         self._look_at = self._turn_at = 0.0
         self.again = SOONEST
+        self._others_at = 0.0
+        self._is_sated = False
+        """Whether only lanes of owners of whom nothing is held are to be taken."""
         self._more, self._taken = FIRST, float("-inf")
         self._unwanted: list[str] = []
         """Lanes that are switched off, of which something may be left to be held."""
@@ -171,7 +179,11 @@ class Lanes:
         if self.held and now < self._look_at:
             return 0
         self._look_at = now + self.again
-        return min(self._more, MOST - len(self.held)) if self._is_hungry() else 0
+        room = min(self._more, MOST - len(self.held)) if self._is_hungry() else 0
+        self._is_sated = not room
+        if room or now < self._others_at:
+            return room
+        return min(GUESTS, MOST + GUESTS - len(self.held))
 
     def look_at_once(self) -> None:
         """Do not wait with the next look."""
@@ -191,19 +203,15 @@ class Lanes:
         """Lease up to `most` lanes. Commits."""
         began, now = time.monotonic(), self.clock()
         self._is_in_doubt = True
+        ours = {lane.destination.recipient.owner for lane in self.held.values()} if self._is_sated else ()
         rows = dispatch.lease(
-            connection, self._lease(now), now, most, {*self.held, *self._unwanted}, self.environments
+            connection, self._lease(now), now, most, {*self.held, *self._unwanted}, self.environments, ours
         )
         connection.commit()
+        self._pace_looks(began, len(rows), most)
         if not rows:
             self._is_in_doubt = False
-            self.again = min(LATEST, max(SOONEST, (time.monotonic() - began) / SHARE))
             return
-        self.again = SOONEST
-        if len(rows) == most:
-            self.look_at_once()  # there are more
-        self._more = min(2 * self._more, MORE) if began - self._taken < GULP else FIRST
-        self._taken = began
         opened = destinations(self.state, connection, [row.subscription_id for row in rows], now)
         connection.rollback()
         for row in rows:
@@ -213,6 +221,20 @@ class Lanes:
             else:
                 self._open(row, destination, began)
         self._is_in_doubt = False
+
+    def _pace_looks(self, began: float, found: int, most: int) -> None:
+        """Decide when to look again for lanes, and for how many."""
+        took = time.monotonic() - began
+        if self._is_sated:
+            self._others_at = time.monotonic() + max(OTHERS, took / LITTLE)
+        elif not found:
+            self.again = min(LATEST, max(SOONEST, took / SHARE))
+        else:
+            self.again = SOONEST
+            if found == most:
+                self.look_at_once()  # there are more
+            self._more = min(2 * self._more, MORE) if began - self._taken < GULP else FIRST
+            self._taken = began
 
     def _lease(self, now: datetime) -> Lease:
         return Lease(self.holder, self._token, now + self.length)

@@ -137,7 +137,7 @@ def _free(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
     order = free.c.served_at.is_not(None), free.c.served_at, free.c.due_at
     turn = sa.func.row_number().over(partition_by=free.c.owner, order_by=order)
     return (
-        sa.select(free.c.key, free.c.subscription_id)
+        sa.select(free.c.key, free.c.subscription_id, free.c.owner)
         .order_by(turn, *order)
         .limit(sa.bindparam("most", type_=sa.Integer))
     )
@@ -190,6 +190,7 @@ def lease(
     most: int,
     known: t.Container[str] = (),
     environments: t.Collection[str] | None = None,
+    owners: t.Container[str] = (),
 ) -> list[sa.Row[t.Any]]:
     """Take up to `most` free lanes that have work due, the longest unserved first; return of their rows what is used.
 
@@ -198,12 +199,13 @@ def lease(
 
     :param known: lanes not to take, though their lease may have run out: the worker has not let go of them yet.
     :param environments: of which subscriptions; None: all.
+    :param owners: of whom nothing is to be taken, which may leave fewer than there are.
     """
     times = {"now": now, "far": now + _far_from(lease.until - now)}
     values = {**times, "most": most, **those(environments)}
     found = connection.execute(_free(is_mysql(connection), environments is None), values).all()
     connection.commit()
-    keys = [row.key for row in found if row.key not in known]
+    keys = [row.key for row in found if row.key not in known and row.owner not in owners]
     if not keys:
         return []
     _open_lanes(connection, [row.key for row in found if row.subscription_id is None])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
 
 from flask_webhooks import dispatch
+from flask_webhooks.delivering.lanes import Lanes
+from flask_webhooks.delivering.reading import read
 from flask_webhooks.dispatch import Lease
 from flask_webhooks.ids import uuid7
-from flask_webhooks.models import Subscription
+from flask_webhooks.models import Lane, Subscription
+from flask_webhooks.rotation import Rotation
 from flask_webhooks.state import AppState, state_of
 from tests.delivering.answers import Gate, background
 from tests.receivers import Receiver
@@ -62,3 +66,24 @@ def test_of_each_owner_one_lane_is_leased_before_a_second_of_any(state):
 
     assert owners == {"A", "B"}
     assert late.id in [row.subscription_id for row in rows]
+
+
+def test_a_worker_with_enough_to_do_takes_a_new_subscription_of_another_owner(state):
+    lanes = Lanes(state, "test", Rotation(cap=4), lambda: datetime.now(UTC))
+    many = [subscribe(state, "http://127.0.0.1:1/", owner="A") for _ in range(60)]
+    fill(state, many, 600)
+    healthy = {"failures": 0, "pauses": 0, "succeeded_at": datetime.now(UTC)}
+    with state.engine.begin() as connection:
+        connection.execute(sa.insert(Lane), [{"subscription_id": each.id, **healthy} for each in many])
+    with state.engine.connect() as connection:
+        lanes.take(connection, 60)
+        read(lanes, connection)
+        connection.rollback()
+        new = [subscribe(state, "http://127.0.0.1:1/", owner=owner) for owner in "AB"]
+        fill(state, new, 2)
+        lanes.look_at_once()
+        lanes.take(connection, lanes.room())
+
+        assert set(lanes.held) == {each.id for each in many} | {new[1].id}
+        lanes.look_at_once()
+        assert lanes.room() == 0  # there is enough to do: the next look for others is a moment later
