@@ -6,11 +6,13 @@ import contextlib
 import json
 import logging
 import typing as t
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
+from sqlalchemy import orm
 from sqlalchemy.orm import Session, object_session
 
 from flask_webhooks import Webhooks, dispatch, repairing, replaying, signals
@@ -218,6 +220,65 @@ def test_a_row_that_has_gone_to_another_owner_is_not_told_to_the_first(state: Ap
     assert tried is not None
     assert "belongs to another owner by now" in str(tried.error)
     assert [message.data for message in recorded(state) if message.id == one.message_id] == ["null"]
+
+
+@pytest.mark.parametrize("way", ["captured", "emitted"])
+def test_a_row_that_belongs_to_nobody_by_now_is_told_only_where_the_call_may_have_named_the_owner(
+    state: AppState, fault: Fault, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe(state, NOWHERE, "invoices.*")
+    if way == "emitted":
+        by_hand = {"invoices.paid": replace(state.catalog.events["invoices.paid"], on=frozenset())}
+        known = replace(state.catalog, events={**state.catalog.events, **by_hand})
+        monkeypatch.setitem(state.__dict__, "catalog", known)
+    invoice = Invoice(id=7, owner="1")
+    with contextlib.ExitStack() as muted:
+        if way == "emitted":
+            muted.enter_context(Webhooks().muted())
+        db.session.add(invoice)
+        db.session.commit()
+    if way == "emitted":
+        Webhooks().emit("invoices.paid", invoice, owner="1")
+        db.session.commit()
+    [one] = broken(state)
+    fault.error = None
+    invoice.owner = ""
+    db.session.commit()
+    tried = repairing.repair(state, one.message_id)
+
+    assert tried is not None
+    [data] = [message.data for message in recorded(state) if message.id == one.message_id]
+    if way == "captured":
+        assert "belongs to nobody any more. Give the message up." in str(tried.error)
+        assert data == "null"
+    else:
+        assert (tried.error, data != "null") == (None, True)
+
+
+def test_an_owner_that_a_filter_hides_is_still_its_owner(state: AppState, fault: Fault) -> None:
+    bound = state.bound["invoices"]
+    before = bound.channel.owner
+    subscribe(state, NOWHERE, "invoices.*")
+
+    def hide(each: orm.ORMExecuteState) -> None:
+        each.statement = each.statement.options(orm.with_loader_criteria(Client, Client.name != "hidden"))
+
+    sa.event.listen(Session, "do_orm_execute", hide)
+    try:
+        object.__setattr__(bound.channel, "owner", ("client", "owner"))
+        object.__setattr__(bound.owner, "path", ("client", "owner"))
+        db.session.add(Invoice(id=7, owner="9", client=(client := Client(owner="1", name="shown"))))
+        db.session.commit()
+        [one] = broken(state)
+        client.name, fault.error = "hidden", None
+        db.session.commit()
+        done = repairing.repair(state, one.message_id)
+    finally:
+        sa.event.remove(Session, "do_orm_execute", hide)
+        object.__setattr__(bound.channel, "owner", before)
+        object.__setattr__(bound.owner, "path", before)
+
+    assert done == repairing.Repair(one.message_id, "invoices.created", None, 1)
 
 
 def test_an_owner_that_cannot_be_told(state: AppState, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
