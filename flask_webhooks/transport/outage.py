@@ -8,7 +8,8 @@ say themselves what they are. Others look the same as one receiver that is down,
 - What is left, such as a proxy that answers 502 or a gateway that is gone: if another receiver was reached within the
   last minute, it is this one's fault; if others fail in the same way, it is ours.
 
-Evidence of the last kind is believed for an hour, so that receivers which are all down do not wait for ever.
+Evidence of the last kind is believed for an hour, so that receivers which are all down do not wait for ever; after a
+day without any, for an hour again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import threading
 import time
 import typing as t
 
+from ..retry import JITTER, STANDARD
 from .dialing import NO_WAY, AttemptFailed, TunnelFailed, Unready
 from .names import LookupFailed, Names, Resolver
 
@@ -48,6 +50,9 @@ LATELY: t.Final = 60.0
 """Seconds for which reaching another receiver, or failing to, says how our side is doing."""
 BELIEVED: t.Final = 3600.0
 """Seconds that an outage without direct evidence is believed."""
+FORGOTTEN: t.Final = max(STANDARD) * (1 + JITTER)
+"""Seconds without a doubt after which the next one begins anew: as long as the usual schedule waits between two tries,
+so that a receiver which is down for good, and alone, does not begin an hour with each of them."""
 ASKED: t.Final = 5.0
 """Seconds for which an answer about the name server is good."""
 SHORTEST, LONGEST = 1.0, 30.0
@@ -60,9 +65,13 @@ class Outage:
     """What this process knows of its own reach; told once when it is lost, and once when it is back.
 
     :param resolver: as that of names; asked beside them, so that hanging look-ups do not keep it from answering.
+    :param clock: monotonic seconds.
     """
 
-    def __init__(self, resolver: Resolver, *, has_proxy: bool) -> None:
+    def __init__(
+        self, resolver: Resolver, *, has_proxy: bool, clock: t.Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._names, self._has_proxy = Names(resolver, thread="webhooks-name-server"), has_proxy
         self._reason = ""
         self._lock = threading.Lock()
@@ -71,6 +80,7 @@ class Outage:
         self._doubtful: dict[str, float] = {}
         """Receivers that could not be reached, nobody knows by whose fault, and when."""
         self._doubted_since: float | None = None
+        self._doubted_at = float("-inf")
         self._since: float | None = None
         self._is_told = False
         self._told_at = self._asked_at = float("-inf")
@@ -78,7 +88,7 @@ class Outage:
 
     def reached(self, host: str) -> None:
         """Note that a receiver answered. Cheap while all is well."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._reached.get(host, 0.0) < 1.0 and self._since is None:
             return
         with self._lock:
@@ -112,7 +122,7 @@ class Outage:
 
     def tell(self) -> None:
         """Log an outage that has not been told yet; not more often than once a minute if it comes and goes."""
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             if self._since is None or self._is_told or now - self._told_at < LATELY:
                 return
@@ -123,7 +133,7 @@ class Outage:
     def patience(self) -> float:
         """Seconds to wait before another try."""
         since = self._since
-        lasted = 0.0 if since is None else time.monotonic() - since
+        lasted = 0.0 if since is None else self._clock() - since
         return min(max(SHORTEST, lasted / 4), LONGEST)
 
     def _is_certain(self, kinds: t.Sequence[BaseException], is_connected: bool) -> bool:
@@ -156,7 +166,7 @@ class Outage:
 
         :param alone: what is taken to be true where there are no others.
         """
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             if any(now - when < LATELY for each, when in self._reached.items() if each != host):
                 return False
@@ -164,22 +174,24 @@ class Outage:
             if len(self._doubtful) > 1 and host not in self._doubtful:
                 del self._doubtful[next(iter(self._doubtful))]
             self._doubtful[host] = now
-            self._doubted_since = since = now if self._doubted_since is None else self._doubted_since
+            if self._doubted_since is None or now - self._doubted_at > FORGOTTEN:
+                self._doubted_since = now
+            self._doubted_at, since = now, self._doubted_since
         return (others or alone) and now - since < BELIEVED
 
     def _is_name_server_there(self) -> bool:
-        if time.monotonic() - self._asked_at > ASKED:
+        if self._clock() - self._asked_at > ASKED:
             try:
                 self._names.lookup(NO_SUCH_NAME, 443, 2.0)
                 self._is_answered = True
             except LookupFailed as error:
                 self._is_answered = error.is_missing
-            self._asked_at = time.monotonic()
+            self._asked_at = self._clock()
         return self._is_answered
 
     def _begin(self, reason: str) -> None:
         with self._lock:
-            self._since, self._reason = self._since or time.monotonic(), reason
+            self._since, self._reason = self._since or self._clock(), reason
 
 
 def _causes(error: BaseException) -> t.Iterator[BaseException]:

@@ -17,8 +17,11 @@ from flask import Flask
 
 from flask_webhooks import reading
 from flask_webhooks.models import Lane, Secret, Subscription
+from flask_webhooks.retry import Failure
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.transport import Transport
+from flask_webhooks.transport.dialing import TunnelFailed
+from flask_webhooks.transport.outage import Outage
 from tests.delivering.answers import background, run
 from tests.receivers import Receiver, Talk, ok, response
 from tests.stage import attempts, deliveries, fill, lane_of, subscribe, wait_until
@@ -153,6 +156,18 @@ class TestTheKeys:
             connection.execute(table.values({column.key: before}))
         run(state, clock=later(minutes=10))
         assert {row.state for row in deliveries(state)} == {"delivered"}
+
+
+def test_an_outage_is_believed_again_where_there_was_no_doubt_for_long() -> None:
+    """Only that a receiver is reached ends a doubt otherwise, and without traffic nobody is."""
+    times = iter((0.0, 3_500.0, 3_700.0, 80_000.0, 180_000.0, 290_000.0, 293_000.0, 294_000.0))
+    now = [0.0]
+    outage = Outage(socket.getaddrinfo, has_proxy=True, clock=lambda: now[0])
+    gone, believed = TunnelFailed(Failure.CONNECT, "gone", ""), []
+    for now[0] in times:
+        believed.append(outage.is_ours("one.example.com", gone, is_connected=True))
+
+    assert believed == [True, True, False, False, False, True, True, False]
 
 
 class TestTheProxy:
