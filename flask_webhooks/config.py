@@ -29,6 +29,7 @@ ENVIRONMENTS = ("staging", "production")
 PREFIX = "WEBHOOKS_"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+LoginView = str | t.Callable[[], t.Any] | None
 Environment = str | t.Callable[[str, t.Any, str], str]
 
 
@@ -115,6 +116,32 @@ def _table_prefix(value: t.Any) -> str:
     if not fits or value.startswith(("sqlite_", "pg_")):
         raise ValueError
     return t.cast("str", value)
+
+
+def _security(value: t.Any) -> tuple[str | t.Mapping[str, t.Any], ...]:
+    several = (value,) if isinstance(value, str | t.Mapping) else tuple(value)
+    for each in several:
+        if isinstance(each, str):
+            _one_of("bearer", "cookie")(each)
+        elif each["type"] == "apiKey":
+            _one_of("header", "query", "cookie")(each["in"])
+            _token(each["name"])
+        else:
+            _one_of("http", "oauth2", "openIdConnect", "mutualTLS")(each["type"])
+    if not several:
+        raise ValueError
+    return several
+
+
+def _token(value: t.Any) -> str:
+    """The name of a header or cookie (RFC 9110, section 5.6.2)."""
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,255}", value):
+        raise ValueError
+    return t.cast("str", value)
+
+
+def _login(value: t.Any) -> LoginView:
+    return value if value is None or callable(value) else _text(value)
 
 
 def _retry(value: t.Any) -> tuple[float, ...]:
@@ -306,6 +333,19 @@ class Settings:
     """The RQ queue that wake-ups go to."""
     url_prefix: str = _key("/webhooks", _prefix, 'a path such as "/webhooks", without a slash at its end')
     """Where the API and the console are mounted."""
+    security_scheme: tuple[str | t.Mapping[str, t.Any], ...] = _key(
+        ("bearer",),
+        _security,
+        '"bearer", "cookie", a Security Scheme Object of OpenAPI such as {"type": "apiKey", "in": "header", '
+        '"name": "X-Api-Key"}, or a list of these',
+    )
+    """How callers of the API say who they are; for OpenAPI and for answers of 401."""
+    login_view: LoginView = _key(
+        None,
+        _login,
+        "None, the name of an endpoint, a URL, or a callable that returns a response or None",
+    )
+    """Where visitors of the console who are nobody are sent. None: the `login_view` of Flask-Login, if there is one."""
     retry: tuple[float, ...] = _key(
         schedule("standard", ()), _retry, '"standard", "none" or a list of seconds'
     )

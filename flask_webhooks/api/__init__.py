@@ -17,7 +17,7 @@ into problem details, also for paths and methods that there are none of.
 `messages`       what happened, and why somebody did not get it
 `deliveries`     the log; retry and cancel
 `catalog`        what there is to listen to
-`spec`           OpenAPI, with `examples` and `links`; `documents` serves it
+`spec`           OpenAPI, with `examples`, `links` and `security`; `documents` serves it
 ===============  ======================================================
 """
 
@@ -28,6 +28,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
+from ..csrf import exempt
 from . import catalog, deliveries, documents, messages, replays, secrets, stats, subscriptions, trials
 from .calls import view_of
 from .operations import OPERATIONS, paths
@@ -62,13 +63,22 @@ def make_blueprint() -> Blueprint:
         )
     blueprint.record(_add_the_rest)
     blueprint.register_error_handler(HTTPException, of_http)
-    blueprint.after_request(_unguessed)
+    blueprint.after_request(_secure)
+    exempt(blueprint)
     return blueprint
 
 
-def _unguessed(response: Response) -> Response:
-    """Let no browser guess that what a receiver has answered is a page."""
+POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+"""Of the page for people: it has one style sheet, and nothing else."""
+
+
+def _secure(response: Response) -> Response:
+    """Let no browser guess that what a receiver has answered is a page, nor run anything in the one that there is."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    if response.mimetype == "text/html":
+        response.headers.setdefault("Content-Security-Policy", POLICY)
+        response.headers.setdefault("X-Frame-Options", "SAMEORIGIN")
+        response.headers.setdefault("Referrer-Policy", "same-origin")
     return response
 
 

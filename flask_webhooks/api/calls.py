@@ -12,6 +12,7 @@ import marshmallow as ma
 from flask import Response, request
 from sqlalchemy.orm import Session
 from webargs.flaskparser import FlaskParser
+from werkzeug.http import parse_etags
 
 from ..errors import SecretError, SubscriptionError, ThrottledError
 from ..schemas.fields import UUID
@@ -28,6 +29,9 @@ _ID = re.compile(UUID)
 MOST_PLACES = 10
 """Fields that the sentence of a problem names; `errors` has more of them."""
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")  # more digits than `int` would read are no version of ours
+_PACKED = re.compile(r'(?:W/)?"([0-9]{1,18})(?:(?:--?|[:;])(?:gzip|deflate|br|zstd))?"')
+"""Our tag as it is after whoever packed the answer: `W/"1"` of nginx, `"1-gzip"` of Apache, `"1:gzip"` of
+Flask-Compress. It stands for a version and not for bytes, so that it is packed does not matter."""
 
 
 def view_of(operation: Operation) -> t.Callable[..., Response]:
@@ -50,7 +54,7 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
     if principal is None:
         raise nobody()
     if operation.writes:
-        check_origin(request)
+        check_origin(request, state)
     if not principal.may(operation.right):
         raise Refused(403, f"This needs the right {operation.right!r}, which you do not have.")
     _check_ids(arguments)
@@ -218,8 +222,13 @@ def _version() -> int | None:
     """Return what `If-Match` asks for (RFC 9110, section 13.1.1)."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
-    tags = [tag or "" for tag in request.if_match]  # werkzeug makes None of the empty tag `""`
+    asked = parse_etags(_unpacked(request.headers["If-Match"]))
+    tags = [tag or "" for tag in asked]  # werkzeug makes None of the empty tag `""`
     return int(tags[0]) if len(tags) == 1 and _VERSION.fullmatch(tags[0]) else -1
+
+
+def _unpacked(tags: str) -> str:
+    return _PACKED.sub(r'"\1"', tags)
 
 
 # ---- answering -------------------------------------------------------------------------------------------
@@ -243,7 +252,13 @@ def _shown(operation: Operation, returned: t.Any) -> Response:
         response.set_etag(str(given.version))
     response.headers["Cache-Control"] = "no-store" if operation.tells_secrets else "private, no-cache"
     if operation.has_version and not operation.writes:
-        response.make_conditional(request)
+        response.make_conditional(_as_asked(request.environ))
         if response.status_code == 412:  # RFC 9110 lets a GET have `If-Match` too
             raise Refused(412, "It is at another version than If-Match asks for: leave that header out.")
     return response
+
+
+def _as_asked(environ: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return a request's environment with the tags that it has seen as we have written them."""
+    names = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
+    return {**environ, **{name: _unpacked(environ[name]) for name in names if name in environ}}

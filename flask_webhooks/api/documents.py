@@ -24,7 +24,7 @@ from .spec import document
 )
 def get_openapi(call: Call) -> t.Any:
     """OpenAPI 3.1, with the webhooks themselves. `x-next-after` says that there are more, and behind which event."""
-    return Answer(None, raw=json.dumps(document(call.state, _after(call))).encode())
+    return Answer(None, raw=json.dumps(document(call.state, request.root_path, _after(call))).encode())
 
 
 @operation(
@@ -37,7 +37,7 @@ def get_openapi(call: Call) -> t.Any:
 )
 def get_docs(call: Call) -> t.Any:
     """HTML without scripts, for people."""
-    found = document(call.state, _after(call), PAGE)
+    found = document(call.state, request.root_path, _after(call), PAGE)
     operations = [
         {"method": method.upper(), "path": path, **each}
         for path, methods in found["paths"].items()
@@ -50,7 +50,7 @@ def get_docs(call: Call) -> t.Any:
         tags={tag["name"]: tag["description"] for tag in found["tags"]},
         schemas=found["components"]["schemas"],
         more=found.get("x-next-after"),
-        base=request.root_path + call.state.settings.url_prefix + "/api",
+        base=found["servers"][0]["url"],
     )
     return Answer(None, raw=page.encode(), mimetype="text/html")
 

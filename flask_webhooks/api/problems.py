@@ -22,6 +22,7 @@ from ..errors import (
     ThrottledError,
 )
 from ..state import current_webhooks
+from .security import challenge
 
 __all__ = ["CODES", "Refused", "answer", "nobody", "not_allowed", "of_error", "of_http", "unknown"]
 
@@ -129,7 +130,7 @@ def nobody() -> Refused:
     return Refused(
         401,
         "Nobody is signed in. Authenticate as you do for the rest of this app.",
-        headers={"WWW-Authenticate": 'Bearer realm="webhooks"'},
+        headers={"WWW-Authenticate": challenge(current_webhooks)},
     )
 
 

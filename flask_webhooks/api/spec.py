@@ -20,6 +20,7 @@ from .examples import ARGUMENTS, examples
 from .links import links
 from .operations import OPERATIONS, Operation
 from .problems import CODES
+from .security import schemes
 
 __all__ = ["document"]
 
@@ -53,17 +54,19 @@ MOST = 512 * 1024
 """Bytes of a document."""
 
 
-def document(state: AppState, after: str = "", most: int = MOST) -> Json:
+def document(state: AppState, root: str, after: str = "", most: int = MOST) -> Json:
     """Return the OpenAPI document of an app, with as many webhooks as there is room for; the rest is made once.
 
     Where there are more, `x-next-after` names the last one: the next document begins behind it.
 
+    :param root: the path that the app is mounted at, as servers and proxies tell it (`SCRIPT_NAME`).
     :param after: the event behind which the webhooks begin.
     :param most: bytes.
     """
     if state not in _made:
         _made[state] = _document(state)
-    made = dict(_made[state])
+    # A path and no host: the client has just reached us, and what a `Host` says is anybody's word.
+    made = {**_made[state], "servers": [{"url": f"{root}{state.settings.url_prefix}/api"}]}
     names = list(state.catalog.events)
     found = made["webhooks"] = {}
     room = most - len(json.dumps(made))
@@ -79,6 +82,7 @@ def document(state: AppState, after: str = "", most: int = MOST) -> Json:
 
 def _document(state: AppState) -> Json:
     plugin = MarshmallowPlugin(schema_name_resolver=_schema_name)
+    known = schemes(state)
     spec = APISpec(
         title=f"{state.catalog.title or state.app.name}: webhooks",
         version=version("flask-webhooks"),
@@ -91,14 +95,12 @@ def _document(state: AppState) -> Json:
                 "details (RFC 9457)."
             )
         },
-        servers=[{"url": f"{state.settings.url_prefix}/api"}],
-        security=[{"host": []}],
+        security=[{name: []} for name in known],
         tags=[{"name": name, "description": text} for name, text in TAGS.items()] + _channels(state),
     )
     plugin.converter.add_attribute_function(_event_schema)  # type: ignore[union-attr]
-    spec.components.security_scheme(
-        "host", {"type": "http", "scheme": "bearer", "description": "As for the rest of this app."}
-    )
+    for name, scheme in known.items():
+        spec.components.security_scheme(name, scheme)
     spec.components.schema("Listener", schema=Listener)
     spec.components.schema("Problem", schema=schemas.Problem)
     for status, text in REASONS.items():

@@ -10,6 +10,7 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 ==============  ==================================================================
 `pages`         what a page is; the URL rules are made from it
 `visits`        from a request to a page function, and to a response
+`arriving`      the way to the console, and to the host's sign-in
 `tokens`        the token of every form
 `words`         gettext, where Flask-Babel is there
 `faults`        what is wrong with a form, in the visitor's language
@@ -28,11 +29,14 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 from __future__ import annotations
 
 from flask import Blueprint
+from werkzeug.exceptions import HTTPException
 
+from ..csrf import exempt
 from . import catalogue, delivery, editing, health, log, operating, replays, secrets, trials, webhooks
+from .arriving import lead_here
 from .looks import add_filters
 from .pages import PAGES
-from .visits import accent, context, secure, unknown, view_of
+from .visits import accent, context, of_http, secure, unknown, view_of
 
 __all__ = ["make_blueprint"]
 
@@ -58,5 +62,8 @@ def make_blueprint() -> Blueprint:
     blueprint.add_url_rule("/<path:path>", "unknown", unknown, methods=METHODS)
     blueprint.context_processor(context)
     blueprint.after_request(secure)
+    blueprint.register_error_handler(HTTPException, of_http)
+    blueprint.record(lead_here)
+    exempt(blueprint)
     add_filters(blueprint)
     return blueprint

@@ -28,13 +28,13 @@ from ..principal import Principal
 from ..state import AppState, current_webhooks
 from ..subscribing.fields import is_storable
 from ..transactions import repeated
-from . import colours, tokens
+from . import arriving, colours, tokens
 from .faults import told
 from .looks import span
 from .pages import Answer, Page, Raw, Redirect, Refused, Route, Visit
 from .words import _, language, ngettext
 
-__all__ = ["accent", "context", "secure", "unknown", "view_of"]
+__all__ = ["accent", "context", "of_http", "secure", "unknown", "view_of"]
 
 BLUEPRINT = "webhooks_console"
 STATIC = Path(__file__).resolve().parent.parent / "static"
@@ -49,6 +49,8 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
     def view(**arguments: str) -> Answered:
         try:
             return _respond(route, arguments)
+        except arriving.Led as led:
+            return _led(led)
         except Refused as error:
             return _problem(error)
         except SubscriptionMissingError:
@@ -113,6 +115,11 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
 def _authenticated(state: AppState) -> Principal:
     principal = state.load_principal()
     if principal is None:
+        if arriving.is_signed_in():
+            raise Refused(
+                403, _("You are signed in, but to no account that has webhooks. Ask your administrator.")
+            )
+        arriving.sign_in(state, url_for(f"{BLUEPRINT}.index"), is_partial=_is_partial())
         raise Refused(401, _("Sign in to the application first, then come back to this page."))
     g.webhooks_principal = principal
     if not principal.may("read"):
@@ -191,7 +198,10 @@ def _slowed(error: ThrottledError) -> Response:
     """Say when to go on: in the place of the answer, or as a page."""
     wait = max(1, math.ceil(error.wait))
     text = _("Too many requests at once or in a short time. Go on in %(time)s.", time=span(wait))
-    headers = {"Retry-After": str(wait)}
+    return _waiting(text, {"Retry-After": str(wait)})
+
+
+def _waiting(text: str, headers: dict[str, str]) -> Response:
     if not _is_partial():
         return _problem(Refused(429, text, headers))
     html = render_template("webhooks/_wait.html", text=text)
@@ -207,9 +217,31 @@ def unknown(path: str) -> Answered:
     """The view of every path that is no page of ours."""
     try:
         _authenticated(_state())
+    except arriving.Led as led:
+        return _led(led)
     except Refused as error:
         return _problem(error)
     return _problem(nothing())
+
+
+def of_http(error: HTTPException) -> Answered | HTTPException:
+    """Show what the host's own code aborts with as a page: a limit of Flask-Limiter, a check before each request.
+
+    What comes with a response of its own, such as the way to a login, is left as it is, and so is what the host has a
+    handler of its own for. A fault of the server is the host's to show.
+    """
+    status = error.code or 0
+    if error.response is not None or not 400 <= status < 500:
+        return error
+    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    if status == 429:
+        return _waiting(_("Too many requests in a short time. Wait a moment, then go on."), headers)
+    return _problem(Refused(status, error.description or error.name, headers))
+
+
+def _led(led: arriving.Led) -> Answered:
+    led.response.headers["Cache-Control"] = "no-store"
+    return led.response
 
 
 def secure(response: Response) -> Response:
@@ -241,6 +273,7 @@ def context() -> dict[str, t.Any]:
         "notice": _notices().get(request.args.get("notice", "")),
         "clock": functools.partial(datetime.now, UTC),
         "is_idle": g.get("webhooks_is_idle", False),
+        "has_sign_in": principal is None and arriving.has_sign_in(state),
         "may": principal.may if principal is not None else (lambda right: False),
     }
 

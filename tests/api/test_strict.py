@@ -75,7 +75,9 @@ def test_a_parameter_is_given_once(shared: Customer, place: str) -> None:
 
 
 @pytest.mark.parametrize(("tag", "is_it"), [
-    ('"{}"', True), ("*", True), ('W/"{}"', False), ('"0{}"', False), ('"+{}"', False), ('"{}', False), ('""', False),
+    ('"{}"', True), ("*", True), ('W/"{}"', True), ('"{}:gzip"', True), ('"{}:br"', True),
+    ('"{}-gzip"', True), ('W/"{}-gzip"', True), ('"{}--gzip"', True), ('"{}-gz"', False),
+    ('"{}-gzip-gzip"', False), ('"0{}"', False), ('"+{}"', False), ('"{}', False), ('""', False),
     ('"{}.0"', False), ('"-1"', False),
 ])  # fmt: skip
 def test_a_version_is_asked_for_exactly(shared: Customer, path: str, tag: str, is_it: bool) -> None:

@@ -179,7 +179,7 @@ def places(state: AppState, log: Log) -> list[tuple[str, str]]:
     found = []
     for rule in state.app.url_map.iter_rules():
         blueprint, _, name = rule.endpoint.rpartition(".")
-        if blueprint != "webhooks_console" or name in ("static", "accent", "unknown"):
+        if blueprint != "webhooks_console" or name in ("static", "accent", "unknown", "home"):
             continue
         path = re.sub(r"<(?:\w+:)?(\w+)>", lambda match: ids[match[1]], rule.rule)
         found += [

@@ -1,0 +1,108 @@
+"""How visitors come here: from the prefix that we share with the API, and by way of the host's own sign-in."""
+
+from __future__ import annotations
+
+import sys
+import typing as t
+from urllib.parse import urlencode, urlsplit
+
+from flask import current_app, make_response, redirect, request, url_for
+from flask.blueprints import BlueprintSetupState
+from werkzeug.routing import Rule
+from werkzeug.wrappers import Response
+
+from ..config import LoginView
+from ..state import AppState
+
+__all__ = ["Led", "has_sign_in", "is_signed_in", "lead_here", "sign_in"]
+
+MARK = "signed_in"
+"""In the address that the host's sign-in leads back to: who is nobody even then is not sent there again."""
+
+
+def lead_here(setup: BlueprintSetupState) -> None:
+    """Let `/webhooks/` lead to the console.
+
+    The last part of that address is a variable of one value, for Werkzeug prefers what has none: a page of the host's
+    own at this address stays the host's, whichever was registered first.
+    """
+    shared = (setup.url_prefix or "").rpartition("/")[0]
+    before, _slash, last = shared.rpartition("/")
+    endpoint = f"{setup.blueprint.name}.home"
+    rule = f'{before}/<any("{last}"):prefix>/'
+    setup.app.url_map.add(Rule(rule, endpoint=endpoint, methods=["GET"]))
+
+    def home(prefix: str) -> Response:
+        return redirect(url_for(f"{setup.blueprint.name}.index"))
+
+    setup.app.view_functions[endpoint] = home
+
+
+class Led(Exception):
+    """A visitor who is nobody yet, and the way to the host's sign-in."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__("This visitor is led to the sign-in.")
+        self.response = response
+
+
+def sign_in(state: AppState, index: str, *, is_partial: bool) -> None:
+    """Lead a visitor who is nobody to the host's sign-in, if there is one and they have not just been there.
+
+    :param index: the URL of the first page, for those who were about to send a form.
+    :raises Led: with the way.
+    """
+    if MARK in request.args or not has_sign_in(state):
+        return
+    if is_partial:  # a part of a page: let the browser ask for the whole one, which leads there
+        raise Led(Response(status=204, headers={"HX-Refresh": "true"}))
+    if request.method not in ("GET", "HEAD"):  # nobody can come back to that
+        raise Led(redirect(index, 303))
+    found = _way(state.settings.login_view)
+    if found is not None:
+        raise Led(make_response(found))
+
+
+def has_sign_in(state: AppState) -> bool:
+    """Say whether the host has told where its users sign in."""
+    return state.settings.login_view is not None or _manager() is not None
+
+
+def is_signed_in() -> bool:
+    """Say whether Flask-Login knows the visitor, though for us they are nobody."""
+    module = _flask_login()
+    return module is not None and bool(module.current_user.is_authenticated)
+
+
+def _way(view: LoginView) -> t.Any:
+    if callable(view):
+        return view()
+    if view is None:
+        return _manager().unauthorized()
+    mark = "&" if request.query_string else "?"
+    back = f"{request.root_path}{request.full_path.rstrip('?')}{mark}{MARK}=1"
+    if "/" not in view:
+        return redirect(url_for(view, next=back))
+    parts = urlsplit(view)
+    return redirect(
+        parts._replace(query="&".join(filter(None, (parts.query, urlencode({"next": back}))))).geturl()
+    )
+
+
+def _flask_login() -> t.Any:
+    """Return the module, where the host uses it."""
+    module = sys.modules.get("flask_login")
+    manager = getattr(current_app, "login_manager", None)
+    return module if module is not None and isinstance(manager, module.LoginManager) else None
+
+
+def _manager() -> t.Any:
+    """Return Flask-Login's `LoginManager` if it leads anywhere.
+
+    Not for those who are signed in there: it would lead them straight back, and so on.
+    """
+    if _flask_login() is None or is_signed_in():
+        return None
+    manager: t.Any = current_app.login_manager  # type: ignore[attr-defined]
+    leads = manager.unauthorized_callback or manager.login_view
+    return manager if leads or manager.blueprint_login_views.get(request.blueprint) else None
