@@ -12,7 +12,7 @@ from .. import outbox
 from ..catalog import Kind
 from .changes import Change, Key
 from .hearing import connection_of
-from .loading import load, referred, unfiltered
+from .loading import Path, load, referred, unfiltered
 
 if t.TYPE_CHECKING:
     from .watching import Watch
@@ -98,6 +98,19 @@ class Aside:
                 net.obj = by_key.get(tuple(net.key[2:]))
                 if net.obj is None:
                     del nets[net.key]
+
+    def again(self, model: type, keys: t.Sequence[t.Any], paths: t.Collection[Path]) -> dict[t.Any, t.Any]:
+        """Return fresh objects for rows by their keys, with what lies along the paths: as all that is now."""
+        mapper: orm.Mapper[t.Any] = inspect(model)
+        session = self.another(self._connection(model))
+        along = [path for path in paths if path and path[0] not in mapper.column_attrs]
+        with unfiltered(session):
+            found = load(session, model, keys, along, columns=True)
+        return {obj._sa_instance_state.identity: obj for obj in found}
+
+    def owns(self, session: Session) -> bool:
+        """Say whether a session is one of these."""
+        return any(each is session for each in self._all)
 
     def _leads(self, lost: t.Sequence[Change], nets: t.Mapping[Key, Change]) -> bool:
         """Say whether it decides whose others are that have changed too."""

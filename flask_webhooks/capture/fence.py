@@ -54,6 +54,18 @@ def refuse(what: str) -> None:
         guard.refuse(what)
 
 
+def pass_over(session: Session, what: str) -> bool:
+    """Say whether code of the host's runs that may only read: then nothing is done, for it has nothing to write.
+
+    :raises Refusal: it has.
+    """
+    guard = running.get()
+    if guard is None or guard.about is None:
+        return False
+    guard.pass_over(session, what)
+    return True
+
+
 def put_round(session: Session) -> list[t.Any]:
     """Fence in a session and what it has; return what was, for `take_down`."""
     found: list[t.Any] = []
@@ -108,9 +120,17 @@ class _Session(Session):
     """A session: objects are noted before they leave it, and it is neither flushed nor closed."""
 
     def _flush(self: t.Any, *args: t.Any, **kwargs: t.Any) -> None:
-        if not self._is_clean():
-            refuse("flush()")
-        super()._flush(*args, **kwargs)
+        guard = running.get()
+        if guard is None or guard.about is None:
+            super()._flush(*args, **kwargs)
+        elif not guard.may_end(self):
+            guard.refuse("flush()")
+
+    def begin(self: t.Any, nested: bool = False) -> t.Any:
+        """Begin a transaction; a savepoint that only something is read behind needs not be there."""
+        if nested and pass_over(self, "begin_nested()"):
+            return _Idle(self)
+        return super().begin(nested)
 
     def _close_impl(self, *args: t.Any, **kwargs: t.Any) -> None:
         refuse("close()")
@@ -149,8 +169,38 @@ def _watched(session: t.Any) -> t.Any:
     return None if guard is None or guard.about is None else guard.watched(session)
 
 
+class _Idle:
+    """What host code that only reads gets for a savepoint."""
+
+    is_active = nested = True
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def commit(self) -> None:
+        """Nothing was written, so there is nothing to be released, and nothing to take back."""
+        pass_over(self.session, "begin_nested()")
+
+    rollback = close = commit
+
+    def __enter__(self) -> _Idle:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: t.Any) -> None:
+        if kind is None:
+            self.commit()
+
+
 class _SessionTransaction(SessionTransaction):
     """A session's transaction: the host goes on with it, and whatever connection it gives is fenced in too."""
+
+    def commit(self: t.Any, *args: t.Any, **kwargs: t.Any) -> None:
+        if not pass_over(self.session, "commit()"):
+            super().commit(*args, **kwargs)
+
+    def rollback(self: t.Any, *args: t.Any, **kwargs: t.Any) -> None:
+        if not pass_over(self.session, "rollback()"):
+            super().rollback(*args, **kwargs)
 
     def _connection_for_bind(self: t.Any, *args: t.Any) -> sa.Connection:
         connection: sa.Connection = super()._connection_for_bind(*args)
@@ -225,8 +275,6 @@ _FENCES: dict[type, type] = {
 _ENDS = {"_do_commit": "commit", "_do_rollback": "rollback", "_do_close": "close"}
 _REFUSED: dict[type, dict[str, str]] = {
     _SessionTransaction: {
-        "commit": "commit",
-        "rollback": "rollback",
         "close": "close",
         "prepare": "prepare",
         "_begin": "begin_nested",

@@ -2,7 +2,7 @@
 
 `guarding` is around all that happens in a commit on our behalf, `call` around each call of such code. What it does to
 objects or to the session is undone before anything is written, and a warning names where; what would write at once
-(`flush`, `commit`, an UPDATE) is refused.
+(`flush` or `commit` of a change, an UPDATE) is refused. A `commit` with nothing to write does nothing but warn.
 
 While nothing is changed this costs some microseconds a commit: SQLAlchemy itself notes what was changed, and what the
 host has not flushed yet is laid aside meanwhile so that it shows.
@@ -45,8 +45,8 @@ class About:
     """The schema, the include or the property, in words."""
     rows: Sequence[t.Any] = ()
     """Objects that it is given: no event of SQLAlchemy's tells what becomes of the containers in their columns."""
-    search: Callable[[], str] | None = None
-    """Call it once more in parts, each with `trial`, and say in which something was changed."""
+    search: Callable[[Wanted], str] | None = None
+    """Call it once more in parts, each with `trial`, and say which is the one that is looked for."""
 
 
 _NO_CONTENTS: dict[str, Contents] = {}
@@ -77,12 +77,19 @@ class _Watched:
     # ---- what was changed ------------------------------------------------------------------------------
 
     def is_touched(self) -> bool:
-        session = self.session
-        if self._map._modified or self._taken:
-            return True
-        if len(session._new) != self._count[0] or len(session._deleted) != self._count[1]:
+        if self._taken or self._is_dirty():
             return True
         return bool(self._aside) and any(each.is_touched() for each in self._aside.values())
+
+    def has_to_write(self) -> bool:
+        """Say whether a flush would write something that is not the host's own, which waits for its own flush."""
+        return self._is_dirty() or any(state.modified for state in self._aside)
+
+    def _is_dirty(self) -> bool:
+        session = self.session
+        if self._map._modified:
+            return True
+        return len(session._new) != self._count[0] or len(session._deleted) != self._count[1]
 
     def undo(self, helds: t.Mapping[State, Held]) -> list[str]:
         """Let the session be as it was; return in words what was changed."""
@@ -143,20 +150,34 @@ class Trial(t.NamedTuple):
     """What came of calling a part of the host's code once more."""
 
     changes: bool
+    ends: bool
+    """Whether it called `commit()` or the like, with nothing to write."""
     error: Exception | None
+
+
+Wanted = t.Callable[[Trial], bool]
 
 
 class Guard:
     """All sessions that code of the host's may reach from one commit."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: set[tuple[str, str]] | None = None) -> None:
+        """Begin to watch.
+
+        :param told: of which events and schemas has been said that they end transactions: once is enough.
+        """
         self.about: About | None = None
         """What host code is running for; None: our own runs."""
         self.savepoints: list[sa.Connection] = []
         """Connections on which what host code reads is behind a savepoint."""
         self._watched: dict[int, _Watched] = {}
+        self._told = set() if told is None else told
         self._refused: list[str] = []
+        self._since = 0
+        """How much had been refused before the host code began that is running."""
+        self._passed: list[str] = []
         self._survived: list[sa.exc.DBAPIError] = []
+        self._fatal: list[sa.exc.DBAPIError] = []
         self._is_quiet = False
         self._changes = 0
 
@@ -174,6 +195,25 @@ class Guard:
         self._refused.append(what)
         raise Refusal(_refusal(what))
 
+    def may_end(self, session: t.Any) -> bool:
+        """Say whether host code that ends a transaction has nothing to write, so that there is nothing to be done.
+
+        When something was refused, the dump has failed already: `except: rollback(); raise` shall raise what it caught.
+        """
+        if len(self._refused) > self._since or session._is_clean():
+            return True
+        watched = self.watched(session)
+        return watched is not None and not watched.has_to_write()
+
+    def pass_over(self, session: t.Any, what: str) -> None:
+        """Let host code do nothing instead of ending the transaction.
+
+        :raises Refusal: it has something to write.
+        """
+        if not self.may_end(session):
+            self.refuse(what)
+        self._passed.append(what)
+
     def read(self, connection: sa.Connection, execute: Callable[[], T]) -> T:
         """Execute what host code reads. An error of the database then is that code's, and the transaction goes on."""
         can_save = fence.can_save(connection)
@@ -183,7 +223,9 @@ class Guard:
         try:
             return execute()
         except sa.exc.DBAPIError as error:
-            if not error.connection_invalidated and not is_conflict(error):
+            if error.connection_invalidated or is_conflict(error):
+                self._fatal.append(error)
+            else:
                 if can_save:
                     self._by_us(connection, "do_rollback_to_savepoint")
                 self._survived.append(error)
@@ -208,6 +250,11 @@ class Guard:
         """Whether an error of the database has left the transaction as it was."""
         return any(each is error for each in self._survived)
 
+    def _sort(self, error: Exception) -> None:
+        """An error that none of the watched connections has raised is of another, which the host's code has opened."""
+        if isinstance(error, sa.exc.DBAPIError) and not any(each is error for each in self._fatal):
+            self._survived.append(error)
+
     def call(self, about: About, function: Callable[..., T], *args: t.Any, **kwargs: t.Any) -> T:
         """Call code of the host's; undo and warn of what it changes.
 
@@ -215,12 +262,14 @@ class Guard:
         """
         helds = self._look(about.rows)
         outer, self.about = self.about, about
-        refused = len(self._refused)
+        since, self._since = self._since, len(self._refused)
+        refused, passed = self._since, len(self._passed)
         try:
             result = function(*args, **kwargs)
         except Exception as error:
             if len(self._refused) > refused:  # whatever became of it on its way through SQLAlchemy
-                raise Refusal(_refusal(self._refused[-1])) from error
+                raise Refusal(_refusal(self._refused[refused])) from error
+            self._sort(error)
             raise
         finally:
             self.about = None
@@ -228,9 +277,11 @@ class Guard:
                 changed = self.undo(helds)
                 if changed and not self._is_quiet:
                     self._warn(about, changed)
-            self.about = outer
+            self.about, self._since = outer, since
         if len(self._refused) > refused:
-            raise Refusal(_refusal(self._refused[-1]))
+            raise Refusal(_refusal(self._refused[refused]))
+        if len(self._passed) > passed and not self._is_quiet:
+            self._warn_of_end(about, self._passed[passed:])
         return result
 
     def trial(
@@ -238,14 +289,15 @@ class Guard:
     ) -> Trial:
         """Call a part once more, in silence, and undo what it does."""
         outer, self._is_quiet = self._is_quiet, True
-        self._changes = 0
+        self._changes, passed = 0, len(self._passed)
+        found: Exception | None = None
         try:
             self.call(About("", "", rows), function, *args, **kwargs)
         except Exception as error:  # what we look for
-            return Trial(bool(self._changes), error)
+            found = error
         finally:
             self._is_quiet = outer
-        return Trial(bool(self._changes), None)
+        return Trial(bool(self._changes), len(self._passed) > passed, found)
 
     def _look(self, rows: Sequence[t.Any]) -> dict[State, Held]:
         found: dict[State, Held] = {}
@@ -289,12 +341,26 @@ class Guard:
         return found
 
     def _warn(self, about: About, changed: Sequence[str]) -> None:
-        place = about.place if about.search is None else f"{about.place}{about.search()}"
+        place = _where(about, lambda trial: trial.changes)
         logger.warning(
             "dump.changed: %s changes what it dumps, %s, for %s. That was undone. Let it return the value instead of "
             "assigning it.",
             place,
             ", ".join(dict.fromkeys(changed)),
+            about.what,
+            extra={"event": about.what, "place": place},
+        )
+
+    def _warn_of_end(self, about: About, called: Sequence[str]) -> None:
+        if (about.what, about.place) in self._told:
+            return
+        self._told.add((about.what, about.place))
+        place = _where(about, lambda trial: trial.ends)
+        logger.warning(
+            "dump.ended: %s calls %s, for %s. It had nothing to write, so nothing was done: it runs inside the commit "
+            "that it tells of. Let it read without ending the transaction, so without a decorator that commits.",
+            place,
+            ", ".join(dict.fromkeys(called)),
             about.what,
             extra={"event": about.what, "place": place},
         )
@@ -309,6 +375,11 @@ class Guard:
         self._watched.clear()  # they know us: no cycle shall keep a session alive
 
 
+def _where(about: About, is_wanted: Wanted) -> str:
+    """Return the place that an event's code is in, with the field if that can be found."""
+    return about.place if about.search is None else f"{about.place}{about.search(is_wanted)}"
+
+
 def _refusal(what: str) -> str:
     return (
         f"it calls {what}, and may only read: it runs inside the commit that it tells of. Write before that"
@@ -316,9 +387,12 @@ def _refusal(what: str) -> str:
 
 
 @contextlib.contextmanager
-def guarding(*sessions: Session) -> Iterator[None]:
-    """Watch these sessions, and those that `call` comes to."""
-    guard = Guard()
+def guarding(*sessions: Session, told: set[tuple[str, str]] | None = None) -> Iterator[None]:
+    """Watch these sessions, and those that `call` comes to.
+
+    :param told: see `Guard`.
+    """
+    guard = Guard(told)
     mark = running.set(guard)
     try:
         for session in sessions:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from ..bindings.dumping import each_in
 from ..bindings.keys import dump_hooks
 from . import guard
-from .guard import About
+from .guard import About, Wanted
 from .undoing import holders
 
 if t.TYPE_CHECKING:
@@ -39,7 +39,7 @@ def by_schema(bound: Bound, event: EventType, obj: t.Any, function: t.Callable[.
     schema = bound.schemas.get(event.name)
     rows = _reached(obj, bound.trails)
     place = "What is read of the columns" if schema is None else type(schema).__name__
-    about = About(event.name, place, rows, lambda: _changing_field(schema, obj, rows))
+    about = About(event.name, place, rows, lambda is_wanted: _field_that(is_wanted, schema, obj, rows))
     return guard.call(about, function, *args)
 
 
@@ -49,9 +49,9 @@ def included(event: EventType, include: BoundInclude, obj: t.Any) -> t.Any:
     schema = include.schema
     place = f"The include {include.name!r}" + (f" ({type(schema).__name__})" if schema is not None else "")
 
-    def search() -> str:
+    def search(is_wanted: Wanted) -> str:
         for row in rows[1:] or _related(obj, include.relationships):
-            where = _changing_field(schema, row, rows)
+            where = _field_that(is_wanted, schema, row, rows)
             if where:
                 return where
         return ""
@@ -61,11 +61,16 @@ def included(event: EventType, include: BoundInclude, obj: t.Any) -> t.Any:
 
 def owner(bound: Bound, obj: t.Any) -> str | None:
     """Return whose a row is, by the catalogue's path from loaded attributes."""
+    return owned(bound, obj, bound.owner, obj)
+
+
+def owned(bound: Bound, obj: t.Any, function: t.Callable[..., T], *args: t.Any) -> T:
+    """Call something that reads whose a row is; guarded where a property of the host's may be on the way."""
     path = bound.channel.owner
-    if path is None or (len(path) == 1 and path[0] in bound.columns):
-        return bound.owner(obj)
+    if path is None or (len(path) == 1 and path[0] in bound.columns) or _is_mapped(bound.model, path):
+        return function(*args)
     about = About(f"an event of {bound.channel.name}", f"The owner ({'.'.join(path)})", (obj,))
-    return guard.call(about, bound.owner, obj)
+    return guard.call(about, function, *args)
 
 
 def status(event: EventType, obj: t.Any, name: str) -> t.Any:
@@ -79,17 +84,18 @@ def status(event: EventType, obj: t.Any, name: str) -> t.Any:
 @contextlib.contextmanager
 def reading_owners(session: Session, bounds: t.Iterable[Bound]) -> t.Iterator[None]:
     """Guard the reading of owners before the commit, where a property of the host's says whose a row is."""
-    if all(_is_mapped(bound) for bound in bounds):
+    if all(_is_mapped(bound.model, bound.channel.owner) for bound in bounds):
         yield
         return
     with session.no_autoflush, guard.guarding(session):
         yield
 
 
-def _is_mapped(bound: Bound) -> bool:
+@functools.lru_cache(maxsize=1024)
+def _is_mapped(model: type | None, path: tuple[str, ...] | None) -> bool:
     """Whether the owner is a column, perhaps of what relationships lead to: then no code of the host's runs."""
-    mapper: t.Any = sa.inspect(bound.model) if bound.model is not None else None
-    for name in bound.channel.owner or ():
+    mapper: t.Any = sa.inspect(model) if model is not None else None
+    for name in path or ():
         attribute = mapper.attrs.get(name) if mapper is not None else None
         if attribute is None:
             return False
@@ -108,11 +114,12 @@ def at_field(schema: ma.Schema | None, obj: t.Any) -> str:
     return ""
 
 
-def _changing_field(schema: ma.Schema | None, obj: t.Any, rows: t.Sequence[t.Any]) -> str:
+def _field_that(is_wanted: Wanted, schema: ma.Schema | None, obj: t.Any, rows: t.Sequence[t.Any]) -> str:
+    """Say which field of a schema, or else which of its hooks, it is that is looked for."""
     if schema is None:
         return ""
     for name, field in schema.dump_fields.items():
-        if guard.trial(rows, field.serialize, name, obj, accessor=schema.get_attribute).changes:
+        if is_wanted(guard.trial(rows, field.serialize, name, obj, accessor=schema.get_attribute)):
             return f" at the field {name!r}"
     hooks = dump_hooks(schema)
     return f" in {' or '.join(hooks)}" if hooks else ""

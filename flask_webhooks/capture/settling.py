@@ -14,12 +14,14 @@ from sqlalchemy.orm import Session
 
 from ..catalog import EventType, Kind, same
 from ..errors import EmitError, OwnerMissingError
+from . import hosted
 from .changes import LATER, Change, Key, Values, coalesce, stands_for
 from .glancing import Glance
 from .guard import guarding
 from .hearing import Hearing, check_database, connection_of
 from .loading import LedTo, Path, agrees, is_astray, load, owner_of, referred, walk
 from .moves import Past
+from .rereading import Rereading
 from .stored import Stored
 from .touching import Contacts, led_before
 from .traces import Trace
@@ -75,7 +77,7 @@ def settle(
         glance = Glance(watch, session)
         if watch.state.settings.record != "all" and glance.is_nobody(hearing, told):
             return []
-        with guarding(session, *_beside(watch, session)), Stored(watch) as stored:
+        with guarding(session, *_beside(watch, session), told=watch.told), Stored(watch) as stored:
             return _recorded(watch, session, hearing, aside, told, stored, traces, glance)
     finally:
         session.autoflush = is_flushing
@@ -114,10 +116,11 @@ def _recorded(
     stored.decide([net for net in nets.values() if net.is_touched], ())
     aside.begin()
     past = Past(watch, session, nets, traces, aside)
-    occurrences = _occurrences(watch, nets, past, aside)
+    rereading = Rereading(session, aside, stored)
+    occurrences = _occurrences(watch, nets, past, aside, rereading)
     stored.show(item.obj for item in items if isinstance(item, Emitted) and item.obj is not None)
     emitted = [item for item in items if isinstance(item, Emitted)]
-    occurrences += _emitted(state, nets, emitted, aside.led_to)
+    occurrences += _emitted(state, nets, emitted, aside.led_to, rereading)
     if not occurrences:
         return []
     connection = hearing.connection
@@ -143,7 +146,8 @@ def _recorded(
     except Exception as error:  # a loader of the host's, or a class that its session has no database for
         if state.settings.on_error != "record":  # else each dump says for itself what it cannot read
             failed(state, heard[0].event, heard[0].obj, error)
-    return write(watch, connection, heard)
+    rereading.heard = heard
+    return write(watch, connection, heard, rereading)
 
 
 def _connection(watch: Watch, session: Session, models: set[type | None]) -> sa.Connection:
@@ -288,7 +292,9 @@ def _resolved(obj: t.Any, values: Values) -> Values:
     return {name: (old, getattr(obj, name) if new is LATER else new) for name, (old, new) in values.items()}
 
 
-def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past, aside: Aside) -> list[Occurrence]:
+def _occurrences(
+    watch: Watch, nets: dict[Key, Change], past: Past, aside: Aside, rereading: Rereading
+) -> list[Occurrence]:
     found = [
         (net, events, may_have_moved)
         for net in nets.values()
@@ -301,8 +307,7 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past, aside: Aside
     ownerless: list[EventType] = []
     for net, events, may_have_moved in found:
         try:
-            owner = owner_of(net.bound, net.obj, aside.led_to)
-            before = past.owner(net) if may_have_moved else owner
+            owner, before = rereading.owned(_owners, net, past, aside, may_have_moved)
             moved = past.told(net, before, owner) if before != owner else ()
         except orm.exc.ObjectDeletedError:  # by a statement that nobody could see: there is nothing to tell
             continue
@@ -327,6 +332,12 @@ def _occurrences(watch: Watch, nets: dict[Key, Change], past: Past, aside: Aside
     if ownerless:
         _tell_ownerless(watch, aside, ownerless)
     return occurrences
+
+
+def _owners(net: Change, past: Past, aside: Aside, may_have_moved: bool) -> tuple[str | None, str | None]:
+    """Return whose a row is, and whose it was."""
+    owner = hosted.owned(net.bound, net.obj, owner_of, net.bound, net.obj, aside.led_to)
+    return owner, hosted.owned(net.bound, net.obj, past.owner, net) if may_have_moved else owner
 
 
 def _tell_ownerless(watch: Watch, aside: Aside, events: t.Sequence[EventType]) -> None:
@@ -377,14 +388,18 @@ def _by_class(objects: t.Iterable[t.Any]) -> dict[tuple[Session, type], list[t.A
 
 
 def _emitted(
-    state: AppState, nets: t.Mapping[Key, Change], items: t.Sequence[Emitted], led_to: LedTo
+    state: AppState,
+    nets: t.Mapping[Key, Change],
+    items: t.Sequence[Emitted],
+    led_to: LedTo,
+    rereading: Rereading,
 ) -> t.Iterator[Occurrence]:
     """What the host emitted; of objects as they are now, or as they were last."""
     _refresh([item.obj for item in items if item.obj is not None])
     for each in items:
         item = _as_it_was(nets, each)
         try:
-            owner = item.owner if item.obj is None else _owner_now(item, led_to)
+            owner = item.owner if item.obj is None else rereading.owned(_owner_now, item, led_to)
         except Exception as error:  # a property of the host's, or nothing to tell
             if state.settings.on_error == "record":
                 owner = item.owner or NOBODY
@@ -429,7 +444,7 @@ def _owner_now(item: Emitted, led_to: LedTo) -> str:
         state.mapper.primary_key_from_instance(item.obj)  # of an expired one this loads all
         owner = item.owner
         if owner is None and item.bound is not None:
-            owner = owner_of(item.bound, item.obj, led_to)
+            owner = hosted.owned(item.bound, item.obj, owner_of, item.bound, item.obj, led_to)
     except orm.exc.ObjectDeletedError as error:
         raise EmitError(f"{about}, whose row is gone. Emit before it is deleted, or pass a dict.") from error
     if owner is None:

@@ -196,6 +196,8 @@ class Watch:
         }
         """What can happen by one kind of change, and by several together (None), by channel."""
         self.sights = Sights(self.models)
+        self.told: set[tuple[str, str]] = set()
+        """Events, and what is dumped for them, of which a warning has said that it ends transactions."""
         self._forms: dict[type, t.Mapping[str, Form]] = {}
         self._all_forms: dict[type, Forms] = {}
         self._plans: dict[type, Plan | None] = {}

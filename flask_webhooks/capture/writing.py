@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
@@ -29,6 +30,7 @@ if t.TYPE_CHECKING:
     from ..bindings import Bound, BoundInclude
     from ..outbox import Wanted
     from ..state import AppState
+    from .rereading import Rereading
     from .watching import Watch
 
 __all__ = [
@@ -100,8 +102,16 @@ class Occurrence:
 Dumps = dict[tuple[int, str | None], tuple[t.Any, str]]
 
 
-def write(watch: Watch, connection: sa.Connection, occurrences: t.Sequence[Occurrence]) -> list[Recorded]:
-    """Write messages and deliveries; return the messages that were new."""
+def write(
+    watch: Watch,
+    connection: sa.Connection,
+    occurrences: t.Sequence[Occurrence],
+    rereading: Rereading | None = None,
+) -> list[Recorded]:
+    """Write messages and deliveries; return the messages that were new.
+
+    :param rereading: what to do where an object cannot be dumped; None if all were read a moment ago.
+    """
     state = watch.state
     now = datetime.now(UTC)
     clock = time.time_ns() // 1000
@@ -113,7 +123,8 @@ def write(watch: Watch, connection: sa.Connection, occurrences: t.Sequence[Occur
         try:
             if item.error is not None:
                 raise item.error
-            message = _message(state, item, now, clock, dumps)
+            make = functools.partial(_message, state, item, now, clock, dumps)
+            message = make() if rereading is None else rereading.made(item, make)
         except Exception as error:  # whatever the host's schemas and properties raise
             reason = failed(state, item.event, item.obj, error)
             if reason is None:

@@ -247,14 +247,57 @@ HARMLESS: dict[str, Deed] = {
     "a query as text": lambda row: db.session.execute(sa.text("SELECT 1")),
     "a query with comments": lambda row: db.session.execute(sa.text("-- of\n/* the app */ SELECT 1")),
 }
-WRITES: dict[str, Deed] = {
+
+
+def autocommit(function: Deed) -> Deed:
+    """The decorator of many a data-access function."""
+
+    def decorated(row: Account) -> t.Any:
+        try:
+            found = function(row)
+            db.session.commit()
+        except Exception:
+            db.session.rollback()
+            raise
+        return found
+
+    return decorated
+
+
+def saved(row: Account) -> t.Any:
+    with db.session.begin_nested():
+        return db.session.get(Card, 1)
+
+
+ENDS: dict[str, Deed] = {
     "commit": lambda row: db.session.commit(),
-    "commit of a change": lambda row: (setattr(row, "iban", "masked"), db.session.commit()),
     "rollback": lambda row: db.session.rollback(),
+    "savepoint": lambda row: db.session.begin_nested(),
+    "a block in a savepoint": saved,
+    "a savepoint that is rolled back": lambda row: db.session.begin_nested().rollback(),
+    "a function that commits": autocommit(
+        lambda row: db.session.scalars(sa.select(Card).where(Card.account_id == row.id)).all()
+    ),
+    "commit after a refresh": lambda row: (db.session.refresh(row), db.session.commit()),
+    "unbound commit": lambda row: Session.commit(db.session()),
+    "the session's transaction": lambda row: db.session().get_transaction().rollback(),
+    "commit of the session's transaction": lambda row: db.session().get_transaction().commit(),
+}
+"""What ends transactions, with nothing to write."""
+WRITES: dict[str, Deed] = {
+    "commit of a change": lambda row: (setattr(row, "iban", "masked"), db.session.commit()),
+    "a function that commits a change": autocommit(lambda row: setattr(row, "iban", "masked")),
+    "rollback of a change": lambda row: (setattr(row, "iban", "masked"), db.session.rollback()),
+    "a change in a savepoint": lambda row: (
+        point := db.session.begin_nested(),
+        audit(row),
+        point.commit(),
+    ),
+    "a savepoint after a change": lambda row: (audit(row), db.session.begin_nested()),
+    "a savepoint of the transaction": lambda row: db.session().get_transaction()._begin(nested=True),
     "flush": lambda row: (audit(row), db.session.flush()),
     "close": lambda row: db.session.close(),
     "remove": lambda row: db.session.remove(),
-    "savepoint": lambda row: db.session.begin_nested(),
     "bulk update": lambda row: db.session.execute(sa.update(Account).values(iban="masked")),
     "table update": lambda row: db.session.execute(Account.__table__.update().values(iban="masked")),
     "text": lambda row: db.session.execute(sa.text("UPDATE account SET iban = 'masked'")),
@@ -268,11 +311,10 @@ WRITES: dict[str, Deed] = {
     "unbound flush": lambda row: (audit(row), Session.flush(db.session())),
     "private flush": lambda row: (audit(row), db.session()._flush()),
     "unbound private flush": lambda row: (audit(row), Session._flush(db.session())),
-    "unbound commit": lambda row: Session.commit(db.session()),
+    "unbound commit": lambda row: (audit(row), Session.commit(db.session())),
     "unbound close": lambda row: Session.close(db.session()),
     "unbound execute": lambda row: Session.execute(db.session(), sa.delete(Card)),
-    "the session's transaction": lambda row: db.session().get_transaction().rollback(),
-    "commit of the session's transaction": lambda row: db.session().get_transaction().commit(),
+    "commit of the session's transaction": lambda row: (audit(row), db.session().get_transaction().commit()),
     "the connection's transaction": lambda row: db.session.connection().get_transaction().rollback(),
     "commit of the connection's": lambda row: db.session.connection().get_transaction().commit(),
     "unbound rollback of the connection": lambda row: sa.Connection.rollback(db.session.connection()),
@@ -356,9 +398,108 @@ def test_what_would_write_is_refused_with_schema_and_field(state: AppState, name
     assert [data["iban"] for data in told(state, "accounts.created")] == [IBAN]
 
 
+@pytest.mark.parametrize("is_followed", [False, True], ids=["", "before the flush"])
+@pytest.mark.parametrize("name", ENDS)
+def test_what_ends_a_transaction_with_nothing_to_write_does_nothing(
+    state: AppState, caplog: pytest.LogCaptureFixture, name: str, is_followed: bool
+) -> None:
+    subscribe(state, NOWHERE, "accounts.*", includes=["cards"])
+    deeds.append(ENDS[name])
+    if is_followed:  # another listener to the commit: ours then comes before the flush
+        sa.event.listen(db.session(), "before_commit", lambda session: None)
+    db.session.add(row := account())
+    if is_followed:
+        db.session.flush()
+        db.session.add(Audit(id=2, text="second"))
+    db.session.add(Audit(id=1, text="first"))
+    db.session.commit()
+    row.note = "changed"
+    db.session.commit()
+
+    assert contents(state)["audit"][0] == (1, "first")
+    assert [row.note for row in db.session.scalars(sa.select(Account))] == ["changed"]
+    assert [data["total"] for data in told(state, "accounts.created")] == [7]
+    assert [data["note"] for data in told(state, "accounts.updated")] == ["changed"]
+    warned = [
+        record.getMessage() for record in caplog.records if record.getMessage().startswith("dump.ended")
+    ]
+    assert ["accounts.created" in text for text in warned] == [True, False]
+    assert all("AccountSchema at the field 'total' calls " in text for text in warned)
+
+
+def test_it_is_said_once_for_each_event(state: AppState, caplog: pytest.LogCaptureFixture) -> None:
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(ENDS["commit"])
+    db.session.add(row := account())
+    for note in "abc":
+        row.note = note
+        db.session.commit()
+
+    assert len(told(state, "accounts.updated")) == 2
+    assert [record.message.count("dump.ended") for record in caplog.records] == [1, 1]
+
+
+def test_a_savepoint_of_a_transaction_cannot_be_undone_by_a_dump(state: AppState) -> None:
+    """Half of a transaction is never committed, nor taken back."""
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(ENDS["rollback"])
+    db.session.add(Audit(id=1, text="first"))
+    with db.session.begin_nested():
+        db.session.add(account())
+    db.session.commit()
+    deeds[:] = [ENDS["commit"]]
+    db.session.get_one(Account, 1).note = "changed"
+    db.session.flush()
+    db.session.rollback()
+
+    assert [row[1] for row in contents(state)["audit"]] == ["first"]
+    assert [data["note"] for data in told(state, "accounts.created")] == ["n"]
+    assert told(state, "accounts.updated") == []
+    assert db.session.get_one(Account, 1).note == "n"
+
+
+def test_an_error_under_a_decorator_that_rolls_back_is_named_itself(state: AppState) -> None:
+    def missing(row: Account) -> t.Any:
+        raise LookupError("no such card")
+
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(autocommit(missing))
+    db.session.add(account())
+    with pytest.raises(Exception, match=r"'total' of AccountSchema: LookupError: no such card"):
+        db.session.commit()
+
+
+def test_what_was_refused_first_is_named(state: AppState) -> None:
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(WRITES["a function that commits a change"])
+    db.session.add(account())
+    with pytest.raises(Exception, match=r"'total' of AccountSchema.*it calls commit\(\)"):
+        db.session.commit()
+
+
+def test_an_error_of_another_database_is_the_schemas(state: AppState) -> None:
+    """The transaction of the host is not concerned: its commit goes through."""
+    object.__setattr__(state.settings, "on_error", "record")
+
+    def ask(row: Account) -> None:
+        with sa.create_engine("sqlite://").connect() as connection:
+            connection.execute(sa.text("SELECT count(*) FROM nowhere"))
+
+    subscribe(state, NOWHERE, "accounts.*")
+    deeds.append(ask)
+    db.session.add_all([account(), Audit(id=1, text="first")])
+    db.session.commit()
+
+    assert [row[1] for row in contents(state)["audit"]] == ["first"]
+    with Session(state.engine) as session:
+        [broken] = session.scalars(sa.select(BrokenMessage))
+        assert "'total' of AccountSchema" in broken.error
+
+
 def test_a_refusal_that_is_swallowed_is_still_one(state: AppState) -> None:
     def careless(row: Account) -> None:
         with contextlib.suppress(Exception):
+            audit(row)
             db.session.commit()
 
     subscribe(state, NOWHERE, "accounts.*")
@@ -473,6 +614,34 @@ def test_an_owner_that_assigns(state: AppState, monkeypatch: pytest.MonkeyPatch)
 
     assert IBAN in contents(state)["account"][0]
     assert [message.event for message in recorded(state)] == ["accounts.created"]
+
+
+@pytest.mark.parametrize("deed", ["commit", "table update"])
+def test_an_owner_may_only_read_too(
+    state: AppState, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, deed: str
+) -> None:
+    def whose(row: Account) -> str:
+        (ENDS | WRITES)[deed](row)
+        return "1"
+
+    object.__setattr__(state.settings, "on_error", "record")
+    subscribe(state, NOWHERE, "accounts.*")
+    bound = state.bound["accounts"]
+    before = bound.channel.owner
+    object.__setattr__(bound.channel, "owner", ("whose",))
+    monkeypatch.setattr(Account, "whose", property(whose), raising=False)
+    try:
+        db.session.add_all([account(), Audit(id=1, text="first")])
+        db.session.commit()
+    finally:
+        object.__setattr__(bound.channel, "owner", before)
+
+    assert IBAN in contents(state)["account"][0]
+    assert [row[1] for row in contents(state)["audit"]] == ["first"]
+    assert [message.event for message in recorded(state)] == ["accounts.created"]
+    is_ended = deed in ENDS
+    assert [message.owner for message in recorded(state)] == ["1" if is_ended else ""]
+    assert ("The owner (whose) calls commit()" in caplog.text) == is_ended
 
 
 def test_an_emit_while_dumping_is_refused(state: AppState) -> None:
