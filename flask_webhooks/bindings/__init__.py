@@ -8,10 +8,12 @@ SQLAlchemy and marshmallow, and neither Flask nor YAML.
 `trails`      dotted paths over mapped classes
 `conditions`  `when`, `changed`, `ignore` against columns and their types
 `columns`     which columns JSON can hold
+`private`     which nobody else should read, by their names and types
 `stored`      what a column has of a value that was assigned
 `keys`        keys of what a schema dumps, and what of a row they read
 `dumping`     rows to `data`
 `changing`    what an update changed, as `data` shows it: the include `changes`
+`plain`       what makes `data` without a schema: columns, or a method
 `bound`       one channel with all of that
 `given`       emitted data to `data`
 `json_types`  JSON Schema of columns and marshmallow fields

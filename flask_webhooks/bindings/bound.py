@@ -13,7 +13,7 @@ from sqlalchemy import orm
 from ..catalog import Catalog, Channel, EventType, Kind
 from ..catalog.names import did_you_mean
 from ..errors import Problem
-from .changing import ChangeDumper, ColumnChanges, SchemaChanges
+from .changing import ChangeDumper, ColumnChanges, MethodChanges, SchemaChanges
 from .columns import Doubt, doubts_of, is_unwritable, raw_doubts
 from .conditions import column_problems
 from .dumping import (
@@ -25,13 +25,13 @@ from .dumping import (
     SchemaRenderer,
     column_renderer,
     each_in,
-    private_columns,
     render_anything,
     schema_trails,
 )
 from .given import Given
 from .importing import Unfound, locate
 from .keys import keys_of
+from .plain import Plain, choice_mistakes, private_mistake
 from .quiet import Quiet
 from .trails import AnyMapper, Astray, Trail, Unreadable, column_of, columns_of, follow, readable
 
@@ -56,7 +56,9 @@ class BoundInclude:
     dump: Callable[[t.Any], t.Any]
     """Row to the value that stands under `name` in `data`."""
     schema: ma.Schema | None
-    """`None`: plain columns, or a value."""
+    """`None`: see `plain`, or a value."""
+    plain: Plain | None
+    """How rows are shown that no schema shows; `None` without rows."""
     trails: tuple[tuple[str, ...], ...]
     """`relationships`, and with what the schema reads below them."""
 
@@ -78,7 +80,9 @@ class Bound:
     channel: Channel
     model: type | None
     schema: ma.Schema | None
-    """The channel's schema, created once; `None`: plain columns."""
+    """The channel's schema, created once; `None`: see `plain`."""
+    plain: Plain | None
+    """What makes `data` of rows where no schema does; `None` without a model."""
     dump: Callable[..., dict[str, t.Any]]
     """`dump(row, event=None)`: `data` as a new dict, by the event's schema, the channel's, or the columns."""
     quiet: Mapping[str, Quiet]
@@ -93,6 +97,8 @@ class Bound:
     """Row to its owner's key; `None` where the path ends early or the channel names no owner."""
     columns: frozenset[str]
     """Attribute keys of all columns; what a `column_property` computes is none."""
+    shown: frozenset[str]
+    """Columns that are read where no schema makes `data`."""
     watch: frozenset[str]
     """Columns whose old value the conditions need."""
     conditions: frozenset[str]
@@ -122,6 +128,10 @@ class Bound:
             description="",
             model=name,
             schema=None,
+            fields=None,
+            exclude=(),
+            public=(),
+            data=None,
             owner=None,
             events=nothing,
             includes=nothing,
@@ -135,6 +145,7 @@ class Bound:
             channel=channel,
             model=mapper.class_,
             schema=None,
+            plain=None,
             dump=column_renderer(mapper),
             quiet=nothing,
             schemas=nothing,
@@ -142,6 +153,7 @@ class Bound:
             given=nothing,
             owner=OwnerReader(None),
             columns=columns_of(mapper),
+            shown=columns_of(mapper),
             watch=frozenset(),
             conditions=frozenset(),
             includes=nothing,
@@ -167,10 +179,11 @@ class Bound:
                     yield target, other
 
 
-def _quiet(used: Mapping[str, ma.Schema | None], mapper: AnyMapper | None) -> dict[str, Quiet]:
-    if mapper is None:
+def _quiet(used: Mapping[str, ma.Schema | None], plain: Plain | None) -> dict[str, Quiet]:
+    if plain is None:
         return {}
-    made = {each: Quiet.of(each, column_renderer(mapper).keys) for each in set(used.values())}
+    keys = plain.keys if plain.method is None else None
+    made = {each: Quiet.of(each, keys) for each in set(used.values())}
     return {name: made[each] for name, each in used.items()}
 
 
@@ -190,7 +203,7 @@ class Binder:
         self.catalog = catalog
         self.problems: list[Problem] = []
         self._schemas: dict[str, ma.Schema | None] = {}
-        self._render_row = RowRenderer(self._schema_of_any)
+        self._render_row = RowRenderer(self._shown_by_any)
         self._mappers = {name: self._mapper(channel) for name, channel in catalog.channels.items()}
 
     def refuse(self, path: str, message: str, remedy: str = "") -> None:
@@ -201,8 +214,9 @@ class Binder:
         """Return a channel bound as far as that is possible."""
         mapper = self._mappers[channel.name]
         schema = self._schema(channel.schema, f"{channel.path}.schema")
+        plain = self._plain(channel, mapper) if mapper is not None else None
         by_event = self._event_schemas(channel)
-        trails = self._trails([schema, *by_event.values()], mapper, channel)
+        trails = self._trails([schema, *by_event.values()], plain, channel)
         columns = columns_of(mapper) if mapper is not None else frozenset()
         if mapper is not None:
             self._check_owner(channel, mapper)
@@ -211,23 +225,31 @@ class Binder:
         includes = self._includes(channel, mapper)
         touches = tuple(self._touches(channel, mapper))
         used = {event.name: by_event.get(event.name, schema) for event in channel.events.values()}
-        self._check_names(channel, mapper, used.values())
+        self._check_names(channel, plain, used.values())
         return Bound(
             channel=channel,
             model=mapper.class_ if mapper is not None else None,
             schema=schema,
+            plain=plain,
             dump=Dumper(
-                self._renderer(channel, mapper, schema),
+                self._renderer(channel, plain, schema),
                 {name: SchemaRenderer(own) for name, own in by_event.items()},
             ),
-            quiet=MappingProxyType(_quiet(used, mapper)),
+            quiet=MappingProxyType(_quiet(used, plain)),
             schemas=MappingProxyType({name: each for name, each in used.items() if each is not None}),
-            changes=MappingProxyType(_changes(used, mapper)),
+            changes=MappingProxyType(_changes(used, plain)),
             given=MappingProxyType(
-                {name: Given(each, mapper) for name, each in used.items() if each is not None or mapper}
+                {
+                    name: Given(each, plain)
+                    for name, each in used.items()
+                    if each is not None or (plain is not None and plain.method is None)
+                }
             ),
             owner=OwnerReader(channel.owner),
             columns=columns,
+            shown=columns
+            if plain is None or not plain.is_chosen
+            else columns.intersection(plain.keys or columns),
             watch=frozenset().union(*(event.columns for event in channel.events.values())) & columns,
             conditions=frozenset().union(*(event.when for event in channel.events.values())) & columns,
             includes=MappingProxyType(includes),
@@ -235,7 +257,7 @@ class Binder:
             trails=trails,
             touches=touches,
             kinds=_kinds(channel),
-            doubts=tuple(dict.fromkeys(_doubts(used, mapper, includes))),
+            doubts=tuple(dict.fromkeys(_doubts(used, plain, includes))),
             needed=frozenset(
                 [trail[0] for trail in trails]
                 + [name for include in includes.values() for name in include.relationships[:1]]
@@ -286,11 +308,16 @@ class Binder:
         return found
 
     def _trails(
-        self, schemas: list[ma.Schema | None], mapper: AnyMapper | None, channel: Channel
+        self, schemas: list[ma.Schema | None], plain: Plain | None, channel: Channel
     ) -> tuple[tuple[str, ...], ...]:
-        if mapper is None:
+        if plain is None:
             return ()
-        found: dict[tuple[str, ...], None] = {}
+        mapper = plain.mapper
+        found: dict[tuple[str, ...], None] = {
+            (each.key,): None
+            for each in mapper.relationships
+            if each.key in plain.code and each.lazy not in ("dynamic", "write_only")
+        }
         for schema in schemas:
             try:
                 found |= dict.fromkeys(schema_trails(schema, mapper) if schema is not None else ())
@@ -301,22 +328,27 @@ class Binder:
                 self.refuse(f"{channel.path}.schema", error.message, error.remedy)
         return tuple(sorted(found, key=len))
 
-    def _renderer(self, channel: Channel, mapper: AnyMapper | None, schema: ma.Schema | None) -> Renderer:
+    def _plain(self, channel: Channel, mapper: AnyMapper) -> Plain:
+        """What the channel says of its model's rows; names that do not fit are refused."""
+        plain = Plain.of(mapper, channel)
+        for path, message, remedy in choice_mistakes(plain, channel):
+            self.refuse(path, message, remedy)
+        return plain
+
+    def _renderer(self, channel: Channel, plain: Plain | None, schema: ma.Schema | None) -> Renderer:
         if schema is not None:
             return SchemaRenderer(schema)
-        if mapper is None:
+        if plain is None:
             return render_anything
         sends = any(event.schema is None for event in channel.events.values())
         if channel.schema is None and sends:
-            self._check_private(mapper, channel.path)
-        return column_renderer(mapper)
+            self._check_private(plain, channel, channel.path)
+        return plain.render
 
-    def _check_private(self, mapper: AnyMapper, path: str) -> None:
-        private = private_columns(mapper)
-        if private:
-            columns = ", ".join(f'"{column}"' for column in private)
-            message = f"without a schema every column of {mapper.class_.__name__} is sent, {columns} too."
-            self.refuse(path, message, "Name a schema that says what may leave the house.")
+    def _check_private(self, plain: Plain, channel: Channel | None, path: str) -> None:
+        mistake = private_mistake(plain, channel)
+        if mistake is not None:
+            self.refuse(path, *mistake)
 
     def _check_owner(self, channel: Channel, mapper: AnyMapper) -> None:
         if channel.owner is None:
@@ -359,9 +391,10 @@ class Binder:
             except Astray as error:
                 self.refuse(path, error.message, error.remedy)
                 continue
+            plain: Plain | None = None
             if include.schema is None and trail.target is not None:
-                schema = self._schema_of(trail.target)
-            render = self._include_renderer(trail, schema, include.schema, path)
+                schema, plain = self._shown_by(trail.target)
+            render = self._include_renderer(schema, plain, path)
             found[name] = BoundInclude(
                 name,
                 trail.path,
@@ -369,19 +402,20 @@ class Binder:
                 trail.many,
                 IncludeDumper(trail.path, render, self._render_row),
                 schema,
+                plain,
                 (trail.relationships, *_below(trail, schema)),
             )
         return found
 
     def _check_names(
-        self, channel: Channel, mapper: AnyMapper | None, schemas: t.Iterable[ma.Schema | None]
+        self, channel: Channel, plain: Plain | None, schemas: t.Iterable[ma.Schema | None]
     ) -> None:
         """Refuse includes that would stand in `data` in place of a field."""
-        if mapper is None:
+        if plain is None:
             return
         for schema in dict.fromkeys(schemas):
-            whose = type(schema).__name__ if schema is not None else mapper.class_.__name__
-            keys = keys_of(schema) if schema is not None else column_renderer(mapper).keys
+            whose = type(schema).__name__ if schema is not None else plain.mapper.class_.__name__
+            keys = keys_of(schema) if schema is not None else plain.keys
             for name, include in channel.includes.items():
                 if name in keys:
                     message = f'"{name}" is a field of {whose} already, which the include would replace.'
@@ -392,16 +426,14 @@ class Binder:
                 remedy = f'Send it under another name: fields...(attribute="{CHANGES}") in a schema.'
                 self.refuse(f"{channel.path}.schema", message, remedy)
 
-    def _include_renderer(
-        self, trail: Trail, schema: ma.Schema | None, named: str | None, path: str
-    ) -> Renderer | None:
+    def _include_renderer(self, schema: ma.Schema | None, plain: Plain | None, path: str) -> Renderer | None:
         if schema is not None:
             return SchemaRenderer(schema)
-        if trail.target is None:
+        if plain is None:
             return None
-        if named is None:
-            self._check_private(trail.target, path)
-        return column_renderer(trail.target)
+        if not plain.is_chosen:  # else the channel that has chosen it was looked at
+            self._check_private(plain, None, path)
+        return plain.render
 
     def _include_path(self, channel: Channel, name: str) -> str:
         mapped = f"{channel.path}.includes.{name}"
@@ -410,22 +442,30 @@ class Binder:
         at = list(channel.includes).index(name)
         return f"{channel.path}.includes[{at}]"
 
-    def _schema_of(self, mapper: AnyMapper) -> ma.Schema | None:
-        """The schema of the one channel that has this model and a schema."""
-        paths = {
-            channel.schema: f"{channel.path}.schema"
-            for name, channel in self.catalog.channels.items()
-            if self._mappers[name] is mapper and channel.schema is not None
-        }
-        if len(paths) != 1:
-            return None
-        [(name, path)] = paths.items()
-        return self._schema(name, path)
+    def _shown_by(self, mapper: AnyMapper) -> tuple[ma.Schema | None, Plain]:
+        """How the one channel that has this model shows its rows, if it says how; else by all columns."""
+        choices: dict[t.Any, Channel] = {}
+        for name, channel in self.catalog.channels.items():
+            if self._mappers[name] is mapper:
+                plain = Plain.of(mapper, channel)
+                if channel.schema is not None or plain.is_chosen:
+                    choices.setdefault(channel.schema or plain, channel)
+        if len(choices) != 1:
+            return None, Plain.of(mapper)
+        [(choice, channel)] = choices.items()
+        if isinstance(choice, Plain):
+            return None, choice
+        return self._schema(choice, f"{channel.path}.schema"), Plain.of(mapper)
 
-    def _schema_of_any(self, mapper: AnyMapper) -> ma.Schema | None:
-        """The same for a row of that class, or of one that inherits from it."""
-        found = (self._schema_of(each) for each in mapper.iterate_to_root())
-        return next((schema for schema in found if schema is not None), None)
+    def _shown_by_any(self, mapper: AnyMapper) -> Renderer | None:
+        """What shows a row of that class, or of one that inherits from it, if a channel says how."""
+        for each in mapper.iterate_to_root():
+            schema, plain = self._shown_by(each)
+            if schema is not None:
+                return SchemaRenderer(schema)
+            if plain.is_chosen:
+                return plain.render
+        return None
 
     def _touches(self, channel: Channel, mapper: AnyMapper | None) -> t.Iterator[BoundTouch]:
         for at, name in enumerate(channel.touches):
@@ -479,27 +519,42 @@ class Binder:
 
 
 def _doubts(
-    schemas: Mapping[str, ma.Schema | None], mapper: AnyMapper | None, includes: Mapping[str, BoundInclude]
+    schemas: Mapping[str, ma.Schema | None], plain: Plain | None, includes: Mapping[str, BoundInclude]
 ) -> Iterator[Doubt]:
-    if mapper is None:
+    if plain is None:
         return
     for schema in schemas.values():
-        yield from doubts_of(mapper) if schema is None else raw_doubts(schema, mapper)
+        yield from _plain_doubts(plain) if schema is None else raw_doubts(schema, plain.mapper)
     for include in includes.values():
-        target = follow(mapper, include.path).target
-        if target is not None:
-            yield from doubts_of(target) if include.schema is None else raw_doubts(include.schema, target)
+        target = follow(plain.mapper, include.path).target
+        if target is not None and include.schema is not None:
+            yield from raw_doubts(include.schema, target)
+        elif include.plain is not None:
+            yield from _plain_doubts(include.plain)
 
 
-def _changes(schemas: Mapping[str, ma.Schema | None], mapper: AnyMapper | None) -> dict[str, ChangeDumper]:
+def _plain_doubts(plain: Plain) -> Iterator[Doubt]:
+    """Those that concern what is sent; what the catalogue leaves out is in no doubt."""
+    for doubt in doubts_of(plain.mapper):
+        if not plain.is_chosen or doubt.column.partition(".")[2] in plain.keys:
+            yield doubt
+
+
+def _changes(schemas: Mapping[str, ma.Schema | None], plain: Plain | None) -> dict[str, ChangeDumper]:
     """Return for each event what tells what changed; events with one schema share it."""
-    if mapper is None:
+    if plain is None:
         return {}
-    shown = frozenset(column_renderer(mapper).keys)
-    named = [key for key in columns_of(mapper) if is_unwritable(mapper.column_attrs[key].columns[0].type)]
-    plain = ColumnChanges(shown, frozenset(named))
+    mapper = plain.mapper
     made = {id(each): SchemaChanges(each, mapper) for each in schemas.values() if each is not None}
-    return {name: plain if each is None else made[id(each)] for name, each in schemas.items()}
+    bare = MethodChanges(plain.render, mapper) if plain.method is not None else _column_changes(plain)
+    return {name: bare if each is None else made[id(each)] for name, each in schemas.items()}
+
+
+def _column_changes(plain: Plain) -> ColumnChanges:
+    columns = plain.mapper.column_attrs
+    known = () if plain.is_chosen else columns_of(plain.mapper)
+    named = [key for key in known if is_unwritable(columns[key].columns[0].type)]
+    return ColumnChanges(frozenset(plain.keys), frozenset(named))
 
 
 def _kinds(channel: Channel) -> frozenset[Kind]:

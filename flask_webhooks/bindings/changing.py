@@ -24,7 +24,9 @@ from .trails import AnyMapper, columns_of, static_attribute
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-__all__ = ["ChangeDumper", "ColumnChanges", "SchemaChanges"]
+    from .dumping import Renderer
+
+__all__ = ["ChangeDumper", "ColumnChanges", "MethodChanges", "SchemaChanges"]
 
 Pair = dict[str, t.Any]
 """`{"from": ..., "to": ...}`, or nothing where it cannot be shown."""
@@ -152,6 +154,26 @@ class SchemaChanges:
         # Many a hook leaves out what is null. That it was is all that this tells.
         nulls = self._each(before, [each for each in fields if each.key not in found])
         return found | {key: None for key, value in nulls.items() if value is None}
+
+
+class MethodChanges:
+    """Of an event whose `data` a method of the model returns: it is called for the row as it was, too."""
+
+    def __init__(self, render: Renderer, mapper: AnyMapper) -> None:
+        self._render = render
+        self.columns: frozenset[str] = columns_of(mapper)
+
+    def __call__(self, row: t.Any, olds: Mapping[str, t.Any], data: Mapping[str, t.Any]) -> dict[str, Pair]:
+        """Return what changed, by keys of `data`."""
+        try:
+            known = self._render(_as_it_was(row, olds)) if olds else {}
+        except Exception:  # the host's code; it may read what is not known of the row as it was
+            return {name: {} for name in olds if name in data}
+        return {
+            key: {"from": old, "to": data[key]}
+            for key, old in known.items()
+            if key in data and not same(old, data[key])
+        }
 
 
 def _fields(schema: ma.Schema, mapper: AnyMapper) -> Iterator[_Shown]:

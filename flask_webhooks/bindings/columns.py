@@ -53,12 +53,17 @@ def is_binary(kind: AnyType) -> bool:
     return isinstance(kind, sa.LargeBinary)
 
 
-_SEALED = re.compile(r"Password|Encrypt", re.IGNORECASE)
+_SEALED = re.compile(r"Password|Encrypt|Cipher|Fernet|Sealed|Secret|Vault", re.IGNORECASE)
 
 
 def is_sealed(kind: AnyType) -> bool:
-    """Say whether a type is there to keep its values from being read: `PasswordType`, `StringEncryptedType`."""
-    return any(_SEALED.search(base.__name__) for base in type(kind).__mro__)
+    """Say whether a type is there to keep its values from being read: `PasswordType`, `StringEncryptedType`.
+
+    A host's own is known by its name, by that of a class that it inherits from, and by the type that it stands on.
+    """
+    if any(_SEALED.search(base.__name__) for base in type(kind).__mro__):
+        return True
+    return isinstance(kind, sa.TypeDecorator) and is_sealed(kind.impl_instance)
 
 
 def is_unwritable(kind: AnyType) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import typing as t
 from collections import deque
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
@@ -18,14 +17,13 @@ from sqlalchemy.ext.associationproxy import _AssociationDict, _AssociationList, 
 
 from .. import payload
 from ..errors import PayloadError
-from .columns import is_binary, is_sealed, is_unwritable
+from .columns import is_binary, is_unwritable
 from .keys import attribute_of
+from .private import private_columns
 from .trails import AnyMapper, Astray, Trail, Unreadable, follow, has
 
 if t.TYPE_CHECKING:
     from ..catalog import EventType
-
-_PRIVATE = re.compile(r"passw|passphrase|secret|private_?key|api_?key|token|\botp\b|_otp", re.IGNORECASE)
 
 
 class Renderer(t.Protocol):
@@ -77,16 +75,6 @@ def column_renderer(mapper: AnyMapper) -> ColumnRenderer:
     )
 
 
-def private_columns(mapper: AnyMapper) -> list[str]:
-    """Return the columns whose names or types say that nobody else should read them: `password_hash`, `api_token`."""
-    keys = column_renderer(mapper).keys
-    return [
-        attr.key
-        for attr in mapper.column_attrs
-        if (attr.key in keys and _PRIVATE.search(attr.key)) or is_sealed(attr.columns[0].type)
-    ]
-
-
 def render_anything(row: t.Any) -> dict[str, t.Any]:
     """Return `data` for an event whose channel has neither model nor schema.
 
@@ -119,13 +107,13 @@ class Dumper:
 class RowRenderer:
     """Rows that are found where nobody could know them beforehand: what a property returns.
 
-    Without a schema their columns are sent, except those that look private.
+    Where no channel says how, their columns are sent, except those that look private.
 
-    :param schemas: mapped class to the schema that dumps its rows.
+    :param chosen: mapped class to what a channel has chosen to show its rows by.
     """
 
-    def __init__(self, schemas: t.Callable[[AnyMapper], ma.Schema | None]) -> None:
-        self._schemas = schemas
+    def __init__(self, chosen: t.Callable[[AnyMapper], Renderer | None]) -> None:
+        self._chosen = chosen
         self._known: dict[AnyMapper, Renderer] = {}
 
     def __call__(self, row: t.Any) -> dict[str, t.Any]:
@@ -135,12 +123,13 @@ class RowRenderer:
         return self._known[mapper](row)
 
     def _renderer(self, mapper: AnyMapper) -> Renderer:
-        schema = self._schemas(mapper)
-        if schema is not None:
-            return SchemaRenderer(schema)
+        chosen = self._chosen(mapper)
+        if chosen is not None:
+            return chosen
         # That they are there is known only now, when refusing them would fail somebody's commit.
-        private = private_columns(mapper)
-        return ColumnRenderer(tuple(key for key in column_renderer(mapper).keys if key not in private))
+        keys = column_renderer(mapper).keys
+        private = private_columns(mapper, keys)
+        return ColumnRenderer(tuple(key for key in keys if key not in private))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,11 +15,10 @@ import sqlalchemy as sa
 from marshmallow import fields as mf
 
 from ..catalog.lock import ANY, Fields
-from .dumping import column_renderer
-from .trails import AnyMapper, follow
 
 if t.TYPE_CHECKING:
     from .bound import Bound
+    from .plain import Plain
 
 _DEPTH = 5
 
@@ -58,20 +57,19 @@ _COLUMN_TYPES: tuple[tuple[type, str], ...] = (
 def describe(bound: t.Mapping[str, Bound]) -> tuple[dict[str, Fields], dict[str, dict[str, Fields]]]:
     """Return (event type to fields, channel to include to fields), the arguments of `catalog.lock.build_lock`.
 
-    Events without schema and model are missing: their data is whatever the code emits.
+    Events without schema and model are missing: their data is whatever the code emits; so are those whose data a
+    method returns.
     """
     events: dict[str, Fields] = {}
     includes: dict[str, dict[str, Fields]] = {}
     for name, each in bound.items():
-        mapper = sa.inspect(each.model) if each.model is not None else None
         for event in each.channel.events.values():
-            found = _fields(each.schemas.get(event.name), mapper)
+            found = _fields(each.schemas.get(event.name), each.plain)
             if found is not None:
                 events[event.name] = found
         includes[name] = {}
         for include in each.includes.values():
-            target = follow(mapper, include.path).target if mapper is not None else None
-            below = _fields(include.schema, target) or {"": ANY}
+            below = _fields(include.schema, include.plain) or {"": ANY}
             several = "[]" if include.many else ""
             includes[name][include.name] = {
                 f"{several}.{path}".strip("."): kind for path, kind in below.items()
@@ -79,10 +77,10 @@ def describe(bound: t.Mapping[str, Bound]) -> tuple[dict[str, Fields], dict[str,
     return events, includes
 
 
-def _fields(schema: ma.Schema | None, mapper: AnyMapper | None) -> dict[str, str] | None:
+def _fields(schema: ma.Schema | None, plain: Plain | None) -> dict[str, str] | None:
     if schema is not None:
         return dict(_schema_fields(schema, "", _DEPTH))
-    return _column_fields(mapper) if mapper is not None else None
+    return _column_fields(plain) if plain is not None and plain.method is None else None
 
 
 def _schema_fields(schema: ma.Schema, prefix: str, depth: int) -> t.Iterator[tuple[str, str]]:
@@ -114,9 +112,9 @@ def _field_type(field: mf.Field[t.Any]) -> str:
     return _named(type(field), _FIELD_TYPES)
 
 
-def _column_fields(mapper: AnyMapper) -> dict[str, str]:
-    keys = column_renderer(mapper).keys
-    return {key: _column_type(mapper.column_attrs[key].columns[0].type) for key in keys}
+def _column_fields(plain: Plain) -> dict[str, str]:
+    columns = plain.mapper.column_attrs
+    return {key: _column_type(columns[key].columns[0].type) for key in plain.keys}
 
 
 def _column_type(kind: sa.types.TypeEngine[t.Any]) -> str:

@@ -19,10 +19,9 @@ from marshmallow import fields as mf
 from .. import payload
 from ..catalog.names import did_you_mean, listed
 from ..errors import PayloadError
-from .dumping import column_renderer
-from .json_types import Json, mismatch, of_columns, of_schema
+from .json_types import Json, mismatch, of_plain, of_schema
 from .keys import attribute_of, dump_hooks, key_of, names_in, names_read
-from .trails import AnyMapper
+from .plain import Plain
 
 __all__ = ["Given"]
 
@@ -32,11 +31,11 @@ Data = dict[str, t.Any]
 class Given:
     """How emitted data of one event becomes its `data`.
 
-    :param schema: of the event; `None`: the columns of `mapper`.
+    :param schema: of the event; `None`: the columns of `plain`.
     """
 
-    def __init__(self, schema: ma.Schema | None, mapper: AnyMapper | None) -> None:
-        self._schema, self._mapper = schema, mapper
+    def __init__(self, schema: ma.Schema | None, plain: Plain | None) -> None:
+        self._schema, self._plain = schema, plain
 
     def __call__(self, data: t.Any) -> Data:
         """Return `data` as a row with these values would have it. Of dicts a copy is dumped.
@@ -52,8 +51,8 @@ class Given:
     @functools.cached_property
     def _published(self) -> Json:
         if self._schema is not None:
-            return of_schema(self._schema, self._mapper)
-        return of_columns(t.cast("AnyMapper", self._mapper))
+            return of_schema(self._schema, self._plain.mapper if self._plain is not None else None)
+        return of_plain(t.cast("Plain", self._plain))
 
     def _dumped(self, data: t.Any) -> Data:
         schema = t.cast("ma.Schema", self._schema)
@@ -68,8 +67,8 @@ class Given:
         return made
 
     def _of_columns(self, data: t.Any) -> Data:
-        mapper = t.cast("AnyMapper", self._mapper)
-        model, keys = mapper.class_.__name__, column_renderer(mapper).keys
+        plain = t.cast("Plain", self._plain)
+        model, keys, columns = plain.mapper.class_.__name__, plain.keys, plain.mapper.column_attrs
         if not isinstance(data, Mapping):
             raise PayloadError(
                 f"data is {type(data).__name__}. Pass a {model}, or a dict with columns of it: {', '.join(keys)}."
@@ -78,9 +77,7 @@ class Given:
             if key not in keys:
                 remedy = did_you_mean(str(key), keys, f"It has: {', '.join(keys)}.")
                 raise PayloadError(f"data has the key {key!r}, which {model} does not send. {remedy}")
-        return {
-            key: _as_column(mapper.column_attrs[key].columns[0].type, value) for key, value in data.items()
-        }
+        return {key: _as_column(columns[key].columns[0].type, value) for key, value in data.items()}
 
 
 def _as_column(kind: sa.types.TypeEngine[t.Any], value: t.Any) -> t.Any:

@@ -24,7 +24,10 @@ from .dumping import column_renderer
 from .keys import attribute_of, is_hooked, key_of
 from .trails import AnyMapper
 
-__all__ = ["Json", "mismatch", "nullable", "of_columns", "of_schema"]
+if t.TYPE_CHECKING:
+    from .plain import Plain
+
+__all__ = ["Json", "mismatch", "nullable", "of_columns", "of_plain", "of_schema"]
 
 Json = dict[str, t.Any]
 DEEPEST = 4
@@ -92,12 +95,18 @@ def _choices(values: t.Iterable[t.Any]) -> Json:
 # ---- columns ---------------------------------------------------------------------------------------------
 
 
-def of_columns(mapper: AnyMapper) -> Json:
-    """Return the schema of rows that are sent without a schema."""
-    properties = {
-        key: _of_column(mapper.column_attrs[key].columns[0]) for key in column_renderer(mapper).keys
-    }
-    return {"type": "object", "properties": properties}
+def of_plain(plain: Plain) -> Json:
+    """Return the schema of rows that are sent without a schema; of what a method returns nothing is known."""
+    if plain.method is not None:
+        return {"type": "object", "properties": {}, "additionalProperties": True}
+    return of_columns(plain.mapper, plain.keys)
+
+
+def of_columns(mapper: AnyMapper, keys: t.Sequence[str] | None = None) -> Json:
+    """Return the schema of the columns of a row: of all that JSON can hold, or of these."""
+    known = mapper.column_attrs
+    sent = column_renderer(mapper).keys if keys is None else keys
+    return {"type": "object", "properties": {key: _of_column(known[key].columns[0]) for key in sent}}
 
 
 def _of_column(column: sa.ColumnElement[t.Any]) -> Json:

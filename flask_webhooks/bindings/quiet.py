@@ -67,10 +67,10 @@ class Quiet:
         self._classes: dict[type, bool] = {}
 
     @classmethod
-    def of(cls, schema: ma.Schema | None, columns: t.Iterable[str]) -> Quiet:
-        """Look at a schema; without one at columns."""
+    def of(cls, schema: ma.Schema | None, columns: t.Iterable[str] | None) -> Quiet:
+        """Look at a schema; without one at columns, or at nothing, where a method makes `data`."""
         if schema is None:
-            return cls(dict.fromkeys(columns))
+            return cls(None if columns is None else dict.fromkeys(columns))
         fields = {field.attribute or name: field for name, field in schema.dump_fields.items()}
         is_plain = _is_plain(schema) and len(fields) == len(schema.dump_fields)
         return cls(fields if is_plain and all(map(_is_plain_field, fields.values())) else None)

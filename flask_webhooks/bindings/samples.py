@@ -10,7 +10,7 @@ import typing as t
 
 import sqlalchemy as sa
 
-from .json_types import Json, nullable, of_columns, of_schema
+from .json_types import Json, nullable, of_plain, of_schema
 from .trails import follow
 
 if t.TYPE_CHECKING:
@@ -34,10 +34,10 @@ _EXAMPLES = {
 
 def data_schema(bound: Bound, event: EventType) -> Json:
     """Return the JSON Schema of `data`, without includes; of what code emits freely nothing is known."""
-    schema, mapper = bound.schemas.get(event.name), _mapper(bound.model)
+    schema = bound.schemas.get(event.name)
     if schema is not None:
-        return of_schema(schema, mapper)
-    return of_columns(mapper) if mapper is not None else {}
+        return of_schema(schema, _mapper(bound.model))
+    return of_plain(bound.plain) if bound.plain is not None else {}
 
 
 def with_includes(data: Json, bound: Bound) -> Json:
@@ -63,8 +63,8 @@ def _of_include(include: BoundInclude, bound: Bound) -> Json:
     found: Json = {}
     if include.schema is not None:
         found = of_schema(include.schema, target)
-    elif target is not None:
-        found = of_columns(target)
+    elif include.plain is not None:
+        found = of_plain(include.plain)
     # A path that crosses several relationships may end early.
     if include.many:
         items = {"items": nullable(found)} if found else {}

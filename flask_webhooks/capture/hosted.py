@@ -38,9 +38,16 @@ def by_schema(bound: Bound, event: EventType, obj: t.Any, function: t.Callable[.
     """Call something that dumps a row by the event's schema."""
     schema = bound.schemas.get(event.name)
     rows = _reached(obj, bound.trails)
-    place = "What is read of the columns" if schema is None else type(schema).__name__
+    place = _place(bound) if schema is None else type(schema).__name__
     about = About(event.name, place, rows, lambda is_wanted: _field_that(is_wanted, schema, obj, rows))
     return guard.call(about, function, *args)
+
+
+def _place(bound: Bound) -> str:
+    """What makes `data` without a schema."""
+    if bound.plain is not None and bound.plain.method is not None:
+        return f"{bound.plain.mapper.class_.__name__}.{bound.plain.method}()"
+    return "What is read of the columns"
 
 
 def included(event: EventType, include: BoundInclude, obj: t.Any) -> t.Any:

@@ -505,8 +505,8 @@ def _load(occurrences: t.Sequence[Occurrence]) -> list[Occurrence]:
             continue
         paths, objects = wanted.setdefault((state.session, type(item.obj)), (set(), {}))
         paths.update(item.paths())
-        if item.bound.schema is None:  # then every column is sent, deferred ones too
-            paths.update((name,) for name in item.bound.columns)
+        if item.bound.schema is None:  # then columns are sent, deferred ones too
+            paths.update((name,) for name in item.bound.shown)
         objects[id(item.obj)] = item.obj
     for (session, model), (paths, objects) in wanted.items():
         needed = {path[0] for path in paths if path}

@@ -83,6 +83,7 @@ class Sights:
         for schema in (*bound.schemas.values(), *(each.schema for each in bound.includes.values())):
             _collect(schemas, schema)
         code = frozenset().union(*map(_names_of, schemas.values()))
+        code |= bound.plain.code if bound.plain is not None else frozenset()
         self._follow(mapper, code, set())
         for path in (*bound.trails, *(path for each in bound.includes.values() for path in each.trails)):
             self._walk(mapper, path, code)

@@ -99,7 +99,7 @@ class Occurrence:
         return (*trails, *[include.relationships for include in asked]) if asked else trails
 
 
-Dumps = dict[tuple[int, str | None], tuple[t.Any, str]]
+Dumps = dict[tuple[int, t.Hashable], tuple[t.Any, str]]
 
 
 def write(
@@ -325,9 +325,9 @@ def _data(item: Occurrence, dumps: Dumps) -> tuple[t.Any, str]:
     """
     if item.text is not None:
         return None, item.text
-    key = (id(item.obj), item.event.schema)
+    assert item.bound is not None  # noqa: S101  # an object without a bound channel is refused by emit()
+    key = (id(item.obj), item.event.schema or item.bound.plain)
     if key not in dumps:
-        assert item.bound is not None  # noqa: S101  # an object without a bound channel is refused by emit()
         data = hosted.dump(item.bound, item.event, item.obj)
         dumps[key] = data, payload.encode(data)
     return dumps[key]
@@ -435,7 +435,8 @@ def status_of(event: EventType, data: t.Any, bound: Bound | None = None, obj: t.
         value = data.get(_key_of(schema, name))
     if value is None and bound is not None and obj is not None:
         is_told = name in event.when and event.when[name].enters is not None
-        if is_told or (schema is None and name not in bound.columns):
+        is_bare = schema is None and not (bound.plain is not None and bound.plain.is_chosen)
+        if is_told or (is_bare and name not in bound.columns):
             value = hosted.status(event, obj, name)
     value = getattr(value, "value", value)
     return None if value is None else str(value)[:LONGEST]

@@ -201,6 +201,10 @@ CHANNEL = Record(
         "description": Key(TEXT, "What it is about, for the receiver's developer."),
         "model": Key(IMPORT, "Mapped class whose rows change. Leave it out if your code emits the events."),
         "schema": Key(IMPORT, "marshmallow schema of `data`: the one that the API's own GET uses."),
+        "fields": Key(COLUMNS, "Columns that make `data`, instead of a schema."),
+        "exclude": Key(COLUMNS, "Columns that are left out of `data`, where no schema makes it."),
+        "public": Key(COLUMNS, "Columns that sound private and are not: they are sent without a schema."),
+        "data": Key(ATTRIBUTE, "Method of the model that returns `data` as a dict: to_dict."),
         "owner": Key(DOTTED, "Attribute or dotted path that names the tenant: `client.business_id`."),
         "events": Key(EVENTS, "A list of created, updated, deleted; or a mapping with details."),
         "includes": Key(INCLUDES, "What a listener may ask to have added to `data`."),
@@ -214,7 +218,7 @@ CHANNEL = Record(
         ),
         **RENDERING,
     },
-    needs={"includes": "model", "touches": "model"},
+    needs=dict.fromkeys(("includes", "touches", "fields", "exclude", "public", "data"), "model"),
     rules=CHANNEL_RULES,
 )
 

@@ -217,6 +217,14 @@ class Channel:
     model: str | None
     """Import path of the mapped class; `None`: events come from `emit()` alone."""
     schema: str | None
+    fields: tuple[str, ...] | None
+    """Columns that make `data` instead of a schema; `None`: all that JSON can hold."""
+    exclude: tuple[str, ...]
+    """Columns that are left out of that."""
+    public: tuple[str, ...]
+    """Columns that sound private and are not."""
+    data: str | None
+    """Method of the model that returns `data`."""
     owner: tuple[str, ...] | None
     """Attributes that lead from a row to the key of its owner."""
     events: Mapping[str, EventType]

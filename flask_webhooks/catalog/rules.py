@@ -191,4 +191,32 @@ class UpdateOnly:
                 report.refuse_at(f"{where}.when.{column}.from", message, remedy)
 
 
-CHANNEL_RULES = (HasEvents(), SaysWhen(), NameFitsOn(), UpdateOnly())
+class OneSource:
+    """One thing makes `data`: a schema, a method, some columns, or all but some."""
+
+    _OTHERS: t.ClassVar[t.Mapping[str, tuple[str, ...]]] = {
+        "fields": ("schema",),
+        "exclude": ("schema", "fields"),
+        "data": ("schema", "fields", "exclude"),
+        "public": ("schema", "fields", "data"),
+    }
+
+    @property
+    def schema(self) -> Json:
+        refused = {
+            key: {"not": {"anyOf": [{"required": [each]} for each in others]}}
+            for key, others in self._OTHERS.items()
+        }
+        return {"dependentSchemas": refused}
+
+    def check(self, value: Json, path: str, report: Report) -> None:
+        for key, others in self._OTHERS.items():
+            for other in others if key in value else ():
+                if other in value:
+                    message = f'has no meaning beside "{other}", which says all of what is sent.'
+                    if "exclude" in (key, other):
+                        message = f'has no meaning beside "{other}".'
+                    report.refuse_at(f"{path}.{key}", message, "Remove one of the two.")
+
+
+CHANNEL_RULES = (HasEvents(), SaysWhen(), NameFitsOn(), UpdateOnly(), OneSource())

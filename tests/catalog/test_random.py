@@ -57,6 +57,10 @@ event = mapping(
 )
 channel = mapping(
     model=st.just("shop:Invoice"),
+    fields=st.sampled_from([["status"], ["statu"], []]),
+    exclude=st.just(["status"]),
+    public=st.just(["status"]),
+    data=st.sampled_from(["to_dict", "not one"]),
     events=st.one_of(st.lists(names, max_size=3), st.dictionaries(names, st.none() | event, max_size=3)),
     includes=st.sampled_from([["lines"], {"buyer": "client", "lines": None}, ["changes"]]),
     touches=st.just(["client"]),

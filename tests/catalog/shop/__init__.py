@@ -61,6 +61,12 @@ class Invoice(Base):
 
     def cancel(self) -> None: ...
 
+    def to_dict(self) -> dict[str, object]:
+        return {"id": self.id, "number": self.number}
+
+    def to_text(self, form: str) -> str:
+        return f"{form} {self.number}"
+
 
 class Line(Base):
     __tablename__ = "line"
