@@ -20,7 +20,8 @@ PRIVATE = """
 """
 PUBLIC = """
     token_id num_tokens token_type tokentype api_key_id token_in token_out total_tokens token_count tokenizer
-    token_limit token_expires_at max_token_length has_password password_changed_at is_otp_enabled otp_enabled secret_count key
+    token_limit token_expires_at max_token_length has_password password_changed_at is_otp_enabled
+    otp_enabled secret_count key
     public_key sort_key cache_key idempotency_key external_key foreign_key api_key_name pinned pinterest spinning
     opinion passenger passport compass secretary_id hash file_hash sha256 code zip_code postal_code country_code
     currency_code status_code error_code encrypted_at access_level session_id keyboard monkey_id basalt author username
