@@ -11,13 +11,26 @@ from ..state import AppState
 from .operations import Call, operation
 from .problems import Refused
 
-__all__ = ["told"]
+__all__ = ["after_of", "told"]
 
 
-@operation("GET", "/catalog", "Show the catalogue", right="read", answer=schemas.Catalog)
+@operation(
+    "GET", "/catalog", "Show the catalogue", right="read", query=schemas.CatalogQuery, answer=schemas.Catalog
+)
 def get_catalog(call: Call) -> t.Any:
-    """Every channel and its events."""
-    return describing.listing(call.state)
+    """Every channel and its events. Of a long catalogue, `next_after` says behind which event the next part begins."""
+    return describing.listing(call.state, after_of(call))
+
+
+def after_of(call: Call) -> str:
+    """Return the event behind which an answer that comes in parts is to begin; empty for the first.
+
+    :raises Refused: there is no such event.
+    """
+    after: str = call.query["after"]
+    if after and after not in call.state.catalog.events:
+        raise Refused(422, message := "There is no such event in the catalogue.", fields={"after": [message]})
+    return after
 
 
 @operation("GET", "/catalog/<event>", "Show an event", right="read", answer=schemas.Event)

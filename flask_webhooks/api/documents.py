@@ -9,8 +9,8 @@ from itertools import groupby
 from flask import render_template, request
 
 from .. import schemas
+from .catalog import after_of
 from .operations import Answer, Call, operation
-from .problems import Refused
 from .spec import document
 
 
@@ -19,12 +19,12 @@ from .spec import document
     "/openapi.json",
     "This description",
     right="read",
-    query=schemas.DocumentQuery,
+    query=schemas.CatalogQuery,
     mimetype="application/json",
 )
 def get_openapi(call: Call) -> t.Any:
     """OpenAPI 3.1, with the webhooks themselves. `x-next-after` says that there are more, and behind which event."""
-    return Answer(None, raw=json.dumps(document(call.state, request.root_path, _after(call))).encode())
+    return Answer(None, raw=json.dumps(document(call.state, request.root_path, after_of(call))).encode())
 
 
 @operation(
@@ -32,12 +32,12 @@ def get_openapi(call: Call) -> t.Any:
     "/docs",
     "This description as a page",
     right="read",
-    query=schemas.DocumentQuery,
+    query=schemas.CatalogQuery,
     mimetype="text/html",
 )
 def get_docs(call: Call) -> t.Any:
     """HTML without scripts, for people."""
-    found = document(call.state, request.root_path, _after(call), PAGE)
+    found = document(call.state, request.root_path, after_of(call), PAGE)
     operations = [
         {"method": method.upper(), "path": path, **each}
         for path, methods in found["paths"].items()
@@ -59,13 +59,6 @@ def get_docs(call: Call) -> t.Any:
 def get_docs_style(call: Call) -> t.Any:
     """A stylesheet of our own: the page works under `default-src 'self'`."""
     return Answer(None, raw=_STYLE.encode(), mimetype="text/css")
-
-
-def _after(call: Call) -> str:
-    after: str = call.query["after"]
-    if after and after not in call.state.catalog.events:
-        raise Refused(422, message := "There is no such event in the catalogue.", fields={"after": [message]})
-    return after
 
 
 PAGE = 256 * 1024

@@ -38,6 +38,9 @@ ARGUMENTS = {
 }
 """Examples of what stands in a path."""
 
+EXAMPLE = 8 * 1024
+"""Bytes of a catalogue as an example."""
+
 
 def examples(state: AppState) -> dict[str, t.Any]:
     """Return examples by the name of the schema; those of events are missing where the catalogue has none."""
@@ -51,8 +54,8 @@ def examples(state: AppState) -> dict[str, t.Any]:
         "Stats": _stats(),
     }
     if event is not None:
-        listed = describing.listing(state)
-        found["Catalog"] = {**listed, "channels": listed["channels"][:1]}
+        listed = describing.listing(state, most=EXAMPLE)
+        found["Catalog"] = {"title": listed["title"], "channels": listed["channels"][:1]}
         found["Event"] = catalog.told(state, event)
     return found
 

@@ -50,8 +50,10 @@ TAGS = {
 }
 
 
-MOST = 512 * 1024
-"""Bytes of a document."""
+MOST = 508 * 1024
+"""Bytes of a document, without where the next one begins."""
+MOST_NAMES = 16 * 1024
+"""Bytes of the names of all events, up to which they are listed where they can be chosen: in seven places."""
 
 
 def document(state: AppState, root: str, after: str = "", most: int = MOST) -> Json:
@@ -67,16 +69,23 @@ def document(state: AppState, root: str, after: str = "", most: int = MOST) -> J
         _made[state] = _document(state)
     # A path and no host: the client has just reached us, and what a `Host` says is anybody's word.
     made = {**_made[state], "servers": [{"url": f"{root}{state.settings.url_prefix}/api"}]}
-    names = list(state.catalog.events)
+    names, known = list(state.catalog.events), _channels(state)
     found = made["webhooks"] = {}
+    chosen: dict[str, Json] = {}
     room = most - len(json.dumps(made))
     for name in names[names.index(after) + 1 if after else 0 :]:
-        described = {"post": webhook(state, state.catalog.events[name])}
+        event = state.catalog.events[name]
+        described = {"post": webhook(state, event)}
+        tag = known.get(event.channel)
         room -= len(json.dumps({name: described}))
+        room -= len(json.dumps(tag)) if tag and event.channel not in chosen else 0
         if room < 0 and found:
             made["x-next-after"] = next(reversed(found))
             break
         found[name] = described
+        if tag:
+            chosen[event.channel] = tag
+    made["tags"] = [*made["tags"], *chosen.values()]
     return made
 
 
@@ -96,7 +105,7 @@ def _document(state: AppState) -> Json:
             )
         },
         security=[{name: []} for name in known],
-        tags=[{"name": name, "description": text} for name, text in TAGS.items()] + _channels(state),
+        tags=[{"name": name, "description": text} for name, text in TAGS.items()],
     )
     plugin.converter.add_attribute_function(_event_schema)  # type: ignore[union-attr]
     for name, scheme in known.items():
@@ -115,9 +124,9 @@ def _document(state: AppState) -> Json:
     return made
 
 
-def _channels(state: AppState) -> list[Json]:
-    """The tags of webhooks; a channel whose name is one of ours is described by ours."""
-    return [tag for tag in tags(state) if tag["name"] not in TAGS]
+def _channels(state: AppState) -> dict[str, Json]:
+    """The tags of webhooks, by channel; a channel whose name is one of ours is described by ours."""
+    return {tag["name"]: tag for tag in tags(state) if tag["name"] not in TAGS}
 
 
 def _schema_name(schema: t.Any) -> str:
@@ -132,14 +141,17 @@ def _event_schema(_: t.Any, field: t.Any, **__: t.Any) -> Json:
 
 
 def _name_events(known: Json, state: AppState) -> None:
-    """Say which events, channels and formats there are, where they can be chosen."""
+    """Say which events, channels and formats there are, where they can be chosen; not if there are very many."""
     channels = [name for name, channel in state.catalog.channels.items() if channel.events]
     patterns = ["*", *(f"{name}.*" for name in channels), *state.catalog.events]
-    known["Listener"]["properties"]["event"]["enum"] = patterns
+    is_short = len(json.dumps(patterns)) < MOST_NAMES
+    if is_short:
+        known["Listener"]["properties"]["event"]["enum"] = patterns
     for name in ("NewSubscription", "SubscriptionChange"):
         properties = known[name]["properties"]
-        properties["events"]["items"]["oneOf"][0]["enum"] = patterns
-        properties["channels"]["items"]["enum"] = channels
+        if is_short:
+            properties["events"]["items"]["oneOf"][0]["enum"] = patterns
+            properties["channels"]["items"]["enum"] = channels
         properties["format"]["enum"] = [*state.formats, None]
         for alias, of in (("to_url", "url"), ("event_types", "events")):
             properties[alias] = {

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from ..bindings import samples as bodies
 from ..models import Listener, Subscription
 from ..principal import ALL_OWNERS
+from ..reading.bounds import fit
 from . import samples
+from .looks import html_size
 from .occasions import occasion
 from .pages import Page, Visit, page
 from .picking import CHANGES
@@ -22,6 +24,8 @@ __all__ = ["event", "events"]
 DEEPEST = 6
 PAGE = 300
 """Events on a page."""
+SAID = 512
+"""Bytes of HTML of what is said of a channel there."""
 MOST = 50
 """Listeners that the page of an event names, the newest."""
 
@@ -36,7 +40,10 @@ def events(visit: Visit) -> Page:
     by_channel = {name: list(some) for name, some in groupby(listed, key=lambda each: each.channel)}
     values = {
         "catalog": visit.state.catalog,
-        "channels": [(visit.state.catalog.channels[name], some) for name, some in by_channel.items()],
+        "channels": [
+            (channel := visit.state.catalog.channels[name], fit(channel.description, SAID, html_size), some)
+            for name, some in by_channel.items()
+        ],
         "count": sum(1 for channel in visit.state.catalog.channels.values() if channel.events),
         "listening": {event.name: len(_who(visit, listeners, event.name)) for event in listed},
         "occasion": occasion,

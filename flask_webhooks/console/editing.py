@@ -16,12 +16,17 @@ from ..transport import REFUSED, Outbound
 from . import forms, repeats, samples
 from .faults import told
 from .forms import Form
+from .looks import html_size
 from .pages import Page, Redirect, Refused, Visit, page
-from .picking import choices, count_events
+from .picking import TYPED, count_events, few, picker
 from .webhooks import held_count
 from .words import _
 
 __all__ = ["check_url", "create", "edit", "new", "preview", "probe", "save"]
+
+LOOK = "look"
+"""Of the button that searches: the form comes back as it was filled in, with other boxes."""
+LONGEST_QUERY = 200
 
 
 @page("GET", "/webhooks/new", right="write")
@@ -39,6 +44,8 @@ def new(visit: Visit) -> Page:
 @page("POST", "/webhooks/new", right="write", stores=False)
 def create(visit: Visit) -> Page | Redirect:
     """Make a webhook and show its secret, this once; the same form sent again shows the same."""
+    if LOOK in visit.form:
+        return _form_page(visit, forms.of_form(visit.form), None)
     made = repeats.first(visit)
     if made is not None:
         return _created(visit, *made)
@@ -106,6 +113,10 @@ def save(visit: Visit, subscription_id: object) -> Page | Redirect:
     """Change a webhook, unless somebody else has meanwhile."""
     key = str(subscription_id)
     form = forms.of_form(visit.form)
+    if LOOK in visit.form:
+        row = subscribing.find(visit.session, key, owner=visit.owner)
+        form.environment = row.environment
+        return _form_page(visit, form, row)
     form.errors = forms.shape_faults(form)
     try:
         if form.errors:
@@ -136,25 +147,35 @@ def _form_page(visit: Visit, form: Form, row: Subscription | None, status: int =
     state = visit.state
     form.shorten(state.settings.header_limit)
     picked = [event.name for pattern in form.wanted for event in state.catalog.expand(pattern)]
+    example = picked[0] if picked else next(iter(state.catalog.events))
+    query = visit.form.get("q", "")[:LONGEST_QUERY]
+    shown = picker(state, form.wanted, query)
+    if html_size(shown.typed) > TYPED:
+        raise Refused(
+            422, _("This is more than a form can show: change by the API what this webhook listens to.")
+        )
     values = {
         "form": form,
         "subscription": row,
         "environments": ENVIRONMENTS,
-        "choices": choices(state, form.wanted),
+        "picker": shown,
+        "query": query,
         "picked": count_events(state.catalog, form.wanted),
         "formats": list(state.formats),
-        "events": picked or list(state.catalog.events),
+        "examples": few(state.catalog.events, example).shown,
         "catalog": state.catalog,
         "beside": _beside(visit, row, form.environment),
         "held": held_count(visit, row.id) if row is not None and not row.active else 0,
         "form_key": visit.form.get(repeats.FIELD, "")[: repeats.LONGEST] or repeats.new_key(),
-        **_preview(visit, form, picked[0] if picked else next(iter(state.catalog.events))),
+        **_preview(visit, form, example),
     }
     return Page("form.html", values, status)
 
 
 def _beside(visit: Visit, row: Subscription | None, environment: str) -> list[str]:
-    """Channels that the owner's other active webhooks hold: they matter to channels exclusive over all of these."""
+    """Channels that the owner's other active webhooks hold, two at most: any other one than itself keeps a channel from
+    being taken that is exclusive over all of these.
+    """
     owner = row.owner if row is not None else _account(visit)
     others = (
         sa.select(Listener.event)
@@ -169,7 +190,7 @@ def _beside(visit: Visit, row: Subscription | None, environment: str) -> list[st
     )
     if row is not None:
         others = others.where(Subscription.id != row.id)
-    return sorted({pattern.partition(".")[0] for pattern in visit.session.scalars(others)})
+    return sorted({pattern.partition(".")[0] for pattern in visit.session.scalars(others)})[:2]
 
 
 # ---- while the form is being filled in -------------------------------------------------------------------

@@ -145,13 +145,19 @@ def _wanted(sent: MultiDict[str, str]) -> dict[str, list[str]]:
     for each in sent.getlist("include"):
         pattern, _space, name = each.partition(" ")
         includes.setdefault(pattern, []).append(name)
-    picked = list(dict.fromkeys(sent.getlist("event")))
+    events = sent.getlist("event")
+    for line in sent.get("typed", "").splitlines():
+        words = line.replace(",", " ").split()
+        if words:
+            events.append(words[0])
+            includes.setdefault(words[0], []).extend(words[1:])
+    picked = list(dict.fromkeys(events))
     whole = {pattern.partition(".")[0] for pattern in picked if pattern.endswith(".*")}
     return {
-        pattern: includes.get(pattern, [])
+        pattern: list(dict.fromkeys(includes.get(pattern, ())))
         for pattern in picked
         # A single event beside its whole channel says something only if it asks for more.
-        if pattern.endswith("*") or pattern.partition(".")[0] not in whole or pattern in includes
+        if pattern.endswith("*") or pattern.partition(".")[0] not in whole or includes.get(pattern)
     }
 
 

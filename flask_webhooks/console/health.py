@@ -7,6 +7,7 @@ import typing as t
 from datetime import UTC, datetime
 
 from .. import models, reading
+from ..delivering.trial import TEST_EVENT
 from ..hours import OUTCOMES
 from ..ids import made_at
 from ..models import State
@@ -14,7 +15,7 @@ from ..reading import WINDOWS, Search, Series
 from ..reading.overviews import count_in, oldest_waiting
 from ..retry import schedule
 from .pages import Page, Raw, Visit, page
-from .picking import count_events
+from .picking import Names, count_events, few
 from .secrets import OVERLAPS, shown_secrets
 from .snippets import snippets
 from .webhooks import overview_of, standing_note
@@ -85,9 +86,10 @@ def _numbers(series: Series) -> dict[str, t.Any]:
     return found
 
 
-def _test_events(visit: Visit, row: models.Subscription) -> list[str]:
+def _test_events(visit: Visit, row: models.Subscription) -> Names:
     expand = visit.state.catalog.expand
-    return sorted({event.name for listener in row.listeners for event in expand(listener.event)})
+    names = sorted({event.name for listener in row.listeners for event in expand(listener.event)})
+    return few([TEST_EVENT, *names])
 
 
 def _waits(visit: Visit, row: models.Subscription) -> tuple[float, ...]:

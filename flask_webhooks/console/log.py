@@ -14,6 +14,7 @@ from ..principal import ALL_OWNERS
 from ..reading import Search
 from ..reading.overviews import has_log
 from .pages import Page, Visit, page
+from .picking import few
 
 __all__ = ["deliveries", "live"]
 
@@ -44,6 +45,7 @@ def deliveries(visit: Visit) -> Page:
         "newest": found.entries[0].row.id if found.entries else "",
         "subscriptions": {row.id: row for row in known},
         "channels": visit.state.catalog.channels,
+        "events": few(_patterns(visit)),
         "states": [state.value for state in State],
         "spans": list(SPANS),
         "statuses": STATUSES,
@@ -106,3 +108,11 @@ def _wanted(
         before=before,
         anchor=anchor,
     )
+
+
+def _patterns(visit: Visit) -> t.Iterator[str]:
+    """Yield what can be looked for: channels, and their events."""
+    for channel in visit.state.catalog.channels.values():
+        if channel.events:
+            yield f"{channel.name}.*"
+            yield from (event.name for event in channel.events.values())

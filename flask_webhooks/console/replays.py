@@ -11,7 +11,8 @@ from .. import models, replaying, subscribing, throttle
 from ..errors import SubscriptionError
 from ..replaying.running import listened_to
 from .faults import told
-from .pages import Page, Redirect, Visit, page
+from .pages import Page, Redirect, Refused, Visit, page
+from .picking import few
 from .visits import nothing
 from .words import _
 
@@ -23,6 +24,7 @@ SPANS: t.Mapping[str, timedelta] = {
     "7d": timedelta(days=7),
     "30d": timedelta(days=30),
 }
+LONGEST_NAME, MOST_EVENTS = 255, 100
 MODES = ("failed", "held", "all", "missed")
 
 
@@ -102,13 +104,15 @@ def _asked(sent: t.Any) -> dict[str, t.Any]:
     return {
         "mode": mode if mode in MODES else "failed",
         "time": span if span in SPANS else "24h",
-        "events": sent.getlist("event"),
+        "events": [name.strip()[:LONGEST_NAME] for name in sent.getlist("event")[:MOST_EVENTS]],
     }
 
 
 def _filter(visit: Visit, asked: t.Mapping[str, t.Any]) -> replaying.Filter:
     now = datetime.now(UTC)
-    events = tuple(name for name in asked["events"] if name in visit.state.catalog.events)
+    events = tuple(filter(None, asked["events"]))
+    if not visit.state.catalog.events.keys() >= set(events):  # else it would be a replay of all
+        raise Refused(404, _("There is no such event."))
     return replaying.Filter(
         states=replaying.MODES[asked["mode"]],
         events=events,
@@ -130,7 +134,7 @@ def _wizard(
         "asked": asked,
         "modes": _modes(visit),
         "spans": list(SPANS),
-        "events": sorted(listened_to(visit.state, row)),
+        "events": few(sorted(listened_to(visit.state, row))),
         "replays": before,
         **more,
     }

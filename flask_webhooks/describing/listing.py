@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 if t.TYPE_CHECKING:
@@ -13,20 +14,44 @@ __all__ = ["event_values", "includes", "listing", "table"]
 Json = dict[str, t.Any]
 
 
-def listing(state: AppState) -> Json:
-    """Return every channel that has events, with them."""
+MOST = 500 * 1024
+"""Bytes of JSON that one part of the catalogue may have."""
+
+
+def listing(state: AppState, after: str = "", most: int = MOST) -> Json:
+    """Return every channel that has events, with them, as far as there is room.
+
+    Where there are more, `next_after` names the last event: the next part begins behind it.
+
+    :param after: the event behind which to begin.
+    :param most: bytes of JSON.
+    """
+    channels: list[Json] = []
+    found: Json = {"title": state.catalog.title, "channels": channels}
+    room = most - len(json.dumps(found))
+    names = list(state.catalog.events)
+    last = ""
+    for name in names[names.index(after) + 1 if after else 0 :]:
+        event = state.catalog.events[name]
+        is_new = not channels or channels[-1]["name"] != event.channel
+        values = event_values(event)
+        channel = _channel_values(state, state.catalog.channels[event.channel]) if is_new else {}
+        room -= len(json.dumps(values)) + len(json.dumps(channel))
+        if room < 0 and last:
+            found["next_after"] = last
+            break
+        if is_new:
+            channels.append({**channel, "events": []})
+        channels[-1]["events"].append(values)
+        last = name
+    return found
+
+
+def _channel_values(state: AppState, channel: Channel) -> Json:
     return {
-        "title": state.catalog.title,
-        "channels": [
-            {
-                **{name: getattr(channel, name) for name in ("name", "title", "label", "description")},
-                "exclusive": channel.exclusive.value if channel.exclusive is not None else None,
-                "includes": includes(state, channel),
-                "events": [event_values(event) for event in channel.events.values()],
-            }
-            for channel in state.catalog.channels.values()
-            if channel.events
-        ],
+        **{name: getattr(channel, name) for name in ("name", "title", "label", "description")},
+        "exclusive": channel.exclusive.value if channel.exclusive is not None else None,
+        "includes": includes(state, channel),
     }
 
 

@@ -6,7 +6,7 @@ the console and the command line are held to the same. Instants are ISO 8601 in 
 
 from __future__ import annotations
 
-from .catalog import Catalog, Event
+from .catalog import Catalog, CatalogQuery, Event
 from .fields import Instant, PageQuery, Strict
 from .log import (
     Attempt,
@@ -23,7 +23,7 @@ from .log import (
     Trial,
 )
 from .problems import FieldProblem, Problem
-from .replays import DocumentQuery, NewReplay, Replay, Stats, StatsQuery
+from .replays import NewReplay, Replay, Stats, StatsQuery
 from .secrets import Rotation, Secrets
 from .subscriptions import (
     CreatedSubscription,
@@ -38,11 +38,11 @@ __all__ = [
     "Attempt",
     "AttemptPage",
     "Catalog",
+    "CatalogQuery",
     "CreatedSubscription",
     "Delivery",
     "DeliveryPage",
     "DeliveryQuery",
-    "DocumentQuery",
     "Event",
     "FieldProblem",
     "Instant",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import marshmallow as ma
 from marshmallow import fields
 
-from .fields import described
+from .fields import Strict, described
 
-__all__ = ["Catalog", "Event"]
+__all__ = ["Catalog", "CatalogQuery", "Event"]
 
 
 class EventSummary(ma.Schema):
@@ -44,6 +44,18 @@ class Catalog(ma.Schema):
 
     title = fields.String(required=True)
     channels = fields.List(fields.Nested(Channel), required=True)
+    next_after = fields.String(
+        metadata=described("Only where there are more events than fit: ask again with `?after=` this one.")
+    )
+
+
+class CatalogQuery(Strict):
+    """Which events of a catalogue that is too long for one answer."""
+
+    after = fields.String(
+        load_default="",
+        metadata=described("Those behind this event: `next_after`, or `x-next-after`, of the answer before."),
+    )
 
 
 class Event(EventSummary):

@@ -9,7 +9,7 @@ from marshmallow import fields, validate, validates_schema
 
 from .fields import Flag, Instant, Strict, Text, described, identifier
 
-__all__ = ["DocumentQuery", "NewReplay", "Replay", "Stats", "StatsQuery"]
+__all__ = ["NewReplay", "Replay", "Stats", "StatsQuery"]
 
 REPLAYABLE = ("failed", "held", "delivered", "cancelled", "missed")
 
@@ -63,15 +63,6 @@ class Replay(ma.Schema):
     queued = fields.Integer(required=True, metadata=described("Deliveries made due so far."))
     created_at = Instant(required=True)
     finished_at = Instant(required=True, allow_none=True)
-
-
-class DocumentQuery(Strict):
-    """Which webhooks of a description that is too long for one answer."""
-
-    after = fields.String(
-        load_default="",
-        metadata=described("Those behind this event: `x-next-after` of the description before."),
-    )
 
 
 class StatsQuery(Strict):

@@ -96,8 +96,9 @@
 
     function count(channel) {
       const [whole, ...events] = boxes(channel);
-      const number = whole.checked ? events.length : events.filter((box) => box.checked).length;
-      channel.querySelector(".wh-channel-count").textContent = number + " / " + events.length;
+      const total = Number(channel.dataset.total);
+      const number = whole.checked ? total : events.filter((box) => box.checked).length;
+      channel.querySelector(".wh-channel-count").textContent = number + " / " + total;
       channel.classList.toggle("is-picked", number > 0);
       return number;
     }

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from flask_webhooks.console.looks import html_size, pretty
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Attempt, Delivery, Message, Subscription
 from flask_webhooks.reading.bounds import fit, json_size
-from flask_webhooks.state import AppState
+from flask_webhooks.state import AppState, state_of
 from tests.console.conftest import Visitor, load_principal, on_one_database
 from tests.stage import subscribe
 
@@ -261,48 +262,114 @@ def test_json_nested_deep_is_not_indented_beyond_its_room() -> None:
     assert time.process_time() - began < 2
 
 
-def test_a_description_of_many_events_comes_in_parts(
-    make_app: t.Callable[..., Flask], tmp_path: Path
-) -> None:
+@pytest.fixture(params=[(10, 70), (1, 700), (300, 10)], ids=["10 x 70", "1 x 700", "300 x 10"])
+def many(request: pytest.FixtureRequest, make_app: t.Callable[..., Flask], tmp_path: Path) -> Flask:
+    """An app whose catalogue is long, in names as long as may be and in what it says of them."""
+    from flask_webhooks import Webhooks
+
+    channels, events = request.param
     shared = "model: tests.host:Invoice, schema: tests.host:InvoiceSchema, owner: owner"
-    names = {f"channel{channel}.done{number}" for channel in range(10) for number in range(70)}
+    said = f"description: {'what <happens> ' * 20}"
     lines = ["version: 1", "title: Many", "channels:"]
-    lines += [
-        f"  channel{n}: {{title: Channel {n}, {shared}, events: {{{', '.join(map(_event, range(70)))}}}}}"
-        for n in range(10)
-    ]
+    for n in range(channels):
+        lines += [f"  {f'channel{n}_':x<64}:", f"    {{title: Channel {n}, {said}, {shared}, events: {{"]
+        lines += [
+            f"      {f'done{m}_':x<64}: {{title: Number {m}, {said}, on: emit}}," for m in range(events)
+        ]
+        lines += ["    }}"]
     (tmp_path / "many.yaml").write_text("\n".join(lines))
-    app = make_app(WEBHOOKS_CATALOG=str(tmp_path / "many.yaml"))
+    hooks = Webhooks()
+    hooks.principal_loader(load_principal)
+    return make_app(webhooks=hooks, WEBHOOKS_CATALOG=str(tmp_path / "many.yaml"))
+
+
+@on_one_database
+def test_what_tells_of_many_events_comes_in_parts(many: Flask) -> None:
+    names = list(state_of(many).catalog.events)
+    visitor, client, who = Visitor(many), many.test_client(), {"X-Owner": "1"}
     shown: list[str] = []
-    page, pages = "/webhooks/console/events", 0
+    page, pages = "/events", 0
     while page:
         pages += 1
-        answer = app.test_client().get(page, headers={"X-Owner": "1"})
+        answer = visitor.get(page)
         assert (answer.status_code, len(answer.data) < MOST) == (200, True)
         shown += re.findall(r'class="wh-event-name" href="/webhooks/console/events/([^"]+)"', answer.text)
-        more = re.search(r'rel="next" href="([^"]+)"', answer.text)
+        more = re.search(r'rel="next" href="/webhooks/console([^"]+)"', answer.text)
         page = more[1] if more else ""
-    assert (len(shown), set(shown)) == (700, names)
-    assert pages > 1
-    client, who = app.test_client(), {"X-Owner": "1"}
-    for place in ("openapi.json", "docs"):
+    assert (shown, pages > 1) == (names, True)
+    for place in ("openapi.json", "docs", "catalog"):
         found: list[str] = []
         after: str | None = ""
         parts = 0
-        while after is not None:
+        while after is not None and (parts < 3 or len(names) < 1_000):
             parts += 1
             answer = client.get(f"/webhooks/api/{place}?after={after}", headers=who)
-            assert (answer.status_code, len(answer.data) < MOST) == (200, True)
+            assert (answer.status_code, len(answer.data) < MOST) == (200, True), place
             if place == "docs":
                 found += re.findall(r'id="event-([^"]+)"', answer.text)
                 more = re.search(r'href="\?after=([^"#]+)#', answer.text)
                 after = more[1] if more else None
+            elif place == "catalog":
+                found += [each["name"] for channel in answer.json["channels"] for each in channel["events"]]
+                after = answer.json.get("next_after")
             else:
                 found += answer.json["webhooks"]
                 after = answer.json.get("x-next-after")
-        assert (len(found), set(found), parts > 1) == (700, names, True)
-    assert client.get("/webhooks/api/openapi.json?after=nothing", headers=who).status_code == 422
+        assert parts > 1 or place == "catalog"
+        assert found == (names if after is None else names[: len(found)]), place
+        assert client.get(f"/webhooks/api/{place}?after=nothing", headers=who).status_code == 422
 
 
-def _event(number: int) -> str:
-    return f"done{number}: {{title: Number {number}, on: emit}}"
+@on_one_database
+def test_forms_of_many_events_show_some_and_take_all(many: Flask) -> None:
+    state = state_of(many)
+    names = list(state.catalog.events)
+    chosen, last = names[len(names) // 2], names[-1]
+    row = subscribe(state, "https://93.184.215.14/", chosen, "*")
+    visitor, form = Visitor(many), {"url": "https://93.184.215.14/", "environment": "staging"}
+
+    for path in (
+        "/webhooks/new", f"/webhooks/{row.id}/edit", f"/webhooks/{row.id}", f"/webhooks/{row.id}/replay",
+        "/deliveries", "/", f"/events/{last}",
+    ):  # fmt: skip
+        answer = visitor.get(path)
+        assert (answer.status_code, len(answer.data) < MOST) == (200, True), (path, len(answer.data))
+    edit = visitor.get(f"/webhooks/{row.id}/edit").text
+    assert f'name="event" value="{chosen}" checked' in edit
+    assert f'name="event" value="{last}"' not in edit
+
+    looked = visitor.post("/webhooks/new", {**form, "look": "1", "q": last, "typed": f"{chosen} changes\n"})
+    assert (looked.status_code, len(looked.data) < MOST) == (200, True)
+    assert f'name="event" value="{last}"' in looked.text
+    assert f'name="event" value="{chosen}" checked' in looked.text
+    assert f'name="include" value="{chosen} changes" checked' in looked.text
+    made = visitor.post("/webhooks/new", {**form, "event": last, "typed": f"{names[0]}\n{chosen}, changes"})
+    assert made.status_code == 200
+    with Session(state.engine) as session:
+        newest = session.scalars(sa.select(Subscription).order_by(Subscription.id.desc())).first()
+        assert newest is not None
+        assert {each.event: each.includes for each in newest.listeners} == {
+            last: [], names[0]: [], chosen: ["changes"],
+        }  # fmt: skip
+
+
+@on_one_database
+def test_what_is_chosen_and_has_no_box_stands_in_the_text(many: Flask) -> None:
+    state = state_of(many)
+    names = sorted(state.catalog.events)[:500]
+    row = subscribe(state, "https://93.184.215.14/", *names)
+    shown = Visitor(many).get(f"/webhooks/{row.id}/edit")
+    boxes = re.findall(r'name="event" value="([^"]+)" checked', shown.text)
+    typed = re.search(r'<textarea[^>]*name="typed"[^>]*>([^<]*)<', shown.text)
+
+    assert (shown.status_code, len(shown.data) < MOST) == (200, True)
+    assert typed is not None
+    assert sorted([*boxes, *typed[1].split()]) == names
+
+
+@on_one_database
+def test_a_replay_of_an_event_that_is_not_there_is_not_one_of_all(app: Flask, state: AppState) -> None:
+    row = subscribe(state, "https://93.184.215.14/", "*")
+    for path in ("replay/count", "replay"):
+        answer = Visitor(app).post(f"/webhooks/{row.id}/{path}", {"mode": "all", "event": "invoices.piad"})
+        assert answer.status_code == 404
