@@ -1,13 +1,15 @@
 """Every `WEBHOOKS_*` key: its default, its unit, its check, in one frozen `Settings`.
 
 `Settings.read` is called once, by `Webhooks.init_app`; what the app changes in its configuration afterwards is
-not seen. A wrong value or an unknown key stops the app with the key, the value and what is accepted.
+not seen. A wrong value stops the app with the key, the value and what is accepted. A key that is none of ours may be
+the host's, such as the secret of webhooks that it receives: it is warned of only where it looks like a slip.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import ipaddress
 import os
 import re
@@ -23,7 +25,7 @@ from .queue import fault_in
 from .retry import schedule
 from .transport import bundle_fault
 
-__all__ = ["ENVIRONMENTS", "Environment", "Look", "Settings"]
+__all__ = ["ENVIRONMENTS", "Environment", "Look", "Settings", "slips"]
 
 ENVIRONMENTS = ("staging", "production")
 PREFIX = "WEBHOOKS_"
@@ -75,6 +77,8 @@ def _catalog(value: t.Any) -> tuple[str, ...]:
 
 
 def _environment(value: t.Any) -> Environment:
+    if inspect.iscoroutinefunction(value):
+        raise _Unfit("it is async, and is called inside a commit: make it a plain function")
     if callable(value) or value in ENVIRONMENTS:
         return t.cast("Environment", value)
     raise ValueError
@@ -103,6 +107,12 @@ def _prefix(value: t.Any) -> str:
     if not text.startswith("/") or text.endswith("/"):
         raise ValueError
     return text
+
+
+def _host(value: t.Any) -> str | None:
+    if value is not None and not re.fullmatch(r"[^/\s]+", value):
+        raise ValueError
+    return t.cast("str | None", value)
 
 
 def _schema(value: t.Any) -> str | None:
@@ -346,6 +356,8 @@ class Settings:
         "None, the name of an endpoint, a URL, or a callable that returns a response or None",
     )
     """Where visitors of the console who are nobody are sent. None: the `login_view` of Flask-Login, if there is one."""
+    url_host: str | None = _key(None, _host, 'None, or a host such as "app.example.com"')
+    """The host of API and console, in an app with `host_matching`."""
     retry: tuple[float, ...] = _key(
         schedule("standard", ()), _retry, '"standard", "none" or a list of seconds'
     )
@@ -461,17 +473,24 @@ class Settings:
     def read(cls, config: t.Mapping[str, t.Any]) -> Settings:
         """Read and check every `WEBHOOKS_*` key of an app's configuration.
 
-        :raises ConfigurationError: for the first wrong value or unknown key.
+        :raises ConfigurationError: for the first wrong value.
         """
         fields = {PREFIX + item.name.upper(): item for item in dataclasses.fields(cls)}
         values = {}
         for key, value in config.items():
-            if not key.startswith(PREFIX):
-                continue
-            if key not in fields:
-                raise ConfigurationError(_unknown(key, fields))
-            values[fields[key].name] = _checked(key, value, fields[key])
+            if key in fields:
+                values[fields[key].name] = _checked(key, value, fields[key])
         return cls(**values)
+
+
+def slips(config: t.Iterable[str]) -> t.Iterator[str]:
+    """Tell of keys that look like one of ours and are none."""
+    ours = [item.name.upper() for item in dataclasses.fields(Settings)]
+    for key in config:
+        name = key.removeprefix(PREFIX)
+        if key.startswith(PREFIX) and name not in ours:
+            for near in difflib.get_close_matches(name, ours, n=1, cutoff=0.7):
+                yield f"{key} is not a setting of Flask-Webhooks. Did you mean {PREFIX}{near}?"
 
 
 _PLAIN_ADDRESS = re.compile(r"[a-z0-9.-]+:[0-9]{1,5}")
@@ -489,9 +508,3 @@ def _checked(key: str, value: t.Any, item: dataclasses.Field[t.Any]) -> t.Any:
             message += f" {str(error)[:1].upper()}{str(error)[1:]}."
         # A traceback shows the cause too, and Python's own errors tell a part of the value.
         raise ConfigurationError(message) from (None if is_secret else error)
-
-
-def _unknown(key: str, fields: t.Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(fields), n=1)
-    remedy = f"Did you mean {near[0]}?" if near else "See the table of keys in the documentation."
-    return f"{key} is not a setting of Flask-Webhooks. {remedy}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import typing as t
+from importlib.util import find_spec
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -15,23 +17,21 @@ from sqlalchemy.orm import Session, scoped_session
 
 from . import capture, models, payload, startup
 from .bindings import Bound, open_catalog
-from .config import Settings
+from .config import Settings, slips
+from .engines import Engines
 from .errors import ConfigurationError, PrincipalError
 from .payload import Format
 from .principal import Principal
 from .queue import Bell, Embedded
 from .signing import Vault, derive_key
 from .state import EXTENSION, AppState, state_of
-from .transactions import own_engine
 from .transport import Transport, bundle_fault
 
 AnySession: t.TypeAlias = Session | scoped_session[t.Any]
 
 __all__ = ["Webhooks"]
 
-logger = logging.getLogger(__name__)
-
-PrincipalLoader = t.Callable[[], Principal | None]
+PrincipalLoader = t.Callable[[], Principal | None] | t.Callable[[], t.Awaitable[Principal | None]]
 F = t.TypeVar("F", bound=PrincipalLoader)
 
 
@@ -51,9 +51,18 @@ class Webhooks:
             webhooks.init_app(app, db)
 
     :param app: with `db`, the same as calling `init_app` at once.
+    :param name: of the blueprint with the API; that of the console is `{name}_console`. For apps that have a blueprint
+        called `webhooks`.
     """
 
-    def __init__(self, app: Flask | None = None, db: SQLAlchemy | None = None) -> None:
+    def __init__(
+        self, app: Flask | None = None, db: SQLAlchemy | None = None, *, name: str = "webhooks"
+    ) -> None:
+        if not name or "." in name:
+            raise ConfigurationError(
+                f"Webhooks(name={name!r}) cannot be a blueprint's. Take one without dots."
+            )
+        self.name = name
         self._load_principal: PrincipalLoader = lambda: None
         self._formats: dict[str, Format] = dict(payload.FORMATS)
         if app is not None:
@@ -77,25 +86,30 @@ class Webhooks:
 
     def _start(self, app: Flask, db: SQLAlchemy) -> None:
         if EXTENSION in app.extensions:
-            raise ConfigurationError(f"Flask-Webhooks is initialised on {app.name!r} already. Call it once.")
+            raise ConfigurationError(
+                f"Flask-Webhooks is initialised on {app.name!r} already. Call init_app once for each app: in the "
+                "factory, or Webhooks(app, db) alone. It follows by itself where the app's database goes later, as "
+                "in tests."
+            )
         if "sqlalchemy" not in app.extensions:
             raise ConfigurationError(
                 "Flask-SQLAlchemy is not initialised. Call db.init_app(app) before webhooks.init_app(app, db)."
             )
         settings = Settings.read(app.config)
+        for slip in slips(app.config):
+            logger.warning("settings.unknown: %s", slip)
+        self._check_doors(app, settings)
         naming = models.Naming(settings.schema or db.metadata.schema, settings.table_prefix)
         models.attach(db.metadata, naming)
         catalog, bound = open_catalog(settings.catalog, root=Path(app.root_path))
         embedded = Embedded(Path(app.instance_path) / "webhooks")
         with app.app_context():
-            engine = db.engine
-            naming.apply(engine.dialect)
-            _check_binds(db, engine, bound)
+            engines = Engines(app, naming)
+            _check_binds(db, engines.host, bound)
         self._check_formats(bound)
         state = AppState(
             app=app,
-            engine=engine,
-            own_engine=own_engine(engine),
+            engines=engines,
             naming=naming,
             settings=settings,
             catalog=catalog,
@@ -115,11 +129,44 @@ class Webhooks:
     def _add_doors(self, app: Flask, settings: Settings) -> None:
         from . import api, console
 
-        app.register_blueprint(api.make_blueprint(), url_prefix=settings.url_prefix)
-        app.register_blueprint(console.make_blueprint(), url_prefix=f"{settings.url_prefix}/console")
+        doors = (
+            api.make_blueprint(self.name, settings.url_host),
+            console.make_blueprint(f"{self.name}_console", settings.url_host),
+        )
+        for door, path in zip(doors, ("", "/console"), strict=True):
+            app.register_blueprint(door, url_prefix=f"{settings.url_prefix}{path}")
+
+    def _check_doors(self, app: Flask, settings: Settings) -> None:
+        """Refuse blueprints of the host's that are called like ours, and a host that would not be looked at."""
+        for name in (self.name, f"{self.name}_console"):
+            if name in app.blueprints:
+                raise ConfigurationError(
+                    f"The app {app.name!r} has a blueprint {name!r} of its own. Give ours another name, such as "
+                    'Webhooks(name="outbound_webhooks").'
+                )
+        if app.url_map.host_matching and settings.url_host is None:
+            raise ConfigurationError(
+                f"The app {app.name!r} chooses its pages by host (host_matching), so API and console need one: set "
+                'WEBHOOKS_URL_HOST, such as to "app.example.com".'
+            )
+        if settings.url_host is not None and not app.url_map.host_matching:
+            raise ConfigurationError(
+                f"WEBHOOKS_URL_HOST is {settings.url_host!r}, but the app {app.name!r} does not look at the host. "
+                "Make it with Flask(..., host_matching=True, static_host=...), or leave the key away."
+            )
 
     def principal_loader(self, load: F) -> F:
-        """Register the function that says who is calling the API or the console; None means nobody (401)."""
+        """Register the function that says who is calling the API or the console; None means nobody (401).
+
+        It may be async, as a view may.
+
+        :raises ConfigurationError: it is async, and Flask cannot call it.
+        """
+        if inspect.iscoroutinefunction(load) and find_spec("asgiref") is None:
+            raise ConfigurationError(
+                f"The principal loader {load.__qualname__} is async, which Flask can call only with its extra: "
+                'pip install "flask[async]".'
+            )
         self._load_principal = load
         return load
 
@@ -131,7 +178,7 @@ class Webhooks:
         load = self._load_principal
         name = f"{load.__module__}.{getattr(load, '__qualname__', type(load).__name__)}"
         try:
-            found = load()
+            found = current_app.ensure_sync(load)()
             if isinstance(found, Principal):
                 Principal.__post_init__(found)  # again: a subclass may have passed it over
         except PrincipalError as error:
@@ -151,6 +198,10 @@ class Webhooks:
         """
 
         def register(make: Format) -> Format:
+            if inspect.iscoroutinefunction(make):
+                raise ConfigurationError(
+                    f"The format {name!r} is async. Workers call it as a plain function: make it one."
+                )
             if name in payload.FORMATS:
                 raise ConfigurationError(f"{name!r} is a built-in format. Choose another name.")
             self._formats[name] = make

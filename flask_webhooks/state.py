@@ -17,6 +17,7 @@ from werkzeug.local import LocalProxy
 from .bindings import Bound
 from .catalog import Catalog
 from .config import Settings
+from .engines import Engines
 from .errors import ConfigurationError
 from .models import Naming
 from .payload import Format
@@ -27,7 +28,7 @@ from .transport import Transport
 
 __all__ = ["EXTENSION", "AppState", "Principal", "current_webhooks", "state_of"]
 
-EXTENSION = "webhooks"
+EXTENSION = "flask_webhooks"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +36,7 @@ class AppState:
     """One app's webhooks: what was configured, and the connections to the outside."""
 
     app: Flask
-    engine: sa.Engine
-    """Where the tables live, and every catalogued model."""
-    own_engine: sa.Engine
-    """For transactions of our own; the same pool. See `transactions`."""
+    engines: Engines
     naming: Naming
     """What our tables are called."""
     settings: Settings
@@ -54,6 +52,16 @@ class AppState:
     load_principal: t.Callable[[], Principal | None] = field(repr=False)
     ownerless: Counter[str] = field(default_factory=Counter)
     """Events of rows without an owner that somebody listens to, since this process began, by name."""
+
+    @property
+    def engine(self) -> sa.Engine:
+        """Where the tables live, and every catalogued model: now, for a test may lead the app elsewhere."""
+        return self.engines.host
+
+    @property
+    def own_engine(self) -> sa.Engine:
+        """For transactions of our own; the same pool. See `transactions`."""
+        return self.engines.own
 
     @property
     def host_session(self) -> Session:

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 import pytest
 
 from flask_webhooks import ConfigurationError
-from flask_webhooks.config import Settings
+from flask_webhooks.config import Settings, slips
 from flask_webhooks.health import Breaker
 from flask_webhooks.retry import STANDARD
 
@@ -126,9 +126,24 @@ def test_a_mebibyte_of_an_answer_may_be_kept() -> None:
     assert Settings.read({"WEBHOOKS_RESPONSE_LIMIT": 1_048_576}).response_limit == 1_048_576
 
 
-def test_an_unknown_key_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigurationError, match=r"WEBHOOKS_TIMOUT .* Did you mean WEBHOOKS_TIMEOUT\?"):
-        Settings.read({"WEBHOOKS_TIMOUT": (1, 2)})
+@pytest.mark.parametrize(
+    ("key", "near"), [("TIMOUT", "TIMEOUT"), ("CATALOGUE", "CATALOG"), ("REDIS", "REDIS_URL")]
+)
+def test_a_key_that_looks_like_a_slip_is_told_with_the_nearest(key: str, near: str) -> None:
+    [told] = slips([f"WEBHOOKS_{key}"])
+
+    assert told.endswith(f"WEBHOOKS_{key} is not a setting of Flask-Webhooks. Did you mean WEBHOOKS_{near}?")
+
+
+def test_other_keys_are_the_hosts() -> None:
+    config = {
+        "WEBHOOKS_STRIPE_SECRET": "whsec",
+        "WEBHOOKS_GITHUB_TOKEN": "t",
+        "WEBHOOKS_ENDPOINT": "https://x",
+    }
+
+    assert Settings.read(config) == Settings()
+    assert list(slips([*config, "WEBHOOKS_TIMEOUT", "TIMOUT"])) == []
 
 
 @pytest.mark.parametrize("url", [None, "http://proxy", "http://proxy:3128", "http://name:word@[::1]:3128/"])

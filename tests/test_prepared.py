@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -33,7 +34,9 @@ def tenant(state: AppState, tmp_path: Path) -> t.Iterator[AppState]:
             connection.execute(sa.schema.CreateSchema(schema))
     translated = own.execution_options(schema_translate_map={None: schema})
     db.metadata.create_all(translated)
-    theirs = dataclasses.replace(state, engine=translated)
+    theirs = dataclasses.replace(
+        state, engines=t.cast("t.Any", SimpleNamespace(host=translated, own=translated))
+    )
     subscribe(theirs, "http://127.0.0.1:9/", "invoices.*")
     yield theirs
     if not is_file:

@@ -13,7 +13,7 @@ from flask import Flask
 from werkzeug.local import LocalProxy
 
 from flask_webhooks import ALL_OWNERS, Principal, PrincipalError, Webhooks
-from flask_webhooks.state import AppState
+from flask_webhooks.state import AppState, state_of
 from tests.stage import subscribe
 
 
@@ -132,7 +132,7 @@ def test_a_loader_that_does_not_say_who_lets_nobody_in(
     hooks = Webhooks()
     app = make_app(webhooks=hooks)
     with app.app_context():
-        row = subscribe(app.extensions["webhooks"], "https://theirs.example/", "*", owner="2")
+        row = subscribe(state_of(app), "https://theirs.example/", "*", owner="2")
 
     @hooks.principal_loader
     def who_is_calling() -> t.Any:

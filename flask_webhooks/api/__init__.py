@@ -23,12 +23,13 @@ into problem details, also for paths and methods that there are none of.
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from flask import Response
 from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
 from ..csrf import exempt
+from ..mounting import Door, host_of
 from . import catalog, deliveries, documents, messages, replays, secrets, stats, subscriptions, trials
 from .calls import view_of
 from .operations import OPERATIONS, paths
@@ -50,9 +51,22 @@ _ROOMS = (
 )
 
 
-def make_blueprint() -> Blueprint:
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
+
+
+class _Every(set[str]):
+    """The methods of a rule that fits all of them.
+
+    Werkzeug takes a rule without methods for that too, but what shows a host its rules expects a set of names.
+    """
+
+    def __contains__(self, method: object) -> bool:
+        return True
+
+
+def make_blueprint(name: str, host: str | None) -> Door:
     """Return the blueprint; a new one for each app."""
-    blueprint = Blueprint("webhooks", __name__, template_folder="../templates")
+    blueprint = Door(name, __name__, host=host, template_folder="../templates")
     for operation in OPERATIONS:
         blueprint.add_url_rule(
             f"/api{operation.path}",
@@ -83,13 +97,12 @@ def _secure(response: Response) -> Response:
 
 
 def _add_the_rest(setup: BlueprintSetupState) -> None:
-    """Answer for every other method, whatever its name, and every other path.
-
-    Flask wants a list of methods; a rule of Werkzeug's without one fits whatever the rules before it do not.
-    """
+    """Answer for every other method, whatever its name, and every other path: what the rules before do not fit."""
     views = {path: not_allowed(allowed) for path, allowed in paths().items()}
     views |= {"": unknown, "/": unknown, "/<path:path>": unknown}
     for number, (path, view) in enumerate(views.items()):
         endpoint = f"{setup.blueprint.name}.other_{number}"
-        setup.app.url_map.add(Rule(f"{setup.url_prefix or ''}/api{path}", endpoint=endpoint))
+        rule = Rule(f"{setup.url_prefix or ''}/api{path}", endpoint=endpoint, host=host_of(setup))
+        rule.methods = _Every(METHODS)
+        setup.app.url_map.add(rule)
         setup.app.view_functions[endpoint] = view

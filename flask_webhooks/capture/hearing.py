@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from .. import outbox
 from ..catalog import EventType, Kind
+from ..engines import is_in_memory, is_same_database
 from ..errors import EmitError
 from ..models import Subscription
 from ..outbox import Wanted
@@ -183,17 +184,6 @@ def only_connection(watch: Watch, session: Session) -> sa.Connection | None:
     return found.pop() if len(found) == 1 else None
 
 
-def is_same_database(one: sa.Engine, other: sa.Engine) -> bool:
-    """Whether two engines lead to one database: by whatever driver, as whomever, with whatever options."""
-    return one is other or one.url == other.url or _place(one.url) == _place(other.url)
-
-
-def _place(url: sa.URL) -> tuple[t.Any, ...]:
-    # `options` may choose another schema.
-    where = (url.query.get(name) for name in ("host", "port", "service", "options"))
-    return url.get_backend_name(), url.host, url.port, url.database, *where
-
-
 def check_database(watch: Watch, engine: sa.Engine, model: type | None) -> None:
     """Refuse a session on another database than the app's: nobody would ever look for messages there.
 
@@ -212,10 +202,7 @@ def check_database(watch: Watch, engine: sa.Engine, model: type | None) -> None:
 
 def _is_shared(connection: sa.Connection) -> bool:
     """Whether others can write to the database: a SQLite in memory has one connection."""
-    url = connection.engine.url
-    if connection.dialect.name != "sqlite":
-        return False
-    return bool(url.database) and ":memory:" not in str(url.database) and "mode=memory" not in str(url)
+    return connection.dialect.name == "sqlite" and not is_in_memory(connection.engine.url)
 
 
 def _joined(

@@ -19,6 +19,7 @@ from ..bindings import Bound
 from ..bindings.stored import Form, Forms, form_of
 from ..bindings.trails import columns_of
 from ..catalog import Kind
+from ..engines import is_in_memory, is_same_database
 from ..errors import EmitError
 from ..models import Listener
 from .loading import Path, attributes_of
@@ -205,6 +206,16 @@ class Watch:
         self._fresh: tuple[int, sa.Engine] | None = None
         self._is_installed = False
         self._said_at = float("-inf")
+        state.engines.followers.add(self)
+
+    def renew(self) -> None:
+        """Forget what was true of the database that the app was on: its dialect, our tables in it."""
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None and fresh[0] == os.getpid():
+            fresh[1].dispose()
+        self._plans, self._forms, self._all_forms = {}, {}, {}
+        self._is_installed = False
+        known.clear()
 
     def _leading(self) -> dict[type, frozenset[str]]:
         found: dict[type, frozenset[str]] = {}
@@ -379,22 +390,35 @@ def watching(session: Session, cls: type) -> Watch | None:
         )
     if not refs or _muted.get() or session.info.get(OPT_OUT) is False:
         return None
-    if len(refs) == 1:
+    if len(_watches) == 1:
         return refs[0]()
     return _choose(session, cls, [watch for ref in refs if (watch := ref()) is not None])
 
 
-def _choose(session: Session, cls: type, watches: list[Watch]) -> Watch:
+def _choose(session: Session, cls: type, watches: list[Watch]) -> Watch | None:
+    """Return the app whose database the session is on: others may capture the class, on databases of theirs."""
     engine = session.get_bind(mapper=inspect(cls)).engine
-    same = [watch for watch in watches if watch.state.engine is engine] or [
-        watch for watch in watches if watch.state.engine.url == engine.url
-    ]
+    same = _owning(engine, watches)
+    if not same:
+        if _owning(engine, [watch for ref in list(_watches.values()) if (watch := ref()) is not None]):
+            return None  # of an app that does not capture it
+        if len(watches) == 1:
+            return watches[0]
     if not same or any(watch.state.catalog != same[0].state.catalog for watch in same):
         raise EmitError(
             f"{len(watches)} apps capture {cls.__name__}, and the session's engine {engine.url!r} belongs to "
             f"{len(same)} of them. Use the engine of one app, or opt out with Session(info={{'{OPT_OUT}': False}})."
         )
     return same[-1]
+
+
+def _owning(engine: sa.Engine, watches: list[Watch]) -> list[Watch]:
+    """Return the apps that are on a database; those with this very engine, if there are any."""
+    return [watch for watch in watches if watch.state.engine.pool is engine.pool] or [
+        watch
+        for watch in watches
+        if not is_in_memory(engine.url) and is_same_database(watch.state.engine, engine)
+    ]
 
 
 # ---- opting out ------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..config import PREFIX, Settings
+from ..config import PREFIX, Settings, slips
 from ..errors import ConfigurationError
 from .findings import Check, Finding, Level
 
@@ -14,9 +14,10 @@ Config = t.Mapping[str, t.Any]
 
 
 def check_configuration(config: Config) -> Check:
-    """Tell of every wrong value and unknown key."""
+    """Tell of every wrong value, and of keys that look like a slip."""
     keys = sorted(key for key in config if key.startswith(PREFIX))
     findings = [Finding(Level.ERROR, message) for key in keys if (message := _fault(config, key))]
+    findings += [Finding(Level.WARNING, message) for message in slips(keys)]
     words = f"{len(keys)} key{'' if len(keys) == 1 else 's'} set" if keys else "nothing set, all by default"
     return Check("configuration", words, tuple(findings))
 

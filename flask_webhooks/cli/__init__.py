@@ -6,6 +6,7 @@ Exit code 0 only when all went well. `--json` where the output is data.
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 import click
@@ -47,7 +48,21 @@ class Group(AppGroup):
             raise click.ClickException(visible(error.message)) from error
 
 
-webhooks_cli = Group("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")
+class _Top(Group):
+    """Leaves room for commands of the host's: those of a blueprint called `webhooks` are in a group of that name."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if found is None:
+            with contextlib.suppress(
+                Exception
+            ):  # that there is no such command is said, and not why there is no app
+                theirs = ctx.ensure_object(ScriptInfo).load_app().cli.commands.get(str(self.name))
+                found = theirs.get_command(ctx, cmd_name) if isinstance(theirs, click.Group) else None
+        return found
+
+
+webhooks_cli = _Top("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")
 for command in (
     *(worker, deliver, status, purge, rotate_encryption, init, check, catalog),
     *(subscriptions, client_certificates, send_test, replay, backfill, repair, tail, dev),

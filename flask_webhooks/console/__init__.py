@@ -28,10 +28,10 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 
 from __future__ import annotations
 
-from flask import Blueprint
 from werkzeug.exceptions import HTTPException
 
 from ..csrf import exempt
+from ..mounting import Door
 from . import catalogue, delivery, editing, health, log, operating, replays, secrets, trials, webhooks
 from .arriving import lead_here
 from .looks import add_filters
@@ -47,11 +47,12 @@ _ROOMS = (webhooks, editing, health, secrets, trials, log, delivery, replays, ca
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-def make_blueprint() -> Blueprint:
-    """Return the blueprint; a new one for each app."""
-    blueprint = Blueprint(
-        "webhooks_console",
+def make_blueprint(name: str, host: str | None) -> Door:
+    """Return the blueprint; a new one for each app. Pages name each other without it (`.index`)."""
+    blueprint = Door(
+        name,
         __name__,
+        host=host,
         template_folder="../templates",
         static_folder="../static",
         static_url_path="/static",

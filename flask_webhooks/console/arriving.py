@@ -12,6 +12,7 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from ..config import LoginView
+from ..mounting import host_of
 from ..state import AppState
 
 __all__ = ["Led", "has_sign_in", "is_signed_in", "lead_here", "sign_in"]
@@ -30,7 +31,7 @@ def lead_here(setup: BlueprintSetupState) -> None:
     before, _slash, last = shared.rpartition("/")
     endpoint = f"{setup.blueprint.name}.home"
     rule = f'{before}/<any("{last}"):prefix>/'
-    setup.app.url_map.add(Rule(rule, endpoint=endpoint, methods=["GET"]))
+    setup.app.url_map.add(Rule(rule, endpoint=endpoint, host=host_of(setup), methods=["GET"]))
 
     def home(prefix: str) -> Response:
         return redirect(url_for(f"{setup.blueprint.name}.index"))

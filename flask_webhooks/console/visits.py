@@ -36,7 +36,6 @@ from .words import _, language, ngettext
 
 __all__ = ["accent", "context", "of_http", "secure", "unknown", "view_of"]
 
-BLUEPRINT = "webhooks_console"
 STATIC = Path(__file__).resolve().parent.parent / "static"
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'; object-src 'none'"
 LIGHT, DARK = "#ffffff", "#15171c"
@@ -119,7 +118,7 @@ def _authenticated(state: AppState) -> Principal:
             raise Refused(
                 403, _("You are signed in, but to no account that has webhooks. Ask your administrator.")
             )
-        arriving.sign_in(state, url_for(f"{BLUEPRINT}.index"), is_partial=_is_partial())
+        arriving.sign_in(state, url_for(".index"), is_partial=_is_partial())
         raise Refused(401, _("Sign in to the application first, then come back to this page."))
     g.webhooks_principal = principal
     if not principal.may("read"):
@@ -175,7 +174,7 @@ def _shown(visit: Visit, found: Answer) -> Answered:
         return response
     if isinstance(found, Redirect):
         values = {**found.values, **({"notice": found.notice} if found.notice else {})}
-        address = url_for(f"{BLUEPRINT}.{found.endpoint}", **values)
+        address = url_for(f".{found.endpoint}", **values)
         if visit.is_partial:  # htmx would follow a redirect itself and swap a whole page into a part
             return Response(status=204, headers={"HX-Redirect": address})
         return redirect(address, 303)
@@ -285,7 +284,7 @@ def _look_for_workers(connection: sa.Connection) -> None:
 
 def asset(name: str) -> str:
     """Return the URL of a file of ours; it changes when the file does, so that browsers may keep it."""
-    return url_for(f"{BLUEPRINT}.static", filename=name, v=_digest(name))
+    return url_for(".static", filename=name, v=_digest(name))
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks import Principal, Webhooks, checking
 from flask_webhooks.models import Base, Message
-from flask_webhooks.state import AppState
+from flask_webhooks.state import AppState, state_of
 from tests.host import db
 from tests.stage import deliveries, recorded, subscribe
 
@@ -39,7 +39,7 @@ class Tenant(Customer):
 
     def __init__(self, app: Flask, owner: str) -> None:
         super().__init__(app.test_client())
-        self.state, self.owner = app.extensions["webhooks"], owner
+        self.state, self.owner = state_of(app), owner
 
     def __call__(self, *args: t.Any, **more: t.Any) -> t.Any:
         who = Principal(self.owner, {"read", "write", "secrets"})

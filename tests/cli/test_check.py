@@ -159,17 +159,23 @@ class TestCatalogue:
 
 class TestConfiguration:
     def test_every_wrong_key_is_told(self, check: Check) -> None:
-        result = check("--json", WEBHOOKS_TIMEOUT=15, WEBHOOKS_ENABLE=True, WEBHOOKS_CONCURRENCY=0)
+        result = check("--json", WEBHOOKS_TIMEOUT=15, WEBHOOKS_CONCURRENCY=0)
 
         assert result.exit_code == 1
         messages = [each["message"] for each in parts(result)["configuration"]["findings"]]
         assert [message.partition(" is ")[0] for message in messages] == [
             "WEBHOOKS_CONCURRENCY",
-            "WEBHOOKS_ENABLE",
             "WEBHOOKS_TIMEOUT",
         ]
         # What else can be looked at is looked at.
         assert parts(result)["catalogue"]["ok"]
+
+    def test_a_key_that_looks_like_a_slip_is_a_warning(self, check: Check) -> None:
+        result = check("--json", "--offline", WEBHOOKS_ENABLE=True, WEBHOOKS_STRIPE_SECRET="whsec")
+
+        [finding] = parts(result)["configuration"]["findings"]
+        assert finding["level"] == "warning"
+        assert "Did you mean WEBHOOKS_ENABLED?" in finding["message"]
 
     def test_what_else_stops_the_extension(self, check: Check) -> None:
         result = check("--json", SECRET_KEY=None)
@@ -325,7 +331,7 @@ class TestOutside:
         result = CliRunner().invoke(webhooks_cli, ["check"], obj=ScriptInfo(create_app=lambda: app))
 
         assert result.exit_code == 1
-        assert "postgresql+psycopg://me:***@127.0.0.1:1/x cannot be reached" in result.output
+        assert "postgresql+psycopg://127.0.0.1:1/x cannot be reached" in result.output
         assert "hush" not in result.output
 
     def test_a_redis_that_is_not_there(self, check: Check) -> None:

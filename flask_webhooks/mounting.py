@@ -1,0 +1,45 @@
+"""How our two blueprints are put into an app: also into one that chooses its pages by the host that is asked for."""
+
+from __future__ import annotations
+
+import typing as t
+
+from flask import Blueprint
+from flask.blueprints import BlueprintSetupState
+from flask.sansio.app import App
+
+__all__ = ["Door", "host_of"]
+
+
+class Door(Blueprint):
+    """A blueprint all of whose rules, that of its static files among them, have one host.
+
+    :param host: for apps with `host_matching`; None for all others.
+    """
+
+    def __init__(self, name: str, import_name: str, *, host: str | None, **options: t.Any) -> None:
+        super().__init__(name, import_name, **options)
+        self.host = host
+
+    def make_setup_state(
+        self, app: App, options: dict[str, t.Any], first_registration: bool = False
+    ) -> BlueprintSetupState:
+        """Have rules added with the host."""
+        return _Setup(self, app, options, first_registration)
+
+
+class _Setup(BlueprintSetupState):
+    def add_url_rule(
+        self,
+        rule: str,
+        endpoint: str | None = None,
+        view_func: t.Any = None,
+        **options: t.Any,
+    ) -> None:
+        host = host_of(self)
+        super().add_url_rule(rule, endpoint, view_func, **({"host": host} if host else {}), **options)
+
+
+def host_of(setup: BlueprintSetupState) -> str | None:
+    """Return the host of a blueprint of ours, for rules that are added without it."""
+    return t.cast("Door", setup.blueprint).host
