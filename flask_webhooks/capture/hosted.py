@@ -9,7 +9,7 @@ import typing as t
 import marshmallow as ma
 import sqlalchemy as sa
 
-from ..bindings.dumping import each_in
+from ..bindings.dumping import IncludeDumper, each_in
 from ..bindings.keys import dump_hooks
 from . import guard
 from .guard import About, Wanted
@@ -23,7 +23,18 @@ if t.TYPE_CHECKING:
 
 T = t.TypeVar("T")
 
-__all__ = ["at_field", "by_schema", "dump", "included", "owner", "reading_owners", "status"]
+__all__ = [
+    "at_field",
+    "by_schema",
+    "dump",
+    "failing_field",
+    "included",
+    "owned",
+    "owner",
+    "reading_owners",
+    "rows_of",
+    "status",
+]
 
 
 def dump(bound: Bound, event: EventType, obj: t.Any) -> dict[str, t.Any]:
@@ -112,13 +123,27 @@ def _is_mapped(model: type | None, path: tuple[str, ...] | None) -> bool:
 
 def at_field(schema: ma.Schema | None, obj: t.Any) -> str:
     """Dump once more field by field: marshmallow lets errors through without saying where it was."""
+    name = failing_field(schema, obj)
+    return "" if name is None else f" at the field {name!r} of {type(schema).__name__}"
+
+
+def failing_field(schema: ma.Schema | None, obj: t.Any) -> str | None:
+    """Return the first field of a schema that fails; None if it is something else."""
     if schema is None or obj is None:
-        return ""
+        return None
     rows = (obj,) if hasattr(obj, "_sa_instance_state") else ()
     for name, field in schema.dump_fields.items():
         if guard.trial(rows, field.serialize, name, obj, accessor=schema.get_attribute).error is not None:
-            return f" at the field {name!r} of {type(schema).__name__}"
-    return ""
+            return name
+    return None
+
+
+def rows_of(include: BoundInclude, obj: t.Any) -> list[t.Any]:
+    """Return what an include dumps; nothing if already the way there fails."""
+    try:
+        return each_in(IncludeDumper(include.path, None)(obj))
+    except Exception:  # the host's code
+        return []
 
 
 def _field_that(is_wanted: Wanted, schema: ma.Schema | None, obj: t.Any, rows: t.Sequence[t.Any]) -> str:

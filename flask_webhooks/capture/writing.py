@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from sqlalchemy import inspect
 
 from .. import outbox, payload
-from ..bindings.dumping import IncludeDumper
 from ..bindings.keys import attribute_of, key_of
 from ..catalog import EventType, same
 from ..config import ENVIRONMENTS
@@ -373,11 +372,7 @@ def _included(event: EventType, include: BoundInclude, obj: t.Any) -> t.Any:
 
 
 def _field_inside(include: BoundInclude, obj: t.Any) -> str:
-    try:
-        found = IncludeDumper(include.path, None)(obj)
-    except Exception:  # the way there is what fails
-        return ""
-    rows = found if isinstance(found, list) else [found]
+    rows = hosted.rows_of(include, obj)
     return next((field for row in rows if (field := hosted.at_field(include.schema, row))), "")
 
 

@@ -6,6 +6,7 @@
 `catalogues`      the catalogue with the models and schemas it names, and the lock file
 `outside`         database and Redis
 `certificates`    client certificates that are about to end
+`rows`            the newest row of each channel, dumped
 ================  =====================================================================
 """
 
@@ -16,11 +17,14 @@ from .certificates import check_certificates
 from .configuration import check_configuration, settings_of
 from .findings import Check, Finding, Level
 from .outside import check_database, check_environments, check_redis, refuse_missing_tables
+from .rows import Fault, RowCheck, check_rows, checked_channels
 
 __all__ = [
     "Check",
+    "Fault",
     "Finding",
     "Level",
+    "RowCheck",
     "check_catalog",
     "check_certificates",
     "check_configuration",
@@ -28,6 +32,8 @@ __all__ = [
     "check_environments",
     "check_lock",
     "check_redis",
+    "check_rows",
+    "checked_channels",
     "lock_path",
     "refuse_missing_tables",
     "settings_of",

@@ -20,6 +20,7 @@ from ..queue import Bell, Embedded
 from ..startup import Setback, forgiving
 from ..state import EXTENSION, current_webhooks, state_of
 from .printing import say
+from .rows import look_at_rows, tell_of_rows, values_of_rows
 
 __all__ = ["catalog", "check", "init"]
 
@@ -83,19 +84,45 @@ def _target(app: Flask) -> Path:
 @click.option("--update", is_flag=True, help="Write the lock file anew, and so accept what has changed.")
 @click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="Another lock file.")
 @click.option("--offline", is_flag=True, help="Leave out database and Redis.")
+@click.option("--rows", is_flag=True, help="Dump the newest row of each channel too; nothing is written.")
+@click.option("--channel", metavar="NAME", help="With --rows: of this channel alone.")
 @click.pass_context
-def check(context: click.Context, as_json: bool, update: bool, lock: Path | None, offline: bool) -> None:
+def check(
+    context: click.Context,
+    as_json: bool,
+    update: bool,
+    lock: Path | None,
+    offline: bool,
+    rows: bool,
+    channel: str | None,
+) -> None:
     """Check configuration, catalogue, models, schema drift, database and Redis.
+
+    With --rows also what events of rows that are there would say: what fails and at which field, how long a commit
+    would wait for it, and what is loaded row by row.
 
     Exit code 1 if anything is wrong; warnings are not.
     """
+    if offline and rows:
+        raise click.UsageError("--rows needs the database: leave out --offline.")
+    if channel is not None and not rows:
+        raise click.UsageError("--channel goes with --rows.")
     app, setback = _load(context)
     checks = list(_checks(app, setback, lock, update=update, offline=offline))
-    if as_json:
-        say(json.dumps(_values(checks), indent=2))
-    else:
+    if not as_json:
         _tell(checks)
-    if not all(each.ok for each in checks):
+    looked = None
+    if rows and EXTENSION in app.extensions:
+        looked = look_at_rows(state_of(app), channel, is_hidden=as_json)
+    if as_json:
+        found = _values(checks)
+        if looked is not None:
+            found["ok"] = found["ok"] and all(each.ok for each in looked)
+            found["rows"] = values_of_rows(looked)
+        say(json.dumps(found, indent=2))
+    elif looked is not None:
+        tell_of_rows(looked)
+    if not all(each.ok for each in (*checks, *(looked or ()))):
         raise SystemExit(1)
 
 
