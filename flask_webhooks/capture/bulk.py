@@ -146,7 +146,7 @@ def _capture(
         if execution.is_delete or any(name not in row for row in execution.parameters for name in names):
             return None, []  # SQLAlchemy has its own error for that
     cls = Update if execution.is_update else Deletion
-    return cls(execution, watch, aside, mapper, connection).capture()
+    return cls(execution, watch, aside, mapper, connection).captured()
 
 
 def _refuse(execution: ORMExecuteState, connection: sa.Connection, about: str) -> None:

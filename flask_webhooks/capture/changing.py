@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import traceback
 import typing as t
 
 import sqlalchemy as sa
-from sqlalchemy import inspect
+from sqlalchemy import inspect, orm
 from sqlalchemy.sql import visitors
 
 from ..catalog import Kind, same
-from ..errors import BulkStatementError
+from ..errors import BulkStatementError, WebhooksError
 from ..outbox import CHUNK
 from .aside import unfiltered
 from .changes import Change, Key
@@ -25,12 +27,38 @@ from .statement import Result, Statement
 
 __all__ = ["Changing", "Deletion", "Update", "has_dml"]
 
+logger = logging.getLogger("flask_webhooks.capture")
 PARAMETERS = 30_000
 """How many keys a statement may name: PostgreSQL takes 65,535 parameters, and the host has some too."""
 
 
 class Changing(Statement):
     """An UPDATE or DELETE."""
+
+    is_sent = False
+    result: Result | None = None
+    """What the host gets, as soon as it has run."""
+
+    def captured(self) -> tuple[Result | None, list[Change]]:
+        """Capture it, or let it through where a type of the host's cannot read a row: without us nobody reads it."""
+        try:
+            return self.capture()
+        except Exception as error:
+            cause = unreadable(self.mapper, error)
+            if cause is None or (self.is_sent and self.result is None):
+                raise
+            logger.warning(
+                "bulk.not_captured: %s meets a row of which %s cannot be read: %s. Mend the row, and use emit_many.",
+                self.about,
+                cause,
+                type(error).__name__,
+            )
+            self.aside.loose.add(self.mapper.class_)
+            return self.result, []
+
+    def capture(self) -> tuple[Result | None, list[Change]]:
+        """Run it; return its result, or None for SQLAlchemy to run it, and what it has changed."""
+        raise NotImplementedError
 
     def read(self) -> list[t.Any] | None:
         """Return the rows that the statement will change, locked; None if they are not taken."""
@@ -89,15 +117,20 @@ class Changing(Statement):
         """
         condition = self._among(rows)
         if self.given is not None or condition is None:
-            result = self.execution.invoke_statement()
+            result = self._send()
         else:
             with _narrowed(self.connection, self.dml.table, condition, instead=self._chooses):
-                return self.execution.invoke_statement()
+                return self._send()
         if self.given is None and getattr(result, "rowcount", -1) > len(rows):
             raise BulkStatementError(
                 f"{self.about} concerned rows that were committed while it ran. Roll back and run it again."
             )
         return result
+
+    def _send(self) -> Result:
+        self.is_sent = True
+        self.result = self.execution.invoke_statement()
+        return self.result
 
     @functools.cached_property
     def _chooses(self) -> bool:
@@ -237,6 +270,26 @@ def _narrowed(
         yield
     finally:
         sa.event.remove(connection, "before_execute", narrow)
+
+
+def unreadable(mapper: orm.Mapper[t.Any], error: Exception) -> str | None:
+    """Return which columns have the type that has raised an error while a row was read; None if none has.
+
+    What it says of a value is not repeated: it may be a secret.
+    """
+    if isinstance(error, sa.exc.SQLAlchemyError | WebhooksError):
+        return None
+    for frame, _line in traceback.walk_tb(error.__traceback__):
+        kind = frame.f_locals.get("self")
+        if isinstance(kind, sa.types.TypeEngine | sa.types.TypeDecorator):
+            names = [
+                f"{below.class_.__name__}.{prop.key}"
+                for below in mapper.self_and_descendants
+                for prop in below.column_attrs
+                if isinstance(prop.columns[0].type, type(kind))
+            ]
+            return ", ".join(dict.fromkeys(names)) or f"a {type(kind).__name__}"
+    return None
 
 
 def has_dml(statement: t.Any) -> bool:
