@@ -7,8 +7,8 @@ import sys
 import typing as t
 from pathlib import Path
 
-PARTS = {"receiver", "stage", "scene"}
-"""Modules here that are no bench of their own."""
+PARTS = {"hosts", "receiver", "stage", "scene"}
+"""Modules here that are no bench of their own, or need to be told of what."""
 RUNS = {
     "drain": (
         "",
