@@ -24,7 +24,7 @@ from .payload import Format
 from .principal import Principal
 from .queue import Bell, Embedded
 from .signing import Vault, derive_key
-from .state import EXTENSION, AppState, state_of
+from .state import EXTENSION, AppState, is_developing, state_of
 from .transport import Transport, bundle_fault
 
 AnySession: t.TypeAlias = Session | scoped_session[t.Any]
@@ -63,7 +63,7 @@ class Webhooks:
                 f"Webhooks(name={name!r}) cannot be a blueprint's. Take one without dots."
             )
         self.name = name
-        self._load_principal: PrincipalLoader = lambda: None
+        self._load_principal: PrincipalLoader = _nobody
         self._formats: dict[str, Format] = dict(payload.FORMATS)
         if app is not None:
             if db is None:
@@ -116,10 +116,11 @@ class Webhooks:
             bound=bound,
             formats=self._formats,
             vault=_vault(app, settings),
-            transport=_transport(settings),
+            transport=_transport(app, settings),
             embedded=embedded,
             bell=Bell(settings.redis_url, embedded, settings.queue, app.import_name),
             load_principal=self._principal,
+            has_principal_loader=lambda: self._load_principal is not _nobody,
         )
         app.extensions[EXTENSION] = state
         _tell_doubts(bound)
@@ -268,6 +269,10 @@ class Webhooks:
                     )
 
 
+def _nobody() -> None:
+    """Say that nobody is calling, until the host says who."""
+
+
 def _session(app: Flask, given: AnySession | None = None) -> Session:
     """Return the session that is meant: `db.session` unless another is given, which may be scoped as that is."""
     db: SQLAlchemy = app.extensions["sqlalchemy"]
@@ -291,7 +296,7 @@ def _vault(app: Flask, settings: Settings) -> Vault:
     return Vault(keys)
 
 
-def _transport(settings: Settings) -> Transport:
+def _transport(app: Flask, settings: Settings) -> Transport:
     return Transport(
         timeout=settings.timeout,
         allow_http=settings.allow_http,
@@ -303,6 +308,7 @@ def _transport(settings: Settings) -> Transport:
         idle=settings.connection_idle,
         proxy=settings.egress_proxy,
         bundles=_bundles(settings),
+        is_developing=lambda: is_developing(app),
     )
 
 

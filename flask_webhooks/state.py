@@ -5,6 +5,7 @@ Nothing about an app is kept on the extension object, so two apps in one process
 
 from __future__ import annotations
 
+import os
 import typing as t
 from collections import Counter
 from dataclasses import dataclass, field
@@ -26,9 +27,19 @@ from .queue import Bell, Embedded
 from .signing import Vault
 from .transport import Transport
 
-__all__ = ["EXTENSION", "AppState", "Principal", "current_webhooks", "state_of"]
+__all__ = [
+    "DEVELOPING",
+    "EXTENSION",
+    "AppState",
+    "Principal",
+    "current_webhooks",
+    "is_developing",
+    "state_of",
+]
 
 EXTENSION = "flask_webhooks"
+DEVELOPING = "_FLASK_WEBHOOKS_DEV"
+"""In the environment of what `flask webhooks dev` starts. No key of `app.config.from_prefixed_env()` begins so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +61,8 @@ class AppState:
     embedded: Embedded
     bell: Bell
     load_principal: t.Callable[[], Principal | None] = field(repr=False)
+    has_principal_loader: t.Callable[[], bool] = field(default=lambda: True, repr=False)
+    """Whether the host has said who is calling; it may do so after `init_app`."""
     ownerless: Counter[str] = field(default_factory=Counter)
     """Events of rows without an owner that somebody listens to, since this process began, by name."""
 
@@ -68,6 +81,11 @@ class AppState:
         """The session that the host's own code uses in this context: `db.session`."""
         return t.cast("Session", self.app.extensions["sqlalchemy"].session())
 
+    @property
+    def is_developing(self) -> bool:
+        """Whether this process runs on a developer's machine."""
+        return is_developing(self.app)
+
     def let_go(self) -> None:
         """End the transaction that the host's session may have begun to find out who is calling.
 
@@ -81,6 +99,11 @@ class AppState:
                 host.commit()
             else:  # after an error that the host has passed over
                 host.rollback()
+
+
+def is_developing(app: Flask) -> bool:
+    """Say whether an app runs on a developer's machine: in debug mode, or under `flask webhooks dev`."""
+    return bool(app.debug) or DEVELOPING in os.environ
 
 
 def state_of(app: Flask) -> AppState:

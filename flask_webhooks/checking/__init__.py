@@ -7,6 +7,7 @@
 `outside`         database and Redis
 `certificates`    client certificates that are about to end
 `rows`            the newest row of each channel, dumped
+`production`      what customers must not find
 ================  =====================================================================
 """
 
@@ -17,6 +18,7 @@ from .certificates import check_certificates
 from .configuration import check_configuration, settings_of
 from .findings import Check, Finding, Level
 from .outside import check_database, check_environments, check_redis, refuse_missing_tables
+from .production import check_production
 from .rows import Fault, RowCheck, check_rows, checked_channels
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "check_database",
     "check_environments",
     "check_lock",
+    "check_production",
     "check_redis",
     "check_rows",
     "checked_channels",

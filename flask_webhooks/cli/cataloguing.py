@@ -84,6 +84,7 @@ def _target(app: Flask) -> Path:
 @click.option("--update", is_flag=True, help="Write the lock file anew, and so accept what has changed.")
 @click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="Another lock file.")
 @click.option("--offline", is_flag=True, help="Leave out database and Redis.")
+@click.option("--production", is_flag=True, help="Also check what has to be done before going live.")
 @click.option("--rows", is_flag=True, help="Dump the newest row of each channel too; nothing is written.")
 @click.option("--channel", metavar="NAME", help="With --rows: of this channel alone.")
 @click.pass_context
@@ -95,6 +96,7 @@ def check(
     offline: bool,
     rows: bool,
     channel: str | None,
+    production: bool,
 ) -> None:
     """Check configuration, catalogue, models, schema drift, database and Redis.
 
@@ -109,6 +111,8 @@ def check(
         raise click.UsageError("--channel goes with --rows.")
     app, setback = _load(context)
     checks = list(_checks(app, setback, lock, update=update, offline=offline))
+    if production and EXTENSION in app.extensions:
+        checks.append(checking.check_production(state_of(app)))
     if not as_json:
         _tell(checks)
     looked = None

@@ -13,6 +13,7 @@ import click
 from flask.cli import ScriptInfo, with_appcontext
 
 from .. import checking, jobs
+from ..state import DEVELOPING
 from .opening import open_state, refusals
 from .printing import say
 
@@ -33,7 +34,8 @@ PATIENCE = 25.0
 def dev(context: click.Context, host: str, port: int, debug: bool) -> None:
     """Run an embedded Valkey, a worker and the web server in this terminal; Ctrl-C stops all.
 
-    The web server reloads itself when code changes; the worker does not. For development only.
+    The web server reloads itself when code changes; the worker does not. For development only: plain http to this
+    machine is a destination too.
     """
     state, info = open_state(), context.ensure_object(ScriptInfo)
     app = ["--app", info.app_import_path] if info.app_import_path else []
@@ -56,11 +58,12 @@ def dev(context: click.Context, host: str, port: int, debug: bool) -> None:
 def _run(commands: t.Mapping[str, t.Sequence[str]]) -> bool:
     """Run commands until Ctrl-C, SIGTERM or the end of one; say whether it was somebody's wish to stop."""
     children: dict[str, subprocess.Popen[bytes]] = {}
+    environ = {**os.environ, DEVELOPING: "1"}
     try:
         with contextlib.suppress(KeyboardInterrupt), jobs.stopping() as stop:
             for name, words in commands.items():
                 # In a group of its own: Ctrl-C reaches us alone, and the reloader's child is found with its parent.
-                children[name] = subprocess.Popen(words, start_new_session=True)  # noqa: S603
+                children[name] = subprocess.Popen(words, env=environ, start_new_session=True)  # noqa: S603
             while not stop.wait(0.2):
                 for name, child in children.items():
                     if child.poll() is not None:

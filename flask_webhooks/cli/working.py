@@ -155,6 +155,11 @@ def status(as_json: bool, fail_if_older: timedelta | None) -> None:
                 "Workers can reach nobody: look at the proxy, the name server and the network, and at "
                 "WEBHOOKS_ENCRYPTION_KEYS (`secret.unreadable` in their log)."
             )
+        for name, count in facts["subscribed_elsewhere"].items():
+            say(
+                f"Active subscriptions for {name}: {count}. They get nothing from this app, whose events are all for "
+                f"{facts['environment']} (WEBHOOKS_ENVIRONMENT)."
+            )
         for name, count in facts["pending_elsewhere"].items():
             say(
                 f"{count} deliveries stay pending: they are for subscriptions of {name}, and this app sends for "
@@ -172,8 +177,11 @@ def _facts() -> dict[str, t.Any]:
         lanes = dispatch.backlog(connection, now, ours)
         others = dispatch.elsewhere(connection, ours)
         broken = dispatch.broken(connection)
+        subscribed = dispatch.subscribed(connection)
         stalled = dispatch.waiting_for_us(connection, now)
         alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
+    environment = state.settings.environment
+    is_fixed = isinstance(environment, str)
     due = [row.due_at for row in lanes if row.due_at <= now]
     try:
         depth: int | None = state.bell.depth()
@@ -186,6 +194,10 @@ def _facts() -> dict[str, t.Any]:
         "subscriptions_due": len(due),
         "oldest_due_seconds": round((now - min(due)).total_seconds(), 3) if due else None,
         "broken_messages": broken,
+        "environment": environment if is_fixed else "as the app says of each event",
+        "subscribed_elsewhere": {
+            name: count for name, count in subscribed.items() if is_fixed and name != environment
+        },
         "sends_for": sorted(ours or ENVIRONMENTS),
         "waiting_for_us": stalled,
         "pending_elsewhere": {each.environment: each.deliveries for each in others},

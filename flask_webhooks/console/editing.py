@@ -158,6 +158,7 @@ def _form_page(visit: Visit, form: Form, row: Subscription | None, status: int =
         "form": form,
         "subscription": row,
         "environments": ENVIRONMENTS,
+        "tagged": state.settings.environment if isinstance(state.settings.environment, str) else None,
         "picker": shown,
         "query": query,
         "picked": count_events(state.catalog, form.wanted),

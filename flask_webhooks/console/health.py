@@ -36,6 +36,7 @@ def webhook(visit: Visit, subscription_id: object) -> Page:
     oldest = oldest_waiting(connection, row.id, State.PENDING)
     values = {
         "overview": overview,
+        "tagged": _other_environment(visit, row.environment),
         "subscription": row,
         "note": standing_note(overview),
         "week": reading.series(connection, row.id, "7d", now).total,
@@ -84,6 +85,12 @@ def _numbers(series: Series) -> dict[str, t.Any]:
         values = [each.percentile(share) for each in sums]
         found[name] = [round(value * 1000, 1) if value is not None else None for value in values]
     return found
+
+
+def _other_environment(visit: Visit, environment: str) -> str:
+    """Return the environment that all events of this app are for, if it is another than a webhook's."""
+    tagged = visit.state.settings.environment
+    return tagged if isinstance(tagged, str) and tagged != environment else ""
 
 
 def _test_events(visit: Visit, row: models.Subscription) -> Names:

@@ -30,6 +30,7 @@ from .housekeeping import (
     purge,
     purge_removed,
     sign_off,
+    subscribed,
     waiting_for_us,
     workers,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "sign_off",
     "still_due",
     "stranded",
+    "subscribed",
     "succeed",
     "waiting",
     "waiting_for_us",

@@ -25,6 +25,7 @@ __all__ = [
     "purge",
     "purge_removed",
     "sign_off",
+    "subscribed",
     "waiting_for_us",
     "workers",
 ]
@@ -109,6 +110,17 @@ def elsewhere(connection: sa.Connection, environments: t.Collection[str] | None)
     for environment, deliveries in connection.execute(found):
         counts.setdefault(environment, []).append(deliveries)
     return [Elsewhere(name, len(some), sum(some)) for name, some in sorted(counts.items())]
+
+
+def subscribed(connection: sa.Connection) -> dict[str, int]:
+    """Count the active subscriptions of each environment."""
+    found = (
+        sa.select(S.c.environment, sa.func.count())
+        .where(S.c.active, S.c.deleted_at.is_(None))
+        .group_by(S.c.environment)
+        .order_by(S.c.environment)
+    )
+    return {name: count for name, count in connection.execute(found)}
 
 
 def waiting_for_us(connection: sa.Connection, now: datetime) -> int:

@@ -44,11 +44,12 @@ from .certificates import (
 )
 from .connections import IDLE, LIFETIME, Adapter, Idle, Prepared, current
 from .deadline import Attempt, Watch
+from .developing import Urls
 from .dialing import AttemptFailed, Dialer, Unready
 from .names import LookupFailed, Names, Resolver
 from .outage import Outage
 from .refusals import Refusals
-from .urls import REFUSED, Destination, as_sent, parse, refused
+from .urls import REFUSED, Destination, as_sent, refused
 
 __all__ = [
     "ACCEPT_ENCODING",
@@ -162,6 +163,7 @@ class Transport:
     :param bundles: files of authorities that are trusted besides.
     :param resolver: called like `socket.getaddrinfo`, which it is by default.
     :param clock: seconds, like `time.monotonic`, by which connections grow old.
+    :param is_developing: asked whether this is a developer's machine, which may then be reached over http.
     """
 
     def __init__(
@@ -180,6 +182,7 @@ class Transport:
         bundles: Sequence[str] = (),
         resolver: Resolver | None = None,
         clock: Callable[[], float] = time.monotonic,
+        is_developing: Callable[[], bool] = lambda: False,
     ) -> None:
         self._connect_limit, self._limit = timeout
         self._allowed, self._ports = tuple(allowed_networks), tuple(allowed_ports)
@@ -188,15 +191,14 @@ class Transport:
         self._proxy = proxy
         self._resolver = resolver
         self._trust = verify, tuple(bundles)
-        self._parse = functools.lru_cache(4096)(
-            functools.partial(
-                parse,
-                allow_http=allow_http,
-                allowed=self._allowed,
-                ports=self._ports,
-                is_resolved=proxy is None,
-            )
+        self._urls = Urls(
+            allow_http=allow_http,
+            allowed=self._allowed,
+            ports=self._ports,
+            is_resolved=proxy is None,
+            is_developing=is_developing,
         )
+        self._parse = self._urls.parse
         self._beginning = threading.Lock()
         self._made: _Running | None = None
         self._is_closed = False
@@ -225,7 +227,7 @@ class Transport:
                 contexts = _Contexts(*self._trust)
                 self._made = _Running(
                     names=names,
-                    dialer=Dialer(names, self._allowed, self._ports, self._connect_limit),
+                    dialer=Dialer(names, self._allowed, self._ports, self._connect_limit, self._urls.exempt),
                     watch=Watch(),
                     refusals=Refusals(),
                     adapter=Adapter(contexts.of, idle=self._idle(), proxy=self._proxy),

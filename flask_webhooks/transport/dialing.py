@@ -10,7 +10,7 @@ import errno
 import socket
 import time
 import typing as t
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import AddressRefusedError
 from ..retry import Failure
@@ -52,9 +52,14 @@ class Dialer:
     """Opens TCP connections to places that the guard lets through."""
 
     def __init__(
-        self, names: Names, allowed: Sequence[Network], ports: Sequence[range], limit: float
+        self,
+        names: Names,
+        allowed: Sequence[Network],
+        ports: Sequence[range],
+        limit: float,
+        exempt: Callable[[str, Address | None], Sequence[Network]],
     ) -> None:
-        self._names = names
+        self._names, self._exempt = names, exempt
         self._allowed, self._ports = tuple(allowed), tuple(ports)
         self.limit = limit
         """Seconds to connect, name lookup included."""
@@ -97,8 +102,9 @@ class Dialer:
         :raises AddressRefusedError: with the first of them.
         """
         is_unfit = is_unfit_port(port, self._ports)
+        allowed = (*self._allowed, *self._exempt(host, parse_address(host)))
         for address in addresses:
-            rule = "unreadable address" if address is None else refusal(address, self._allowed)
+            rule = "unreadable address" if address is None else refusal(address, allowed)
             if rule is not None or address is None:
                 raise refused(host, address, rule or "")
             if is_unfit and not is_exempt(address, self._allowed):

@@ -83,6 +83,8 @@ class TestACopyOfProduction:
         assert (facts["sends_for"], facts["pending_elsewhere"]) == (["staging"], {"production": 3})
         assert (facts["subscriptions_due"], facts["oldest_due_seconds"]) == (0, None)
         assert words.exit_code == 0
+        assert (facts["environment"], facts["subscribed_elsewhere"]) == ("staging", {"production": 1})
+        assert "Active subscriptions for production: 1. They get nothing from this app" in words.output
         assert "3 deliveries stay pending: they are for subscriptions of production" in words.output
         assert [tuple(each) for each in found.elsewhere] == [("production", 1, 3)]
         assert (found.pending, found.lanes, found.oldest_due) == (0, 0, None)
