@@ -11,13 +11,18 @@ from .errors import (
     PayloadError,
     PayloadTooLargeError,
     PrincipalError,
+    SecretError,
+    SubscriptionChangedError,
     SubscriptionError,
+    SubscriptionMissingError,
+    ThrottledError,
     UnknownEventError,
     VerificationError,
     WebhooksError,
 )
 from .extension import Webhooks
 from .principal import ALL_OWNERS, Principal
+from .subscriptions import Subscription
 
 __all__ = [
     "ALL_OWNERS",
@@ -32,7 +37,12 @@ __all__ = [
     "PayloadTooLargeError",
     "Principal",
     "PrincipalError",
+    "SecretError",
+    "Subscription",
+    "SubscriptionChangedError",
     "SubscriptionError",
+    "SubscriptionMissingError",
+    "ThrottledError",
     "UnknownEventError",
     "VerificationError",
     "Webhooks",

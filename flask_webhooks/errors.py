@@ -124,6 +124,9 @@ class SubscriptionError(WebhooksError):
     :param fields: field name to the list of messages about it, as the API returns them.
     """
 
+    code: t.ClassVar[str] = "invalid"
+    """What the API's answer calls it."""
+
     def __init__(self, message: str, fields: t.Mapping[str, t.Sequence[str]] | None = None) -> None:
         super().__init__(message)
         self.fields: dict[str, list[str]] = {name: list(texts) for name, texts in (fields or {}).items()}
@@ -153,9 +156,13 @@ class AddressRefusedError(SubscriptionError):
 class ExclusivityError(SubscriptionError):
     """Channels that one subscriber may not hold together."""
 
+    code = "exclusive"
+
 
 class OtherEnvironmentError(SubscriptionError):
     """The subscription is of an environment that this app does not send for."""
+
+    code = "conflict"
 
     def __init__(self, environment: str) -> None:
         super().__init__(
@@ -167,9 +174,13 @@ class OtherEnvironmentError(SubscriptionError):
 class SubscriptionMissingError(SubscriptionError):
     """There is no such subscription, or it is another owner's: nobody learns which."""
 
+    code = "not_found"
+
 
 class SubscriptionChangedError(SubscriptionError):
     """Somebody else has changed the subscription since it was read."""
+
+    code = "changed"
 
 
 class ThrottledError(WebhooksError):
@@ -177,6 +188,8 @@ class ThrottledError(WebhooksError):
 
     :param wait: seconds after which it may ask again.
     """
+
+    code: t.ClassVar[str] = "too_many_requests"
 
     def __init__(self, message: str, wait: float) -> None:
         super().__init__(message)

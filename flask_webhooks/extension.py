@@ -25,6 +25,7 @@ from .principal import Principal
 from .queue import Bell, Embedded
 from .signing import Vault, derive_key
 from .state import EXTENSION, AppState, is_developing, state_of
+from .subscriptions import Subscriptions
 from .transport import Transport, bundle_fault
 
 AnySession: t.TypeAlias = Session | scoped_session[t.Any]
@@ -247,6 +248,15 @@ class Webhooks:
         capture.emit_many(
             state, _session(state.app, session), event, rows, owner=owner, dedupe_key=dedupe_key
         )
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """Subscriptions of the current app, made, read and changed in the current transaction."""
+        return Subscriptions(self._here)
+
+    def _here(self, session: AnySession | None) -> tuple[AppState, Session]:
+        state = self._state()
+        return state, _session(state.app, session)
 
     @contextlib.contextmanager
     def muted(self, session: AnySession | None = None) -> t.Iterator[None]:

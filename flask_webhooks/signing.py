@@ -63,6 +63,11 @@ class Secret:
     def __repr__(self) -> str:
         return f"<Secret {self.kind}>"
 
+    @property
+    def shown(self) -> str:
+        """What a receiver needs to verify, and all that anybody is ever shown."""
+        return self.public or self.text
+
     def sign(self, signed_content: bytes) -> str:
         """Return one signature as it stands in `webhook-signature`: ``v1,<base64>``."""
         return f"{self.kind},{base64.b64encode(self._sign(signed_content)).decode()}"

@@ -92,19 +92,19 @@ def of_error(error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, SubscriptionMissingError):
-        return Refused(404, str(error))
+        return Refused(404, str(error), code=error.code)
     if isinstance(error, SubscriptionChangedError):
-        return Refused(412, str(error))
+        return Refused(412, str(error), code=error.code)
     if isinstance(error, ExclusivityError):
-        return Refused(409, str(error), code="exclusive", fields=error.fields)
+        return Refused(409, str(error), code=error.code, fields=error.fields)
     if isinstance(error, OtherEnvironmentError):
-        return Refused(409, str(error))
+        return Refused(409, str(error), code=error.code)
     if isinstance(error, ThrottledError):
         wait = max(1, math.ceil(error.wait))
         detail = f"{error} Try again in {wait} seconds."
-        return Refused(429, detail, headers={"Retry-After": str(wait)})
+        return Refused(429, detail, code=error.code, headers={"Retry-After": str(wait)})
     if isinstance(error, SubscriptionError):
-        return Refused(422, str(error), fields=error.fields)
+        return Refused(422, str(error), code=error.code, fields=error.fields)
     if isinstance(error, SecretError):
         logger.error("secret.unreadable", extra={"reason": str(error)})
         return Refused(

@@ -8,12 +8,11 @@ from datetime import UTC, datetime, timedelta
 from .. import models, schemas, subscribing
 from ..errors import SubscriptionChangedError
 from .operations import Answer, Call, operation
-from .subscriptions import shown_secret
 
 
 def _shown(call: Call, row: models.Subscription) -> dict[str, t.Any]:
     secrets = [
-        {"secret": shown_secret(secret), "created_at": kept.created_at, "expires_at": kept.expires_at}
+        {"secret": secret.shown, "created_at": kept.created_at, "expires_at": kept.expires_at}
         for kept, secret in subscribing.reveal(call.state, row, datetime.now(UTC))
     ]
     return {"secret": secrets[0]["secret"] if secrets else "", "secrets": secrets}

@@ -23,6 +23,7 @@ from .keys import rotate_encryption
 from .opening import database_fault
 from .repairing import repair
 from .resending import backfill, replay
+from .subscribing import subscribe
 from .tailing import tail
 from .working import deliver, purge, status, worker
 
@@ -65,6 +66,6 @@ class _Top(Group):
 webhooks_cli = _Top("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")
 for command in (
     *(worker, deliver, status, purge, rotate_encryption, init, check, catalog),
-    *(subscriptions, client_certificates, send_test, replay, backfill, repair, tail, dev),
+    *(subscribe, subscriptions, client_certificates, send_test, replay, backfill, repair, tail, dev),
 ):
     webhooks_cli.add_command(command)

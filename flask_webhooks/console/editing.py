@@ -98,7 +98,7 @@ def _created(visit: Visit, key: str, secret_id: str) -> Page | Redirect:
     secret = subscribing.reveal_one(visit.state, row, secret_id)
     if secret is None:  # rotated since, and run out
         return Redirect("webhook", {"subscription_id": key})
-    return Page("created.html", {"subscription": row, "secret": secret.public or secret.text})
+    return Page("created.html", {"subscription": row, "secret": secret.shown})
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/edit", right="write")

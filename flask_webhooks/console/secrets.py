@@ -38,9 +38,7 @@ def shown_secrets(
     """Return the secrets in force, the current one first."""
     if clear:
         return [
-            ShownSecret(
-                kept.created_at, kept.expires_at, secret.public or secret.text, secret.public is not None
-            )
+            ShownSecret(kept.created_at, kept.expires_at, secret.shown, secret.public is not None)
             for kept, secret in subscribing.reveal(visit.state, row, now)
         ]
     current = [kept for kept in row.secrets if kept.expires_at is None or kept.expires_at > now]

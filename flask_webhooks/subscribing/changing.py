@@ -6,10 +6,9 @@ import typing as t
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from .. import dispatch, models, ranges, signals, signing, throttle
+from .. import dispatch, ranges, signals, signing, throttle
 from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..ids import is_id, uuid7
 from ..models import Delivery, Lane, Listener, State, Subscription
@@ -18,13 +17,14 @@ from ..transactions import may_be_repeated
 from . import fields, secrets
 from .afterwards import afterwards
 from .fields import UNSET, Faults, Unset, Wanted
+from .joining import is_joined
+from .locking import lock
 
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["change", "create", "find", "lock", "remove"]
+__all__ = ["change", "create", "find", "remove"]
 
-O = t.cast("sa.Table", models.Owner.__table__)  # noqa: E741
 OPERATORS = ""
 """Whose places operators take who change what is others': no owner is called so."""
 COUNTED = 10_000
@@ -45,25 +45,6 @@ HEALTHY: dict[str, t.Any] = {
     "sendable_at": None,
 }
 """A lane's health when its subscription is switched on again: what was before does not count."""
-
-
-def lock(session: Session, owner: str, environment: str) -> None:
-    """Make all other changes of an owner's subscriptions wait until this transaction ends.
-
-    It must be the first statement: on SQLite, writing takes the only lock there is, and a transaction that has read
-    before cannot take it any more; elsewhere it takes the row, and what is read after it is what is there.
-    """
-    row = {"owner": owner, "environment": environment, "changes": 1}
-    dialect = session.get_bind().dialect.name
-    if dialect in ("mysql", "mariadb"):
-        statement: t.Any = mysql.insert(O).values(row).on_duplicate_key_update(changes=O.c.changes + 1)
-    else:
-        flavour = postgresql if dialect == "postgresql" else sqlite
-        statement = flavour.insert(O).values(row)
-        statement = statement.on_conflict_do_update(
-            index_elements=[O.c.owner, O.c.environment], set_={"changes": O.c.changes + 1}
-        )
-    session.execute(statement)
 
 
 def find(
@@ -105,9 +86,9 @@ def create(
     state: AppState,
     session: Session,
     *,
-    owner: str,
-    environment: str,
+    owner: Whose,
     url: str,
+    environment: str | None = None,
     events: t.Sequence[t.Any] = (),
     channels: t.Sequence[str] = (),
     description: str = "",
@@ -119,22 +100,28 @@ def create(
     metadata: t.Mapping[str, t.Any] | None = None,
     signature: str = "v1",
     secret: str | None = None,
+    look_up: bool = True,
+    limited: bool = True,
 ) -> tuple[Subscription, signing.Secret]:
     """Make a subscription and return it with its secret, which is not kept in the clear.
 
     Looks the URL's name up before anything is locked. Flushes; the caller commits.
 
+    :param environment: None: the app's own.
     :param events: patterns, or ``{"event": pattern, "includes": [names]}``.
     :param channels: short for every event of each.
+    :param look_up: False: the URL's name is judged by the attempts alone.
+    :param limited: False: the owner may have any number of subscriptions.
     :raises SubscriptionError: with every mistake of every field; `ExclusivityError` if that is the only one.
     :raises ThrottledError: the owner has made as many as a day may have.
     """
     faults, key = Faults(), uuid7()
     kind = fields.signature(signature, faults)
     new = fields.secret(secret, kind, faults)
+    whose = fields.owner(owner, faults)
     values: dict[str, t.Any] = {
-        "url": _url(state, session, owner, url, faults),
-        "environment": fields.environment(environment, faults),
+        "url": _url(state, session, whose, url, faults, look_up=look_up and not faults.fields),
+        "environment": fields.environment(state, environment, faults),
         "description": fields.description(description, faults),
         "active": fields.flag("active", active, faults),
         "retry": fields.retry_(retry, faults),
@@ -149,11 +136,13 @@ def create(
     assert new is not None  # noqa: S101  # stop() has raised otherwise
     now = _now()
     session.rollback()
-    lock(session, owner, environment)
-    _check_limit(state, session, owner, environment)
-    _check_together(state, session, owner, environment, wanted if active else {}, None)
-    throttle.count_creation(state, session, owner)
-    row = Subscription(id=key, owner=owner, created_at=now, updated_at=now, version=1, **values)
+    lock(session, whose, values["environment"])
+    if limited:
+        _check_limit(state, session, whose, values["environment"])
+    _check_together(state, session, whose, values["environment"], wanted if active else {}, None)
+    if limited:
+        throttle.count_creation(state, session, whose)
+    row = Subscription(id=key, owner=whose, created_at=now, updated_at=now, version=1, **values)
     row.listeners = _listeners(row, wanted)
     session.add(row)
     session.flush()
@@ -184,6 +173,7 @@ def change(
     metadata: t.Mapping[str, t.Any] | Unset | None = UNSET,
     environment: str | Unset = UNSET,
     signature: str | Unset = UNSET,
+    look_up: bool = True,
 ) -> Subscription:
     """Change what is given and return the subscription. Ends the session's transaction first; the caller commits.
 
@@ -195,13 +185,14 @@ def change(
     :param owner: whose it must be.
     :param version: the one the caller has seen; None for any.
     :param held: with `active=True`: `send` or `discard` what was held while it was off.
+    :param look_up: see `create`.
     :raises SubscriptionMissingError: there is none of that owner.
     :raises SubscriptionChangedError: it has another version.
     :raises SubscriptionError: as `create`.
     """
     faults = Faults()
     # Before anything is locked.
-    checked_url = url if isinstance(url, Unset) else _url(state, session, owner, url, faults)
+    checked_url = _or(url, lambda value: _url(state, session, owner, value, faults, look_up=look_up))
     row = find(session, subscription_id, owner=owner, to_change=True, version=version)
     before = _listening(row)
     wanted = before
@@ -270,13 +261,15 @@ def remove(
     _announce(state, session, row, "removed")
 
 
-def _url(state: AppState, session: Session, owner: Whose, value: object, faults: Faults) -> str:
+def _url(
+    state: AppState, session: Session, owner: Whose, value: object, faults: Faults, *, look_up: bool
+) -> str:
     """Return a URL, checked; its name is looked up while no other lookup of its owner holds a thread.
 
     Else it is taken without: each attempt looks it up anyway. Ends the session's transaction.
     """
     url = fields.url(state, value, faults)
-    if not url or not state.transport.needs_lookup(url):
+    if not url or not look_up or not state.transport.needs_lookup(url):
         return url
     with throttle.place(state, session, OPERATORS if owner is ALL_OWNERS else owner) as wait:
         if not wait:
@@ -422,7 +415,7 @@ def _announce(state: AppState, session: Session, row: Subscription, action: str)
     told = {"subscription_id": row.id, "owner": row.owner, "action": action}
 
     def tell() -> None:
-        state.bell.ring()
+        (state.bell.ring_soon if is_joined(session) else state.bell.ring)()
         signals.send(signals.subscription_changed, state.app, **told)
 
     afterwards(session, tell)

@@ -15,6 +15,7 @@ from .. import payload, retry, signing
 from ..catalog.names import listed, nearest
 from ..config import ENVIRONMENTS
 from ..errors import ExclusivityError, PayloadError, SecretError, SubscriptionError
+from ..principal import ALL_OWNERS, is_owner
 from . import headers
 
 if t.TYPE_CHECKING:
@@ -309,8 +310,24 @@ def description(value: object, faults: Faults) -> str:
     return value
 
 
-def environment(value: object, faults: Faults) -> str:
-    """Return one of the environments."""
+def owner(value: object, faults: Faults) -> str:
+    """Return whose it is: a text that a principal may have as its owner."""
+    if value is ALL_OWNERS:
+        faults.add("owner", "Say whose it is.")
+    elif not isinstance(value, str) or not is_owner(value):
+        faults.add("owner", "Nobody can be this owner.")
+    else:
+        return value
+    return ""
+
+
+def environment(state: AppState, value: object, faults: Faults) -> str:
+    """Return one of the environments; None: the app's own, if that does not depend on the event."""
+    if value is None:
+        value = state.settings.environment
+        if not isinstance(value, str):
+            faults.add("environment", f"Say which: {' or '.join(ENVIRONMENTS)}.")
+            return ""
     if value not in ENVIRONMENTS:
         faults.add("environment", f"Give one of {listed(ENVIRONMENTS)}.")
         return ""
@@ -374,7 +391,7 @@ def examine(state: AppState, values: Mapping[str, t.Any]) -> dict[str, list[str]
     checks: dict[str, t.Callable[[t.Any], object]] = {
         "url": lambda value: url(state, value, faults),
         "description": lambda value: description(value, faults),
-        "environment": lambda value: environment(value, faults),
+        "environment": lambda value: environment(state, value, faults),
         "retry": lambda value: retry_(value, faults),
         "rate_limit": lambda value: rate_limit(value, faults),
         "metadata": lambda value: metadata(state, merged({}, value), faults),

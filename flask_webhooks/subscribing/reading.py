@@ -1,0 +1,68 @@
+"""What is shown of a subscription, and lists of them."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ..errors import SecretError
+from ..models import Subscription
+from ..principal import ALL_OWNERS, Whose
+from . import headers
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["listed", "shown"]
+
+_AS_THEY_ARE = (
+    *("id", "owner", "url", "description", "environment", "active", "format", "retry", "rate_limit"),
+    *("signature", "disabled_reason", "disabled_at", "created_at", "updated_at"),
+)
+
+
+def shown(state: AppState, row: Subscription) -> dict[str, t.Any]:
+    """Return all that anybody is shown of a subscription: of headers the names, of secrets nothing."""
+    listeners = sorted(row.listeners, key=lambda each: each.event)
+    return {
+        **{name: getattr(row, name) for name in _AS_THEY_ARE},
+        "events": [{"event": each.event, "includes": each.includes} for each in listeners],
+        "channels": [each.event[:-2] for each in listeners if each.event.endswith(".*")],
+        "headers": _header_names(state, row),
+        "metadata": row.details,
+    }
+
+
+def _header_names(state: AppState, row: Subscription) -> list[str]:
+    try:
+        return headers.names(state.vault, row.headers, row.id)
+    except SecretError:  # a list must not fail because a key is gone; each attempt tells the operator
+        return []
+
+
+def listed(
+    session: Session,
+    *,
+    owner: Whose,
+    environment: str | None = None,
+    active: bool | None = None,
+    before: str | None = None,
+    most: int | None = None,
+) -> t.Sequence[Subscription]:
+    """Return subscriptions that have not been removed, newest first.
+
+    :param before: the id of the last one that has been seen.
+    """
+    conditions: list[sa.ColumnElement[bool]] = [Subscription.deleted_at.is_(None)]
+    if owner is not ALL_OWNERS:
+        conditions.append(Subscription.owner == owner)
+    if environment is not None:
+        conditions.append(Subscription.environment == environment)
+    if active is not None:
+        conditions.append(Subscription.active == active)
+    if before is not None:
+        conditions.append(Subscription.id < before)
+    found = sa.select(Subscription).where(*conditions).order_by(Subscription.id.desc()).limit(most)
+    return session.scalars(found).all()
