@@ -14,12 +14,16 @@ from .problems import Refused
 __all__ = ["after_of", "told"]
 
 
+MOST = 500 * 1024
+"""Bytes of JSON that one part of the catalogue may have."""
+
+
 @operation(
     "GET", "/catalog", "Show the catalogue", right="read", query=schemas.CatalogQuery, answer=schemas.Catalog
 )
 def get_catalog(call: Call) -> t.Any:
     """Every channel and its events. Of a long catalogue, `next_after` says behind which event the next part begins."""
-    return describing.listing(call.state, after_of(call))
+    return describing.listing(call.state, after_of(call), MOST)
 
 
 def after_of(call: Call) -> str:

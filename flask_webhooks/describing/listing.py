@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import typing as t
 
 if t.TYPE_CHECKING:
@@ -14,11 +15,7 @@ __all__ = ["event_values", "includes", "listing", "table"]
 Json = dict[str, t.Any]
 
 
-MOST = 500 * 1024
-"""Bytes of JSON that one part of the catalogue may have."""
-
-
-def listing(state: AppState, after: str = "", most: int = MOST) -> Json:
+def listing(state: AppState, after: str = "", most: float = math.inf) -> Json:
     """Return every channel that has events, with them, as far as there is room.
 
     Where there are more, `next_after` names the last event: the next part begins behind it.

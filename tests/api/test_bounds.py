@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
+from flask_webhooks import describing
 from flask_webhooks.console.looks import html_size, pretty
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Attempt, Delivery, Message, Subscription
@@ -297,6 +298,8 @@ def test_what_tells_of_many_events_comes_in_parts(many: Flask) -> None:
         more = re.search(r'rel="next" href="/webhooks/console([^"]+)"', answer.text)
         page = more[1] if more else ""
     assert (shown, pages > 1) == (names, True)
+    whole = describing.listing(state_of(many))  # as the command writes it
+    assert [each["name"] for channel in whole["channels"] for each in channel["events"]] == names
     for place in ("openapi.json", "docs", "catalog"):
         found: list[str] = []
         after: str | None = ""
