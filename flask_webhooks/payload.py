@@ -26,6 +26,7 @@ from decimal import Decimal
 from operator import attrgetter, methodcaller
 
 from .errors import PayloadError
+from .visible import printable
 
 __all__ = [
     "FORMATS",
@@ -222,7 +223,7 @@ def failed(format: str, error: Exception) -> str:
     """
     if isinstance(error, PayloadError):
         return str(error)
-    logger.warning("format.failed", extra={"format": format}, exc_info=error)
+    logger.warning("format.failed", extra={"format": format}, exc_info=printable(error))
     return f"The format {format!r} failed within the sender: {type(error).__name__}."
 
 

@@ -7,7 +7,9 @@ that changes the direction of text or cannot be seen, no half of a surrogate pai
 
 from __future__ import annotations
 
-__all__ = ["visible"]
+import traceback
+
+__all__ = ["printable", "visible"]
 
 
 def visible(text: str, keep: str = "\n\t") -> str:
@@ -18,6 +20,15 @@ def visible(text: str, keep: str = "\n\t") -> str:
     if text.isprintable():
         return text
     return "".join([mark if mark.isprintable() or mark in keep else _escaped(mark) for mark in text])
+
+
+def printable(error: Exception) -> Exception | None:
+    """Return an error whose traceback a log file can hold: half of a surrogate pair would lose the whole line."""
+    try:
+        "".join(traceback.format_exception(error)).encode()
+    except UnicodeEncodeError:
+        return None
+    return error
 
 
 def _escaped(mark: str) -> str:

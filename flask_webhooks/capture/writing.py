@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import time
-import traceback
 import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from ..config import ENVIRONMENTS
 from ..errors import EmitError, PayloadError, PayloadTooLargeError
 from ..ids import uuid7
 from ..models import State, Trigger
+from ..visible import printable
 from . import guard, hosted
 from .changes import LATER, Values
 
@@ -188,24 +188,15 @@ def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> s
     about = _about(event, obj)
     if state.settings.on_error == "log":
         extra = {"event": event.name, "object": about}
-        logger.error("message.failed: %s", storable(about), exc_info=_printable(error), extra=extra)
+        logger.error("message.failed: %s", storable(about), exc_info=printable(error), extra=extra)
         return None
     named = _named(state, event, obj, error)
     if state.settings.on_error == "raise":
         raise named from (None if named is error else error)
     reason = storable(str(named).replace(_REMEDY, ""))
     extra = {"event": event.name, "object": about}
-    logger.error("message.broken: %s", reason, exc_info=_printable(error), extra=extra)
+    logger.error("message.broken: %s", reason, exc_info=printable(error), extra=extra)
     return reason
-
-
-def _printable(error: Exception) -> Exception | None:
-    """Return an error whose traceback a log file can hold: half of a surrogate pair would lose the whole line."""
-    try:
-        "".join(traceback.format_exception(error)).encode()
-    except UnicodeEncodeError:
-        return None
-    return error
 
 
 def _named(state: AppState, event: EventType, obj: t.Any, error: Exception) -> EmitError:
