@@ -28,6 +28,8 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `statement`  what a bulk statement concerns, and whether its rows are taken
 `changing`   a bulk UPDATE or DELETE
 `inserting`  a bulk INSERT
+`conflicts`  by which keys an upsert meets rows that are there
+`upserting`  an upsert
 `aside`      where the rows of bulk statements are read
 `changes`    changes to what they come to (pure)
 `touching`   what else that updates
@@ -62,6 +64,7 @@ __all__ = ["emit_many", "install", "muted"]
 def install(state: AppState) -> None:
     """Begin to capture the models of an app's catalogue, for as long as the app lives."""
     listen()
-    if state.settings.bulk != "ignore":
+    watch = Watch(state, ROW_LISTENERS)
+    if watch.is_minding:
         listen_to_statements()
-    register(Watch(state, ROW_LISTENERS))
+    register(watch)

@@ -1,8 +1,9 @@
 """Bulk statements through the ORM: `update(Model)`, `delete(Model)`, `insert(Model)` and the legacy `Query` forms.
 
 They change rows that no session holds. So the rows are read before, into a session of our own on the same
-connection, and after an UPDATE once more. Whether somebody listens plays no part in what a statement may do or gives
-back: code that works until a customer subscribes would fail in production.
+connection, and after an UPDATE once more. What a statement gives back is what it gives without us. What cannot be
+followed is refused if somebody listens, and let through with a warning if nobody does: a feature of the host's must
+not break on the day of the installation.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from ..errors import BulkStatementError
 from .aside import Aside
 from .changes import Change
 from .changing import Deletion, Update, has_dml
+from .conflicts import is_upsert
 from .hearing import check_database
-from .inserting import Insert, is_upsert
-from .statement import Result, is_moving, set_by
+from .inserting import Insert
+from .statement import Result, Unfollowed, is_anybody_listening, is_moving, set_by
+from .upserting import Upsert
 from .watching import watching
 
 if t.TYPE_CHECKING:
@@ -46,42 +49,34 @@ def run(execution: ORMExecuteState, watch: Watch, aside: Aside) -> Captured:
     """Run a bulk statement and return its result with what it changed.
 
     :return: None as the result: SQLAlchemy shall run the statement as if nobody had looked.
-    :raises BulkStatementError: `WEBHOOKS_BULK` does not let it through, it concerns too many rows, or it cannot be
-        said what it changes.
+    :raises BulkStatementError: a channel's `bulk` or `WEBHOOKS_BULK` does not let it through; or somebody listens, and
+        it concerns too many rows, or it cannot be said what it changes.
     """
     mapper = t.cast("orm.Mapper[t.Any]", execution.bind_mapper)
     kinds = _kinds(execution) if _is_of(execution, mapper) else set()
     may_move = bool(kinds) and is_moving(execution, watch, mapper)
     kinds |= set(Kind) if may_move else set()
     plans = [plan for below in mapper.self_and_descendants if (plan := watch.plan(below.class_))]
-    if may_move and not any(bound.kinds for plan in plans for bound in plan.bounds):
-        return _run_on_the_way(execution, watch, aside, mapper)
-    if kinds.isdisjoint(kind for plan in plans for bound in plan.bounds for kind in bound.kinds):
-        return None, []
-    mode = watch.state.settings.bulk
+    concerned = [bound for plan in plans for bound in plan.bounds if not kinds.isdisjoint(bound.kinds)]
     about = f"A bulk {_verb(execution)} of {mapper.class_.__name__}"
-    if mode == "raise":
+    if may_move and not any(bound.kinds for plan in plans for bound in plan.bounds):
+        is_followed = set_by(execution, mapper).isdisjoint(_keys_of(mapper))
+        if watch.state.settings.bulk != "capture" or not is_followed:
+            return None, []
+        return _last(
+            execution, lambda inner: _capture(inner, watch, aside, mapper, about, is_on_the_way=True)
+        )
+    modes = {watch.bulk(bound) for bound in concerned}
+    if "raise" in modes:
         raise BulkStatementError(
             f"{about} is not let through by WEBHOOKS_BULK = 'raise'. Change the objects one by one, or set "
-            "WEBHOOKS_BULK to 'capture', 'warn' or 'ignore'."
+            "WEBHOOKS_BULK, or `bulk` in the channel, to 'capture', 'warn' or 'ignore'."
         )
-    if mode == "warn":
+    if "warn" in modes:
         logger.warning("bulk.not_captured: %s. Use emit_many, or WEBHOOKS_BULK = 'capture'.", about)
+    if "capture" not in modes:
         return None, []
     return _last(execution, lambda inner: _capture(inner, watch, aside, mapper, about))
-
-
-def _run_on_the_way(
-    execution: ORMExecuteState, watch: Watch, aside: Aside, mapper: orm.Mapper[t.Any]
-) -> Captured:
-    """Capture an UPDATE of a class that has no channel, but leads to owners. Nothing of it is refused."""
-    if watch.state.settings.bulk != "capture" or not set_by(execution, mapper).isdisjoint(_keys_of(mapper)):
-        return None, []
-    try:
-        return _last(execution, lambda inner: _capture(inner, watch, aside, mapper, "An UPDATE"))
-    except BulkStatementError as error:
-        logger.info("bulk.not_captured: %s", error)
-        return None, []
 
 
 def _keys_of(mapper: orm.Mapper[t.Any]) -> t.Iterator[str]:
@@ -131,16 +126,59 @@ def _last(execution: ORMExecuteState, capture: t.Callable[[ORMExecuteState], Cap
 
 
 def _capture(
-    execution: ORMExecuteState, watch: Watch, aside: Aside, mapper: orm.Mapper[t.Any], about: str
+    execution: ORMExecuteState,
+    watch: Watch,
+    aside: Aside,
+    mapper: orm.Mapper[t.Any],
+    about: str,
+    *,
+    is_on_the_way: bool = False,
 ) -> Captured:
+    """Run it with its rows read before and after.
+
+    :param is_on_the_way: it is of a class that has no channel, but leads to owners: nothing of it is refused.
+    """
     connection = execution.session.connection(bind_arguments={**execution.bind_arguments})
     check_database(watch, connection.engine, mapper.class_)
-    _refuse(execution, connection, about)
+    is_ours = execution.is_insert and not execution.is_from_statement and is_upsert(execution.statement)
+    try:
+        _check(execution, connection)
+        return _followed(execution, watch, aside, mapper, connection)
+    except Unfollowed as error:
+        aside.loose.add(mapper.class_)
+        what = f"{about} {error}."
+        if is_on_the_way:
+            logger.info("bulk.not_captured: %s", what)
+        elif is_ours:
+            watch.warn(f"{what} It is let through, and its rows are told to nobody. {_INSTEAD}")
+        elif is_anybody_listening(execution, watch, mapper, connection, None):
+            raise BulkStatementError(f"{what} {_INSTEAD}") from None
+        else:
+            watch.warn(
+                f"{what} Nobody listens: it is let through. Once somebody does, it is refused. {_INSTEAD}"
+            )
+        return error.result, []
+
+
+_INSTEAD = (
+    "Say what changes with emit_many, put it into `with webhooks.muted():` if nobody need hear of it, or set "
+    "WEBHOOKS_BULK, or `bulk` in the channel, to 'warn' or 'ignore'."
+)
+
+
+def _followed(
+    execution: ORMExecuteState,
+    watch: Watch,
+    aside: Aside,
+    mapper: orm.Mapper[t.Any],
+    connection: sa.Connection,
+) -> Captured:
     options = execution.execution_options
     if options.get("autoflush", True):  # SQLAlchemy does so only after us
         execution.session._autoflush()
     if execution.is_insert:
-        return Insert(execution, watch, aside, mapper, connection).capture()
+        kind = Upsert if is_upsert(execution.statement) else Insert
+        return kind(execution, watch, aside, mapper, connection).captured()
     if isinstance(execution.parameters, list):
         names = [prop.key for prop in mapper._identity_key_props]
         if execution.is_delete or any(name not in row for row in execution.parameters for name in names):
@@ -149,19 +187,16 @@ def _capture(
     return cls(execution, watch, aside, mapper, connection).captured()
 
 
-def _refuse(execution: ORMExecuteState, connection: sa.Connection, about: str) -> None:
-    """Refuse what cannot be captured, whoever listens.
+def _check(execution: ORMExecuteState, connection: sa.Connection) -> None:
+    """Find what cannot be captured.
 
-    :raises BulkStatementError: says what to do instead.
+    :raises Unfollowed: says why, and what to do instead.
     """
     options = execution.execution_options
     schemas = options.get("schema_translate_map")
     strategy = options.get("dml_strategy")
     if execution.is_from_statement:
         why = "inside from_statement() cannot be captured. Run it by itself: with returning() it gives objects too"
-    elif execution.is_insert and is_upsert(execution.statement):
-        why = "that may meet rows which are there (ON CONFLICT, OR REPLACE, IGNORE) does not tell which. Use two"
-        why += " statements, or WEBHOOKS_BULK = 'warn' or 'ignore' and emit_many"
     elif strategy == "core_only" and isinstance(execution.parameters, list):
         why = (
             "with dml_strategy='core_only' and a list of parameters cannot be followed. Run it once for each"
@@ -176,4 +211,4 @@ def _refuse(execution: ORMExecuteState, connection: sa.Connection, about: str) -
         why = "has a schema_translate_map of its own. Set it on the session's connection or engine"
     else:
         return
-    raise BulkStatementError(f"{about} {why}.")
+    raise Unfollowed(why)

@@ -247,7 +247,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
     session = execution.session
     mapper = execution.bind_mapper
     watch = watching(session, mapper.class_) or bulk.watch_below(session, mapper) if mapper else None
-    if watch is None or watch.state.settings.bulk == "ignore":
+    if watch is None or not watch.is_minding:
         return None
     aside = buffer_of(session, watch).aside
     if watch.plan(t.cast("t.Any", mapper).class_) is not None:

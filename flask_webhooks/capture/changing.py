@@ -9,62 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
-import traceback
 import typing as t
 
 import sqlalchemy as sa
-from sqlalchemy import inspect, orm
+from sqlalchemy import inspect
 from sqlalchemy.sql import visitors
 
 from ..catalog import Kind, same
-from ..errors import BulkStatementError, WebhooksError
 from ..outbox import CHUNK
 from .aside import unfiltered
 from .changes import Change, Key
 from .loading import load, rows_where
-from .statement import Result, Statement
+from .statement import Result, Statement, Unfollowed
 
 __all__ = ["Changing", "Deletion", "Update", "has_dml"]
 
-logger = logging.getLogger("flask_webhooks.capture")
 PARAMETERS = 30_000
 """How many keys a statement may name: PostgreSQL takes 65,535 parameters, and the host has some too."""
+_MEANWHILE = "rows that were committed while it ran. Roll back and run it again"
 
 
 class Changing(Statement):
     """An UPDATE or DELETE."""
 
-    is_sent = False
-    result: Result | None = None
-    """What the host gets, as soon as it has run."""
-
-    def captured(self) -> tuple[Result | None, list[Change]]:
-        """Capture it, or let it through where a type of the host's cannot read a row: without us nobody reads it."""
-        try:
-            return self.capture()
-        except Exception as error:
-            cause = unreadable(self.mapper, error)
-            if cause is None or (self.is_sent and self.result is None):
-                raise
-            logger.warning(
-                "bulk.not_captured: %s meets a row of which %s cannot be read: %s. Mend the row, and use emit_many.",
-                self.about,
-                cause,
-                type(error).__name__,
-            )
-            self.aside.loose.add(self.mapper.class_)
-            return self.result, []
-
-    def capture(self) -> tuple[Result | None, list[Change]]:
-        """Run it; return its result, or None for SQLAlchemy to run it, and what it has changed."""
-        raise NotImplementedError
-
     def read(self) -> list[t.Any] | None:
         """Return the rows that the statement will change, locked; None if they are not taken."""
         if self.aside.kept >= self.limit and not self.takes(1):
             return None
-        self._lock()
+        self.become_writer()
         if self.given is not None:
             return self.rows_of(self.named(), lock=True) if self.takes(len(self.given)) else None
         select = self.locked(self._matching().limit(self._most()))
@@ -76,11 +48,6 @@ class Changing(Statement):
         """The primary keys in the rows that the statement comes with."""
         names = [prop.key for prop in self.mapper._identity_key_props]
         return list(dict.fromkeys(tuple(row[name] for name in names) for row in self.given or ()))
-
-    def _lock(self) -> None:
-        if self.connection.dialect.name == "sqlite":
-            table = t.cast("sa.Table", self.mapper.local_table)
-            self.connection.execute(sa.delete(table).where(sa.false()))
 
     def _most(self) -> int:
         """How many rows to read: one more than the limit tells that there are more."""
@@ -113,24 +80,18 @@ class Changing(Statement):
     def run(self, rows: t.Sequence[t.Any]) -> Result:
         """Run it on the rows that were read.
 
-        :raises BulkStatementError: it concerned others too.
+        :raises Unfollowed: it concerned others too.
         """
         condition = self._among(rows)
         if self.given is not None or condition is None:
-            result = self._send()
+            result = self.result = self.send()
         else:
             with _narrowed(self.connection, self.dml.table, condition, instead=self._chooses):
-                return self._send()
+                self.result = self.send()
+                return self.result
         if self.given is None and getattr(result, "rowcount", -1) > len(rows):
-            raise BulkStatementError(
-                f"{self.about} concerned rows that were committed while it ran. Roll back and run it again."
-            )
+            raise Unfollowed(f"concerned {_MEANWHILE}", result)
         return result
-
-    def _send(self) -> Result:
-        self.is_sent = True
-        self.result = self.execution.invoke_statement()
-        return self.result
 
     @functools.cached_property
     def _chooses(self) -> bool:
@@ -168,39 +129,25 @@ class Update(Changing):
             return None, []
         before = {self.key(row): self.values(row) for row in rows}
         result = self.run(rows)
-        after = self.rows_of(self.named() if self.given is not None else list(before))
-        self._check(before, after)
+        after = self.rows_left(self.named() if self.given is not None else list(before))
+        self._check(before, after, result)
         found: list[Change] = []
         for row in after:
             old = before[self.key(row)]
             values = {
                 name: (old[name], new) for name, new in self.values(row).items() if not same(old[name], new)
             }
-            if self._discriminator in values:
-                raise self._untraceable()
+            if self.discriminator in values:
+                raise self.untraceable(result)
             found.extend(self.changes(row, None, values))
         return result, found
 
-    @functools.cached_property
-    def _discriminator(self) -> str | None:
-        column = self.mapper.polymorphic_on
-        return self.mapper.get_property_by_column(column).key if isinstance(column, sa.Column) else None
-
-    def _check(self, before: t.Mapping[Key, t.Any], after: t.Sequence[t.Any]) -> None:
+    def _check(self, before: t.Mapping[Key, t.Any], after: t.Sequence[t.Any], result: Result) -> None:
         keys = {self.key(row) for row in after}
         if not keys >= before.keys():
-            raise self._untraceable()
+            raise self.untraceable(result)
         if keys > before.keys():
-            raise BulkStatementError(
-                f"{self.about} names rows that were committed while it ran. Roll back and run it again."
-            )
-
-    def _untraceable(self) -> BulkStatementError:
-        what = "primary keys" if self.mapper.polymorphic_on is None else "primary keys or classes"
-        return BulkStatementError(
-            f"{self.about} changes {what}, so its rows cannot be followed. Change the objects one by one, or set "
-            "WEBHOOKS_BULK to 'warn' or 'ignore' and use emit_many."
-        )
+            raise Unfollowed(f"names {_MEANWHILE}", result)
 
 
 class Deletion(Changing):
@@ -270,26 +217,6 @@ def _narrowed(
         yield
     finally:
         sa.event.remove(connection, "before_execute", narrow)
-
-
-def unreadable(mapper: orm.Mapper[t.Any], error: Exception) -> str | None:
-    """Return which columns have the type that has raised an error while a row was read; None if none has.
-
-    What it says of a value is not repeated: it may be a secret.
-    """
-    if isinstance(error, sa.exc.SQLAlchemyError | WebhooksError):
-        return None
-    for frame, _line in traceback.walk_tb(error.__traceback__):
-        kind = frame.f_locals.get("self")
-        if isinstance(kind, sa.types.TypeEngine | sa.types.TypeDecorator):
-            names = [
-                f"{below.class_.__name__}.{prop.key}"
-                for below in mapper.self_and_descendants
-                for prop in below.column_attrs
-                if isinstance(prop.columns[0].type, type(kind))
-            ]
-            return ", ".join(dict.fromkeys(names)) or f"a {type(kind).__name__}"
-    return None
 
 
 def has_dml(statement: t.Any) -> bool:

@@ -12,12 +12,11 @@ from sqlalchemy.engine.cursor import null_dml_result
 from sqlalchemy.engine.result import IteratorResult
 
 from ..catalog import Kind
-from ..errors import BulkStatementError
 from .aside import unfiltered
 from .changes import Change, Key
-from .statement import Result, Statement
+from .statement import Result, Statement, Unfollowed
 
-__all__ = ["Insert", "is_upsert"]
+__all__ = ["Insert"]
 
 
 class Inserted(IteratorResult[t.Any]):
@@ -53,13 +52,14 @@ class Inserted(IteratorResult[t.Any]):
 class Insert(Statement):
     """An INSERT of rows that are certainly new."""
 
-    kind = Kind.CREATED
+    kind: Kind | None = Kind.CREATED
 
     def capture(self) -> tuple[Result | None, list[Change]]:
         """Run it and read its rows."""
         if not self.takes(self._count()):
             return None, []
         result, keys = self._insert()
+        self.result = result
         found: list[Change] = []
         for row in self.rows_of(keys):
             values = {name: (None, new) for name, new in self.values(row).items()}
@@ -88,7 +88,7 @@ class Insert(Statement):
             return self._insert_of_known_keys()
         if self.dml._returning:
             return self._insert_returning()
-        result: t.Any = self.execution.invoke_statement(self.dml.returning(*self.keys()))
+        result: t.Any = self.send(self.dml.returning(*self.keys()))
         keys = [tuple(row) for row in result]
         if by_rows:
             return null_dml_result(), keys
@@ -101,24 +101,21 @@ class Insert(Statement):
 
     def _insert_one(self) -> tuple[Result, list[Key]]:
         """One row of `values`: SQLAlchemy learns its key by itself, on every database."""
-        result: t.Any = self.execution.invoke_statement()
+        result: t.Any = self.send()
         columns = t.cast("sa.Table", self.mapper.local_table).primary_key
         names = [self.mapper.get_property_by_column(column).key for column in columns]
-        known = dict(zip(names, result.inserted_primary_key, strict=True))
+        known = dict(zip(names, result.inserted_primary_key or (), strict=False))
         key = tuple(known.get(attribute.key) for attribute in self.keys())
         if None in key:
-            raise self._keyless()
+            raise self._keyless(result)
         return result, [key]
 
     def _insert_returning(self) -> tuple[Result, list[Key]]:
         """The host wants rows back: ours are columns at their end, cut off again."""
         if self.execution.execution_options.get("dml_strategy") == "raw":
-            raise BulkStatementError(
-                f"{self.about} with RETURNING cannot be captured with dml_strategy='raw'. Leave that away, or set "
-                "WEBHOOKS_BULK to 'warn' or 'ignore' and use emit_many."
-            )
+            raise Unfollowed("with RETURNING cannot be captured with dml_strategy='raw'. Leave that away")
         keys = self.keys()
-        result = self.execution.invoke_statement(self.dml.returning(*keys))
+        result = self.send(self.dml.returning(*keys))
         width = len(result.keys()) - len(keys)
         rows = result.freeze()
         return rows().columns(*range(width)), [tuple(row[width:]) for row in rows()]
@@ -127,7 +124,7 @@ class Insert(Statement):
         if not self._has_keys:
             raise self._keyless()
         names = [key.key for key in self.keys()]
-        return self.execution.invoke_statement(), [tuple(row[name] for name in names) for row in self._rows]
+        return self.send(), [tuple(row[name] for name in names) for row in self._rows]
 
     @property
     def _rows(self) -> t.Sequence[t.Mapping[str, t.Any]]:
@@ -138,16 +135,6 @@ class Insert(Statement):
         names = [key.key for key in self.keys()]
         return not self._is_many and all(row.get(name) is not None for row in self._rows for name in names)
 
-    def _keyless(self) -> BulkStatementError:
-        return BulkStatementError(
-            f"{self.about} leaves its keys to a database that cannot return them. Give the keys, add the "
-            "objects one by one, or set WEBHOOKS_BULK to 'warn' or 'ignore' and use emit_many."
-        )
-
-
-def is_upsert(statement: t.Any) -> bool:
-    """Say whether an INSERT may meet rows that are there: ON CONFLICT, INSERT OR REPLACE, INSERT IGNORE."""
-    if getattr(statement, "_post_values_clause", None) is not None:
-        return True
-    words = {word for prefix, _ in statement._prefixes for word in str(prefix).upper().split()}
-    return not words.isdisjoint({"REPLACE", "IGNORE"})
+    def _keyless(self, result: Result | None = None) -> Unfollowed:
+        why = "leaves its keys to a database that cannot return them. Give the keys, or add the objects one by one"
+        return Unfollowed(why, result)

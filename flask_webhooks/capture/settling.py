@@ -25,7 +25,7 @@ from .rereading import Rereading
 from .stored import Stored
 from .touching import Contacts, led_before
 from .traces import Trace
-from .writing import NOBODY, Occurrence, Recorded, check_fits, failed, name_of, write
+from .writing import NOBODY, Occurrence, Recorded, check_fits, failed, name_of, on_error_of, write
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -144,7 +144,8 @@ def _recorded(
     except DBAPIError:
         raise
     except Exception as error:  # a loader of the host's, or a class that its session has no database for
-        if state.settings.on_error != "record":  # else each dump says for itself what it cannot read
+        # Where one is to be recorded, each dump says for itself what it cannot read.
+        if all(on_error_of(state, item.event) != "record" for item in heard):
             failed(state, heard[0].event, heard[0].obj, error)
     rereading.heard = heard
     return write(watch, connection, heard, rereading)
@@ -312,13 +313,13 @@ def _occurrences(
         except orm.exc.ObjectDeletedError:  # by a statement that nobody could see: there is nothing to tell
             continue
         except Exception as error:  # a property of the host's
-            if watch.state.settings.on_error == "record":
-                lost = events or [_first(watch, net, events)]
+            lost = events or [_first(watch, net, events)]
+            if on_error_of(watch.state, lost[0]) == "record":
                 occurrences += [
                     Occurrence(event, NOBODY, net.bound, net.obj, {}, error=error) for event in lost
                 ]
             else:
-                failed(watch.state, _first(watch, net, events), net.obj, error)
+                failed(watch.state, lost[0], net.obj, error)
             continue
         if before != owner:
             occurrences += [Occurrence(event, whose, net.bound, obj, {}) for event, whose, obj in moved]
@@ -401,7 +402,7 @@ def _emitted(
         try:
             owner = item.owner if item.obj is None else rereading.owned(_owner_now, item, led_to)
         except Exception as error:  # a property of the host's, or nothing to tell
-            if state.settings.on_error == "record":
+            if on_error_of(state, item.event) == "record":
                 owner = item.owner or NOBODY
                 yield Occurrence(
                     item.event, owner, item.bound, item.obj, {}, dedupe_key=item.dedupe_key, error=error

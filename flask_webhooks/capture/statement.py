@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 import typing as t
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from sqlalchemy import inspect, orm
 from sqlalchemy.orm import ORMExecuteState, lazyload, selectin_polymorphic, undefer
 
 from ..catalog import Kind
-from ..errors import BulkStatementError
+from ..errors import BulkStatementError, WebhooksError
 from ..outbox import CHUNK
 from .aside import Aside, is_heard, unfiltered
 from .changes import Change, Key, Values
@@ -21,17 +22,31 @@ from .remains import frozen
 if t.TYPE_CHECKING:
     from .watching import Plan, Watch
 
-__all__ = ["Result", "Statement", "is_moving", "set_by"]
+__all__ = ["Result", "Statement", "Unfollowed", "clauses_of", "is_anybody_listening", "is_moving", "set_by"]
 
 logger = logging.getLogger("flask_webhooks.capture")
 Result = sa.Result[t.Any]
 Parameters = list[t.Mapping[str, t.Any]]
 
 
+class Unfollowed(Exception):
+    """It cannot be said which rows a bulk statement changes, or how."""
+
+    def __init__(self, why: str, result: Result | None = None) -> None:
+        """Say why.
+
+        :param why: goes on where "A bulk update of Invoice" ends.
+        :param result: of the statement, if it has run.
+        """
+        super().__init__(why)
+        self.result = result
+
+
 class Statement:
     """One bulk statement that is captured."""
 
-    kind: Kind
+    kind: Kind | None
+    """What it does to rows; None: that has to be seen."""
 
     def __init__(
         self,
@@ -49,6 +64,40 @@ class Statement:
         given = execution.parameters
         self.given: Parameters | None = t.cast("Parameters", given) if isinstance(given, list) else None
         """The rows of a statement that comes with a list of them."""
+
+    is_sent = False
+    result: Result | None = None
+    """What the host gets, as soon as it has run."""
+
+    def captured(self) -> tuple[Result | None, list[Change]]:
+        """Capture it, or let it through where a type of the host's cannot read a row: without us nobody reads it."""
+        try:
+            return self.capture()
+        except Exception as error:
+            cause = unreadable(self.mapper, error)
+            if cause is None or (self.is_sent and self.result is None):
+                raise
+            logger.warning(
+                "bulk.not_captured: %s meets a row of which %s cannot be read: %s. Mend the row, and use emit_many.",
+                self.about,
+                cause,
+                type(error).__name__,
+            )
+            self.aside.loose.add(self.mapper.class_)
+            return self.result, []
+
+    def capture(self) -> tuple[Result | None, list[Change]]:
+        """Run it; return its result, or None for SQLAlchemy to run it, and what it has changed."""
+        raise NotImplementedError
+
+    def send(self, statement: t.Any = None) -> Result:
+        """Run it, or what stands for it."""
+        self.is_sent = True
+        return (
+            self.execution.invoke_statement()
+            if statement is None
+            else self.execution.invoke_statement(statement)
+        )
 
     # ---- whether its rows are taken ----
 
@@ -74,15 +123,7 @@ class Statement:
 
     @functools.cached_property
     def _is_heard(self) -> bool:
-        channels = {
-            bound.channel.name
-            for below in self.mapper.self_and_descendants
-            if (plan := self.watch.plan(below.class_))
-            for bound in plan.bounds
-        }
-        # An UPDATE that moves rows to other owners is a deletion and a creation.
-        kind = None if is_moving(self.execution, self.watch, self.mapper) else self.kind
-        return is_heard(self.watch, self.connection, {(channel, kind) for channel in channels})
+        return is_anybody_listening(self.execution, self.watch, self.mapper, self.connection, self.kind)
 
     # ---- its rows ----
 
@@ -130,6 +171,20 @@ class Statement:
         # As an UPDATE of no key would: inserts that refer to the row need not wait for it, nor it for them.
         return select.with_for_update(of=tables, key_share=self.kind is Kind.UPDATED)
 
+    def become_writer(self) -> None:
+        """Keep others from writing before we read; only SQLite has no locks for rows."""
+        if self.connection.dialect.name == "sqlite":
+            table = t.cast("sa.Table", self.mapper.local_table)
+            self.connection.execute(sa.delete(table).where(sa.false()))
+
+    def rows_left(self, keys: t.Sequence[t.Any]) -> list[t.Any]:
+        """What the statement left of rows that are ours by now.
+
+        MariaDB would show a row that got the values it has already as its snapshot has it, perhaps from before
+        another transaction gave it these. What is locked it shows as it is.
+        """
+        return self.rows_of(keys, lock=self.connection.dialect.name in ("mysql", "mariadb"))
+
     # ---- what happened to them ----
 
     def key(self, obj: t.Any) -> Key:
@@ -144,36 +199,89 @@ class Statement:
         held = obj.__dict__
         return {name: frozen(held[name] if name in held else getattr(obj, name)) for name in plan.columns}
 
-    def changes(self, row: t.Any, obj: t.Any, values: Values) -> t.Iterator[Change]:
-        """Make the change of a row, for each channel that sees it."""
+    def changes(self, row: t.Any, obj: t.Any, values: Values, kind: Kind | None = None) -> t.Iterator[Change]:
+        """Make the change of a row, for each channel that sees it and captures bulk statements.
+
+        :param kind: where the statement does not do the same to all rows.
+        """
+        kind = t.cast("Kind", kind or self.kind)
         plan = self.watch.plan(type(row))
         bounds = plan.bounds if plan is not None else ()
         for bound in bounds:
+            if self.watch.bulk(bound) != "capture":
+                continue
             seen = values
             if len(bounds) > 1:
                 seen = {name: pair for name, pair in values.items() if name in bound.columns}
-            if seen or self.kind is not Kind.UPDATED:
+            if seen or kind is not Kind.UPDATED:
                 key = (bound.channel.name, t.cast("Plan", plan).head, *self.key(row))
-                yield Change(self.kind, bound, key, obj, seen)
+                yield Change(kind, bound, key, obj, seen)
+
+    @functools.cached_property
+    def discriminator(self) -> str | None:
+        """The attribute that says of which class a row is."""
+        column = self.mapper.polymorphic_on
+        return self.mapper.get_property_by_column(column).key if isinstance(column, sa.Column) else None
+
+    def untraceable(self, result: Result) -> Unfollowed:
+        """What to raise for a statement that has run and whose rows cannot be found again."""
+        what = "primary keys" if self.mapper.polymorphic_on is None else "primary keys or classes"
+        return Unfollowed(f"changes {what}, so its rows cannot be followed", result)
+
+
+def is_anybody_listening(
+    execution: ORMExecuteState,
+    watch: Watch,
+    mapper: orm.Mapper[t.Any],
+    connection: sa.Connection,
+    kind: Kind | None,
+) -> bool:
+    """Say whether anybody listens to what a bulk statement can cause.
+
+    :param kind: what it does to rows; None: anything.
+    """
+    channels = {
+        bound.channel.name
+        for below in mapper.self_and_descendants
+        if (plan := watch.plan(below.class_))
+        for bound in plan.bounds
+        if watch.bulk(bound) == "capture"
+    }
+    # An UPDATE that moves rows to other owners is a deletion and a creation.
+    if is_moving(execution, watch, mapper):
+        kind = None
+    return is_heard(watch, connection, {(channel, kind) for channel in channels})
+
+
+def clauses_of(statement: t.Any) -> tuple[t.Any, ...]:
+    """Return the clauses behind the values of an INSERT, such as ON CONFLICT; SQLite takes several."""
+    found = getattr(statement, "_post_values_clause", None)
+    return () if found is None else tuple(getattr(found, "clauses", (found,)))
 
 
 def is_moving(execution: ORMExecuteState, watch: Watch, mapper: orm.Mapper[t.Any]) -> bool:
-    """Say whether it is an UPDATE that sets what paths to owners go by."""
-    if not execution.is_update:
+    """Say whether it changes rows that are there, and sets what paths to owners go by."""
+    if not (execution.is_update or clauses_of(execution.statement)):
         return False
     names = set_by(execution, mapper)
     return any(watch.may_move(below.class_, names) for below in mapper.self_and_descendants)
 
 
 def set_by(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> set[str]:
-    """Return the attributes that an UPDATE sets, as far as it names them."""
+    """Return the attributes that it sets of rows that are there, as far as it names them."""
     statement: t.Any = execution.statement
     statement = statement.element if execution.is_from_statement else statement
     parameters: t.Any = execution.parameters or {}
     ordered = getattr(statement, "_ordered_values", None) or ()  # of SQLAlchemy 2.0
     named = [*(statement._values or ()), *(pair[0] for pair in ordered)]
+    clauses = clauses_of(statement)
+    if clauses:
+        sets = (
+            getattr(clause, name, None) for clause in clauses for name in ("update_values_to_set", "update")
+        )
+        named = [key for some in sets for key in some or ()]
     names: set[str] = set()
-    if isinstance(parameters, list) or not named:
+    if not clauses and (isinstance(parameters, list) or not named):
         names.update(*(parameters if isinstance(parameters, list) else [parameters]))
     for each in named:
         key = getattr(each, "key", each)
@@ -182,3 +290,23 @@ def set_by(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> set[str]:
         if column is not None and column in mapper._columntoproperty:
             names.add(mapper.get_property_by_column(column).key)
     return {mapper.synonyms[name].name if name in mapper.synonyms else name for name in names}
+
+
+def unreadable(mapper: orm.Mapper[t.Any], error: Exception) -> str | None:
+    """Return which columns have the type that has raised an error while a row was read; None if none has.
+
+    What it says of a value is not repeated: it may be a secret.
+    """
+    if isinstance(error, sa.exc.SQLAlchemyError | WebhooksError | Unfollowed):
+        return None
+    for frame, _line in traceback.walk_tb(error.__traceback__):
+        kind = frame.f_locals.get("self")
+        if isinstance(kind, sa.types.TypeEngine | sa.types.TypeDecorator):
+            names = [
+                f"{below.class_.__name__}.{prop.key}"
+                for below in mapper.self_and_descendants
+                for prop in below.column_attrs
+                if isinstance(prop.columns[0].type, type(kind))
+            ]
+            return ", ".join(dict.fromkeys(names)) or f"a {type(kind).__name__}"
+    return None

@@ -184,6 +184,10 @@ class Watch:
         for bound in state.bound.values():
             if bound.model is not None and bound.kinds:
                 self.models.setdefault(bound.model, []).append(bound)
+        self.is_minding = any(
+            self.bulk(bound) != "ignore" for bounds in self.models.values() for bound in bounds
+        )
+        """Whether bulk statements are looked at."""
         self.leading = self._leading()
         """Class to the columns and relationships by which paths to owners go there."""
         self.bound = {**state.bound, **self._on_the_way()}
@@ -206,6 +210,7 @@ class Watch:
         self._fresh: tuple[int, sa.Engine] | None = None
         self._is_installed = False
         self._said_at = float("-inf")
+        self._warned: set[str] = set()
         state.engines.followers.add(self)
 
     def renew(self) -> None:
@@ -253,6 +258,16 @@ class Watch:
                     event.listen(cls, name, listener)
             self._plans[cls] = plan
             return plan
+
+    def bulk(self, bound: Bound) -> str:
+        """Return what happens to bulk statements on a channel's model."""
+        return bound.channel.bulk or self.state.settings.bulk
+
+    def warn(self, text: str) -> None:
+        """Log a warning about bulk statements, each once in a process: a loop may run thousands of them."""
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning("bulk.not_captured: %s", text)
 
     def shown(self, cls: type) -> Shown | None:
         """Return what is noted of instances of `cls` for owners of before."""

@@ -40,6 +40,7 @@ __all__ = [
     "check_fits",
     "failed",
     "name_of",
+    "on_error_of",
     "size_of",
     "status_of",
     "storable",
@@ -175,8 +176,13 @@ def _noted(
     return [{**row, "error": broken[row["id"]]} if row["id"] in broken else row for row in recorded]
 
 
+def on_error_of(state: AppState, event: EventType) -> str:
+    """Return what happens to what cannot be told: as the channel says, else the app."""
+    return state.catalog.channels[event.channel].on_error or state.settings.on_error
+
+
 def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> str | None:
-    """Do what `WEBHOOKS_ON_ERROR` says; return what was wrong if the message is to be recorded as broken.
+    """Do what the channel or `WEBHOOKS_ON_ERROR` says; return what was wrong if it is to be recorded as broken.
 
     An error of the database itself fails the commit, unless it came to a schema that was reading behind a savepoint:
     PostgreSQL takes nothing more in that transaction.
@@ -186,12 +192,13 @@ def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> s
     if isinstance(error, sa.exc.DBAPIError) and not guard.is_survived(error):
         raise error
     about = _about(event, obj)
-    if state.settings.on_error == "log":
+    on_error = on_error_of(state, event)
+    if on_error == "log":
         extra = {"event": event.name, "object": about}
         logger.error("message.failed: %s", storable(about), exc_info=printable(error), extra=extra)
         return None
     named = _named(state, event, obj, error)
-    if state.settings.on_error == "raise":
+    if on_error == "raise":
         raise named from (None if named is error else error)
     reason = storable(str(named).replace(_REMEDY, ""))
     extra = {"event": event.name, "object": about}

@@ -55,6 +55,8 @@ def _channel(name: str, given: Json, defaults: Json) -> Channel:
         format=rendering["format"],
         formats=_formats(rendering),
         retry=rendering["retry"],
+        bulk=given.get("bulk"),
+        on_error=given.get("on_error"),
     )
     events = {
         event: _event(channel, event, value, rendering, defaults)

@@ -216,9 +216,17 @@ CHANNEL = Record(
             EXCLUSIVE,
             "Who listens to this channel listens to no other: true (subscription) or owner.",
         ),
+        "bulk": Key(
+            Choice(("capture", "warn", "raise", "ignore")),
+            "What happens to ORM bulk statements on the model. Default: WEBHOOKS_BULK.",
+        ),
+        "on_error": Key(
+            Choice(("record", "raise", "log")),
+            "What happens to a row that cannot be serialised. Default: WEBHOOKS_ON_ERROR.",
+        ),
         **RENDERING,
     },
-    needs=dict.fromkeys(("includes", "touches", "fields", "exclude", "public", "data"), "model"),
+    needs=dict.fromkeys(("includes", "touches", "bulk", "fields", "exclude", "public", "data"), "model"),
     rules=CHANNEL_RULES,
 )
 

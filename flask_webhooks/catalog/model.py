@@ -236,6 +236,10 @@ class Channel:
     format: str
     formats: tuple[str, ...]
     retry: str | tuple[float, ...] | None
+    bulk: str | None = None
+    """What happens to bulk statements on its model; `None`: the app's `WEBHOOKS_BULK`."""
+    on_error: str | None = None
+    """What happens to a row that cannot be serialised; `None`: the app's `WEBHOOKS_ON_ERROR`."""
 
     @property
     def path(self) -> str:

@@ -1,0 +1,65 @@
+"""Models for upserts: unique keys of all kinds, defaults of the database, and a trigger."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Root of the models."""
+
+
+db = SQLAlchemy(model_class=Base)
+
+
+class Ware(db.Model):  # type: ignore[name-defined]
+    """May be met by its key, by its number in a shop, by its code, and while it is on sale by its place."""
+
+    __table_args__ = (
+        sa.UniqueConstraint("owner", "number", name="one_number"),
+        sa.Index(
+            "one_place",
+            "place",
+            unique=True,
+            postgresql_where=sa.text("is_on_sale"),
+            sqlite_where=sa.text("is_on_sale"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    number: Mapped[int]
+    code: Mapped[str | None] = mapped_column(sa.String(20), unique=True)
+    place: Mapped[str | None] = mapped_column(sa.String(20))
+    is_on_sale: Mapped[bool] = mapped_column(default=True)
+    count: Mapped[int] = mapped_column("amount", server_default="5")
+    name: Mapped[str | None] = mapped_column(sa.String(20))
+
+
+CATALOG = """
+version: 1
+channels:
+  wares: {model: "tests.capture.stock:Ware", owner: owner, events: [created, updated, deleted]}
+"""
+
+
+def upsert(url: str, target: t.Sequence[t.Any], sets: t.Any, *, where: t.Any = None) -> t.Any:
+    """An INSERT into wares that updates what it meets, as each database has it.
+
+    :param sets: makes of the row that was to be inserted what is set; None: nothing is.
+    """
+    dialect = sa.make_url(url).get_backend_name()
+    if dialect == "mysql":
+        statement: t.Any = mysql.insert(Ware)
+        return statement.on_duplicate_key_update(**(sets(statement.inserted) if sets else {"id": Ware.id}))
+    statement = {"postgresql": postgresql, "sqlite": sqlite}[dialect].insert(Ware)  # type: ignore[attr-defined]
+    if sets is None:
+        return statement.on_conflict_do_nothing(index_elements=target or None)
+    return statement.on_conflict_do_update(
+        index_elements=target, set_=sets(statement.excluded), **({} if where is None else {"where": where})
+    )
