@@ -57,7 +57,7 @@ def recorded(webhooks: Webhooks, app: Flask | None = None) -> t.Iterator[list[Re
             client.post("/invoices", json=...)
         assert [message.event for message in messages] == ["invoices.created"]
 
-    A schema that fails fails the commit here, whatever `WEBHOOKS_ON_ERROR` says: in tests that shall be seen.
+    A schema that fails fails the commit here, whatever is set for that: in tests that shall be seen.
 
     :param app: by default the current app.
     """
@@ -73,8 +73,12 @@ def recorded(webhooks: Webhooks, app: Flask | None = None) -> t.Iterator[list[Re
         )
 
     before = watch.state
+    channels = {name: replace(channel, on_error=None) for name, channel in before.catalog.channels.items()}
     watch.state = replace(
-        before, settings=replace(before.settings, record="all", on_error="raise"), bell=_SilentBell()
+        before,
+        settings=replace(before.settings, record="all", on_error="raise"),
+        catalog=replace(before.catalog, channels=channels),
+        bell=_SilentBell(),
     )
     try:
         with signals.message_recorded.connected_to(note, app):

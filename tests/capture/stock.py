@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+import marshmallow as ma
 import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -39,6 +40,12 @@ class Ware(db.Model):  # type: ignore[name-defined]
     is_on_sale: Mapped[bool] = mapped_column(default=True)
     count: Mapped[int] = mapped_column("amount", server_default="5")
     name: Mapped[str | None] = mapped_column(sa.String(20))
+
+
+class FailingSchema(ma.Schema):
+    """Fails at every ware."""
+
+    number = ma.fields.Function(lambda ware: ware.nothing)
 
 
 CATALOG = """

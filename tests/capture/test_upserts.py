@@ -429,18 +429,3 @@ def test_what_it_costs(stock: AppState, database_url: str) -> None:
 
     asked = [each.split()[0] for each in sent if " ware" in each and not each.startswith("DELETE")]
     assert asked == ["SELECT", "SELECT", "INSERT", "SELECT", "SELECT"]
-
-
-class TestChannels:
-    @pytest.mark.parametrize(("mode", "is_told"), [("ignore", False), ("capture", True)])
-    def test_may_say_by_themselves_what_happens(
-        self, database_url: str, tmp_path: Path, mode: str, is_told: bool
-    ) -> None:
-        catalog = CATALOG.replace("owner: owner", f"owner: owner, bulk: {mode}")
-        setting = "capture" if mode == "ignore" else "ignore"
-        with capturing(db, catalog, database_url, tmp_path, WEBHOOKS_BULK=setting) as state:
-            subscribe(state, NOWHERE, "wares.*")
-            db.session.execute(sa.insert(Ware), [NEW])
-            db.session.commit()
-
-            assert (events(state) == ["wares.created"]) is is_told
