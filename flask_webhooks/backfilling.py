@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from . import dispatch, packed, replaying, subscribing
 from .capture.capture import tell
 from .capture.guard import guarding
-from .capture.loading import option
+from .capture.loading import load_linked, option
 from .capture.watching import watch_of
 from .capture.writing import Occurrence, Recorded, write
 from .catalog import EventType, Kind
@@ -146,7 +146,7 @@ class Backfill:
 
     def _where(self, rows: sa.Select[t.Any]) -> sa.Select[t.Any]:
         """Only the owner's, where that can be said in SQL; `_queue` looks at each row in any case."""
-        path = self._bound.channel.owner or ()
+        path = self._bound.owner_path or ()
         if len(path) != 1 or path[0] not in self._mapper.column_attrs:
             return rows
         column = self._mapper.column_attrs[path[0]].columns[0]
@@ -191,7 +191,9 @@ class Backfill:
             return self._write(session.connection(), wanted, rows)
 
     def _write(self, connection: sa.Connection, wanted: Wanted, rows: t.Sequence[t.Any]) -> list[Recorded]:
+        led = load_linked((self._bound, row, {}) for row in rows)  # held while owners are read
         items = {self._dedupe_key(row): row for row in rows if self._is_meant(row, wanted)}
+        del led
         for key in recorded_keys(connection, wanted.owner, wanted.environment, self._event.name, list(items)):
             del items[key]
         occurrences = [

@@ -147,7 +147,7 @@ def _made(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[Occurr
     text = row.data if row.data != "null" else None
     obj = None if text is not None else _row_of(session, bound, event, row.entity_id)
     owner = row.owner
-    if obj is not None and bound.channel.owner is not None:
+    if obj is not None and bound.owner_path is not None:
         owner = _owner(session, bound, event, row)
     item = Occurrence(event, owner, bound, obj, {}, text, row.entity_id, row.status, row.dedupe_key)
     item.listeners = _wanted(state, session.connection(), row, owner)

@@ -6,6 +6,7 @@ SQLAlchemy and marshmallow, and neither Flask nor YAML.
 ============  ==================================================================
 `importing`   import paths to objects
 `trails`      dotted paths over mapped classes
+`links`       steps of the path to an owner: relationships, foreign keys
 `conditions`  `when`, `changed`, `ignore` against columns and their types
 `columns`     which columns JSON can hold
 `private`     which nobody else should read, by their names and types

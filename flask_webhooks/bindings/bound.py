@@ -31,6 +31,7 @@ from .dumping import (
 from .given import Given
 from .importing import Unfound, locate
 from .keys import keys_of
+from .links import owner_path as steps_to_owner
 from .plain import Plain, choice_mistakes, private_mistake
 from .quiet import Quiet
 from .trails import AnyMapper, Astray, Trail, Unreadable, column_of, columns_of, follow, readable
@@ -93,6 +94,8 @@ class Bound:
     """Event type to what tells the include `changes` of it; empty without a model."""
     given: Mapping[str, Given]
     """Event type to what makes `data` of emitted data; empty without model and schema, then that is anything."""
+    owner_path: tuple[str, ...] | None
+    """Steps (see `links`) that lead from a row to its owner's key; none if all rows have one owner; `None`: nobody."""
     owner: Callable[[t.Any], str | None]
     """Row to its owner's key; `None` where the path ends early or the channel names no owner."""
     columns: frozenset[str]
@@ -133,6 +136,7 @@ class Bound:
             public=(),
             data=None,
             owner=None,
+            sole_owner=None,
             events=nothing,
             includes=nothing,
             touches=(),
@@ -151,6 +155,7 @@ class Bound:
             schemas=nothing,
             changes=nothing,
             given=nothing,
+            owner_path=None,
             owner=OwnerReader(None),
             columns=columns_of(mapper),
             shown=columns_of(mapper),
@@ -218,8 +223,8 @@ class Binder:
         by_event = self._event_schemas(channel)
         trails = self._trails([schema, *by_event.values()], plain, channel)
         columns = columns_of(mapper) if mapper is not None else frozenset()
+        owner_path = self._owner_path(channel, mapper)
         if mapper is not None:
-            self._check_owner(channel, mapper)
             for event in channel.events.values():
                 self._check_columns(event, mapper)
         includes = self._includes(channel, mapper)
@@ -245,7 +250,8 @@ class Binder:
                     if each is not None or (plain is not None and plain.method is None)
                 }
             ),
-            owner=OwnerReader(channel.owner),
+            owner_path=owner_path,
+            owner=OwnerReader(owner_path, channel.sole_owner),
             columns=columns,
             shown=columns
             if plain is None or not plain.is_chosen
@@ -262,7 +268,7 @@ class Binder:
                 [trail[0] for trail in trails]
                 + [name for include in includes.values() for name in include.relationships[:1]]
                 + [touch.relationship for touch in touches]
-                + [name for name in (channel.owner or ())[:1] if mapper and name in mapper.relationships]
+                + [name for name in (owner_path or ())[:1] if mapper and name in mapper.relationships]
             ),
         )
 
@@ -350,21 +356,25 @@ class Binder:
         if mistake is not None:
             self.refuse(path, *mistake)
 
-    def _check_owner(self, channel: Channel, mapper: AnyMapper) -> None:
-        if channel.owner is None:
-            for event in channel.events.values():
+    def _owner_path(self, channel: Channel, mapper: AnyMapper | None) -> tuple[str, ...] | None:
+        """Return the steps to the owner, as far as they can be followed."""
+        if channel.owner is None or mapper is None:
+            for event in channel.events.values() if mapper is not None else ():
                 if not event.on.isdisjoint((Kind.MOVED_IN, Kind.MOVED_OUT)):
-                    message = "a row without an owner never goes from one to another."
-                    self.refuse(f"{event.path}.on", message, 'Add "owner" to the channel.')
-            return
+                    what = "without an owner" if channel.sole_owner is None else "of the one owner"
+                    message = f"a row {what} never goes from one to another."
+                    self.refuse(
+                        f"{event.path}.on", message, 'Add an attribute or a path as "owner" of the channel.'
+                    )
+            return () if channel.sole_owner is not None else channel.owner
         path = f"{channel.path}.owner"
         dotted = ".".join(channel.owner)
         inherited = "" if path in self.catalog.positions else f'the default owner "{dotted}" does not fit: '
         try:
-            trail = follow(mapper, channel.owner)
+            steps, trail = steps_to_owner(mapper, channel.owner)
         except Astray as error:
             self.refuse(path, f"{inherited}{error.message}", error.remedy)
-            return
+            return channel.owner
         if trail.many:
             self.refuse(
                 path, f'{inherited}"{dotted}" leads to many rows, not to one owner.', "Name a single one."
@@ -373,6 +383,7 @@ class Binder:
             column = column_of(mapper, dotted) if len(channel.owner) == 1 else None
             key = column or f"{dotted}.{trail.target.primary_key[0].key}"
             self.refuse(path, f'{inherited}"{dotted}" is a relationship, not a key.', f'Write "{key}".')
+        return steps
 
     def _check_columns(self, event: EventType, mapper: AnyMapper) -> None:
         explicit = f"{event.path}.ignore" in self.catalog.positions

@@ -19,6 +19,7 @@ from .. import payload
 from ..errors import PayloadError
 from .columns import is_binary, is_unwritable
 from .keys import attribute_of
+from .links import SIGN, KeyLink, link_of, linked
 from .private import private_columns
 from .trails import AnyMapper, Astray, Trail, Unreadable, follow, has
 
@@ -226,16 +227,27 @@ class OwnerReader:
     """`owner` of a channel."""
 
     path: tuple[str, ...] | None
+    """By steps (see `links`)."""
+    sole: str | None = None
+    """Of all rows."""
 
     def __call__(self, row: t.Any) -> str | None:
         """Return the owner's key; `None` if the path ends early or in nothing. A dict is read by its keys."""
-        if self.path is None:
-            return None
+        if not self.path:
+            return self.sole
         for name in self.path:
-            row = row.get(name) if isinstance(row, Mapping) else getattr(row, name, None)
+            row = _ahead(row, name)
             if row is None:
                 return None
         return str(row) or None
+
+
+def _ahead(row: t.Any, name: str) -> t.Any:
+    if isinstance(row, Mapping):
+        return row.get(name)
+    if not name.endswith(SIGN):
+        return getattr(row, name, None)
+    return linked(row, t.cast("KeyLink", link_of(row._sa_instance_state.mapper, name)))
 
 
 def schema_trails(schema: ma.Schema, mapper: AnyMapper, depth: int = 5) -> list[tuple[str, ...]]:

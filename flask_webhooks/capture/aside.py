@@ -9,6 +9,7 @@ from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session
 
 from .. import outbox
+from ..bindings.links import Relation
 from ..catalog import Kind
 from .changes import Change, Key
 from .hearing import connection_of
@@ -58,7 +59,7 @@ class Aside:
         self._hidden = None
         self._found.clear()
 
-    def led_to(self, relation: orm.RelationshipProperty[t.Any], values: t.Mapping[str, t.Any]) -> t.Any:
+    def led_to(self, relation: Relation, values: t.Mapping[str, t.Any]) -> t.Any:
         """Return the row that a relationship leads to, whatever filter of the host's hides it; None if there is none.
 
         It is read into a session of ours: the host's shall not come upon what its filter hides.

@@ -19,7 +19,7 @@ from ..catalog import Kind, same
 from ..outbox import CHUNK
 from .aside import unfiltered
 from .changes import Change, Key
-from .loading import load, rows_where
+from .loading import load, load_linked, rows_where
 from .statement import Result, Statement, Unfollowed
 
 __all__ = ["Changing", "Deletion", "Update", "has_dml"]
@@ -181,6 +181,8 @@ class Deletion(Changing):
             paths = plan.read | plan.along if plan is not None else ()
             if paths:
                 load(self.session, cls, keys, paths)
+            for bound in plan.bounds if plan is not None else ():
+                load_linked(((bound, row, {}) for row in rows if type(row) is cls), is_kept=True)
 
     def _left(self, keys: t.Sequence[Key], result: Result) -> list[Key]:
         """Those that are still there: a trigger, or a filter that we cannot see, has spared them."""

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.base import NO_RAISE, PASSIVE_NO_FETCH, PASSIVE_NO_RESULT
 
 from .changes import LATER
-from .loading import load, referred
+from .loading import load, load_linked, referred
 from .reading import Before, Olds, State, ask, is_assigned
 from .remains import is_unknown, written
 
@@ -48,12 +48,29 @@ def load_for_delete(
     for state, plan in states:
         before.shown[state].update(_led(session, state, plan, before.shown[state]))
     _load(session, states, lambda plan: plan.touched)
+    _keep_linked(before, states)
     if (
         any(_missing(state, plan.read) or _missing(state, plan.along) for state, plan in states)
         and is_heard()
     ):
         _load(session, states, lambda plan: plan.read)
         _read_beside(session, before, states, another)
+
+
+def _keep_linked(before: Before, states: t.Sequence[tuple[State, Plan]]) -> None:
+    """Keep what foreign keys without a relationship led to: it may be deleted along."""
+    load_linked(
+        (
+            (
+                bound,
+                state.obj(),
+                {name: (old, None) for name, old in {**written(state), **before.shown[state]}.items()},
+            )
+            for state, plan in states
+            for bound in plan.bounds
+        ),
+        is_kept=True,
+    )
 
 
 def _is_found(session: Session, state: State, missing: t.Collection[str]) -> bool:

@@ -90,6 +90,7 @@ def _item(
 ) -> Emitted:
     if _is_mapped(data):
         return _item_of(state.bound.get(event.channel), event, data, owner, dedupe_key)
+    owner = state.catalog.channels[event.channel].sole_owner if owner is None else owner
     if owner is None:
         raise OwnerMissingError(f"{event.name} was emitted without an owner. Pass owner=...")
     bound = state.bound.get(event.channel)
@@ -136,8 +137,8 @@ def _item_of(
 def _may_get_one(bound: Bound, obj: t.Any) -> bool:
     """Whether the flush may give a new object its owner: a default, or the key of something it belongs to."""
     state: t.Any = inspect(obj)
-    path = bound.channel.owner
-    if path is None:
+    path = bound.owner_path
+    if not path:
         return False
     if state.persistent:
         return may_be_hidden(bound, obj)

@@ -64,10 +64,10 @@ class Glance:
             bound, state = item.bound, item.obj._sa_instance_state
             if state.session_id != self._key or state.expired_attributes or not stands_for(state, item):
                 return False
-            path = bound.channel.owner
+            path = bound.owner_path
             if path is not None and not self._look(item.obj, bound):
                 return False
-            if item.kind is updated and path is not None and path[0] in item.values:
+            if item.kind is updated and path and path[0] in item.values:
                 self.owners.add(str(item.values[path[0]][0]))  # whose it was
             if bound.touches and (item.kind is updated or not self._reach(item)):
                 return False
@@ -91,7 +91,7 @@ class Glance:
             bound = self._bound[touch.channel]
             if bound.touches or its.session_id != self._key or its.expired_attributes:
                 return False
-            if bound.channel.owner is not None and not self._look(other, bound):
+            if bound.owner_path is not None and not self._look(other, bound):
                 return False
         if is_home:
             self.home.add(obj._sa_instance_state)
@@ -100,12 +100,15 @@ class Glance:
     def _look(self, obj: t.Any, bound: Bound) -> bool:
         """Note whose a row of a channel with events is."""
         channel = bound.channel
-        path = channel.owner or ()
+        path = bound.owner_path
         if not channel.events or (channel.name, id(obj)) in self._reached:
             return True
-        plan = self._watch.plan(type(obj))
-        owner = owner_stored(plan, obj, path[0]) if plan is not None else obj.__dict__.get(path[0])
-        if len(path) != 1 or owner is None or owner is LATER:
+        owner: t.Any = channel.sole_owner
+        if path:
+            plan = self._watch.plan(type(obj))
+            owner = owner_stored(plan, obj, path[0]) if plan is not None else obj.__dict__.get(path[0])
+            owner = owner if len(path) == 1 else None
+        if owner is None or owner is LATER:
             return False
         self.owners.add(str(owner))
         self.channels.add(channel.name)

@@ -128,9 +128,11 @@ class Hearing:
             return False
         waiting = set()
         for bound, obj in _bounds(others):
-            path = bound.channel.owner
+            path = bound.owner_path
             events |= self._possible(bound)
-            if path is not None and len(path) == 1 and obj.__dict__.get(path[0]) is not None:
+            if bound.channel.sole_owner is not None:
+                waiting.add(bound.channel.sole_owner)
+            elif path is not None and len(path) == 1 and obj.__dict__.get(path[0]) is not None:
                 waiting.add(str(obj.__dict__[path[0]]))
         self.ask(connection_of(self._watch, session, model), owners | waiting, events)
         catalog = self._watch.state.catalog
@@ -138,8 +140,8 @@ class Hearing:
 
     def _owner(self, bound: Bound, obj: t.Any, led_to: LedTo) -> t.Any:
         """Whose an object is by the form that the row has; `LATER` where only the row can tell."""
-        path, plan = bound.channel.owner, self._watch.plan(type(obj))
-        if path is None or len(path) > 1 or plan is None or path[0] not in obj.__dict__:
+        path, plan = bound.owner_path, self._watch.plan(type(obj))
+        if not path or len(path) > 1 or plan is None or path[0] not in obj.__dict__:
             return owner_of(bound, obj, led_to)
         found = owner_stored(plan, obj, path[0])
         return found if found is None or found is LATER else str(found)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from ..bindings.dumping import IncludeDumper, each_in
 from ..bindings.keys import dump_hooks
+from ..bindings.links import link_of
 from . import guard
 from .guard import About, Wanted
 from .undoing import holders
@@ -84,10 +85,12 @@ def owner(bound: Bound, obj: t.Any) -> str | None:
 
 def owned(bound: Bound, obj: t.Any, function: t.Callable[..., T], *args: t.Any) -> T:
     """Call something that reads whose a row is; guarded where a property of the host's may be on the way."""
-    path = bound.channel.owner
-    if path is None or (len(path) == 1 and path[0] in bound.columns) or _is_mapped(bound.model, path):
+    path = bound.owner_path
+    if not path or (len(path) == 1 and path[0] in bound.columns) or _is_mapped(bound.model, path):
         return function(*args)
-    about = About(f"an event of {bound.channel.name}", f"The owner ({'.'.join(path)})", (obj,))
+    about = About(
+        f"an event of {bound.channel.name}", f"The owner ({'.'.join(bound.channel.owner or ())})", (obj,)
+    )
     return guard.call(about, function, *args)
 
 
@@ -102,7 +105,7 @@ def status(event: EventType, obj: t.Any, name: str) -> t.Any:
 @contextlib.contextmanager
 def reading_owners(session: Session, bounds: t.Iterable[Bound]) -> t.Iterator[None]:
     """Guard the reading of owners before the commit, where a property of the host's says whose a row is."""
-    if all(_is_mapped(bound.model, bound.channel.owner) for bound in bounds):
+    if all(_is_mapped(bound.model, bound.owner_path) for bound in bounds):
         yield
         return
     with session.no_autoflush, guard.guarding(session):
@@ -114,7 +117,7 @@ def _is_mapped(model: type | None, path: tuple[str, ...] | None) -> bool:
     """Whether the owner is a column, perhaps of what relationships lead to: then no code of the host's runs."""
     mapper: t.Any = sa.inspect(model) if model is not None else None
     for name in path or ():
-        attribute = mapper.attrs.get(name) if mapper is not None else None
+        attribute = (link_of(mapper, name) or mapper.attrs.get(name)) if mapper is not None else None
         if attribute is None:
             return False
         mapper = getattr(attribute, "mapper", None)

@@ -8,10 +8,11 @@ import typing as t
 
 import sqlalchemy as sa
 from sqlalchemy import inspect, orm
-from sqlalchemy.orm import Session, selectinload, undefer
+from sqlalchemy.orm import Session, object_session, selectinload, undefer
 from sqlalchemy.orm.base import NO_RAISE, PASSIVE_OFF
 
 from ..bindings.dumping import each_in
+from ..bindings.links import SIGN, KeyLink, Relation, keep, link_of, linked, rows_led_to
 from ..outbox import CHUNK
 
 if t.TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "leaving_no_trace",
     "led",
     "load",
+    "load_linked",
     "may_be_hidden",
     "owner_of",
     "referred",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 Path = tuple[str, ...]
-LedTo = t.Callable[["orm.RelationshipProperty[t.Any]", t.Mapping[str, t.Any]], t.Any]
+LedTo = t.Callable[[Relation, t.Mapping[str, t.Any]], t.Any]
 """Finds the row that a relationship leads to by the values of its columns."""
 
 
@@ -128,6 +130,9 @@ def attributes_of(mapper: orm.Mapper[t.Any], columns: t.Iterable[t.Any]) -> tupl
 def value(obj: t.Any, name: str) -> t.Any:
     """Return an attribute, loaded if need be: also where the host forbade that to itself (`raiseload`)."""
     state = obj._sa_instance_state
+    if name.endswith(SIGN):
+        link = t.cast("KeyLink", link_of(state.mapper, name))
+        return None if value(obj, link.column) is None else linked(obj, link)
     attribute = state.manager.get(name)
     # A synonym has no loader, and leads to an attribute that has.
     if attribute is None or name in state.dict or not hasattr(attribute.impl, "callable_"):
@@ -145,13 +150,60 @@ def walk(obj: t.Any, path: Path) -> None:
         reached = [each for each in ahead if hasattr(each, "_sa_instance_state")]
 
 
+def load_linked(
+    found: t.Iterable[tuple[Bound, t.Any, t.Mapping[str, t.Any]]], *, is_kept: bool = False
+) -> list[t.Any]:
+    """Load what foreign keys without a relationship lead to on the way to owners: a statement for each step of a class.
+
+    :param found: channel, object, and what of it was changed, column to (old, new): where it led before is loaded too.
+    :param is_kept: the objects are about to be deleted, so they remember it.
+    :return: what was found; sessions hold it only while somebody else does.
+    """
+    groups: dict[tuple[Session, type, Path], list[tuple[t.Any, t.Mapping[str, t.Any]]]] = {}
+    for bound, obj, values in found:
+        path = bound.owner_path
+        if path and obj is not None and any(name.endswith(SIGN) for name in path):
+            session = object_session(obj)
+            if session is not None:
+                groups.setdefault((session, type(obj), path), []).append((obj, values))
+    held: list[t.Any] = []
+    for (session, model, path), objects in groups.items():
+        mapper: t.Any = inspect(model)
+        for name in path:
+            relation = link_of(mapper, name)
+            if relation is None or not objects:
+                break
+            mapper = relation.mapper
+            if isinstance(relation, KeyLink):
+                column = relation.column
+                wanted = [obj.__dict__.get(column) for obj, _ in objects]
+                wanted += [values[column][0] for _, values in objects if column in values]
+                rows = rows_led_to(session, relation, wanted)
+                ahead = list(rows.values())
+                for obj, values in objects if is_kept else ():
+                    was = values[column][0] if column in values else obj.__dict__.get(column)
+                    if was in rows:
+                        keep(obj, relation, rows[was])
+            else:
+                ahead = [
+                    each for obj, _ in objects for each in _ahead(obj, name, is_kept) if each is not None
+                ]
+            held += ahead
+            objects = [(each, {}) for each in ahead]
+    return held
+
+
+def _ahead(obj: t.Any, name: str, is_loading: bool) -> list[t.Any]:
+    return each_in(value(obj, name) if is_loading else obj.__dict__.get(name))
+
+
 def owner_of(bound: Bound, obj: t.Any, led_to: LedTo | None = None) -> str | None:
     """Return whose an object is.
 
     :param led_to: finds a row on the way that a filter of the host's hides (soft deletion, tenants).
     """
-    path = bound.channel.owner
-    if path is None or (len(path) == 1 and path[0] in obj.__dict__):
+    path = bound.owner_path
+    if not path or (len(path) == 1 and path[0] in obj.__dict__):
         return bound.owner(obj)
     found = obj
     for name in path:
@@ -171,13 +223,14 @@ def led(obj: t.Any, name: str, led_to: LedTo | None) -> t.Any:
     if led_to is None or (found is not None and not (is_row and is_astray(state, name))):
         return found
     keys = _keys_led_by(obj, name)
-    return (led_to(state.mapper.relationships[name], keys) if keys else None) or found
+    relation = link_of(state.mapper, name)
+    return (led_to(relation, keys) if keys and relation is not None else None) or found
 
 
 def may_be_hidden(bound: Bound, obj: t.Any) -> bool:
     """Say whether an owner was not found because there may be a row that a filter of the host's hides."""
     found = obj
-    for name in bound.channel.owner or ():
+    for name in bound.owner_path or ():
         ahead = led(found, name, None)
         if ahead is None:
             return bool(_keys_led_by(found, name))
@@ -188,7 +241,7 @@ def may_be_hidden(bound: Bound, obj: t.Any) -> bool:
 def _keys_led_by(obj: t.Any, name: str) -> dict[str, t.Any]:
     """The columns by which a many-to-one relationship leads to a row; nothing if it leads to none."""
     state = getattr(obj, "_sa_instance_state", None)
-    relation = state.mapper.relationships.get(name) if state is not None else None
+    relation = link_of(state.mapper, name) if state is not None else None
     if relation is None or relation.direction is not orm.MANYTOONE:
         return {}
     values = {key: value(obj, key) for key in attributes_of(relation.parent, relation.local_columns)}
@@ -282,9 +335,7 @@ def _of_row(obj: t.Any, place: int | None, name: str) -> t.Any:
         return None
 
 
-def referred(
-    session: Session, relation: orm.RelationshipProperty[t.Any], values: t.Mapping[str, t.Any]
-) -> t.Any:
+def referred(session: Session, relation: Relation, values: t.Mapping[str, t.Any]) -> t.Any:
     """Return the object that a many-to-one relationship leads to by the values of its columns, or None.
 
     :param values: of the object that refers, by attribute; they need not be those it has now.

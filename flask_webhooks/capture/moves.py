@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, object_session
 from sqlalchemy.orm.base import ATTR_WAS_SET, PASSIVE_NO_RESULT
 
 from ..bindings.dumping import each_in, listed
+from ..bindings.links import Relation, link_of
 from ..catalog import EventType, Kind
 from .changes import Change, Key, Values
 from .loading import Path, attributes_of, led, load, referred, value
@@ -72,25 +73,25 @@ class Past:
 
     def _leads(self, net: Change) -> bool:
         """Say whether something was changed that a path to an owner goes by; unknown of properties."""
-        model, path = net.bound.model, net.bound.channel.owner
+        model, path = net.bound.model, net.bound.owner_path
         if model is None or not net.values:
             return False
         leading = self._watch.leading.get(model, frozenset())
-        if path is not None and path[0] not in leading and path[0] not in net.bound.columns:
+        if path and path[0] not in leading and path[0] not in net.bound.columns:
             return True
         return not leading.isdisjoint(net.values)
 
     def may_have_moved(self, net: Change) -> bool:
         """Say whether its owner may have been another before."""
-        path = net.bound.channel.owner
-        if not self._is_led or path is None or net.kind is Kind.CREATED:
+        path = net.bound.owner_path
+        if not self._is_led or not path or net.kind is Kind.CREATED:
             return False
         return net.key in self._is_led or (len(path) > 1 and path[0] not in net.bound.columns)
 
     def owner(self, net: Change) -> str | None:
         """Return whose the row was."""
         found: t.Any = net.obj
-        for name in net.bound.channel.owner or ():
+        for name in net.bound.owner_path or ():
             found = self._led(found, name) if hasattr(found, "_sa_instance_state") else getattr(found, name)
             if found is None:
                 return None
@@ -101,8 +102,9 @@ class Past:
         mapper: orm.Mapper[t.Any] = inspect(obj).mapper
         while name in mapper.synonyms:
             name = mapper.synonyms[name].name
-        if name in mapper.relationships:
-            return self._one(obj, mapper.relationships[name], is_shown=False)
+        relation = link_of(mapper, name)
+        if relation is not None:
+            return self._one(obj, relation, is_shown=False)
         if name in mapper.column_attrs:
             olds = self._olds(obj)
             return olds[name] if name in olds else value(obj, name)
@@ -248,7 +250,7 @@ class Past:
                 answer = True
         return answer
 
-    def _one(self, obj: t.Any, relation: orm.RelationshipProperty[t.Any], *, is_shown: bool = True) -> t.Any:
+    def _one(self, obj: t.Any, relation: Relation, *, is_shown: bool = True) -> t.Any:
         """Return what a relationship to one led to: the object that stands for that row now.
 
         :param is_shown: leave out what a filter of the host's hides.
@@ -262,8 +264,23 @@ class Past:
         if gone is not None:
             return gone.obj
         found = referred(object_session(obj) or self._session, relation, values)
+        if found is None and None not in values.values():
+            found = self._gone_by(relation, values)
         is_hidden = found is None and not is_shown and None not in values.values()
         return self._led_to(relation, values) if is_hidden else found
+
+    def _gone_by(self, relation: Relation, values: t.Mapping[str, t.Any]) -> t.Any:
+        """Return what remains of a deleted row that a foreign key led to by another column than the key."""
+        pairs = [
+            (attributes_of(relation.parent, [local]), attributes_of(relation.mapper, [remote]))
+            for local, remote in relation.local_remote_pairs or ()
+        ]
+        for row in self._rows_known().values():
+            if row.kind is Kind.DELETED and isinstance(row.obj, relation.mapper.class_):
+                was = {**row.obj.__dict__, **row.olds}
+                if all(here and there and was.get(there[0]) == values.get(here[0]) for here, there in pairs):
+                    return row.obj
+        return None
 
     def _shown_or_none(self, obj: t.Any) -> t.Any:
         return None if obj is None or isinstance(obj, self._loose) else self._show(obj)
@@ -339,7 +356,7 @@ def _key_of(state: orm.InstanceState[t.Any]) -> Key:
     return (state.mapper._identity_class, *t.cast("t.Any", state.key)[1])
 
 
-def _key_led_to(relation: orm.RelationshipProperty[t.Any], values: t.Mapping[str, t.Any]) -> Key:
+def _key_led_to(relation: Relation, values: t.Mapping[str, t.Any]) -> Key:
     """The key of the row that a foreign key names; of none if it names another column than the key."""
     target = relation.mapper
     by_column = {

@@ -16,6 +16,7 @@ from sqlalchemy.ext.mutable import MutableDict, MutableList, MutableSet
 from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_RESULT, instance_state
 from sqlalchemy.orm.collections import collection_adapter
 
+from ..bindings.links import LED, keep
 from ..bindings.stored import LATER
 from ..catalog import same
 
@@ -61,6 +62,11 @@ def make_remains(states: t.Sequence[tuple[State, Plan]], shown: Shown) -> dict[S
         for name, relation in state.mapper.relationships.items():
             if name in remains.row and relation.lazy not in _QUERIES:
                 remains.obj.__dict__[name] = _related(remains.row[name], found)
+    for state, plan in states:
+        for link in plan.links:
+            led = state.info.get(LED, {}).get(link.key)
+            if led is not None:
+                keep(found[state].obj, link, _related(led, found))
     return found
 
 

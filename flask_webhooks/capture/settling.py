@@ -19,7 +19,7 @@ from .changes import LATER, Change, Key, Values, coalesce, stands_for
 from .glancing import Glance
 from .guard import guarding
 from .hearing import Hearing, check_database, connection_of
-from .loading import LedTo, Path, agrees, is_astray, load, owner_of, referred, walk
+from .loading import LedTo, Path, agrees, is_astray, load, load_linked, owner_of, referred, walk
 from .moves import Past
 from .rereading import Rereading
 from .stored import Stored
@@ -299,11 +299,12 @@ def _occurrences(
     found = [
         (net, events, may_have_moved)
         for net in nets.values()
-        if net.bound.channel.events or net.bound.channel.owner is not None
+        if net.bound.channel.events or net.bound.owner_path
         if ((events := _events(watch, net)), may_have_moved := past.may_have_moved(net)) != ([], False)
     ]
     if len(found) > 1:
         _refresh([net.obj for net, _, _ in found])
+    led = load_linked((net.bound, net.obj, net.values) for net, _, _ in found)  # held while owners are read
     occurrences = []
     ownerless: list[EventType] = []
     for net, events, may_have_moved in found:
@@ -330,6 +331,7 @@ def _occurrences(
         values = net.values if net.kind is Kind.UPDATED else {}
         obj = past.gone(net) if net.steps and net.kind is Kind.DELETED else net.obj
         occurrences += [Occurrence(event, owner, net.bound, obj, values) for event in events]
+    del led
     if ownerless:
         _tell_ownerless(watch, aside, ownerless)
     return occurrences

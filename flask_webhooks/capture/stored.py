@@ -13,6 +13,7 @@ from sqlalchemy.ext.mutable import Mutable
 from sqlalchemy.orm import Session
 
 from ..bindings.dumping import each_in
+from ..bindings.links import SIGN, KeyLink, at_hand, link_of
 from ..bindings.stored import Forms
 from ..catalog import Kind
 from .changes import LATER, Change
@@ -68,7 +69,7 @@ class Stored:
         for net in nets:
             if net.kind is not deleted:
                 yield net.obj
-            path = net.bound.channel.owner
+            path = net.bound.owner_path
             if path is not None and len(path) > 1:
                 reached: dict[int, t.Any] = {}
                 _reach(reached, [net.obj], path)
@@ -165,9 +166,15 @@ def _reach(found: dict[int, t.Any], objects: t.Sequence[t.Any], path: Path) -> N
     for name in path:
         ahead: list[t.Any] = []
         for obj in objects:
-            ahead += each_in(obj.__dict__.get(name))
+            ahead += each_in(_loaded(obj, name))
         objects = [each for each in ahead if hasattr(each, "_sa_instance_state")]
         found.update((id(each), each) for each in objects)
+
+
+def _loaded(obj: t.Any, name: str) -> t.Any:
+    if not name.endswith(SIGN):
+        return obj.__dict__.get(name)
+    return at_hand(obj, t.cast("KeyLink", link_of(obj._sa_instance_state.mapper, name)))
 
 
 def owner_stored(plan: Plan, obj: t.Any, name: str) -> t.Any:

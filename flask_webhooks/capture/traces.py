@@ -67,7 +67,7 @@ class Sights:
         self._models = models
         for model, bounds in models.items():
             for bound in bounds:
-                if bound.channel.owner is not None and bound.channel.events:
+                if bound.owner_path and bound.channel.events:
                     self._look(inspect(model), bound)
         self._is_needed = bool(self._links) or not all(map(self._is_captured, self._classes))
 

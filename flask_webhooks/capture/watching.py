@@ -16,6 +16,7 @@ from sqlalchemy import event, inspect, orm
 from sqlalchemy.orm import Session
 
 from ..bindings import Bound
+from ..bindings.links import SIGN, KeyLink, link_of
 from ..bindings.stored import Form, Forms, form_of
 from ..bindings.trails import columns_of
 from ..catalog import Kind
@@ -68,6 +69,8 @@ class Plan:
     """Columns that say what row it is, whose it is and what it belongs to."""
     automatic: tuple[str, ...]
     """Columns that an UPDATE sets although nobody assigned them: `onupdate`, computed, the version counter."""
+    links: tuple[KeyLink, ...]
+    """Foreign keys without a relationship by which a path to an owner goes on."""
     forms: t.Mapping[str, Form]
     """What becomes of the values of columns in the database."""
     leading_forms: Forms | None
@@ -90,9 +93,9 @@ class Plan:
         """Work out the plan of a class."""
         columns = frozenset().union(*(bound.columns for bound in bounds))
         keys = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
-        paths = [bound.channel.owner for bound in bounds if bound.channel.owner]
+        paths = [bound.owner_path for bound in bounds if bound.owner_path]
         is_on_the_way = not any(bound.channel.events or bound.touches for bound in bounds)
-        owners = frozenset(_column_of(mapper, path[0]) for path in paths) & columns
+        owners = frozenset(_column_of(mapper, path[0].removesuffix(SIGN)) for path in paths) & columns
         references = {
             relation.key: names
             for relation in mapper.relationships
@@ -116,6 +119,9 @@ class Plan:
             leading=leading,
             deciding=owners.union(keys, *references.values()),
             automatic=tuple(attr.key for attr in mapper.column_attrs if _is_automatic(mapper, attr)),
+            links=tuple(
+                t.cast("KeyLink", link_of(mapper, name)) for name in sorted(leading) if name.endswith(SIGN)
+            ),
             forms=forms,
             leading_forms=Forms(first)
             if (first := {name: forms[name] for name in leading & forms.keys()})
@@ -148,7 +154,7 @@ def _steps(mapper: orm.Mapper[t.Any], path: Path) -> t.Iterator[tuple[orm.Mapper
     """Yield the classes on the path to an owner, each with what the path goes by there."""
     for name in path:
         column = _column_of(mapper, name)
-        relation = mapper.relationships.get(name)
+        relation = link_of(mapper, name)
         if relation is None:
             yield mapper, frozenset({column} if column in mapper.column_attrs else ())
             return
@@ -226,7 +232,7 @@ class Watch:
         found: dict[type, frozenset[str]] = {}
         for model, bounds in self.models.items():
             for bound in bounds:
-                for mapper, names in _steps(inspect(model), bound.channel.owner or ()):
+                for mapper, names in _steps(inspect(model), bound.owner_path or ()):
                     found[mapper.class_] = found.get(mapper.class_, frozenset()) | names
         return found
 
@@ -301,7 +307,7 @@ class Watch:
         plan = self.plan(cls)
         if plan is None:
             return False
-        paths = [bound.channel.owner for bound in plan.bounds if bound.channel.owner]
+        paths = [bound.owner_path for bound in plan.bounds if bound.owner_path]
         is_known = all(_column_of(inspect(cls), path[0]) in plan.leading for path in paths)
         return not (is_known and plan.leading.isdisjoint(names))
 

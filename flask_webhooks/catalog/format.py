@@ -74,6 +74,23 @@ WAITS = ListOf(SECONDS, "a list of seconds", most=_MOST_WAITS, repeats=True)
 RETRY = Either((Choice(("standard", "none")), WAITS))
 VALUES = Either((Scalar(), ListOf(Scalar(), "a list of values")))
 
+OWNER = Either(
+    (
+        DOTTED,
+        Record(
+            "owner",
+            'a mapping with "value"',
+            {
+                "value": Key(
+                    Text("the key of the one owner (at most 255)", r"\S([\s\S]{0,253}\S)?", "studio"),
+                    "The one owner of all rows, in an app of a single tenant.",
+                )
+            },
+            required=("value",),
+        ),
+    )
+)
+
 RENDERING = {
     "format": Key(
         FORMAT, "Envelope of the body: channel, standard, entity, minimal, slack, or one of your own."
@@ -87,7 +104,10 @@ DEFAULTS = Record(
     "a mapping",
     {
         **RENDERING,
-        "owner": Key(DOTTED, "Attribute or dotted path that names the tenant, for channels that do not say."),
+        "owner": Key(
+            OWNER,
+            "Attribute or dotted path that names the tenant, or {value: …}; for channels that do not say.",
+        ),
         "ignore": Key(COLUMNS, "Columns whose change alone is no update, for every channel that has them."),
         "message": Key(MESSAGE, "Message of events that have none: {label}, {event}, {channel}, {title}."),
     },
@@ -205,7 +225,10 @@ CHANNEL = Record(
         "exclude": Key(COLUMNS, "Columns that are left out of `data`, where no schema makes it."),
         "public": Key(COLUMNS, "Columns that sound private and are not: they are sent without a schema."),
         "data": Key(ATTRIBUTE, "Method of the model that returns `data` as a dict: to_dict."),
-        "owner": Key(DOTTED, "Attribute or dotted path that names the tenant: `client.business_id`."),
+        "owner": Key(
+            OWNER,
+            "Attribute or dotted path that names the tenant: `client.business_id`; or {value: …} for all rows.",
+        ),
         "events": Key(EVENTS, "A list of created, updated, deleted; or a mapping with details."),
         "includes": Key(INCLUDES, "What a listener may ask to have added to `data`."),
         "touches": Key(

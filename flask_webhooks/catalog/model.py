@@ -227,6 +227,8 @@ class Channel:
     """Method of the model that returns `data`."""
     owner: tuple[str, ...] | None
     """Attributes that lead from a row to the key of its owner."""
+    sole_owner: str | None
+    """Key of the one owner of all rows: `{value: studio}`."""
     events: Mapping[str, EventType]
     """By their short names; empty for a channel that only touches others."""
     includes: Mapping[str, Include]

@@ -42,7 +42,10 @@ def check_catalog(
             channel.path,
         )
         for channel in catalog.channels.values()
-        if channel.owner is None and channel.model is not None and channel.events
+        if channel.owner is None
+        and channel.sole_owner is None
+        and channel.model is not None
+        and channel.events
     ]
     findings += [
         Finding(Level.WARNING, str(doubt), *catalog.where(each.channel.path), each.channel.path)
