@@ -18,7 +18,7 @@ from sqlalchemy import orm
 
 from ..catalog import same
 from .dumping import jsonable
-from .keys import attribute_of, is_hooked, key_of, names_in, names_read
+from .keys import all_names_in, attribute_of, code_behind, is_hooked, key_of
 from .trails import AnyMapper, columns_of, static_attribute
 
 if t.TYPE_CHECKING:
@@ -120,16 +120,20 @@ class SchemaChanges:
             if each.link is _Link.LEADS and each.key in data and not each.columns.isdisjoint(olds)
         }
         if concerned or (olds and self._is_hooked):
-            before = _as_it_was(row, olds)
-            olds_of = self._whole if self._is_hooked else self._each
-            known = olds_of(before, concerned)
             links = {each.key: each.link for each in concerned}
+            if not self._is_hooked:
+                known = self._each(_as_it_was(row, olds), concerned)
+            elif (whole := self._whole(row, olds, concerned)) is not None:
+                known = whole
+            else:
+                known = {}
+                found |= _roughly(self._schema.dump, row, olds, data)
             for key in dict.fromkeys((*known, *links)):
                 if key in found or key not in data:
                     continue
                 if key in known and not same(known[key], data[key]):
                     found[key] = {"from": known[key], "to": data[key]}
-                elif links.get(key) is _Link.IS:
+                elif key not in known or links.get(key) is _Link.IS:
                     found[key] = {}
         return found
 
@@ -145,12 +149,15 @@ class SchemaChanges:
                 found[each.key] = value
         return found
 
-    def _whole(self, before: t.Any, fields: t.Iterable[_Shown]) -> dict[str, t.Any]:
+    def _whole(
+        self, row: t.Any, olds: Mapping[str, t.Any], fields: t.Iterable[_Shown]
+    ) -> dict[str, t.Any] | None:
         """Dump all: a hook may hide, mask or rename what fields make, and that holds for old values too."""
+        before = _as_it_was(row, olds)
         try:
             found = dict(self._schema.dump(before, many=False))
         except Exception:  # the host's code; what it makes of the row as it was is not known then
-            return {}
+            return None
         # Many a hook leaves out what is null. That it was is all that this tells.
         nulls = self._each(before, [each for each in fields if each.key not in found])
         return found | {key: None for key, value in nulls.items() if value is None}
@@ -168,12 +175,28 @@ class MethodChanges:
         try:
             known = self._render(_as_it_was(row, olds)) if olds else {}
         except Exception:  # the host's code; it may read what is not known of the row as it was
-            return {name: {} for name in olds if name in data}
-        return {
+            rough = _roughly(self._render, row, olds, data)
+            return {**rough, **{name: {} for name in olds if name in data}}
+        found: dict[str, Pair] = {
             key: {"from": old, "to": data[key]}
             for key, old in known.items()
             if key in data and not same(old, data[key])
         }
+        return found | {name: {} for name in olds if name in data and name not in found}
+
+
+def _roughly(
+    dump: t.Callable[[t.Any], t.Any], row: t.Any, olds: Mapping[str, t.Any], data: Mapping[str, t.Any]
+) -> dict[str, Pair]:
+    """Name keys of `data` that had another value, where not all that is read is known of the row as it was.
+
+    What it led to may have changed too: so nothing can be told but that something is different.
+    """
+    try:
+        near = dump(_as_it_was(row, olds, led=True))
+    except Exception:  # the host's code
+        return {}
+    return {key: {} for key, value in near.items() if key in data and not same(value, data[key])}
 
 
 def _fields(schema: ma.Schema, mapper: AnyMapper) -> Iterator[_Shown]:
@@ -188,9 +211,8 @@ def _fields(schema: ma.Schema, mapper: AnyMapper) -> Iterator[_Shown]:
 def _columns(
     schema: ma.Schema, name: str, field: mf.Field[t.Any], mapper: AnyMapper
 ) -> tuple[frozenset[str], _Link]:
-    names = names_read(schema, field)
-    if names is not None:
-        return names, _Link.READS
+    if isinstance(field, mf.Method | mf.Function):
+        return _read_by(code_behind(schema, field), mapper, type(schema)), _Link.READS
     if not getattr(field, "_CHECK_ATTRIBUTE", True):
         return frozenset(), _Link.READS
     head, _, rest = attribute_of(name, field).partition(".")
@@ -209,7 +231,17 @@ def _columns_of(name: str, mapper: AnyMapper) -> tuple[frozenset[str], _Link]:
     if name in mapper.relationships:
         return _keys_of(mapper.relationships[name]), _Link.LEADS
     found = static_attribute(mapper, name)
-    return names_in(getattr(found, "fget", None)), _Link.READS
+    found = getattr(found, "fget", None) or getattr(found, "func", None)
+    return _read_by(found, mapper), _Link.READS
+
+
+def _read_by(function: object, mapper: AnyMapper, *classes: type) -> frozenset[str]:
+    """Return the columns that code may read, directly or by what it calls."""
+    found: set[str] = set()
+    for name in all_names_in(function, mapper.class_, *classes):
+        if name in mapper.attrs:
+            found |= _columns_of(name, mapper)[0]
+    return frozenset(found)
 
 
 def _keys_of(relationship: orm.RelationshipProperty[t.Any]) -> frozenset[str]:
@@ -219,10 +251,12 @@ def _keys_of(relationship: orm.RelationshipProperty[t.Any]) -> frozenset[str]:
     return frozenset(attr.key for attr in relationship.parent.column_attrs if columns & set(attr.columns))
 
 
-def _as_it_was(row: t.Any, olds: Mapping[str, t.Any]) -> t.Any:
+def _as_it_was(row: t.Any, olds: Mapping[str, t.Any], *, led: bool = False) -> t.Any:
     """Return a copy of a row as it was before some of its columns changed.
 
     It is detached: what is not known of it raises when it is read, instead of telling how it is now.
+
+    :param led: with the rows that it led to, as they are now: read from the database, where nobody has them.
     """
     state = row._sa_instance_state
     mapper = state.mapper
@@ -231,10 +265,30 @@ def _as_it_was(row: t.Any, olds: Mapping[str, t.Any]) -> t.Any:
     left_out = _depending(mapper, olds.keys())
     held = before.__dict__
     for name, value in row.__dict__.items():
-        if name not in left_out:
-            held[name] = _copied(value) if name in mapper.column_attrs else value
+        if name in mapper.column_attrs:
+            held[name] = _copied(value)
+        elif name in mapper.attrs or not hasattr(static_attribute(mapper, name), "__get__"):
+            if name not in left_out:  # what a property keeps is how it is now, too
+                held[name] = value
     held.update(olds)
+    if led:
+        held.update(_led(state, held, left_out))
     return before
+
+
+def _led(state: t.Any, held: Mapping[str, t.Any], names: Collection[str]) -> Iterator[tuple[str, t.Any]]:
+    """Yield the rows that relationships led to by the columns that are held."""
+    for relation in state.mapper.relationships:
+        target = relation.mapper
+        if relation.key not in names or relation.direction is not orm.RelationshipDirection.MANYTOONE:
+            continue
+        by_column = {
+            remote: held.get(state.mapper.get_property_by_column(local).key)
+            for local, remote in relation.local_remote_pairs
+        }
+        if by_column.keys() == set(target.primary_key) and state.session is not None:
+            key = tuple(by_column[column] for column in target.primary_key)
+            yield relation.key, None if None in key else state.session.get(target.class_, key)
 
 
 def _depending(mapper: AnyMapper, columns: Collection[str]) -> set[str]:

@@ -13,7 +13,17 @@ from collections.abc import Iterator
 import marshmallow as ma
 from marshmallow import fields as mf
 
-__all__ = ["attribute_of", "dump_hooks", "is_hooked", "key_of", "keys_of", "names_in", "names_read"]
+__all__ = [
+    "all_names_in",
+    "attribute_of",
+    "code_behind",
+    "dump_hooks",
+    "is_hooked",
+    "key_of",
+    "keys_of",
+    "names_in",
+    "names_read",
+]
 
 AnyField: t.TypeAlias = mf.Field[t.Any]
 
@@ -50,19 +60,67 @@ def is_hooked(schema: ma.Schema) -> bool:
     return type(schema).dump is not ma.Schema.dump or bool(dump_hooks(schema))
 
 
+def code_behind(schema: ma.Schema, field: AnyField) -> object:
+    """Return the function of the host's that makes the value of a field; None of a field that none stands behind."""
+    if isinstance(field, mf.Method):
+        return getattr(schema, field.serialize_method_name or "", None)
+    return field.serialize_func if isinstance(field, mf.Function) else None
+
+
 def names_read(schema: ma.Schema, field: AnyField) -> frozenset[str] | None:
     """Return the names that the host's code behind a field mentions; None of a field that no code stands behind."""
-    if isinstance(field, mf.Method):
-        return names_in(getattr(schema, field.serialize_method_name or "", None))
-    return names_in(field.serialize_func) if isinstance(field, mf.Function) else None
+    return names_in(code_behind(schema, field)) if isinstance(field, mf.Method | mf.Function) else None
 
 
 def names_in(function: object) -> frozenset[str]:
     """Return attributes and keys that a function's code mentions; a wrapper's are those of what it wraps."""
-    found: object = function
-    while (inner := getattr(found, "__wrapped__", None)) is not None:
-        found = inner
-    return frozenset(_mentioned(getattr(found, "__code__", None)))
+    return frozenset(_mentioned(getattr(_unwrapped(function), "__code__", None)))
+
+
+def all_names_in(start: object, *classes: type) -> frozenset[str]:
+    """Return the same with what functions mention that it names: of its module, around it, of these classes."""
+    found: set[str] = set()
+    waiting, seen = [start], set[int]()
+    while waiting and len(seen) < _MOST_FUNCTIONS:
+        each: t.Any = _unwrapped(waiting.pop())
+        if id(each) in seen or not isinstance(each, types.FunctionType | types.MethodType):
+            continue
+        seen.add(id(each))
+        names = names_in(each)
+        found |= names
+        function: t.Any = getattr(each, "__func__", each)
+        around = function.__globals__
+        for name in names:
+            waiting += [_function_of(inspect.getattr_static(cls, name, None)) for cls in classes]
+            waiting.append(_function_of(around.get(name)))
+        waiting += [_function_of(_inside(cell)) for cell in function.__closure__ or ()]
+    return frozenset(found)
+
+
+_MOST_FUNCTIONS = 200
+_OTHERS = ("marshmallow.", "sqlalchemy.", "flask_sqlalchemy.")
+"""Whose functions read what they are told to, and no columns by name."""
+
+
+def _function_of(value: t.Any) -> object:
+    """Return the host's function that is behind an attribute or a name, if there is one."""
+    for name in ("fget", "func", "__func__"):
+        value = getattr(value, name, None) or value
+    is_function = isinstance(value, types.FunctionType)
+    return value if is_function and not value.__module__.startswith(_OTHERS) else None
+
+
+def _inside(cell: types.CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _unwrapped(function: object) -> object:
+    while (inner := getattr(function, "__wrapped__", None)) is not None:
+        function = inner
+    return function
 
 
 def _mentioned(code: object) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import functools
 import json
 import typing as t
 from datetime import datetime
@@ -90,6 +91,16 @@ class Member(db.Model):  # type: ignore[name-defined]
         """A plain way to a column."""
         return self._email
 
+    @functools.cached_property
+    def badge(self) -> str:
+        """Made of a property."""
+        return f"{self.email}!"
+
+    def to_dict(self) -> dict[str, t.Any]:
+        """What a channel without a schema may send."""
+        found = {"id": self.id, "called": self.name, "note": self.note, "firm": self.firm and self.firm.name}
+        return {key: value for key, value in found.items() if value is not None}
+
     @hybrid_property
     def card(self) -> str:
         """Made of a column, and of one that the schema hides."""
@@ -151,6 +162,34 @@ class MaskingSchema(ma.Schema):
         return {key: value for key, value in data.items() if value is not None}
 
 
+def label_of(member: Member) -> str:
+    """Stands in the module, and reads."""
+    return member.badge
+
+
+class DeepSchema(ma.Schema):
+    """What its fields read, others read for them."""
+
+    id = mf.Integer()
+    label = mf.Method("make")
+    firm_name = mf.Function(lambda member: member.firm.name)
+    size = mf.String(attribute="facts.size")
+
+    def make(self, member: Member) -> str:
+        return self.inner(member)
+
+    def inner(self, member: Member) -> str:
+        return label_of(member)
+
+
+class DeepCamelSchema(DeepSchema):
+    """Its hook renames."""
+
+    @ma.post_dump
+    def rename(self, data: dict[str, t.Any], **_: t.Any) -> dict[str, t.Any]:
+        return {key.replace("_n", "N"): value for key, value in data.items()}
+
+
 class CamelSchema(ma.Schema):
     """Its hook renames all."""
 
@@ -187,6 +226,9 @@ channels:
       promoted: {{when: {{rank: high}}, schema: {HERE}:ShortSchema, format: entity}}
       hushed: {{when: {{password_hash: {{from: b2xkIHNlY3JldA==}}}}, format: entity}}
   masked: {{model: {HERE}:Member, schema: {HERE}:MaskingSchema, events: [updated]}}
+  deep: {{model: {HERE}:Member, schema: {HERE}:DeepSchema, events: [updated]}}
+  deepcamels: {{model: {HERE}:Member, schema: {HERE}:DeepCamelSchema, events: [updated]}}
+  dicts: {{model: {HERE}:Member, data: to_dict, events: [updated]}}
   camels: {{model: {HERE}:Member, schema: {HERE}:CamelSchema, events: [updated]}}
   plain: {{model: {HERE}:Plain, events: [updated]}}
 """
@@ -313,6 +355,33 @@ def test_without_a_schema_it_is_the_columns_that_data_has(club: AppState) -> Non
     db.session.commit()
 
     assert last_changes(club, "plain.updated") == {"called": ["", "x"], "rank": ["low", "high"]}
+
+
+def told_of(state: AppState, event: str) -> dict[str, t.Any]:
+    """The include `changes` of the last message of an event."""
+    message = [each for each in recorded(state) if each.event == event][-1]
+    return t.cast("dict[str, t.Any]", json.loads(message.extras or "")["changes"])
+
+
+def test_what_code_reads_by_other_code_counts(club: AppState) -> None:
+    change(_email="b@example.com")
+
+    pair = {"from": "a@example.com!", "to": "b@example.com!"}
+    assert told_of(club, "deep.updated") == told_of(club, "deepcamels.updated") == {"label": pair}
+
+
+def test_what_cannot_be_known_of_before_is_named_without_values(club: AppState) -> None:
+    change(firm_id=2, name="Ada", facts={"hair": "red", "pin": "1234", "size": "L"})
+
+    assert told_of(club, "deep.updated") == {"firm_name": {}, "size": {}}
+    assert told_of(club, "deepcamels.updated") == {"firmName": {}, "size": {}}
+    assert told_of(club, "dicts.updated") == {"called": {}, "firm": {}}
+
+
+def test_what_a_method_had_left_out_is_named_without_values(club: AppState) -> None:
+    change(note="n", password_hash="new secret")
+
+    assert told_of(club, "dicts.updated") == {"note": {}}
 
 
 def test_bulk_statements_too(club: AppState) -> None:
