@@ -28,6 +28,7 @@ from . import dispatch, replaying
 from .checking import refuse_missing_tables
 from .delivering import TROUBLE, Report, Run
 from .errors import ConfigurationError
+from .frames import emptied
 from .state import AppState, state_of
 from .stop import Stop
 
@@ -108,8 +109,11 @@ class Engine:
                 is_last = self._is_leaving or self._stop.is_set()
                 try:
                     self._deliver()
-                except Exception:  # the sweep wakes it again, and without this thread nothing would be sent
-                    logger.exception("run.failed", extra={"worker": worker_name()})
+                except (
+                    Exception
+                ) as error:  # the sweep wakes it again; without this thread nothing would be sent
+                    extra = {"worker": worker_name()}
+                    logger.error("run.failed", extra=extra, exc_info=emptied(error))
 
     def _deliver(self) -> None:
         while not self._stop.is_set() and self._state.settings.enabled:
@@ -140,7 +144,11 @@ def deliver(app_path: str) -> dict[str, t.Any]:
         if not _is_ready(state):
             return {}
         stop = stack.enter_context(stopping())
-        total = _work(state, stop)
+        try:
+            total = _work(state, stop)
+        except Exception as error:  # which RQ logs, and the error tracker takes from there
+            emptied(error)
+            raise
     return {"delivered": total.delivered, "failed": total.failed}
 
 

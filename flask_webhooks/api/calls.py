@@ -15,6 +15,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.http import parse_etags
 
 from ..errors import SecretError, SubscriptionError, ThrottledError
+from ..frames import emptied
 from ..schemas.fields import UUID
 from ..state import AppState, current_webhooks
 from ..transactions import repeated
@@ -42,6 +43,9 @@ def view_of(operation: Operation) -> t.Callable[..., Response]:
             return _respond(operation, arguments)
         except (Refused, SubscriptionError, SecretError, ThrottledError) as error:
             return answer(of_error(error))
+        except Exception as error:
+            emptied(error)  # of the body that was read, and of the secrets that it is about
+            raise
 
     view.__name__ = operation.name
     view.__doc__ = operation.view.__doc__

@@ -12,6 +12,7 @@ import time
 import typing as t
 from datetime import datetime
 
+from ..frames import emptied
 from ..rotation import Rotation
 from .attempting import Result, attempt, crashed
 from .parcels import Destination, Parcel
@@ -134,7 +135,7 @@ class Senders:
         try:
             result = attempt(self._state, destination, parcel, self._worker, clock=self._clock)
         except BaseException as error:  # a format of the host's may exit: a thread has nobody to tell
-            logger.exception("delivery.crashed", extra={"delivery_id": parcel.id})
+            logger.error("delivery.crashed", extra={"delivery_id": parcel.id}, exc_info=emptied(error))
             result = crashed(self._state, destination, parcel, self._worker, error, self._clock())
         if result.is_ours:
             self._state.transport.tell_outage()
