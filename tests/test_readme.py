@@ -35,16 +35,19 @@ class InvoiceSchema(Schema):
 """
 BEFORE = """\
 import json
-from types import SimpleNamespace
 
 from flask import Flask
 
 from .models import Invoice, db
 
-current_user = SimpleNamespace(is_authenticated=True, account_id=42)
 app = Flask(__name__)
 app.config.update(SECRET_KEY="x", SQLALCHEMY_DATABASE_URI="sqlite:///app.sqlite")
 db.init_app(app)
+"""
+SIGNED_IN = """\
+from types import SimpleNamespace
+
+current_user = SimpleNamespace(is_authenticated=True, account_id=42)
 """
 AFTER = """
 
@@ -65,6 +68,7 @@ def test_what_it_says_is_all_that_is_needed(tmp_path: Path) -> None:
     said = dict(reversed(blocks))
     (tmp_path / "project" / "myapp").mkdir(parents=True)
     folder = Folder(tmp_path / "project")
+    folder.write("flask_login.py", SIGNED_IN)
     folder.write("myapp/models.py", MODELS)
     folder.write("myapp/schemas.py", SCHEMAS)
     subscription = f"\n\nSUBSCRIPTION = {said['json']!r}\n"

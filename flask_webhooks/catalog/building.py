@@ -11,6 +11,7 @@ import typing as t
 from types import MappingProxyType
 
 from .model import Channel, Condition, Deprecation, EventType, Include, Kind, Scope
+from .names import singular
 from .rules import kinds_of
 from .shapes import INVALID, Json
 
@@ -162,12 +163,3 @@ def _words(name: str, *, title: bool = False) -> str:
     """`pay_runs` to `Pay Runs` or `pay runs`, `SUBMITTED` to `submitted`, `PayRun` to `Pay Run`."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("_", " ").strip() or name
     return " ".join(word[0].upper() + word[1:] for word in spaced.split()) if title else spaced.lower()
-
-
-def singular(title: str) -> str:
-    """Return one of them: `Business Loans` to `Business Loan`. English, and no more than a good guess."""
-    if title.endswith("ies") and len(title) > 4:
-        return title[:-3] + "y"
-    if title.endswith(("sses", "xes", "ches", "shes")):
-        return title[:-2]
-    return title[:-1] if title.endswith("s") and not title.endswith(("ss", "us", "is")) else title

@@ -40,6 +40,44 @@ def nearest(name: str, candidates: t.Iterable[str]) -> str | None:
     return folded[close[0]] if close else None
 
 
+_MANY = (
+    "people",
+    "children",
+    "data",
+    "metadata",
+    "media",
+    "info",
+    "information",
+    "staff",
+    "equipment",
+    "feedback",
+)
+_OTHERWISE = {"person": "people", "child": "children"}
+
+
+def plural(name: str) -> str:
+    """Return what many of them are called: `pay_run` to `pay_runs`. English, and no more than a good guess."""
+    before, mark, word = name.rpartition("_")
+    if not word[-1:].islower() or word.lower() in _MANY:
+        return name
+    if (other := _OTHERWISE.get(word.lower())) is not None:
+        return before + mark + (other.capitalize() if word[0].isupper() else other)
+    if word.endswith("s") and not word.endswith(("ss", "us")):
+        return name
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return name[:-1] + "ies"
+    return name + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def singular(title: str) -> str:
+    """Return one of them: `Business Loans` to `Business Loan`. English, and no more than a good guess."""
+    if title.endswith("ies") and len(title) > 4:
+        return title[:-3] + "y"
+    if title.endswith(("sses", "xes", "ches", "shes", "tuses", "nuses", "ruses", "puses")):
+        return title[:-2]
+    return title[:-1] if title.endswith("s") and not title.endswith(("ss", "us", "is")) else title
+
+
 def _fold(name: str) -> str:
     return re.sub(r"[^a-z0-9.]", "", name.casefold()).rstrip("s") or name
 

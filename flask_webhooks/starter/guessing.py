@@ -14,7 +14,7 @@ from ..bindings.columns import doubts_of
 from ..bindings.dumping import column_renderer
 from ..bindings.importing import Unfound, locate
 from ..bindings.keys import keys_of
-from ..catalog.names import RESERVED_CHANNEL
+from ..catalog.names import RESERVED_CHANNEL, plural
 from .owners import AnyMapper, Tenancy
 
 __all__ = ["Sketch", "sketch_all"]
@@ -92,7 +92,7 @@ def _sketch(mapper: AnyMapper, name: str, tenancy: Tenancy | None) -> Sketch:
 def _name(mapper: AnyMapper, taken: t.Collection[str]) -> str:
     table = mapper.local_table
     name = table.name if isinstance(table, sa.Table) else mapper.class_.__name__
-    base = re.sub(r"[^A-Za-z0-9_]+", "_", name)[:60].strip("_") or "channel"
+    base = plural(re.sub(r"[^A-Za-z0-9_]+", "_", name)[:60].strip("_")) or "channel"
     names = [base, *(f"{base}_{number}" for number in range(2, 100))]
     return next(name for name in names if name.casefold() not in taken)
 

@@ -90,7 +90,7 @@ class TestNewcomer:
         shown = folder.webhooks("catalog")
         assert shown.code == 0, shown.err
         assert shown.out.splitlines()[-1] == "6 events in 2 channels."
-        assert "invoice.created" in shown.out
+        assert "invoices.created" in shown.out
 
     def test_nothing_is_overwritten_without_force(self, folder: Folder) -> None:
         folder.write("app.py", APP)
@@ -158,7 +158,7 @@ def test_the_example_apps_models(tmp_path: Path) -> None:
     assert invoices.owner == ("business_id",)
     assert invoices.schema == "example_app.schemas.sales:InvoiceSchema"
     assert list(invoices.events) == ["created", "updated", "deleted"]
-    assert catalog.channels["business"].owner == ("id",)
+    assert catalog.channels["businesses"].owner == ("id",)
     assert invoices.events["updated"].ignore == {"updated_at"}
 
 
@@ -166,8 +166,8 @@ def test_the_hosts_models(tmp_path: Path) -> None:
     catalog = opened(tmp_path, starter.draft(host, title="tests.host").text)
 
     owners = {name: ".".join(channel.owner or ()) for name, channel in catalog.channels.items()}
-    assert owners == {"client": "owner", "invoice": "owner", "line": "invoice.owner"}
-    assert catalog.channels["invoice"].schema == "tests.host:InvoiceSchema"
+    assert owners == {"clients": "owner", "invoices": "owner", "lines": "invoice.owner"}
+    assert catalog.channels["invoices"].schema == "tests.host:InvoiceSchema"
 
 
 @pytest.mark.parametrize("db", [host, accounting], ids=["host", "accounting"])
@@ -252,8 +252,8 @@ def test_awkward_models_load_as_written(draft: starter.Draft, tmp_path: Path) ->
 
     owners = {name: ".".join(channel.owner or ()) for name, channel in catalog.channels.items()}
     assert owners == {
-        "business": "id",
-        "letter_to_whom": "person.business_id",
+        "businesses": "id",
+        "letter_to_whoms": "person.business_id",
         "webhooks_2": "business_id",
     }
     assert '{when: {state: "Sent: by post"}}' in draft.text
@@ -263,8 +263,8 @@ def test_what_is_left_out_says_why(draft: starter.Draft) -> None:
     reasons = re.findall(r"  # ([A-Z].*\n(?:  # \w.*\n)*?)  # (\w+):\n", draft.text)
 
     assert {name: reason.split(".")[0] for reason, name in reasons} == {
-        "link": "It only ties other rows together",
-        "access_token": "Its name sounds like secrets",
-        "country": "Nothing says whose data it is",
-        "person": 'Without a schema every column of Person is sent, "password_hash" too',
+        "links": "It only ties other rows together",
+        "access_tokens": "Its name sounds like secrets",
+        "countries": "Nothing says whose data it is",
+        "people": 'Without a schema every column of Person is sent, "password_hash" too',
     }
