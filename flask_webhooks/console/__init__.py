@@ -18,6 +18,7 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 `colours`       the host's accent colour, made legible
 `webhooks`      list, switch, remove
 `editing`       new and edit; `forms` reads what was sent, `picking` offers events, `repeats` does it once
+`setting_up`    the steps after a webhook is made; `once` shows its secret on one page
 `health`        one webhook: health, charts; `secrets`, `trials`, `snippets`
 `log`           deliveries, live; `delivery`, one of them with every attempt; `curl`, an attempt as a command
 `catalogue`     channels and events
@@ -32,7 +33,19 @@ from werkzeug.exceptions import HTTPException
 
 from ..csrf import exempt
 from ..mounting import Door
-from . import catalogue, delivery, editing, health, log, operating, replays, secrets, trials, webhooks
+from . import (
+    catalogue,
+    delivery,
+    editing,
+    health,
+    log,
+    operating,
+    replays,
+    secrets,
+    setting_up,
+    trials,
+    webhooks,
+)
 from .arriving import lead_here
 from .looks import add_filters
 from .pages import PAGES
@@ -40,7 +53,19 @@ from .visits import accent, context, of_http, secure, unknown, view_of
 
 __all__ = ["make_blueprint"]
 
-_ROOMS = (webhooks, editing, health, secrets, trials, log, delivery, replays, catalogue, operating)
+_ROOMS = (
+    webhooks,
+    editing,
+    setting_up,
+    health,
+    secrets,
+    trials,
+    log,
+    delivery,
+    replays,
+    catalogue,
+    operating,
+)
 """Importing them fills PAGES."""
 
 

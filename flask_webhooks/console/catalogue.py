@@ -46,7 +46,6 @@ def events(visit: Visit) -> Page:
         ],
         "count": sum(1 for channel in visit.state.catalog.channels.values() if channel.events),
         "listening": {event.name: len(_who(visit, listeners, event.name)) for event in listed},
-        "occasion": occasion,
         "more": listed[-1].name if first + PAGE < len(known) else None,
     }
     return Page("events.html", values)
@@ -68,7 +67,7 @@ def event(visit: Visit, event_name: str) -> Page:
     values = {
         "event": found,
         "channel": channel,
-        "occasion": occasion(channel, found),
+        "occasion": occasion(bound, found),
         "rows": [
             row
             for row in _rows(schema, "", 0)

@@ -6,19 +6,23 @@ import typing as t
 
 import sqlalchemy as sa
 
-from .. import subscribing, throttle
+from .. import signing, subscribing, throttle
 from ..config import ENVIRONMENTS
-from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
+from ..delivering.trial import run_probe
+from ..errors import SubscriptionChangedError, SubscriptionError
+from ..ids import is_id
 from ..models import Listener, Subscription
 from ..principal import ALL_OWNERS
 from ..retry import Failure
-from ..transport import REFUSED, Outbound
+from ..transport import REFUSED
 from . import forms, repeats, samples
 from .faults import told
 from .forms import Form
 from .looks import html_size
 from .pages import Page, Redirect, Refused, Visit, page
 from .picking import TYPED, count_events, few, picker
+from .secrets import secrets_of
+from .setting_up import arrive
 from .webhooks import held_count
 from .words import _
 
@@ -43,12 +47,12 @@ def new(visit: Visit) -> Page:
 
 @page("POST", "/webhooks/new", right="write", stores=False)
 def create(visit: Visit) -> Page | Redirect:
-    """Make a webhook and show its secret, this once; the same form sent again shows the same."""
+    """Make a webhook and lead to its first steps; the same form sent again leads to those of the same."""
     if LOOK in visit.form:
         return _form_page(visit, forms.of_form(visit.form), None)
     made = repeats.first(visit)
     if made is not None:
-        return _created(visit, *made)
+        return arrive(visit, *made)
     visit.session.rollback()  # the URL's name is looked up next
     form = forms.of_form(visit.form)
     form.errors = forms.shape_faults(form)
@@ -75,7 +79,7 @@ def create(visit: Visit) -> Page | Redirect:
         made = repeats.first(visit)
         if made is None:
             raise
-    return _created(visit, *made)
+    return arrive(visit, *made)
 
 
 def _account(visit: Visit) -> str:
@@ -88,17 +92,6 @@ def _account(visit: Visit) -> str:
             403, _("You belong to no account that a webhook could be for. Use the API, and say whose it is.")
         )
     return visit.principal.owner
-
-
-def _created(visit: Visit, key: str, secret_id: str) -> Page | Redirect:
-    try:
-        row = subscribing.find(visit.session, key, owner=visit.owner)
-    except SubscriptionMissingError:  # and removed since
-        return Redirect("index")
-    secret = subscribing.reveal_one(visit.state, row, secret_id)
-    if secret is None:  # rotated since, and run out
-        return Redirect("webhook", {"subscription_id": key})
-    return Page("created.html", {"subscription": row, "secret": secret.shown})
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/edit", right="write")
@@ -217,18 +210,19 @@ def _url_page(*faults: str, checked: bool = True, **more: t.Any) -> Page:
 
 @page("POST", "/probe", right="write")
 def probe(visit: Visit) -> Page:
-    """Send one unsigned request to a URL, so that its owner sees whether it can be reached at all."""
+    """Send one test to a URL, so that its owner sees whether it can be reached at all, and what with."""
     url = visit.form.get("url", "").strip()
     faults = subscribing.examine(visit.state, {"url": url}).get("url", [])
     if faults:
         return _url_page(*faults)
-    body = b'{"event":"webhooks.probe","message":"Somebody is setting up a webhook to this address."}'
-    outbound = Outbound(url, {"Content-Type": "application/json"}, body)
+    key = visit.form.get("subscription", "")
+    own = secrets_of(visit, key) if is_id(key) else None
     with throttle.turn(visit.state, visit.session, visit.principal.account):
-        reply = visit.state.transport.send(outbound, limit=visit.state.settings.manual_timeout)
+        limit = visit.state.settings.manual_timeout
+        outbound, reply = run_probe(visit.state, url, own or [signing.generate()], limit=limit)
     if reply.failure in (Failure.DNS, Failure.BLOCKED_ADDRESS):  # nobody learns which names there are inside
         return _url_page(REFUSED)
-    return _url_page(reply=reply)
+    return _url_page(reply=reply, sent=outbound, is_own=own is not None)
 
 
 @page("POST", "/preview", right="read")

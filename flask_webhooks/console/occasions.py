@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-from ..catalog import Channel, EventType, Kind
+import typing as t
+
+from ..bindings import Bound
+from ..bindings.keys import attribute_of
+from ..catalog import EventType, Kind
 from ..catalog.model import Condition
 from .words import _
 
 __all__ = ["occasion"]
 
 
-def occasion(channel: Channel, event: EventType) -> str:
-    """Return one or two sentences."""
+def occasion(bound: Bound, event: EventType) -> str:
+    """Return one or two sentences, with the names that `data` has: what it does not show is nobody's business."""
     if not event.on:
         return _("Sent by the application when it happens.")
-    told = _conditions(event) or _plain(channel, event)
+    shown = _shown(bound, event)
+    told = _conditions(event, shown) or _plain(event)
     if event.changed:
-        told += " " + _("Only if one of these changes: %(columns)s.", columns=_listed(event.changed))
-    if event.ignore:
-        told += " " + _("A change of only %(columns)s does not count.", columns=_listed(event.ignore))
+        named = _listed(event.changed, shown)
+        # All or none: "only if one of these" would be wrong of a part.
+        if named and event.changed <= shown.keys():
+            told += " " + _("Only if one of these changes: %(columns)s.", columns=named)
+        else:
+            told += " " + _("Only if certain of its values change.")
+    if ignored := _listed(event.ignore, shown):
+        told += " " + _("A change of only %(columns)s does not count.", columns=ignored)
     return told
 
 
-def _plain(channel: Channel, event: EventType) -> str:
+def _shown(bound: Bound, event: EventType) -> dict[str, str]:
+    """Return the columns that `data` of an event shows, and what they are called there."""
+    schema = bound.schemas.get(event.name)
+    if schema is not None:
+        fields = schema.dump_fields.items()
+        return {attribute_of(name, field): field.data_key or name for name, field in fields}
+    plain = bound.plain
+    names = () if plain is None else plain.keys if plain.method is None else plain.code
+    return {name: name for name in names if name in bound.columns}
+
+
+def _plain(event: EventType) -> str:
     texts = {
         Kind.CREATED: _("When one is created."),
         Kind.UPDATED: _("When one is changed, or something that belongs to it."),
@@ -32,8 +53,10 @@ def _plain(channel: Channel, event: EventType) -> str:
     return " ".join(texts[kind] for kind in Kind if kind in event.on)
 
 
-def _conditions(event: EventType) -> str:
-    parts = [_condition(column, condition) for column, condition in event.when.items()]
+def _conditions(event: EventType, shown: t.Mapping[str, str]) -> str:
+    parts = [_condition(shown[name], condition) for name, condition in event.when.items() if name in shown]
+    if len(parts) < len(event.when):
+        parts.append(_("certain values of it change"))
     return _("When %(conditions)s.", conditions=_(" and ").join(parts)) if parts else ""
 
 
@@ -56,5 +79,5 @@ def _values(values: tuple[object, ...] | None) -> str:
     return _(" or ").join("null" if value is None else str(value) for value in values or ())
 
 
-def _listed(columns: frozenset[str]) -> str:
-    return ", ".join(sorted(columns))
+def _listed(columns: frozenset[str], shown: t.Mapping[str, str]) -> str:
+    return ", ".join(sorted(shown[name] for name in columns if name in shown))

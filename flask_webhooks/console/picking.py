@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, replace
 
+from ..bindings import Bound
 from ..catalog import Catalog, Channel, EventType
 from ..reading.bounds import fit
 from .looks import html_size
@@ -143,7 +144,8 @@ def _size(choice: Choice, channel: ChannelChoice | None = None) -> int:
 
 
 def _channel(state: AppState, channel: Channel, wanted: t.Mapping[str, t.Sequence[str]]) -> ChannelChoice:
-    names = [*state.bound[channel.name].includes, CHANGES]
+    bound = state.bound[channel.name]
+    names = [*bound.includes, CHANGES]
     pattern = f"{channel.name}.*"
     whole = Choice(
         pattern=pattern,
@@ -153,7 +155,7 @@ def _channel(state: AppState, channel: Channel, wanted: t.Mapping[str, t.Sequenc
         includes=_includes(names, wanted.get(pattern, ())),
         deprecated="",
     )
-    events = tuple(_event(channel, event, names, wanted) for event in channel.events.values())
+    events = tuple(_event(bound, event, names, wanted) for event in channel.events.values())
     return ChannelChoice(
         channel,
         whole,
@@ -165,12 +167,12 @@ def _channel(state: AppState, channel: Channel, wanted: t.Mapping[str, t.Sequenc
 
 
 def _event(
-    channel: Channel, event: EventType, names: list[str], wanted: t.Mapping[str, t.Sequence[str]]
+    bound: Bound, event: EventType, names: list[str], wanted: t.Mapping[str, t.Sequence[str]]
 ) -> Choice:
     return Choice(
         pattern=event.name,
         title=fit(event.title, TITLE, html_size),
-        occasion=fit(" ".join(filter(None, (event.description, occasion(channel, event)))), SAID, html_size),
+        occasion=fit(" ".join(filter(None, (event.description, occasion(bound, event)))), SAID, html_size),
         is_picked=event.name in wanted,
         includes=_includes(names, wanted.get(event.name, ())),
         deprecated=fit(event.deprecated.reason, SAID, html_size) if event.deprecated is not None else "",

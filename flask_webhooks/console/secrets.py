@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from .. import subscribing
-from ..errors import SecretError, SubscriptionError
+from ..errors import SecretError, SubscriptionError, SubscriptionMissingError
 from ..models import Subscription
+from ..signing import Secret
+from . import once
 from .faults import told
 from .pages import Page, Redirect, Visit, page
 
-__all__ = ["OVERLAPS", "reveal", "rotate", "shown_secrets"]
+__all__ = ["OVERLAPS", "renewed", "reveal", "rotate", "secrets_of", "shown_secrets"]
 
 OVERLAPS = (0, 3600, 86_400, 3 * 86_400, 7 * 86_400)
 """Seconds that may be chosen; a day by default, as in the API."""
@@ -81,15 +83,37 @@ def rotate(visit: Visit, subscription_id: object) -> Page | Redirect:
         visit.session.rollback()
         row = subscribing.find(visit.session, key, owner=visit.owner)
         return _page(visit, row, fault=told(str(error)), status=422)
+    if not visit.is_partial:  # so that a reload rotates nothing again
+        return Redirect("renewed", {"subscription_id": key, once.FIELD: once.keep(visit, [key])})
     visit.session.commit()
     visit.session.expire(row, ["secrets"])
     return _page(visit, row, is_new=True)
 
 
+@page("GET", "/webhooks/<uuid:subscription_id>/renewed", right="secrets", stores=False)
+def renewed(visit: Visit, subscription_id: object) -> Page:
+    """Show the secrets to who has just put a new one in force, once; to others that they are hidden."""
+    key = str(subscription_id)
+    is_new = once.take(visit) == [key]
+    row = subscribing.find(visit.session, key, owner=visit.owner)
+    return _page(visit, row, is_new=is_new, is_clear=is_new)
+
+
+def secrets_of(visit: Visit, key: str) -> list[Secret] | None:
+    """Return the secrets that a webhook signs with; None if it is not the visitor's, or one does not open."""
+    try:
+        row = subscribing.find(visit.session, key, owner=visit.owner)
+        return [secret for _kept, secret in subscribing.reveal(visit.state, row, datetime.now(UTC))]
+    except (SubscriptionMissingError, SecretError):
+        return None
+
+
 def _page(visit: Visit, row: Subscription, status: int = 200, **more: t.Any) -> Page:
     values = {
         "subscription": row,
-        "secrets": shown_secrets(visit, row, datetime.now(UTC), clear="fault" not in more),
+        "secrets": shown_secrets(
+            visit, row, datetime.now(UTC), clear="fault" not in more and more.get("is_clear", True)
+        ),
         "overlaps": OVERLAPS,
         "is_clear": True,
         **more,

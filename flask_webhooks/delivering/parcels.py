@@ -313,29 +313,53 @@ def build(state: AppState, destination: Destination, parcel: Parcel, now: dateti
     if body is None:
         body = render(state, destination.recipient, parcel)
     try:
-        signed = signing.headers(parcel.message.id, body, now, destination.secrets)
+        ours = headers(
+            parcel.message,
+            body,
+            destination.secrets,
+            now,
+            number=parcel.number,
+            delivery=parcel.id,
+            trigger=_trigger(parcel),
+        )
     except SecretError as error:
         raise Unsendable(str(error)) from error
-    message = parcel.message
-    # What tells of the event and of this attempt is not signed: Standard Webhooks signs the id, the timestamp and the
-    # body. All of it is ASCII. `receiving.verify` reads it.
-    ours = {
-        "Content-Type": "application/json",
-        "User-Agent": USER_AGENT,
-        **signed,
-        "webhook-event": message.event,
-        "webhook-occurred-at": payload.timestamp(message.occurred_at),
-        "webhook-sequence": str(message.sequence),
-        "webhook-attempt": str(parcel.number),
-        "webhook-delivery": parcel.id,
-        "webhook-trigger": _trigger(parcel),
-    }
     own = destination.headers
     logged = {**ours, **dict.fromkeys(own, MASK)} if own else ours
     url, identity = destination.recipient.url, destination.identity
     if identity is not None and not identity.fits(url):  # its owner has moved it elsewhere
         identity = None
     return Request(Outbound(url, {**own, **ours} if own else ours, body, identity), logged)
+
+
+def headers(
+    message: t.Any,
+    body: bytes,
+    secrets: t.Sequence[signing.Secret],
+    now: datetime,
+    *,
+    number: int,
+    delivery: str,
+    trigger: str,
+) -> dict[str, str]:
+    """Return the headers that are ours.
+
+    What tells of the event and of this attempt is not signed: Standard Webhooks signs the id, the timestamp and the
+    body. All of it is ASCII. `receiving.verify` reads it.
+
+    :raises SecretError: without a secret.
+    """
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": USER_AGENT,
+        **signing.headers(message.id, body, now, secrets),
+        "webhook-event": message.event,
+        "webhook-occurred-at": payload.timestamp(message.occurred_at),
+        "webhook-sequence": str(message.sequence),
+        "webhook-attempt": str(number),
+        "webhook-delivery": delivery,
+        "webhook-trigger": trigger,
+    }
 
 
 def _trigger(parcel: Parcel) -> str:

@@ -16,14 +16,17 @@ from ..catalog.names import RESERVED_CHANNEL
 from ..errors import OtherEnvironmentError, PayloadError
 from ..ids import uuid7
 from ..models import Attempt, Delivery, Message, State, Trigger
+from ..transport import Outbound
 from . import recording
 from .attempting import Result, attempt
-from .parcels import Destination, Parcel, destinations, snake, utcnow
+from .parcels import Destination, Parcel, destinations, headers, snake, utcnow
 
 if t.TYPE_CHECKING:
+    from ..signing import Secret
     from ..state import AppState
+    from ..transport import Reply
 
-__all__ = ["TEST_EVENT", "Subject", "run_trial"]
+__all__ = ["TEST_EVENT", "Subject", "run_probe", "run_trial"]
 
 TEST_EVENT = f"{RESERVED_CHANNEL}.test"
 LONGEST_STATUS = 255
@@ -77,6 +80,24 @@ def run_trial(
     _write(state, message, result)
     recording.announce_one(state, result)
     return parcel.id
+
+
+def run_probe(
+    state: AppState, url: str, secrets: t.Sequence[Secret], *, limit: float | None = None
+) -> tuple[Outbound, Reply]:
+    """Send one test to a URL that belongs to no subscription yet, and return what was sent and what came back.
+
+    It has the headers of every delivery, and is in no log.
+    """
+    now = utcnow()
+    message = SimpleNamespace(
+        id=uuid7(), event=TEST_EVENT, occurred_at=now, sequence=int(now.timestamp() * 1_000_000)
+    )
+    greeting = {"event": TEST_EVENT, "message": "Somebody is setting up a webhook to this address."}
+    body = payload.encode(greeting).encode()
+    ours = headers(message, body, secrets, now, number=1, delivery=message.id, trigger="test")
+    outbound = Outbound(url, ours, body)
+    return outbound, state.transport.send(outbound, limit=limit)
 
 
 def _message(state: AppState, destination: Destination, subject: Subject) -> dict[str, t.Any]:

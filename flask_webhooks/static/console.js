@@ -70,7 +70,24 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-copy]");
     if (button) copy(document.querySelector(button.dataset.copy).textContent);
+    if (button && button.dataset.does) tick(button.dataset.does);
   });
+  // A step that is done is ticked.
+  function tick(name) {
+    all("[data-step=" + name + "]").forEach((step) => {
+      step.classList.add("is-done");
+      step.querySelector("[data-done]").hidden = false;
+    });
+  }
+  // The language of the receiver that was looked at last comes first the next time.
+  const languages = all("input[name=wh-language]");
+  languages.forEach((choice) => choice.addEventListener("change", () => {
+    try { localStorage.setItem("wh-language", choice.id); } catch (full) { /* then it is not remembered */ }
+  }));
+  try {
+    const last = languages.find((choice) => choice.id === localStorage.getItem("wh-language"));
+    if (last) last.checked = true;
+  } catch (closed) { /* nor is it known */ }
   // What is too long to stand in the page is fetched; without a script it is a link to the text.
   document.addEventListener("click", async (event) => {
     const link = event.target.closest("a[data-copy-from]");
@@ -267,15 +284,16 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll());
 
   // ---- the live tail ------------------------------------------------------------------------------------
-  const live = document.querySelector("[data-live]");
-  if (live) {
-    const button = document.getElementById(live.dataset.live);
+  const button = document.getElementById("wh-live-button");
+  if (button) {
     button.addEventListener("click", () => {
       const on = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(on));
       button.querySelector("[data-word]").textContent = on ? button.dataset.on : button.dataset.off;
     });
     setInterval(() => {
+      const live = document.querySelector("[data-live]"); // filters put another in its place
+      if (!live) return;
       const reading = live.contains(document.activeElement) && document.activeElement !== document.body;
       if (button.getAttribute("aria-pressed") === "true" && !document.hidden && !reading) htmx.trigger("#wh-live", "tick");
     }, 1500);
@@ -285,6 +303,7 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     localise(document);
     drawAll(event.target);
+    if (event.target.id === "wh-trial" && event.target.querySelector(".is-ok")) tick("test");
     const heard = document.getElementById("wh-heard");
     const fresh = event.target.id === "wh-live" ? all(".wh-new").length : 0;
     if (heard && fresh) heard.textContent = heard.dataset.text.replace("%s", fresh);

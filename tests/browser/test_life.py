@@ -76,6 +76,9 @@ def test_a_customers_whole_life(
     page.get_by_label("URL", exact=True).fill(customer.url("/invoices"))
     page.get_by_role("button", name="Try it").click()
     expect(page.locator("#wh-url-check")).to_contain_text("Reached in")
+    page.get_by_text("What was sent, as Flask-Webhooks/").click()
+    expect(page.locator("#wh-sent")).to_contain_text("webhook-signature: v1,")
+    customer.requests.clear()
     page.get_by_label("Description").fill("Life")
     choose_invoices(page)
     try_ledgers(page)
@@ -84,9 +87,24 @@ def test_a_customers_whole_life(
     page.get_by_role("button", name="Create webhook").click()
     expect(page.get_by_role("heading", name="Your webhook is set up")).to_be_visible()
     first_secret = page.locator("#wh-secret-text").inner_text()
+    done = page.locator(".wh-step.is-done")
+    expect(done).to_have_count(0)
+    page.get_by_role("button", name="Copy secret").click()
+    expect(done).to_have_text([re.compile("Keep this secret")])
+    page.locator("label", has_text="Node.js").click()
+    page.locator("#wh-snippet-node").locator("xpath=ancestor::div[1]").get_by_role(
+        "button", name="Copy"
+    ).click()
+    expect(done).to_have_count(2)
     page.get_by_role("button", name="Send a test").click()
     expect(page.locator("#wh-trial")).to_contain_text("Your receiver answered.")
+    expect(done).to_have_count(3)
     check_accessibility(page)
+    page.reload()  # sends nothing again, shows no secret again, knows the language and what has arrived
+    expect(page.locator(".wh-secret").first).to_contain_text("whsec_•")
+    assert first_secret not in page.content()
+    expect(page.locator("#wh-snippet-node")).to_be_visible()
+    expect(done).to_have_text([re.compile("Keep this secret"), re.compile("Send a test")])
     key = subscribed(page)
     webhook = f"{site.console}/webhooks/{key}"
 
@@ -238,3 +256,32 @@ def test_every_form_works_without_javascript(open_page: Looks, site: Site, custo
     page.get_by_text("Remove this webhook").click()
     page.get_by_role("button", name="Remove for good").click()
     expect(page.locator(".wh-notice")).to_contain_text("removed")
+
+
+# ---- the log ---------------------------------------------------------------------------------------------
+
+
+def test_filters_of_the_log_work_at_once_and_stay_live(
+    open_page: Looks, site: Site, customer: Customer
+) -> None:
+    page = open_page()
+    make_webhook(page, site, customer, "/filters")
+    key = subscribed(page)
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.locator("#wh-trial")).to_contain_text("Your receiver answered.")
+
+    page.goto(f"{site.console}/deliveries?webhook={key}")
+    expect(page.get_by_role("button", name="Filter")).to_be_hidden()
+    tested = page.locator("#wh-log tr", has_text="webhooks.test")
+    expect(tested).to_be_visible()
+    page.get_by_label("State").select_option("failed")
+    expect(page.locator("#wh-log")).to_contain_text("Nothing fits")
+    expect(page).to_have_url(re.compile("state=failed"))
+    page.get_by_label("State").select_option("delivered")
+    expect(tested).to_be_visible()
+    issue_invoice(open_page(), site)
+    expect(page.locator("#wh-live tr", has_text="invoices.created")).to_be_visible()  # the tail goes on
+    page.get_by_placeholder("Part of a webhook-id").type("ffffffff")
+    expect(page.locator("#wh-log")).to_contain_text("Nothing fits")
+    page.get_by_role("link", name="Clear").click()
+    expect(page.locator("#wh-log tr", has_text="webhooks.test").first).to_be_visible()

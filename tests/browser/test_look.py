@@ -84,6 +84,7 @@ SIGHTS = {
     "new, exclusive": Sight("/webhooks/new", act=pick_ledgers),
     "edit": Sight("/webhooks/{main}/edit"),
     "webhook": Sight("/webhooks/{main}", act=reveal),
+    "first steps": Sight("/webhooks/{main}/set-up"),
     "webhook, held": Sight("/webhooks/{held}"),
     "webhook, failing": Sight("/webhooks/{failing}"),
     "deliveries": Sight("/deliveries"),

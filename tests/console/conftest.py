@@ -81,6 +81,11 @@ class Visitor:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.client.post(self.prefix + path, data=form, headers={**self.headers, **named})
 
+    def follow(self, answer: TestResponse, **options: t.Any) -> TestResponse:
+        """Open the page that an answer leads to."""
+        assert answer.status_code == 303, answer.text
+        return self.get(answer.location.removeprefix(self.prefix), **options)
+
     def token(self) -> str:
         """Return the token on a page with a form."""
         if self._token is None:

@@ -66,7 +66,9 @@ def test_the_secret_is_shown_when_asked_and_overlaps_when_rotated(
     old = secret_of(state, log.subscription)
 
     revealed = visitor.post(f"/webhooks/{log.subscription.id}/secret").text
-    rotated = visitor.post(f"/webhooks/{log.subscription.id}/rotate", {"overlap": "3600"}).text
+    rotated = visitor.follow(
+        visitor.post(f"/webhooks/{log.subscription.id}/rotate", {"overlap": "3600"})
+    ).text
 
     new = secret_of(state, log.subscription)
     assert old in revealed.replace("&#43;", "+")
