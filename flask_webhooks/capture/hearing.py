@@ -110,7 +110,8 @@ class Hearing:
         events: set[str] = set()
         model: type | None = None
         some = list(_bounds(doomed))
-        with reading_owners(session, {id(bound): bound for bound, _ in some}.values()):
+        bounds = {id(bound): bound for bound, _ in some}.values()
+        with reading_owners(session, bounds, self._watch.told):
             for bound, obj in some:
                 found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
                 try:

@@ -103,12 +103,17 @@ def status(event: EventType, obj: t.Any, name: str) -> t.Any:
 
 
 @contextlib.contextmanager
-def reading_owners(session: Session, bounds: t.Iterable[Bound]) -> t.Iterator[None]:
-    """Guard the reading of owners before the commit, where a property of the host's says whose a row is."""
+def reading_owners(
+    session: Session, bounds: t.Iterable[Bound], told: set[tuple[str, str]]
+) -> t.Iterator[None]:
+    """Guard the reading of owners before the commit, where a property of the host's says whose a row is.
+
+    :param told: see `guard.Guard`.
+    """
     if all(_is_mapped(bound.model, bound.owner_path) for bound in bounds):
         yield
         return
-    with session.no_autoflush, guard.guarding(session):
+    with session.no_autoflush, guard.guarding(session, told=told):
         yield
 
 

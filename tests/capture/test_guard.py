@@ -594,23 +594,31 @@ def test_rows_of_bulk_statements_and_deleted_ones(state: AppState) -> None:
     assert [message.event for message in recorded(state)] == ["accounts.updated", "accounts.deleted"]
 
 
+@contextlib.contextmanager
+def owned_by(state: AppState, monkeypatch: pytest.MonkeyPatch, whose: Deed) -> t.Iterator[None]:
+    """Let a property say whose accounts are."""
+    bound = state.bound["accounts"]
+    names = ((bound, "owner_path"), (bound.owner, "path"))
+    before = [getattr(each, name) for each, name in names]
+    for each, name in names:
+        object.__setattr__(each, name, ("whose",))
+    monkeypatch.setattr(Account, "whose", property(whose), raising=False)
+    try:
+        yield
+    finally:
+        for (each, name), value in zip(names, before, strict=True):
+            object.__setattr__(each, name, value)
+
+
 def test_an_owner_that_assigns(state: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
     def whose(row: Account) -> str:
         row.iban = "masked"
         return "1"
 
     subscribe(state, NOWHERE, "accounts.*")
-    channel = state.bound["accounts"].channel
-    before = channel.owner
-    object.__setattr__(channel, "owner", ("whose",))
-    object.__setattr__(state.bound["accounts"].owner, "path", ("whose",))
-    monkeypatch.setattr(Account, "whose", property(whose), raising=False)
-    try:
+    with owned_by(state, monkeypatch, whose):
         db.session.add(account())
         db.session.commit()
-    finally:
-        object.__setattr__(channel, "owner", before)
-        object.__setattr__(state.bound["accounts"].owner, "path", before)
 
     assert IBAN in contents(state)["account"][0]
     assert [message.event for message in recorded(state)] == ["accounts.created"]
@@ -626,22 +634,38 @@ def test_an_owner_may_only_read_too(
 
     object.__setattr__(state.settings, "on_error", "record")
     subscribe(state, NOWHERE, "accounts.*")
-    bound = state.bound["accounts"]
-    before = bound.channel.owner
-    object.__setattr__(bound.channel, "owner", ("whose",))
-    monkeypatch.setattr(Account, "whose", property(whose), raising=False)
-    try:
+    with owned_by(state, monkeypatch, whose):
         db.session.add_all([account(), Audit(id=1, text="first")])
         db.session.commit()
-    finally:
-        object.__setattr__(bound.channel, "owner", before)
 
     assert IBAN in contents(state)["account"][0]
     assert [row[1] for row in contents(state)["audit"]] == ["first"]
-    assert [message.event for message in recorded(state)] == ["accounts.created"]
     is_ended = deed in ENDS
-    assert [message.owner for message in recorded(state)] == ["1" if is_ended else ""]
-    assert ("The owner (whose) calls commit()" in caplog.text) == is_ended
+    assert {message.owner for message in recorded(state)} == {"1" if is_ended else ""}
+    assert ("The owner (owner) calls commit()" in caplog.text) == is_ended
+
+
+def test_an_owner_that_commits_is_told_of_once(
+    state: AppState, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wherever it is asked for: at the commit, before a deletion, when something is emitted."""
+
+    def whose(row: Account) -> str:
+        db.session.commit()
+        return "1"
+
+    subscribe(state, NOWHERE, "accounts.*")
+    with owned_by(state, monkeypatch, whose):
+        db.session.add(row := account())
+        db.session.commit()
+        Doorless().emit("accounts.updated", row)
+        db.session.commit()
+        db.session.delete(row)
+        db.session.commit()
+
+    names = [f"accounts.{name}" for name in ("created", "updated", "deleted")]
+    assert [each.event for each in recorded(state)] == names
+    assert caplog.text.count("dump.ended") == 1
 
 
 def test_an_emit_while_dumping_is_refused(state: AppState) -> None:
