@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import typing as t
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,24 +48,61 @@ def _load(context: click.Context) -> tuple[Flask, Setback | None]:
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Another file.")
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
+@click.option("--tenant", metavar="MODEL", help="The class whose data all rows are, in one way or another.")
+@click.option(
+    "--owner-value", metavar="KEY", help="The one owner of everything, in an app of a single tenant."
+)
 @click.pass_context
-def init(context: click.Context, output: Path | None, force: bool) -> None:
+def init(
+    context: click.Context, output: Path | None, force: bool, tenant: str | None, owner_value: str | None
+) -> None:
     """Write a first catalogue from the app's own models.
 
-    Every channel has the model's columns, and the owner guessed from its foreign keys. It loads as written; read it,
-    and keep what your customers shall hear of.
+    Every channel has the model's columns, and the way to its owner along relationships and foreign keys. Whose data it
+    is is asked on a terminal, and guessed elsewhere. It loads as written; read it, and keep what your customers shall
+    hear of.
     """
+    if tenant is not None and owner_value is not None:
+        raise click.UsageError("--tenant and --owner-value exclude each other.")
     app, _ = _load(context)
     path = output or _target(app)
     if path.exists() and not force:
         raise click.ClickException(f"{path} is there already. Use --force to overwrite it, or --output FILE.")
     if "sqlalchemy" not in app.extensions:
         raise click.ClickException("The app has no Flask-SQLAlchemy. Call db.init_app(app) in its factory.")
-    draft = starter.draft(app.extensions["sqlalchemy"], title=app.name)
+    try:
+        draft = starter.draft(
+            app.extensions["sqlalchemy"],
+            title=app.name,
+            tenant=tenant,
+            owner_value=owner_value,
+            ask=ask_whose if sys.stdin.isatty() else None,
+        )
+    except starter.NoTenant as error:
+        raise click.ClickException(str(error)) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(draft.text, encoding="utf-8")
     say(f"Wrote {path}: {draft.summary}")
+    if draft.whose:
+        say(draft.whose)
     say("Next: read it, then run `flask webhooks check`.")
+
+
+def ask_whose(found: t.Sequence[starter.Tenancy], count: int) -> starter.Tenancy | str | None:
+    """Ask on the terminal whose data an app has."""
+    shown = found[:5]
+    say("Whose data is it? Only subscriptions of that one hear of a row.")
+    for number, each in enumerate(shown, 1):
+        say(
+            f"  {number}  {each.name}: {len(each.paths)} of {count} models lead there, most by {each.default}"
+        )
+    one, none = len(shown) + 1, len(shown) + 2
+    say(f"  {one}  one owner for everything (an app of a single tenant)")
+    say(f"  {none}  none of these")
+    answer: int = click.prompt("Number", type=click.IntRange(1, none), default=1)
+    if answer == one:
+        return str(click.prompt("Its key, as your principal_loader returns it", type=str))
+    return shown[answer - 1] if answer < one else None
 
 
 def _target(app: Flask) -> Path:

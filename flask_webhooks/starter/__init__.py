@@ -1,7 +1,7 @@
 """A first catalogue, made from the models that an app has: `flask webhooks init`.
 
 ==========  ==============================================================
-`owners`    which column says whose data a row is
+`owners`    whose data a row is: one tenant for the whole app
 `guessing`  one model to what its channel could say
 `writing`   all of it as YAML, with comments that teach
 ==========  ==============================================================
@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from .guessing import Sketch, sketch_all
+from .owners import NoTenant, Tenancy
 from .writing import Draft, draft
 
-__all__ = ["Draft", "Sketch", "draft", "sketch_all"]
+__all__ = ["Draft", "NoTenant", "Sketch", "Tenancy", "draft", "sketch_all"]

@@ -14,6 +14,7 @@ from ..bindings.columns import doubts_of
 from ..bindings.dumping import column_renderer
 from ..bindings.importing import Unfound, locate
 from ..bindings.keys import keys_of
+from ..bindings.private import private_columns, sounds_private
 from ..catalog.names import RESERVED_CHANNEL, plural
 from .owners import AnyMapper, Tenancy
 
@@ -22,7 +23,7 @@ __all__ = ["Sketch", "sketch_all"]
 _TOUCHED_BY_MACHINES = re.compile(r"(updated|modified|changed|last_modified|last_seen)(_at|_on)?")
 
 _STATES = ("status", "state", "stage", "phase")
-_HOLDS_SECRETS = re.compile(r"token|secret|passw|credential|session|api_?key|\botp\b|_otp", re.IGNORECASE)
+_HOLDS_SECRETS = re.compile(r"token|secret|passw|credential|session|api_?key", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ class Sketch:
     owner: str | None
     columns: tuple[str, ...]
     """What `data` has without a schema."""
+    private: tuple[str, ...]
+    """Columns that sound private, and are left out of it."""
     doubts: tuple[str, ...]
-    """What is to be said of columns that JSON cannot hold."""
+    """What is to be said of columns that JSON cannot hold, without a schema."""
     ignore: tuple[str, ...]
     """Columns that machines write at every update."""
     step: tuple[str, str] | None
@@ -66,14 +69,17 @@ def sketch_all(mappers: t.Sequence[AnyMapper], tenancy: Tenancy | None) -> list[
 def _sketch(mapper: AnyMapper, name: str, tenancy: Tenancy | None) -> Sketch:
     cls = mapper.class_
     whole, schema = _whole(mapper), _schema(cls)
+    keys = column_renderer(mapper).keys
+    private = tuple(key for key in private_columns(mapper, keys) if key in keys)
     shown = keys_of(t.cast("t.Any", locate(schema))()) if schema is not None else ()
     return Sketch(
         name=name,
         model=f"{cls.__module__}:{cls.__qualname__}",
         schema=schema,
         owner=tenancy.path(mapper) if tenancy is not None else None,
-        columns=column_renderer(mapper).keys,
-        doubts=tuple(map(str, doubts_of(mapper))) if schema is None else (),
+        columns=tuple(key for key in keys if key not in private),
+        private=private,
+        doubts=tuple(map(str, doubts_of(mapper))),
         ignore=tuple(attr.key for attr in mapper.column_attrs if _is_machines(attr)),
         step=_step(mapper),
         includes=tuple(
@@ -85,7 +91,7 @@ def _sketch(mapper: AnyMapper, name: str, tenancy: Tenancy | None) -> Sketch:
         ),
         touches=whole,
         is_link=all(column.foreign_keys for column in mapper.local_table.columns),
-        holds_secrets=schema is None and _HOLDS_SECRETS.search(name) is not None,
+        holds_secrets=schema is None and (sounds_private(name) or _HOLDS_SECRETS.search(name) is not None),
     )
 
 

@@ -6,14 +6,14 @@ import json
 import re
 import tempfile
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..bindings import open_catalog
 from ..catalog.format import SCHEMA_ID
 from ..errors import CatalogError
 from .guessing import Sketch, sketch_all
-from .owners import AnyMapper, Tenancy, guess_tenancy
+from .owners import AnyMapper, Tenancy, candidates, tenancy_of
 
 if t.TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
@@ -38,6 +38,7 @@ _EXAMPLE = """\
     events:
       happened: {sample: {id: 1}}   # webhooks.emit("examples.happened", data={"id": 1}, owner="42")
 """
+_SAY_IT = "Say it with --tenant MODEL, or --owner-value KEY for one owner of everything."
 _WORDS = frozenset("y n yes no on off true false null".split())
 _WIDTH = 108
 
@@ -49,6 +50,7 @@ class Draft:
     text: str
     channels: int
     left_out: int
+    tenancy: Tenancy | None
 
     @property
     def summary(self) -> str:
@@ -56,20 +58,50 @@ class Draft:
         out = f", {self.left_out} left out (see its comments)" if self.left_out else ""
         return f"{self.channels} channel{'' if self.channels == 1 else 's'}{out}."
 
+    @property
+    def whose(self) -> str:
+        """Whose data it was taken for, unless somebody has said so."""
+        if self.tenancy is None:
+            return f"Nothing says whose data the rows are. {_SAY_IT}"
+        if self.tenancy.is_chosen:
+            return ""
+        return f"Owner: {self.tenancy.name}, a guess. {_SAY_IT}"
 
-def draft(db: SQLAlchemy, *, title: str) -> Draft:
-    """Return a starter catalogue for all models of `db`."""
+
+Choice: t.TypeAlias = "t.Callable[[t.Sequence[Tenancy], int], Tenancy | str | None]"
+"""Asks whose data it is, of candidates and the number of models: one of them, the key of the one owner, or None."""
+
+
+def draft(
+    db: SQLAlchemy,
+    *,
+    title: str,
+    tenant: str | None = None,
+    owner_value: str | None = None,
+    ask: Choice | None = None,
+) -> Draft:
+    """Return a starter catalogue for all models of `db`.
+
+    :param tenant: the class whose data it is; else it is asked for, else guessed.
+    :param owner_value: the key of the one owner of everything.
+    :raises NoTenant: there is no such class.
+    """
     mappers = _mappers(db)
-    tenancy = guess_tenancy(mappers)
-    sketches = sketch_all(mappers, tenancy)
-    head = _head(title, tenancy, sketches, len(mappers))
-    reasons = {sketch.name: reason for sketch in sketches if (reason := _reason(sketch))}
-    while True:
-        text = head + _channels(sketches, reasons, tenancy)
-        found = _mistakes(text)
-        if not found:
-            return Draft(text, len(sketches) - len(reasons), len(reasons))
-        reasons |= found
+    tenancy = _tenancy(mappers, tenant, owner_value, ask)
+    sketches = {sketch.name: sketch for sketch in sketch_all(mappers, tenancy)}
+    reasons = {name: found for name, sketch in sketches.items() if (found := _reasons(sketch))}
+    head = _head(title, tenancy, list(sketches.values()), len(mappers))
+    # What is left out is to load too, so all is tried.
+    while refused := _mistakes(head + _channels(sketches.values(), {}, tenancy)):
+        for name, mistakes in refused.items():
+            known = reasons.setdefault(name, [])
+            known += [each for each in mistakes if each not in known]
+        schemas = {name: sketches[name] for name in refused if sketches[name].schema is not None}
+        if not schemas:
+            break
+        sketches |= {name: replace(sketch, schema=None) for name, sketch in schemas.items()}
+    text = head + _channels(sketches.values(), reasons, tenancy)
+    return Draft(text, len(sketches) - len(reasons), len(reasons), tenancy)
 
 
 def _mappers(db: SQLAlchemy) -> list[AnyMapper]:
@@ -77,29 +109,56 @@ def _mappers(db: SQLAlchemy) -> list[AnyMapper]:
     return sorted(found, key=lambda mapper: (mapper.class_.__module__, mapper.class_.__name__))
 
 
-def _reason(sketch: Sketch) -> str:
-    """Why a channel is left out of the first catalogue; empty if it is not."""
+def _tenancy(
+    mappers: t.Sequence[AnyMapper], tenant: str | None, owner_value: str | None, ask: Choice | None
+) -> Tenancy | None:
+    if tenant is not None:
+        return replace(tenancy_of(mappers, tenant), is_chosen=True)
+    if owner_value is not None:
+        return _alone(mappers, owner_value)
+    found = candidates(mappers)
+    if ask is None:
+        others = tuple(f"{each.name} ({len(each.paths)})" for each in found[1:4])
+        return replace(found[0], others=others) if found else None
+    answer = ask(found, len(mappers))
+    if isinstance(answer, str):
+        return _alone(mappers, answer)
+    return replace(answer, is_chosen=True) if answer is not None else None
+
+
+def _alone(mappers: t.Sequence[AnyMapper], owner: str) -> Tenancy:
+    """One owner for all."""
+    said = f"{{value: {json.dumps(owner, ensure_ascii=False)}}}"
+    return Tenancy(owner, paths=dict.fromkeys(mappers, said), is_chosen=True)
+
+
+def _reasons(sketch: Sketch) -> list[str]:
+    """Why a channel is left out of the first catalogue: all that is to be said of it."""
+    found = []
     if sketch.is_link:
-        return "It only ties other rows together."
+        found.append("It only ties other rows together.")
     if sketch.holds_secrets:
-        return "Its name sounds like secrets. Name a `schema` that says what may leave the house."
+        found.append("Its name sounds like secrets. Look at what `data` has, or name a `schema`.")
     if sketch.owner is None:
-        return "Nothing says whose data it is. Name an attribute or a dotted path with `owner`."
-    return ""
+        found.append(
+            "Nothing says whose data it is. Name an attribute or a dotted path with `owner`, or the key of who shall "
+            "hear of it."
+        )
+    return found
 
 
-def _mistakes(text: str) -> dict[str, str]:
-    """Load what was written; return the channels that are refused, and why."""
+def _mistakes(text: str) -> dict[str, list[str]]:
+    """Load what was written; return the channels that are refused, and all that is wrong with each."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "webhooks.yaml").write_text(text, encoding="utf-8")
         try:
             open_catalog("webhooks.yaml", root=Path(folder))
         except CatalogError as error:
-            found: dict[str, str] = {}
+            found: dict[str, list[str]] = {}
             for problem in error.problems:
                 if not (name := re.match(r"channels\.(\w+)", problem.path)):
                     raise
-                found.setdefault(name[1], f"{problem.message} {problem.remedy}".strip())
+                found.setdefault(name[1], []).append(f"{problem.message} {problem.remedy}".strip())
             return found
     return {}
 
@@ -112,11 +171,15 @@ def _head(title: str, tenancy: Tenancy | None, sketches: t.Sequence[Sketch], cou
     ignored = sorted({name for sketch in sketches for name in sketch.ignore})
     lines = []
     if tenancy is not None:
-        lines += [
-            "  # Whose data a row is: only that one's subscriptions hear of it. Your principal_loader returns the",
-            f"  # same key. Guessed, because {tenancy.models} of {count} models have this column: is it right?",
-            f"  owner: {tenancy.column}",
-        ]
+        lines.append(
+            "  # Whose data a row is: only that one's subscriptions hear of it. Your principal_loader returns the"
+        )
+        lines.append("  # same key.")
+        if not tenancy.is_chosen:
+            also = f" It might be {', '.join(tenancy.others)} as well." if tenancy.others else ""
+            guess = f"Guessed, because {len(tenancy.paths)} of {count} models lead to {tenancy.name}: is it right?"
+            lines += [line.rstrip() for line in _folded("  # ", f"{guess}{also} {_SAY_IT}")]
+        lines.append(f"  owner: {tenancy.default}")
     if ignored:
         lines += ["  # An update of nothing but these is no event.", f"  ignore: [{', '.join(ignored)}]"]
     defaults = "\n".join(["", "defaults:", *lines, ""]) if lines else ""
@@ -137,13 +200,18 @@ class _Lessons:
         return text
 
 
-def _channels(sketches: t.Sequence[Sketch], reasons: t.Mapping[str, str], tenancy: Tenancy | None) -> str:
-    default = tenancy.column if tenancy is not None else None
+def _channels(
+    sketches: t.Collection[Sketch], reasons: t.Mapping[str, list[str]], tenancy: Tenancy | None
+) -> str:
+    default = tenancy.default if tenancy is not None else None
     lessons = _Lessons()
     kept = [sketch for sketch in sketches if sketch.name not in reasons]
     parts = [_channel(sketch, default, lessons) for sketch in kept] or [_EXAMPLE]
     if reasons:
-        parts.append("  # Left out. To have one of them, mend what is said of it and remove the `#`.\n")
+        parts.append(
+            "  # Left out. Each block loads as it is when one `# ` is removed from all of its lines. Before you do\n"
+            "  # that, look at why it was left out.\n"
+        )
     for sketch in sketches:
         if sketch.name in reasons:
             block = _channel(sketch, default, lessons)
@@ -151,8 +219,9 @@ def _channels(sketches: t.Sequence[Sketch], reasons: t.Mapping[str, str], tenanc
     return "\n" + "\n".join(parts)
 
 
-def _commented(reason: str, block: str) -> t.Iterator[str]:
-    yield from _folded("  # ", " ".join((reason[:1].upper() + reason[1:]).split()))
+def _commented(reasons: t.Sequence[str], block: str) -> t.Iterator[str]:
+    for reason in reasons:
+        yield from _folded("  # # ", " ".join((reason[:1].upper() + reason[1:]).split()))
     for line in block.splitlines():
         yield f"  # {line[2:]}\n"
 
@@ -167,9 +236,14 @@ def _channel(sketch: Sketch, default: str | None, lessons: _Lessons) -> str:
     else:
         lines.append(lessons.once("    # Without `schema: package.module:Schema` the columns make `data`.\n"))
         lines += _folded("    # data: ", ", ".join(sketch.columns))
+        if sketch.private:
+            lines.append(lessons.once("    # They sound private; `public` says of one that it is not.\n"))
+            lines.append(f"    exclude: [{', '.join(sketch.private)}]\n")
         for doubt in sketch.doubts:
             lines += _folded("    # ", doubt)
-    if sketch.owner is not None and sketch.owner != default:
+    if sketch.owner is None:
+        lines.append("    owner: {value: nobody}\n")
+    elif sketch.owner != default:
         lines.append(
             lessons.once("    # Another one than the default: an attribute, or a dotted path of them.\n")
         )
