@@ -43,6 +43,11 @@ class Engines:
         """For transactions of our own; the same pool. See `transactions`."""
         return self._look()[1]
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is in a context of this app's."""
+        return bool(current_app) and current_app._get_current_object() is self._app  # type: ignore[attr-defined]
+
     def _look(self) -> tuple[sa.Engine, sa.Engine]:
         known = self._known
         engine = self._find()
@@ -53,7 +58,7 @@ class Engines:
         return known
 
     def _find(self) -> sa.Engine:
-        if current_app and current_app._get_current_object() is self._app:  # type: ignore[attr-defined]
+        if self.is_current:
             return t.cast("sa.Engine", self._app.extensions["sqlalchemy"].engine)
         # Threads of a worker have no context, nor should they begin one: its end calls the host's code.
         return self._all.get(self._key, self._known[0])

@@ -36,7 +36,8 @@ PrincipalLoader = t.Callable[[], Principal | None] | t.Callable[[], t.Awaitable[
 F = t.TypeVar("F", bound=PrincipalLoader)
 
 
-logger = logging.getLogger("flask_webhooks.catalog")
+logger = logging.getLogger(__name__)
+catalog_logger = logging.getLogger("flask_webhooks.catalog")
 
 
 class Webhooks:
@@ -345,7 +346,7 @@ def _tell_doubts(bound: t.Mapping[str, Bound]) -> None:
     for name, each in bound.items():
         if each.doubts:
             words = " ".join(map(str, each.doubts))
-            logger.warning(
+            catalog_logger.warning(
                 "columns.doubtful: channel %s: %s",
                 name,
                 words,

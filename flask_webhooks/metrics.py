@@ -68,6 +68,7 @@ class Collector(Base):
         yield _gauge("workers", "Workers with a heartbeat.", alive)
         yield _gauge("enabled", "0 while the stop switch is on.", float(self._state.settings.enabled))
         yield _ownerless(self._state.ownerless)
+        yield _unrecorded(self._state.unrecorded)
         yield _attempts(counts)
         text = "Deliveries that ended, by how. Begins at 0 each hour; rate() takes that for a restart."
         ended = CounterMetricFamily("webhooks_deliveries", text, labels=["state"])
@@ -98,6 +99,16 @@ def _ownerless(counts: t.Mapping[str, int]) -> CounterMetricFamily:
     family = CounterMetricFamily("webhooks_ownerless", text, labels=["event"])
     for name, count in sorted(counts.items()):
         family.add_metric([name], count)
+    return family
+
+
+def _unrecorded(counts: t.Mapping[str, int]) -> CounterMetricFamily:
+    text = (
+        "Commits of which nothing could be recorded while nobody could listen, in the process that is asked."
+    )
+    family = CounterMetricFamily("webhooks_unrecorded", text, labels=["why"])
+    for name in ("tables", "database"):
+        family.add_metric([name], counts[name])
     return family
 
 

@@ -66,6 +66,10 @@ class AppState:
     ownerless: Counter[str] = field(default_factory=Counter)
     """Events of rows without an owner that somebody listens to, since this process began, by name."""
 
+    unrecorded: Counter[str] = field(default_factory=Counter)
+    """Commits of which nothing could be recorded while nobody could listen, by why: `tables` that are not there yet,
+    another `database` than the app's."""
+
     @property
     def engine(self) -> sa.Engine:
         """Where the tables live, and every catalogued model: now, for a test may lead the app elsewhere."""

@@ -24,6 +24,18 @@ def registry(app: Flask) -> CollectorRegistry:
     return found
 
 
+def test_commits_that_could_not_be_recorded_are_counted_by_why(
+    state: AppState, registry: CollectorRegistry
+) -> None:
+    state.unrecorded["tables"] += 2
+
+    values = {
+        why: registry.get_sample_value("webhooks_unrecorded_total", {"why": why})
+        for why in ("tables", "database")
+    }
+    assert values == {"tables": 2, "database": 0}
+
+
 def test_attempts_and_deliveries_are_counted_by_outcome(
     state: AppState, inbox: Receiver, registry: CollectorRegistry
 ) -> None:

@@ -36,6 +36,7 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `moves`      what went to another owner, and what it was before
 `stored`     values as the rows have them
 `loading`    rows by their keys, and what hangs on them
+`home`       the app's own database
 `glancing`   whether certainly nobody listens
 `hearing`    who listens
 `settling`   all of it together, at commit

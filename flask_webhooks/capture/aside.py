@@ -12,7 +12,7 @@ from .. import outbox
 from ..bindings.links import Relation
 from ..catalog import Kind
 from .changes import Change, Key
-from .hearing import connection_of
+from .hearing import connection_of, events_of
 from .loading import Path, load, referred, unfiltered
 
 if t.TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Aside:
         if not patterns:
             return False
         connection = connection_of(self._watch, self._host, None)
-        return outbox.is_anybody_listening(connection, patterns)
+        return self._watch.is_installed(connection) and outbox.is_anybody_listening(connection, patterns)
 
     def _connection(self, model: type) -> sa.Connection:
         return connection_of(self._watch, self._host, model)
@@ -151,7 +151,7 @@ def is_heard(watch: Watch, connection: sa.Connection, changes: set[tuple[str, Ki
     """
     if watch.state.settings.record == "all":
         return True
-    patterns = watch.patterns(frozenset(_events(watch, changes)))
+    patterns = watch.patterns(frozenset(events_of(watch, changes)))
     if not patterns:
         return False
     if not watch.is_installed(connection):
@@ -162,21 +162,6 @@ def is_heard(watch: Watch, connection: sa.Connection, changes: set[tuple[str, Ki
         return False
     with watch.beside(connection).connect() as fresh:
         return outbox.is_anybody_listening(fresh, patterns)
-
-
-def _events(watch: Watch, changes: set[tuple[str, Kind | None]]) -> set[str]:
-    events: set[str] = set()
-    known = set(changes)
-    waiting = list(changes)
-    while waiting:
-        channel, kind = waiting.pop()
-        events |= {event.name for event in watch.events[channel, kind]}
-        for touch in watch.bound[channel].touches:
-            other = touch.channel, Kind.UPDATED
-            if other not in known:
-                known.add(other)
-                waiting.append(other)
-    return events
 
 
 def _may_be_snapshot(connection: sa.Connection) -> bool:

@@ -139,7 +139,8 @@ def _capture(
     :param is_on_the_way: it is of a class that has no channel, but leads to owners: nothing of it is refused.
     """
     connection = execution.session.connection(bind_arguments={**execution.bind_arguments})
-    check_database(watch, connection.engine, mapper.class_)
+    if not check_database(watch, connection.engine, mapper.class_):
+        return None, []
     is_ours = execution.is_insert and not execution.is_from_statement and is_upsert(execution.statement)
     try:
         _check(execution, connection)

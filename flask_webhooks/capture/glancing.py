@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from ..catalog import Kind
 from .changes import LATER, Change, stands_for
-from .hearing import check_database, only_connection
+from .hearing import check_database, connections_of
 from .loading import is_astray, leads_home
 from .stored import owner_stored
 
@@ -43,10 +43,13 @@ class Glance:
         self.is_whole = self._take(items)
         if not self.owners or not self.is_whole:
             return False
-        connection = only_connection(watch, self._session)
-        if connection is None:
+        connections = connections_of(self._session)
+        if len(connections) != 1:  # what was written where is worked out with care
             return False
-        check_database(watch, connection.engine, self._bound[next(iter(self.channels))].model)
+        connection = connections.pop()
+        if not check_database(watch, connection.engine, self._bound[next(iter(self.channels))].model):
+            hearing.why = "database"
+            return True
         hearing.connection = connection
         hearing.ask(
             connection,

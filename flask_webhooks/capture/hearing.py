@@ -6,6 +6,7 @@ committed since it began. There the question goes over a connection of its own, 
 
 from __future__ import annotations
 
+import logging
 import typing as t
 
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from .changes import LATER
 from .hosted import reading_owners
 from .loading import LedTo, owner_of
 from .stored import owner_stored
+from .watching import everybody
 
 if t.TYPE_CHECKING:
     from ..bindings import Bound
@@ -40,6 +42,8 @@ class Hearing:
         self._found: dict[tuple[str, str], list[Wanted]] = {}
         self._owners: set[str] = set()
         self._events: set[str] = set()
+        self.why: str | None = None
+        """Why nothing can be recorded, though no error of anybody's: for the metrics."""
         self.connection: sa.Connection | None = None
         """What a first glance has found to be the one that everything was written on."""
 
@@ -54,7 +58,9 @@ class Hearing:
         if owners <= self._owners and events <= self._events:
             return
         if not self._watch.is_installed(connection):
+            self.why = "tables"
             return
+        self.why = None
         self._owners |= owners
         self._events |= events
         patterns = self._watch.patterns(frozenset(self._events))
@@ -175,32 +181,87 @@ def connection_of(watch: Watch, session: Session, model: type | None) -> sa.Conn
     return found
 
 
+def connections_of(session: Session) -> set[sa.Connection]:
+    """Return the connections of a session's transaction."""
+    transaction: t.Any = session.get_transaction()
+    return {entry[0] for entry in transaction._connections.values()} if transaction is not None else set()
+
+
 def only_connection(watch: Watch, session: Session) -> sa.Connection | None:
     """Return the connection of a session's transaction if it has one alone, or one alone to the app's database.
 
     What was flushed can only be there. To ask the session by model takes five times as long.
     """
-    transaction = session.get_transaction()
-    found = {entry[0] for entry in transaction._connections.values()} if transaction is not None else set()
+    found = connections_of(session)
     if len(found) > 1:
         found = {each for each in found if is_same_database(each.engine, watch.state.engine)}
     return found.pop() if len(found) == 1 else None
 
 
-def check_database(watch: Watch, engine: sa.Engine, model: type | None) -> None:
-    """Refuse a session on another database than the app's: nobody would ever look for messages there.
+def events_of(watch: Watch, changes: set[tuple[str, Kind | None]]) -> set[str]:
+    """Return the names of all events that changes can cause, also by what they touch.
 
-    :raises EmitError: names both.
+    :param changes: names of channels, and kinds of change; None for any kind.
     """
-    ours = watch.state.engine
+    events: set[str] = set()
+    known = set(changes)
+    waiting = list(changes)
+    while waiting:
+        channel, kind = waiting.pop()
+        events |= {event.name for event in watch.events[channel, kind]}
+        for touch in watch.bound[channel].touches:
+            other = touch.channel, Kind.UPDATED
+            if other not in known:
+                known.add(other)
+                waiting.append(other)
+    return events
+
+
+def check_database(watch: Watch, engine: sa.Engine, model: type | None) -> bool:
+    """Say whether a session is on the app's database. On another one nobody would ever look for messages.
+
+    Where nobody listens nothing is lost: a copy of rows, a test with a database of its own.
+
+    :raises EmitError: somebody listens; names both databases.
+    """
     watch.state.naming.apply(engine.dialect)
-    if not is_same_database(engine, ours):
-        what = model.__name__ if model is not None else "An event"
-        raise EmitError(
-            f"{what} was written to {engine.url!r}, but the webhooks of {watch.state.app.name!r} live in "
-            f"{ours.url!r}: its events could not be written in the same transaction. Opt out with "
-            'Session(info={"webhooks": False}), or initialise an app on that database.'
-        )
+    if is_same_database(engine, watch.state.engine):
+        return True
+    candidates = [watch]
+    if model is not None and not watch.state.engines.is_current:  # then nothing tells whose it is
+        candidates = [each for each in everybody() if each.plan(model)]
+    for each in candidates:
+        if _is_anybody_at_home(each, model):
+            raise EmitError(
+                f"{_astray(each, engine, model)}: its events could not be written in the same transaction. {_REMEDY}"
+            )
+    about = f"{_astray(watch, engine, model)}. Nobody listens, so the commit goes through. {_REMEDY}"
+    watch.say("database.other", logging.WARNING, about)
+    return False
+
+
+_REMEDY = (
+    'Opt out with Session(info={"webhooks": False}), or lead the app there (`db.engines`), or initialise an app on '
+    "that database."
+)
+
+
+def _astray(watch: Watch, engine: sa.Engine, model: type | None) -> str:
+    what = model.__name__ if model is not None else "An event"
+    app, ours = watch.state.app, watch.state.engine
+    return f"{what} was written to {engine.url!r}, but the webhooks of {app.name!r} live in {ours.url!r}"
+
+
+def _is_anybody_at_home(watch: Watch, model: type | None) -> bool:
+    """Say whether anybody listens, in the app's own database, to what becomes of a class; None: to anything."""
+    plan = watch.plan(model) if model is not None else None
+    channels = {bound.channel.name for bound in plan.bounds} if plan is not None else watch.bound.keys()
+    patterns = watch.patterns(frozenset(events_of(watch, {(name, None) for name in channels})))
+    try:
+        with watch.beside().connect() as connection:
+            return watch.is_installed(connection) and outbox.is_anybody_listening(connection, patterns)
+    except sa.exc.SQLAlchemyError:  # it is away: then nobody of the host's has written there
+        return False
 
 
 def _is_shared(connection: sa.Connection) -> bool:

@@ -81,6 +81,8 @@ def settle(
             return _recorded(watch, session, hearing, aside, told, stored, traces, glance)
     finally:
         session.autoflush = is_flushing
+        if hearing.why is not None:
+            watch.state.unrecorded[hearing.why] += 1
 
 
 def _beside(watch: Watch, session: Session) -> t.Iterator[Session]:
@@ -125,15 +127,18 @@ def _recorded(
         return []
     connection = hearing.connection
     if connection is None:
-        models = {item.bound.model for item in occurrences if item.bound is not None}
-        connection = hearing.connection = _connection(watch, session, models)
+        connection = hearing.connection = _connection(watch, session, occurrences)
+        occurrences = _at_home(watch, session, connection, occurrences)
+        if not occurrences:
+            hearing.why = "database"
+            return []
     hearing.ask(
         connection,
         {item.owner for item in occurrences},
         {item.event.name for item in occurrences},
         has_written=bool(nets),
     )
-    heard = _heard(state, hearing, occurrences)
+    heard = _heard(state, hearing, occurrences) if hearing.why is None else []
     if not heard:
         return []
     try:
@@ -151,14 +156,28 @@ def _recorded(
     return write(watch, connection, heard, rereading)
 
 
-def _connection(watch: Watch, session: Session, models: set[type | None]) -> sa.Connection:
+def _connection(watch: Watch, session: Session, occurrences: t.Sequence[Occurrence]) -> sa.Connection:
     """The one connection that everything was written on."""
-    model = models.pop() if models else None
-    connection = connection_of(watch, session, model)
-    check_database(watch, connection.engine, model)
-    for other in models:
-        check_database(watch, session.get_bind(inspect(other)).engine, other)
-    return connection
+    return connection_of(watch, session, next(iter(_models(occurrences)), None))
+
+
+def _models(occurrences: t.Sequence[Occurrence]) -> set[type | None]:
+    return {item.bound.model for item in occurrences if item.bound is not None}
+
+
+def _at_home(
+    watch: Watch, session: Session, connection: sa.Connection, occurrences: list[Occurrence]
+) -> list[Occurrence]:
+    """Leave out what was written to another database than the app's, to which nobody listens.
+
+    :raises EmitError: somebody does.
+    """
+    models = _models(occurrences)
+    if len(models) < 2:
+        return occurrences if check_database(watch, connection.engine, next(iter(models), None)) else []
+    engines = {model: session.get_bind(inspect(model)).engine for model in models if model is not None}
+    strange = {model for model, engine in engines.items() if not check_database(watch, engine, model)}
+    return [item for item in occurrences if item.bound is None or item.bound.model not in strange]
 
 
 def _follow_keys(watch: Watch, nets: dict[Key, Change], home: set[orm.InstanceState[t.Any]]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
-import os
-import time
 import typing as t
 import weakref
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from ..bindings.trails import columns_of
 from ..catalog import Kind
 from ..engines import is_in_memory, is_same_database
 from ..errors import EmitError
-from ..models import Listener
+from .home import Home
 from .loading import Path, attributes_of
 from .traces import Shown, Sights
 
@@ -176,7 +174,7 @@ def _is_automatic(mapper: orm.Mapper[t.Any], attribute: orm.ColumnProperty[t.Any
     return column is mapper.version_id_col or not (column.onupdate is None and column.server_onupdate is None)
 
 
-class Watch:
+class Watch(Home):
     """The models of one app that are captured."""
 
     def __init__(self, state: AppState, listeners: t.Mapping[str, t.Callable[..., None]]) -> None:
@@ -185,7 +183,8 @@ class Watch:
         :param listeners: to mapper events, set on each class when it is first met: after those that the host has
             set while its modules were imported and its app was made.
         """
-        self.state, self._listeners = state, listeners
+        super().__init__(state)
+        self._listeners = listeners
         self.models: dict[type, list[Bound]] = {}
         for bound in state.bound.values():
             if bound.model is not None and bound.kinds:
@@ -213,19 +212,13 @@ class Watch:
         self._all_forms: dict[type, Forms] = {}
         self._plans: dict[type, Plan | None] = {}
         self._patterns: dict[frozenset[str], tuple[str, ...]] = {}
-        self._fresh: tuple[int, sa.Engine] | None = None
-        self._is_installed = False
-        self._said_at = float("-inf")
         self._warned: set[str] = set()
         state.engines.followers.add(self)
 
     def renew(self) -> None:
-        """Forget what was true of the database that the app was on: its dialect, our tables in it."""
-        fresh, self._fresh = self._fresh, None
-        if fresh is not None and fresh[0] == os.getpid():
-            fresh[1].dispose()
+        """Forget what was true of the database that the app was on: its dialect and our tables in it."""
+        super().renew()
         self._plans, self._forms, self._all_forms = {}, {}, {}
-        self._is_installed = False
         known.clear()
 
     def _leading(self) -> dict[type, frozenset[str]]:
@@ -319,52 +312,6 @@ class Watch:
             found = self._patterns[events] = tuple(sorted(patterns))
         return found
 
-    def is_installed(self, connection: sa.Connection) -> bool:
-        """Say whether our tables are there: before the host has migrated, nobody can have subscribed.
-
-        Asked once in a process that finds them; with `WEBHOOKS_ON_ERROR = "raise"` the statement itself says so.
-        """
-        if self._is_installed or self.state.settings.on_error == "raise":
-            return True
-        naming = self.state.naming
-        name = naming.name(Listener.__tablename__)
-        schemas = connection.get_execution_options().get("schema_translate_map") or {}
-        schema = naming.schema or schemas.get(None)
-        self._is_installed = sa.inspect(connection).has_table(name, schema=schema)
-        if not self._is_installed and time.monotonic() > self._said_at + 60:
-            self._said_at = time.monotonic()
-            logger.error(
-                "tables.missing: there is no table %s yet, so nobody listens and no event is recorded. "
-                "Run `flask db migrate` and `flask db upgrade`.",
-                name,
-            )
-        return self._is_installed
-
-    def beside(self, connection: sa.Connection) -> sa.Engine:
-        """Connections beside one of the host's, for looks that must see what was committed a moment ago.
-
-        A pool of its own: a transaction that waits for a second connection of the same pool can wait for ever.
-        """
-        if self._fresh is None or self._fresh[0] != os.getpid():
-            host = self.state.engine
-            engine = sa.Engine(host.pool.recreate(), host.dialect, host.url)
-            _let_each_look_be_new(engine)
-            weakref.finalize(self, engine.dispose)
-            self._fresh = os.getpid(), engine
-        schemas = connection.get_execution_options().get("schema_translate_map")
-        return self._fresh[1].execution_options(schema_translate_map=schemas) if schemas else self._fresh[1]
-
-
-def _let_each_look_be_new(engine: sa.Engine) -> None:
-    """Let every statement see what was committed last, and lock nothing, whatever the host's level is.
-
-    Under SERIALIZABLE MariaDB locks what is read, perhaps against the transaction that asks; PostgreSQL may refuse it.
-    """
-    if engine.dialect.name != "sqlite":
-        sa.event.listen(
-            engine, "connect", lambda driver, _: engine.dialect.set_isolation_level(driver, "AUTOCOMMIT")
-        )
-
 
 _watches: dict[int, weakref.ref[Watch]] = {}
 known: dict[type, tuple[weakref.ref[Watch], ...]] = {}
@@ -384,6 +331,11 @@ def _forget(number: int) -> None:
     known.clear()
 
 
+def everybody() -> list[Watch]:
+    """Return all apps that live."""
+    return [watch for ref in list(_watches.values()) if (watch := ref()) is not None]
+
+
 def anybody() -> bool:
     """Say whether any app captures anything."""
     return bool(_watches)
@@ -400,7 +352,7 @@ def watch_of(state: AppState) -> Watch:
 def watching(session: Session, cls: type) -> Watch | None:
     """Return the app that captures `cls` in this session, or None.
 
-    :raises EmitError: several apps capture it, and the session's engine tells nothing about which.
+    :raises EmitError: several apps on one database capture it, each with a catalogue of its own.
     """
     refs = known.get(cls)
     if refs is None:
@@ -421,11 +373,11 @@ def _choose(session: Session, cls: type, watches: list[Watch]) -> Watch | None:
     engine = session.get_bind(mapper=inspect(cls)).engine
     same = _owning(engine, watches)
     if not same:
-        if _owning(engine, [watch for ref in list(_watches.values()) if (watch := ref()) is not None]):
+        if _owning(engine, everybody()):
             return None  # of an app that does not capture it
-        if len(watches) == 1:
-            return watches[0]
-    if not same or any(watch.state.catalog != same[0].state.catalog for watch in same):
+        # Of no app: whose context this is will say whether that matters to anybody.
+        return next((watch for watch in watches if watch.state.engines.is_current), watches[-1])
+    if any(watch.state.catalog != same[0].state.catalog for watch in same):
         raise EmitError(
             f"{len(watches)} apps capture {cls.__name__}, and the session's engine {engine.url!r} belongs to "
             f"{len(same)} of them. Use the engine of one app, or opt out with Session(info={{'{OPT_OUT}': False}})."

@@ -148,6 +148,70 @@ class TestOtherDatabases:
             Webhooks(app, split)
 
 
+@pytest.fixture
+def stranger(tmp_path: Path) -> t.Iterator[sa.Engine]:
+    """A database of the host's own, on which there is no table of ours."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'stranger.sqlite'}")
+    make_transactional(engine)
+    ours = {name for name in db.metadata.tables if name.startswith("webhook_")}
+    db.metadata.create_all(engine, [table for name, table in db.metadata.tables.items() if name not in ours])
+    yield engine
+    engine.dispose()
+
+
+class TestWhileNobodyListens:
+    """Nothing is refused that nobody could have heard of."""
+
+    @pytest.mark.parametrize("record", ["listened", "all"])
+    def test_another_database_is_let_through(
+        self,
+        make_app: t.Callable[..., Flask],
+        stranger: sa.Engine,
+        record: str,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        app = make_app(WEBHOOKS_RECORD=record)
+        with app.app_context(), Session(stranger) as session:
+            subscribe(state_of(app), NOWHERE, "clients.*")
+            session.add_all(Invoice(id=number, owner="1") for number in (1, 2, 3))
+            session.commit()
+            session.get_one(Invoice, 1).number = "x"
+            session.delete(session.get_one(Invoice, 2))
+            session.commit()
+            session.execute(sa.update(Invoice).values(number="y"))
+            session.execute(sa.delete(Invoice).where(Invoice.id == 3))
+            session.commit()
+
+            assert [(row.id, row.number) for row in session.scalars(sa.select(Invoice))] == [(1, "y")]
+            session.add(Client(owner="1", name="x"))
+            with pytest.raises(EmitError, match=r"Client was written to .*stranger\.sqlite"):
+                session.commit()
+        assert recorded(state_of(app)) == []
+        assert caplog.text.count("database.other") == 1
+        assert state_of(app).unrecorded["database"] >= 2
+
+    def test_what_is_emitted_there_too(self, state: AppState, stranger: sa.Engine) -> None:
+        with Session(stranger) as session:
+            Webhooks().emit("reports.ready", {"id": 1}, owner="1", session=session)
+            session.commit()
+            subscribe(state, NOWHERE, "reports.*")
+            Webhooks().emit("reports.ready", {"id": 1}, owner="1", session=session)
+            with pytest.raises(EmitError, match=r"stranger\.sqlite"):
+                session.commit()
+
+    def test_a_session_over_both(self, state: AppState, stranger: sa.Engine) -> None:
+        subscribe(state, NOWHERE, "invoices.*")
+        with Session(binds={Invoice: state.engine, Client: stranger}) as session:
+            session.add_all([Invoice(owner="1"), Client(owner="1", name="x")])
+            session.commit()
+            for row in session.scalars(sa.select(Client)).all():
+                session.delete(row)
+            session.add(Invoice(owner="1"))
+            session.commit()
+
+        assert events(state) == ["invoices.created"] * 2
+
+
 @pytest.mark.usefixtures("listening")
 class TestSessionsOfTests:
     @pytest.mark.parametrize("mode", ["create_savepoint", "conditional_savepoint", "rollback_only"])

@@ -16,6 +16,7 @@ from sqlalchemy import orm
 from sqlalchemy.orm import Session, object_session
 
 from flask_webhooks import Webhooks, dispatch, repairing, replaying, signals
+from flask_webhooks.errors import EmitError
 from flask_webhooks.models import BrokenMessage, State
 from flask_webhooks.replaying import filtering
 from flask_webhooks.state import AppState, state_of
@@ -476,10 +477,27 @@ def test_without_the_table_the_commit_goes_through(state: AppState, caplog: pyte
     assert [each.state for each in deliveries(state)] == [State.PENDING]
 
 
+def test_a_strict_app_says_that_it_was_not_migrated(make_app: t.Callable[..., t.Any]) -> None:
+    app = make_app(WEBHOOKS_ON_ERROR="raise")
+    tables = [table for table in db.metadata.sorted_tables if table.name.startswith("webhook_")]
+    with app.app_context(), without(state_of(app), *tables):
+        db.session.add(Invoice(owner="1"))
+        with pytest.raises(EmitError, match=r"no table webhook_listeners.*Migrate before you deploy"):
+            db.session.commit()
+        db.session.rollback()
+
+
+@pytest.mark.parametrize("record", ["listened", "all"])
 def test_before_the_tables_are_made_commits_go_through(
-    state: AppState, caplog: pytest.LogCaptureFixture
+    make_app: t.Callable[..., t.Any], record: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody can have subscribed: so nothing is lost, and it is said once a minute."""
+    app = make_app(WEBHOOKS_ON_ERROR="record", WEBHOOKS_RECORD=record)
+    with app.app_context():
+        _commit_before_the_tables_are_made(state_of(app), caplog)
+
+
+def _commit_before_the_tables_are_made(state: AppState, caplog: pytest.LogCaptureFixture) -> None:
     tables = [table for table in db.metadata.sorted_tables if table.name.startswith("webhook_")]
     with without(state, *tables), caplog.at_level(logging.ERROR, "flask_webhooks.capture"):
         for number in range(1, 4):
@@ -490,6 +508,7 @@ def test_before_the_tables_are_made_commits_go_through(
         db.session.commit()
         assert [invoice.note for invoice in db.session.scalars(sa.select(Invoice))] == ["x", "x"]
     assert caplog.text.count("tables.missing") == 1
+    assert state.unrecorded["tables"] == 4
     subscribe(state, NOWHERE, "clients.*")
     db.session.add(Client(id=1, owner="1", name="x"))
     db.session.commit()
