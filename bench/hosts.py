@@ -95,21 +95,17 @@ def check_out(source: str, folder: Path) -> None:
     if folder.exists():
         return
     path = Path(source).expanduser()
-    if path.is_dir() and not (path / "HEAD").exists() and not (path / ".git").exists():
-        shutil.copytree(path, folder, symlinks=True)
-        return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    run(
-        [
-            "git",
-            "clone",
-            "--quiet",
-            "--depth",
-            "1",
-            source if not path.exists() else path.resolve().as_uri(),
-            str(folder),
-        ]
-    )
+    if (path / "HEAD").exists():
+        # A git directory may lack its largest files: `clone` would stop at them.
+        index = {**os.environ, "GIT_INDEX_FILE": str(folder.with_name("index"))}
+        git = ["git", "--git-dir", str(path)]
+        run([*git, "read-tree", "HEAD"], env=index)
+        subprocess.run([*git, "checkout-index", "-a", "-q", f"--prefix={folder}/"], env=index, check=False)
+    elif path.is_dir():
+        shutil.copytree(path, folder, symlinks=True)
+    else:
+        run(["git", "clone", "--quiet", "--depth", "1", source, str(folder)])
 
 
 def make_environment(host: Host, work: Path) -> Path:

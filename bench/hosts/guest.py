@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.abc
-import importlib.machinery
+import importlib.util
 import json
 import logging
 import os
@@ -195,7 +195,7 @@ def write_catalog(db: t.Any, title: str, path: Path) -> None:
     """Write a channel for each model, with every include; beside it, as `init.yaml`, what `flask webhooks init` writes.
 
     What `init` leaves out is in ours all the same: rows that only tie others together, and names that sound like
-    secrets. A model whose columns are refused gets a schema of those that may be sent.
+    secrets. Columns that are refused are excluded.
     """
     from flask_webhooks import starter
     from flask_webhooks.starter.writing import _mappers
@@ -211,8 +211,7 @@ def write_catalog(db: t.Any, title: str, path: Path) -> None:
         found = _refusals(text, path)
         if not found:
             break
-        for name, (where, why) in found.items():
-            _mend(channels, name, where, why, refused)
+        _mend(channels, found, refused)
     counts = {
         "channels": len(channels),
         "refused": refused,
@@ -239,8 +238,8 @@ def _text(title: str, channels: dict[str, t.Any]) -> str:
     return json.dumps({"version": 1, "title": title, "channels": channels}, indent=1)  # JSON is YAML
 
 
-def _refusals(text: str, path: Path) -> dict[str, tuple[str, str]]:
-    """Load it; return channel to (where, why) of what is refused."""
+def _refusals(text: str, path: Path) -> list[tuple[str, str, str]]:
+    """Load it; return (channel, where inside it, why) of what is refused."""
     from flask_webhooks.bindings import open_catalog
     from flask_webhooks.errors import CatalogError
 
@@ -248,57 +247,29 @@ def _refusals(text: str, path: Path) -> dict[str, tuple[str, str]]:
     try:
         open_catalog(str(path), root=path.parent)
     except CatalogError as error:
-        return {
-            problem.path.split(".")[1]: (problem.path, problem.message)
-            for problem in error.problems
-            if problem.path.startswith("channels.")
-        }
-    return {}
+        found = []
+        for problem in error.problems:
+            _, name, *rest = problem.path.split(".", 2)
+            found.append((name.partition("[")[0], ".".join(rest), f"{problem.message} {problem.remedy}"))
+        return found
+    return []
 
 
-def _mend(channels: dict[str, t.Any], name: str, where: str, why: str, refused: dict[str, str]) -> None:
-    """Take away what is refused: the includes, then the columns that may not be sent, then the channel."""
-    channel = channels[name]
-    if ".includes" in where and channel.pop("includes", None) is not None:
-        refused[f"{name}.includes"] = why
-    elif not str(channel.get("schema", "")).startswith("guest:"):
-        refused[f"{name} by columns"] = why
-        channel["schema"] = f"guest:Columns.{_schema_name(channel['model'])}"
-    else:
-        refused[name] = why
-        del channels[name]
-
-
-def _schema_name(model: str) -> str:
-    return re.sub(r"\W", "_", model)
-
-
-class _Columns:
-    """Schemas of the columns that may be sent, made when the catalogue names them."""
-
-    def __getattr__(self, name: str) -> t.Any:
-        import marshmallow as ma
-        import sqlalchemy as sa
-
-        for found in _db().Model.registry.mappers:
-            if _schema_name(f"{found.class_.__module__}:{found.class_.__qualname__}") == name:
-                break
+def _mend(channels: dict[str, t.Any], found: list[tuple[str, str, str]], refused: dict[str, str]) -> None:
+    """Do what the message says, with the channels first: what one excludes is in no include of it either."""
+    own = [each for each in found if not each[1].startswith("includes")]
+    for name, where, why in own or found:
+        if name not in channels:
+            continue
+        columns = re.search(r"exclude: \[([^\]]+)\]", why)
+        if own and columns and "schema" not in channels[name]:
+            channels[name].setdefault("exclude", []).extend(columns[1].split(", "))
+        elif own:
+            refused[name] = f"{where} {why}"
+            del channels[name]
         else:
-            raise AttributeError(name)
-        from flask_webhooks.bindings.dumping import private_columns
-
-        private = {str(getattr(each, "key", each)) for each in private_columns(found)}
-        fields = {
-            attr.key: ma.fields.Raw(allow_none=True)
-            for attr in found.column_attrs
-            if attr.key not in private and not isinstance(attr.columns[0].type, sa.LargeBinary)
-        }
-        schema = ma.Schema.from_dict(fields, name=name)
-        setattr(self, name, schema)
-        return schema
-
-
-Columns = _Columns()
+            refused[f"{name}.includes"] = why
+            channels[name].pop("includes", None)
 
 
 # ---- the subscription ------------------------------------------------------------------------------------
