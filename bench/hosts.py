@@ -4,7 +4,8 @@ python -m bench.hosts microblog --source CHECKOUT [--work FOLDER] [--modes nobod
 
 `bench/hosts/<name>.toml` says of an app where it is, how to install it, what makes the app, and how its tests run.
 `--source` is a checkout, a bare git directory or a URL, and goes before the one that stands there; what comes
-after `--` goes to pytest. Everything is made below `--work` and may be used again; nothing of an app is kept here.
+after `--` goes to pytest instead of what stands there. Everything is made below `--work` and may be used again;
+nothing of an app is kept here.
 
 The extension is added by a pytest plugin, `bench/hosts/guest.py`, that wraps the app's factory; no file of the app is
 changed. The catalogue has a channel for each model, and one owner for all rows. `star` is one subscription to `*` with
@@ -223,8 +224,7 @@ def run_tests(
         "no:cacheprovider",
         "-q",
         "--tb=short",
-        *host.tests,
-        *more,
+        *(more or host.tests),
     ]
     with (work / f"{mode}.log").open("w") as log:
         subprocess.run(words, cwd=work / "app", env=env, stdout=log, stderr=subprocess.STDOUT, check=False)
@@ -312,6 +312,9 @@ def main() -> int:
             before = before or now
             outcome = compare(host, mode, before, now)
             is_good = is_good and not outcome.new
+            if mode in ("star", "everything") and not outcome.messages:
+                print(f"{host.name} {mode}: no message at all, so nothing was tried.", file=sys.stderr)
+                is_good = False
             if options.json:
                 print(json.dumps(asdict(outcome)), flush=True)
             else:

@@ -300,7 +300,9 @@ def settle_in(connection: t.Any) -> bool:
     from flask import current_app
     from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
-    if not current_app or "webhooks" not in current_app.extensions:
+    from flask_webhooks.state import EXTENSION
+
+    if not current_app or EXTENSION not in current_app.extensions:
         return False
     engine = current_app.extensions["sqlalchemy"].engine
     if isinstance(engine.pool, StaticPool | SingletonThreadPool):  # its one connection is the host's

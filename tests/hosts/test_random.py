@@ -39,8 +39,6 @@ from tests.stage import subscribe
 OWNERS = ("1", "2")
 PHASES = tuple(Phase) if "WEBHOOKS_TEST_DEEP" in os.environ else (Phase.explicit, Phase.generate)
 """To shrink an example takes minutes: with WEBHOOKS_TEST_DEEP alone."""
-UPSERTS = "WEBHOOKS_TEST_UPSERTS" in os.environ
-"""Whether `on_conflict_do_update` and `on_conflict_do_nothing` are among the writes."""
 
 
 class Mood(enum.Enum):
@@ -127,9 +125,8 @@ class Example:
 HOW = (
     *("add", "assign", "merge", "delete", "flush", "expire", "move", "in a savepoint", "rolled back"),
     *("bulk insert", "bulk update", "bulk delete", "bulk_save_objects", "by relationship"),
+    *("upsert", "insert or nothing"),
 )
-if UPSERTS:
-    HOW = (*HOW, "upsert", "insert or nothing")
 
 
 @st.composite

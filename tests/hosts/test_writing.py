@@ -41,13 +41,11 @@ class TestUpserts:
         db.session.commit()
         assert db.session.scalars(sa.select(Project.name)).all() == ["second"]
 
-    @pytest.mark.xfail(reason="an upsert raises BulkStatementError (14.1)")
     def test_nothing_is_refused_while_nobody_listens(self, enter: Enter) -> None:
         state = enter(owner=None)
         self.write()
         assert events(state) == []
 
-    @pytest.mark.xfail(reason="an upsert raises BulkStatementError (14.1)")
     def test_what_was_inserted_and_what_updated_is_told(self, enter: Enter) -> None:
         state = enter()
         self.write()
