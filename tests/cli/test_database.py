@@ -18,7 +18,12 @@ from tests.host import db
 
 CATALOG = "version: 1\nchannels: {invoices: {model: 'tests.host:Invoice', owner: owner, events: [created]}}\n"
 ID = "0197f0a0-0000-7000-8000-000000000000"
-NEEDS = {"backfill": ["invoices", "--subscription", ID], "replay": [ID], "send-test": [ID]}
+NEEDS = {
+    "backfill": ["invoices", "--subscription", ID],
+    "replay": [ID],
+    "send-test": [ID],
+    "subscribe": ["--owner", "1", "--url", "https://example.com/", "--event", "*"],
+}
 WITHOUT = {"init", "check", "catalog"}
 """They need no database, or tell of it in their own way."""
 WAITS = {"worker", "deliver", "dev"}

@@ -13,7 +13,12 @@ from flask_webhooks.cli import webhooks_cli
 from tests.folder import Folder
 from tests.host import make_host
 
-NEEDS = {"backfill": ["invoices", "--subscription", "x"], "replay": ["x"], "send-test": ["x"]}
+NEEDS = {
+    "backfill": ["invoices", "--subscription", "x"],
+    "replay": ["x"],
+    "send-test": ["x"],
+    "subscribe": ["--owner", "1", "--url", "https://example.com/", "--event", "*"],
+}
 GOES_ON = {"init", "check"}
 """They run nevertheless: the one writes what is missing, the other tells everything."""
 
