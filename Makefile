@@ -7,7 +7,7 @@ SECONDS ?=
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 CONSTRAINTS ?=
 
-.PHONY: help demo system test test-mariadb test-plans test-oldest test-deep test-faults check bench screenshots clean
+.PHONY: help demo system test test-mariadb test-plans test-oldest test-neighbours test-deep test-faults check bench screenshots clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -48,6 +48,15 @@ test-plans: $(VENV)/.dev       ## every statement beside statistics that do not 
 test-oldest:     ## what an app meets first, on SQLite and the lowest versions that we let in (Python 3.11 or 3.12)
 	$(MAKE) .venv-oldest/.dev VENV=.venv-oldest CONSTRAINTS=tests/oldest.txt
 	WEBHOOKS_TEST_DATABASES=sqlite .venv-oldest/bin/python -m pytest -m 'not deep' tests/test_*.py tests/capture tests/delivering tests/integration tests/api/test_life.py --deselect tests/capture/test_random.py
+
+.venv-neighbours/.dev: pyproject.toml setup.cfg
+	$(MAKE) .venv-neighbours/.pip VENV=.venv-neighbours
+	.venv-neighbours/bin/python -m pip install --quiet --editable '.[embedded]' --group neighbours
+	@touch $@
+
+# What other people's code warns of is none of our faults.
+test-neighbours: .venv-neighbours/.dev  ## an app with each of the usual Flask extensions, all installed apart from ours
+	.venv-neighbours/bin/python -m pytest -W default tests/neighbours
 
 test-deep: $(VENV)/.dev        ## the same with thousands of examples and long fault runs
 	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest -m 'not plans'

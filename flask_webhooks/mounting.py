@@ -1,14 +1,15 @@
-"""How our two blueprints are put into an app: also into one that chooses its pages by the host that is asked for."""
+"""How our two blueprints are put into an app, and leave it: also one that chooses its pages by the host that is asked
+for, and one that sends its mistakes elsewhere."""
 
 from __future__ import annotations
 
 import typing as t
 
-from flask import Blueprint
+from flask import Blueprint, Request
 from flask.blueprints import BlueprintSetupState
 from flask.sansio.app import App
 
-__all__ = ["Door", "host_of"]
+__all__ = ["Door", "forget", "host_of"]
 
 
 class Door(Blueprint):
@@ -43,3 +44,13 @@ class _Setup(BlueprintSetupState):
 def host_of(setup: BlueprintSetupState) -> str | None:
     """Return the host of a blueprint of ours, for rules that are added without it."""
     return t.cast("Door", setup.blueprint).host
+
+
+def forget(request: Request) -> None:
+    """Drop what was sent with a request that has failed: error trackers take it from there.
+
+    Values of custom headers are credentials, and no tracker can tell that by their names.
+    """
+    kept = vars(getattr(request, "_get_current_object", lambda: request)())
+    for name in ("form", "files", "values", "_cached_data", "_cached_json"):
+        kept.pop(name, None)

@@ -9,7 +9,7 @@ import typing as t
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask, got_request_exception
+from flask import Flask, got_request_exception, request
 
 from flask_webhooks import jobs
 from flask_webhooks.frames import emptied
@@ -61,10 +61,11 @@ def lose_secrets(state: AppState) -> None:
 @on_one_database
 def test_of_a_request_of_the_api(app: Flask, state: AppState) -> None:
     lose_secrets(state)
+    app.before_request(lambda: request.get_json(silent=True) and None)  # keeps it in the request
     raised: list[t.Any] = []
 
     def note(_: t.Any, exception: BaseException, **__: t.Any) -> None:
-        raised.append(held(exception))
+        raised.append(f"{held(exception)}{request.get_data(as_text=True)}{request.get_json(silent=True)}")
 
     body = {"url": "http://127.0.0.1:9/", "events": ["invoices.*"], "headers": {"X-Key": VALUE}}
     with got_request_exception.connected_to(note, app):
@@ -77,8 +78,6 @@ def test_of_a_request_of_the_api(app: Flask, state: AppState) -> None:
 
 @on_one_database
 def test_of_a_form_of_the_console(app: Flask, state: AppState) -> None:
-    from flask import request
-
     raised: list[t.Any] = []
 
     def note(_: t.Any, exception: BaseException, **__: t.Any) -> None:

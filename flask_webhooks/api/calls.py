@@ -16,6 +16,7 @@ from werkzeug.http import parse_etags
 
 from ..errors import SecretError, SubscriptionError, ThrottledError
 from ..frames import emptied
+from ..mounting import forget
 from ..schemas.fields import UUID
 from ..state import AppState, current_webhooks
 from ..transactions import repeated
@@ -45,6 +46,7 @@ def view_of(operation: Operation) -> t.Callable[..., Response]:
             return answer(of_error(error))
         except Exception as error:
             emptied(error)  # of the body that was read, and of the secrets that it is about
+            forget(request)
             raise
 
     view.__name__ = operation.name
@@ -119,7 +121,8 @@ def _read(state: AppState) -> bytes:
         # The server does not take chunks apart: what was sent would look like nothing.
         raise Refused(400, "Send the body in one piece, with the header Content-Length.")
     try:
-        raw = request.stream.read(most + 1)
+        # Whoever has looked at the body before us, such as Flask-Security for a token, has left it in the request.
+        raw = request.stream.read(most + 1) or request.get_data()
     except OSError:  # so servers tell of chunks that are none, and of those that stay away
         raise Refused(400, "The body ended early, or is not what its headers say.") from None
     if len(raw) > most:

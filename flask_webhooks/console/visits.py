@@ -12,7 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from flask import Response, g, redirect, render_template, request, url_for
 from sqlalchemy.orm import Session
-from werkzeug.datastructures import ImmutableMultiDict, MultiDict
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as Answered
 
@@ -25,6 +25,7 @@ from ..errors import (
     ThrottledError,
 )
 from ..frames import emptied
+from ..mounting import forget
 from ..principal import Principal
 from ..state import AppState, current_webhooks
 from ..subscribing.fields import is_storable
@@ -67,18 +68,12 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
             return _problem(Refused(500, _("A stored secret cannot be opened. Tell the operator.")))
         except Exception as error:
             emptied(error)
-            _forget_form()
+            forget(request)
             raise
 
     view.__name__ = route.name
     view.__doc__ = route.function.__doc__
     return view
-
-
-def _forget_form() -> None:
-    """Drop what was typed: an error tracker takes it along, and values of custom headers are credentials."""
-    if "form" in vars(request._get_current_object()):  # type: ignore[attr-defined]
-        request.form = ImmutableMultiDict()
 
 
 def nothing() -> Refused:

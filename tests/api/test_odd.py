@@ -172,3 +172,13 @@ def test_the_hosts_way_to_a_login_and_its_limit_are_its_own(strange: Flask) -> N
     assert client.get("/webhooks/api/catalog", headers={"X-Wanted": "login"}).status_code == 302
     large = client.post("/webhooks/api/subscriptions", headers={"X-Wanted": ""}, json={"url": "x" * 200})
     assert problem(large, 413)["code"] == "too_large"
+
+
+def test_a_body_is_taken_that_the_host_has_looked_at_before(make_app: t.Callable[..., Flask]) -> None:
+    app = make_app(WEBHOOKS_BODY_LIMIT=1000)
+    app.before_request(lambda: request.get_json(silent=True) and None)  # as Flask-Security does, for a token
+    call = Customer(app.test_client())
+
+    assert call.subscribe()["events"]
+    call("POST", "/subscriptions", {"url": "https://example.com/", "description": "a" * 1000}, expect=413)
+    call("POST", "/subscriptions", expect=422)

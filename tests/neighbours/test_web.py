@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import typing as t
 from pathlib import Path
 
 import pytest
 from flask import Flask
-from flask_sqlalchemy import SQLAlchemy
 
-from flask_webhooks import Webhooks
-from tests.conftest import release
-from tests.console.conftest import Visitor, load_principal
-from tests.host import make_host
+from tests.console.conftest import Visitor
+from tests.neighbours.house import HEADERS, beside
 
-HEADERS = {"X-Owner": "1", "Authorization": "Bearer t"}
 BODY = {"url": "http://127.0.0.1:5999/hooks", "events": ["invoices.*"]}
 in_any_order = pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
-
-
-class _After(Webhooks):
-    """Ours, initialised after another extension."""
-
-    def __init__(self, before: t.Callable[[Flask], t.Any]) -> None:
-        super().__init__()
-        self._before = before
-
-    def init_app(self, app: Flask, db: SQLAlchemy) -> None:
-        self._before(app)
-        super().init_app(app, db)
-
-
-@contextlib.contextmanager
-def beside(
-    folder: Path, add: t.Callable[[Flask], t.Any], *, is_first: bool = True, **config: t.Any
-) -> t.Iterator[Flask]:
-    """A host app with another extension.
-
-    :param add: initialises it.
-    :param is_first: before ours.
-    """
-    hooks = _After(add) if is_first else Webhooks()
-    hooks.principal_loader(load_principal)
-    app = make_host(f"sqlite:///{folder / 'test.sqlite'}", folder, hooks, **config)
-    if not is_first:
-        add(app)
-    yield app
-    release(app)
 
 
 @in_any_order
