@@ -21,6 +21,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from . import dispatch, packed, replaying, subscribing
+from .capture import hosted
 from .capture.capture import tell
 from .capture.guard import guarding
 from .capture.loading import load_linked, option
@@ -205,12 +206,12 @@ class Backfill:
         return recorded
 
     def _is_meant(self, row: t.Any, wanted: Wanted) -> bool:
-        if self._bound.owner(row) != wanted.owner:
+        if hosted.owner(self._bound, row) != wanted.owner:
             return False
         environment = self.state.settings.environment
         if isinstance(environment, str):
             return True
-        data = self._bound.dump(row, self._event)
+        data = hosted.dump(self._bound, self._event, row)
         return environment(self._event.name, data, wanted.owner) == wanted.environment
 
     def _dedupe_key(self, row: t.Any) -> str:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from . import outbox
+from .capture import hosted
 from .capture.aside import unfiltered
 from .capture.guard import guarding
 from .capture.loading import owner_of
@@ -236,7 +237,8 @@ def _present_owner(session: Session, bound: Bound, event: EventType, key: str) -
         guarding(aside),
         unfiltered(aside),
     ):
-        return owner_of(bound, _row_of(aside, bound, event, key))
+        obj = _row_of(aside, bound, event, key)
+        return hosted.owned(bound, obj, owner_of, bound, obj)
 
 
 def _wanted(state: AppState, connection: sa.Connection, row: sa.Row[t.Any], owner: str) -> list[Wanted]:

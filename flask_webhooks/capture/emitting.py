@@ -14,7 +14,7 @@ from .. import payload
 from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
 from .capture import add
 from .fence import Refusal, refuse
-from .hosted import at_field, reading_owners
+from .hosted import at_field, owned, reading_owners
 from .loading import may_be_hidden, owner_of
 from .settling import Emitted
 from .watching import OPT_OUT, is_muted, watch_of
@@ -121,7 +121,8 @@ def _item_of(
             f"channel {event.channel}. Pass a dict, or name the model in the catalogue."
         )
     try:
-        is_owned = owner is not None or owner_of(bound, obj) is not None or _may_get_one(bound, obj)
+        whose = owned(bound, obj, owner_of, bound, obj) if owner is None else owner
+        is_owned = whose is not None or owned(bound, obj, _may_get_one, bound, obj)
     except Refusal:  # that the owner's property wants to write is said at the commit
         is_owned = True
     except (DetachedInstanceError, ObjectDeletedError) as error:

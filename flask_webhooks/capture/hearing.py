@@ -20,7 +20,7 @@ from ..errors import EmitError
 from ..models import Subscription
 from ..outbox import Wanted
 from .changes import LATER
-from .hosted import reading_owners
+from .hosted import owned, reading_owners
 from .loading import LedTo, owner_of
 from .stored import owner_stored
 from .watching import everybody
@@ -149,7 +149,7 @@ class Hearing:
         """Whose an object is by the form that the row has; `LATER` where only the row can tell."""
         path, plan = bound.owner_path, self._watch.plan(type(obj))
         if not path or len(path) > 1 or plan is None or path[0] not in obj.__dict__:
-            return owner_of(bound, obj, led_to)
+            return owned(bound, obj, owner_of, bound, obj, led_to)
         found = owner_stored(plan, obj, path[0])
         return found if found is None or found is LATER else str(found)
 

@@ -668,6 +668,31 @@ def test_an_owner_that_commits_is_told_of_once(
     assert caplog.text.count("dump.ended") == 1
 
 
+def test_an_owner_never_commits_half_of_a_transaction(
+    state: AppState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where it is asked for before the commit either."""
+
+    def whose(row: Account) -> str:
+        db.session.commit()
+        return "1"
+
+    db.session.add(row := account())
+    db.session.commit()
+    subscribe(state, NOWHERE, "accounts.*")
+    with owned_by(state, monkeypatch, whose):
+        db.session.add(Audit(id=1, text="first"))
+        db.session.flush()
+        Doorless().emit("accounts.updated", row)
+        db.session.delete(row)
+        db.session.flush()
+        db.session.rollback()
+
+    assert contents(state)["audit"] == []
+    assert len(contents(state)["account"]) == 1
+    assert recorded(state) == []
+
+
 def test_an_emit_while_dumping_is_refused(state: AppState) -> None:
     subscribe(state, NOWHERE, "accounts.*")
     extension = Doorless()
