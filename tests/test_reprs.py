@@ -36,11 +36,13 @@ SECRET = re.compile(
 """Names of fields that may hold a secret, or a customer's data."""
 HARMLESS = {
     "api.operations.Operation.body", "api.operations.Operation.answer",  # kinds of schemas
-    "capture.changes.Change.values", "catalog.shapes.Record.private", "delivering.parcels.Destination.secrets",
+    "capture.changes.Change.values", "catalog.model.Channel.data", "catalog.shapes.Record.private",
+    "delivering.parcels.Destination.secrets",
     "capture.settling.Emitted.text", "capture.writing.Occurrence.text",
     "capture.writing.Occurrence.values", "console.pages.Redirect.values", "console.pages.Page.headers",
     "delivering.trial.Subject.data", "payload.Message.text", "reading.answers.Legible.text",
-    "reading.deliveries.Search.text", "starter.guessing.Sketch.holds_secrets", "starter.writing.Draft.text",
+    "reading.deliveries.Search.text", "starter.guessing.Sketch.private",
+    "starter.guessing.Sketch.holds_secrets", "starter.writing.Draft.text",
     "testing.RecordedMessage.data", "testing.RecordedMessage.text",
 }  # fmt: skip
 """What has been looked at: rows, sentences and drafts of the host's own, and what readers are shown anyway."""
