@@ -42,6 +42,26 @@ class Ware(db.Model):  # type: ignore[name-defined]
     name: Mapped[str | None] = mapped_column(sa.String(20))
 
 
+class Fragile(sa.types.TypeDecorator[str]):
+    """Cannot read what is broken."""
+
+    impl = sa.String(20)
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, _: t.Any) -> str | None:
+        if value == "broken":
+            raise ValueError(value)
+        return value
+
+
+class Seal(db.Model):  # type: ignore[name-defined]
+    """Its rows may be such that nobody can read them."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(sa.String(20), default="1")
+    text: Mapped[str] = mapped_column(Fragile())
+
+
 class FailingSchema(ma.Schema):
     """Fails at every ware."""
 
@@ -55,16 +75,18 @@ channels:
 """
 
 
-def upsert(url: str, target: t.Sequence[t.Any], sets: t.Any, *, where: t.Any = None) -> t.Any:
-    """An INSERT into wares that updates what it meets, as each database has it.
+def upsert(
+    url: str, target: t.Sequence[t.Any], sets: t.Any, *, where: t.Any = None, model: t.Any = Ware
+) -> t.Any:
+    """An INSERT into wares (or others) that updates what it meets, as each database has it.
 
     :param sets: makes of the row that was to be inserted what is set; None: nothing is.
     """
     dialect = sa.make_url(url).get_backend_name()
     if dialect == "mysql":
-        statement: t.Any = mysql.insert(Ware)
-        return statement.on_duplicate_key_update(**(sets(statement.inserted) if sets else {"id": Ware.id}))
-    statement = {"postgresql": postgresql, "sqlite": sqlite}[dialect].insert(Ware)  # type: ignore[attr-defined]
+        statement: t.Any = mysql.insert(model)
+        return statement.on_duplicate_key_update(**(sets(statement.inserted) if sets else {"id": model.id}))
+    statement = {"postgresql": postgresql, "sqlite": sqlite}[dialect].insert(model)  # type: ignore[attr-defined]
     if sets is None:
         return statement.on_conflict_do_nothing(index_elements=target or None)
     return statement.on_conflict_do_update(

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, SERVERS, capturing, changes, counting, events
-from tests.capture.stock import CATALOG, Ware, db, upsert
+from tests.capture.stock import CATALOG, Seal, Ware, db, upsert
 from tests.stage import recorded, subscribe, wait_until
 
 NUMBER = ["owner", "number"]
@@ -429,3 +429,73 @@ def test_what_it_costs(stock: AppState, database_url: str) -> None:
 
     asked = [each.split()[0] for each in sent if " ware" in each and not each.startswith("DELETE")]
     assert asked == ["SELECT", "SELECT", "INSERT", "SELECT", "SELECT"]
+
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize("database_url", SERVERS, indirect=True)
+@pytest.mark.parametrize("form", ["update", "upsert"])
+def test_values_that_another_has_given_a_row_already_change_nothing(
+    stock: AppState, database_url: str, form: str
+) -> None:
+    """MariaDB would show the row as its snapshot has it: a statement that changes nothing makes no newer one."""
+    statement: t.Any = sa.update(Ware).where(Ware.number == 1).values(count=7)
+    if form == "upsert":
+        statement = upsert(database_url, NUMBER, sets_count).values(ROW)
+    level = "READ COMMITTED" if "postgresql" in database_url else "REPEATABLE READ"
+    with Session(stock.engine.execution_options(isolation_level=level)) as session:
+        session.scalars(sa.select(Ware.count)).all()
+        with Session(stock.engine, info={"webhooks": False}) as other:
+            other.execute(sa.update(Ware).values(count=7))
+            other.commit()
+        session.execute(statement)
+        session.commit()
+
+    assert events(stock) == []
+
+
+@pytest.mark.usefixtures("listening")
+@LITE
+def test_a_trigger_has_the_last_word(stock: AppState, database_url: str) -> None:
+    with stock.engine.begin() as connection:
+        for verb in ("INSERT", "UPDATE"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER after_{verb} AFTER {verb} ON ware WHEN new.amount < 100 BEGIN "
+                "UPDATE ware SET amount = amount + 100 WHERE id = new.id; END"
+            )
+    db.session.execute(upsert(database_url, NUMBER, sets_count), [ROW, NEW])
+    db.session.commit()
+
+    assert told(stock) == [CREATED, ("updated", 1, [10, 107])]
+    assert sorted(json.loads(message.data)["count"] for message in recorded(stock)) == [107, 108]
+
+
+class TestOtherTypes:
+    """A host's own types: what they cannot read or take is the host's affair."""
+
+    def test_a_row_that_cannot_be_read_is_let_through(
+        self, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with capturing(db, CATALOG.replace("stock:Ware", "stock:Seal"), database_url, tmp_path) as state:
+            subscribe(state, NOWHERE, "wares.*")
+            with state.engine.begin() as connection:
+                connection.execute(sa.text("INSERT INTO seal (id, owner, text) VALUES (1, '1', 'broken')"))
+            statement = upsert(database_url, ["id"], lambda row: {"text": row.text}, model=Seal)
+            db.session.execute(statement, [{"id": 1, "text": "whole"}])
+            db.session.commit()
+
+            assert db.session.scalars(sa.select(Seal.text)).all() == ["whole"]
+            assert events(state) == []
+            assert "Seal.text cannot be read" in caplog.text
+
+    def test_a_value_that_cannot_be_sent_fails_as_without_us(
+        self, stock: AppState, database_url: str
+    ) -> None:
+        found = []
+        for is_in in (True, False):
+            statement = upsert(database_url, ["code"], sets_count).values(number=1, code=object())
+            with Session(stock.engine, info={"webhooks": is_in}) as session:
+                with pytest.raises(sa.exc.StatementError) as caught:
+                    session.execute(statement)
+                found.append(caught.type)
+
+        assert found[0] is found[1]
