@@ -279,7 +279,7 @@ def set_by(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> set[str]:
         sets = (
             getattr(clause, name, None) for clause in clauses for name in ("update_values_to_set", "update")
         )
-        named = [key for some in sets for key in some or ()]
+        named = [key for some in sets for key in dict(some or ())]  # pairs in SQLAlchemy 2.0
     names: set[str] = set()
     if not clauses and (isinstance(parameters, list) or not named):
         names.update(*(parameters if isinstance(parameters, list) else [parameters]))

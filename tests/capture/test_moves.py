@@ -22,6 +22,7 @@ from sqlalchemy.orm import (
 
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, capturing, counting
+from tests.capture.stock import upsert
 from tests.stage import recorded, subscribe
 
 
@@ -471,9 +472,15 @@ class TestBulk:
             "one",
         )
 
-    def test_of_a_class_on_the_way(self, office: AppState) -> None:
+    @pytest.mark.parametrize("form", ["update", "upsert"])
+    def test_of_a_class_on_the_way(self, office: AppState, form: str) -> None:
         save(Folder(id=1, team_id=1), File(id=1, folder_id=1, name="ours"))
-        S.execute(sa.update(Folder).values(team_id=2))
+        moving: t.Any = sa.update(Folder).values(team_id=2)
+        if form == "upsert":
+            url = str(office.engine.url)
+            moving = upsert(url, ["id"], lambda row: {"team_id": row.team_id}, model=Folder)
+            moving = moving.values(id=1, team_id=2)
+        S.execute(moving)
         S.get_one(File, 1).name = "n"
         found = told(office, "files")
 
