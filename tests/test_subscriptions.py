@@ -141,8 +141,19 @@ def test_where_the_environment_depends_on_the_event_it_has_to_be_said(
         assert create(environment="production").environment == "production"
 
 
-def test_no_name_is_looked_up(app: Flask) -> None:
-    create(url="https://no-such-name.invalid/hooks")  # the API's answer to it would be a refusal
+def test_no_name_is_looked_up(app: Flask, state: AppState) -> None:
+    asked: list[t.Any] = []
+
+    def resolve(*words: t.Any, **_: t.Any) -> list[t.Any]:
+        asked.append(words)
+        return []
+
+    names: t.Any = state.transport
+    names._names._resolver = resolve
+    made = create(url="https://example.com/hooks")
+    webhooks.subscriptions.update(made.id, owner="1", url="https://example.org/hooks")
+
+    assert asked == []
 
 
 def test_code_may_make_any_number_unless_it_asks_for_limits(make_app: t.Callable[..., Flask]) -> None:
@@ -193,6 +204,9 @@ def test_a_savepoint_of_the_host_decides_too(app: Flask, state: AppState, is_und
         inner = db.session.begin_nested()
         made = create()
         inner.commit()
+        beside = db.session.begin_nested()
+        create(owner="3")
+        beside.rollback()
         if is_undone:
             outer.rollback()
         else:
