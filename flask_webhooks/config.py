@@ -150,6 +150,16 @@ def _token(value: t.Any) -> str:
     return t.cast("str", value)
 
 
+def _base_url(value: t.Any) -> str | None:
+    if value is None:
+        return None
+    parts = urlsplit(_text(value))
+    has_host = parts.hostname and "@" not in parts.netloc and parts.port != 0
+    if parts.scheme not in ("http", "https") or not has_host or parts.query or parts.fragment:
+        raise ValueError
+    return t.cast("str", value).rstrip("/")
+
+
 def _login(value: t.Any) -> LoginView:
     return value if value is None or callable(value) else _text(value)
 
@@ -350,6 +360,10 @@ class Settings:
         '"name": "X-Api-Key"}, or a list of these',
     )
     """How callers of the API say who they are; for OpenAPI and for answers of 401."""
+    base_url: str | None = _key(
+        None, _base_url, "None, or the URL of the app's root: https://host or https://host/path"
+    )
+    """Where the app is, for URLs in events. None: at `SERVER_NAME`, if that is set."""
     login_view: LoginView = _key(
         None,
         _login,

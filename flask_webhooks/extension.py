@@ -15,7 +15,7 @@ from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session, scoped_session
 
-from . import capture, models, payload, startup
+from . import absolute, capture, models, payload, startup
 from .bindings import Bound, open_catalog
 from .config import Settings, slips
 from .engines import Engines
@@ -125,6 +125,7 @@ class Webhooks:
             has_principal_loader=lambda: self._load_principal is not _nobody,
         )
         app.extensions[EXTENSION] = state
+        absolute.name_place(app, settings.base_url)
         _tell_doubts(bound)
         capture.install(state)
         self._add_doors(app, settings)

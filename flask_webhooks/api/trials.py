@@ -8,7 +8,7 @@ import typing as t
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from .. import schemas, subscribing, throttle
+from .. import absolute, schemas, subscribing, throttle
 from ..bindings import samples
 from ..delivering.trial import TEST_EVENT, Subject, run_trial
 from ..errors import PayloadError
@@ -94,7 +94,8 @@ def _dumped(state: AppState, bound: t.Any, event: t.Any, key: str, owner: str) -
             row = _row(session, bound.model, mapper, parts)
             if row is None or bound.owner(row) != owner:
                 return None
-            data: dict[str, t.Any] = bound.dump(row, event)
+            with absolute.fixed():
+                data: dict[str, t.Any] = bound.dump(row, event)
             return data
     finally:
         host.rollback()

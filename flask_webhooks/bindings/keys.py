@@ -105,7 +105,11 @@ _OTHERS = ("marshmallow.", "sqlalchemy.", "flask_sqlalchemy.")
 def _function_of(value: t.Any) -> object:
     """Return the host's function that is behind an attribute or a name, if there is one."""
     for name in ("fget", "func", "__func__"):
-        value = getattr(value, name, None) or value
+        try:
+            inner = getattr(value, name, None)
+        except RuntimeError:  # a proxy, such as Flask's `current_app`, of what is not there now
+            return None
+        value = value if inner is None else inner
     is_function = isinstance(value, types.FunctionType)
     return value if is_function and not value.__module__.startswith(_OTHERS) else None
 

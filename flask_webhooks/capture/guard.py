@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.orm import Session
 
+from .. import absolute
 from ..transactions import is_conflict
 from . import fence
 from .fence import Refusal, running
@@ -264,6 +265,7 @@ class Guard:
         outer, self.about = self.about, about
         since, self._since = self._since, len(self._refused)
         refused, passed = self._since, len(self._passed)
+        urls = absolute.fix()
         try:
             result = function(*args, **kwargs)
         except Exception as error:
@@ -272,6 +274,7 @@ class Guard:
             self._sort(error)
             raise
         finally:
+            absolute.release(urls)
             self.about = None
             if self._is_touched(helds):
                 changed = self.undo(helds)
@@ -408,7 +411,10 @@ def guarding(*sessions: Session, told: set[tuple[str, str]] | None = None) -> It
 def call(about: About, function: Callable[..., T], *args: t.Any, **kwargs: t.Any) -> T:
     """Call code of the host's inside `guarding`; see `Guard.call`. Outside there is nothing to guard."""
     guard = running.get()
-    return function(*args, **kwargs) if guard is None else guard.call(about, function, *args, **kwargs)
+    if guard is not None:
+        return guard.call(about, function, *args, **kwargs)
+    with absolute.fixed():
+        return function(*args, **kwargs)
 
 
 def trial(rows: Sequence[t.Any], function: Callable[..., t.Any], *args: t.Any, **kwargs: t.Any) -> Trial:

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from .catalogues import check_catalog, check_lock, lock_path
+from .catalogues import check_catalog, check_lock, check_urls, lock_path
 from .certificates import check_certificates
 from .configuration import check_configuration, settings_of
 from .findings import Check, Finding, Level
@@ -36,6 +36,7 @@ __all__ = [
     "check_production",
     "check_redis",
     "check_rows",
+    "check_urls",
     "checked_channels",
     "lock_path",
     "refuse_missing_tables",

@@ -9,12 +9,13 @@ from pathlib import Path
 from .. import payload
 from ..bindings import Bound, describe, open_catalog, samples
 from ..bindings.json_types import mismatch
+from ..bindings.keys import names_read
 from ..catalog import Catalog, EventType, build_lock, compare
 from ..catalog.names import did_you_mean
 from ..errors import CatalogError, ConfigurationError, Problem
 from .findings import Check, Finding, Level
 
-__all__ = ["Opened", "check_catalog", "check_lock", "lock_path"]
+__all__ = ["Opened", "check_catalog", "check_lock", "check_urls", "lock_path"]
 
 Opened = tuple[Catalog, t.Mapping[str, Bound]]
 
@@ -147,3 +148,36 @@ def _without(path: Path, lock: t.Mapping[str, t.Any], update: bool) -> Check:
 
 def _write(path: Path, lock: t.Mapping[str, t.Any]) -> None:
     path.write_text(json.dumps(lock, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# ---- URLs ------------------------------------------------------------------------------------------------
+
+
+def check_urls(opened: Opened, place: str | None) -> Check | None:
+    """Tell of schemas that make URLs where nobody has said of which place; None where none makes any.
+
+    :param place: the URL of the app's root.
+    """
+    _catalog, bound = opened
+    found = sorted({name for each in bound.values() for name in _makes_urls(each)})
+    if not found:
+        return None
+    names = ", ".join(found)
+    if place is not None:
+        return Check("urls", f"of {place}, by {names}")
+    text = (
+        f"{names} make URLs, and nobody has said where this app is: absolute ones break the event, and outside of a "
+        "request all are. Set WEBHOOKS_BASE_URL, or SERVER_NAME."
+    )
+    return Check("urls", "of no place", (Finding(Level.WARNING, text),))
+
+
+def _makes_urls(bound: Bound) -> t.Iterator[str]:
+    for schema in {id(each): each for each in bound.schemas.values()}.values():
+        for name, field in schema.dump_fields.items():
+            kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(field).__mro__}
+            is_link = bool(kinds & {("flask_marshmallow", "URLFor"), ("flask_marshmallow", "Hyperlinks")})
+            if is_link or "url_for" in (names_read(schema, field) or ()):
+                yield f"{type(schema).__name__}.{name}"
+    if bound.plain is not None and "url_for" in bound.plain.code:
+        yield f"{bound.plain.mapper.class_.__name__}.{bound.plain.method}()"

@@ -16,6 +16,7 @@ from flask import Flask, current_app
 from flask.cli import ScriptInfo, with_appcontext
 
 from .. import checking, describing, payload, starter
+from ..absolute import place_of_app
 from ..checking import Check, Finding, Level
 from ..queue import Bell, Embedded
 from ..startup import Setback, forgiving
@@ -178,6 +179,9 @@ def _checks(
     yield catalogue
     yield from _start(app, setback, is_explained=not (configuration.ok and catalogue.ok))
     if opened is not None:
+        urls = checking.check_urls(opened, place_of_app(app.config, settings.base_url))
+        if urls is not None:
+            yield urls
         yield checking.check_lock(opened, lock or checking.lock_path(settings.catalog, root), update=update)
     if offline:
         return

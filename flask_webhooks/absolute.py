@@ -1,0 +1,109 @@
+"""URLs that the host's schemas make (`url_for`, `URLFor`): of the place that the host has named, whoever asks.
+
+Inside a request Flask makes an absolute URL of the header `Host`, which the client chooses; what is stored and sent to
+others must not be. Outside of one it makes none. So while code of the host's runs for us, its URLs are made of
+`WEBHOOKS_BASE_URL`, else of `SERVER_NAME`: absolute ones, the same in a request, a worker and a repair. Where neither
+is set, a path stays a path, and an absolute URL is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+import flask.globals
+from flask import Flask
+from werkzeug.routing import MapAdapter
+
+from .errors import PayloadError
+
+__all__ = ["fix", "fixed", "name_place", "place_of_app", "release"]
+
+_places: WeakKeyDictionary[Flask, str | None] = WeakKeyDictionary()
+_adapters: WeakKeyDictionary[Flask, MapAdapter] = WeakKeyDictionary()
+Fixed = list[tuple[t.Any, MapAdapter | None]]
+
+
+class _There(MapAdapter):
+    """Makes absolute URLs of one place."""
+
+    def build(self, *args: t.Any, **options: t.Any) -> str:
+        return super().build(*args, **{**options, "force_external": True})
+
+
+class _Nowhere(MapAdapter):
+    """Makes paths alone."""
+
+    def build(self, *args: t.Any, **options: t.Any) -> str:
+        if options.get("force_external"):
+            raise PayloadError(
+                "It asks for an absolute URL, and nobody has said where this app is: in a request that would be "
+                "whatever the client says, and outside of one there is none. Set WEBHOOKS_BASE_URL, or SERVER_NAME."
+            )
+        return super().build(*args, **options)
+
+
+def place_of_app(config: t.Mapping[str, t.Any], base_url: str | None) -> str | None:
+    """Return the URL of an app's root without a slash at its end; None if nobody has named it."""
+    if base_url is not None:
+        return base_url
+    name = config.get("SERVER_NAME")
+    if not name:
+        return None
+    root = (config.get("APPLICATION_ROOT") or "/").rstrip("/")
+    return f"{config.get('PREFERRED_URL_SCHEME') or 'http'}://{name}{root}"
+
+
+def name_place(app: Flask, base_url: str | None) -> None:
+    """Remember where an app is."""
+    _places[app] = place_of_app(app.config, base_url)
+    _adapters.pop(app, None)
+
+
+def fix() -> Fixed:
+    """Let URLs be made of the place that the host has named, until `release`."""
+    context = flask.globals._cv_app.get(None)
+    if context is None or context.app not in _places:
+        return []
+    variable = getattr(flask.globals, "_cv_request", None)
+    request = variable.get(None) if variable is not None else None  # later versions have one context for both
+    before: Fixed = [(each, each.url_adapter) for each in (context, request) if each is not None]
+    for each, own in before:
+        each.url_adapter = _adapter(context.app, own)
+    return before
+
+
+def release(before: Fixed) -> None:
+    """Let URLs be made as they were."""
+    for context, own in before:
+        context.url_adapter = own
+
+
+@contextlib.contextmanager
+def fixed() -> t.Iterator[None]:
+    """The same as a context."""
+    before = fix()
+    try:
+        yield
+    finally:
+        release(before)
+
+
+def _adapter(app: Flask, own: MapAdapter | None) -> MapAdapter:
+    place = _places[app]
+    if place is None:
+        # Of the host nothing is used; a path begins where the app is mounted.
+        script = own.script_name if own is not None else app.config.get("APPLICATION_ROOT") or "/"
+        return _made(_Nowhere, app, "localhost", script, "http")
+    if app not in _adapters:
+        parts = urlsplit(place)
+        _adapters[app] = _made(_There, app, parts.netloc, parts.path or "/", parts.scheme)
+    return _adapters[app]
+
+
+def _made(kind: type[MapAdapter], app: Flask, server: str, script: str, scheme: str) -> MapAdapter:
+    bound = app.url_map.bind(server, script, url_scheme=scheme)
+    bound.__class__ = kind
+    return bound
