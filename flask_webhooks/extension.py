@@ -97,6 +97,13 @@ class Webhooks:
             raise ConfigurationError(
                 "Flask-SQLAlchemy is not initialised. Call db.init_app(app) before webhooks.init_app(app, db)."
             )
+        if not isinstance(app.extensions["sqlalchemy"], SQLAlchemy):
+            kind = type(app.extensions["sqlalchemy"])
+            raise ConfigurationError(
+                f"Flask-Webhooks works with Flask-SQLAlchemy, and {app.name!r} has "
+                f"{kind.__module__}.{kind.__qualname__}. Flask-SQLAlchemy-Lite is not "
+                "supported: our tables need the MetaData of `db`, which it does not have."
+            )
         settings = Settings.read(app.config)
         for slip in slips(app.config):
             logger.warning("settings.unknown: %s", slip)

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from flask import Blueprint, Flask
 from flask.cli import FlaskGroup
+from flask_sqlalchemy import SQLAlchemy
 
 from flask_webhooks import ConfigurationError, Principal, Webhooks
 from flask_webhooks.state import state_of
@@ -132,6 +133,32 @@ def test_methods_of_any_name_get_an_answer_of_ours(app: Flask, method: str) -> N
 
     assert (answer.status_code, answer.mimetype) == (405, "application/problem+json")
     assert "GET" in answer.headers["Allow"]
+
+
+def test_another_extension_for_the_database_is_told(tmp_path: Path) -> None:
+    """Flask-SQLAlchemy-Lite is at the same place."""
+    app = Flask("lite")
+    app.extensions["sqlalchemy"] = object()
+
+    with pytest.raises(ConfigurationError, match=r"Flask-SQLAlchemy-Lite is not supported"):
+        Webhooks().init_app(app, t.cast("t.Any", object()))
+
+
+def test_an_app_that_is_named_like_a_package_of_pythons_own_is_told_where_was_looked() -> None:
+    import test
+
+    app = Flask("test")
+    app.config.update(SECRET_KEY="x", SQLALCHEMY_DATABASE_URI="sqlite://")
+    SQLAlchemy(app)
+    db = app.extensions["sqlalchemy"]
+
+    with pytest.raises(ConfigurationError) as caught:
+        Webhooks(app, db)
+    looked = Path(test.__file__).parent / "webhooks.yaml"
+    assert f"Looked at {looked}. Paths start at app.root_path" in str(caught.value)
+    assert "absolute path" in str(caught.value)
+    with app.app_context():
+        db.engine.dispose()
 
 
 class TestAsync:

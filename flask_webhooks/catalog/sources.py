@@ -77,13 +77,19 @@ def _missing(name: str, root: Path, error: Exception) -> Problem:
         beside = nearest(path.name, [entry.name for entry in path.parent.iterdir()])
     except (OSError, ValueError):
         beside = None
-    remedy = f'Did you mean "{beside}"?' if beside else _none_yet(path)
+    remedy = f'Did you mean "{beside}"?' if beside else _none_yet(path, root)
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return Problem(name, 1, "(document)", f"cannot be read: {reason}.", remedy)
 
 
-def _none_yet(path: Path) -> str:
+def _none_yet(path: Path, root: Path) -> str:
+    looked = f"Looked at {path}."
+    if not path.is_relative_to(Path.cwd()) and path.is_relative_to(root):
+        # `Flask("test")` has the folder of Python's own package `test`.
+        looked += (
+            " Paths start at app.root_path, which is that of the package or module that Flask(...) was given."
+        )
     return (
-        f"Looked at {path}. Run `flask webhooks init` to write one from your models, "
-        "or set WEBHOOKS_CATALOG to where it is."
+        f"{looked} Run `flask webhooks init` to write one from your models, "
+        "or set WEBHOOKS_CATALOG to where it is, such as an absolute path."
     )
