@@ -48,7 +48,7 @@ def load_for_delete(
     for state, plan in states:
         before.shown[state].update(_led(session, state, plan, before.shown[state]))
     _load(session, states, lambda plan: plan.touched)
-    _keep_linked(before, states)
+    _keep_linked(before, [(state, plan) for state, plan in states if plan.is_linked])
     if (
         any(_missing(state, plan.read) or _missing(state, plan.along) for state, plan in states)
         and is_heard()

@@ -323,7 +323,8 @@ def _occurrences(
     ]
     if len(found) > 1:
         _refresh([net.obj for net, _, _ in found])
-    led = load_linked((net.bound, net.obj, net.values) for net, _, _ in found)  # held while owners are read
+    linked = found if watch.is_linked else ()
+    led = load_linked((net.bound, net.obj, net.values) for net, _, _ in linked)  # held while owners are read
     occurrences = []
     ownerless: list[EventType] = []
     for net, events, may_have_moved in found:

@@ -67,6 +67,8 @@ class Plan:
     """Columns that say what row it is, whose it is and what it belongs to."""
     automatic: tuple[str, ...]
     """Columns that an UPDATE sets although nobody assigned them: `onupdate`, computed, the version counter."""
+    is_linked: bool
+    """Whether a path to one of its owners goes over a foreign key without a relationship, here or further on."""
     links: tuple[KeyLink, ...]
     """Foreign keys without a relationship by which a path to an owner goes on."""
     forms: t.Mapping[str, Form]
@@ -117,6 +119,7 @@ class Plan:
             leading=leading,
             deciding=owners.union(keys, *references.values()),
             automatic=tuple(attr.key for attr in mapper.column_attrs if _is_automatic(mapper, attr)),
+            is_linked=any(name.endswith(SIGN) for path in paths for name in path),
             links=tuple(
                 t.cast("KeyLink", link_of(mapper, name)) for name in sorted(leading) if name.endswith(SIGN)
             ),
@@ -193,6 +196,10 @@ class Watch(Home):
             self.bulk(bound) != "ignore" for bounds in self.models.values() for bound in bounds
         )
         """Whether bulk statements are looked at."""
+        self.is_linked = any(
+            name.endswith(SIGN) for bound in state.bound.values() for name in bound.owner_path or ()
+        )
+        """Whether any path to an owner goes over a foreign key without a relationship."""
         self.leading = self._leading()
         """Class to the columns and relationships by which paths to owners go there."""
         self.bound = {**state.bound, **self._on_the_way()}
