@@ -56,8 +56,8 @@ class Host:
     config: dict[str, t.Any] = field(default_factory=dict)
     """Our settings in this app."""
     env: dict[str, str] = field(default_factory=dict)
-    """May name `{work}`, `{postgresql}` (a URL) with its parts `{host}`, `{port}`, `{user}`, `{password}`,
-    `{database}`, and `{valkey}` (a URL) with `{valkey_port}`."""
+    """May name `{run}` (an empty folder), `{postgresql}` (a URL) with its parts `{host}`, `{port}`, `{user}`,
+    `{password}`, `{database}`, and `{valkey}` (a URL) with `{valkey_port}`."""
     services: list[str] = field(default_factory=list)
     """`postgresql`, `valkey`."""
 
@@ -135,13 +135,16 @@ def make_environment(host: Host, work: Path) -> Path:
 
 @contextlib.contextmanager
 def services(names: t.Sequence[str], work: Path) -> t.Iterator[dict[str, str]]:
-    """Start what the app needs; yield what its environment may name."""
+    """Start what the app needs, each time anew; yield what its environment may name."""
+    run = work / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir()
     with contextlib.ExitStack() as stack:
-        found = {"work": str(work)}
+        found = {"run": str(run)}
         if "postgresql" in names:
-            found |= stack.enter_context(_postgresql(work))
+            found |= stack.enter_context(_postgresql(run))
         if "valkey" in names:
-            found |= stack.enter_context(_valkey(work))
+            found |= stack.enter_context(_valkey(run))
         yield found
 
 
