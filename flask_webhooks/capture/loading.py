@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import traceback
 import typing as t
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from sqlalchemy.orm.base import NO_RAISE, PASSIVE_OFF
 
 from ..bindings.dumping import each_in
 from ..bindings.links import SIGN, KeyLink, Relation, keep, link_of, linked, rows_led_to
+from ..errors import WebhooksError
 from ..outbox import CHUNK
 
 if t.TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = [
     "referred",
     "rows_where",
     "unfiltered",
+    "unreadable",
     "value",
     "walk",
 ]
@@ -353,3 +356,23 @@ def referred(session: Session, relation: Relation, values: t.Mapping[str, t.Any]
         return session.get(target.class_, tuple(wanted[key] for key in keys))
     conditions = [getattr(target.class_, name) == each for name, each in wanted.items()]
     return session.scalars(sa.select(target.class_).where(*conditions).limit(1)).first()
+
+
+def unreadable(mapper: orm.Mapper[t.Any], error: Exception) -> str | None:
+    """Return which columns have the type that has raised an error while a row was read; None if none has.
+
+    What it says of a value is not repeated: it may be a secret.
+    """
+    if isinstance(error, sa.exc.SQLAlchemyError | WebhooksError):
+        return None
+    for frame, _line in traceback.walk_tb(error.__traceback__):
+        kind = frame.f_locals.get("self")
+        if isinstance(kind, sa.types.TypeEngine | sa.types.TypeDecorator):
+            names = [
+                f"{below.class_.__name__}.{prop.key}"
+                for below in mapper.self_and_descendants
+                for prop in below.column_attrs
+                if isinstance(prop.columns[0].type, type(kind))
+            ]
+            return ", ".join(dict.fromkeys(names)) or f"a {type(kind).__name__}"
+    return None

@@ -17,7 +17,7 @@ from sqlalchemy.orm.base import NO_VALUE
 
 from ..catalog import Kind, same
 from .changes import LATER, Change, Values
-from .loading import CHUNK, rows_where
+from .loading import CHUNK, rows_where, unreadable
 from .remains import ASSIGNED, frozen, make_remains
 
 if t.TYPE_CHECKING:
@@ -150,12 +150,16 @@ def ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], found
     keys = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
     connection = session.connection(bind_arguments={"mapper": mapper})
     reading = sa.select(*keys, *(getattr(cls, name) for name in names))
-    rows: dict[tuple[t.Any, ...], t.Any] = {}
-    for some in _cut(list(states)):
-        rows.update(
-            (tuple(row[: len(keys)]), row)
-            for row in connection.execute(reading.where(rows_where(keys, some)))
+    try:
+        rows = _rows(connection, reading, keys, list(states))
+    except Exception as error:
+        if unreadable(mapper, error) is None:
+            raise
+        # Without us nobody would read it: what the driver says has to do.
+        reading = sa.select(
+            *keys, *(_bare(connection, getattr(cls, name), keys, list(states)) for name in names)
         )
+        rows = _rows(connection, reading, keys, list(states))
     for identity, (state, unknown) in states.items():
         row = rows.get(identity)
         if row is None:  # the key was given in another form than the database has it, such as "7" for 7
@@ -163,6 +167,32 @@ def ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], found
         if row is not None:
             _keep(state, unknown, dict(zip(names, row[len(keys) :], strict=True)), found[state])
             _put_back(state, dict(zip([*(key.key for key in keys), *names], row, strict=True)))
+
+
+def _rows(
+    connection: sa.Connection,
+    reading: sa.Select[t.Any],
+    keys: list[t.Any],
+    identities: list[tuple[t.Any, ...]],
+) -> dict[tuple[t.Any, ...], t.Any]:
+    rows: dict[tuple[t.Any, ...], t.Any] = {}
+    for some in _cut(identities):
+        found = connection.execute(reading.where(rows_where(keys, some)))
+        rows.update((tuple(row[: len(keys)]), row) for row in found)
+    return rows
+
+
+def _bare(
+    connection: sa.Connection, column: t.Any, keys: list[t.Any], identities: list[tuple[t.Any, ...]]
+) -> t.Any:
+    """Return a column without its type, if that cannot read one of these rows."""
+    try:
+        _rows(connection, sa.select(*keys, column), keys, identities)
+    except Exception as error:
+        if unreadable(column.parent, error) is None:
+            raise
+        return sa.type_coerce(column, sa.types.NullType()).label(column.key)
+    return column
 
 
 def _cut(identities: list[tuple[t.Any, ...]]) -> t.Iterator[list[tuple[t.Any, ...]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import traceback
 import typing as t
 
 import sqlalchemy as sa
@@ -12,11 +11,11 @@ from sqlalchemy import inspect, orm
 from sqlalchemy.orm import ORMExecuteState, lazyload, selectin_polymorphic, undefer
 
 from ..catalog import Kind
-from ..errors import BulkStatementError, WebhooksError
+from ..errors import BulkStatementError
 from ..outbox import CHUNK
 from .aside import Aside, is_heard, unfiltered
 from .changes import Change, Key, Values
-from .loading import rows_where
+from .loading import rows_where, unreadable
 from .remains import frozen
 
 if t.TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Statement:
         try:
             return self.capture()
         except Exception as error:
-            cause = unreadable(self.mapper, error)
+            cause = None if isinstance(error, Unfollowed) else unreadable(self.mapper, error)
             if cause is None or (self.is_sent and self.result is None):
                 raise
             logger.warning(
@@ -290,23 +289,3 @@ def set_by(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> set[str]:
         if column is not None and column in mapper._columntoproperty:
             names.add(mapper.get_property_by_column(column).key)
     return {mapper.synonyms[name].name if name in mapper.synonyms else name for name in names}
-
-
-def unreadable(mapper: orm.Mapper[t.Any], error: Exception) -> str | None:
-    """Return which columns have the type that has raised an error while a row was read; None if none has.
-
-    What it says of a value is not repeated: it may be a secret.
-    """
-    if isinstance(error, sa.exc.SQLAlchemyError | WebhooksError | Unfollowed):
-        return None
-    for frame, _line in traceback.walk_tb(error.__traceback__):
-        kind = frame.f_locals.get("self")
-        if isinstance(kind, sa.types.TypeEngine | sa.types.TypeDecorator):
-            names = [
-                f"{below.class_.__name__}.{prop.key}"
-                for below in mapper.self_and_descendants
-                for prop in below.column_attrs
-                if isinstance(prop.columns[0].type, type(kind))
-            ]
-            return ", ".join(dict.fromkeys(names)) or f"a {type(kind).__name__}"
-    return None

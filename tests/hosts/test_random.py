@@ -230,6 +230,8 @@ class Play:
     def __init__(self, house: House) -> None:
         self.house, self.session = house, house.db.session
         self.raised: list[str] = []
+        self.kept: list[t.Any] = []
+        """What was found: SQLAlchemy holds rows weakly, and whether they are read again shall not hang on that."""
 
     def run(self) -> tuple[list[str], list[tuple[t.Any, ...]]]:
         """Return what was raised, and all rows at the end."""
@@ -288,6 +290,7 @@ class Play:
         found = self.session.get(self.house.item, key)
         if found is None:
             return
+        self.kept.append(found)
         if how == "delete":
             self.session.delete(found)
         elif how == "move":
@@ -369,10 +372,16 @@ FOUND = {
     ),
 }
 """What was drawn once and failed."""
-AS_ASSIGNED = "a body shows what was assigned instead of what the row has, or the row cannot be read (14.2)"
+OPEN = {"an include of what a bulk statement deletes", "assigned and deleted without a flush between"}
+AS_ASSIGNED = "a body shows what was assigned instead of what the row has (14.2)"
 
 
-@pytest.mark.xfail(reason=AS_ASSIGNED)
-@pytest.mark.parametrize("example", FOUND.values(), ids=FOUND.keys())
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(example, id=name, marks=[pytest.mark.xfail(reason=AS_ASSIGNED)] * (name in OPEN))
+        for name, example in FOUND.items()
+    ],
+)
 def test_what_was_found(example: Example, tmp_path: Path) -> None:
     play(example, f"sqlite:///{tmp_path / 'test.sqlite'}", tmp_path)
