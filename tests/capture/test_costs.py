@@ -16,6 +16,8 @@ from tests.host import Invoice, Line, db
 from tests.stage import subscribe
 
 OURS = str(Path(flask_webhooks.__file__).parent)
+CHOOSING = {"_choose", "_owning", "is_same_database"}
+"""Between the apps of a process, on which databases they are: here other tests have left some, a host has one."""
 
 
 def commit(invoices: int, lines: int) -> None:
@@ -31,7 +33,9 @@ def calls(invoices: int, lines: int) -> int:
 
     def note(frame: t.Any, event: str, _: t.Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(OURS) and not code.co_name.startswith("<"):
+        if event != "call" or not code.co_filename.startswith(OURS) or code.co_name.startswith("<"):
+            return
+        if code.co_name not in CHOOSING and Path(code.co_filename).name != "engines.py":
             found[code.co_name] += 1
 
     sys.setprofile(note)
@@ -44,7 +48,7 @@ def calls(invoices: int, lines: int) -> int:
 
 @pytest.mark.parametrize(
     ("is_heard", "invoices", "lines", "most"),
-    [(False, 1, 5, 95), (True, 1, 5, 235), (True, 50, 5, 5400), (True, 100, 0, 6200)],
+    [(False, 1, 5, 105), (True, 1, 5, 260), (True, 50, 5, 6000), (True, 100, 0, 6800)],
     ids=["nobody", "one", "many with lines", "many events"],
 )
 def test_calls(state: AppState, *, is_heard: bool, invoices: int, lines: int, most: int) -> None:
