@@ -56,8 +56,11 @@ def test_a_task_of_celery_commits(tmp_path: Path, is_first: bool) -> None:
     def add(app: Flask) -> None:
         held.append(app)
 
-    @celery.task(name="bill")  # type: ignore[untyped-decorator]
-    def bill() -> int:
+    calls: list[str] = []
+
+    @celery.task(name="bill", bind=True)  # type: ignore[untyped-decorator]
+    def bill(task: t.Any) -> int:
+        calls.append(task.request.id)
         with held[0].app_context():
             invoice = Invoice(owner="1", number="A-1")
             db.session.add(invoice)
@@ -66,7 +69,10 @@ def test_a_task_of_celery_commits(tmp_path: Path, is_first: bool) -> None:
 
     def commit() -> None:
         with start_worker(celery, perform_ping_check=False, pool="solo"):
-            assert bill.delay().get(timeout=60) == 1
+            result = bill.delay()
+            made = result.get(timeout=60)
+        assert calls == [result.id]
+        assert made == 1
 
     with beside(tmp_path, add, is_first=is_first) as app:
         live(app, commit)
@@ -93,5 +99,6 @@ def test_continuum_and_sqlalchemy_utils_go_on(tmp_path: Path) -> None:
             t.cast("Received", verified(each, secret_of(state, row))) for each in receiver.requests
         ]
 
+    got.sort(key=lambda each: each.sequence or 0)  # they were under way at the same time
     assert [each.event for each in got] == ["orders.created", "orders.updated", "orders.deleted"]
     assert "1234" not in str(got)
