@@ -78,7 +78,8 @@ def test_every_example_passes(tmp_path: Path) -> None:
             (tmp_path / f"test_{number}.py").write_text(block)
 
     words = ["-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:randomly", str(tmp_path)]
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env["PYTHONPATH"] = f"{ROOT}{os.pathsep}{tmp_path}"
     done = subprocess.run(
         [sys.executable, *words, "--rootdir", str(tmp_path), "-c", os.devnull],
         cwd=tmp_path,
