@@ -47,25 +47,27 @@ def test_flask_marshmallow_makes_the_schema(tmp_path: Path, is_first: bool) -> N
     assert (data["number"], data["client_id"]) == ("A-1", None)
 
 
+# One for all tests: what Celery's workers in threads share in a process would call the task of the first.
+celery = Celery("host", broker="memory://", backend="cache+memory://")
+served: list[Flask] = []
+"""The app of the test that runs, at the end."""
+calls: list[str] = []
+
+
+@celery.task(name="bill", bind=True)  # type: ignore[untyped-decorator]
+def bill(task: t.Any) -> int:
+    """Make an invoice, as a task of the host."""
+    calls.append(task.request.id)
+    with served[-1].app_context():
+        invoice = Invoice(owner="1", number="A-1")
+        db.session.add(invoice)
+        db.session.commit()
+        return invoice.id
+
+
 @in_any_order
 def test_a_task_of_celery_commits(tmp_path: Path, is_first: bool) -> None:
-    celery = Celery("host", broker="memory://", backend="cache+memory://")
-    celery.conf.task_default_queue = tmp_path.name  # what is in memory is one for all tests
-    held: list[Flask] = []
-
-    def add(app: Flask) -> None:
-        held.append(app)
-
-    calls: list[str] = []
-
-    @celery.task(name="bill", bind=True)  # type: ignore[untyped-decorator]
-    def bill(task: t.Any) -> int:
-        calls.append(task.request.id)
-        with held[0].app_context():
-            invoice = Invoice(owner="1", number="A-1")
-            db.session.add(invoice)
-            db.session.commit()
-            return invoice.id
+    calls.clear()
 
     def commit() -> None:
         with start_worker(celery, perform_ping_check=False, pool="solo"):
@@ -74,7 +76,7 @@ def test_a_task_of_celery_commits(tmp_path: Path, is_first: bool) -> None:
         assert calls == [result.id]
         assert made == 1
 
-    with beside(tmp_path, add, is_first=is_first) as app:
+    with beside(tmp_path, served.append, is_first=is_first) as app:
         live(app, commit)
 
 
