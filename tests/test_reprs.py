@@ -37,7 +37,7 @@ SECRET = re.compile(
 HARMLESS = {
     "api.operations.Operation.body", "api.operations.Operation.answer",  # kinds of schemas
     "capture.changes.Change.values", "catalog.model.Channel.data", "catalog.shapes.Record.private",
-    "delivering.parcels.Destination.secrets",
+    "config.Settings.base_url", "delivering.parcels.Destination.secrets",
     "capture.settling.Emitted.text", "capture.writing.Occurrence.text",
     "capture.writing.Occurrence.values", "console.pages.Redirect.values", "console.pages.Page.headers",
     "delivering.trial.Subject.data", "payload.Message.text", "reading.answers.Legible.text",
