@@ -87,6 +87,7 @@ def test_columns_are_private_by_type_and_by_both_their_names() -> None:
     assert private_columns(mapper, column_renderer(mapper).keys) == ["illness", "remarks", "shibboleth"]
 
 
+@pytest.mark.filterwarnings("ignore:The 'EncryptedType' class:DeprecationWarning")
 def test_types_of_sqlalchemy_utils() -> None:
     utils = pytest.importorskip("sqlalchemy_utils")
 

@@ -347,7 +347,7 @@ def test_forms_of_many_events_show_some_and_take_all(many: Flask) -> None:
     assert f'name="event" value="{chosen}" checked' in looked.text
     assert f'name="include" value="{chosen} changes" checked' in looked.text
     made = visitor.post("/webhooks/new", {**form, "event": last, "typed": f"{names[0]}\n{chosen}, changes"})
-    assert made.status_code == 200
+    assert made.status_code == 303
     with Session(state.engine) as session:
         newest = session.scalars(sa.select(Subscription).order_by(Subscription.id.desc())).first()
         assert newest is not None
