@@ -103,7 +103,7 @@ def test_every_route_of_the_api_does_with_one(narrow: Flask, narrow_state: AppSt
     mine = possessions(narrow_state, call)
 
     for method, path, operation in routes(narrow):
-        if operation is not None and operation.name == "delete_subscription":
+        if method == "DELETE" and (operation is None or operation.name == "delete_subscription"):
             continue
         body = BODIES_OF.get(operation.name, {}) if operation and operation.writes else None
         call(method, filled(path, mine), body, idempotency_key=f"{method} {path}")
