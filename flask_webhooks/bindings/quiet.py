@@ -13,7 +13,7 @@ import marshmallow as ma
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-__all__ = ["Quiet"]
+__all__ = ["PLAIN", "Quiet"]
 
 _FIELDS = frozenset(
     {
@@ -36,7 +36,7 @@ _FIELDS = frozenset(
     }
 )
 """Subclasses are the host's."""
-_TYPES = (
+PLAIN = (
     sa.String,
     sa.Integer,
     sa.Numeric,
@@ -120,7 +120,7 @@ def _is_plain_column(mapper: orm.Mapper[t.Any], name: str, field: ma.fields.Fiel
     if type(attribute) is not orm.InstrumentedAttribute or getattr(attribute.impl, "callable_", True):
         return False
     kind = mapper.column_attrs[name].columns[0].type
-    if not isinstance(kind, _TYPES) or not type(kind).__module__.startswith("sqlalchemy."):
+    if not isinstance(kind, PLAIN) or not type(kind).__module__.startswith("sqlalchemy."):
         return False
     # Any other field would ask an enum for its text.
     return not isinstance(kind, sa.Enum) or field is None or isinstance(field, ma.fields.Enum)

@@ -17,6 +17,8 @@ from sqlalchemy.orm import attributes
 from sqlalchemy.orm.base import instance_state
 from sqlalchemy.orm.collections import collection_adapter
 
+from ..bindings.quiet import PLAIN
+
 __all__ = [
     "Contents",
     "Held",
@@ -31,18 +33,7 @@ __all__ = [
 
 State = orm.InstanceState[t.Any]
 
-_FLAT = (
-    sa.String,
-    sa.Integer,
-    sa.Numeric,
-    sa.Boolean,
-    sa.Date,
-    sa.Time,
-    sa.DateTime,
-    sa.Interval,
-    sa.Uuid,
-    sa.LargeBinary,
-)
+_FLAT = (*PLAIN, sa.LargeBinary)
 """Types whose values cannot be changed in place."""
 _NOTHING: dict[str, Contents] = {}
 _holders: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from flask import request
 
 from ..models import IdempotentReply
+from .repeats import keep_ids
 
 if t.TYPE_CHECKING:
     from .pages import Visit
@@ -30,16 +31,7 @@ LIFE = timedelta(minutes=10)
 def keep(visit: Visit, made: list[str]) -> str:
     """Keep what may be shown once, in the visit's transaction; return the token for the address."""
     token = secrets.token_urlsafe(18)
-    visit.session.add(
-        IdempotentReply(
-            owner=visit.principal.account,
-            key=_key(token),
-            digest=_key(token)[-64:],
-            status=200,
-            sealed=json.dumps(made),
-            created_at=datetime.now(UTC),
-        )
-    )
+    keep_ids(visit, _key(token), made)
     return token
 
 

@@ -19,7 +19,7 @@ from .tokens import FIELD as TOKEN
 if t.TYPE_CHECKING:
     from .pages import Visit
 
-__all__ = ["FIELD", "first", "keep", "new_key"]
+__all__ = ["FIELD", "first", "keep", "keep_ids", "new_key"]
 
 FIELD = "form_key"
 LONGEST = 64
@@ -43,15 +43,19 @@ def first(visit: Visit) -> list[str] | None:
 
 def keep(visit: Visit, made: list[str]) -> None:
     """Keep what this form has made. If another request was first, committing raises `IntegrityError`."""
-    if not visit.form.get(FIELD):
-        return
+    if visit.form.get(FIELD):
+        keep_ids(visit, _key(visit), made)
+
+
+def keep_ids(visit: Visit, key: str, ids: list[str]) -> None:
+    """Keep ids behind a key, in the visit's transaction."""
     visit.session.add(
         IdempotentReply(
             owner=visit.principal.account,
-            key=_key(visit),
-            digest=_key(visit)[-64:],
+            key=key,
+            digest=key[-64:],
             status=200,
-            sealed=json.dumps(made),
+            sealed=json.dumps(ids),
             created_at=datetime.now(UTC),
         )
     )

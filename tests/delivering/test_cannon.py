@@ -43,21 +43,25 @@ def failed(state: AppState, *subscriptions: Subscription, each: int = 200) -> No
         connection.execute(sa.update(Delivery).values(state="failed", due_at=None))
 
 
+def refused(state: AppState, retry: t.Any) -> t.Any:
+    """What is said of a schedule that is not taken."""
+    with Session(state.engine) as session, pytest.raises(SubscriptionError) as caught:
+        subscribing.create(
+            state,
+            session,
+            owner="1",
+            environment="staging",
+            url="https://example.com/",
+            events=["*"],
+            retry=retry,
+        )
+    return caught.value.fields["retry"]
+
+
 class TestSchedules:
     @pytest.mark.parametrize("retry", [[0] * 50, [0.001], [1] * 50])
     def test_one_that_asks_for_many_at_once_is_refused(self, state, retry):
-        with Session(state.engine) as session, pytest.raises(SubscriptionError) as caught:
-            subscribing.create(
-                state,
-                session,
-                owner="1",
-                environment="staging",
-                url="https://example.com/",
-                events=["*"],
-                retry=retry,
-            )
-
-        assert "too short" in str(caught.value.fields["retry"])
+        assert "too short" in str(refused(state, retry))
 
     def test_one_that_was_saved_before_is_kept_to_within_the_bounds(self, state):
         with Receiver(ok(status=500)) as receiver:
@@ -74,18 +78,7 @@ class TestSchedules:
         "retry", [[1.0] * 50, [59.9] * 11, [1e-9], [-1], [True], [10**400], [60] * 51, ["1"]]
     )
     def test_other_ways_to_ask_for_many_are_refused_too(self, state, retry):
-        with Session(state.engine) as session, pytest.raises(SubscriptionError) as caught:
-            subscribing.create(
-                state,
-                session,
-                owner="1",
-                environment="staging",
-                url="https://example.com/",
-                events=["*"],
-                retry=retry,
-            )
-
-        assert caught.value.fields["retry"]
+        assert refused(state, retry)
 
 
 def test_a_host_is_saved_in_one_way_however_it_is_written(state):
