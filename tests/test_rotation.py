@@ -484,6 +484,20 @@ KEYS = st.sampled_from(["a", "b", "c", "d", "e"])
 CAP, CONCURRENCY, ATTEMPT = 3, 6, 20.0
 
 
+def test_a_lane_that_turns_out_slow_takes_no_slot_that_a_new_one_waits_for():
+    """What it gives back itself is handed out as any other: to new lanes first."""
+    rota = Rotation(cap=CAP, concurrency=CONCURRENCY, slow_share=0.5, attempt=ATTEMPT)
+    for key, count in {"d": 2, "a": 1, "c": 1, "b": 1}.items():
+        rota.add(key, [key] * count, lease_until=1e6)
+
+    turns = []
+    for _ in range(4):
+        turns.append(rota.take(1000.0))
+        rota.done(turns[-1], ok=False, seconds=5.0, now=1000.0, suspect=True)
+
+    assert turns == ["d", "a", "c", "b"]
+
+
 class Machine(RuleBasedStateMachine):
     """Any order of calls against plain lists of what waits and what is in flight."""
 

@@ -478,9 +478,9 @@ class Rotation(t.Generic[T]):
         """Whether a lane on probation need not wait: nobody waits who would come before it."""
         if parked.has(lane.owner):
             return False
-        return (not parked.lanes and self._has_room(lane.standing)) or self._is_guest(
-            lane.owner, lane.standing
-        )
+        # A slot that its own attempt has just given back is a new lane's first, as in `_admit`.
+        is_next = not parked.lanes and (lane.standing is NEW or not self._parked[NEW].lanes)
+        return (is_next and self._has_room(lane.standing)) or self._is_guest(lane.owner, lane.standing)
 
     def _is_guest(self, owner: str, standing: Standing) -> bool:
         """Whether an owner gets a slot beyond the share: it has none, and others hold so many."""
