@@ -71,7 +71,11 @@ def try_for_a_while(state: AppState, subscription: Subscription) -> None:
     """Deliver until the lane waits for us; what is under way then is written when the run ends."""
     with background(state) as other:
         wait_until(
-            lambda: lane_of(state, subscription).waits_for if deliveries(state) and has_lane(state) else None
+            lambda: (
+                lane_of(state, subscription).waits_for
+                if deliveries(state) and has_lane(state, subscription)
+                else None
+            )
         )
         other.stop.set()
 
@@ -85,9 +89,10 @@ def all_wait(state: AppState, url: str, count: int = COUNT) -> None:
     nothing_counts(state, subscription)
 
 
-def has_lane(state: AppState) -> bool:
+def has_lane(state: AppState, subscription: Subscription) -> bool:
     with state.engine.connect() as connection:
-        return bool(connection.scalar(sa.select(sa.func.count()).select_from(Lane)))
+        mine = Lane.subscription_id == subscription.id
+        return bool(connection.scalar(sa.select(sa.func.count()).select_from(Lane).where(mine)))
 
 
 def later(**terms: float) -> t.Callable[[], datetime]:
