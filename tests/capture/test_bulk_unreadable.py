@@ -100,6 +100,8 @@ def test_what_can_be_read_is_told(state: AppState) -> None:
 
 
 def test_what_the_host_itself_cannot_read_is_its_own_error_and_runs_once(state: AppState) -> None:
+    if not state.engine.dialect.update_returning:
+        pytest.skip("MariaDB has RETURNING for INSERT and DELETE alone")
     sent: list[str] = []
     sa.event.listen(state.engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
     statement = sa.update(Card).where(Card.id == 1).values(code="old:s3cret").returning(Card.code)
