@@ -25,7 +25,8 @@ __all__ = [
     "names_read",
 ]
 
-AnyField: t.TypeAlias = mf.Field[t.Any]
+# In quotes: only of marshmallow 4 is it a class that takes a parameter while the program runs.
+AnyField: t.TypeAlias = "mf.Field[t.Any]"
 
 
 def key_of(name: str, field: AnyField) -> str:

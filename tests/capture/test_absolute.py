@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import typing as t
+from importlib.metadata import version
 from pathlib import Path
 
 import marshmallow as ma
@@ -24,6 +25,7 @@ from tests.stage import recorded, subscribe
 
 Make = t.Callable[..., Flask]
 EVIL = "http://evil.example/"
+FLASK = tuple(int(part) for part in version("flask").split(".")[:2])
 
 
 @pytest.fixture
@@ -81,7 +83,9 @@ def test_they_are_the_same_in_a_request_and_outside(
     linked.update({} if is_external is None else {"_external": is_external})
     app = make(make_app, **config)
 
-    answer = app.test_client().post("/invoices", base_url=EVIL)
+    # Before 3.1 Flask itself answers 404 to a host that is not SERVER_NAME.
+    host = EVIL if FLASK >= (3, 1) else f"http://{config.get('SERVER_NAME', 'evil.example')}/"
+    answer = app.test_client().post("/invoices", base_url=host)
     with app.app_context():
         db.session.add(Invoice(owner="1"))
         db.session.commit()
