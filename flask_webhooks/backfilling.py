@@ -134,8 +134,8 @@ class Backfill:
         return Wanted(row.id, row.owner, row.environment, True, row.format, includes)
 
     def _check_environment(self, row: Subscription) -> None:
-        environment = self.state.settings.environment
-        if isinstance(environment, str) and environment != row.environment:
+        environment = self.state.settings.only_environment
+        if environment is not None and environment != row.environment:
             raise SubscriptionError(
                 f"The subscription is of {row.environment}, this app's WEBHOOKS_ENVIRONMENT is {environment}. "
                 "Run it where that environment is."

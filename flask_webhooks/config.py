@@ -472,11 +472,16 @@ class Settings:
     """How the console looks."""
 
     @property
+    def only_environment(self) -> str | None:
+        """The environment that every event of this app is for; None: the app says it of each."""
+        return self.environment if isinstance(self.environment, str) else None
+
+    @property
     def sent_environments(self) -> frozenset[str] | None:
         """The environments whose subscriptions this app sends to; None: all."""
         names = self.send_environments
-        if names is None and isinstance(self.environment, str):
-            names = frozenset((self.environment,))
+        if names is None and self.only_environment is not None:
+            names = frozenset((self.only_environment,))
         return names if names is not None and names < set(ENVIRONMENTS) else None
 
     def sends_to(self, environment: str) -> bool:

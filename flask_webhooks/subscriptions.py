@@ -63,6 +63,8 @@ class Subscription:
     disabled_at: datetime | None = field(repr=False)
     created_at: datetime = field(repr=False)
     updated_at: datetime = field(repr=False)
+    note: str | None = field(repr=False)
+    """Why it gets nothing from this app: it is for another environment."""
     secret: str | None = field(default=None, repr=False)
     """What to verify with, as `create` and `rotate` return it, this once: `whsec_…`, or for `v1a` the public key."""
 

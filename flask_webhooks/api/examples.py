@@ -79,6 +79,7 @@ def _subscriptions(pattern: str) -> Json:
         "disabled_at": None,
         "created_at": MADE,
         "updated_at": MADE,
+        "note": None,
     }
     return {
         "NewSubscription": {

@@ -249,13 +249,12 @@ _REMEDY = (
 
 def _broken(state: AppState, item: Occurrence, now: datetime, clock: int) -> outbox.Row:
     """The row of a message without data."""
-    environment = state.settings.environment
     return {
         "id": uuid7(),
         "event": item.event.name,
         "channel": item.event.channel,
         "owner": item.owner if len(item.owner) <= LONGEST and outbox.is_text(item.owner) else NOBODY,
-        "environment": environment if isinstance(environment, str) else UNKNOWN,
+        "environment": state.settings.only_environment or UNKNOWN,
         "occurred_at": now,
         "clock": clock,
         "entity_id": item.entity_id if item.obj is None else _identity_of(item.obj),

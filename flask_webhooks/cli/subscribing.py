@@ -70,3 +70,5 @@ def subscribe(
     names = " ".join(each["event"] for each in made["events"])
     say(f"{made['id']}: {names} of {made['owner']} in {made['environment']} go to {made['url']}")
     say(f"Its secret, shown this once: {made['secret']}")
+    if made["note"] is not None:
+        say(f"{made['note']} (WEBHOOKS_ENVIRONMENT)")

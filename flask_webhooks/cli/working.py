@@ -180,8 +180,7 @@ def _facts() -> dict[str, t.Any]:
         subscribed = dispatch.subscribed(connection)
         stalled = dispatch.waiting_for_us(connection, now)
         alive = [row.name for row in dispatch.workers(connection) if not lapsed(row.seen_at, now)]
-    environment = state.settings.environment
-    is_fixed = isinstance(environment, str)
+    environment = state.settings.only_environment
     due = [row.due_at for row in lanes if row.due_at <= now]
     try:
         depth: int | None = state.bell.depth()
@@ -194,9 +193,9 @@ def _facts() -> dict[str, t.Any]:
         "subscriptions_due": len(due),
         "oldest_due_seconds": round((now - min(due)).total_seconds(), 3) if due else None,
         "broken_messages": broken,
-        "environment": environment if is_fixed else "as the app says of each event",
+        "environment": environment or "as the app says of each event",
         "subscribed_elsewhere": {
-            name: count for name, count in subscribed.items() if is_fixed and name != environment
+            name: count for name, count in subscribed.items() if environment and name != environment
         },
         "sends_for": sorted(ours or ENVIRONMENTS),
         "waiting_for_us": stalled,

@@ -59,8 +59,7 @@ def event(visit: Visit, event_name: str) -> Page:
         raise nothing()
     channel = visit.state.catalog.channels[found.channel]
     bound = visit.state.bound[found.channel]
-    environment = visit.state.settings.environment
-    shared = environment if isinstance(environment, str) else "staging"
+    shared = visit.state.settings.only_environment or "staging"
     schema = bodies.data_schema(bound, found)
     who = sorted(_who(visit, _listeners(visit), found.name), reverse=True)
     listed = sa.select(Subscription).where(Subscription.id.in_(who[:MOST])).order_by(Subscription.id.desc())

@@ -37,8 +37,7 @@ LONGEST_QUERY = 200
 def new(visit: Visit) -> Page:
     """Show an empty form, or one with an event picked."""
     _account(visit)
-    configured = visit.state.settings.environment
-    form = Form(environment=configured if isinstance(configured, str) else ENVIRONMENTS[0])
+    form = Form(environment=visit.state.settings.only_environment or ENVIRONMENTS[0])
     event = visit.query.get("event", "")
     if visit.state.catalog.expand(event):
         form.wanted = {event: []}
@@ -151,7 +150,7 @@ def _form_page(visit: Visit, form: Form, row: Subscription | None, status: int =
         "form": form,
         "subscription": row,
         "environments": ENVIRONMENTS,
-        "tagged": state.settings.environment if isinstance(state.settings.environment, str) else None,
+        "tagged": state.settings.only_environment,
         "picker": shown,
         "query": query,
         "picked": count_events(state.catalog, form.wanted),

@@ -89,8 +89,8 @@ def _numbers(series: Series) -> dict[str, t.Any]:
 
 def _other_environment(visit: Visit, environment: str) -> str:
     """Return the environment that all events of this app are for, if it is another than a webhook's."""
-    tagged = visit.state.settings.environment
-    return tagged if isinstance(tagged, str) and tagged != environment else ""
+    tagged = visit.state.settings.only_environment
+    return tagged if tagged is not None and tagged != environment else ""
 
 
 def _test_events(visit: Visit, row: models.Subscription) -> Names:

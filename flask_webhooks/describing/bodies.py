@@ -29,14 +29,13 @@ def bodies(state: AppState, event: EventType) -> dict[str, t.Any]:
 def _message(state: AppState, event: EventType) -> payload.Message:
     channel = state.catalog.channels[event.channel]
     data = json.loads(payload.encode(samples.sample(state.bound[event.channel], event)))
-    environment = state.settings.environment
     return payload.Message(
         id=SAMPLE_ID,
         event=event.name,
         channel=event.channel,
         name=event.event,
         text=event.message,
-        environment=environment if isinstance(environment, str) else "staging",
+        environment=state.settings.only_environment or "staging",
         occurred_at=made_at(SAMPLE_ID),
         sequence=1,
         owner="1",

@@ -204,6 +204,11 @@ class Subscription(ma.Schema):
     disabled_at = Instant(required=True, allow_none=True)
     created_at = Instant(required=True)
     updated_at = Instant(required=True)
+    note = fields.String(
+        required=True,
+        allow_none=True,
+        metadata=described("Why it gets nothing from this application: it is for another environment."),
+    )
 
 
 class CreatedSubscription(Subscription):

@@ -32,7 +32,17 @@ def shown(state: AppState, row: Subscription) -> dict[str, t.Any]:
         "channels": [each.event[:-2] for each in listeners if each.event.endswith(".*")],
         "headers": _header_names(state, row),
         "metadata": row.details,
+        "note": _note(state, row),
     }
+
+
+def _note(state: AppState, row: Subscription) -> str | None:
+    ours = state.settings.only_environment
+    if ours in (None, row.environment):
+        return None
+    return (
+        f"Events of this application are for {ours}: a subscription for {row.environment} gets none of them."
+    )
 
 
 def _header_names(state: AppState, row: Subscription) -> list[str]:

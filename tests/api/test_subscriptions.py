@@ -24,6 +24,7 @@ def test_a_subscription_has_the_documented_shape(shared: Customer) -> None:
     assert set(made) == {
         "id", "url", "description", "environment", "active", "format", "events", "channels", "headers", "retry",
         "rate_limit", "metadata", "signature", "disabled_reason", "disabled_at", "created_at", "updated_at",
+        "note",
     }  # fmt: skip
     assert made["channels"] == ["clients"]
     assert made["headers"] == ["X-Key"]
@@ -33,6 +34,14 @@ def test_a_subscription_has_the_documented_shape(shared: Customer) -> None:
     ]
     assert shared("GET", f"/subscriptions/{made['id']}", expect=200) == made
     assert secret.startswith("whsec_")
+
+
+def test_one_that_gets_nothing_from_this_app_says_so(call: Customer) -> None:
+    told = "Events of this application are for staging: a subscription for production gets none of them."
+    other = call.subscribe("invoices.*", environment="production")
+
+    assert (call.subscribe("invoices.*")["note"], other["note"]) == (None, told)
+    assert call("GET", f"/subscriptions/{other['id']}", expect=200)["note"] == told
 
 
 def test_other_systems_names_are_understood(shared: Customer) -> None:

@@ -43,11 +43,20 @@ def test_as_json_it_is_what_the_api_answers(state: AppState, flask_webhooks: Com
 
     read = state.app.test_client().get(f"/webhooks/api/subscriptions/{said['id']}", headers={"X-Owner": "7"})
     assert {"owner", "secret"} == said.keys() - read.json.keys()
+    assert "for staging" in said["note"]
     assert {name: said[name] for name in ("description", "environment", "events")} == {
         "description": "CRM",
         "environment": "production",
         "events": [{"event": "*", "includes": []}],
     }
+
+
+def test_one_that_gets_nothing_from_this_app_says_so(flask_webhooks: Command) -> None:
+    words = ("--owner", "7", "--url", URL, "--event", "*", "--environment")
+
+    told = "a subscription for production gets none of them. (WEBHOOKS_ENVIRONMENT)"
+    assert told in flask_webhooks("subscribe", *words, "production").output
+    assert "none of them" not in flask_webhooks("subscribe", *words, "staging").output
 
 
 def test_every_mistake_is_a_line(flask_webhooks: Command) -> None:
