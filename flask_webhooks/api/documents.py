@@ -9,6 +9,7 @@ from itertools import groupby
 from flask import render_template, request
 
 from .. import schemas
+from ..reading.bounds import fit, html_size
 from .catalog import after_of
 from .operations import Answer, Call, operation
 from .spec import document
@@ -50,6 +51,7 @@ def get_docs(call: Call) -> t.Any:
         tags={tag["name"]: tag["description"] for tag in found["tags"]},
         schemas=found["components"]["schemas"],
         more=found.get("x-next-after"),
+        written=_written,
         base=found["servers"][0]["url"],
     )
     return Answer(None, raw=page.encode(), mimetype="text/html")
@@ -61,8 +63,17 @@ def get_docs_style(call: Call) -> t.Any:
     return Answer(None, raw=_STYLE.encode(), mimetype="text/css")
 
 
+def _written(example: t.Any) -> str:
+    """An example as text, as far as there is room: the document has it whole, and many tell of the same event."""
+    text = json.dumps(example, indent=2, ensure_ascii=False)
+    found = fit(text, EXAMPLE, html_size)
+    return found if found == text else f"{found} \u2026"
+
+
 PAGE = 256 * 1024
 """Bytes of the document that a page is made of: HTML is longer."""
+EXAMPLE = 8 * 1024
+"""Bytes of HTML of one example there."""
 _STYLE = """\
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem 1.5rem 6rem; max-width: 60rem; }

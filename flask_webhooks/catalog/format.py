@@ -55,7 +55,9 @@ def _name(expected: str, example: str, never: tuple[str, ...] = ()) -> Text:
     )
 
 
-TEXT = Text()
+# All that is told of one event has to fit into one answer.
+TEXT = Text(most=3_000)
+TITLE = Text(most=200)
 FORMAT = _name("the name of a format", "channel")
 IMPORT = Text("an import path", names.IMPORT, "example_app.models:Invoice", _import_path)
 ATTRIBUTE = Text("the name of an attribute", names.ATTRIBUTE, "status", _underscored)
@@ -65,6 +67,7 @@ MESSAGE = Text(
     r"([^{}]|\{\{|\}\}|\{(" + "|".join(MESSAGE_WORDS) + r")\})+",
     "{label} {event} successfully.",
     _braces,
+    most=500,
 )
 FORMATS = ListOf(FORMAT, "a list of formats")
 COLUMNS = ListOf(ATTRIBUTE, "a list of columns")
@@ -153,7 +156,7 @@ EVENT = Record(
     "event",
     "a mapping",
     {
-        "title": Key(TEXT, "For people: `Invoice paid`."),
+        "title": Key(TITLE, "For people: `Invoice paid`."),
         "description": Key(TEXT, "When it happens, for the receiver's developer."),
         "on": Key(
             ON,
@@ -216,8 +219,8 @@ CHANNEL = Record(
     "channel",
     "a mapping",
     {
-        "title": Key(TEXT, "For people: `Invoices`."),
-        "label": Key(TEXT, "One of them, in messages: `Invoice`."),
+        "title": Key(TITLE, "For people: `Invoices`."),
+        "label": Key(TITLE, "One of them, in messages: `Invoice`."),
         "description": Key(TEXT, "What it is about, for the receiver's developer."),
         "model": Key(IMPORT, "Mapped class whose rows change. Leave it out if your code emits the events."),
         "schema": Key(IMPORT, "marshmallow schema of `data`: the one that the API's own GET uses."),
@@ -258,7 +261,7 @@ DOCUMENT = Record(
     "a mapping",
     {
         "version": Key(Number("1, the one version of this format", 1, 1), "Version of this format: 1."),
-        "title": Key(TEXT, "Name of the product, on the console and in the documentation."),
+        "title": Key(TITLE, "Name of the product, on the console and in the documentation."),
         "defaults": Key(DEFAULTS, "What channels of this file have unless they say otherwise."),
         "channels": Key(
             MapOf(

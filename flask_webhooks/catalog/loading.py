@@ -20,6 +20,8 @@ from .shapes import INVALID, read
 from .sources import SourceText, read_source
 
 DEFAULT_TITLE = "Webhooks"
+LONGEST_MESSAGE = 1_000
+"""Characters of a message with all its words: it is kept with each event, in a column of 65,535 bytes."""
 
 
 def load(sources: t.Sequence[str | Path] | str | Path, *, root: Path) -> Catalog:
@@ -88,6 +90,11 @@ class _Merged:
             if (other := seen.setdefault(event.event.casefold(), event.event)) != event.event:
                 message = f'differs from "{other}" only in upper and lower case.'
                 report.refuse_at(event.path, message, "Some databases cannot tell them apart: rename one.")
+            if len(event.message) > LONGEST_MESSAGE:
+                message = (
+                    f"has a message of {len(event.message)} characters, and {LONGEST_MESSAGE} is the most."
+                )
+                report.refuse_at(event.path, message, "Write less, or shorter titles and labels.")
 
     def catalog(self) -> Catalog:
         events = {

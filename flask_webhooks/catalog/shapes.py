@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import json
 import re
 import typing as t
 
@@ -80,6 +81,8 @@ class Text(Shape):
     """What was probably meant by text that does not fit the pattern."""
     never: tuple[str, ...] = ()
     """Words that are taken."""
+    most: int | None = None
+    """Characters that it may have."""
 
     takes = frozenset({"string"})
 
@@ -98,6 +101,10 @@ class Text(Shape):
             report.refuse(
                 node, path, f'the name "{value}" is taken by Flask-Webhooks.', "Choose another one."
             )
+            return False
+        if self.most is not None and len(value) > self.most:
+            said = f"has {len(value)} characters, and {self.most} is the most."
+            report.refuse(node, path, said, "Write less.")
             return False
         if self._match(value):
             return True
@@ -118,6 +125,8 @@ class Text(Shape):
             schema = {"type": "string", "pattern": f"^(?:{self.pattern})$"}
         if self.never:
             schema["not"] = {"enum": list(self.never)}
+        if self.most is not None:
+            schema["maxLength"] = self.most
         return schema
 
 
@@ -220,10 +229,19 @@ class Anything(Shape):
     """A mapping with whatever JSON can hold."""
 
     expected: str = "a mapping"
+    most: int = 8 * 1024
+    """Bytes of JSON that it may have."""
     takes = frozenset({"object"})
 
     def read(self, node: Node, path: str, report: Report) -> t.Any:
-        return plain(node, path, report)
+        value = plain(node, path, report)
+        size = len(json.dumps(value, default=str))
+        if size > self.most and not report.overfull:
+            report.refuse(
+                node, path, f"has {size} bytes of JSON, and {self.most} is the most.", "Write less."
+            )
+            return INVALID
+        return value
 
     def schema(self, defs: Json) -> Json:
         return {"type": "object"}

@@ -11,9 +11,8 @@ import sqlalchemy as sa
 from ..bindings import samples as bodies
 from ..models import Listener, Subscription
 from ..principal import ALL_OWNERS
-from ..reading.bounds import fit
+from ..reading.bounds import fit, html_size
 from . import samples
-from .looks import html_size
 from .occasions import occasion
 from .pages import Page, Visit, page
 from .picking import CHANGES

@@ -12,9 +12,9 @@ from ..delivering import parcels
 from ..delivering.bodies import CHANGED, Body, body_of
 from ..models import Attempt
 from ..reading import Story
-from ..reading.bounds import fit
+from ..reading.bounds import fit, html_size
 from .curl import LONGEST_INLINE, command
-from .looks import html_size, pretty, reason_label, remedy, shown, text_of
+from .looks import pretty, reason_label, remedy, shown, text_of
 from .pages import Page, Raw, Redirect, Refused, Visit, page
 from .visits import nothing
 from .words import N_, _

@@ -13,12 +13,12 @@ from ..errors import SubscriptionChangedError, SubscriptionError
 from ..ids import is_id
 from ..models import Listener, Subscription
 from ..principal import ALL_OWNERS
+from ..reading.bounds import html_size
 from ..retry import Failure
 from ..transport import REFUSED
 from . import forms, repeats, samples
 from .faults import told
 from .forms import Form
-from .looks import html_size
 from .pages import Page, Redirect, Refused, Visit, page
 from .picking import TYPED, count_events, few, picker
 from .secrets import secrets_of

@@ -11,8 +11,8 @@ from werkzeug.datastructures import MultiDict
 from .. import subscribing
 from ..errors import SecretError
 from ..models import Subscription
+from ..reading.bounds import html_size
 from .faults import told
-from .looks import html_size
 from .words import _
 
 if t.TYPE_CHECKING:

@@ -7,15 +7,14 @@ import typing as t
 from datetime import UTC, datetime, timedelta
 
 from flask import Blueprint
-from markupsafe import escape
 
 from ..models import State
-from ..reading.bounds import fit
+from ..reading.bounds import fit, html_size
 from ..retry import Failure
 from ..visible import visible
 from .words import _
 
-__all__ = ["add_filters", "html_size", "pretty", "reason_label", "remedy", "text_of"]
+__all__ = ["add_filters", "pretty", "reason_label", "remedy", "text_of"]
 
 NOTHING = "\u2013"
 """Where there is no value."""
@@ -199,11 +198,6 @@ def pretty(text: str | bytes | None, most: int = LONGEST_SHOWN) -> str:
     """
     plain = text_of(text) if isinstance(text, bytes) or text is None else text
     return fit(_indented(plain, most), most, html_size)
-
-
-def html_size(text: str) -> int:
-    """How many bytes a text has on a page."""
-    return len(str(escape(text)).encode("utf-8", "replace"))
 
 
 def _indented(plain: str, most: int) -> str:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..bindings import Bound
 from ..catalog import Catalog, Channel, EventType
-from ..reading.bounds import fit
-from .looks import html_size
+from ..reading.bounds import fit, html_size
 from .occasions import occasion
 from .words import _
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import typing as t
 
-__all__ = ["ATTEMPT", "BODY", "PAGE", "fit", "json_size"]
+from markupsafe import escape
+
+__all__ = ["ATTEMPT", "BODY", "PAGE", "fit", "html_size", "json_size"]
 
 PAGE = 480 * 1024
 """Bytes that the parts of one answer may have together: with what is around them it stays below 512 KiB."""
@@ -22,6 +24,11 @@ ATTEMPT = 64 * 1024
 def json_size(value: t.Any) -> int:
     """Return how many bytes a value has as JSON of ours."""
     return len(json.dumps(value, default=str))
+
+
+def html_size(text: str) -> int:
+    """How many bytes a text has on a page."""
+    return len(str(escape(text)).encode("utf-8", "replace"))
 
 
 def fit(text: str, room: int, size: t.Callable[[str], int] = json_size) -> str:

@@ -17,13 +17,16 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from flask_webhooks import describing
-from flask_webhooks.console.looks import html_size, pretty
+from flask_webhooks.catalog import load
+from flask_webhooks.console.looks import pretty
+from flask_webhooks.errors import CatalogError
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Attempt, Delivery, Message, Subscription
-from flask_webhooks.reading.bounds import fit, json_size
+from flask_webhooks.reading.bounds import fit, html_size, json_size
 from flask_webhooks.state import AppState, state_of
 from tests.console.conftest import Visitor, load_principal, on_one_database
-from tests.stage import subscribe
+from tests.host import db
+from tests.stage import deliveries, recorded, subscribe
 
 from .conftest import Customer, quick
 
@@ -321,6 +324,74 @@ def test_what_tells_of_many_events_comes_in_parts(many: Flask) -> None:
         assert parts > 1 or place == "catalog"
         assert found == (names if after is None else names[: len(found)]), place
         assert client.get(f"/webhooks/api/{place}?after=nothing", headers=who).status_code == 422
+
+
+TEXTS = {
+    "title": 200,
+    "label": 200,
+    "message": 500,
+    "description": 3_000,
+    "reason": 3_000,
+    "sample": 8_183,
+}
+
+
+def wordy(folder: Path, more: t.Mapping[str, int], mark: str = "'<é") -> str:
+    """Write a catalogue whose one event is told in texts that are as long as may be; return where it is.
+
+    :param more: how much longer some are.
+    """
+    text = {name: (mark * most)[: most + more.get(name, 0)] for name, most in TEXTS.items()}
+    text["message"] = "{label}" + text["message"][: 493 + more.get("message", 0)]
+    event = {
+        "title": text["title"], "description": text["description"], "message": text["message"], "on": "emit",
+        "deprecated": {"reason": text["reason"]}, "sample": {"a": "'" * len(text["sample"])},
+        "format": "channel", "formats": ["standard", "entity", "minimal", "slack"],
+    }  # fmt: skip
+    channel = {"title": text["title"], "label": text["label"], "description": text["description"]}
+    (folder / "wordy.yaml").write_text(
+        json.dumps(
+            {"version": 1, "title": text["title"], "channels": {"ch": {**channel, "events": {"ev": event}}}},
+            ensure_ascii=False,
+        )
+    )
+    return str(folder / "wordy.yaml")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_of_the_catalogue_has_a_most(tmp_path: Path, name: str) -> None:
+    wordy(tmp_path, {})
+    load("wordy.yaml", root=tmp_path)
+
+    wordy(tmp_path, {name: 1})
+    with pytest.raises(CatalogError, match="is the most"):
+        load("wordy.yaml", root=tmp_path)
+
+
+@on_one_database
+@pytest.mark.parametrize("mark", ["'<é", "'", "🎉"])
+def test_one_event_in_the_longest_texts_fits_into_every_answer(
+    make_app: t.Callable[..., Flask], tmp_path: Path, mark: str
+) -> None:
+    from flask_webhooks import Webhooks
+
+    hooks = Webhooks()
+    hooks.principal_loader(load_principal)
+    app = make_app(webhooks=hooks, WEBHOOKS_CATALOG=wordy(tmp_path, {}, mark))
+    state, call, visitor = state_of(app), Customer(app.test_client()), Visitor(app)
+    row = subscribe(state, "http://127.0.0.1:9/", "*")
+    with app.app_context():
+        hooks.emit("ch.ev", {"a": 1}, owner="1")
+        db.session.commit()
+        [message] = recorded(state)
+        [delivery] = deliveries(state)
+
+    for place in ("openapi.json", "docs", "catalog", "catalog/ch.ev", "messages", f"messages/{message.id}"):
+        call("GET", f"/{place}", expect=200)
+        assert len(call.last.data) < MOST, place
+    for path in ("/", "/events", "/events/ch.ev", "/deliveries", f"/deliveries/{delivery.id}", "/webhooks/new",
+                 f"/webhooks/{row.id}", f"/webhooks/{row.id}/edit", f"/webhooks/{row.id}/replay"):  # fmt: skip
+        assert len(visitor.get(path).data) < MOST, path
 
 
 @on_one_database
