@@ -193,8 +193,9 @@ class _Guarded(urllib3.connection.HTTPConnection):
     def _tunnel(self) -> None:
         try:
             super()._tunnel()
-        except TimeoutError:
-            raise
+        except TimeoutError as error:
+            text = "The connection was not accepted in time."
+            raise TunnelFailed(Failure.TIMEOUT, text, f"proxy {self.address}: {error!r}") from error
         except (OSError, http.client.HTTPException) as error:
             log = f"proxy {self.address}: {error!r}"
             raise TunnelFailed(Failure.CONNECT, "The connection could not be made.", log) from error

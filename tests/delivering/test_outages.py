@@ -204,6 +204,38 @@ class TestTheProxy:
             state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
             all_wait(state, "https://receiver.example.com/hook")
 
+    @pytest.mark.parametrize("reads", [True, False], ids=["and reads", "and reads nothing"])
+    def test_one_that_hangs_is_ours_where_nobody_is_reached(self, make_app, reads):
+        """It takes the connection, or its kernel does, and says nothing to CONNECT."""
+
+        def behave(talk: Talk) -> None:
+            if reads:
+                talk.read_request()
+            talk.pause(30)
+
+        with Receiver(behave) as proxy:
+            state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
+            all_wait(state, "https://receiver.example.com/hook")
+
+    def test_one_that_hangs_is_the_receivers_where_others_are_reached(self, make_app):
+        def behave(talk: Talk) -> None:
+            request = talk.read_request()
+            if request.method == "CONNECT":
+                talk.pause(30)
+            talk.send(response(200, {}, b""))
+
+        with Receiver(behave) as proxy:
+            state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
+            fill(state, [subscribe(state, "http://good.example.com/")], 1)
+            run(state)
+            fill(state, [subscribe(state, "https://bad.example.com/hook")], 1)
+            run(state)
+
+        assert [(row.state, row.reason) for row in deliveries(state)] == [
+            ("delivered", None),
+            ("failed", "timeout"),
+        ]
+
     def test_a_403_to_connect_is_about_the_receiver(self, make_app):
         with Receiver(refusing(403)) as proxy:
             state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
