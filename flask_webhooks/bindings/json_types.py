@@ -273,8 +273,10 @@ _TYPES: t.Mapping[str, t.Callable[[t.Any], bool]] = {
 }
 
 
-def mismatch(schema: Json, value: t.Any, path: str = "data") -> str:
+def mismatch(schema: Json | bool, value: t.Any, path: str = "data") -> str:
     """Say what of a JSON value does not fit a schema of ours, and where; empty if all does."""
+    if isinstance(schema, bool):
+        return "" if schema else f"{path} is not expected"
     if "anyOf" in schema:
         tried = [mismatch(each, value, path) for each in schema["anyOf"]]
         return "" if "" in tried else tried[0]
@@ -285,7 +287,7 @@ def mismatch(schema: Json, value: t.Any, path: str = "data") -> str:
         if "enum" in schema:
             wanted = f"one of {', '.join(json.dumps(each) for each in schema['enum'])}"
         return f"{path} is {json.dumps(value, ensure_ascii=False)[:80]}, and not {wanted}"
-    inside: list[tuple[Json, t.Any, str]] = []
+    inside: list[tuple[Json | bool, t.Any, str]] = []
     if isinstance(value, list):
         inside = [(schema.get("items", {}), each, f"{path}[{at}]") for at, each in enumerate(value)]
     elif isinstance(value, dict):

@@ -339,6 +339,15 @@ def _extras(item: Occurrence, data: t.Any) -> str | None:
         extras[CHANGES] = _changes(item, data)
     if not extras:
         return None
+    hidden = extras.keys() & data.keys() if isinstance(data, dict) else ()
+    if hidden:  # a field of that name is refused at the start; this one a hook or a method has put there
+        logger.warning(
+            "include.hides: the data of %s has %s already, and who asks for the include of that name gets that "
+            "instead. Call the include otherwise.",
+            _about(item.event, item.obj),
+            ", ".join(map(repr, sorted(hidden))),
+            extra={"event": item.event.name, "includes": sorted(hidden)},
+        )
     try:
         return payload.encode(extras, root="includes")
     except PayloadError:

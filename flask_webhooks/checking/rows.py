@@ -179,7 +179,12 @@ class _Look:
         if size > limit:
             said = f"it has {size} bytes with all includes, and WEBHOOKS_PAYLOAD_LIMIT is {limit}"
             found.faults.append(Fault(part, None, None, said))
-        said = mismatch(samples.data_schema(bound, event), json.loads(text))
+        data = json.loads(text)
+        for name in sorted(bound.includes.keys() & data.keys() if isinstance(data, dict) else ()):
+            found.warnings.append(
+                f"{part} has {name!r}, which the include of that name takes the place of: call it otherwise"
+            )
+        said = mismatch(samples.data_schema(bound, event), data)
         if said:
             found.warnings.append(f"{part} does not fit the published schema: {said}")
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.orm import DeclarativeBase, Mapped, attribute_keyed_dict, mapped_column, relationship
 
 from flask_webhooks.bindings import open_catalog
+from flask_webhooks.checking import rows
 from flask_webhooks.errors import CatalogError
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, capturing
@@ -93,6 +94,9 @@ class Post(db.Model):  # type: ignore[name-defined]
     @property
     def links(self) -> t.Any:
         return map(lambda each: each, self.taggings)
+
+    def to_dict(self) -> dict[str, t.Any]:
+        return {"id": self.id, "tags": "as the API has them"}
 
     @property
     def authors(self) -> list[Author | None]:
@@ -214,6 +218,41 @@ def test_a_column_of_a_channel_without_a_schema_is_refused(tmp_path: Path) -> No
 
     with pytest.raises(CatalogError, match=r'"name" is a field of Tag already.*name_included: id'):
         open_catalog("blog.yaml", root=tmp_path)
+
+
+class HookedSchema(PostSchema):
+    """Its hook puts a key where nobody can see it before."""
+
+    @ma.post_dump
+    def add(self, data: dict[str, t.Any], **_: t.Any) -> dict[str, t.Any]:
+        return {**data, "tags": "as the API has them"}
+
+
+@pytest.mark.parametrize("made", [f"schema: {HERE}:HookedSchema", "data: to_dict"])
+def test_a_key_that_only_a_hook_or_a_method_makes_is_named(
+    empty_database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, made: str
+) -> None:
+    catalog = (
+        f"version: 1\nchannels:\n  posts: {{model: {HERE}:Post, {made}, owner: owner, includes: [tags, names], "
+        "events: [created]}\n"
+    )
+    with capturing(db, catalog, empty_database_url, tmp_path, WEBHOOKS_ON_ERROR="raise") as state:
+        subscribe(state, NOWHERE, "posts.*", includes=["names"])
+        db.session.add(Post(id=1))
+        db.session.commit()
+        assert caplog.records == []
+        [row] = rows.check_rows(state, list(state.bound.values()))
+        assert any(
+            "'tags', which the include of that name takes the place of" in each for each in row.warnings
+        )
+        subscribe(state, NOWHERE, "posts.*", includes=["tags"])
+        db.session.add(Post(id=2))
+        db.session.commit()
+
+        [said] = [each for each in caplog.records if each.levelname == "WARNING"]
+        assert said.getMessage().startswith(
+            "include.hides: the data of posts.created of Post 2 has 'tags' already"
+        )
 
 
 class LogSchema(ma.Schema):
