@@ -20,7 +20,7 @@ from .certificates import client_certificates
 from .customers import send_test, subscriptions
 from .developing import dev
 from .keys import rotate_encryption
-from .opening import database_fault
+from .opening import database_fault, driver_fault
 from .repairing import repair
 from .resending import backfill, replay
 from .subscribing import subscribe
@@ -43,8 +43,11 @@ class Group(AppGroup):
             if fault is None:
                 raise
             raise click.ClickException(visible(fault)) from error
-        except click.UsageError:
-            raise  # about what was typed
+        except (ModuleNotFoundError, click.UsageError) as error:
+            fault = driver_fault(error)
+            if fault is None:
+                raise  # the host's own, or about what was typed
+            raise click.ClickException(fault) from error
         except click.ClickException as error:
             raise click.ClickException(visible(error.message)) from error
 
@@ -53,14 +56,17 @@ class _Top(Group):
     """Leaves room for commands of the host's: those of a blueprint called `webhooks` are in a group of that name."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        found = super().get_command(ctx, cmd_name)
-        if found is None:
-            with contextlib.suppress(
-                Exception
-            ):  # that there is no such command is said, and not why there is no app
-                theirs = ctx.ensure_object(ScriptInfo).load_app().cli.commands.get(str(self.name))
-                found = theirs.get_command(ctx, cmd_name) if isinstance(theirs, click.Group) else None
-        return found
+        return super().get_command(ctx, cmd_name) or self._theirs(ctx).get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._theirs(ctx).list_commands(ctx)})
+
+    def _theirs(self, ctx: click.Context) -> click.Group:
+        with contextlib.suppress(Exception):  # help, and that there is no such command, need no app
+            found = ctx.ensure_object(ScriptInfo).load_app().cli.commands.get(str(self.name))
+            if isinstance(found, click.Group):
+                return found
+        return click.Group()
 
 
 webhooks_cli = _Top("webhooks", help="Outbound webhooks: workers, catalogue, deliveries.")

@@ -39,6 +39,36 @@ def test_a_broken_catalogue_is_told_without_a_traceback(name: str, tmp_path: Pat
     assert told in result.output
 
 
+MODULE = """
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+app = Flask(__name__)
+app.config["SQLALCHEMY_DATABASE_URI"] = "postgresql://somebody@localhost/nothing"
+SQLAlchemy(app)
+"""
+FACTORY = "def create_app():\n" + MODULE.replace("\n", "\n    ") + "return app\n"
+GONE = "raise ModuleNotFoundError(\"No module named 'psycopg'\", name='psycopg')\n"
+
+
+@pytest.mark.parametrize(
+    ("app", "command"), [(MODULE, "worker"), (FACTORY, "check")], ids=["module", "factory"]
+)
+def test_an_app_that_has_psycopg2_alone_is_told_how_to_say_so(tmp_path: Path, app: str, command: str) -> None:
+    folder = Folder(tmp_path)
+    for name, text in (("app.py", app), ("psycopg.py", GONE), ("psycopg2.py", "")):
+        folder.write(name, text)
+
+    result = folder.webhooks(command, is_cold=True)
+
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("Error: SQLAlchemy 2.")
+    assert "Write postgresql+psycopg2:// in SQLALCHEMY_DATABASE_URI" in result.err
+    assert result.err.count("\n") == 1
+
+    folder.path.joinpath("psycopg2.py").unlink()
+    assert "postgresql+psycopg2://" not in folder.webhooks(command, is_cold=True).err  # it was never there
+
+
 def test_a_missing_one_as_a_newcomer_sees_it(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     app = """
