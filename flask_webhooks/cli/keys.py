@@ -9,7 +9,7 @@ from flask.cli import with_appcontext
 
 from .. import resealing
 from ..state import current_webhooks
-from .printing import say
+from .printing import progress, say
 
 __all__ = ["rotate_encryption"]
 
@@ -24,7 +24,7 @@ def rotate_encryption(as_json: bool) -> None:
     of the keys; it stays as it is.
     """
     state, sums = current_webhooks, resealing.Resealed()
-    with click.progressbar(length=resealing.count(state), label="Sealing", hidden=as_json) as bar:
+    with progress(range(resealing.count(state)), label="Sealing", hidden=as_json) as bar:
         for sums in resealing.reseal(state):
             bar.update(sums.done + sums.unreadable - bar.pos)
     if as_json:

@@ -48,17 +48,17 @@ def database_fault(app: Flask, error: sa.exc.SQLAlchemyError) -> str | None:
 def driver_fault(error: BaseException) -> str | None:
     """Return in one sentence why an app cannot be made whose `postgresql://` means another driver by now.
 
-    It ends in `db.init_app`, before the extension is asked, so that a command is the only one to see it. Of a module that
-    makes an app when it is imported, Flask tells in an error of its own.
+    It ends in `db.init_app`, before the extension is asked, so that a command is the only one to see it. Of a module
+    that makes an app when it is imported, Flask tells in an error of its own.
     """
     for each in (error, error.__context__):
         if isinstance(each, ModuleNotFoundError) and each.name == "psycopg":
             is_new = sa.make_url("postgresql://").get_driver_name() == "psycopg"
             if is_new and find_spec("psycopg2") is not None:
                 return (
-                    f"SQLAlchemy {sa.__version__} takes postgresql:// for psycopg 3, which is not installed; psycopg2 is. "
-                    'Write postgresql+psycopg2:// in SQLALCHEMY_DATABASE_URI, or pip install "psycopg[binary]", or hold '
-                    "sqlalchemy<2.1."
+                    f"SQLAlchemy {sa.__version__} takes postgresql:// for psycopg 3, which is not installed; psycopg2 "
+                    'is. Write postgresql+psycopg2:// in SQLALCHEMY_DATABASE_URI, or pip install "psycopg[binary]", '
+                    "or hold sqlalchemy<2.1."
                 )
     return None
 

@@ -12,7 +12,7 @@ from flask.cli import with_appcontext
 from .. import dispatch, repairing
 from ..state import AppState
 from .opening import open_state
-from .printing import say
+from .printing import progress, say
 
 __all__ = ["repair"]
 
@@ -49,9 +49,7 @@ def repair(
     found: list[repairing.Repair] = []
     with state.own_engine.connect() as connection:
         length = len(message_ids) or (dispatch.broken(connection) if channel is None else None)
-    with click.progressbar(
-        _ids(state, message_ids, channel), length=length, label="Repairing", hidden=as_json
-    ) as ids:
+    with progress(_ids(state, message_ids, channel), length=length, label="Repairing", hidden=as_json) as ids:
         for key in ids:
             found.append(_one(state, key, reason, dry_run))
     _tell(found, as_json, is_given_up=reason is not None, dry_run=dry_run)

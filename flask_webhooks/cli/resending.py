@@ -17,7 +17,7 @@ from ..principal import ALL_OWNERS
 from ..state import AppState
 from .durations import duration
 from .opening import open_session, open_state, refusals
-from .printing import say
+from .printing import progress, say
 
 __all__ = ["backfill", "replay"]
 
@@ -128,7 +128,7 @@ def _follow(state: AppState, replay_id: str, is_quiet: bool) -> tuple[int, int, 
     pause = threading.Event()
     with open_session(state) as session:
         row = session.get_one(Replay, replay_id)
-        with click.progressbar(length=row.total, label="Queueing", hidden=is_quiet) as bar:
+        with progress(range(row.total), label="Queueing", hidden=is_quiet) as bar:
             while True:
                 session.rollback()
                 replaying.turn(state)
@@ -167,7 +167,7 @@ def backfill(channel: str, subscription_id: str, rate: float | None, as_json: bo
     state, pause, seen, queued = open_state(), threading.Event(), 0, 0
     with refusals():
         job = Backfill(state, channel, subscription_id, rate=rate)
-        with click.progressbar(length=job.count(), label="Queueing", hidden=as_json) as bar:
+        with progress(range(job.count()), label="Queueing", hidden=as_json) as bar:
             for turn in job.turns():
                 bar.update(turn.seen)
                 seen, queued = seen + turn.seen, queued + turn.queued

@@ -6,11 +6,9 @@ import dataclasses
 import sys
 import typing as t
 
-import click
-
 from .. import checking
 from ..checking import RowCheck
-from .printing import say
+from .printing import progress, say
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -24,8 +22,12 @@ def look_at_rows(state: AppState, channel: str | None, *, is_hidden: bool) -> li
     """Look at rows, with a bar on a terminal."""
     channels = checking.checked_channels(state, channel)
     is_hidden = is_hidden or not sys.stderr.isatty()
-    bar = click.progressbar(
-        checking.check_rows(state, channels), len(channels), "Dumping rows", hidden=is_hidden, file=sys.stderr
+    bar = progress(
+        checking.check_rows(state, channels),
+        length=len(channels),
+        label="Dumping rows",
+        hidden=is_hidden,
+        err=True,
     )
     with bar as found:
         return list(found)

@@ -57,8 +57,8 @@ def call(app: Flask, name: str) -> Result:
 
 def is_one_sentence(result: Result) -> None:
     assert (result.exit_code, type(result.exception)) == (1, SystemExit), result.output
-    assert result.stderr.startswith("Error: The database ")
-    assert result.stderr.count("\n") == 1
+    assert result.output.startswith("Error: The database ")
+    assert result.output.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", COMMANDS)
