@@ -14,7 +14,7 @@ from ..catalog import Catalog, Channel, EventType, Kind
 from ..catalog.names import did_you_mean
 from ..errors import Problem
 from .changing import ChangeDumper, ColumnChanges, MethodChanges, SchemaChanges
-from .columns import Doubt, doubts_of, is_unwritable, raw_doubts
+from .columns import Doubt, doubts_of, fit_of, is_unwritable, raw_doubts
 from .conditions import column_problems
 from .dumping import (
     Dumper,
@@ -565,7 +565,8 @@ def _column_changes(plain: Plain) -> ColumnChanges:
     columns = plain.mapper.column_attrs
     known = () if plain.is_chosen else columns_of(plain.mapper)
     named = [key for key in known if is_unwritable(columns[key].columns[0].type)]
-    return ColumnChanges(frozenset(plain.keys), frozenset(named))
+    fits = {key: fit for key in plain.keys if (fit := fit_of(columns[key].columns[0])) is not None}
+    return ColumnChanges(frozenset(plain.keys), frozenset(named), fits)
 
 
 def _kinds(channel: Channel) -> frozenset[Kind]:

@@ -24,6 +24,7 @@ from .trails import AnyMapper, columns_of, static_attribute
 if t.TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from .columns import Fit
     from .dumping import Renderer
 
 __all__ = ["ChangeDumper", "ColumnChanges", "MethodChanges", "SchemaChanges"]
@@ -55,6 +56,8 @@ class ColumnChanges:
     """Columns that `data` has."""
     named: frozenset[str]
     """Columns whose values JSON cannot hold."""
+    fits: Mapping[str, Fit]
+    """Of columns that `data` has, which values it shows."""
 
     @property
     def columns(self) -> frozenset[str]:
@@ -65,10 +68,11 @@ class ColumnChanges:
         """Return old and new value of each column, as `data` has them."""
         found: dict[str, Pair] = {}
         for name, old in olds.items():
-            if name in data:
+            fit = self.fits.get(name)
+            if name in data and (old is None or fit is None or fit(old)):
                 before = jsonable(old)
                 found[name] = {} if same(before, data[name]) else {"from": before, "to": data[name]}
-            elif name in self.named:
+            elif name in self.columns:
                 found[name] = {}
         return found
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import marshmallow as ma
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.dialects import mysql
 from sqlalchemy.engine.default import DefaultDialect
 
 from .. import payload
@@ -20,9 +21,37 @@ from ..errors import PayloadError
 from .keys import attribute_of
 from .trails import AnyMapper
 
-__all__ = ["Doubt", "doubts_of", "is_binary", "is_sealed", "is_unwritable", "raw_doubts"]
+__all__ = [
+    "Doubt",
+    "Fit",
+    "doubts_of",
+    "fit_of",
+    "is_binary",
+    "is_sealed",
+    "is_unwritable",
+    "raw_doubts",
+    "shown_type",
+]
 
 AnyType: t.TypeAlias = sa.types.TypeEngine[t.Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fit:
+    """Which values other than None the type of a column gives back."""
+
+    kinds: tuple[type, ...]
+    others: tuple[type, ...] = ()
+    """Classes below these that it does not."""
+    words: frozenset[str] | None = None
+    """Of texts, those that it does."""
+
+    def by_class(self, kind: type) -> bool:
+        """Say whether a value may be of a class."""
+        return issubclass(kind, self.kinds) and not issubclass(kind, self.others)
+
+    def __call__(self, value: t.Any) -> bool:
+        return self.by_class(type(value)) and (self.words is None or value in self.words)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,6 +155,63 @@ def _python_type(kind: AnyType) -> type | None:
     except NotImplementedError:
         return None
     return None if found is object else found
+
+
+def shown_type(kind: AnyType) -> AnyType | None:
+    """Return the type whose values a column has; None where that is the work of the host's own code."""
+    makers = ("process_result_value", "result_processor")
+    if any(_is_hosts(kind, name) for name in makers) or isinstance(kind, mysql.SET):
+        return None
+    found = kind
+    if isinstance(kind, sa.TypeDecorator) and not type(kind).__module__.startswith("sqlalchemy."):
+        # What it says of its values is often what its column has (`ChoiceType`).
+        inner = shown_type(kind.impl_instance)
+        if inner is None:
+            return None
+        found = inner
+    variants = kind._variant_mapping.values()
+    return found if all(_is_alike(found, each) for each in variants) else None
+
+
+def _is_hosts(kind: AnyType, method: str) -> bool:
+    owner = next((base for base in type(kind).__mro__ if method in vars(base)), object)
+    return owner is not object and not owner.__module__.startswith("sqlalchemy.")
+
+
+def _is_alike(kind: AnyType, variant: AnyType) -> bool:
+    """Whether a type for another database has values of the same class."""
+    shown = shown_type(variant)
+    return shown is not None and _python_type(shown) is _python_type(kind)
+
+
+def fit_of(column: sa.ColumnElement[t.Any]) -> Fit | None:
+    """Return which values the type of a column gives back; None: any.
+
+    Some databases hold what a type cannot read: SQLite a text in a column of numbers, others a word that no enum has.
+    """
+    # What an expression computes the database decides: the sum of whole numbers may be a decimal.
+    kind = shown_type(column.type) if isinstance(column, sa.Column) else None
+    if isinstance(kind, sa.Enum):
+        return (
+            Fit((str,), words=frozenset(kind.enums)) if kind.enum_class is None else Fit((kind.enum_class,))
+        )
+    values = _python_type(kind) if kind is not None else None
+    return next((fit for base, fit in _FITS if values is not None and issubclass(values, base)), None)
+
+
+_FITS: tuple[tuple[type, Fit], ...] = (
+    (bool, Fit((bool,))),
+    (int, Fit((int,), (bool,))),
+    (float, Fit((float, int), (bool,))),
+    (datetime.timedelta, Fit((datetime.timedelta,))),
+    (decimal.Decimal, Fit((decimal.Decimal,))),
+    (uuid.UUID, Fit((uuid.UUID,))),
+    (datetime.datetime, Fit((datetime.datetime,))),
+    (datetime.date, Fit((datetime.date,), (datetime.datetime,))),
+    (datetime.time, Fit((datetime.time,))),
+    (str, Fit((str,))),
+)
+"""As `json_types` promises it; the first that fits counts."""
 
 
 _SAMPLES: t.Mapping[type, tuple[object, ...]] = {

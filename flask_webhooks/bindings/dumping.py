@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 import math
 import typing as t
 from collections import deque
@@ -17,7 +19,7 @@ from sqlalchemy.ext.associationproxy import _AssociationDict, _AssociationList, 
 
 from .. import payload
 from ..errors import PayloadError
-from .columns import is_binary, is_unwritable
+from .columns import Fit, fit_of, is_binary, is_unwritable
 from .keys import attribute_of
 from .links import SIGN, KeyLink, link_of, linked
 from .private import private_columns
@@ -25,6 +27,8 @@ from .trails import AnyMapper, Astray, Trail, Unreadable, follow, has
 
 if t.TYPE_CHECKING:
     from ..catalog import EventType
+
+logger = logging.getLogger("flask_webhooks.capture")
 
 
 class Renderer(t.Protocol):
@@ -46,12 +50,58 @@ class SchemaRenderer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ColumnRenderer:
-    """The column attributes of a row under their own names; bytes and what JSON cannot hold are left out."""
+    """The column attributes of a row under their own names; bytes and what JSON cannot hold are left out.
 
+    Left out as well is a value that the column's type does not give back: the database has it, and by what is promised
+    of the column it cannot be there.
+    """
+
+    mapper: AnyMapper
     keys: tuple[str, ...]
+    _odd: dict[tuple[type, ...], tuple[tuple[str, Fit | None], ...]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """By the classes of all values: the keys whose values need a look."""
 
     def __call__(self, row: t.Any) -> dict[str, t.Any]:
-        return {key: jsonable(getattr(row, key)) for key in self.keys}
+        values = [getattr(row, key) for key in self.keys]
+        kinds = tuple(map(type, values))
+        found = dict(zip(self.keys, values, strict=True))
+        odd = self._odd.get(kinds)
+        for key, fit in self._look(kinds) if odd is None else odd:
+            value = found[key]
+            if fit is None or fit(value):
+                found[key] = jsonable(value)
+            else:
+                del found[key]
+                _tell(self.mapper, key)
+        return found
+
+    def _look(self, kinds: tuple[type, ...]) -> tuple[tuple[str, Fit | None], ...]:
+        found: list[tuple[str, Fit | None]] = []
+        for key, kind in zip(self.keys, kinds, strict=True):
+            fit = None if kind is type(None) else fit_of(self.mapper.column_attrs[key].columns[0])
+            is_certain = fit is None or (fit.words is None and fit.by_class(kind))
+            if not is_certain or issubclass(kind, timedelta | float | Decimal):
+                found.append((key, None if is_certain else fit))
+        if len(self._odd) < _MOST_KNOWN:
+            self._odd[kinds] = tuple(found)
+        return tuple(found)
+
+
+_MOST_KNOWN = 256
+"""A host may make classes of its own without end."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _tell(mapper: AnyMapper, key: str) -> None:
+    """Warn once of a column."""
+    logger.warning(
+        "value.left_out: %s.%s has a value that its type %r does not give back. Mend the row.",
+        mapper.class_.__name__,
+        key,
+        mapper.column_attrs[key].columns[0].type,
+    )
 
 
 def jsonable(value: t.Any) -> t.Any:
@@ -72,7 +122,8 @@ def column_renderer(mapper: AnyMapper) -> ColumnRenderer:
     """Return the plain renderer of a mapped class."""
     kinds = {attr.key: attr.columns[0].type for attr in mapper.column_attrs}
     return ColumnRenderer(
-        tuple(key for key, kind in kinds.items() if not (is_binary(kind) or is_unwritable(kind)))
+        mapper,
+        tuple(key for key, kind in kinds.items() if not (is_binary(kind) or is_unwritable(kind))),
     )
 
 
@@ -130,7 +181,7 @@ class RowRenderer:
         # That they are there is known only now, when refusing them would fail somebody's commit.
         keys = column_renderer(mapper).keys
         private = private_columns(mapper, keys)
-        return ColumnRenderer(tuple(key for key in keys if key not in private))
+        return ColumnRenderer(mapper, tuple(key for key in keys if key not in private))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from .. import payload
 from ..errors import PayloadError
+from .columns import shown_type
 from .dumping import column_renderer
 from .keys import attribute_of, is_hooked, key_of
 from .trails import AnyMapper
@@ -111,11 +112,16 @@ def of_columns(mapper: AnyMapper, keys: t.Sequence[str] | None = None) -> Json:
 
 def _of_column(column: sa.ColumnElement[t.Any]) -> Json:
     found = _of_type(column.type)
-    is_certain = isinstance(column, sa.Column) and not column.nullable
-    return found if is_certain else nullable(found)
+    if isinstance(column, sa.Column):
+        return nullable(found) if column.nullable else found
+    # What an expression computes the database decides: the sum of whole numbers may be a decimal, which is text.
+    return {} if any(each in str(found) for each in ("number", "integer", "decimal")) else nullable(found)
 
 
-def _of_type(kind: sa.types.TypeEngine[t.Any]) -> Json:
+def _of_type(declared: sa.types.TypeEngine[t.Any]) -> Json:
+    kind = shown_type(declared)
+    if kind is None:
+        return {}
     if isinstance(kind, sa.Enum):
         return _choices(kind.enum_class if kind.enum_class is not None else kind.enums)
     if isinstance(kind, sa.ARRAY):
@@ -128,10 +134,6 @@ def _of_type(kind: sa.types.TypeEngine[t.Any]) -> Json:
         return {"type": "object", "additionalProperties": {"type": ["string", "null"]}}
     if isinstance(kind, pg.INET | pg.CIDR | pg.MACADDR):
         return {"type": "string"}
-    if isinstance(kind, sa.TypeDecorator) and not type(kind).__module__.startswith("sqlalchemy."):
-        # What it says of its values is often what its column has (`ChoiceType`).
-        own = type(kind).process_result_value is not sa.TypeDecorator.process_result_value
-        return {} if own else _of_type(kind.impl_instance)
     return _of_values(kind)
 
 

@@ -66,7 +66,7 @@ class Plain:
     @property
     def render(self) -> Renderer:
         """What shows a row."""
-        return ColumnRenderer(self.keys) if self.method is None else MethodRenderer(self.method)
+        return ColumnRenderer(self.mapper, self.keys) if self.method is None else MethodRenderer(self.method)
 
     @property
     def code(self) -> frozenset[str]:

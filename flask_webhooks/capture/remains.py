@@ -85,7 +85,7 @@ def _made(state: State, plan: Plan, row: t.Mapping[str, t.Any], kept: dict[str, 
                 and name not in plan.deciding
                 and (left := _left(state, plan, name, value)) is not value
             ):
-                told[name] = told[name] if isinstance(left, sa.ClauseElement) else _shown(frozen(left), left)
+                told[name] = _shown(frozen(left), left)
         elif name != "_sa_instance_state" and name not in state.mapper.relationships:
             told[name] = value  # may be anything of the host's
     return obj
@@ -99,12 +99,14 @@ def _stored(plan: Plan, row: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def _left(state: State, plan: Plan, name: str, value: t.Any) -> t.Any:
-    """What the host has left in a column before the DELETE, and not flushed; else the row's value."""
+    """What the host has left in a column before the DELETE, and not flushed; else the row's value.
+
+    That of a type of which only a row can tell what it makes of a value: no row has had it, so there is none to ask.
+    """
     if name not in state.committed_state:
         return value
-    left = state.dict.get(name, value)
-    found = plan.stored(name, left)
-    return left if found is LATER else value if same(found, value) else found
+    found = plan.stored(name, state.dict.get(name, value))
+    return value if found is LATER or same(found, value) else found
 
 
 def as_before(state: State, olds: t.Mapping[str, t.Any]) -> t.Any:

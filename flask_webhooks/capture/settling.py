@@ -111,7 +111,7 @@ def _recorded(
     if not glance.is_whole:
         _find(session, aside, nets)
     _complete(watch, nets, stored)
-    _follow_keys(watch, nets, glance.home)
+    _follow_keys(watch, nets, glance.home, stored)
     _turn_back(watch, session, nets)
     contacts = Contacts(state, session, aside, glance.home)
     contacts.touch(nets)
@@ -142,7 +142,8 @@ def _recorded(
     if not heard:
         return []
     try:
-        contacts.agree(heard)
+        contacts.agree(heard, stored)
+        stored.part(session, heard, _gone(items))
         heard = _load(heard)
         past.complete(heard)
         stored.complete(heard)
@@ -154,6 +155,18 @@ def _recorded(
             failed(state, heard[0].event, heard[0].obj, error)
     rereading.heard = heard
     return write(watch, connection, heard, rereading)
+
+
+def _gone(items: t.Iterable[Change | Emitted]) -> set[Key]:
+    """The keys of rows that were there in the transaction and are no more."""
+    gone: set[Key] = set()
+    for item in items:
+        if isinstance(item, Change):
+            if item.kind is Kind.DELETED:
+                gone.add(item.key[1:])
+            elif gone:
+                gone.discard((item.moved or item.key)[1:])
+    return gone
 
 
 def _connection(watch: Watch, session: Session, occurrences: t.Sequence[Occurrence]) -> sa.Connection:
@@ -180,7 +193,9 @@ def _at_home(
     return [item for item in occurrences if item.bound is None or item.bound.model not in strange]
 
 
-def _follow_keys(watch: Watch, nets: dict[Key, Change], home: set[orm.InstanceState[t.Any]]) -> None:
+def _follow_keys(
+    watch: Watch, nets: dict[Key, Change], home: set[orm.InstanceState[t.Any]], stored: Stored
+) -> None:
     """Let relationships that were loaded lead where their keys lead since somebody set these: `line.invoice_id = 7`.
 
     SQLAlchemy does that only after the commit. Until then owner, includes and touches would be those of before. It does
@@ -204,7 +219,7 @@ def _follow_keys(watch: Watch, nets: dict[Key, Change], home: set[orm.InstanceSt
             is_sure = is_touched and state in home
             if (not is_sure and is_astray(state, name)) or (net.has_set(keys) and not agrees(state, name)):
                 home.discard(state)
-                state.session.expire(net.obj, [name])
+                stored.lay_aside(net.obj, name)
                 paths, identities = stale.setdefault((state.session, type(net.obj)), (set(), []))
                 paths.add((name,))
                 identities.append(state.identity)

@@ -16,7 +16,7 @@ from ..bindings.dumping import each_in
 from ..bindings.links import SIGN, KeyLink, at_hand, link_of
 from ..bindings.stored import Forms
 from ..catalog import Kind
-from .changes import LATER, Change
+from .changes import LATER, Change, Key
 from .reading import Olds, State, ask, is_assigned
 
 if t.TYPE_CHECKING:
@@ -36,11 +36,14 @@ class Stored:
         self._watch = watch
         self._done: set[State] = set()
         self._put: list[tuple[dict[str, t.Any], str, t.Any, t.Any]] = []
+        self._aside: dict[tuple[int, str], tuple[dict[str, t.Any], t.Any]] = {}
 
     def __enter__(self) -> Stored:
         return self
 
     def __exit__(self, *_: t.Any) -> None:
+        for (_id, name), (held, led) in self._aside.items():
+            held[name] = led
         for held, name, assigned, shown in reversed(self._put):
             if held.get(name, LATER) is shown:
                 held[name] = assigned
@@ -90,6 +93,31 @@ class Stored:
             for path in item.paths():
                 _reach(reached, [item.obj], path)
         self.show(reached.values())
+
+    def lay_aside(self, obj: t.Any, name: str) -> None:
+        """Let a relationship that was loaded be loaded anew; afterwards the host finds what it had."""
+        held = obj.__dict__
+        self._aside.setdefault((id(held), name), (held, held[name]))
+        del held[name]
+
+    def part(self, session: Session, heard: t.Iterable[Occurrence], gone: t.Container[Key]) -> None:
+        """Lay aside what leads to rows that are there no more: objects go on holding these until they expire.
+
+        :param gone: keys of rows that statements have deleted, of whose objects SQLAlchemy may not know it.
+        """
+        if not gone and not _has_deleted(session):
+            return
+        here = session.hash_key
+        for item in heard:
+            for path in item.paths() if item.obj is not None else ():
+                objects = [item.obj]
+                for name in path:
+                    for obj in objects:
+                        state: State = obj._sa_instance_state
+                        if state.session_id == here and state.persistent and name in state.dict:
+                            if any(_is_gone(each, gone) for each in each_in(state.dict[name])):
+                                self.lay_aside(obj, name)
+                    objects = _ahead(objects, name)
 
     def show(self, objects: t.Iterable[t.Any]) -> None:
         """Show all columns of rows."""
@@ -164,11 +192,30 @@ class Stored:
 def _reach(found: dict[int, t.Any], objects: t.Sequence[t.Any], path: Path) -> None:
     """Add what is loaded along a path."""
     for name in path:
-        ahead: list[t.Any] = []
-        for obj in objects:
-            ahead += each_in(_loaded(obj, name))
-        objects = [each for each in ahead if hasattr(each, "_sa_instance_state")]
+        objects = _ahead(objects, name)
         found.update((id(each), each) for each in objects)
+
+
+def _ahead(objects: t.Iterable[t.Any], name: str) -> list[t.Any]:
+    found = [each for obj in objects for each in each_in(_loaded(obj, name))]
+    return [each for each in found if hasattr(each, "_sa_instance_state")]
+
+
+def _has_deleted(session: t.Any) -> bool:
+    """Whether a transaction has deleted objects that it knew."""
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    while transaction is not None:
+        if transaction._deleted:
+            return True
+        transaction = transaction.parent
+    return False
+
+
+def _is_gone(obj: t.Any, gone: t.Container[Key]) -> bool:
+    state = getattr(obj, "_sa_instance_state", None)
+    if state is None or state.key is None:
+        return False
+    return bool(state._deleted) or (state.mapper._identity_class, *state.key[1]) in gone
 
 
 def _loaded(obj: t.Any, name: str) -> t.Any:

@@ -17,6 +17,7 @@ if t.TYPE_CHECKING:
     from ..bindings import Bound
     from ..state import AppState
     from .bulk import Aside
+    from .stored import Stored
     from .writing import Occurrence
 
 __all__ = ["Contacts", "led_before"]
@@ -75,7 +76,7 @@ class Contacts:
             nets[key] = replace(net, is_touched=True)
         return None
 
-    def agree(self, heard: t.Iterable[Occurrence]) -> None:
+    def agree(self, heard: t.Iterable[Occurrence], stored: Stored) -> None:
         """See to it that loaded collections of touched objects hold what the database does, where they are read.
 
         `Line(invoice_id=7)` does not appear in `invoice.lines` if that was loaded before; the event would lack it.
@@ -93,11 +94,13 @@ class Contacts:
         for net, name, other in self._met if read else ():
             for back in inspect(net.obj).mapper.relationships[name]._reverse_property:
                 if (id(other), back.key) in read and back.uselist:
-                    _agree(held, net, name, other, back.key)
+                    _agree(held, net, name, other, back.key, stored)
 
 
-def _agree(held: dict[tuple[int, str], set[int]], net: Change, name: str, other: t.Any, back: str) -> None:
-    """Expire a collection that contradicts what happened to one of its members."""
+def _agree(
+    held: dict[tuple[int, str], set[int]], net: Change, name: str, other: t.Any, back: str, stored: Stored
+) -> None:
+    """Lay aside a collection that contradicts what happened to one of its members."""
     state = inspect(other)
     if back not in state.dict or not state.persistent:
         return
@@ -105,7 +108,7 @@ def _agree(held: dict[tuple[int, str], set[int]], net: Change, name: str, other:
         held[id(other), back] = {inspect(each).key for each in listed(getattr(other, back))}
     belongs = net.kind is not Kind.DELETED and getattr(net.obj, name) is other
     if (inspect(net.obj).key in held[id(other), back]) != belongs:
-        t.cast("Session", state.session).expire(other, [back])
+        stored.lay_aside(other, back)
 
 
 def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
