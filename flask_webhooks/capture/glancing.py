@@ -55,6 +55,7 @@ class Glance:
             connection,
             self.owners,
             {event.name for channel in self.channels for event in watch.events[channel, None]},
+            is_home=True,
         )
         return hearing.is_silent
 

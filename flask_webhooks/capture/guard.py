@@ -10,7 +10,6 @@ host has not flushed yet is laid aside meanwhile so that it shows.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import typing as t
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from .fence import Refusal, running
 from .undoing import Contents, Held, Snapshot, contents_of, is_overwritten, put_back, revert, session_of
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["About", "call", "guarding", "is_survived", "trial"]
 
@@ -66,7 +65,11 @@ class _Watched:
         for each in self._aside.values():
             each.lay_aside()
         self._taken: dict[State, tuple[Snapshot, bool]] = {}
-        self.fenced = fence.put_round(session)
+        self.fenced: list[t.Any] = []
+
+    def fence(self) -> None:
+        """Refuse from here on what host code must not do."""
+        self.fenced = fence.put_round(self.session)
 
     def take(self, states: t.Iterable[State]) -> None:
         """Note how objects are before something becomes of them that leaves no trace."""
@@ -162,16 +165,19 @@ Wanted = t.Callable[[Trial], bool]
 class Guard:
     """All sessions that code of the host's may reach from one commit."""
 
-    def __init__(self, told: set[tuple[str, str]] | None = None) -> None:
-        """Begin to watch.
+    def __init__(self, sessions: Iterable[Session] = (), told: set[tuple[str, str]] | None = None) -> None:
+        """Begin to watch when entered.
 
         :param told: of which events and schemas has been said that they end transactions: once is enough.
         """
+        self._sessions = sessions
         self.about: About | None = None
         """What host code is running for; None: our own runs."""
         self.savepoints: list[sa.Connection] = []
         """Connections on which what host code reads is behind a savepoint."""
         self._watched: dict[int, _Watched] = {}
+        self._is_fenced = False
+        """Host code was called: most dumps call none, so no session is fenced in before."""
         self._told = set() if told is None else told
         self._refused: list[str] = []
         self._since = 0
@@ -182,10 +188,29 @@ class Guard:
         self._is_quiet = False
         self._changes = 0
 
+    def __enter__(self) -> Guard:
+        self._mark = running.set(self)
+        try:
+            for session in self._sessions:
+                self.cover(session)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and self.savepoints:
+                self.release()
+        finally:
+            self.close()
+
     def cover(self, session: Session) -> None:
         """Watch a session too."""
         if session.hash_key not in self._watched:
-            self._watched[session.hash_key] = _Watched(session)
+            watched = self._watched[session.hash_key] = _Watched(session)
+            if self._is_fenced:
+                watched.fence()
 
     def watched(self, session: Session) -> _Watched | None:
         """Return the watch of a session."""
@@ -261,6 +286,10 @@ class Guard:
 
         :raises Refusal: it wanted to write, whether it has caught that itself or not.
         """
+        if not self._is_fenced:
+            self._is_fenced = True
+            for watched in self._watched.values():
+                watched.fence()
         helds = self._look(about.rows)
         outer, self.about = self.about, about
         since, self._since = self._since, len(self._refused)
@@ -370,6 +399,7 @@ class Guard:
 
     def close(self) -> None:
         """Undo what is left: what listeners of the host's did when we loaded something."""
+        running.reset(self._mark)
         changed = self.undo({})
         if changed:
             self._warn(About("what was loaded for events", "A listener of the app's"), changed)
@@ -389,23 +419,12 @@ def _refusal(what: str) -> str:
     )
 
 
-@contextlib.contextmanager
-def guarding(*sessions: Session, told: set[tuple[str, str]] | None = None) -> Iterator[None]:
-    """Watch these sessions, and those that `call` comes to.
+def guarding(*sessions: Session, told: set[tuple[str, str]] | None = None) -> Guard:
+    """Watch these sessions inside a `with`, and those that `call` comes to.
 
     :param told: see `Guard`.
     """
-    guard = Guard(told)
-    mark = running.set(guard)
-    try:
-        for session in sessions:
-            guard.cover(session)
-        yield
-        if guard.savepoints:
-            guard.release()
-    finally:
-        running.reset(mark)
-        guard.close()
+    return Guard(sessions, told)
 
 
 def call(about: About, function: Callable[..., T], *args: t.Any, **kwargs: t.Any) -> T:

@@ -48,16 +48,24 @@ class Hearing:
         """What a first glance has found to be the one that everything was written on."""
 
     def ask(
-        self, connection: sa.Connection, owners: set[str], events: set[str], *, has_written: bool = True
+        self,
+        connection: sa.Connection,
+        owners: set[str],
+        events: set[str],
+        *,
+        has_written: bool = True,
+        is_home: bool = False,
     ) -> None:
         """Find out who listens.
 
         :param has_written: whether the transaction has changed anything; one that only reads may be a snapshot
             on SQLite too.
+        :param is_home: that it leads to the app's database is known.
         """
         if owners <= self._owners and events <= self._events:
             return
-        if not self._watch.is_installed(connection):
+        watch = self._watch
+        if not (watch.has_tables(connection) if is_home else watch.is_installed(connection)):
             self.why = "tables"
             return
         self.why = None
@@ -224,8 +232,11 @@ def check_database(watch: Watch, engine: sa.Engine, model: type | None) -> bool:
 
     :raises EmitError: somebody listens; names both databases.
     """
+    ours = watch.state.engine
+    if engine is ours:
+        return True
     watch.state.naming.apply(engine.dialect)
-    if is_same_database(engine, watch.state.engine):
+    if is_same_database(engine, ours):
         return True
     candidates = [watch]
     if model is not None and not watch.state.engines.is_current:  # then nothing tells whose it is

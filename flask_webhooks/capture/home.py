@@ -41,12 +41,15 @@ class Home:
     def is_installed(self, connection: sa.Connection) -> bool:
         """Say whether this is the app's database and has our tables: elsewhere nobody can have subscribed.
 
-        Asked once in a process that finds them.
-
         :raises EmitError: the host has not migrated, and `WEBHOOKS_ON_ERROR` is `raise`.
         """
-        if not is_same_database(connection.engine, self.state.engine):
-            return False
+        return is_same_database(connection.engine, self.state.engine) and self.has_tables(connection)
+
+    def has_tables(self, connection: sa.Connection) -> bool:
+        """Say whether the app's database, which this leads to, has our tables. Asked once in a process that finds them.
+
+        :raises EmitError: as `is_installed` does.
+        """
         if self._is_installed:
             return True
         naming = self.state.naming

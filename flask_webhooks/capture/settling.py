@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import typing as t
 from collections import Counter
@@ -107,7 +108,9 @@ def _recorded(
     glance: Glance,
 ) -> list[Recorded]:
     state = watch.state
-    nets = coalesce([item for item in items if isinstance(item, Change)])
+    emitted = [item for item in items if isinstance(item, Emitted)]
+    changes = [item for item in items if isinstance(item, Change)] if emitted else items
+    nets = coalesce(t.cast("t.Sequence[Change]", changes))
     if not glance.is_whole:
         _find(session, aside, nets)
     _complete(watch, nets, stored)
@@ -120,9 +123,9 @@ def _recorded(
     past = Past(watch, session, nets, traces, aside)
     rereading = Rereading(session, aside, stored)
     occurrences = _occurrences(watch, nets, past, aside, rereading)
-    stored.show(item.obj for item in items if isinstance(item, Emitted) and item.obj is not None)
-    emitted = [item for item in items if isinstance(item, Emitted)]
-    occurrences += _emitted(state, nets, emitted, aside.led_to, rereading)
+    if emitted:
+        stored.show(item.obj for item in emitted if item.obj is not None)
+        occurrences += _emitted(state, nets, emitted, aside.led_to, rereading)
     if not occurrences:
         return []
     connection = hearing.connection
@@ -548,9 +551,7 @@ def _load(occurrences: t.Sequence[Occurrence]) -> list[Occurrence]:
         objects[id(item.obj)] = item.obj
     for (session, model), (paths, objects) in wanted.items():
         needed = {path[0] for path in paths if path}
-        attributes = t.cast("orm.Mapper[t.Any]", inspect(model)).column_attrs
-        columns = set(attributes.keys())
-        raising = {each.key for each in attributes if each.raiseload}
+        columns, raising = _columns_of(model)
         stale = [obj for obj in objects.values() if _lacks(obj._sa_instance_state, needed)]
         forbidden = any(_is_forbidden(obj._sa_instance_state, columns, raising) for obj in objects.values())
         if len(stale) > 1 or forbidden:
@@ -565,6 +566,13 @@ def _load(occurrences: t.Sequence[Occurrence]) -> list[Occurrence]:
         if paths:
             gone |= {id(obj) for obj in objects.values() if not _is_loaded(obj, paths)}
     return [item for item in occurrences if id(item.obj) not in gone]
+
+
+@functools.lru_cache(maxsize=1024)
+def _columns_of(model: t.Any) -> tuple[frozenset[str], frozenset[str]]:
+    """All columns of a class, and those that its mapping forbids to load."""
+    attributes: t.Any = inspect(model).column_attrs
+    return frozenset(attributes.keys()), frozenset(each.key for each in attributes if each.raiseload)
 
 
 def _is_loaded(obj: t.Any, paths: t.Iterable[Path]) -> bool:
