@@ -15,6 +15,7 @@ A receiver's failure is *data* (an attempt row with a failure class); only our o
     ├── SubscriptionError            the customer's: a subscription that cannot be accepted, in `.fields`
     │   ├── AddressRefusedError      a destination that we never talk to
     │   ├── ExclusivityError         channels that one subscriber may not hold together
+    │   ├── UnfitTextError           characters that the app's database cannot keep or compare
     │   ├── SubscriptionMissingError it does not exist, or is somebody else's
     │   └── SubscriptionChangedError somebody else has changed it since it was read
     ├── ThrottledError               the customer's: more than one owner may ask for at once or in a time
@@ -47,6 +48,7 @@ __all__ = [
     "SubscriptionError",
     "SubscriptionMissingError",
     "ThrottledError",
+    "UnfitTextError",
     "UnknownEventError",
     "VerificationError",
     "WebhooksError",
@@ -168,6 +170,15 @@ class OtherEnvironmentError(SubscriptionError):
         super().__init__(
             f"The subscription is of {environment}, and this app does not send for that environment. Do it where "
             f"{environment} runs, or add it to WEBHOOKS_SEND_ENVIRONMENTS."
+        )
+
+
+class UnfitTextError(SubscriptionError):
+    """A text has characters that the app's database cannot keep or compare, such as emoji in one of utf8mb3."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A text has characters that the database of this app cannot keep. Leave out emoji and the like."
         )
 
 

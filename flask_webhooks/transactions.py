@@ -17,7 +17,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-__all__ = ["is_autocommit", "is_conflict", "may_be_repeated", "own_engine", "repeated"]
+from .errors import UnfitTextError
+
+__all__ = ["is_autocommit", "is_conflict", "may_be_repeated", "own_engine", "repeated", "says"]
 
 T = t.TypeVar("T")
 LEVEL = "READ COMMITTED"
@@ -38,6 +40,18 @@ _CONFLICTS = frozenset(
         1213,  # deadlock
     }
 )
+_UNFIT = frozenset(
+    {
+        "22021",  # not in the repertoire of characters
+        "22P05",  # no equivalent in the database's encoding
+        1267,  # MariaDB: collations that do not mix, as of what is in utf8mb3 and what is in utf8mb4
+        1300,  # no text of the connection's encoding
+        1366,  # a value that the column's encoding has not
+        3854,  # MySQL: cannot be converted
+        3988,
+    }
+)
+"""What databases say of a text that their encoding, or that of the host's connection, has no characters for."""
 _SNAPSHOT = 517
 """SQLite: a transaction that has read cannot write any more, for another has written (SQLITE_BUSY_SNAPSHOT)."""
 
@@ -69,11 +83,18 @@ def is_autocommit(connection: sa.Connection) -> bool:
 
 def is_conflict(error: sa.exc.DBAPIError) -> bool:
     """Whether a transaction was refused because of what others do at the same time: repeated it may pass."""
-    cause: t.Any = error.orig
-    if getattr(cause, "sqlite_errorcode", None) == _SNAPSHOT:
-        return True
-    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg, psycopg2
-    return (code or next(iter(getattr(cause, "args", ())), None)) in _CONFLICTS
+    return getattr(error.orig, "sqlite_errorcode", None) == _SNAPSHOT or says(error, _CONFLICTS)
+
+
+def says(error: Exception, codes: t.Container[t.Any]) -> bool:
+    """Whether an error has one of these codes: PyMySQL has a number, and newer ones a state beside it."""
+    cause: t.Any = getattr(error, "orig", None)
+    found = (
+        getattr(cause, "sqlstate", None),
+        getattr(cause, "pgcode", None),
+        *getattr(cause, "args", ())[:1],
+    )
+    return any(each in codes for each in found if isinstance(each, str | int))
 
 
 def may_be_repeated(session: Session) -> None:
@@ -85,6 +106,8 @@ def repeated(engine: sa.Engine, work: t.Callable[[Session], T]) -> T:
     """Do something in a session of our own, which `work` commits; again if the database refuses it.
 
     Never after a commit, unless that was one of `may_be_repeated`.
+
+    :raises UnfitTextError: a text is none that the database can keep.
     """
     until, wait = time.monotonic() + LONGEST, FIRST_WAIT
     for tries_left in range(MOST - 1, -1, -1):
@@ -92,7 +115,11 @@ def repeated(engine: sa.Engine, work: t.Callable[[Session], T]) -> T:
             event.listen(session, "after_commit", _note)
             try:
                 return work(session)
+            except UnicodeEncodeError as error:  # psycopg writes in the database's encoding itself
+                raise UnfitTextError from error
             except sa.exc.DBAPIError as error:
+                if says(error, _UNFIT):
+                    raise UnfitTextError from error
                 is_over = not tries_left or time.monotonic() > until
                 if is_over or session.info.get(_COMMITTED) or not is_conflict(error):
                     raise

@@ -10,6 +10,8 @@ import weakref
 
 import sqlalchemy as sa
 
+from ..transactions import says
+
 if t.TYPE_CHECKING:
     from ..stop import Stop
 
@@ -33,9 +35,7 @@ LONGEST_TROUBLE = 300.0
 
 def is_cut_short(error: Exception) -> bool:
     """Whether the server is there, and has broken off a statement that took it too long: less may pass."""
-    cause = getattr(error, "orig", None)
-    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg, psycopg2
-    return (code or next(iter(getattr(cause, "args", ())), None)) in _CUT_SHORT
+    return says(error, _CUT_SHORT)
 
 
 class _Outage:

@@ -7,6 +7,7 @@ import hashlib
 import random
 import time
 import typing as t
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -14,10 +15,12 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_webhooks import signing
+from flask_webhooks import Principal, Webhooks, signing
 from flask_webhooks.models import Subscription
 from flask_webhooks.state import state_of
 from flask_webhooks.subscribing import headers
+from tests.conftest import SERVERS, release
+from tests.host import db, make_host, make_tables
 from tests.receivers import Receiver
 
 from .conftest import Customer, quick
@@ -137,6 +140,40 @@ def test_500_misspelt_events_cost_little(shared: Customer) -> None:
     assert time.process_time() - began < 0.5
     suggested = [each for each in told["errors"] if "Did you mean" in each["message"]]
     assert [each["field"] for each in suggested] == [f"events.{number}" for number in range(5)]
+
+
+@pytest.fixture
+def narrow_url(empty_database_url: str) -> t.Iterator[str]:
+    """A database, or a connection to one, that has no characters beyond its own alphabet."""
+    url = sa.make_url(empty_database_url)
+    if url.get_backend_name() == "mysql":
+        yield url.update_query_dict({"charset": "utf8mb3"}).render_as_string(hide_password=False)
+        return
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    name = f"{url.database}_latin"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        yield url.set(database=name).render_as_string(hide_password=False)
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("empty_database_url", SERVERS, indirect=True)
+def test_a_text_that_the_database_cannot_keep_is_refused(narrow_url: str, tmp_path: Path) -> None:
+    who = ["1"]
+    hooks = Webhooks()
+    hooks.principal_loader(lambda: Principal(who[0], {"read", "write"}))
+    app = make_host(narrow_url, tmp_path, hooks)
+    make_tables(app, db)
+    call, body = Customer(app.test_client()), {"url": "http://127.0.0.1:5999/", "events": ["*"]}
+
+    call("POST", "/subscriptions", {**body, "description": "\U0001f98a"}, expect=422)
+    call("POST", "/subscriptions", {**body, "description": "Gr\u00fc\u00dfe"}, expect=201)
+    who[0] = "\U0001f98a"
+    call("POST", "/subscriptions", body, expect=422)
+    for path in ("/subscriptions", "/messages", "/deliveries"):
+        assert "characters" in call("GET", path, expect=422)["detail"]
+    assert app.test_client().get("/webhooks/console/").status_code == 422
+    release(app)
 
 
 ENTITIES = ["4611686018427387904", "9223372036854775808", "-1", "9" * 30, "9" * 255, "²", "٣", "1_0", " 1", "1,2", ",",

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 import flask_webhooks
 from flask_webhooks.delivering import Run
+from flask_webhooks.delivering.trouble import is_cut_short
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.transactions import is_conflict, may_be_repeated, repeated
 from tests.conftest import SERVERS
@@ -142,12 +143,15 @@ def test_the_hosts_transactions_stay_as_they_are(strict: Flask) -> None:
 class Refusal(Exception):
     """What a driver raises."""
 
-    def __init__(self, sqlstate: str) -> None:
+    def __init__(self, sqlstate: str, *args: t.Any) -> None:
+        super().__init__(*args)
         self.sqlstate = sqlstate
 
 
-def refusal(code: t.Any) -> sa.exc.DBAPIError:
+def refusal(code: t.Any, state: str | None = None) -> sa.exc.DBAPIError:
     cause = Refusal(code) if isinstance(code, str) else Exception(code, "text")
+    if state is not None:  # as PyMySQL raises it from 1.2 on
+        cause = Refusal(state, code, "text")
     return sa.exc.OperationalError("UPDATE", {}, cause)
 
 
@@ -166,6 +170,17 @@ def test_what_was_refused_is_done_again(state: AppState, code: t.Any) -> None:
     assert repeated(state.own_engine, work) == 4
     with Session(state.engine) as session:
         assert session.scalars(sa.select(Note.id)).all() == [4]
+
+
+@pytest.mark.parametrize(("code", "state"), [(1020, "HY000"), (1205, "HY000"), (1213, "40001")])
+def test_a_number_counts_beside_a_state_that_says_nothing(code: int, state: str) -> None:
+    assert is_conflict(refusal(code, state))
+
+
+@pytest.mark.parametrize(("code", "state"), [(1969, "70100"), (3024, "HY000"), ("57014", None)])
+def test_so_it_does_of_a_statement_that_took_too_long(code: t.Any, state: str | None) -> None:
+    assert is_cut_short(refusal(code, state))
+    assert not is_cut_short(refusal(1213, "40001"))
 
 
 @pytest.mark.parametrize("code", ["23505", "57014", "08006", 1062, 2006, 1969])
