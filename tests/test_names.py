@@ -86,6 +86,8 @@ def test_commands_of_the_hosts_blueprint_stay(make: t.Callable[..., Flask]) -> N
     group = FlaskGroup(create_app=lambda: app)
 
     assert CliRunner().invoke(group, ["webhooks", "sync"]).output == "synchronised\n"
+    listed = CliRunner().invoke(group, ["webhooks", "--help"]).output
+    assert re.search(r"^  status .*^  sync", listed, re.M | re.S)
     assert "No such command 'snyc'" in CliRunner().invoke(group, ["webhooks", "snyc"]).output
     assert CliRunner().invoke(group, ["webhooks", "status", "--help"]).exit_code == 0
 
