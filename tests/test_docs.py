@@ -13,7 +13,7 @@ import click
 import pytest
 from werkzeug.datastructures import Headers
 
-from flask_webhooks import signing
+from flask_webhooks import payload, signing
 from flask_webhooks.cli import webhooks_cli
 from flask_webhooks.config import PREFIX, Settings
 
@@ -59,6 +59,14 @@ def options_of(command: click.Command) -> set[str]:
     own = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
     below = command.commands.values() if isinstance(command, click.Group) else ()
     return own.union(*map(options_of, below))
+
+
+@pytest.mark.parametrize("page", ["catalogue.md", "receiving.md"])
+def test_receivers_are_told_of_integers_that_others_round(page: str) -> None:
+    """They leave us with all their digits."""
+    assert payload.encode({"id": 9007199254740993}) == '{"id":9007199254740993}'
+    [told] = [part for part in (ROOT / "docs" / page).read_text().split("\n\n") if "2^53" in part]
+    assert "JavaScript" in told
 
 
 def test_log_lines_are_in_the_table_and_no_others() -> None:

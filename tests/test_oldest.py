@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -28,3 +30,16 @@ def test_the_lowest_versions_are_those_declared() -> None:
     assert pinned.keys() == declared().keys()
     for name, lowest in declared().items():
         assert f"{pinned[name]}.".startswith(f"{lowest}."), name
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("werkzeug", (3, 0, 6)),
+        ("urllib3", (2, 6, 3)),
+        ("cryptography", (44, 0, 1)),
+        ("marshmallow", (3, 26, 2)),
+    ],
+)
+def test_no_version_with_a_known_hole_is_let_in(name: str, safe: tuple[int, ...]) -> None:
+    assert tuple(map(int, declared()[name].split("."))) >= safe

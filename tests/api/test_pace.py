@@ -19,7 +19,7 @@ from flask_webhooks.state import AppState, state_of
 from tests.console.conftest import Visitor, load_principal, write_log
 from tests.delivering.answers import Gate, run
 from tests.host import Invoice, Status
-from tests.receivers import Receiver
+from tests.receivers import Receiver, Talk
 from tests.stage import attempts, fill, recorded, subscribe, wait_until
 
 from .conftest import Customer
@@ -119,6 +119,61 @@ def test_six_tests_to_a_receiver_that_hangs_hold_one_thread_and_not_for_long(
 
 def test_a_test_may_hold_a_thread_for_less_than_five_seconds(state: AppState) -> None:
     assert state.settings.manual_timeout < 5 < state.settings.timeout[1]
+
+
+def dripping(talk: Talk) -> None:
+    """Answer a byte at a time, for ever."""
+    talk.read_request()
+    for byte in itertools.chain(b"HTTP/1.1 200 OK\r\nX-A: ", itertools.repeat(97)):
+        talk.send(bytes([byte]))
+        talk.pause(0.05)
+
+
+def endless(talk: Talk) -> None:
+    """Answer with a body that does not end."""
+    talk.read_request()
+    talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    for _ in range(400):
+        talk.send(b"x")
+        talk.pause(0.05)
+
+
+@pytest.mark.parametrize("behave", [dripping, endless, Gate()], ids=["dripping", "endless", "silent"])
+def test_no_receiver_holds_a_thread_for_longer(app: Flask, state: AppState, behave: t.Any) -> None:
+    object.__setattr__(state_of(app).settings, "manual_timeout", 0.5)
+    call, visitor = Customer(app.test_client()), Visitor(app)
+    visitor.token()
+    with Receiver(behave) as receiver:
+        row = subscribe(state, receiver.url(), "*")
+        for ask in (
+            lambda: call("POST", f"/subscriptions/{row.id}/test", {}, expect=200),
+            lambda: visitor.post(f"/webhooks/{row.id}/test"),
+            lambda: visitor.post("/probe", {"url": receiver.url()}),
+        ):
+            began = time.monotonic()
+            ask()
+            assert time.monotonic() - began < 4
+
+
+def test_nor_does_a_name_server(app: Flask, state: AppState) -> None:
+    object.__setattr__(state_of(app).settings, "manual_timeout", 0.5)
+    call, visitor = Customer(app.test_client()), Visitor(app)
+    kept, names = call.subscribe()["id"], HangingNames()
+    state_of(app).transport._names._resolver = names
+    for number, ask in enumerate(
+        (
+            lambda body: call("POST", "/subscriptions", {**body, "events": ["*"]}, expect=201),
+            lambda body: call("PATCH", f"/subscriptions/{kept}", body, expect=200),
+            lambda body: visitor.post("/webhooks/new", {**body, "event": "*", "environment": "staging"}),
+            lambda body: visitor.post("/check-url", body),
+            lambda body: visitor.post("/probe", body),
+        )
+    ):
+        began = time.monotonic()
+        ask({"url": f"https://{number}.example.com/"})
+        assert time.monotonic() - began < 4
+    assert len(names.asked) >= 3
+    names.opened.set()
 
 
 def test_a_retry_that_is_let_through_gives_its_place_back(app: Flask, state: AppState) -> None:
