@@ -40,6 +40,7 @@ def serve(folder: Path) -> t.Iterator[tuple[str, dict[str, str]]]:
         {
             "SECRET_KEY": "screenshots",
             "SQLALCHEMY_DATABASE_URI": f"sqlite:///{folder / 'shots.sqlite'}",
+            "WEBHOOKS_ENVIRONMENT": "production",  # as the history is
             "WEBHOOKS_CONSOLE": {"name": "Acme Books", "home": "/"},
         }
     )
