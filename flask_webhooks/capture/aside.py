@@ -14,6 +14,7 @@ from ..catalog import Kind
 from .changes import Change, Key
 from .hearing import connection_of, events_of
 from .loading import Path, load, referred, unfiltered
+from .reading import complete
 
 if t.TYPE_CHECKING:
     from .watching import Watch
@@ -94,6 +95,7 @@ class Aside:
             session = self.session(self._connection(model))
             with unfiltered(session):
                 found = load(session, model, [net.key[2:] for net in some], columns=True, again=True)
+                complete(session, model, found)
             by_key = {tuple(mapper.primary_key_from_instance(obj)): obj for obj in found}
             for net in some:
                 net.obj = by_key.get(tuple(net.key[2:]))
@@ -107,6 +109,7 @@ class Aside:
         along = [path for path in paths if path and path[0] not in mapper.column_attrs]
         with unfiltered(session):
             found = load(session, model, keys, along, columns=True)
+            complete(session, model, found)
         return {obj._sa_instance_state.identity: obj for obj in found}
 
     def owns(self, session: Session) -> bool:

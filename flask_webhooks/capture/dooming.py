@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.base import NO_RAISE, PASSIVE_NO_FETCH, PASSIVE_NO_RESULT
 
 from .changes import LATER
-from .loading import load, load_linked, referred
+from .loading import load, load_linked, referred, unreadable
 from .reading import Before, Olds, State, ask, is_assigned
 from .remains import is_unknown, written
 
@@ -38,12 +38,16 @@ def load_for_delete(
     states = [(state, plan) for state, plan in states if state.persistent]
     bare = [(state, plan) for state, plan in states if plan.attributes - state.dict.keys()]
     _load(session, bare, lambda _: ())
+    raw: dict[State, dict[str, t.Any]] = {}
     for state, plan in bare:
         missing = plan.attributes - state.dict.keys()
-        if missing and not _is_found(session, state, missing):
+        found = _found(session, state, missing) if missing else {}
+        if found is None:
             before.gone.add(state)
+        else:
+            raw[state] = found
     states = [(state, plan) for state, plan in states if state not in before.gone]
-    before.shown.update((state, {}) for state, _ in states)
+    before.shown.update((state, raw.get(state, {})) for state, _ in states)
     _look_under(session, before, states)
     for state, plan in states:
         before.shown[state].update(_led(session, state, plan, before.shown[state]))
@@ -73,13 +77,22 @@ def _keep_linked(before: Before, states: t.Sequence[tuple[State, Plan]]) -> None
     )
 
 
-def _is_found(session: Session, state: State, missing: t.Collection[str]) -> bool:
-    """Load what a filter of the host's has hidden; False if the row is gone already: SQLAlchemy will warn of that."""
+def _found(session: Session, state: State, missing: t.AbstractSet[str]) -> dict[str, t.Any] | None:
+    """Load what a filter of the host's has hidden; None if the row is gone already: SQLAlchemy will warn of that.
+
+    Returned is what could not be loaded, as the driver has it.
+    """
     try:
         session.refresh(state.obj(), sorted(missing))
     except InvalidRequestError:
-        return False
-    return True
+        return None
+    except Exception as error:
+        if unreadable(state.mapper, error) is None:
+            raise
+        olds = {state: Olds()}
+        ask(session, state.class_, [(state, set(missing))], olds)
+        return olds[state]
+    return {}
 
 
 def _read_beside(

@@ -9,7 +9,7 @@ import typing as t
 
 import sqlalchemy as sa
 from sqlalchemy import inspect, orm
-from sqlalchemy.orm import Session, object_session, selectinload, undefer
+from sqlalchemy.orm import Session, load_only, object_session, selectinload, undefer
 from sqlalchemy.orm.base import NO_RAISE, PASSIVE_OFF
 
 from ..bindings.dumping import each_in
@@ -63,19 +63,49 @@ def load(
 ) -> list[t.Any]:
     """Return the objects with these primary keys that are still there; what they lack of the paths is loaded.
 
+    Of a row of which a type of the host's cannot read a value only what hangs on it is: without us nobody reads it.
+
     :param columns: deferred columns too.
     :param again: what is loaded already as well, as it stands in the database now.
     """
+    options = [undefer("*")] if columns else []
+    try:
+        return _loaded(session, model, keys, paths, options, is_again=again)
+    except Exception as error:
+        if unreadable(inspect(model), error) is None:
+            raise
+    found: list[t.Any] = []
+    for key in keys:
+        for some in (options, [load_only(*_keys_of(model))]):
+            try:
+                found += _loaded(session, model, [key], paths, some, is_again=again)
+                break
+            except Exception as error:
+                if unreadable(inspect(model), error) is None:
+                    raise
+    return found
+
+
+def _keys_of(model: type) -> list[t.Any]:
     mapper: orm.Mapper[t.Any] = inspect(model)
-    attributes = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
-    options: list[t.Any] = [option(model, path) for path in sorted(paths) if path]
-    if columns:
-        options.append(undefer("*"))
+    return [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
+
+
+def _loaded(
+    session: Session,
+    model: type,
+    keys: t.Sequence[t.Any],
+    paths: t.Collection[Path],
+    options: t.Sequence[t.Any],
+    *,
+    is_again: bool,
+) -> list[t.Any]:
+    options = [*(option(model, path) for path in sorted(paths) if path), *options]
     found: list[t.Any] = []
     for start in range(0, len(keys), CHUNK):
         some = keys[start : start + CHUNK]
-        statement: t.Any = sa.select(model).where(rows_where(attributes, some)).options(*options)
-        if again:
+        statement: t.Any = sa.select(model).where(rows_where(_keys_of(model), some)).options(*options)
+        if is_again:
             statement = statement.execution_options(populate_existing=True)
         found.extend(session.scalars(statement).unique())
     return found

@@ -23,7 +23,7 @@ from .remains import ASSIGNED, frozen, make_remains
 if t.TYPE_CHECKING:
     from .watching import Plan
 
-__all__ = ["Before", "Olds", "ask", "changes", "is_assigned", "look"]
+__all__ = ["Before", "Olds", "ask", "changes", "complete", "is_assigned", "look"]
 
 State = orm.InstanceState[t.Any]
 
@@ -167,6 +167,21 @@ def ask(session: Session, cls: type, wanted: list[tuple[State, set[str]]], found
         if row is not None:
             _keep(state, unknown, dict(zip(names, row[len(keys) :], strict=True)), found[state])
             _put_back(state, dict(zip([*(key.key for key in keys), *names], row, strict=True)))
+
+
+def complete(session: Session, cls: type, objects: t.Sequence[t.Any]) -> None:
+    """Give objects of ours what their types cannot read, as the driver has it."""
+    mapper: orm.Mapper[t.Any] = inspect(cls)
+    columns = {attr.key for attr in mapper.column_attrs if isinstance(attr.columns[0], sa.Column)}
+    lacking = [
+        (obj._sa_instance_state, missing) for obj in objects if (missing := columns - obj.__dict__.keys())
+    ]
+    if lacking:
+        olds = {state: Olds() for state, _ in lacking}
+        ask(session, cls, lacking, olds)
+        for state, found in olds.items():
+            for name, value in found.items():
+                attributes.set_committed_value(state.obj(), name, value)
 
 
 def _rows(

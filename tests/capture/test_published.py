@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks import describing
 from flask_webhooks.delivering.bodies import body_of
-from flask_webhooks.models import Delivery, Message
+from flask_webhooks.models import Delivery, Message, State
 from flask_webhooks.state import AppState
 from tests.capture import zoo as models
 from tests.capture.conftest import NOWHERE
@@ -20,12 +20,12 @@ from tests.stage import subscribe
 
 
 def are_published(state: AppState) -> set[str]:
-    """Fail unless the body of every delivery is valid; return the events."""
+    """Fail unless the body of every delivery that is not broken is valid; return the events."""
     document = describing.document(state)
     jsonschema.Draft202012Validator.check_schema(t.cast("t.Any", {"$defs": document["webhooks"]}))
     seen = set()
     with Session(state.engine) as session:
-        for delivery in session.scalars(sa.select(Delivery)):
+        for delivery in session.scalars(sa.select(Delivery).where(Delivery.state != State.BROKEN)):
             event = session.get_one(Message, delivery.message_id).event
             body = body_of(state, session.connection(), delivery)
             assert body.data is not None
