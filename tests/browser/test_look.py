@@ -67,6 +67,15 @@ def count(page: Page) -> None:
     page.locator("#wh-count .wh-callout").wait_for()
 
 
+def go_elsewhere(page: Page) -> None:
+    hint = page.locator("#wh-tagged")
+    color = "getComputedStyle(document.querySelector('#wh-tagged')).color"
+    before = page.evaluate(color)
+    page.get_by_label("Environment").select_option("production")
+    expect(hint).to_contain_text("are for staging")
+    assert page.evaluate(color) != before, "what gets no events of this app looks like any other"
+
+
 class Sight(t.NamedTuple):
     """A page, and what is done before it is looked at."""
 
@@ -81,6 +90,7 @@ SIGHTS = {
     "nothing fits": Sight("/?q=nothing-like-it"),
     "new": Sight("/webhooks/new"),
     "new, refused": Sight("/webhooks/new?event=invoices.created", act=refuse),
+    "new, elsewhere": Sight("/webhooks/new", act=go_elsewhere),
     "new, exclusive": Sight("/webhooks/new", act=pick_ledgers),
     "edit": Sight("/webhooks/{main}/edit"),
     "webhook": Sight("/webhooks/{main}", act=reveal),
