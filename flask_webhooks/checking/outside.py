@@ -40,7 +40,12 @@ def check_database(engine: sa.Engine) -> Check:
     shown = _shown(engine)
     try:
         with engine.connect() as connection:
-            findings = [*_lacking(connection), *_caseless(connection), *_trap(connection)]
+            findings = [
+                *_lacking(connection),
+                *_caseless(connection),
+                *_narrow(connection),
+                *_trap(connection),
+            ]
     except sa.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         text = f"{shown} cannot be reached: {reason}. Is it running, and is SQLALCHEMY_DATABASE_URI right?"
@@ -130,6 +135,29 @@ def _caseless(connection: sa.Connection) -> t.Iterator[Finding]:
             f"and run in one session: SET foreign_key_checks = 0; {remedy}"
         )
         yield Finding(Level.ERROR, text)
+
+
+def _narrow(connection: sa.Connection) -> t.Iterator[Finding]:
+    """Find an encoding that has not every character: of the database, or of the connections to it."""
+    if connection.dialect.name == "sqlite":
+        return
+    is_postgresql = connection.dialect.name == "postgresql"
+    asked, whole, remedy = (
+        ("SHOW server_encoding", "UTF8", "Use a database in UTF8")
+        if is_postgresql
+        else (
+            "SELECT @@character_set_connection",
+            "utf8mb4",
+            "Add charset=utf8mb4 to SQLALCHEMY_DATABASE_URI",
+        )
+    )
+    found = connection.exec_driver_sql(asked).scalar()
+    if found != whole:
+        text = (
+            f"Texts are written in {found}, which has not every character. Those of customers that have others are "
+            f"refused, and a commit fails whose events have some. {remedy}."
+        )
+        yield Finding(Level.WARNING, text)
 
 
 def _trap(connection: sa.Connection) -> t.Iterator[Finding]:

@@ -15,7 +15,7 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_webhooks import Principal, Webhooks, signing
+from flask_webhooks import Principal, Webhooks, checking, signing
 from flask_webhooks.models import Subscription
 from flask_webhooks.state import state_of
 from flask_webhooks.subscribing import headers
@@ -173,6 +173,9 @@ def test_a_text_that_the_database_cannot_keep_is_refused(narrow_url: str, tmp_pa
     for path in ("/subscriptions", "/messages", "/deliveries"):
         assert "characters" in call("GET", path, expect=422)["detail"]
     assert app.test_client().get("/webhooks/console/").status_code == 422
+    with app.app_context():
+        [told] = checking.check_database(db.engine).findings
+    assert "has not every character" in told.message
     release(app)
 
 

@@ -34,6 +34,7 @@ UNPLANNED = {
     "capture/": HOST + " What is recorded of them `outbox` writes.",
     "checking/certificates.py:check_certificates": SMALL,
     "checking/outside.py:_caseless": OTHER,
+    "checking/outside.py:_narrow": "It asks for a setting.",
     "checking/rows.py:_look": HOST,
     "cli/certificates.py:_with_one": SMALL,
     "cli/resending.py:_follow": KEY,
