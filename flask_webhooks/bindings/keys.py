@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing as t
+import weakref
 from collections.abc import Iterator
 
 import marshmallow as ma
@@ -44,10 +45,18 @@ def attribute_of(name: str, field: AnyField) -> str:
     return name if field.attribute is None else field.attribute
 
 
-def dump_hooks(schema: ma.Schema) -> dict[str, t.Any]:
+_hooks: weakref.WeakKeyDictionary[type, t.Mapping[str, t.Any]] = weakref.WeakKeyDictionary()
+"""By class, as marshmallow keeps them too: each event asks, and an app has as many schemas as channels."""
+
+
+def dump_hooks(schema: ma.Schema) -> t.Mapping[str, t.Any]:
     """Return the methods of a schema that are called before or after it dumps, by their names."""
-    methods = {name: inspect.getattr_static(type(schema), name, None) for name in dir(type(schema))}
-    return {name: method for name, method in methods.items() if _is_dump_hook(method)}
+    cls = type(schema)
+    found = _hooks.get(cls)
+    if found is None:
+        methods = {name: inspect.getattr_static(cls, name, None) for name in dir(cls)}
+        found = _hooks[cls] = {name: method for name, method in methods.items() if _is_dump_hook(method)}
+    return found
 
 
 def _is_dump_hook(method: t.Any) -> bool:

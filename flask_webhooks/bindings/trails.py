@@ -115,7 +115,8 @@ def known(mapper: AnyMapper) -> list[str]:
 
 def has(mapper: AnyMapper, name: str) -> bool:
     """Tell whether rows of a mapped class have an attribute."""
-    return static_attribute(mapper, name) is not None
+    # What is mapped is looked up at once: `inspect.getattr_static` takes long, and each field of a schema is asked for.
+    return name in mapper.all_orm_descriptors or static_attribute(mapper, name) is not None
 
 
 def _is_value(mapper: AnyMapper, name: str) -> bool:
