@@ -330,6 +330,8 @@ def _after_commit(session: Session) -> None:
     nested = session.get_nested_transaction()
     if nested is None:
         forget(root)
+        if session.expire_on_commit:
+            reading.trust(session)
     for buffer in buffers.values():
         if nested is not None:
             _release(buffer, nested, around(nested))
@@ -363,11 +365,12 @@ def _release(buffer: Buffer, savepoint: SessionTransaction, around: SessionTrans
 def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
     if not transaction.nested:
         forget(transaction)
+        reading.trust(session)
         return
     buffers = kept(session.get_transaction())
     if buffers is not None:
-        if buffers.has_bulk:  # SQLAlchemy lets stand what was loaded after a bulk statement that never was
-            session.expire_all()
+        if buffers.has_bulk:
+            reading.mistrust(session)
         alive = alive_in(session)
         for buffer in buffers.values():
             buffer.items = {place: items for place, items in buffer.items.items() if place in alive}

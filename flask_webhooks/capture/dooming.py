@@ -12,7 +12,7 @@ from sqlalchemy.orm.base import NO_RAISE, PASSIVE_NO_FETCH, PASSIVE_NO_RESULT
 
 from .changes import LATER
 from .loading import load, load_linked, referred, unreadable
-from .reading import Before, Olds, State, ask, is_assigned
+from .reading import Before, Olds, State, ask, is_assigned, mistrusted
 from .remains import is_unknown, written
 
 if t.TYPE_CHECKING:
@@ -119,12 +119,15 @@ def _read_beside(
 
 def _look_under(session: Session, before: Before, states: t.Iterable[tuple[State, Plan]]) -> None:
     """Read columns that were set while they were expired: what was set is not flushed before the DELETE."""
+    doubted = mistrusted(session)
     olds: dict[State, Olds] = {}
     missing: dict[type, list[tuple[State, set[str]]]] = {}
     for state, plan in states:
         hidden = plan.attributes & state.committed_state.keys()
         unknown = {name for name in hidden if is_unknown(state.committed_state[name])}
         unknown |= _assigned(state, plan)
+        if doubted and state in doubted:
+            unknown |= plan.attributes
         if unknown:
             olds[state] = Olds()
             missing.setdefault(state.class_, []).append((state, unknown))

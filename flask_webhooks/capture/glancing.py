@@ -10,6 +10,7 @@ from ..catalog import Kind
 from .changes import LATER, Change, stands_for
 from .hearing import check_database, connections_of
 from .loading import is_astray, leads_home
+from .reading import mistrusted
 from .stored import owner_stored
 
 if t.TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Glance:
     def _take(self, items: t.Iterable[Change | Emitted]) -> bool:
         """Look at all; return False if something cannot be told without loading or thinking."""
         updated = Kind.UPDATED
+        if mistrusted(self._session):
+            return False
         for item in items:
             if not isinstance(item, Change) or item.obj is None:
                 return False

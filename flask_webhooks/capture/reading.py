@@ -7,6 +7,7 @@ Those are asked for just before the flush, in one SELECT for all objects of a cl
 from __future__ import annotations
 
 import typing as t
+import weakref
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -23,9 +24,43 @@ from .remains import ASSIGNED, frozen, make_remains
 if t.TYPE_CHECKING:
     from .watching import Plan
 
-__all__ = ["Before", "Olds", "ask", "changes", "complete", "is_assigned", "look"]
+__all__ = [
+    "Before",
+    "Olds",
+    "ask",
+    "changes",
+    "complete",
+    "is_assigned",
+    "look",
+    "mistrust",
+    "mistrusted",
+    "trust",
+]
 
 State = orm.InstanceState[t.Any]
+_MISTRUSTED = "flask_webhooks.mistrusted"
+"""In `session.info`."""
+
+
+def mistrust(session: Session) -> None:
+    """Note that what objects hold may never have been, and read it from their rows from now on.
+
+    SQLAlchemy lets stand what was loaded between a bulk statement and the rollback of its savepoint. So does the host:
+    to expire it would change what the host goes on to write.
+    """
+    known = session.info.setdefault(_MISTRUSTED, weakref.WeakSet())
+    known.update(session.identity_map.all_states())
+
+
+def mistrusted(session: Session | None) -> t.Container[State]:
+    """Return the states of objects that may hold what never has been."""
+    found: t.Container[State] = session.info.get(_MISTRUSTED, ()) if session is not None else ()
+    return found
+
+
+def trust(session: Session) -> None:
+    """Forget that: everything will be read anew."""
+    session.info.pop(_MISTRUSTED, None)
 
 
 class Olds(dict[str, t.Any]):
@@ -74,6 +109,7 @@ def look(
     :param cleared: columns that the flush itself will set, by object.
     """
     missing: dict[type, list[tuple[State, set[str]]]] = {}
+    doubted = mistrusted(session)
     for state, plan in states:
         changed = plan.columns & state.committed_state.keys()
         references = plan.references.keys() & state.committed_state.keys()
@@ -81,6 +117,11 @@ def look(
         if not changed and not references and not keys:
             continue
         olds, unknown = _olds(state, plan, changed, references)
+        if doubted and state in doubted:
+            # Of what is set to what it seems to be SQLAlchemy writes nothing.
+            seeming = {name for name in changed if _seems(state, name)}
+            unknown = (unknown | changed | olds.keys()) - seeming
+            olds.clear()
         known = before.olds.setdefault(state, olds)
         for name, old in olds.items():
             known.setdefault(name, old)
@@ -90,6 +131,11 @@ def look(
             missing.setdefault(state.class_, []).append((state, unknown))
     for cls, wanted in missing.items():
         ask(session, cls, wanted, before.olds)
+
+
+def _seems(state: State, name: str) -> bool:
+    old = state.committed_state[name]
+    return old is not NO_VALUE and name in state.dict and _same(state, name, old, state.dict[name])
 
 
 def _olds(

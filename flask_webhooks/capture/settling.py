@@ -78,7 +78,7 @@ def settle(
         glance = Glance(watch, session)
         if watch.state.settings.record != "all" and glance.is_nobody(hearing, told):
             return []
-        with guarding(session, *_beside(watch, session), told=watch.told), Stored(watch) as stored:
+        with guarding(session, *_beside(watch, session), told=watch.told), Stored(watch, session) as stored:
             return _recorded(watch, session, hearing, aside, told, stored, traces, glance)
     finally:
         session.autoflush = is_flushing

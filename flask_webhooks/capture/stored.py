@@ -17,7 +17,7 @@ from ..bindings.links import SIGN, KeyLink, at_hand, link_of
 from ..bindings.stored import Forms
 from ..catalog import Kind
 from .changes import LATER, Change, Key
-from .reading import Olds, State, ask, is_assigned
+from .reading import Olds, State, ask, is_assigned, mistrusted
 
 if t.TYPE_CHECKING:
     from .loading import Path
@@ -32,8 +32,9 @@ Missing = dict[tuple[Session, type], list[tuple[State, set[str]]]]
 class Stored:
     """The values that were changed for values of rows in one commit."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, session: Session) -> None:
         self._watch = watch
+        self._doubted = mistrusted(session)
         self._done: set[State] = set()
         self._put: list[tuple[dict[str, t.Any], str, t.Any, t.Any]] = []
         self._aside: dict[tuple[int, str], tuple[dict[str, t.Any], t.Any]] = {}
@@ -61,7 +62,8 @@ class Stored:
                 last = type(obj)
                 plan = self._watch.plan(last)
                 forms = plan.leading_forms if plan is not None else None
-            if forms is not None and self._show(obj._sa_instance_state, forms):
+            state: State = obj._sa_instance_state
+            if (forms is not None and self._show(state, forms)) or (self._doubted and state in self._doubted):
                 asked.add(type(obj))
         if asked:
             self.show(obj for obj in list(self._deciding(nets)) if type(obj) in asked)
@@ -157,6 +159,8 @@ class Stored:
                 unsure.add(name)
             elif found is not value:
                 self._replace(held, name, found)
+        if self._doubted and state in self._doubted:
+            unsure.update(state.mapper.column_attrs.keys() & held.keys())
         return unsure
 
     def _is_assigned(self, state: State, name: str, value: t.Any) -> bool:

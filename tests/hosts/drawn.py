@@ -101,6 +101,7 @@ IN_BULK = (
     *("bulk insert", "bulk update", "bulk delete", "bulk_save_objects", "upsert", "insert or nothing"),
     *("update unseen", "update fetched", "update returning", "delete unseen", "delete fetched"),
     *("delete returning", "insert returning", "update many", "bulk rolled back", "bulk in a savepoint"),
+    *("update read and rolled back", "insert read and rolled back"),
 )
 HOW = (
     *("add", "assign", "merge", "delete", "flush", "expire", "move", "in a savepoint", "rolled back"),

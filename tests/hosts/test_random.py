@@ -195,6 +195,30 @@ FOUND = {
         False,
         ((("insert or nothing", 2, {}), ("bulk in a savepoint", 1, {"state": "WILD"})),),
     ),
+    "assigned to what was loaded before a savepoint took it back": Example(
+        ("number",),
+        False,
+        (
+            (("add", 1, {"number": 0}),),
+            (("update read and rolled back", 1, {"number": 5}), ("assign", 1, {"number": 5})),
+        ),
+        frozenset({"stays"}),
+    ),
+    "told of what was loaded before a savepoint took it back": Example(
+        ("number",),
+        False,
+        (
+            (("add", 1, {"number": 0}),),
+            (("update read and rolled back", 1, {"number": 5}), ("assign", 1, {"number": 6})),
+            (("assign", 1, {"number": 7}), ("delete", 1, {})),
+        ),
+        frozenset({"stays"}),
+    ),
+    "assigned to a row that never was": Example(
+        ("number",),
+        False,
+        ((("insert read and rolled back", 1, {}), ("assign", 1, {"number": 5})),),
+    ),
 }
 """What was drawn once and failed."""
 
