@@ -17,7 +17,7 @@ from ..catalog import EventType, Kind, same
 if t.TYPE_CHECKING:
     from ..bindings import Bound
 
-__all__ = ["LATER", "Change", "Key", "Values", "coalesce", "stands_for"]
+__all__ = ["LATER", "Change", "Key", "Values", "coalesce", "gone", "stands_for"]
 
 Key = tuple[t.Any, ...]
 """Channel, the class that heads the inheritance, primary key."""
@@ -79,6 +79,18 @@ class Change:
 def stands_for(state: t.Any, change: Change) -> bool:
     """Say whether an instance is still about the row that changed: a clone (`make_transient`) is about another."""
     return state.key is not None and state.key[1] == change.key[2 : 2 + len(state.key[1])]
+
+
+def gone(items: t.Iterable[object]) -> set[Key]:
+    """Return the keys, without channels, of rows that were there in a transaction and are no more."""
+    found: set[Key] = set()
+    for item in items:
+        if isinstance(item, Change):
+            if item.kind is Kind.DELETED:
+                found.add(item.key[1:])
+            elif found:
+                found.discard((item.moved or item.key)[1:])
+    return found
 
 
 def coalesce(changes: t.Iterable[Change]) -> dict[Key, Change]:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from ..catalog import EventType, Kind, same
 from ..errors import EmitError, OwnerMissingError
 from . import hosted
-from .changes import LATER, Change, Key, Values, coalesce, stands_for
+from .changes import LATER, Change, Key, Values, coalesce, gone, stands_for
 from .glancing import Glance
 from .guard import guarding
 from .hearing import Hearing, check_database, connection_of
@@ -146,7 +146,7 @@ def _recorded(
         return []
     try:
         contacts.agree(heard, stored)
-        stored.part(session, heard, _gone(items))
+        stored.part(session, heard, gone(items))
         heard = _load(heard)
         past.complete(heard)
         stored.complete(heard)
@@ -158,18 +158,6 @@ def _recorded(
             failed(state, heard[0].event, heard[0].obj, error)
     rereading.heard = heard
     return write(watch, connection, heard, rereading)
-
-
-def _gone(items: t.Iterable[Change | Emitted]) -> set[Key]:
-    """The keys of rows that were there in the transaction and are no more."""
-    gone: set[Key] = set()
-    for item in items:
-        if isinstance(item, Change):
-            if item.kind is Kind.DELETED:
-                gone.add(item.key[1:])
-            elif gone:
-                gone.discard((item.moved or item.key)[1:])
-    return gone
 
 
 def _connection(watch: Watch, session: Session, occurrences: t.Sequence[Occurrence]) -> sa.Connection:

@@ -20,7 +20,8 @@ from sqlalchemy.orm import Session
 
 from ..catalog import Kind, same
 from .aside import unfiltered
-from .changes import Change, Key, Values
+from .buffers import kept
+from .changes import Change, Key, Values, gone
 from .conflicts import Conflicts
 from .inserting import Insert
 from .loading import CHUNK, rows_where
@@ -175,6 +176,10 @@ class Upsert(Insert):
         """What those of the new rows had that are not new, but were committed by others since we looked."""
         name = self.connection.dialect.name
         keys = list(self._met) if name == "postgresql" else list(news)
+        if name not in ("postgresql", "sqlite"):
+            # What we have deleted ourselves looks there as if it had been committed in between.
+            ours = self._deleted()
+            keys = [key for key in keys if key not in ours]
         if not keys or name == "sqlite" or not self.conflicts.updates:
             return {}
         found: Olds = {}
@@ -185,6 +190,13 @@ class Upsert(Insert):
                     select = self.select().where(rows_where(self.keys(), keys[start : start + CHUNK]))
                     found |= {self.key(row): self.values(row) for row in session.scalars(select)}
         return found
+
+    def _deleted(self) -> set[Key]:
+        """The primary keys of rows of this class that the transaction has deleted."""
+        buffers = kept(self.execution.session.get_transaction())
+        buffer = buffers.get(self.watch) if buffers is not None else None
+        items = [item for some in buffer.items.values() for item in some] if buffer is not None else []
+        return {key[1:] for key in gone(items) if key[0] is self.mapper._identity_class}
 
     # ---- what happened ----
 

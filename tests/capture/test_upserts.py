@@ -65,6 +65,20 @@ class TestUpdating:
 
         assert told(stock) == [CREATED, UPDATED]
 
+    @pytest.mark.parametrize("in_bulk", [True, False])
+    def test_a_row_that_the_transaction_has_deleted(
+        self, stock: AppState, database_url: str, in_bulk: bool
+    ) -> None:
+        if in_bulk:
+            db.session.execute(sa.delete(Ware).where(Ware.id == 101))
+        else:
+            db.session.delete(db.session.get_one(Ware, 101))
+        row = {"id": 101, "number": 1, "count": 7, "code": "a", "place": "x", "name": "old"}
+        db.session.execute(upsert(database_url, NUMBER, sets_count).values(row))
+        db.session.commit()
+
+        assert told(stock) == [UPDATED]
+
     def test_many_values(self, stock: AppState, database_url: str) -> None:
         db.session.execute(upsert(database_url, NUMBER, sets_count).values([ROW, NEW]))
         db.session.commit()

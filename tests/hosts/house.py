@@ -353,7 +353,7 @@ class Play:
 
     def _execute(self, statement: t.Any, *given: t.Any) -> list[t.Any]:
         result = self.session.execute(statement, *given)
-        if not result.returns_rows:
+        if isinstance(result, sa.CursorResult) and not result.returns_rows:
             self.seen.append(str(result.rowcount))
             return []
         rows = list(result)
