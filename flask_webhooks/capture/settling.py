@@ -196,19 +196,26 @@ def _follow_keys(
     """
     stale: dict[tuple[Session, type], tuple[set[Path], list[t.Any]]] = {}
     deleted = Kind.DELETED
+    last: tuple[type, Bound] | None = None
+    followed: t.Sequence[tuple[str, tuple[str, ...], bool]] = ()
     for net in nets.values():
         if net.kind is deleted:
             continue
-        plan = watch.plan(type(net.obj))
+        cls, bound = type(net.obj), net.bound
+        if last is None or cls is not last[0] or bound is not last[1]:  # they come class by class
+            last, plan = (cls, bound), watch.plan(cls)
+            # What nobody here reads stays as it is: the host may read it after the session is closed.
+            followed = plan.followed.get(bound.channel.name, ()) if plan is not None else ()
+        if not followed:
+            continue
         state = net.obj._sa_instance_state
-        # What nobody here reads stays as it is: the host may read it after the session is closed.
-        for name, keys, is_touched in (
-            plan.followed.get(net.bound.channel.name, ()) if plan is not None else ()
-        ):
+        may_have_set = bool(net.values or net.steps)
+        for name, keys, is_touched in followed:
             if name not in net.obj.__dict__:
                 continue
             is_sure = is_touched and state in home
-            if (not is_sure and is_astray(state, name)) or (net.has_set(keys) and not agrees(state, name)):
+            is_set = may_have_set and net.has_set(keys)
+            if (not is_sure and is_astray(state, name)) or (is_set and not agrees(state, name)):
                 home.discard(state)
                 stored.lay_aside(net.obj, name)
                 paths, identities = stale.setdefault((state.session, type(net.obj)), (set(), []))
