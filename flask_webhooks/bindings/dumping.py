@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import logging
 import math
+import operator
 import typing as t
 from collections import deque
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
@@ -19,7 +20,7 @@ from sqlalchemy.ext.associationproxy import _AssociationDict, _AssociationList, 
 
 from .. import payload
 from ..errors import PayloadError
-from .columns import Fit, fit_of, is_binary, is_unwritable
+from .columns import fit_of, is_binary, is_unwritable
 from .keys import attribute_of
 from .links import SIGN, KeyLink, link_of, linked
 from .private import private_columns
@@ -29,6 +30,7 @@ if t.TYPE_CHECKING:
     from ..catalog import EventType
 
 logger = logging.getLogger("flask_webhooks.capture")
+Check = t.Callable[[t.Any], bool]
 
 
 class Renderer(t.Protocol):
@@ -58,35 +60,50 @@ class ColumnRenderer:
 
     mapper: AnyMapper
     keys: tuple[str, ...]
-    _odd: dict[tuple[type, ...], tuple[tuple[str, Fit | None], ...]] = dataclasses.field(
+    _odd: dict[tuple[type, ...], tuple[tuple[str, Check | None], ...]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     """By the classes of all values: the keys whose values need a look."""
+    _read: t.Callable[[t.Any], tuple[t.Any, ...]] = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Of one name alone it gives no tuple.
+        many = operator.attrgetter(*self.keys) if len(self.keys) > 1 else None
+        read = many or (lambda row: tuple(getattr(row, key) for key in self.keys))
+        object.__setattr__(self, "_read", read)
 
     def __call__(self, row: t.Any) -> dict[str, t.Any]:
-        values = [getattr(row, key) for key in self.keys]
+        values = self._read(row)
         kinds = tuple(map(type, values))
         found = dict(zip(self.keys, values, strict=True))
         odd = self._odd.get(kinds)
-        for key, fit in self._look(kinds) if odd is None else odd:
+        for key, check in self._look(kinds) if odd is None else odd:
             value = found[key]
-            if fit is None or fit(value):
+            if check is None or check(value):
                 found[key] = jsonable(value)
             else:
                 del found[key]
                 _tell(self.mapper, key)
         return found
 
-    def _look(self, kinds: tuple[type, ...]) -> tuple[tuple[str, Fit | None], ...]:
-        found: list[tuple[str, Fit | None]] = []
+    def _look(self, kinds: tuple[type, ...]) -> tuple[tuple[str, Check | None], ...]:
+        found: list[tuple[str, Check | None]] = []
         for key, kind in zip(self.keys, kinds, strict=True):
             fit = None if kind is type(None) else fit_of(self.mapper.column_attrs[key].columns[0])
-            is_certain = fit is None or (fit.words is None and fit.by_class(kind))
-            if not is_certain or issubclass(kind, timedelta | float | Decimal):
-                found.append((key, None if is_certain else fit))
+            check: Check | None = None
+            if fit is not None and not fit.by_class(kind):
+                check = _never
+            elif fit is not None and fit.words is not None:
+                check = fit.words.__contains__
+            if check is not None or issubclass(kind, timedelta | float | Decimal):
+                found.append((key, check))
         if len(self._odd) < _MOST_KNOWN:
             self._odd[kinds] = tuple(found)
         return tuple(found)
+
+
+def _never(value: t.Any) -> bool:
+    return False
 
 
 _MOST_KNOWN = 256

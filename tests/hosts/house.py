@@ -219,6 +219,10 @@ class Play:
         self.kept.append(found)
         return found
 
+    def _new(self, number: int, given: dict[str, t.Any]) -> t.Any:
+        self.kept.append(made := self.house.new(number, given))
+        return made
+
     def _parent(self, number: int) -> t.Any:
         found = self.session.get(self.house.parent, number)
         if found is None:
@@ -242,7 +246,7 @@ class Play:
         elif how in ("by relationship", "under"):
             self._lead(how, key, given)
         elif how in ("add", "merge"):
-            getattr(self.session, how)(self.house.new(key, given))
+            self.kept.append(getattr(self.session, how)(self._new(key, given)))
         elif how == "in a savepoint":
             with self.session.begin_nested():
                 self._change("assign", key, given)
@@ -272,7 +276,7 @@ class Play:
         if how == "under":
             parent.up, parent.owner = self._parent(key % 3 + 1), OWNERS[parent.owner == OWNERS[0]]
         else:
-            parent.items.append(self._get(key) or self.house.new(key, given))
+            parent.items.append(self._get(key) or self._new(key, given))
 
     @contextlib.contextmanager
     def _muted(self) -> t.Iterator[None]:
