@@ -56,8 +56,8 @@ class Host:
     config: dict[str, t.Any] = field(default_factory=dict)
     """Our settings in this app."""
     env: dict[str, str] = field(default_factory=dict)
-    """May name `{run}` (an empty folder), `{postgresql}` (a URL) with its parts `{host}`, `{port}`, `{user}`,
-    `{password}`, `{database}`, and `{valkey}` (a URL) with `{valkey_port}`."""
+    """Of the tests, and of installing. May name `{run}` (an empty folder), `{postgresql}` (a URL) with its parts
+    `{host}`, `{port}`, `{user}`, `{password}`, `{database}`, and `{valkey}` (a URL) with `{valkey_port}`."""
     services: list[str] = field(default_factory=list)
     """`postgresql`, `valkey`."""
 
@@ -119,7 +119,7 @@ def make_environment(host: Host, work: Path) -> Path:
     wanted = json.dumps(host.install)
     if not done.exists() or done.read_text() != wanted:
         for words in host.install:
-            run([*pip, *words], cwd=work / "app")
+            run([*pip, *words], cwd=work / "app", env={**os.environ, **host.env})
         done.write_text(wanted)
     with tempfile.TemporaryDirectory() as folder:  # pip builds in the tree that it is given
         tree = Path(folder, "tree")
