@@ -51,6 +51,8 @@ class Host:
     """Modules to import before the catalogue is read."""
     install: list[list[str]] = field(default_factory=list)
     """Arguments of `pip install`, one list a call, run inside the checkout."""
+    files: dict[str, str] = field(default_factory=dict)
+    """What the app's own build would write into the checkout: path to text."""
     tests: list[str] = field(default_factory=list)
     """Arguments of pytest."""
     config: dict[str, t.Any] = field(default_factory=dict)
@@ -306,6 +308,8 @@ def main() -> int:
         )
         work = (base / host.name).resolve()
         check_out(options.source or host.source, work / "app")
+        for name, text in host.files.items():
+            (work / "app" / name).write_text(text, encoding="utf-8")
         python = make_environment(Host(**{**asdict(host), "python": python_name}), work)
         (work / "webhooks.yaml").unlink(missing_ok=True)
         is_good = True

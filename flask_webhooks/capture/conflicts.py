@@ -120,7 +120,7 @@ class Conflicts:
         return tuple(dict.fromkeys(each for each in known if each))
 
     @property
-    def _deciding(self) -> tuple[Columns, ...]:
+    def deciding(self) -> tuple[Columns, ...]:
         """Those of them by which a row that is there comes to be updated."""
         return self.unique if None in self._targets else tuple(each for each in self._targets if each)
 
@@ -141,6 +141,23 @@ class Conflicts:
             for name, each in zip(names, selected.c, strict=False)
             if (column := self._column(name)) is not None
         }
+
+    @property
+    def _meeting(self) -> t.Any:
+        """The SELECT with no columns but those by which rows are met.
+
+        Only these are asked for before it runs, so what it gives the others, such as a key made by `random()`, may be
+        another each time. Unless it takes only some of its rows, which may be chosen by any of its columns.
+        """
+        source, names = self.source, self._statement._select_names
+        if not isinstance(source, sa.Select) or source._has_row_limiting_clause:
+            return source
+        given = list(source.selected_columns)
+        if len(given) != len(names):
+            return source
+        deciding = {column for columns in self.deciding if self.updates for column in columns}
+        kept = [each for name, each in zip(names, given, strict=True) if self._column(name) in deciding]
+        return source.with_only_columns(*kept, maintain_column_froms=True)
 
     @functools.cached_property
     def rows(self) -> list[Row]:
@@ -202,9 +219,9 @@ class Conflicts:
 
         :raises Unfollowed: names the column.
         """
-        if self.source is not None and not _is_steady(self.source):
+        if self.source is not None and not _is_steady(self._meeting):
             raise Unfollowed("is of a SELECT that gives other rows when it is asked twice")
-        for columns in self._deciding if self.updates else ():
+        for columns in self.deciding if self.updates else ():
             if self.source is not None:
                 given = self.source_columns.keys()
                 lacking = [column for column in columns if column not in given]

@@ -87,7 +87,7 @@ class Upsert(Insert):
         given = conflicts.source_columns
         met = [
             sa.and_(*(column == given[column] for column in columns))
-            for columns in conflicts.unique
+            for columns in conflicts.deciding
             if given.keys() >= set(columns)
         ]
         if not met:

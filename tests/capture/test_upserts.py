@@ -126,6 +126,20 @@ class TestUpdating:
 
         assert told(stock) == [CREATED, UPDATED]
 
+    def test_from_a_select_that_gives_another_value_each_time(
+        self, stock: AppState, database_url: str
+    ) -> None:
+        """As a copy within the database does that makes its keys with `random()`: no row is met by it."""
+        chance = sa.func.rand() if stock.engine.dialect.name == "mysql" else sa.func.random()
+        names = ["owner", "number", "amount", "is_on_sale"]
+        for number, less in ((Ware.number + 1, 2), (Ware.number, 3)):
+            amount = Ware.count - less + chance * 0
+            source = sa.select(sa.literal("1"), number, amount, sa.true()).where(Ware.id == 101)
+            db.session.execute(upsert(database_url, NUMBER, sets_count).from_select(names, source))
+        db.session.commit()
+
+        assert told(stock) == [CREATED, UPDATED]
+
     def test_by_the_primary_key(self, stock: AppState, database_url: str) -> None:
         db.session.execute(upsert(database_url, ["id"], sets_count), [{"id": 101, **ROW}, {"id": 102, **NEW}])
         db.session.commit()
