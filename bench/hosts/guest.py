@@ -274,8 +274,6 @@ def _watch(db: t.Any) -> None:
     from sqlalchemy import event, orm
 
     logging.getLogger("flask_webhooks").addHandler(_Warnings(logging.WARNING))
-    if not IS_SUBSCRIBED:
-        return
 
     def unsure(*_: t.Any, **__: t.Any) -> None:
         seen.is_unsure = True
@@ -290,7 +288,10 @@ def _watch(db: t.Any) -> None:
 
 
 def settle_in(connection: t.Any) -> bool:
-    """See to it that somebody listens; return whether that lasts when the transaction is rolled back."""
+    """See to it that our tables are there, as after a migration, and that somebody listens who shall.
+
+    Return whether that lasts when the transaction is rolled back.
+    """
     from flask import current_app
     from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
@@ -300,14 +301,14 @@ def settle_in(connection: t.Any) -> bool:
         return False
     engine = current_app.extensions["sqlalchemy"].engine
     if isinstance(engine.pool, StaticPool | SingletonThreadPool):  # its one connection is the host's
-        _subscribe(connection, current_app)
+        _prepare(connection, current_app)
         return False
     with engine.begin() as own:
-        _subscribe(own, current_app)
+        _prepare(own, current_app)
     return True
 
 
-def _subscribe(connection: t.Any, app: t.Any) -> None:
+def _prepare(connection: t.Any, app: t.Any) -> None:
     import sqlalchemy as sa
 
     from flask_webhooks import models, signing
@@ -320,6 +321,8 @@ def _subscribe(connection: t.Any, app: t.Any) -> None:
     for table in models.Base.metadata.sorted_tables:
         if table.name not in there:
             metadata.tables[table.name].create(connection)
+    if not IS_SUBSCRIBED:
+        return
     listener, subscription, secret = (
         each.__table__ for each in (models.Listener, models.Subscription, models.Secret)
     )
