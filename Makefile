@@ -36,9 +36,9 @@ system:          ## as root, on Debian: Chromium, MariaDB, PostgreSQL, and what 
 test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a real Valkey and real sockets
 	$(BIN)/python -m pytest -m 'not deep and not plans' $(PARALLEL)
 
-MARIADB = tests/capture $(addprefix tests/delivering/test_,clocks.py health.py plans.py run.py statements.py trouble.py) \
+MARIADB = tests/capture $(addprefix tests/worker/test_,clocks.py health.py plans.py coordinator.py statements.py outage.py) \
 	$(filter-out tests/api/test_plans.py,$(wildcard tests/api/test_*.py)) tests/console tests/test_models.py tests/test_naming.py \
-	$(addprefix tests/integration/test_,at_once.py isolation.py) tests/test_subscribing.py tests/test_sweep.py
+	$(addprefix tests/integration/test_,at_once.py isolation.py) tests/test_subscribing.py tests/test_maintenance.py
 test-mariadb: $(VENV)/.dev     ## capture, delivery, API and console on MariaDB (see "make system")
 	WEBHOOKS_TEST_DATABASES=mariadb $(BIN)/python -m pytest -m 'not deep' -k mariadb $(MARIADB)
 
@@ -47,7 +47,7 @@ test-plans: $(VENV)/.dev       ## every statement beside statistics that do not 
 
 test-oldest:     ## what an app meets first, on SQLite and the lowest versions that we let in (Python 3.11 or 3.12)
 	$(MAKE) .venv-oldest/.dev VENV=.venv-oldest CONSTRAINTS=tests/oldest.txt
-	WEBHOOKS_TEST_DATABASES=sqlite .venv-oldest/bin/python -m pytest -m 'not deep' tests/test_*.py tests/capture tests/delivering tests/integration tests/api/test_life.py $(addprefix tests/cli/test_,catalog.py check_rows.py database.py repairing.py resending.py) --deselect tests/capture/test_random.py
+	WEBHOOKS_TEST_DATABASES=sqlite .venv-oldest/bin/python -m pytest -m 'not deep' tests/test_*.py tests/capture tests/worker tests/integration tests/api/test_life.py $(addprefix tests/cli/test_,catalog.py check_rows.py database.py repairing.py resending.py) --deselect tests/capture/test_random.py
 
 .venv-neighbours/.dev: pyproject.toml setup.cfg
 	$(MAKE) .venv-neighbours/.pip VENV=.venv-neighbours
@@ -71,7 +71,7 @@ check: $(VENV)/.dev            ## format, lint, types, import floors, coverage
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m 'not deep' --quiet tests/test_*.py tests/catalog tests/integration tests/systems tests/delivering
+	$(BIN)/coverage run -m pytest -m 'not deep' --quiet tests/test_*.py tests/catalog tests/integration tests/systems tests/worker
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -27,8 +27,8 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from bench.stage import progress
-from flask_webhooks import hours
 from flask_webhooks.models import Attempt, Lane
+from flask_webhooks.outbox import statistics as hours
 from flask_webhooks.state import AppState, state_of
 from tests.conftest import new_database
 from tests.host import make_host
@@ -125,7 +125,7 @@ def fill(state: AppState, count: int, subscriptions: t.Sequence[str], now: datet
             for text in texts:
                 connection.execute(text, values)
     progress(f"{dialect}: summing up")
-    tally = hours.Tally()
+    tally = hours.HourlyCounts()
     for number in range(count):
         outcome = STATES[number * 7 % len(STATES)]
         tally.add(

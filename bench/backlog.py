@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 
 from bench.stage import drain, fill, options, scene, show, subscribe
-from flask_webhooks import dispatch
-from flask_webhooks.dispatch import Window
+from flask_webhooks import outbox
+from flask_webhooks.outbox import Window
 from flask_webhooks.state import AppState
 
 
@@ -64,13 +64,15 @@ def tell_plans(state: AppState, subscriptions: t.Sequence[str]) -> None:
                 sa.event.remove(connection, "before_cursor_execute", prefix)
 
         long = timedelta(seconds=45)
-        explain("lanes with work that are free", lambda: dispatch.waiting(connection, now, long, 64))
-        explain("when is something due", lambda: dispatch.next_due(connection, now, long))
+        explain("lanes with work that are free", lambda: outbox.waiting(connection, now, long, 64))
+        explain("when is something due", lambda: outbox.next_due(connection, now, long))
         window = Window(20)
-        explain("what is next in a lane", lambda: dispatch.heads(connection, {subscriptions[0]: window}, now))
-        last = dispatch.heads(connection, {subscriptions[0]: window}, now)[subscriptions[0]][-1]
+        explain(
+            "what is next in a lane", lambda: outbox.select_due(connection, {subscriptions[0]: window}, now)
+        )
+        last = outbox.select_due(connection, {subscriptions[0]: window}, now)[subscriptions[0]][-1]
         behind = Window(20, (last.due_at, last.id))
-        explain("and behind it", lambda: dispatch.heads(connection, {subscriptions[0]: behind}, now))
+        explain("and behind it", lambda: outbox.select_due(connection, {subscriptions[0]: behind}, now))
 
 
 def main() -> None:

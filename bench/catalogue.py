@@ -24,11 +24,11 @@ from flask import Flask
 
 from bench.api import databases
 from example_app import CATALOG
-from flask_webhooks import outbox
 from flask_webhooks.bindings import open_catalog
 from flask_webhooks.catalog import load
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Listener, Subscription
+from flask_webhooks.outbox import recording
 from flask_webhooks.state import AppState, state_of
 from tests.host import db, make_host
 
@@ -121,7 +121,7 @@ def look_up(state: AppState, owner: str) -> int:
     """Ask who wants one event of an owner, as a commit does; return how many there are."""
     patterns = state.catalog.patterns("invoices.created")
     with state.engine.connect() as connection:
-        found, _ = outbox.listening(connection, {owner}, patterns)
+        found, _ = recording.find_matches(connection, {owner}, patterns)
     return sum(map(len, found.values()))
 
 

@@ -28,7 +28,7 @@ from flask import Flask
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from flask_webhooks.capture import capture
+from flask_webhooks.capture import listeners as capture
 from flask_webhooks.models import Attempt, Delivery, Listener, Message, Subscription
 from flask_webhooks.queue import rung
 from flask_webhooks.state import AppState, state_of

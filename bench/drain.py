@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from bench.stage import bare, drain, fill, progress, scene, show, subscribe
-from flask_webhooks import dispatch
+from flask_webhooks import outbox
 from flask_webhooks.models import Attempt, Delivery
 from flask_webhooks.state import AppState
 from tests.processes import Processes
@@ -100,7 +100,7 @@ def bursts(database: str, subscriptions: int, count: int, number: int) -> dict[s
             with state.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(sa.text("ANALYZE"))
             with state.engine.begin() as connection:
-                dispatch.purge(connection, datetime.now(UTC), count // 2)
+                outbox.purge(connection, datetime.now(UTC), count // 2)
     return {
         "database": database,
         "subscriptions": subscriptions,

@@ -19,11 +19,11 @@ from sqlalchemy.orm import Session
 
 from bench.receiver import Receiver
 from flask_webhooks import signing
-from flask_webhooks.delivering import Run
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Listener, Message, Secret, Subscription
+from flask_webhooks.shutdown import ShutdownFlag
 from flask_webhooks.state import AppState, state_of
-from flask_webhooks.stop import Stop
+from flask_webhooks.worker import Coordinator
 from tests.conftest import new_database
 from tests.host import make_host
 from tests.plans.servers import debian_postgres
@@ -126,7 +126,7 @@ def drain(state: AppState, **options: t.Any) -> float:
     """Deliver all; return deliveries a second."""
     progress("draining")
     began = time.perf_counter()
-    report = Run(state, holder="bench").run(**options)
+    report = Coordinator(state, holder="bench").run(**options)
     seconds = time.perf_counter() - began
     progress("")
     assert report.failed == 0, report
@@ -197,11 +197,11 @@ def new(database: str, folder: str) -> t.Iterator[str]:
 @contextlib.contextmanager
 def working(state: AppState) -> t.Iterator[None]:
     """Deliver what becomes due, in a thread of this process."""
-    stop = Stop()
+    stop = ShutdownFlag()
 
     def work() -> None:
         while not stop.is_set():
-            Run(state, holder="bench", stop=stop).run()
+            Coordinator(state, holder="bench", stop=stop).run()
             stop.wait(0.02)
 
     thread = threading.Thread(target=work)

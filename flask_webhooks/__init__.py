@@ -21,8 +21,8 @@ from .errors import (
     WebhooksError,
 )
 from .extension import Webhooks
+from .manager import Subscription
 from .principal import ALL_OWNERS, Principal
-from .subscriptions import Subscription
 
 __all__ = [
     "ALL_OWNERS",

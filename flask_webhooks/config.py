@@ -25,7 +25,7 @@ from .queue import fault_in
 from .retry import schedule
 from .transport import bundle_fault
 
-__all__ = ["ENVIRONMENTS", "Environment", "Look", "Settings", "slips"]
+__all__ = ["ENVIRONMENTS", "ConsoleTheme", "Environment", "Settings", "slips"]
 
 ENVIRONMENTS = ("staging", "production")
 PREFIX = "WEBHOOKS_"
@@ -278,7 +278,7 @@ def _proxy(value: t.Any) -> str | None:
 
 
 @dataclass(frozen=True)
-class Look:
+class ConsoleTheme:
     """How the console looks; see docs/console.md."""
 
     name: str = "Webhooks"
@@ -293,9 +293,9 @@ class Look:
     """Where the name leads: back to the product."""
 
 
-def _look(value: t.Any) -> Look:
-    found = value if isinstance(value, Look) else Look(**dict(value))
-    for part in dataclasses.fields(Look):
+def _look(value: t.Any) -> ConsoleTheme:
+    found = value if isinstance(value, ConsoleTheme) else ConsoleTheme(**dict(value))
+    for part in dataclasses.fields(ConsoleTheme):
         given = getattr(found, part.name)
         if given is not None:
             _text(given)
@@ -466,8 +466,10 @@ class Settings:
     """Deliveries a second that one replay adds to the live events of its subscription."""
     page_limit: int = _key(100, _count, _COUNT)
     """Rows on one page of a list."""
-    console: Look = _key(
-        Look(), _look, 'a mapping with any of name, logo, accent ("#rrggbb"), base (a template), home (a URL)'
+    console: ConsoleTheme = _key(
+        ConsoleTheme(),
+        _look,
+        'a mapping with any of name, logo, accent ("#rrggbb"), base (a template), home (a URL)',
     )
     """How the console looks."""
 

@@ -1,7 +1,7 @@
 """Flask-WTF's `CSRFProtect`, where the host has it: it has no token of ours, and would refuse every change.
 
 Our own checks are at least as strict: the console has a token in every form, the API lets only pass what no other site
-can make a browser send (`api.origins`). So both are exempt, whichever of the two extensions was initialised first.
+can make a browser send (`api.origin`). So both are exempt, whichever of the two extensions was initialised first.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from flask import Flask, current_app, has_app_context
 
 from .models import Naming
-from .transactions import own_engine
+from .sql.transactions import own_engine
 
 __all__ = ["Engines", "is_in_memory", "is_same_database"]
 
@@ -40,7 +40,7 @@ class Engines:
 
     @property
     def own(self) -> sa.Engine:
-        """For transactions of our own; the same pool. See `transactions`."""
+        """For transactions of our own; the same pool. See `sql.transactions`."""
         return self._look()[1]
 
     @property

@@ -15,17 +15,17 @@ from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session, scoped_session
 
-from . import absolute, capture, models, payload, startup
-from .bindings import Bound, open_catalog
+from . import absolute, capture, models, payload, setup_errors
+from .bindings import BoundChannel, open_catalog
 from .config import Settings, slips
 from .engines import Engines
 from .errors import ConfigurationError, PrincipalError
+from .manager import Subscriptions
 from .payload import Format
 from .principal import Principal
 from .queue import Bell, Embedded
 from .signing import Vault, derive_key
 from .state import EXTENSION, AppState, is_developing, state_of
-from .subscriptions import Subscriptions
 from .transport import Transport, bundle_fault
 
 AnySession: t.TypeAlias = Session | scoped_session[t.Any]
@@ -83,7 +83,7 @@ class Webhooks:
         try:
             self._start(app, db)
         except Exception as error:
-            if not startup.forgive(app, error, self._formats):
+            if not setup_errors.forgive(app, error, self._formats):
                 raise
 
     def _start(self, app: Flask, db: SQLAlchemy) -> None:
@@ -277,7 +277,7 @@ class Webhooks:
     def _state() -> AppState:
         return state_of(current_app._get_current_object())  # type: ignore[attr-defined]
 
-    def _check_formats(self, bound: t.Mapping[str, Bound]) -> None:
+    def _check_formats(self, bound: t.Mapping[str, BoundChannel]) -> None:
         for each in bound.values():
             for event in each.channel.events.values():
                 for name in {event.format, *event.formats} - self._formats.keys():
@@ -349,7 +349,7 @@ def _bundles(settings: Settings) -> tuple[str, ...]:
     return ()
 
 
-def _tell_doubts(bound: t.Mapping[str, Bound]) -> None:
+def _tell_doubts(bound: t.Mapping[str, BoundChannel]) -> None:
     """Name, before anybody subscribes, the columns that an event may not be able to carry."""
     for name, each in bound.items():
         if each.doubts:
@@ -362,7 +362,7 @@ def _tell_doubts(bound: t.Mapping[str, Bound]) -> None:
             )
 
 
-def _check_binds(db: SQLAlchemy, engine: sa.Engine, bound: t.Mapping[str, Bound]) -> None:
+def _check_binds(db: SQLAlchemy, engine: sa.Engine, bound: t.Mapping[str, BoundChannel]) -> None:
     """Refuse models that live on another engine than our tables: an event must be in its change's transaction."""
     with contextlib.closing(db.session()) as session:
         for each in bound.values():

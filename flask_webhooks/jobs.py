@@ -1,8 +1,8 @@
 """RQ's door: the one job, which works through everything that is due, or wakes the engine that does.
 
 A stock `rq worker webhooks` imports this module by name. It finds the app through `FLASK_APP`, or through the path
-that the job carries, and delivers in the job. `flask webhooks worker` has its app loaded already and an `Engine` that
-delivers beside RQ; there the job only wakes it.
+that the job carries, and delivers in the job. `flask webhooks worker` has its app loaded already and a
+`DeliveryThread` that delivers beside RQ; there the job only wakes it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import sqlalchemy as sa
 from flask import Flask, has_app_context
 from flask.cli import ScriptInfo
 
-from . import dispatch, replaying
-from .checking import refuse_missing_tables
-from .delivering import TROUBLE, Report, Run
+from . import outbox, replay
+from .checks import refuse_missing_tables
 from .errors import ConfigurationError
 from .frames import emptied
+from .shutdown import ShutdownFlag
 from .state import AppState, state_of
-from .stop import Stop
+from .worker import TRANSIENT_ERRORS, Coordinator, Report
 
-__all__ = ["Engine", "deliver", "stopping", "worker_name"]
+__all__ = ["DeliveryThread", "deliver", "stopping", "worker_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ BREATH = 0.02
 SOON = 0.1
 """Seconds for which an engine goes on looking rather than wait for the sweep: replays fall due one after the other."""
 
-_engine: Engine | None = None
+_engine: DeliveryThread | None = None
 _pid: int | None = None
 _ready: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 
@@ -66,7 +66,7 @@ def worker_name() -> str:
     return _names.get(pid) or _names.setdefault(pid, f"{socket.gethostname()}:{secrets.token_hex(4)}:{pid}")
 
 
-class Engine:
+class DeliveryThread:
     """The thread of a worker that delivers whenever it is woken, as long as there is something to do.
 
     Beside RQ, not in its job: a job must end in time, and with it the run, for which everybody has to wait who is
@@ -75,14 +75,14 @@ class Engine:
     :param stop: the worker's own: finish what is under way, give back the rest.
     """
 
-    def __init__(self, state: AppState, stop: Stop) -> None:
+    def __init__(self, state: AppState, stop: ShutdownFlag) -> None:
         self._state, self._stop = state, stop
-        self._clock = dispatch.Clock()
+        self._clock = outbox.Clock()
         self._is_leaving = False
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._work, name="webhooks-engine", daemon=True)
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> DeliveryThread:
         global _engine
         _engine = self
         self._thread.start()
@@ -118,7 +118,7 @@ class Engine:
     def _deliver(self) -> None:
         while not self._stop.is_set() and self._state.settings.enabled:
             self._state.bell.clear()
-            report = Run(self._state, holder=worker_name(), stop=self._stop, clock=self._clock).run()
+            report = Coordinator(self._state, holder=worker_name(), stop=self._stop, clock=self._clock).run()
             # Replays afterwards: what was just committed does not wait for that look.
             queued = 0 if self._stop.is_set() else _replay(self._state)
             if not queued and (report.next_in is None or report.next_in > SOON):
@@ -166,8 +166,8 @@ def _is_ready(state: AppState) -> bool:
 
 def _replay(state: AppState) -> int:
     """Have replays make their next deliveries due; return how many."""
-    with contextlib.suppress(*TROUBLE):  # which the run bears, and says once
-        return replaying.turn(state)
+    with contextlib.suppress(*TRANSIENT_ERRORS):  # which the run bears, and says once
+        return replay.turn(state)
     return 0
 
 
@@ -175,13 +175,15 @@ def _is_due(report: Report) -> bool:
     return report.next_in is not None and report.next_in <= 0
 
 
-def _work(state: AppState, stop: Stop) -> Report:
+def _work(state: AppState, stop: ShutdownFlag) -> Report:
     total, until = Report(), time.monotonic() + SECONDS
     while True:
         state.bell.clear()  # whoever commits from now on rings again
         if state.settings.enabled:
             _replay(state)
-        report = Run(state, holder=worker_name(), stop=stop).run(seconds=max(0.0, until - time.monotonic()))
+        report = Coordinator(state, holder=worker_name(), stop=stop).run(
+            seconds=max(0.0, until - time.monotonic())
+        )
         total.delivered += report.delivered
         total.failed += report.failed
         if not state.settings.enabled or not _linger(state, report, stop, until):
@@ -190,7 +192,7 @@ def _work(state: AppState, stop: Stop) -> Report:
     return total
 
 
-def _linger(state: AppState, report: Report, stop: Stop, until: float) -> bool:
+def _linger(state: AppState, report: Report, stop: ShutdownFlag, until: float) -> bool:
     """Wait for a retry that falls due soon, for there is no sweep; False when there is none."""
     if report.next_in is None:
         return False
@@ -203,7 +205,7 @@ def _linger(state: AppState, report: Report, stop: Stop, until: float) -> bool:
     return True
 
 
-def _go_on(state: AppState, report: Report, stop: Stop) -> None:
+def _go_on(state: AppState, report: Report, stop: ShutdownFlag) -> None:
     """Ring again for what is left, or have RQ's scheduler do it when the next delivery is due."""
     if report.next_in is None or not state.settings.enabled:
         return
@@ -236,9 +238,9 @@ def _call(handler: t.Callable[..., t.Any], number: int, frame: t.Any) -> None:
 
 
 @contextlib.contextmanager
-def stopping() -> t.Iterator[Stop]:
+def stopping() -> t.Iterator[ShutdownFlag]:
     """Yield what SIGTERM and SIGINT set, besides what somebody else's handlers do; a second one is hard."""
-    stop = Stop()
+    stop = ShutdownFlag()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

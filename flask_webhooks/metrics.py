@@ -21,10 +21,11 @@ from flask import Flask
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as Base
 
-from . import dispatch, hours
+from . import outbox
 from .models import Hour, Subscription
+from .outbox import statistics
 from .state import state_of
-from .working import lapsed
+from .worker.maintenance import is_stalled
 
 __all__ = ["Collector"]
 
@@ -46,12 +47,12 @@ class Collector(Base):
         """Read and yield; costs as much as `flask webhooks status`."""
         ours = self._state.settings.sent_environments
         with self._state.own_engine.connect() as connection:
-            now = dispatch.now(connection)
-            waiting = [row.due_at for row in dispatch.backlog(connection, now, ours)]
-            others = sum(each.deliveries for each in dispatch.elsewhere(connection, ours))
-            alive = sum(not lapsed(row.seen_at, now) for row in dispatch.workers(connection))
+            now = outbox.now(connection)
+            waiting = [row.due_at for row in outbox.backlog(connection, now, ours)]
+            others = sum(each.deliveries for each in outbox.elsewhere(connection, ours))
+            alive = sum(not is_stalled(row.seen_at, now) for row in outbox.workers(connection))
             counts = _counts(connection, now)
-            broken = dispatch.broken(connection)
+            broken = outbox.broken(connection)
         due = [moment for moment in waiting if moment <= now]
         lag = (now - min(due)).total_seconds() if due else 0.0
         yield _gauge("lag_seconds", "How long the first delivery that is due has been waiting.", lag)
@@ -79,9 +80,9 @@ class Collector(Base):
 
 def _counts(connection: sa.Connection, now: datetime) -> dict[str, int]:
     """The sums of the current hour: one probe of the primary key for each subscription, tests left out."""
-    names = ("delivered", "failed", *hours.OUTCOMES)
+    names = ("delivered", "failed", *statistics.OUTCOMES)
     sums = sa.select(*(sa.func.coalesce(sa.func.sum(H.c[name]), 0).label(name) for name in names))
-    joined = S.join(H, sa.and_(H.c.subscription_id == S.c.id, H.c.hour == hours.hour_of(now)))
+    joined = S.join(H, sa.and_(H.c.subscription_id == S.c.id, H.c.hour == statistics.hour_of(now)))
     row = connection.execute(sums.select_from(joined)).one()
     return {name: int(getattr(row, name)) for name in names}
 
@@ -89,7 +90,7 @@ def _counts(connection: sa.Connection, now: datetime) -> dict[str, int]:
 def _attempts(counts: t.Mapping[str, int]) -> CounterMetricFamily:
     text = "Attempts by outcome. Begins at 0 each hour; rate() takes that for a restart."
     family = CounterMetricFamily("webhooks_attempts", text, labels=["outcome"])
-    for name in hours.OUTCOMES:
+    for name in statistics.OUTCOMES:
         family.add_metric([name], counts[name])
     return family
 

@@ -15,7 +15,7 @@ from flask import Flask, current_app
 from sqlalchemy.orm import Session
 from werkzeug.local import LocalProxy
 
-from .bindings import Bound
+from .bindings import BoundChannel
 from .catalog import Catalog
 from .config import Settings
 from .engines import Engines
@@ -52,7 +52,7 @@ class AppState:
     """What our tables are called."""
     settings: Settings
     catalog: Catalog
-    bound: t.Mapping[str, Bound]
+    bound: t.Mapping[str, BoundChannel]
     """Channel name to the channel with its model and schemas."""
     formats: t.Mapping[str, Format]
     """Built-in envelopes and those registered with `@webhooks.payload_format`."""
@@ -77,7 +77,7 @@ class AppState:
 
     @property
     def own_engine(self) -> sa.Engine:
-        """For transactions of our own; the same pool. See `transactions`."""
+        """For transactions of our own; the same pool. See `sql.transactions`."""
         return self.engines.own
 
     @property

@@ -11,7 +11,7 @@ from datetime import datetime
 from flask import Flask, current_app
 
 from . import signals
-from .capture.capture import watch_of
+from .capture.listeners import registry_of
 from .extension import Webhooks
 from .queue import Bell
 from .state import state_of
@@ -62,7 +62,7 @@ def recorded(webhooks: Webhooks, app: Flask | None = None) -> t.Iterator[list[Re
     :param app: by default the current app.
     """
     app = app or t.cast("Flask", current_app._get_current_object())  # type: ignore[attr-defined]
-    watch = watch_of(state_of(app))
+    watch = registry_of(state_of(app))
     found: list[RecordedMessage] = []
 
     def note(_: t.Any, messages: t.Sequence[t.Mapping[str, t.Any]], **__: t.Any) -> None:

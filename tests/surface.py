@@ -24,6 +24,7 @@ from flask_webhooks import errors, models
 from flask_webhooks.cli import webhooks_cli
 from flask_webhooks.config import Settings
 from flask_webhooks.metrics import Collector
+from flask_webhooks.queue import JOB
 from tests.host import make_host
 
 KEPT = Path(__file__).with_name("surface.txt")
@@ -36,7 +37,7 @@ def surface(app: Flask) -> str:
     """Return all of it, a line each, sorted below headings."""
     parts = {
         "exports": exports(),
-        "job": [f"flask_webhooks.jobs.{name}" for name in import_module("flask_webhooks.jobs").__all__],
+        "job": [JOB],
         "errors": codes(),
         "settings": [f"WEBHOOKS_{field.name.upper()}" for field in dataclasses.fields(Settings)],
         "logged": logged(),

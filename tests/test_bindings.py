@@ -20,7 +20,7 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from flask_webhooks.bindings import Bound, bind, describe, open_catalog
+from flask_webhooks.bindings import BoundChannel, bind, describe, open_catalog
 from flask_webhooks.catalog import Kind, load
 from flask_webhooks.errors import CatalogError, PayloadError
 
@@ -99,13 +99,13 @@ class LostSchema(ma.Schema):
     papers = ma.fields.Nested("NoSuchSchemaAnywhere", many=True)
 
 
-def bound_of(tmp_path: Path, channels: str) -> t.Mapping[str, Bound]:
+def bound_of(tmp_path: Path, channels: str) -> t.Mapping[str, BoundChannel]:
     (tmp_path / "webhooks.yaml").write_text(f"version: 1\nchannels:\n{channels}", encoding="utf-8")
     return open_catalog("webhooks.yaml", root=tmp_path)[1]
 
 
 @pytest.fixture(scope="module")
-def everything() -> t.Mapping[str, Bound]:
+def everything() -> t.Mapping[str, BoundChannel]:
     return open_catalog("everything.yaml", root=SHOP / "good")[1]
 
 
@@ -121,7 +121,7 @@ def invoice() -> t.Any:
     )
 
 
-def test_dump_is_what_the_schema_says(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+def test_dump_is_what_the_schema_says(everything: t.Mapping[str, BoundChannel], invoice: t.Any) -> None:
     assert everything["invoices"].dump(invoice) == {
         "id": 7,
         "number": "A7",
@@ -132,13 +132,13 @@ def test_dump_is_what_the_schema_says(everything: t.Mapping[str, Bound], invoice
     }
 
 
-def test_dump_by_the_schema_of_the_event(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+def test_dump_by_the_schema_of_the_event(everything: t.Mapping[str, BoundChannel], invoice: t.Any) -> None:
     bound = everything["invoices"]
     assert bound.dump(invoice, bound.channel.events["paid"]) == {"id": 7, "total": "12.50"}
     assert "number" in bound.dump(invoice, bound.channel.events["created"])
 
 
-def test_dump_without_schema_is_the_columns(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+def test_dump_without_schema_is_the_columns(everything: t.Mapping[str, BoundChannel], invoice: t.Any) -> None:
     assert everything["clients"].dump(invoice.client) == {"id": 3, "business_id": 42, "name": "Ama"}
 
 
@@ -152,7 +152,7 @@ def test_plain_dump_leaves_out_bytes_and_names_attributes(tmp_path: Path) -> Non
 
 
 def test_channel_without_model_takes_a_dict_or_any_row(
-    everything: t.Mapping[str, Bound], invoice: t.Any
+    everything: t.Mapping[str, BoundChannel], invoice: t.Any
 ) -> None:
     transactions = everything["transactions"]
     assert transactions.model is None
@@ -165,7 +165,7 @@ def test_channel_without_model_takes_a_dict_or_any_row(
         transactions.dump(object())
 
 
-def test_owner_is_text_or_nothing(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+def test_owner_is_text_or_nothing(everything: t.Mapping[str, BoundChannel], invoice: t.Any) -> None:
     invoices, lines = everything["invoices"], everything["lines"]
     assert invoices.owner(invoice) == "42"
     assert lines.owner(invoice.lines[0]) == "42"
@@ -174,7 +174,7 @@ def test_owner_is_text_or_nothing(everything: t.Mapping[str, Bound], invoice: t.
     assert lines.owner(invoice.lines[0]) is None
 
 
-def test_includes(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+def test_includes(everything: t.Mapping[str, BoundChannel], invoice: t.Any) -> None:
     includes = everything["invoices"].includes
     assert {name: include.dump(invoice) for name, include in includes.items()} == {
         # By the schema of the channel `lines`, the only one with that model.
@@ -226,7 +226,7 @@ def test_include_through_a_collection_is_flat(tmp_path: Path) -> None:
     assert include.relationships == ("papers",)
 
 
-def test_watch_is_what_conditions_look_at(everything: t.Mapping[str, Bound]) -> None:
+def test_watch_is_what_conditions_look_at(everything: t.Mapping[str, BoundChannel]) -> None:
     assert everything["invoices"].watch == {
         "status",
         "stage",
@@ -240,14 +240,16 @@ def test_watch_is_what_conditions_look_at(everything: t.Mapping[str, Bound]) -> 
     assert everything["clients"].watch == frozenset()
 
 
-def test_what_the_schema_reads_can_be_loaded_in_bulk(everything: t.Mapping[str, Bound]) -> None:
+def test_what_the_schema_reads_can_be_loaded_in_bulk(everything: t.Mapping[str, BoundChannel]) -> None:
     assert set(everything["invoices"].relationships) == {"lines", "client"}
     assert everything["invoices"].trails == (("lines",), ("client",))
     assert everything["invoices"].needed == {"lines", "client", "author", "approver"}
     assert everything["lines"].needed == {"invoice"}
 
 
-def test_touches_by_relationship_and_by_channel(everything: t.Mapping[str, Bound], invoice: t.Any) -> None:
+def test_touches_by_relationship_and_by_channel(
+    everything: t.Mapping[str, BoundChannel], invoice: t.Any
+) -> None:
     [touch] = everything["invoices"].touches
     assert (touch.channel, touch.relationship) == ("clients", "client")
     [(touched, row)] = everything["lines"].touched(invoice.lines[0], everything)
@@ -272,14 +274,14 @@ def test_touching_many(tmp_path: Path) -> None:
     assert found == [("papers", paper), ("papers", letter), ("letters", letter)]
 
 
-def test_channel_that_only_touches_wants_every_change(everything: t.Mapping[str, Bound]) -> None:
+def test_channel_that_only_touches_wants_every_change(everything: t.Mapping[str, BoundChannel]) -> None:
     assert everything["lines"].kinds == set(Kind)
     assert everything["clients"].kinds == {Kind.CREATED, Kind.UPDATED, Kind.DELETED}
     assert everything["users"].kinds == {Kind.UPDATED}
     assert everything["transactions"].kinds == frozenset()
 
 
-def test_schemas_are_created_once(everything: t.Mapping[str, Bound]) -> None:
+def test_schemas_are_created_once(everything: t.Mapping[str, BoundChannel]) -> None:
     invoices = everything["invoices"]
     assert invoices.schemas["invoices.created"] is invoices.schema
     assert invoices.schemas["invoices.paid"] is not invoices.schema

@@ -16,11 +16,11 @@ from flask_webhooks.frames import emptied
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Attempt, Subscription
 from flask_webhooks.state import AppState, state_of
-from flask_webhooks.subscribing import headers
+from flask_webhooks.subscriptions import headers
 from tests.console.conftest import Visitor, on_one_database
 from tests.console.test_webhooks import FORM
-from tests.delivering.answers import run
 from tests.stage import fill, subscribe
+from tests.worker.answers import run
 
 VALUE = "open-sesame"
 

@@ -19,16 +19,16 @@ from flask import Flask
 from rq import Queue
 from sqlalchemy.orm import Session
 
-from flask_webhooks import jobs, replaying
+from flask_webhooks import jobs, replay
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Lane
-from flask_webhooks.replaying.filtering import Filter
+from flask_webhooks.replay.filters import Filter
+from flask_webhooks.shutdown import ShutdownFlag
 from flask_webhooks.state import AppState, state_of
-from flask_webhooks.stop import Stop
-from tests.delivering.answers import Gate
 from tests.processes import Processes
 from tests.receivers import Receiver, ok
 from tests.stage import deliveries, fill, subscribe, wait_until
+from tests.worker.answers import Gate
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def rename(state: AppState, table: str, to: str) -> None:
 
 def test_it_delivers_when_it_is_woken_and_leaving_waits_until_nothing_is_due(state, inbox):
     subscription = subscribe(state, inbox.url())
-    with jobs.Engine(state, Stop()) as engine:
+    with jobs.DeliveryThread(state, ShutdownFlag()) as engine:
         fill(state, [subscription], 1)
         engine.wake()
         inbox.wait_for(1)
@@ -76,7 +76,7 @@ def test_the_job_wakes_it_and_does_not_wait_for_what_hangs(patient):
     gate = Gate()
     with Receiver(gate) as dead, Receiver(ok()) as alive:
         fill(patient, [subscribe(patient, dead.url())], 1)
-        with jobs.Engine(patient, Stop()):
+        with jobs.DeliveryThread(patient, ShutdownFlag()):
             assert jobs.deliver("nowhere") == {}
             wait_until(lambda: gate.held)
             fill(patient, [subscribe(patient, alive.url())], 20)
@@ -89,15 +89,15 @@ def test_the_job_wakes_it_and_does_not_wait_for_what_hangs(patient):
 def test_it_goes_on_with_replays_by_itself(state, inbox):
     subscription = subscribe(state, inbox.url(), "reports.ready")
     fill(state, [subscription], 3)
-    with jobs.Engine(state, Stop()) as engine:
+    with jobs.DeliveryThread(state, ShutdownFlag()) as engine:
         engine.wake()
         inbox.wait_for(3)
     now = datetime.now(UTC)
     wanted = Filter(("delivered",), (), now - timedelta(hours=1), now + timedelta(hours=1))
     with Session(state.engine) as session:
-        replaying.start(state, session, session.merge(subscription, load=False), wanted)
+        replay.start(state, session, session.merge(subscription, load=False), wanted)
         session.commit()
-    with jobs.Engine(state, Stop()) as engine:
+    with jobs.DeliveryThread(state, ShutdownFlag()) as engine:
         engine.wake()
         inbox.wait_for(6)
 
@@ -105,10 +105,10 @@ def test_it_goes_on_with_replays_by_itself(state, inbox):
 
 
 def test_a_stop_gives_back_what_was_not_begun(patient):
-    gate, stop = Gate(), Stop()
+    gate, stop = Gate(), ShutdownFlag()
     with Receiver(gate) as dead:
         fill(patient, [subscribe(patient, dead.url())], 10)
-        with jobs.Engine(patient, stop) as engine:
+        with jobs.DeliveryThread(patient, stop) as engine:
             engine.wake()
             wait_until(lambda: gate.held == 2)
             stop.set()
@@ -135,7 +135,9 @@ def test_a_mistake_of_ours_does_not_end_it(state, inbox, caplog):
     fill(state, [subscribe(state, inbox.url())], 1)
     with (
         caplog.at_level(logging.ERROR),
-        jobs.Engine(dataclasses.replace(state, bell=t.cast("t.Any", Broken())), Stop()) as engine,
+        jobs.DeliveryThread(
+            dataclasses.replace(state, bell=t.cast("t.Any", Broken())), ShutdownFlag()
+        ) as engine,
     ):
         engine.wake()
         wait_until(lambda: "run.failed" in caplog.text)

@@ -21,8 +21,8 @@ from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from flask_webhooks import payload
-from flask_webhooks.bindings.dumping import column_renderer
 from flask_webhooks.bindings.json_types import mismatch, of_columns, of_schema
+from flask_webhooks.bindings.serializers import column_renderer
 
 mf = ma.fields
 

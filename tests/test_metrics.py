@@ -7,12 +7,12 @@ import sqlalchemy as sa
 from flask import Flask
 from prometheus_client import CollectorRegistry, generate_latest
 
-from flask_webhooks import dispatch
-from flask_webhooks.delivering import Run
-from flask_webhooks.hours import hour_of
+from flask_webhooks import outbox
 from flask_webhooks.metrics import Collector
 from flask_webhooks.models import Delivery, Hour
+from flask_webhooks.outbox.statistics import hour_of
 from flask_webhooks.state import AppState
+from flask_webhooks.worker import Coordinator
 from tests.receivers import Receiver, ok
 from tests.stage import fill, subscribe
 
@@ -42,7 +42,7 @@ def test_attempts_and_deliveries_are_counted_by_outcome(
     with Receiver(ok(status=503)) as broken:
         fill(state, [subscribe(state, inbox.url()), subscribe(state, inbox.url())], 5)
         fill(state, [subscribe(state, broken.url(), retry="none")], 2)
-        Run(state, holder="test").run()
+        Coordinator(state, holder="test").run()
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"webhooks_{name}_total", labels)
@@ -77,8 +77,8 @@ def test_lag_and_backlog(state: AppState, registry: CollectorRegistry) -> None:
 def test_only_workers_that_live_are_counted(state: AppState, registry: CollectorRegistry) -> None:
     now = datetime.now(UTC)
     with state.engine.begin() as connection:
-        dispatch.beat(connection, "alive", now)
-        dispatch.beat(connection, "dead", now - timedelta(hours=1))
+        outbox.heartbeat(connection, "alive", now)
+        outbox.heartbeat(connection, "dead", now - timedelta(hours=1))
 
     assert registry.get_sample_value("webhooks_workers") == 1
     assert registry.get_sample_value("webhooks_enabled") == 1

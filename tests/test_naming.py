@@ -15,12 +15,12 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Session
 
 import flask_webhooks
-from flask_webhooks import ConfigurationError, Principal, Webhooks, checking
+from flask_webhooks import ConfigurationError, Principal, Webhooks, checks
 from flask_webhooks.config import Settings
-from flask_webhooks.delivering import Run
 from flask_webhooks.models import Base, attach
 from flask_webhooks.models.naming import LONGEST_PREFIX, Naming
 from flask_webhooks.state import state_of
+from flask_webhooks.worker import Coordinator
 from tests.host import make_transactional
 from tests.receivers import Receiver
 from tests.test_models import loggers  # noqa: F401  # Flask-Migrate silences them
@@ -140,7 +140,7 @@ def live(app: Flask, own: SQLAlchemy, inbox: Receiver, owner: str = "1") -> None
         own.session.commit()
         Webhooks().emit("notes.created", {"id": 9, "owner": owner, "text": "x"}, owner=owner, dedupe_key="k")
         own.session.commit()
-        Run(state_of(app), holder="here:1").run(seconds=20)
+        Coordinator(state_of(app), holder="here:1").run(seconds=20)
     assert client.patch(f"{api}/{key}", json={"active": False}, headers=headers).status_code == 200
     paths = [f"{api}/{key}", f"{api}/{key}/stats", "/webhooks/api/messages", "/webhooks/api/deliveries"]
     for path in [
@@ -174,7 +174,7 @@ def test_they_follow_the_schema_of_the_apps_metadata(place: Place, inbox: Receiv
     assert declared() <= tables(app, own, place.schema)
     assert not declared() & tables(app, own)
     with app.app_context():
-        assert checking.check_database(own.engine).findings == ()
+        assert checks.check_database(own.engine).findings == ()
     close(app, own)
 
 
@@ -210,7 +210,7 @@ def test_they_can_be_called_otherwise(place: Place, inbox: Receiver) -> None:
     with app.app_context():
         for table in theirs:
             assert own.session.execute(sa.select(table)).all() == [(1, "mine")]
-        assert checking.check_database(own.engine).findings == ()
+        assert checks.check_database(own.engine).findings == ()
     close(app, own)
 
 

@@ -15,7 +15,7 @@ import pytest
 from flask_webhooks import pace
 from flask_webhooks.health import Breaker, Health, after
 from flask_webhooks.pace import Burst, rate_at, refused, slots_at, wait_of
-from flask_webhooks.rotation import Rotation
+from flask_webhooks.worker.scheduler import FairScheduler
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LATENCY = (0.002, 0.05)
@@ -119,7 +119,12 @@ def send(
     seed: int = 1,
 ) -> Told:
     """Send through the real rotation as a worker does, one event after the other on a clock of our own."""
-    rotation, burst, found, chance = Rotation[int](cap=4), Burst(has_others=True), Told(), random.Random(seed)
+    rotation, burst, found, chance = (
+        FairScheduler[int](cap=4),
+        Burst(has_others=True),
+        Told(),
+        random.Random(seed),
+    )
     rotation.add("a", range(count), lease_until=1e9, rate=rate)
     events: list[tuple[float, int, Sent]] = []
     tie, now = itertools.count(), 0.0
@@ -149,7 +154,7 @@ def send(
 
 
 def _judge(
-    rotation: Rotation[int], burst: Burst, found: Told, sent: Sent, now: float, told: float | None
+    rotation: FairScheduler[int], burst: Burst, found: Told, sent: Sent, now: float, told: float | None
 ) -> None:
     seconds, started = now - sent.began, at(sent.began)
     if sent.is_taken:

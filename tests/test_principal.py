@@ -185,15 +185,18 @@ def test_no_owner_is_nobodys(state: AppState) -> None:
     """Below the doors too: None is not everybody."""
     from sqlalchemy.orm import Session
 
-    from flask_webhooks import reading, subscribing
+    from flask_webhooks import queries, subscriptions
     from flask_webhooks.errors import SubscriptionMissingError
 
     row = subscribe(state, "https://theirs.example/", "*", owner="2")
     nobody: t.Any = None
     with Session(state.engine) as session:
-        for act in (subscribing.find, lambda *_, **more: subscribing.remove(state, session, row.id, **more)):
+        for act in (
+            subscriptions.find,
+            lambda *_, **more: subscriptions.remove(state, session, row.id, **more),
+        ):
             with pytest.raises(SubscriptionMissingError):
                 act(session, row.id, owner=nobody)
         from datetime import UTC, datetime
 
-        assert reading.overviews(session, owner=nobody, now=datetime.now(UTC)) == []
+        assert queries.overviews(session, owner=nobody, now=datetime.now(UTC)) == []

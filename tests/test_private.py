@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from flask_webhooks.bindings.columns import is_sealed
-from flask_webhooks.bindings.dumping import column_renderer
 from flask_webhooks.bindings.private import private_columns, sounds_private
+from flask_webhooks.bindings.serializers import column_renderer
 
 PRIVATE = """
     password password_hash _password passwd passwordHash user_password pwd pw_hash pwhash passphrase password_hint

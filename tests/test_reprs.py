@@ -14,16 +14,17 @@ from flask import Flask
 from werkzeug.datastructures import MultiDict
 
 import flask_webhooks
-from flask_webhooks import signing, subscribing
+from flask_webhooks import signing, subscriptions
 from flask_webhooks.api.operations import Answer
 from flask_webhooks.config import Settings
-from flask_webhooks.console.forms import of_form
+from flask_webhooks.console.form import of_form
 from flask_webhooks.console.pages import Page
 from flask_webhooks.console.secrets import ShownSecret
-from flask_webhooks.delivering import attempting, parcels
-from flask_webhooks.delivering.parcels import utcnow
+from flask_webhooks.delivery import attempt
+from flask_webhooks.delivery import request as parcels
+from flask_webhooks.delivery.request import utcnow
 from flask_webhooks.models import Message
-from flask_webhooks.queue.connecting import SentinelAddress
+from flask_webhooks.queue.redis_client import SentinelAddress
 from flask_webhooks.signing import Vault
 from flask_webhooks.state import state_of
 from tests.receivers import Receiver
@@ -36,13 +37,13 @@ SECRET = re.compile(
 """Names of fields that may hold a secret, or a customer's data."""
 HARMLESS = {
     "api.operations.Operation.body", "api.operations.Operation.answer",  # kinds of schemas
-    "capture.changes.Change.values", "catalog.model.Channel.data", "catalog.shapes.Record.private",
-    "config.Settings.base_url", "delivering.parcels.Destination.secrets",
-    "capture.settling.Emitted.text", "capture.writing.Occurrence.text",
-    "capture.writing.Occurrence.values", "console.pages.Redirect.values", "console.pages.Page.headers",
-    "delivering.trial.Subject.data", "payload.Message.text", "reading.answers.Legible.text",
-    "reading.deliveries.Search.text", "starter.guessing.Sketch.private",
-    "starter.guessing.Sketch.holds_secrets", "starter.writing.Draft.text",
+    "capture.change.Change.values", "catalog.model.Channel.data", "catalog.validators.Record.private",
+    "config.Settings.base_url", "delivery.request.Destination.secrets",
+    "capture.commit.Emitted.text", "capture.messages.PendingEvent.text",
+    "capture.messages.PendingEvent.values", "console.pages.Redirect.values", "console.pages.Page.headers",
+    "worker.test_send.Subject.data", "payload.Message.text", "queries.answers.Legible.text",
+    "queries.deliveries.Search.text", "cli.scaffold.channels.Sketch.private",
+    "cli.scaffold.channels.Sketch.holds_secrets", "cli.scaffold.writer.Draft.text",
     "testing.RecordedMessage.data", "testing.RecordedMessage.text",
 }  # fmt: skip
 """What has been looked at: rows, sentences and drafts of the host's own, and what readers are shown anyway."""
@@ -86,7 +87,7 @@ def test_nothing_on_the_way_of_a_delivery_shows_a_secret(app: Flask, inbox: Rece
 
     state = state_of(app)
     with Session(state.engine, expire_on_commit=False) as session:
-        row, secret = subscribing.create(
+        row, secret = subscriptions.create(
             state, session, owner="1", environment="staging", url=inbox.url(), events=["reports.ready"],
             headers={"Authorization": "Bearer sesame"},
         )  # fmt: skip
@@ -95,12 +96,12 @@ def test_nothing_on_the_way_of_a_delivery_shows_a_secret(app: Flask, inbox: Rece
     [message] = recorded(state)
     with state.engine.connect() as connection:
         destination = parcels.destinations(state, connection, [row.id], utcnow())[row.id]
-    parcel = parcels.Parcel(
+    parcel = parcels.DeliveryTask(
         id=message.id, subscription_id=row.id, number=1, trigger="automatic", format="channel",
         includes=frozenset(), message=message, body=None,
     )  # fmt: skip
     request = parcels.build(state, destination, parcel, utcnow())
-    result = attempting.attempt(state, destination, parcel, "test")
+    result = attempt.attempt(state, destination, parcel, "test")
     reply = state.transport.send(request.outbound)
 
     assert result.ok

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from standardwebhooks import Webhook
 from werkzeug.test import EnvironBuilder
 
-from flask_webhooks import models, receiving, signals, signing, subscribing
+from flask_webhooks import models, receiving, signals, signing, subscriptions
 from flask_webhooks.errors import (
     ExclusivityError,
     SubscriptionChangedError,
@@ -23,10 +23,10 @@ from flask_webhooks.errors import (
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Lane, Listener, State, Subscription
 from flask_webhooks.state import AppState
-from flask_webhooks.subscribing.secrets import MOST_SECRETS
-from tests.delivering.answers import run
+from flask_webhooks.subscriptions.secrets import MOST_SECRETS
 from tests.receivers import Receiver
 from tests.stage import fill
+from tests.worker.answers import run
 
 URL = "http://127.0.0.1:5999/hooks"
 
@@ -39,13 +39,13 @@ def session(state: AppState) -> t.Iterator[Session]:
 
 def make(state: AppState, session: Session, **values: t.Any) -> Subscription:
     values = {"owner": "1", "environment": "staging", "url": URL, "events": ["invoices.created"], **values}
-    row, _ = subscribing.create(state, session, **values)
+    row, _ = subscriptions.create(state, session, **values)
     session.commit()
     return row
 
 
 def test_a_new_subscription_is_whole(state: AppState, session: Session) -> None:
-    row, secret = subscribing.create(
+    row, secret = subscriptions.create(
         state,
         session,
         owner="1",
@@ -64,9 +64,9 @@ def test_a_new_subscription_is_whole(state: AppState, session: Session) -> None:
     }
     assert session.get(Lane, row.id) is not None
     assert "sesame" not in (found.headers or "")
-    assert subscribing.names(state.vault, found.headers) == ["X-Key"]
+    assert subscriptions.names(state.vault, found.headers) == ["X-Key"]
     assert secret.text not in found.secrets[0].sealed
-    assert [each.text for _, each in subscribing.reveal(state, found, datetime.now(UTC))] == [secret.text]
+    assert [each.text for _, each in subscriptions.reveal(state, found, datetime.now(UTC))] == [secret.text]
 
 
 def test_every_mistake_is_told_at_once(state: AppState, session: Session) -> None:
@@ -105,7 +105,7 @@ def test_a_change_replaces_what_it_listens_to(state: AppState, session: Session)
     row = make(state, session, events=["invoices.created", "invoices.updated"])
     kept = {each.event: each.id for each in row.listeners}
 
-    changed = subscribing.change(
+    changed = subscriptions.change(
         state, session, row.id, owner="1", events=["invoices.updated"], channels=["clients"]
     )
     session.commit()
@@ -131,28 +131,28 @@ def test_a_backslash_in_metadata_is_no_nul(state: AppState, session: Session, te
 def test_headers_and_metadata_are_merged_by_name(state: AppState, session: Session) -> None:
     row = make(state, session, headers={"X-A": "1", "X-B": "2"}, metadata={"a": 1, "b": 2})
 
-    changed = subscribing.change(
+    changed = subscriptions.change(
         state, session, row.id, owner="1", headers={"x-a": None, "X-C": "3"}, metadata={"a": None, "c": 3}
     )
     session.commit()
 
-    assert subscribing.names(state.vault, changed.headers) == ["X-B", "X-C"]
+    assert subscriptions.names(state.vault, changed.headers) == ["X-B", "X-C"]
     assert changed.details == {"b": 2, "c": 3}
 
 
 def test_a_lost_update_is_refused(state: AppState, session: Session) -> None:
     row = make(state, session)
-    subscribing.change(state, session, row.id, owner="1", version=1, description="first")
+    subscriptions.change(state, session, row.id, owner="1", version=1, description="first")
     session.commit()
 
     with pytest.raises(SubscriptionChangedError, match="version 2"):
-        subscribing.change(state, session, row.id, owner="1", version=1, description="second")
+        subscriptions.change(state, session, row.id, owner="1", version=1, description="second")
 
 
 def test_somebody_elses_does_not_exist(state: AppState, session: Session) -> None:
     row = make(state, session)
 
-    for act in (subscribing.change, subscribing.remove):
+    for act in (subscriptions.change, subscriptions.remove):
         with pytest.raises(SubscriptionMissingError):
             act(state, session, row.id, owner="2")
 
@@ -184,15 +184,15 @@ def test_switching_off_holds_and_on_asks_what_becomes_of_it(state: AppState, ses
     )
     session.commit()
 
-    subscribing.change(state, session, row.id, owner="1", active=False)
+    subscriptions.change(state, session, row.id, owner="1", active=False)
     session.commit()
     assert session.get_one(Delivery, key, populate_existing=True).state == "held"
 
     with pytest.raises(SubscriptionError) as caught:
-        subscribing.change(state, session, row.id, owner="1", active=True)
+        subscriptions.change(state, session, row.id, owner="1", active=True)
     assert "1 delivery is held" in caught.value.fields["held"][0]
 
-    subscribing.change(state, session, row.id, owner="1", active=True, held="send")
+    subscriptions.change(state, session, row.id, owner="1", active=True, held="send")
     session.commit()
     assert session.get_one(Delivery, key, populate_existing=True).state == "pending"
     lane = session.get_one(Lane, row.id, populate_existing=True)
@@ -214,9 +214,9 @@ def test_the_lane_is_locked_before_the_subscription_as_workers_do(
 
     sa.event.listen(state.engine, "before_cursor_execute", note)
     if act == "remove":
-        subscribing.remove(state, session, row.id, owner="1")
+        subscriptions.remove(state, session, row.id, owner="1")
     else:
-        subscribing.change(state, session, row.id, owner="1", active=act == "on")
+        subscriptions.change(state, session, row.id, owner="1", active=act == "on")
     session.commit()
 
     assert written.index("webhook_lanes") < written.index("webhook_subscriptions")
@@ -226,7 +226,7 @@ def test_discarding_cancels_what_was_held(state: AppState, session: Session) -> 
     row = make(state, session, active=False)
     key = pending(session, row, State.HELD)
 
-    subscribing.change(state, session, row.id, owner="1", active=True, held="discard")
+    subscriptions.change(state, session, row.id, owner="1", active=True, held="discard")
     session.commit()
 
     found = session.get_one(Delivery, key, populate_existing=True)
@@ -237,7 +237,7 @@ def test_removing_keeps_the_row_and_cancels(state: AppState, session: Session) -
     row = make(state, session)
     key = pending(session, row)
 
-    subscribing.remove(state, session, row.id, owner="1")
+    subscriptions.remove(state, session, row.id, owner="1")
     session.commit()
 
     assert session.get_one(Subscription, row.id, populate_existing=True).deleted_at is not None
@@ -253,13 +253,13 @@ def test_the_signal_waits_for_the_commit(app: Flask, state: AppState, session: S
         told.append(action)
 
     with signals.subscription_changed.connected_to(hear, app):
-        row, _ = subscribing.create(
+        row, _ = subscriptions.create(
             state, session, owner="1", environment="staging", url=URL, events=["invoices.created"]
         )
         assert told == []
         session.commit()
         assert told == ["created"]
-        subscribing.change(state, session, row.id, owner="1", description="x")
+        subscriptions.change(state, session, row.id, owner="1", description="x")
         session.rollback()
         session.commit()
 
@@ -269,15 +269,15 @@ def test_the_signal_waits_for_the_commit(app: Flask, state: AppState, session: S
 def test_a_rotation_overlaps_and_ends(state: AppState, session: Session) -> None:
     row = make(state, session)
     now = datetime.now(UTC)
-    [(_, first)] = subscribing.reveal(state, row, now)
+    [(_, first)] = subscriptions.reveal(state, row, now)
 
-    second = subscribing.rotate(state, session, row, now=now, overlap=timedelta(minutes=5))
+    second = subscriptions.rotate(state, session, row, now=now, overlap=timedelta(minutes=5))
     session.commit()
     row = session.get_one(Subscription, row.id, populate_existing=True)
 
-    in_force = [secret.text for _, secret in subscribing.reveal(state, row, now + timedelta(minutes=4))]
+    in_force = [secret.text for _, secret in subscriptions.reveal(state, row, now + timedelta(minutes=4))]
     assert in_force == [second.text, first.text]
-    assert [each.text for _, each in subscribing.reveal(state, row, now + timedelta(minutes=6))] == [
+    assert [each.text for _, each in subscriptions.reveal(state, row, now + timedelta(minutes=6))] == [
         second.text
     ]
 
@@ -287,11 +287,11 @@ def test_twenty_overlapping_secrets_each_verify(
     state: AppState, session: Session, inbox: Receiver, kind: t.Literal["v1", "v1a"]
 ) -> None:
     now = datetime.now(UTC)
-    row, first = subscribing.create(
+    row, first = subscriptions.create(
         state, session, owner="1", environment="staging", url=inbox.url(), events=["*"], signature=kind
     )
     session.commit()
-    more = [subscribing.rotate(state, session, row, now=now, overlap=timedelta(days=1)) for _ in range(19)]
+    more = [subscriptions.rotate(state, session, row, now=now, overlap=timedelta(days=1)) for _ in range(19)]
     session.commit()
     fill(state, [row], 1)
 
@@ -318,13 +318,13 @@ def test_as_many_secrets_as_may_sign_fit_into_a_header(state: AppState) -> None:
 def test_a_secret_of_ones_own_must_be_real(state: AppState, session: Session) -> None:
     own = signing.generate(size=24).text
 
-    _, secret = subscribing.create(
+    _, secret = subscriptions.create(
         state, session, owner="1", environment="staging", url=URL, events=["*"], secret=own
     )
     assert secret.text == own
     for bad in ("whsec_" + "A" * 40 + "=", "whsec_" + "QUJD", "password", "whsk_" + "A" * 43 + "="):
         with pytest.raises(SubscriptionError) as caught:
-            subscribing.create(
+            subscriptions.create(
                 state, session, owner="1", environment="staging", url=URL, events=["*"], secret=bad
             )
         assert bad not in str(caught.value.fields)

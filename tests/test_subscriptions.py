@@ -25,7 +25,7 @@ from flask_webhooks import (
     models,
     signals,
     signing,
-    subscribing,
+    subscriptions,
 )
 from flask_webhooks.errors import ConfigurationError
 from flask_webhooks.models import Delivery, State
@@ -465,7 +465,7 @@ def test_a_rotation_keeps_the_old_secret_for_a_while(app: Flask, state: AppState
     db.session.commit()
 
     row = db.session.get_one(models.Subscription, made.id)
-    in_force = [each.text for _, each in subscribing.reveal(state, row, datetime.now(UTC))]
+    in_force = [each.text for _, each in subscriptions.reveal(state, row, datetime.now(UTC))]
 
     assert in_force == [turned.secret, made.secret]
     assert turned.version == made.version + 1

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from flask_webhooks import replaying, throttle
+from flask_webhooks import replay, throttle
 from flask_webhooks.errors import ThrottledError
 from flask_webhooks.models import Delivery, Throttle
+from flask_webhooks.sql.transactions import repeated
 from flask_webhooks.state import AppState, state_of
-from flask_webhooks.transactions import repeated
 from tests.stage import fill, subscribe, wait_until
 
 T = t.cast("sa.Table", Throttle.__table__)
@@ -138,7 +138,7 @@ def begun(state: AppState, delivery_id: str) -> bool:
             throttle.begin_retry(state, session, "1", delivery_id)
         except ThrottledError:
             return False
-        assert replaying.retry(session.connection(), delivery_id, datetime.now(UTC))
+        assert replay.retry(session.connection(), delivery_id, datetime.now(UTC))
         session.commit()
         return True
 

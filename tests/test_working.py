@@ -19,17 +19,17 @@ import redis
 import sqlalchemy as sa
 from rq.command import send_shutdown_command
 
-from flask_webhooks import dispatch, queue
+from flask_webhooks import outbox, queue
 from flask_webhooks.models import Delivery, Lane, Worker
 from flask_webhooks.queue import Bell, Embedded
 from flask_webhooks.queue import worker as rq_worker
+from flask_webhooks.shutdown import ShutdownFlag
 from flask_webhooks.state import AppState, state_of
-from flask_webhooks.stop import Stop
-from flask_webhooks.working import INTERVAL, Sweep, lapsed
-from tests.delivering.answers import Gate
+from flask_webhooks.worker.maintenance import INTERVAL, Maintenance, is_stalled
 from tests.processes import Processes, in_session
 from tests.receivers import Receiver
 from tests.stage import attempts, deliveries, fill, lane_of, recorded, subscribe, wait_until
+from tests.worker.answers import Gate
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def bell(valkey: str, tmp_path: Path) -> Bell:
 @pytest.fixture
 def listener(valkey: str) -> t.Iterator[t.Any]:
     """RQ's worker, which only listens to commands."""
-    worker = rq_worker.make(valkey, "webhooks", "listener", stop=Stop())
+    worker = rq_worker.make(valkey, "webhooks", "listener", stop=ShutdownFlag())
     worker.subscribe()
     wait_until(lambda: worker.connection.pubsub_numsub(worker.pubsub_channel_name)[0][1])
     yield worker
@@ -62,7 +62,7 @@ def listener(valkey: str) -> t.Iterator[t.Any]:
 
 def workers(state: AppState) -> list[str]:
     with state.engine.connect() as connection:
-        return [row.name for row in dispatch.workers(connection)]
+        return [row.name for row in outbox.workers(connection)]
 
 
 def delivered_by(state: AppState) -> int | None:
@@ -293,7 +293,7 @@ class TestOurWorker:
 
     def test_a_name_that_a_killed_container_has_left_in_redis_is_taken_over(self, valkey, caplog):
         redis.Redis.from_url(valkey).hset("rq:worker:host:1", "birth", "2026-01-01T00:00:00Z")
-        stop = Stop()
+        stop = ShutdownFlag()
         giving_up = threading.Timer(30.0, stop.set)
         giving_up.start()
 
@@ -320,7 +320,7 @@ class TestOurWorker:
 class TestStockWorker:
     @pytest.mark.parametrize("kind", ["forking", "simple"])
     def test_it_delivers_and_retries(self, state, processes, kind, bell):
-        from tests.delivering.answers import one_after_another
+        from tests.worker.answers import one_after_another
 
         words = ["--worker-class", "rq.SimpleWorker"] if kind == "simple" else []
         with Receiver(one_after_another(500, 200)) as receiver:
@@ -434,7 +434,7 @@ class TestDeliver:
 class TestSweep:
     def test_it_purges_a_little_at_a_time_so_that_its_heart_goes_on(self, state):
         finished(state, 2_500)
-        sweep = Sweep(forgetful(state), "host:1", purging=0.0)
+        sweep = Maintenance(forgetful(state), "host:1", purging=0.0)
         left = []
         for turn in range(4):
             sweep.turn(turn * 20.0)
@@ -450,13 +450,13 @@ class TestSweep:
     def test_one_of_several_workers_purges(self, state):
         finished(state, 1)
         with state.engine.begin() as connection:
-            dispatch.beat(connection, "host:1", datetime.now(UTC))
-        sweep = Sweep(forgetful(state), "host:2")
+            outbox.heartbeat(connection, "host:1", datetime.now(UTC))
+        sweep = Maintenance(forgetful(state), "host:2")
         sweep.turn(0.0)
         assert count(state) == 1
 
         with state.engine.begin() as connection:
-            dispatch.beat(connection, "host:1", datetime.now(UTC) - timedelta(seconds=125))  # and dies
+            outbox.heartbeat(connection, "host:1", datetime.now(UTC) - timedelta(seconds=125))  # and dies
         sweep.turn(20.0)
 
         assert count(state) == 0
@@ -466,7 +466,7 @@ class TestSweep:
         gate = Gate()
         with Receiver(gate) as receiver:
             fill(state, [subscribe(state, receiver.url())], 1)
-            with pytest.raises(SystemExit), Sweep(state, "host:1", interval=0.05):
+            with pytest.raises(SystemExit), Maintenance(state, "host:1", interval=0.05):
                 wait_until(lambda: gate.held)
                 began = time.monotonic()
                 raise SystemExit
@@ -478,14 +478,14 @@ class TestSweep:
         state = state_of(make_app(WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0"))
         fill(state, [subscribe(state, inbox.url())], 1)
 
-        with Sweep(state, "host:1", interval=0.05):
+        with Maintenance(state, "host:1", interval=0.05):
             inbox.wait_for(1)
 
     def test_nothing_is_swept_when_sending_is_switched_off(self, make_app, inbox):
         state = state_of(make_app(WEBHOOKS_ENABLED=False, WEBHOOKS_REDIS_URL="redis://127.0.0.1:1/0"))
         fill(state, [subscribe(state, inbox.url())], 1)
 
-        with Sweep(state, "host:1", interval=0.01):
+        with Maintenance(state, "host:1", interval=0.01):
             wait_until(lambda: workers(state) == ["host:1"])
 
         assert inbox.requests == []
@@ -493,8 +493,8 @@ class TestSweep:
     def test_a_worker_is_taken_for_dead_after_eight_missed_heartbeats(self):
         now = datetime.now(UTC)
 
-        assert not lapsed(now - timedelta(seconds=119), now)
-        assert lapsed(now - timedelta(seconds=121), now)
+        assert not is_stalled(now - timedelta(seconds=119), now)
+        assert is_stalled(now - timedelta(seconds=121), now)
 
 
 class TestBell:

@@ -192,13 +192,13 @@ def write_catalog(db: t.Any, title: str, path: Path) -> None:
     What `init` leaves out is in ours all the same: rows that only tie others together, and names that sound like
     secrets. Columns that are refused are excluded.
     """
-    from flask_webhooks import starter
-    from flask_webhooks.starter.writing import _mappers
+    from flask_webhooks.cli import scaffold
+    from flask_webhooks.cli.scaffold.writer import _mappers
 
-    draft = starter.draft(db, title=title)
+    draft = scaffold.draft(db, title=title)
     path.with_name("init.yaml").write_text(draft.text, encoding="utf-8")
     mappers = _mappers(db)
-    channels = {sketch.name: _channel(sketch) for sketch in starter.sketch_all(mappers, None)}
+    channels = {sketch.name: _channel(sketch) for sketch in scaffold.sketch_all(mappers, None)}
     refused: dict[str, str] = {}
     while True:
         text = _text(title, channels)

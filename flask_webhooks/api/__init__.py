@@ -3,22 +3,22 @@
 The law of this door: every operation names the right it needs, and nothing is reached without a principal; what is
 not the caller's own does not exist. Views get a `Call` and know nothing of Flask.
 
-In the order of a request: `calls` authenticates, proves the origin, parses, opens a session of our own, and commits;
-`paging` cuts lists into pages; `replies` keeps the answer for an `Idempotency-Key`; `problems` turns what is raised
+In the order of a request: `views` authenticates, proves the origin, parses, opens a session of our own, and commits;
+`paging` cuts lists into pages; `idempotency` keeps the answer for an `Idempotency-Key`; `problems` turns what is raised
 into problem details, also for paths and methods that there are none of.
 
-===============  ======================================================
+===============  =======================================================================
 `operations`     what a route is; OpenAPI is made from it
 `subscriptions`  list, make, read, change, remove
 `secrets`        show and rotate
-`trials`         the test request
+`test_send`      the test request
 `stats`          how a subscription performs
 `replays`        many deliveries sent again
 `messages`       what happened, and why somebody did not get it
 `deliveries`     the log; retry and cancel
 `catalog`        what there is to listen to
 `spec`           OpenAPI, with `examples`, `links` and `security`; `documents` serves it
-===============  ======================================================
+===============  =======================================================================
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from werkzeug.routing import Rule
 
 from ..csrf import exempt
 from ..mounting import Door, host_of
-from . import catalog, deliveries, documents, messages, replays, secrets, stats, subscriptions, trials
-from .calls import view_of
+from . import catalog, deliveries, documents, messages, replays, secrets, stats, subscriptions, test_send
 from .operations import OPERATIONS, paths
 from .problems import not_allowed, of_http, unknown
+from .views import view_of
 
 __all__ = ["make_blueprint"]
 
@@ -41,7 +41,7 @@ __all__ = ["make_blueprint"]
 _ROOMS = (
     subscriptions,
     secrets,
-    trials,
+    test_send,
     stats,
     replays,
     messages,

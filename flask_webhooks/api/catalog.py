@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typing as t
 
-from .. import describing, schemas
-from ..bindings import samples
+from .. import reference
 from ..catalog import EventType
+from ..reference import json_schema
 from ..state import AppState
+from . import schemas
 from .operations import Call, operation
 from .problems import Refused
 
@@ -23,7 +24,7 @@ MOST = 500 * 1024
 )
 def get_catalog(call: Call) -> t.Any:
     """Every channel and its events. Of a long catalogue, `next_after` says behind which event the next part begins."""
-    return describing.listing(call.state, after_of(call), MOST)
+    return reference.listing(call.state, after_of(call), MOST)
 
 
 def after_of(call: Call) -> str:
@@ -52,9 +53,9 @@ def get_event(call: Call, event: str) -> t.Any:
 def told(state: AppState, event: EventType) -> dict[str, t.Any]:
     """Return what there is to say about an event, as the schema takes it."""
     return {
-        **describing.event_values(event),
+        **reference.event_values(event),
         "channel": event.channel,
-        "includes": describing.includes(state, state.catalog.channels[event.channel]),
-        "schema": samples.data_schema(state.bound[event.channel], event),
-        "samples": describing.bodies(state, event),
+        "includes": reference.includes(state, state.catalog.channels[event.channel]),
+        "schema": json_schema.data_schema(state.bound[event.channel], event),
+        "samples": reference.bodies(state, event),
     }

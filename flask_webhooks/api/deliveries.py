@@ -8,18 +8,19 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from .. import models, reading, replaying, schemas, subscribing, throttle
+from .. import models, queries, replay, throttle
+from .. import subscriptions as subscribing
 from ..config import ENVIRONMENTS
-from ..delivering.bodies import body_of
+from ..delivery.body import body_of
 from ..ids import first_at, following, made_at
 from ..models import State
-from ..packed import Among, apart
 from ..principal import ALL_OWNERS, Whose
-from ..reading.bounds import ATTEMPT, BODY, PAGE, fit, json_size
-from ..reading.deliveries import page
-from ..reading.overviews import has_log
+from ..queries.bounds import ATTEMPT, BODY, PAGE, fit, json_size
+from ..queries.deliveries import page
+from ..queries.subscriptions import has_log
 from ..retry import Failure
-from . import paging
+from ..sql.parameters import KeyedStatement, apart
+from . import paging, schemas
 from .operations import Answer, Call, operation
 from .paging import bounded, event_names, floor_of, newest, owner_of, paged, walk
 from .problems import Refused
@@ -52,7 +53,7 @@ FIRST, LAST = "00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-f
 """The ids before and behind all others."""
 _COLUMNS = tuple(getattr(D, name) for name in _NAMES)
 _TABLE = t.cast("sa.Table", D.__table__)
-_ROWS = Among(_TABLE.c.id, lambda these: sa.select(*_COLUMNS).where(these))
+_ROWS = KeyedStatement(_TABLE.c.id, lambda these: sa.select(*_COLUMNS).where(these))
 
 
 @operation(
@@ -126,7 +127,7 @@ def _cursor(call: Call) -> str:
 
 def _by_delivery(call: Call, subscriptions: t.Sequence[str] | None) -> tuple[list[t.Any], str | None]:
     """Return a page, and where the next one begins: what the console searches too."""
-    wanted = reading.Search(
+    wanted = queries.Search(
         subscriptions=None if subscriptions is None else tuple(subscriptions),
         state=call.query.get("state", ""),
         event="" if call.query.get("event") in (None, "*") else call.query["event"],
@@ -217,7 +218,7 @@ def _of_messages(
         order = found.c.message_id.desc(), found.c.subscription_id.desc()
         return sa.select(found).where(*filters).order_by(*order).limit(call.limit + 1)
 
-    return list(Among(_TABLE.c.message_id, make).run(call.session.connection(), ids))
+    return list(KeyedStatement(_TABLE.c.message_id, make).run(call.session.connection(), ids))
 
 
 # ---- one -------------------------------------------------------------------------------------------------
@@ -279,7 +280,7 @@ def get_body(call: Call, delivery_id: str) -> t.Any:
 
 
 def _attempts(call: Call, delivery_id: str, limit: int, cursor: str, room: int) -> dict[str, t.Any]:
-    rows = reading.attempts_of(call.session, delivery_id, limit + 1, cursor)
+    rows = queries.attempts_of(call.session, delivery_id, limit + 1, cursor)
     return paged(rows, limit, _attempt, room=room)
 
 
@@ -294,7 +295,7 @@ def _own(call: Call, delivery_id: str) -> tuple[models.Delivery, models.Subscrip
 def _attempt(row: models.Attempt) -> dict[str, t.Any]:
     found = _attempt_without_body(row)
     if row.status is not None:
-        legible = reading.of_attempt(row)
+        legible = queries.of_attempt(row)
         text = fit(legible.text, ATTEMPT - json_size(found) - json_size(legible.note) - 100)
         is_cut = len(text) < len(legible.text)
         found["response"] |= {
@@ -344,7 +345,7 @@ def get_response(call: Call, delivery_id: str) -> t.Any:
     """
     row, _ = _own(call, delivery_id)
     asked = call.query.get("attempt")
-    attempt = reading.attempt_of(call.session, row.id, asked)
+    attempt = queries.attempt_of(call.session, row.id, asked)
     if asked is not None and attempt is None:
         raise Refused(404, "There is no such attempt.")
     body = attempt.response_body if attempt is not None else None
@@ -380,11 +381,11 @@ def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     owner = _own(call, delivery_id)[1].owner
     throttle.count(call.state, call.session, call.principal.account)
     throttle.begin_retry(call.state, call.session, owner, delivery_id)
-    if replaying.is_broken(call.session.connection(), delivery_id):
+    if replay.is_broken(call.session.connection(), delivery_id):
         raise Refused(
             409, "Its data could not be made: there is nothing to send until that is repaired.", code="broken"
         )
-    if not replaying.retry(call.session.connection(), delivery_id, datetime.now(UTC)):
+    if not replay.retry(call.session.connection(), delivery_id, datetime.now(UTC)):
         raise Refused(409, "The subscription is switched off. Switch it on first.")
     subscribing.afterwards(call.session, call.state.bell.ring)
     return _again(call, delivery_id)
@@ -404,6 +405,6 @@ def cancel_delivery(call: Call, delivery_id: str) -> t.Any:
     row, _ = _own(call, delivery_id)
     was = row.state
     call.session.rollback()
-    if not replaying.cancel(call.session.connection(), delivery_id, datetime.now(UTC)):
+    if not replay.cancel(call.session.connection(), delivery_id, datetime.now(UTC)):
         raise Refused(409, f"It is {was}: there is nothing to call off.")
     return _again(call, delivery_id)

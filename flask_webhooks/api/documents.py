@@ -8,8 +8,8 @@ from itertools import groupby
 
 from flask import render_template, request
 
-from .. import schemas
-from ..reading.bounds import fit, html_size
+from ..queries.bounds import fit, html_size
+from . import schemas
 from .catalog import after_of
 from .operations import Answer, Call, operation
 from .spec import document

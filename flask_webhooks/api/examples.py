@@ -9,10 +9,9 @@ import hashlib
 import json
 import typing as t
 
-from .. import describing, payload
-from ..bindings import samples
-from ..delivering.parcels import MASK
-from ..describing import SAMPLE_ID
+from .. import payload, reference
+from ..delivery.request import MASK
+from ..reference import SAMPLE_ID, json_schema
 from ..state import AppState
 from . import catalog
 
@@ -54,7 +53,7 @@ def examples(state: AppState) -> dict[str, t.Any]:
         "Stats": _stats(),
     }
     if event is not None:
-        listed = describing.listing(state, most=EXAMPLE)
+        listed = reference.listing(state, most=EXAMPLE)
         found["Catalog"] = {"title": listed["title"], "channels": listed["channels"][:1]}
         found["Event"] = catalog.told(state, event)
     return found
@@ -109,8 +108,8 @@ def _log(state: AppState, name: str) -> Json:
     event = state.catalog.events.get(name)
     body = data = "{}"
     if event is not None:
-        body = payload.encode(describing.bodies(state, event)[event.format])
-        data = payload.encode(samples.sample(state.bound[event.channel], event))
+        body = payload.encode(reference.bodies(state, event)[event.format])
+        data = payload.encode(json_schema.sample(state.bound[event.channel], event))
     delivery = {
         "id": DELIVERY_ID,
         "message_id": SAMPLE_ID,

@@ -6,7 +6,7 @@ import typing as t
 
 import marshmallow as ma
 
-from .. import schemas
+from . import schemas
 from .operations import OPERATIONS, Operation
 
 __all__ = ["links"]

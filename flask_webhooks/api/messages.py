@@ -7,12 +7,13 @@ import typing as t
 
 import sqlalchemy as sa
 
-from .. import models, schemas
+from .. import models
 from ..catalog.names import RESERVED_CHANNEL
 from ..config import ENVIRONMENTS
 from ..ids import is_backfilled
 from ..principal import ALL_OWNERS
-from ..reading.bounds import BODY, PAGE, json_size
+from ..queries.bounds import BODY, PAGE, json_size
+from . import schemas
 from .deliveries import TOO_LARGE
 from .operations import Answer, Call, operation
 from .paging import event_names, owner_of, paged, sifted, span, walk

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from ..ids import first_at
 from ..principal import ALL_OWNERS, Whose
-from ..ranges import first, in_range
-from ..reading.bounds import PAGE, json_size
+from ..queries.bounds import PAGE, json_size
+from ..sql.ranges import first, in_range
 from .operations import Call
 from .problems import Refused
 

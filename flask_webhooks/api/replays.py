@@ -5,9 +5,11 @@ from __future__ import annotations
 import typing as t
 from datetime import UTC, datetime
 
-from .. import models, replaying, schemas, subscribing, throttle
+from .. import models, subscriptions, throttle
+from .. import replay as replaying
 from ..errors import SubscriptionError
 from ..state import AppState
+from . import schemas
 from .operations import Answer, Call, operation
 from .problems import Refused
 
@@ -56,20 +58,20 @@ def replay_subscription(call: Call, subscription_id: str) -> t.Any:
     twice sends nothing twice. With `dry_run` it answers 200 with the count and does nothing.
     """
     now = datetime.now(UTC)
-    row = subscribing.find(call.session, subscription_id, owner=call.owner)
+    row = subscriptions.find(call.session, subscription_id, owner=call.owner)
     wanted = _filter(call, now)
     if call.body["dry_run"]:
         throttle.count_scan(call.state, call.session, call.principal.account)
-        row = subscribing.find(call.session, subscription_id, owner=call.owner)
+        row = subscriptions.find(call.session, subscription_id, owner=call.owner)
         return Answer(_dry(call, row, wanted, now), status=200, made=None)
     throttle.count(call.state, call.session, call.principal.account)
-    row = subscribing.find(call.session, subscription_id, owner=call.owner, to_change=True)
+    row = subscriptions.find(call.session, subscription_id, owner=call.owner, to_change=True)
     throttle.begin_replay(call.state, call.session, row.owner, row.id)
     try:
         replay, _ = replaying.start(call.state, call.session, row, wanted)
     except SubscriptionError as error:
         raise Refused(409, str(error)) from error
-    subscribing.afterwards(call.session, call.state.bell.ring)
+    subscriptions.afterwards(call.session, call.state.bell.ring)
     return Answer(_shown(replay), made=(replay.id,))
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import typing as t
 from datetime import UTC, datetime, timedelta
 
-from .. import models, schemas, subscribing
+from .. import models, subscriptions
 from ..errors import SubscriptionChangedError
+from . import schemas
 from .operations import Answer, Call, operation
 
 
 def _shown(call: Call, row: models.Subscription) -> dict[str, t.Any]:
     secrets = [
         {"secret": secret.shown, "created_at": kept.created_at, "expires_at": kept.expires_at}
-        for kept, secret in subscribing.reveal(call.state, row, datetime.now(UTC))
+        for kept, secret in subscriptions.reveal(call.state, row, datetime.now(UTC))
     ]
     return {"secret": secrets[0]["secret"] if secrets else "", "secrets": secrets}
 
@@ -27,11 +28,11 @@ def _shown(call: Call, row: models.Subscription) -> dict[str, t.Any]:
 )
 def get_secret(call: Call, subscription_id: str) -> t.Any:
     """All that sign now, the current one first. Needs the right `secrets`."""
-    return _shown(call, subscribing.find(call.session, subscription_id, owner=call.owner))
+    return _shown(call, subscriptions.find(call.session, subscription_id, owner=call.owner))
 
 
 def _again(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
-    row = subscribing.find(call.session, subscription_id, owner=call.owner)
+    row = subscriptions.find(call.session, subscription_id, owner=call.owner)
     return Answer(_shown(call, row), version=row.version)
 
 
@@ -47,10 +48,10 @@ def _again(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
 )
 def rotate_secret(call: Call, subscription_id: str) -> t.Any:
     """Puts a new secret in force. For `overlap` seconds requests carry the signatures of the old ones as well."""
-    row = subscribing.find(call.session, subscription_id, owner=call.owner, to_change=True)
+    row = subscriptions.find(call.session, subscription_id, owner=call.owner, to_change=True)
     if call.version not in (None, row.version):
         raise SubscriptionChangedError("Somebody else has changed the subscription: read it again.")
-    subscribing.rotate(
+    subscriptions.rotate(
         call.state,
         call.session,
         row,

@@ -11,15 +11,15 @@ from weakref import WeakKeyDictionary
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
-from .. import schemas
-from ..describing import tags, webhook
-from ..schemas.fields import UUID
-from ..schemas.subscriptions import Event, Listener
+from ..reference import tags, webhook
 from ..state import AppState
+from . import schemas
 from .examples import ARGUMENTS, examples
 from .links import links
 from .operations import OPERATIONS, Operation
 from .problems import CODES
+from .schemas.fields import UUID
+from .schemas.subscriptions import Event, Listener
 from .security import schemes
 
 __all__ = ["document"]

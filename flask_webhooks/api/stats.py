@@ -7,13 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from .. import hours, models, schemas, subscribing
+from .. import models, subscriptions
 from ..health import Breaker, Health, health_of, why_paused
-from ..hours import Sums
 from ..ids import first_at
 from ..models import State
+from ..outbox import statistics
+from ..outbox.statistics import Sums
 from ..pace import rate_at
-from ..ranges import count, in_range
+from ..sql.ranges import count, in_range
+from . import schemas
 from .operations import Call, operation
 from .problems import Refused
 
@@ -34,16 +36,16 @@ D, N = (t.cast("sa.Table", model.__table__) for model in (models.Delivery, model
 )
 def get_stats(call: Call, subscription_id: str) -> t.Any:
     """Counts, success rate and durations, in whole hours up to the current one. Tests are not in it."""
-    subscribing.find(call.session, subscription_id, owner=call.owner)
+    subscriptions.find(call.session, subscription_id, owner=call.owner)
     window: str = call.query["window"]
     length = int(window[:-1]) * (24 if window[-1] == "d" else 1)
     if length > LONGEST:
         raise Refused(422, message := "At most 31 days.", fields={"window": [message]})
     now = datetime.now(UTC)
-    until = hours.hour_of(now) + timedelta(hours=1)
+    until = statistics.hour_of(now) + timedelta(hours=1)
     since = until - timedelta(hours=length)
     connection = call.session.connection()
-    by_hour = hours.read(connection, subscription_id, since, until)
+    by_hour = statistics.read(connection, subscription_id, since, until)
     total = Sums.of(by_hour.values())
     return {
         "window": window,
@@ -75,7 +77,7 @@ def _figures(sums: Sums) -> dict[str, t.Any]:
 
 def _point(at: datetime, row: t.Mapping[str, int] | None) -> dict[str, t.Any]:
     sums = Sums.of([] if row is None else [row])
-    return {"at": at, **_figures(sums), **{name: sums.counts[name] for name in hours.OUTCOMES}}
+    return {"at": at, **_figures(sums), **{name: sums.counts[name] for name in statistics.OUTCOMES}}
 
 
 def _count(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typing as t
 
-from .. import models, schemas, subscribing
+from .. import models, subscriptions
 from ..errors import SubscriptionMissingError
 from ..principal import ALL_OWNERS
 from ..state import AppState
+from . import schemas
 from .operations import Answer, Call, operation
 from .paging import owner_of, paged
 from .problems import Refused
@@ -17,7 +18,7 @@ __all__ = ["shown"]
 
 def shown(call: Call, row: models.Subscription) -> dict[str, t.Any]:
     """Return a subscription as the schema takes it: whose it is, for operators alone."""
-    found = subscribing.shown(call.state, row)
+    found = subscriptions.shown(call.state, row)
     if not call.principal.operator:
         del found["owner"]
     return found
@@ -33,7 +34,7 @@ def shown(call: Call, row: models.Subscription) -> dict[str, t.Any]:
 )
 def list_subscriptions(call: Call) -> t.Any:
     """Newest first, in pages."""
-    rows = subscribing.listed(
+    rows = subscriptions.listed(
         call.session,
         owner=owner_of(call),
         environment=call.query.get("environment"),
@@ -47,8 +48,8 @@ def list_subscriptions(call: Call) -> t.Any:
 def _recreated(call: Call, made: t.Sequence[str]) -> t.Any:
     """Show what a creation made, with the secret that it showed."""
     try:
-        row = subscribing.find(call.session, made[0], owner=call.owner)
-        secret = subscribing.reveal_one(call.state, row, made[1])
+        row = subscriptions.find(call.session, made[0], owner=call.owner)
+        secret = subscriptions.reveal_one(call.state, row, made[1])
     except SubscriptionMissingError:
         raise Refused(409, "What this request made the first time has been removed since.") from None
     if secret is None:
@@ -57,7 +58,7 @@ def _recreated(call: Call, made: t.Sequence[str]) -> t.Any:
 
 
 def _faults(state: AppState, values: dict[str, t.Any]) -> dict[str, list[str]]:
-    return subscribing.examine(state, values)
+    return subscriptions.examine(state, values)
 
 
 @operation(
@@ -82,8 +83,8 @@ def create_subscription(call: Call) -> t.Any:
     owner = values.pop("owner", call.principal.owner)
     if call.owner not in (ALL_OWNERS, owner):
         raise Refused(403, "Only operators may make subscriptions for another owner.")
-    row, secret = subscribing.create(call.state, call.session, owner=owner, **values)
-    made = row.id, subscribing.secret_id(call.session, row)
+    row, secret = subscriptions.create(call.state, call.session, owner=owner, **values)
+    made = row.id, subscriptions.secret_id(call.session, row)
     return Answer({**shown(call, row), "secret": secret.shown}, version=row.version, made=made)
 
 
@@ -97,7 +98,7 @@ def create_subscription(call: Call) -> t.Any:
 )
 def get_subscription(call: Call, subscription_id: str) -> t.Any:
     """Its ETag is what `If-Match` takes when it is changed."""
-    row = subscribing.find(call.session, subscription_id, owner=call.owner)
+    row = subscriptions.find(call.session, subscription_id, owner=call.owner)
     return Answer(shown(call, row), version=row.version)
 
 
@@ -118,7 +119,7 @@ def change_subscription(call: Call, subscription_id: str) -> t.Any:
     Switching off holds what is pending. Switching on again begins with a clean record, and needs `held` if there are
     held deliveries: `send` or `discard`.
     """
-    row = subscribing.change(
+    row = subscriptions.change(
         call.state, call.session, subscription_id, owner=call.owner, version=call.version, **call.body
     )
     return Answer(shown(call, row), version=row.version)
@@ -134,5 +135,5 @@ def change_subscription(call: Call, subscription_id: str) -> t.Any:
 )
 def delete_subscription(call: Call, subscription_id: str) -> t.Any:
     """What is pending or held for it is cancelled. Its log can be read until it is purged."""
-    subscribing.remove(call.state, call.session, subscription_id, owner=call.owner, version=call.version)
+    subscriptions.remove(call.state, call.session, subscription_id, owner=call.owner, version=call.version)
     return Answer(None)

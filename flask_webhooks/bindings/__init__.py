@@ -3,24 +3,23 @@
 `bind` at start-up resolves every import path once; after that an event costs no look-up. This room knows
 SQLAlchemy and marshmallow, and neither Flask nor YAML.
 
-============  ==================================================================
-`importing`   import paths to objects
-`trails`      dotted paths over mapped classes
-`links`       steps of the path to an owner: relationships, foreign keys
-`conditions`  `when`, `changed`, `ignore` against columns and their types
-`columns`     which columns JSON can hold
-`private`     which nobody else should read, by their names and types
-`stored`      what a column has of a value that was assigned
-`keys`        keys of what a schema dumps, and what of a row they read
-`dumping`     rows to `data`
-`changing`    what an update changed, as `data` shows it: the include `changes`
-`plain`       what makes `data` without a schema: columns, or a method
-`bound`       one channel with all of that
-`given`       emitted data to `data`
-`json_types`  JSON Schema of columns and marshmallow fields
-`samples`     `data` as JSON Schema, and an example made from that
-`fields`      names and types in `data`, for the lock file
-============  ==================================================================
+===============  =================================================================
+`imports`        import paths to objects
+`paths`          dotted paths over mapped classes
+`owner_steps`    steps of the path to an owner: relationships, foreign keys
+`column_checks`  `when`, `changed`, `ignore` against columns and their types
+`columns`        which columns JSON can hold
+`private`        which nobody else should read, by their names and types
+`stored_values`  what a column has of a value that was assigned
+`schema_keys`    keys of what a schema dumps, and what of a row they read
+`serializers`    rows to `data`
+`changes`        what an update changed, as `data` shows it: the include `changes`
+`plain`          what makes `data` without a schema: columns, or a method
+`binder`         one channel with all of that
+`emitted`        emitted data to `data`
+`json_types`     JSON Schema of columns and marshmallow fields
+`field_types`    names and types in `data`, for the lock file
+===============  =================================================================
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from types import MappingProxyType
 
 from ..catalog import Catalog, examine
 from ..errors import CatalogError
-from .bound import Binder, Bound, BoundInclude, BoundTouch
-from .fields import describe
+from .binder import Binder, BoundChannel, BoundInclude, BoundTouch
+from .field_types import describe
 
-__all__ = ["Bound", "BoundInclude", "BoundTouch", "bind", "describe", "open_catalog"]
+__all__ = ["BoundChannel", "BoundInclude", "BoundTouch", "bind", "describe", "open_catalog"]
 
 
-def bind(catalog: Catalog) -> t.Mapping[str, Bound]:
+def bind(catalog: Catalog) -> t.Mapping[str, BoundChannel]:
     """Return every channel bound to its model, by channel name. Imports the models and schemas.
 
     Every relationship must be resolvable, so all modules with models have to be imported before.
@@ -53,7 +52,7 @@ def bind(catalog: Catalog) -> t.Mapping[str, Bound]:
 
 def open_catalog(
     sources: t.Sequence[str | Path] | str | Path, *, root: Path
-) -> tuple[Catalog, t.Mapping[str, Bound]]:
+) -> tuple[Catalog, t.Mapping[str, BoundChannel]]:
     """Load and bind in one go, so that mistakes of both sorts are told at once.
 
     :param sources: see `catalog.load`, as `root`.

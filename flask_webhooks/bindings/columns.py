@@ -18,8 +18,8 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from .. import payload
 from ..errors import PayloadError
-from .keys import attribute_of
-from .trails import AnyMapper
+from .paths import AnyMapper
+from .schema_keys import attribute_of
 
 __all__ = [
     "Doubt",

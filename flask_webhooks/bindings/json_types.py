@@ -21,9 +21,9 @@ from sqlalchemy.dialects import postgresql as pg
 from .. import payload
 from ..errors import PayloadError
 from .columns import shown_type
-from .dumping import column_renderer
-from .keys import attribute_of, is_hooked, key_of
-from .trails import AnyMapper
+from .paths import AnyMapper
+from .schema_keys import attribute_of, is_hooked, key_of
+from .serializers import column_renderer
 
 if t.TYPE_CHECKING:
     from .plain import Plain

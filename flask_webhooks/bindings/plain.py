@@ -13,10 +13,10 @@ from collections.abc import Mapping
 
 from ..catalog.names import did_you_mean
 from ..errors import PayloadError
-from .dumping import ColumnRenderer, Renderer, column_renderer
-from .keys import names_in
+from .paths import AnyMapper, static_attribute
 from .private import private_columns
-from .trails import AnyMapper, static_attribute
+from .schema_keys import names_in
+from .serializers import ColumnRenderer, Renderer, column_renderer
 
 if t.TYPE_CHECKING:
     from ..catalog import Channel

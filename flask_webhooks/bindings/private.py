@@ -12,7 +12,7 @@ import typing as t
 import sqlalchemy as sa
 
 from .columns import AnyType, is_sealed
-from .trails import AnyMapper
+from .paths import AnyMapper
 
 __all__ = ["private_columns", "sounds_private", "words_of"]
 

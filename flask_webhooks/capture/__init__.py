@@ -16,45 +16,45 @@ The steps, in the order they happen in one transaction:
 The listeners are set once per process, on `sqlalchemy.orm.Session`, so that plain `Session(engine)` is seen as well
 as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 
-===========  ==========================================================================================
-`watching`   which app captures which class
-`capture`    the listeners
-`buffers`    what each session has seen in a transaction
-`reading`    a flush to changes, with old values
-`dooming`    what is loaded before rows are deleted
-`remains`    what is told of them afterwards
-`losing`     what a flush deletes, and whose keys it clears, by itself
-`bulk`       a bulk statement to changes, or why not
-`statement`  what a bulk statement concerns, and whether its rows are taken
-`changing`   a bulk UPDATE or DELETE
-`inserting`  a bulk INSERT
-`conflicts`  by which keys an upsert meets rows that are there
-`upserting`  an upsert
-`aside`      where the rows of bulk statements are read
-`changes`    changes to what they come to (pure)
-`touching`   what else that updates
-`moves`      what went to another owner, and what it was before
-`stored`     values as the rows have them
-`loading`    rows by their keys, and what hangs on them
-`home`       the app's own database
-`glancing`   whether certainly nobody listens
-`hearing`    who listens
-`settling`   all of it together, at commit
-`writing`    events to rows
-`hosted`     calls of the host's schemas, includes and properties
-`guard`      what these change is undone, and what would write refused
-`undoing`    one object as it was
-`emitting`   events that the host emits itself
-===========  ==========================================================================================
+==================  ==============================================================
+`registry`          which app captures which class
+`listeners`         the listeners
+`unit_of_work`      what each session has seen in a transaction
+`history`           a flush to changes, with old values
+`deletes`           what is loaded before rows are deleted
+`snapshots`         what is told of them afterwards
+`lost_rows`         what a flush deletes, and whose keys it clears, by itself
+`bulk`              a bulk statement to changes, or why not
+`statements`        what a bulk statement concerns, and whether its rows are taken
+`bulk_changes`      a bulk UPDATE or DELETE
+`bulk_inserts`      a bulk INSERT
+`conflict_targets`  by which keys an upsert meets rows that are there
+`bulk_upserts`      an upsert
+`side_session`      where the rows of bulk statements are read
+`change`            changes to what they come to (pure)
+`relationships`     what else that updates
+`owner_moves`       what went to another owner, and what it was before
+`stored_values`     values as the rows have them
+`loading`           rows by their keys, and what hangs on them
+`database`          the app's own database
+`matching_cache`    whether certainly nobody listens
+`matching`          who listens
+`commit`            all of it together, at commit
+`messages`          events to rows
+`host_code`         calls of the host's schemas, includes and properties
+`guard`             what these change is undone, and what would write refused
+`undo`              one object as it was
+`emit`              events that the host emits itself
+==================  ==============================================================
 """
 
 from __future__ import annotations
 
 import typing as t
 
-from .capture import ROW_LISTENERS, listen, listen_to_statements
-from .emitting import emit_many
-from .watching import Watch, muted, register
+from .emit import emit_many
+from .listeners import ROW_LISTENERS, listen, listen_to_statements
+from .registry import Registry, muted, register
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -65,7 +65,7 @@ __all__ = ["emit_many", "install", "muted"]
 def install(state: AppState) -> None:
     """Begin to capture the models of an app's catalogue, for as long as the app lives."""
     listen()
-    watch = Watch(state, ROW_LISTENERS)
+    watch = Registry(state, ROW_LISTENERS)
     if watch.is_minding:
         listen_to_statements()
     register(watch)

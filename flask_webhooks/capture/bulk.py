@@ -17,26 +17,26 @@ from sqlalchemy.orm import ORMExecuteState, Session
 
 from ..catalog import Kind
 from ..errors import BulkStatementError
-from .aside import Aside
-from .changes import Change
-from .changing import Deletion, Update, has_dml
-from .conflicts import is_upsert
-from .hearing import check_database
-from .inserting import Insert
-from .statement import Result, Unfollowed, is_anybody_listening, is_moving, set_by
-from .upserting import Upsert
-from .watching import watching
+from .bulk_changes import Deletion, Update, has_dml
+from .bulk_inserts import Insert
+from .bulk_upserts import Upsert
+from .change import Change
+from .conflict_targets import is_upsert
+from .matching import check_database
+from .registry import watching
+from .side_session import SideSession
+from .statements import Result, Unfollowed, is_anybody_listening, is_moving, set_by
 
 if t.TYPE_CHECKING:
-    from .watching import Watch
+    from .registry import Registry
 
-__all__ = ["Aside", "run", "watch_below"]
+__all__ = ["SideSession", "run", "watch_below"]
 
 logger = logging.getLogger("flask_webhooks.capture")
 Captured = tuple[Result | None, list[Change]]
 
 
-def watch_below(session: Session, mapper: orm.Mapper[t.Any]) -> Watch | None:
+def watch_below(session: Session, mapper: orm.Mapper[t.Any]) -> Registry | None:
     """Return the app that captures a class which inherits from the statement's."""
     for below in mapper.self_and_descendants:
         watch = watching(session, below.class_)
@@ -45,7 +45,7 @@ def watch_below(session: Session, mapper: orm.Mapper[t.Any]) -> Watch | None:
     return None
 
 
-def run(execution: ORMExecuteState, watch: Watch, aside: Aside) -> Captured:
+def run(execution: ORMExecuteState, watch: Registry, aside: SideSession) -> Captured:
     """Run a bulk statement and return its result with what it changed.
 
     :return: None as the result: SQLAlchemy shall run the statement as if nobody had looked.
@@ -127,8 +127,8 @@ def _last(execution: ORMExecuteState, capture: t.Callable[[ORMExecuteState], Cap
 
 def _capture(
     execution: ORMExecuteState,
-    watch: Watch,
-    aside: Aside,
+    watch: Registry,
+    aside: SideSession,
     mapper: orm.Mapper[t.Any],
     about: str,
     *,
@@ -169,8 +169,8 @@ _INSTEAD = (
 
 def _followed(
     execution: ORMExecuteState,
-    watch: Watch,
-    aside: Aside,
+    watch: Registry,
+    aside: SideSession,
     mapper: orm.Mapper[t.Any],
     connection: sa.Connection,
 ) -> Captured:

@@ -16,7 +16,7 @@ from sqlalchemy import orm
 from sqlalchemy.engine.base import NestedTransaction, RootTransaction, TwoPhaseTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 
-from ..transactions import is_autocommit
+from ..sql.transactions import is_autocommit
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,10 +19,10 @@ from sqlalchemy import orm
 from sqlalchemy.orm import Session
 
 from .. import absolute
-from ..transactions import is_conflict
+from ..sql.transactions import is_conflict
 from . import fence
 from .fence import Refusal, running
-from .undoing import Contents, Held, Snapshot, contents_of, is_overwritten, put_back, revert, session_of
+from .undo import Contents, Held, Snapshot, contents_of, is_overwritten, put_back, revert, session_of
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

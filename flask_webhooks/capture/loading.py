@@ -12,13 +12,13 @@ from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session, load_only, object_session, selectinload, undefer
 from sqlalchemy.orm.base import NO_RAISE, PASSIVE_OFF
 
-from ..bindings.dumping import each_in
-from ..bindings.links import SIGN, KeyLink, Relation, keep, link_of, linked, rows_led_to
+from ..bindings.owner_steps import SIGN, KeyLink, Relation, keep, link_of, linked, rows_led_to
+from ..bindings.serializers import each_in
 from ..errors import WebhooksError
-from ..outbox import CHUNK
+from ..outbox.recording import CHUNK
 
 if t.TYPE_CHECKING:
-    from ..bindings import Bound
+    from ..bindings import BoundChannel
 
 __all__ = [
     "CHUNK",
@@ -184,7 +184,7 @@ def walk(obj: t.Any, path: Path) -> None:
 
 
 def load_linked(
-    found: t.Iterable[tuple[Bound, t.Any, t.Mapping[str, t.Any]]], *, is_kept: bool = False
+    found: t.Iterable[tuple[BoundChannel, t.Any, t.Mapping[str, t.Any]]], *, is_kept: bool = False
 ) -> list[t.Any]:
     """Load what foreign keys without a relationship lead to on the way to owners: a statement for each step of a class.
 
@@ -230,7 +230,7 @@ def _ahead(obj: t.Any, name: str, is_loading: bool) -> list[t.Any]:
     return each_in(value(obj, name) if is_loading else obj.__dict__.get(name))
 
 
-def owner_of(bound: Bound, obj: t.Any, led_to: LedTo | None = None) -> str | None:
+def owner_of(bound: BoundChannel, obj: t.Any, led_to: LedTo | None = None) -> str | None:
     """Return whose an object is.
 
     :param led_to: finds a row on the way that a filter of the host's hides (soft deletion, tenants).
@@ -260,7 +260,7 @@ def led(obj: t.Any, name: str, led_to: LedTo | None) -> t.Any:
     return (led_to(relation, keys) if keys and relation is not None else None) or found
 
 
-def may_be_hidden(bound: Bound, obj: t.Any) -> bool:
+def may_be_hidden(bound: BoundChannel, obj: t.Any) -> bool:
     """Say whether an owner was not found because there may be a row that a filter of the host's hides."""
     found = obj
     for name in bound.owner_path or ():

@@ -16,14 +16,14 @@ import sqlalchemy as sa
 from sqlalchemy import inspect, orm
 from sqlalchemy.orm.base import INCLUDE_PENDING_MUTATIONS, NO_VALUE, PASSIVE_NO_INITIALIZE
 
-from ..bindings.dumping import nested_schema
-from ..bindings.keys import names_in
-from ..bindings.trails import columns_of, static_attribute
+from ..bindings.paths import columns_of, static_attribute
+from ..bindings.schema_keys import names_in
+from ..bindings.serializers import nested_schema
 from .loading import Path, attributes_of
-from .remains import frozen
+from .snapshots import frozen
 
 if t.TYPE_CHECKING:
-    from ..bindings import Bound
+    from ..bindings import BoundChannel
 
 __all__ = ["Links", "Shown", "Sights", "Trace", "trace"]
 
@@ -60,7 +60,7 @@ class Trace:
 class Sights:
     """What events show of the rows of an app: found once, from schemas, includes and the code of properties."""
 
-    def __init__(self, models: Mapping[type, Iterable[Bound]]) -> None:
+    def __init__(self, models: Mapping[type, Iterable[BoundChannel]]) -> None:
         self._classes: set[type] = set()
         self._links: set[Relation] = set()
         self._shown: dict[type, Shown | None] = {}
@@ -78,7 +78,7 @@ class Sights:
     def _is_captured(self, cls: type) -> bool:
         return any(base in self._models for base in cls.__mro__)
 
-    def _look(self, mapper: Mapper, bound: Bound) -> None:
+    def _look(self, mapper: Mapper, bound: BoundChannel) -> None:
         schemas: dict[int, ma.Schema] = {}
         for schema in (*bound.schemas.values(), *(each.schema for each in bound.includes.values())):
             _collect(schemas, schema)

@@ -2,26 +2,26 @@
 
 A pure room: no Flask, no SQLAlchemy, no marshmallow; what needs those is in `flask_webhooks.bindings`.
 
-=============  ==========================================================================
+=============  =======================================================================
 `format`       the whole format on one page, and the JSON Schema made from it
-`shapes`       what the format is made of: read a node or refuse it; write JSON Schema
+`validators`   what the format is made of: read a node or refuse it; write JSON Schema
 `rules`        what must hold between keys
-`nodes`        YAML with lines; the one place that touches PyYAML
+`yaml_reader`  YAML with lines; the one place that touches PyYAML
 `sources`      files, package resources, entry points
-`loading`      sources to one `Catalog`
-`building`     defaults worked in
+`loader`       sources to one `Catalog`
+`builder`      defaults worked in
 `model`        `Catalog`, `Channel`, `EventType`: what everyone else uses
 `exclusivity`  which channels may not be held together
 `lock`         what a receiver relies on, written down, and compared later
 `names`        patterns of names, "did you mean"
-=============  ==========================================================================
+=============  =======================================================================
 """
 
 from __future__ import annotations
 
 from .exclusivity import check_exclusive
 from .format import json_schema
-from .loading import examine, load
+from .loader import examine, load
 from .lock import Change, build_lock, compare
 from .model import Catalog, Channel, Condition, Deprecation, EventType, Include, Kind, Scope, same
 

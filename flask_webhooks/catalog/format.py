@@ -10,7 +10,7 @@ import re
 
 from . import names
 from .rules import CHANNEL_RULES, EMIT, KINDS, MOVED
-from .shapes import (
+from .validators import (
     Anything,
     Choice,
     Either,

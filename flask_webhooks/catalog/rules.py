@@ -9,8 +9,8 @@ from __future__ import annotations
 import typing as t
 
 from .names import did_you_mean
-from .nodes import Report
-from .shapes import INVALID, Json
+from .validators import INVALID, Json
+from .yaml_reader import Report
 
 KINDS = ("created", "updated", "deleted")
 MOVED = ("moved_in", "moved_out")

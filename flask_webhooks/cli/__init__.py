@@ -15,17 +15,17 @@ from flask.cli import AppGroup, ScriptInfo
 
 from ..errors import WebhooksError
 from ..visible import visible
-from .cataloguing import catalog, check, init
+from .catalog import catalog, check, init
 from .certificates import client_certificates
-from .customers import send_test, subscriptions
-from .developing import dev
+from .context import database_fault, driver_fault
+from .dev import dev
 from .keys import rotate_encryption
-from .opening import database_fault, driver_fault
-from .repairing import repair
-from .resending import backfill, replay
-from .subscribing import subscribe
-from .tailing import tail
-from .working import deliver, purge, status, worker
+from .repair import repair
+from .replay import backfill, replay
+from .subscribe import subscribe
+from .subscriptions import send_test, subscriptions
+from .tail import tail
+from .worker import deliver, purge, status, worker
 
 __all__ = ["webhooks_cli"]
 

@@ -11,15 +11,15 @@ import sqlalchemy as sa
 from flask.cli import with_appcontext
 from sqlalchemy.orm import Session
 
-from .. import subscribing
+from .. import subscriptions
 from ..errors import SecretError
 from ..models import Subscription
 from ..principal import ALL_OWNERS
 from ..signing import place_of
 from ..state import AppState
 from ..transport import ClientCertificate
-from .opening import open_session, open_state, refusals
-from .printing import say
+from .context import open_session, open_state, refusals
+from .output import say
 
 __all__ = ["client_certificates"]
 
@@ -58,13 +58,15 @@ def client_certificates(
         raise click.UsageError("Give --certificate and --key, or --remove.")
     now = datetime.now(UTC)
     with refusals(), open_session(state) as session:
-        row = subscribing.find(session, subscription_id, owner=ALL_OWNERS, to_change=True)
+        row = subscriptions.find(session, subscription_id, owner=ALL_OWNERS, to_change=True)
         if certificate is not None and key is not None:
             given = certificate.read().decode(errors="replace")
             private = given if key is certificate else key.read().decode(errors="replace")
-            subscribing.give_client_certificate(state, session, row, certificate=given, key=private, now=now)
+            subscriptions.give_client_certificate(
+                state, session, row, certificate=given, key=private, now=now
+            )
         else:
-            subscribing.take_client_certificate(session, row, now)
+            subscriptions.take_client_certificate(session, row, now)
         found = _values(state, row)
         session.commit()
     _tell([found], as_json)

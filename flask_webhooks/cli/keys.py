@@ -7,9 +7,9 @@ import json
 import click
 from flask.cli import with_appcontext
 
-from .. import resealing
 from ..state import current_webhooks
-from .printing import progress, say
+from ..subscriptions import reencryption
+from .output import progress, say
 
 __all__ = ["rotate_encryption"]
 
@@ -23,9 +23,9 @@ def rotate_encryption(as_json: bool) -> None:
     Put the new key first and restart everything, run this, then drop the old key. Exits 1 if a secret opens with none
     of the keys; it stays as it is.
     """
-    state, sums = current_webhooks, resealing.Resealed()
-    with progress(range(resealing.count(state)), label="Sealing", hidden=as_json) as bar:
-        for sums in resealing.reseal(state):
+    state, sums = current_webhooks, reencryption.Resealed()
+    with progress(range(reencryption.count(state)), label="Sealing", hidden=as_json) as bar:
+        for sums in reencryption.reseal(state):
             bar.update(sums.done + sums.unreadable - bar.pos)
     if as_json:
         say(json.dumps({"done": sums.done, "unreadable": sums.unreadable}))

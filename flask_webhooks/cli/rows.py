@@ -6,9 +6,9 @@ import dataclasses
 import sys
 import typing as t
 
-from .. import checking
-from ..checking import RowCheck
-from .printing import progress, say
+from .. import checks
+from ..checks import RowCheck
+from .output import progress, say
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -20,10 +20,10 @@ _HEAD = ("channel", "row", "ms", "statements", "bytes")
 
 def look_at_rows(state: AppState, channel: str | None, *, is_hidden: bool) -> list[RowCheck]:
     """Look at rows, with a bar on a terminal."""
-    channels = checking.checked_channels(state, channel)
+    channels = checks.checked_channels(state, channel)
     is_hidden = is_hidden or not sys.stderr.isatty()
     bar = progress(
-        checking.check_rows(state, channels),
+        checks.check_rows(state, channels),
         length=len(channels),
         label="Dumping rows",
         hidden=is_hidden,

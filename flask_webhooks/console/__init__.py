@@ -4,27 +4,27 @@ The law of this door: every page names the right it needs, and nothing is reache
 caller's own does not exist. Every POST carries a token and answers with a redirect, so that all of it works without
 JavaScript; htmx asks for the same pages and gets the part that changed. No inline script, style or handler.
 
-In the order of a request: `visits` authenticates, checks the token, opens a session of our own and commits; a page
+In the order of a request: `rendering` authenticates, checks the token, opens a session of our own and commits; a page
 function returns a `Page`, a `Redirect` or a `Raw`.
 
-==============  ==================================================================
-`pages`         what a page is; the URL rules are made from it
-`visits`        from a request to a page function, and to a response
-`arriving`      the way to the console, and to the host's sign-in
-`tokens`        the token of every form
-`words`         gettext, where Flask-Babel is there
-`faults`        what is wrong with a form, in the visitor's language
-`looks`         how instants, durations, sizes and states are written
-`colours`       the host's accent colour, made legible
-`webhooks`      list, switch, remove
-`editing`       new and edit; `forms` reads what was sent, `picking` offers events, `repeats` does it once
-`setting_up`    the steps after a webhook is made; `once` shows its secret on one page
-`health`        one webhook: health, charts; `secrets`, `trials`, `snippets`
-`log`           deliveries, live; `delivery`, one of them with every attempt; `curl`, an attempt as a command
-`catalogue`     channels and events
-`replays`       what is sent again
-`operating`     for operators
-==============  ==================================================================
+=============  ==============================================================================================
+`pages`        what a page is; the URL rules are made from it
+`rendering`    from a request to a page function, and to a response
+`sign_in`      the way to the console, and to the host's sign-in
+`csrf`         the token of every form
+`i18n`         gettext, where Flask-Babel is there
+`faults`       what is wrong with a form, in the visitor's language
+`formatting`   how instants, durations, sizes and states are written
+`colours`      the host's accent colour, made legible
+`webhooks`     list, switch, remove
+`form_pages`   new and edit; `form` reads what was sent, `event_picker` offers events, `repeats` does it once
+`first_steps`  the steps after a webhook is made; `secret_once` shows its secret on one page
+`webhook`      one webhook: health, charts; `secrets`, `test_send`, `snippets`
+`deliveries`   deliveries, live; `delivery`, one of them with every attempt; `curl`, an attempt as a command
+`catalogue`    channels and events
+`replays`      what is sent again
+`operator`     for operators
+=============  ==============================================================================================
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ from ..csrf import exempt
 from ..mounting import Door
 from . import (
     catalogue,
+    deliveries,
     delivery,
-    editing,
-    health,
-    log,
-    operating,
+    first_steps,
+    form_pages,
+    operator,
     replays,
     secrets,
-    setting_up,
-    trials,
+    test_send,
+    webhook,
     webhooks,
 )
-from .arriving import lead_here
-from .looks import add_filters
+from .formatting import add_filters
 from .pages import PAGES
-from .visits import accent, context, of_http, secure, unknown, view_of
+from .rendering import accent, context, of_http, secure, unknown, view_of
+from .sign_in import lead_here
 
 __all__ = ["make_blueprint"]
 
 _ROOMS = (
     webhooks,
-    editing,
-    setting_up,
-    health,
+    form_pages,
+    first_steps,
+    webhook,
     secrets,
-    trials,
-    log,
+    test_send,
+    deliveries,
     delivery,
     replays,
     catalogue,
-    operating,
+    operator,
 )
 """Importing them fills PAGES."""
 

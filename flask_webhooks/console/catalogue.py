@@ -8,15 +8,15 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
-from ..bindings import samples as bodies
 from ..models import Listener, Subscription
 from ..principal import ALL_OWNERS
-from ..reading.bounds import fit, html_size
+from ..queries.bounds import fit, html_size
+from ..reference import json_schema as bodies
 from . import samples
-from .occasions import occasion
-from .pages import Page, Visit, page
-from .picking import CHANGES
-from .visits import nothing
+from .event_picker import CHANGES
+from .event_rules import occasion
+from .pages import Page, PageContext, page
+from .rendering import nothing
 
 __all__ = ["event", "events"]
 
@@ -30,7 +30,7 @@ MOST = 50
 
 
 @page("GET", "/events", right="read")
-def events(visit: Visit) -> Page:
+def events(visit: PageContext) -> Page:
     """Show every channel and its events."""
     listeners = _listeners(visit)
     known = list(visit.state.catalog.events.values())
@@ -51,7 +51,7 @@ def events(visit: Visit) -> Page:
 
 
 @page("GET", "/events/<event_name>", right="read")
-def event(visit: Visit, event_name: str) -> Page:
+def event(visit: PageContext, event_name: str) -> Page:
     """Show one event: its data as a table, a body in each format, who listens."""
     found = visit.state.catalog.events.get(event_name)
     if found is None:
@@ -80,7 +80,7 @@ def event(visit: Visit, event_name: str) -> Page:
     return Page("event.html", values)
 
 
-def _listeners(visit: Visit) -> dict[str, set[str]]:
+def _listeners(visit: PageContext) -> dict[str, set[str]]:
     """Return pattern to the ids of the visitor's webhooks that have it."""
     rows = sa.select(Listener.event, Listener.subscription_id).join(
         Subscription, Subscription.id == Listener.subscription_id
@@ -94,7 +94,7 @@ def _listeners(visit: Visit) -> dict[str, set[str]]:
     return found
 
 
-def _who(visit: Visit, listeners: t.Mapping[str, set[str]], name: str) -> set[str]:
+def _who(visit: PageContext, listeners: t.Mapping[str, set[str]], name: str) -> set[str]:
     return set().union(*(listeners.get(pattern, set()) for pattern in visit.state.catalog.patterns(name)))
 
 

@@ -7,17 +7,17 @@ import typing as t
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from .. import reading, replaying, subscribing, throttle
-from ..delivering import parcels
-from ..delivering.bodies import CHANGED, Body, body_of
+from .. import queries, replay, subscriptions, throttle
+from ..delivery import request
+from ..delivery.body import CHANGED, Body, body_of
 from ..models import Attempt
-from ..reading import Story
-from ..reading.bounds import fit, html_size
+from ..queries import DeliveryDetail
+from ..queries.bounds import fit, html_size
 from .curl import LONGEST_INLINE, command
-from .looks import pretty, reason_label, remedy, shown, text_of
-from .pages import Page, Raw, Redirect, Refused, Visit, page
-from .visits import nothing
-from .words import N_, _
+from .formatting import pretty, reason_label, remedy, shown, text_of
+from .i18n import N_, _
+from .pages import Page, PageContext, Raw, Redirect, Refused, page
+from .rendering import nothing
 
 __all__ = ["cancel", "curl", "delivery", "retry", "told"]
 
@@ -39,7 +39,7 @@ NOTES: t.Mapping[str, str] = {
     "unknown_charset": N_("The charset %(charset)s is not known here: it is read as UTF-8."),
     "not_text": N_("Some bytes are no %(charset)s: a � stands for them."),
 }
-"""`reading.NOTES`, for the visitor's language."""
+"""`queries.NOTES`, for the visitor's language."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Told:
 
 
 @page("GET", "/deliveries/<uuid:delivery_id>", right="read")
-def delivery(visit: Visit, delivery_id: object) -> Page | Raw:
+def delivery(visit: PageContext, delivery_id: object) -> Page | Raw:
     """Show a delivery; to a page that asks whether anything has happened since, 204 if nothing has.
 
     With `response` in the query, the bytes of that attempt's answer instead, to be saved.
@@ -107,16 +107,16 @@ def delivery(visit: Visit, delivery_id: object) -> Page | Raw:
     return Page("delivery.html", values)
 
 
-def _saved(visit: Visit, delivery_id: str, attempt_id: str) -> Raw:
+def _saved(visit: PageContext, delivery_id: str, attempt_id: str) -> Raw:
     """The bytes of an answer as they came. A browser never shows them: whose HTML it is, nobody knows."""
-    attempt = reading.attempt_of(visit.session, delivery_id, attempt_id) if attempt_id else None
+    attempt = queries.attempt_of(visit.session, delivery_id, attempt_id) if attempt_id else None
     if attempt is None:
         raise nothing()
     return Raw(attempt.response_body or b"", "application/octet-stream", filename=f"{attempt.id}.bin")
 
 
 @page("GET", "/deliveries/<uuid:delivery_id>/curl", right="read")
-def curl(visit: Visit, delivery_id: object) -> Raw:
+def curl(visit: PageContext, delivery_id: object) -> Raw:
     """Return an attempt as a command for a terminal, as plain text: the one that `?attempt=` names, or the last."""
     story = _story(visit, str(delivery_id))
     key, last = visit.identifier("attempt"), story.attempts[-1] if story.attempts else None
@@ -128,43 +128,43 @@ def curl(visit: Visit, delivery_id: object) -> Raw:
 
 
 @page("POST", "/deliveries/<uuid:delivery_id>/retry", right="write")
-def retry(visit: Visit, delivery_id: object) -> Redirect:
+def retry(visit: PageContext, delivery_id: object) -> Redirect:
     """Make it due now: same key, same bytes, a fresh signature."""
     key = str(delivery_id)
     owner = _story(visit, key).subscription.owner
     throttle.count(visit.state, visit.session, visit.principal.account)
     throttle.begin_retry(visit.state, visit.session, owner, key)
-    if replaying.is_broken(visit.session.connection(), key):
+    if replay.is_broken(visit.session.connection(), key):
         raise Refused(409, _("Its data could not be made: there is nothing to send until that is repaired."))
-    if not replaying.retry(visit.session.connection(), key, datetime.now(UTC)):
+    if not replay.retry(visit.session.connection(), key, datetime.now(UTC)):
         raise Refused(409, _("The webhook is switched off. Switch it on first."))
     _ring(visit)
     return Redirect("delivery", {"delivery_id": key}, notice="retried")
 
 
 @page("POST", "/deliveries/<uuid:delivery_id>/cancel", right="write")
-def cancel(visit: Visit, delivery_id: object) -> Redirect:
+def cancel(visit: PageContext, delivery_id: object) -> Redirect:
     """Call it off, if it waits."""
     key = str(delivery_id)
     _story(visit, key)
     visit.session.rollback()
-    if not replaying.cancel(visit.session.connection(), key, datetime.now(UTC)):
+    if not replay.cancel(visit.session.connection(), key, datetime.now(UTC)):
         raise Refused(409, _("It does not wait any more: there is nothing to call off."))
     return Redirect("delivery", {"delivery_id": key}, notice="cancelled")
 
 
-def _ring(visit: Visit) -> None:
-    subscribing.afterwards(visit.session, visit.state.bell.ring)
+def _ring(visit: PageContext) -> None:
+    subscriptions.afterwards(visit.session, visit.state.bell.ring)
 
 
-def _story(visit: Visit, delivery_id: str, before: str = "") -> Story:
-    found = reading.story(visit.session, delivery_id, owner=visit.owner, before=before)
+def _story(visit: PageContext, delivery_id: str, before: str = "") -> DeliveryDetail:
+    found = queries.story(visit.session, delivery_id, owner=visit.owner, before=before)
     if found is None:
         raise nothing()
     return found
 
 
-def _changes(story: Story) -> list[tuple[str, str, str]]:
+def _changes(story: DeliveryDetail) -> list[tuple[str, str, str]]:
     """Return (column, before, after) of an update."""
     extras = json.loads(story.message.extras) if story.message is not None and story.message.extras else {}
     changes = extras.get("changes") if isinstance(extras, dict) else None
@@ -191,14 +191,14 @@ def _note(body: Body) -> str:
     return reason_label(body.reason) if body.reason else ""
 
 
-def told(story: Story, body: Body) -> list[Told]:
+def told(story: DeliveryDetail, body: Body) -> list[Told]:
     """Return the attempts, ready to be shown, in the order they were made."""
     return [_told(attempt, body) for attempt in story.attempts]
 
 
 def _told(row: Attempt, body: Body) -> Told:
     request_headers = json.loads(row.request_headers or "{}")
-    answer = reading.of_attempt(row)
+    answer = queries.of_attempt(row)
     sent = body.data if body.is_of(row) else None
     text = shown(answer.text)
     response_body = pretty(text, RESPONSE)
@@ -214,7 +214,7 @@ def _told(row: Attempt, body: Body) -> Told:
         phases=tuple(_phases(row)),
         has_curl=sent is not None,
         curl=_inline(row, request_headers, sent),
-        left_out=tuple(name for name, value in _some(request_headers).items() if value == parcels.MASK),
+        left_out=tuple(name for name, value in _some(request_headers).items() if value == request.MASK),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from .words import N_, _
+from .i18n import N_, _
 
 __all__ = ["KNOWN", "told"]
 

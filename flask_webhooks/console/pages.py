@@ -12,13 +12,13 @@ from ..ids import is_id
 from ..principal import Principal, Whose
 from ..state import AppState
 
-__all__ = ["PAGES", "Page", "Raw", "Redirect", "Refused", "Route", "Visit", "page"]
+__all__ = ["PAGES", "Page", "PageContext", "Raw", "Redirect", "Refused", "Route", "page"]
 
 Right = t.Literal["read", "write", "secrets"]
 
 
 @dataclass(frozen=True)
-class Visit:
+class PageContext:
     """One request, as a page function sees it."""
 
     state: AppState

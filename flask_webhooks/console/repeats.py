@@ -14,10 +14,10 @@ import typing as t
 from datetime import UTC, datetime
 
 from ..models import IdempotentReply
-from .tokens import FIELD as TOKEN
+from .csrf import FIELD as TOKEN
 
 if t.TYPE_CHECKING:
-    from .pages import Visit
+    from .pages import PageContext
 
 __all__ = ["FIELD", "first", "keep", "keep_ids", "new_key"]
 
@@ -31,7 +31,7 @@ def new_key() -> str:
     return secrets.token_urlsafe(18)
 
 
-def first(visit: Visit) -> list[str] | None:
+def first(visit: PageContext) -> list[str] | None:
     """Return what was kept when this form came first; None: it does so now."""
     if not visit.form.get(FIELD):
         return None
@@ -41,13 +41,13 @@ def first(visit: Visit) -> list[str] | None:
     return t.cast("list[str]", json.loads(row.sealed))
 
 
-def keep(visit: Visit, made: list[str]) -> None:
+def keep(visit: PageContext, made: list[str]) -> None:
     """Keep what this form has made. If another request was first, committing raises `IntegrityError`."""
     if visit.form.get(FIELD):
         keep_ids(visit, _key(visit), made)
 
 
-def keep_ids(visit: Visit, key: str, ids: list[str]) -> None:
+def keep_ids(visit: PageContext, key: str, ids: list[str]) -> None:
     """Keep ids behind a key, in the visit's transaction."""
     visit.session.add(
         IdempotentReply(
@@ -61,6 +61,6 @@ def keep_ids(visit: Visit, key: str, ids: list[str]) -> None:
     )
 
 
-def _key(visit: Visit) -> str:
+def _key(visit: PageContext) -> str:
     filled = sorted((name, value) for name, value in visit.form.items(multi=True) if name != TOKEN)
     return "console:" + hashlib.sha256(json.dumps(filled).encode()).hexdigest()

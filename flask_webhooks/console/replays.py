@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from .. import models, replaying, subscribing, throttle
+from .. import models, subscriptions, throttle
+from .. import replay as replaying
 from ..errors import SubscriptionError
-from ..replaying.running import listened_to
+from ..replay.replays import listened_to
+from .event_picker import few
 from .faults import told
-from .pages import Page, Redirect, Refused, Visit, page
-from .picking import few
-from .visits import nothing
-from .words import _
+from .i18n import _
+from .pages import Page, PageContext, Redirect, Refused, page
+from .rendering import nothing
 
 __all__ = ["count_replay", "new_replay", "replay", "start_replay", "stop_replay"]
 
@@ -29,19 +30,19 @@ MODES = ("failed", "held", "all", "missed")
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/replay", right="write")
-def new_replay(visit: Visit, subscription_id: object) -> Page:
+def new_replay(visit: PageContext, subscription_id: object) -> Page:
     """Show the filter, and what was replayed before."""
-    row = subscribing.find(visit.session, str(subscription_id), owner=visit.owner)
+    row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
     return _wizard(visit, row, _asked(visit.query))
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/replay/count", right="write")
-def count_replay(visit: Visit, subscription_id: object) -> Page:
+def count_replay(visit: PageContext, subscription_id: object) -> Page:
     """Say how many it would be."""
     key = str(subscription_id)
-    subscribing.find(visit.session, key, owner=visit.owner)
+    subscriptions.find(visit.session, key, owner=visit.owner)
     throttle.count_scan(visit.state, visit.session, visit.principal.account)
-    row = subscribing.find(visit.session, key, owner=visit.owner)
+    row = subscriptions.find(visit.session, key, owner=visit.owner)
     asked = _asked(visit.form)
     wanted = _filter(visit, asked)
     total = replaying.count(visit.session.connection(), row, wanted, listened_to(visit.state, row))
@@ -51,26 +52,26 @@ def count_replay(visit: Visit, subscription_id: object) -> Page:
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/replay", right="write")
-def start_replay(visit: Visit, subscription_id: object) -> Page | Redirect:
+def start_replay(visit: PageContext, subscription_id: object) -> Page | Redirect:
     """Begin."""
     key = str(subscription_id)
-    subscribing.find(visit.session, key, owner=visit.owner)
+    subscriptions.find(visit.session, key, owner=visit.owner)
     asked = _asked(visit.form)
     throttle.count(visit.state, visit.session, visit.principal.account)
-    row = subscribing.find(visit.session, key, owner=visit.owner, to_change=True)
+    row = subscriptions.find(visit.session, key, owner=visit.owner, to_change=True)
     throttle.begin_replay(visit.state, visit.session, row.owner, row.id)
     try:
         found, _is_new = replaying.start(visit.state, visit.session, row, _filter(visit, asked))
     except SubscriptionError as error:
         visit.session.rollback()
-        row = subscribing.find(visit.session, key, owner=visit.owner)
+        row = subscriptions.find(visit.session, key, owner=visit.owner)
         return _wizard(visit, row, asked, status=409, fault=told(str(error)))
     _ring(visit)
     return Redirect("replay", {"replay_id": found.id}, notice="replaying")
 
 
 @page("GET", "/replays/<uuid:replay_id>", right="read")
-def replay(visit: Visit, replay_id: object) -> Page:
+def replay(visit: PageContext, replay_id: object) -> Page:
     """Show how far it is."""
     row, subscription = _found(visit, str(replay_id))
     values = {"replay": row, "subscription": subscription}
@@ -78,7 +79,7 @@ def replay(visit: Visit, replay_id: object) -> Page:
 
 
 @page("POST", "/replays/<uuid:replay_id>/stop", right="write")
-def stop_replay(visit: Visit, replay_id: object) -> Redirect:
+def stop_replay(visit: PageContext, replay_id: object) -> Redirect:
     """Queue no more."""
     row, _subscription = _found(visit, str(replay_id))
     key = row.id
@@ -87,7 +88,7 @@ def stop_replay(visit: Visit, replay_id: object) -> Redirect:
     return Redirect("replay", {"replay_id": key}, notice="stopped")
 
 
-def _found(visit: Visit, replay_id: str) -> tuple[models.Replay, models.Subscription]:
+def _found(visit: PageContext, replay_id: str) -> tuple[models.Replay, models.Subscription]:
     row = replaying.find(visit.session, replay_id, owner=visit.owner)
     subscription = visit.session.get(models.Subscription, row.subscription_id) if row is not None else None
     if row is None or subscription is None:
@@ -95,8 +96,8 @@ def _found(visit: Visit, replay_id: str) -> tuple[models.Replay, models.Subscrip
     return row, subscription
 
 
-def _ring(visit: Visit) -> None:
-    subscribing.afterwards(visit.session, visit.state.bell.ring)
+def _ring(visit: PageContext) -> None:
+    subscriptions.afterwards(visit.session, visit.state.bell.ring)
 
 
 def _asked(sent: t.Any) -> dict[str, t.Any]:
@@ -108,7 +109,7 @@ def _asked(sent: t.Any) -> dict[str, t.Any]:
     }
 
 
-def _filter(visit: Visit, asked: t.Mapping[str, t.Any]) -> replaying.Filter:
+def _filter(visit: PageContext, asked: t.Mapping[str, t.Any]) -> replaying.Filter:
     now = datetime.now(UTC)
     events = tuple(filter(None, asked["events"]))
     if not visit.state.catalog.events.keys() >= set(events):  # else it would be a replay of all
@@ -123,7 +124,7 @@ def _filter(visit: Visit, asked: t.Mapping[str, t.Any]) -> replaying.Filter:
 
 
 def _wizard(
-    visit: Visit, row: models.Subscription, asked: dict[str, t.Any], *, status: int = 200, **more: t.Any
+    visit: PageContext, row: models.Subscription, asked: dict[str, t.Any], *, status: int = 200, **more: t.Any
 ) -> Page:
     R = models.Replay
     before = visit.session.scalars(
@@ -141,7 +142,7 @@ def _wizard(
     return Page("replay_new.html", values, status)
 
 
-def _modes(visit: Visit) -> list[tuple[str, str, str]]:
+def _modes(visit: PageContext) -> list[tuple[str, str, str]]:
     missed = _("Events that this webhook listens to now and has no delivery of: from before it was set up.")
     if visit.state.settings.record != "all":
         missed += " " + _("Only events that somebody listened to were kept.")

@@ -6,10 +6,10 @@ import typing as t
 from datetime import UTC, datetime
 
 from .. import payload
-from ..bindings import samples
 from ..catalog import EventType
-from ..delivering.parcels import snake
-from .looks import pretty
+from ..delivery.request import snake
+from ..reference import json_schema
+from .formatting import pretty
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -23,7 +23,7 @@ MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 def data(state: AppState, event: EventType, includes: t.Collection[str] = ()) -> dict[str, t.Any]:
     """Return an example of `data`, with the includes that are asked for and no others."""
     bound = state.bound[event.channel]
-    found = samples.sample(bound, event)
+    found = json_schema.sample(bound, event)
     shown = {name: value for name, value in found.items() if name not in bound.includes or name in includes}
     for name in includes:
         if name in bound.includes:

@@ -7,13 +7,13 @@ import typing as t
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from .. import subscribing
+from .. import subscriptions
 from ..errors import SecretError, SubscriptionError, SubscriptionMissingError
 from ..models import Subscription
 from ..signing import Secret
-from . import once
+from . import secret_once
 from .faults import told
-from .pages import Page, Redirect, Visit, page
+from .pages import Page, PageContext, Redirect, page
 
 __all__ = ["OVERLAPS", "renewed", "reveal", "rotate", "secrets_of", "shown_secrets"]
 
@@ -35,13 +35,13 @@ class ShownSecret:
 
 
 def shown_secrets(
-    visit: Visit, row: Subscription, now: datetime, *, clear: bool = False
+    visit: PageContext, row: Subscription, now: datetime, *, clear: bool = False
 ) -> list[ShownSecret]:
     """Return the secrets in force, the current one first."""
     if clear:
         return [
             ShownSecret(kept.created_at, kept.expires_at, secret.shown, secret.public is not None)
-            for kept, secret in subscribing.reveal(visit.state, row, now)
+            for kept, secret in subscriptions.reveal(visit.state, row, now)
         ]
     current = [kept for kept in row.secrets if kept.expires_at is None or kept.expires_at > now]
     current.sort(key=lambda kept: (kept.expires_at is None, kept.id), reverse=True)
@@ -49,30 +49,30 @@ def shown_secrets(
     return [ShownSecret(kept.created_at, kept.expires_at, "", kept.id in public) for kept in current]
 
 
-def _public(visit: Visit, row: Subscription, now: datetime) -> set[str]:
+def _public(visit: PageContext, row: Subscription, now: datetime) -> set[str]:
     """Return which secrets are pairs. Where one cannot be opened, the scheme of new secrets decides for all."""
     try:
-        return {kept.id for kept, secret in subscribing.reveal(visit.state, row, now) if secret.public}
+        return {kept.id for kept, secret in subscriptions.reveal(visit.state, row, now) if secret.public}
     except SecretError:
         return {kept.id for kept in row.secrets} if row.signature == "v1a" else set()
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/secret", right="secrets", stores=False)
-def reveal(visit: Visit, subscription_id: object) -> Page:
+def reveal(visit: PageContext, subscription_id: object) -> Page:
     """Show the secrets. A POST, so that neither a history nor a link shows them again."""
-    row = subscribing.find(visit.session, str(subscription_id), owner=visit.owner)
+    row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
     return _page(visit, row)
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/rotate", right="secrets", stores=False)
-def rotate(visit: Visit, subscription_id: object) -> Page | Redirect:
+def rotate(visit: PageContext, subscription_id: object) -> Page | Redirect:
     """Put a new secret in force and show it."""
     key = str(subscription_id)
     given = visit.form.get("overlap", "86400")
     overlap = int(given) if re.fullmatch(r"[0-9]{1,9}", given) else -1  # which is refused
-    row = subscribing.find(visit.session, key, owner=visit.owner, to_change=True)
+    row = subscriptions.find(visit.session, key, owner=visit.owner, to_change=True)
     try:
-        subscribing.rotate(
+        subscriptions.rotate(
             visit.state,
             visit.session,
             row,
@@ -81,34 +81,36 @@ def rotate(visit: Visit, subscription_id: object) -> Page | Redirect:
         )
     except SubscriptionError as error:
         visit.session.rollback()
-        row = subscribing.find(visit.session, key, owner=visit.owner)
+        row = subscriptions.find(visit.session, key, owner=visit.owner)
         return _page(visit, row, fault=told(str(error)), status=422)
     if not visit.is_partial:  # so that a reload rotates nothing again
-        return Redirect("renewed", {"subscription_id": key, once.FIELD: once.keep(visit, [key])})
+        return Redirect(
+            "renewed", {"subscription_id": key, secret_once.FIELD: secret_once.keep(visit, [key])}
+        )
     visit.session.commit()
     visit.session.expire(row, ["secrets"])
     return _page(visit, row, is_new=True)
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/renewed", right="secrets", stores=False)
-def renewed(visit: Visit, subscription_id: object) -> Page:
+def renewed(visit: PageContext, subscription_id: object) -> Page:
     """Show the secrets to who has just put a new one in force, once; to others that they are hidden."""
     key = str(subscription_id)
-    is_new = once.take(visit) == [key]
-    row = subscribing.find(visit.session, key, owner=visit.owner)
+    is_new = secret_once.take(visit) == [key]
+    row = subscriptions.find(visit.session, key, owner=visit.owner)
     return _page(visit, row, is_new=is_new, is_clear=is_new)
 
 
-def secrets_of(visit: Visit, key: str) -> list[Secret] | None:
+def secrets_of(visit: PageContext, key: str) -> list[Secret] | None:
     """Return the secrets that a webhook signs with; None if it is not the visitor's, or one does not open."""
     try:
-        row = subscribing.find(visit.session, key, owner=visit.owner)
-        return [secret for _kept, secret in subscribing.reveal(visit.state, row, datetime.now(UTC))]
+        row = subscriptions.find(visit.session, key, owner=visit.owner)
+        return [secret for _kept, secret in subscriptions.reveal(visit.state, row, datetime.now(UTC))]
     except (SubscriptionMissingError, SecretError):
         return None
 
 
-def _page(visit: Visit, row: Subscription, status: int = 200, **more: t.Any) -> Page:
+def _page(visit: PageContext, row: Subscription, status: int = 200, **more: t.Any) -> Page:
     values = {
         "subscription": row,
         "secrets": shown_secrets(

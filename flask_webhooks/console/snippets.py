@@ -13,7 +13,7 @@ from flask import current_app
 
 from ..models import Subscription
 from ..transport import ACCEPT_ENCODING, as_sent
-from .looks import path
+from .formatting import path
 
 __all__ = ["LANGUAGES", "snippets"]
 

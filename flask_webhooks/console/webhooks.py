@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from .. import reading, subscribing
+from .. import queries, subscriptions
 from ..errors import SubscriptionError
 from ..models import State
-from ..reading import Overview, Standing
-from ..reading.overviews import count_in
-from .pages import Page, Redirect, Visit, page
-from .words import _
+from ..queries import Overview, SubscriptionStatus
+from ..queries.subscriptions import count_in
+from .i18n import _
+from .pages import Page, PageContext, Redirect, page
 
 __all__ = ["index", "remove", "switch"]
 
@@ -19,11 +19,11 @@ STATES = ("on", "failing", "paused", "disabled", "off")
 
 
 @page("GET", "/", right="read")
-def index(visit: Visit) -> Page:
+def index(visit: PageContext) -> Page:
     """List webhooks."""
     query = {name: visit.query.get(name, "").strip() for name in ("q", "environment", "state")}
     before = visit.identifier("before")
-    found = reading.overviews(
+    found = queries.overviews(
         visit.session,
         owner=visit.owner,
         now=datetime.now(UTC),
@@ -45,23 +45,23 @@ def index(visit: Visit) -> Page:
     return Page("_webhooks.html" if visit.is_partial else "webhooks.html", values)
 
 
-def overview_of(visit: Visit, subscription_id: str) -> Overview:
+def overview_of(visit: PageContext, subscription_id: str) -> Overview:
     """Return one webhook of the visitor's.
 
     :raises SubscriptionMissingError: there is none.
     """
-    row = subscribing.find(visit.session, subscription_id, owner=visit.owner)
-    return reading.one_overview(visit.session, row, datetime.now(UTC))
+    row = subscriptions.find(visit.session, subscription_id, owner=visit.owner)
+    return queries.one_overview(visit.session, row, datetime.now(UTC))
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/switch", right="write")
-def switch(visit: Visit, subscription_id: object) -> Page | Redirect:
+def switch(visit: PageContext, subscription_id: object) -> Page | Redirect:
     """Switch on or off. What is held needs a word on what becomes of it, which the webhook's own page asks for."""
     key = str(subscription_id)
     on = visit.form.get("active") == "on"
     held = visit.form.get("held") or None
     try:
-        subscribing.change(visit.state, visit.session, key, owner=visit.owner, active=on, held=held)
+        subscriptions.change(visit.state, visit.session, key, owner=visit.owner, active=on, held=held)
     except SubscriptionError as error:
         if "held" not in error.fields:
             raise
@@ -77,13 +77,13 @@ def switch(visit: Visit, subscription_id: object) -> Page | Redirect:
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/remove", right="write")
-def remove(visit: Visit, subscription_id: object) -> Redirect:
+def remove(visit: PageContext, subscription_id: object) -> Redirect:
     """Remove a webhook; what is pending or held for it is cancelled."""
-    subscribing.remove(visit.state, visit.session, str(subscription_id), owner=visit.owner)
+    subscriptions.remove(visit.state, visit.session, str(subscription_id), owner=visit.owner)
     return Redirect("index", notice="removed")
 
 
-def held_count(visit: Visit, subscription_id: str) -> int:
+def held_count(visit: PageContext, subscription_id: str) -> int:
     """Return how many deliveries wait for a word of their owner."""
     return count_in(visit.session.connection(), subscription_id, State.HELD)
 
@@ -91,14 +91,14 @@ def held_count(visit: Visit, subscription_id: str) -> int:
 def standing_note(overview: Overview) -> str:
     """Return one sentence on why a webhook is not simply on; empty if it is."""
     row = overview.subscription
-    if overview.standing is Standing.DISABLED:
+    if overview.standing is SubscriptionStatus.DISABLED:
         if row.disabled_reason == "gone":
             return _("Your receiver answered 410 Gone, so we switched this webhook off. Events are held.")
         return _("It failed for too long, so we switched this webhook off. Events are held.")
-    if overview.standing is Standing.OFF:
+    if overview.standing is SubscriptionStatus.OFF:
         return _("Switched off by hand. Events are held.")
     lane = overview.lane
-    if overview.standing is Standing.PAUSED and lane is not None:
+    if overview.standing is SubscriptionStatus.PAUSED and lane is not None:
         if lane.pauses == 1:
             attempts = lane.window_ok + lane.window_failed
             return _(

@@ -7,13 +7,13 @@ the host's own engine and session, in the host's own transactions.
 Rows that come in large numbers (messages, deliveries, attempts) carry no foreign keys: they are written inside the
 host's commit, where each check would cost a lock and a look-up, and they are purged in batches from the oldest on.
 
-================  ==================================================
-`subscriptions`   subscriptions, listeners, secrets, lanes, owners
-`log`             messages, deliveries, attempts, and their states; broken messages
-`keeping`         workers, sums by hour, replays, limits, kept answers
-`columns`         what columns are made of
-`naming`          what an app calls them
-================  ==================================================
+===============  =================================================================
+`subscriptions`  subscriptions, listeners, secrets, lanes, owners
+`log`            messages, deliveries, attempts, and their states; broken messages
+`runtime`        workers, sums by hour, replays, limits, kept answers
+`types`          what columns are made of
+`naming`         what an app calls them
+===============  =================================================================
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import weakref
 import sqlalchemy as sa
 
 from ..errors import ConfigurationError
-from .columns import PLAIN_INSTANT, Base, Instant
-from .keeping import HOUR_BUCKETS, Hour, IdempotentReply, Replay, Throttle, Worker
 from .log import Attempt, BrokenMessage, Delivery, Message, State, Trigger
 from .naming import Naming, text
+from .runtime import HOUR_BUCKETS, Hour, IdempotentReply, Replay, Throttle, Worker
 from .subscriptions import Lane, Listener, Owner, Secret, Subscription
+from .types import PLAIN_INSTANT, Base, Instant
 
 __all__ = [
     "HOUR_BUCKETS",

@@ -8,7 +8,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .columns import LONG_BINARY, LONG_TEXT, Base, Id, Key, Name, Seconds, Word
+from .types import LONG_BINARY, LONG_TEXT, Base, Id, Key, Name, Seconds, Word
 
 __all__ = ["Attempt", "BrokenMessage", "Delivery", "Message", "State", "Trigger"]
 
@@ -57,7 +57,7 @@ class Message(Base):
     environment: Mapped[Word]
     occurred_at: Mapped[datetime]
     sequence: Mapped[int] = mapped_column(sa.BigInteger)
-    """Grows with every message about one object; see `outbox.record`."""
+    """Grows with every message about one object; see `outbox.recording.record`."""
     entity_id: Mapped[str | None] = mapped_column(sa.String(255), default=None)
     text: Mapped[str] = mapped_column(sa.Text)
     """The sentence for people: "Invoice created successfully." """

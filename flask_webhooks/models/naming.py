@@ -118,7 +118,7 @@ _NAME = re.compile(rf"\b{DEFAULT_PREFIX}\w+")
 
 @compiles(_Text)
 def _visit_text(element: t.Any, compiler: t.Any, **options: t.Any) -> str:
-    from .columns import Base
+    from .types import Base
 
     def named(match: re.Match[str]) -> str:
         table = Base.metadata.tables.get(match[0])

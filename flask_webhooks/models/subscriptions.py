@@ -8,7 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from .columns import LONG_TEXT, UUID, Base, Id, Name, Word
+from .types import LONG_TEXT, UUID, Base, Id, Name, Word
 
 __all__ = ["Lane", "Listener", "Owner", "Secret", "Subscription"]
 

@@ -5,17 +5,17 @@ with at most one job for many deliveries. The flag is cleared *before* a worker 
 time, so whoever commits after that look rings again, and nobody's work is overlooked. Losing all of Redis loses
 nothing: workers also look at the database by themselves.
 
-============  ==================================================================
-`connecting`  clients for each kind of URL: patient for workers, not for requests
-`bell`        the doorbell, and the thread that rings it
-`embedded`    the Valkey under the app's instance folder
-`worker`      RQ's worker, which bears that Redis is away
-============  ==================================================================
+==============  ===================================================================
+`redis_client`  clients for each kind of URL: patient for workers, not for requests
+`doorbell`      the doorbell, and the thread that rings it
+`embedded`      the Valkey under the app's instance folder
+`worker`        RQ's worker, which bears that Redis is away
+==============  ===================================================================
 """
 
-from .bell import JOB, Bell, rung
-from .connecting import connect, fault_in, shown
+from .doorbell import JOB, Bell, rung
 from .embedded import Embedded
+from .redis_client import connect, fault_in, shown
 from .worker import work
 
 __all__ = ["JOB", "Bell", "Embedded", "connect", "fault_in", "rung", "shown", "work"]

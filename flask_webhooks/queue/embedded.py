@@ -20,7 +20,7 @@ from pathlib import Path
 import redis
 
 from ..errors import QueueError
-from .connecting import client_name, connect
+from .redis_client import client_name, connect
 
 __all__ = ["Embedded"]
 

@@ -13,8 +13,8 @@ import redis
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 
-from ..stop import Stop
-from .connecting import connect, reason_of
+from ..shutdown import ShutdownFlag
+from .redis_client import connect, reason_of
 
 __all__ = ["make", "work"]
 
@@ -28,8 +28,8 @@ end it: about one in a thousand where other threads run."""
 class _Worker(SimpleWorker):
     """RQ's worker without a fork: jobs share the process, its app and its connections to receivers."""
 
-    stop: Stop
-    once: _Once
+    stop: ShutdownFlag
+    once: _OutageFilter
     is_leaving = False
     max_connection_wait_time = 5.0  # seconds; RQ's minute is long for somebody who waits for a delivery
 
@@ -100,7 +100,7 @@ class _Worker(SimpleWorker):
         super().register_birth()  # type: ignore[no-untyped-call]
 
 
-class _Once(logging.Filter):
+class _OutageFilter(logging.Filter):
     """Tells once that Redis is gone, in our words; RQ complains at every try, in two threads.
 
     Only the working thread's word counts, which also sees it come back: else the other's could be the last.
@@ -132,12 +132,12 @@ class _Once(logging.Filter):
             logger.warning("redis.back", extra={"worker": self._worker})
 
 
-def work(url: str, queue: str, name: str, *, stop: Stop, burst: bool = False) -> None:
+def work(url: str, queue: str, name: str, *, stop: ShutdownFlag, burst: bool = False) -> None:
     """Run RQ's worker in this thread, the main one, until `stop` is set; without Redis, wait and try again.
 
     :param burst: return when the queue is empty.
     """
-    once = _Once(name, url)
+    once = _OutageFilter(name, url)
     rq_log = logging.getLogger("rq.worker")
     rq_log.addFilter(once)
     wait = 0.5
@@ -154,7 +154,9 @@ def work(url: str, queue: str, name: str, *, stop: Stop, burst: bool = False) ->
         rq_log.removeFilter(once)
 
 
-def _work_once(url: str, queue: str, name: str, *, stop: Stop, burst: bool, once: _Once) -> bool:
+def _work_once(
+    url: str, queue: str, name: str, *, stop: ShutdownFlag, burst: bool, once: _OutageFilter
+) -> bool:
     """Run RQ's worker until it gives up; return False when Redis cannot be reached."""
     try:
         worker = make(url, queue, name, stop=stop, once=once)
@@ -165,7 +167,9 @@ def _work_once(url: str, queue: str, name: str, *, stop: Stop, burst: bool, once
         return False
 
 
-def make(url: str, queue: str, name: str, *, stop: Stop, once: _Once | None = None) -> _Worker:
+def make(
+    url: str, queue: str, name: str, *, stop: ShutdownFlag, once: _OutageFilter | None = None
+) -> _Worker:
     """Return RQ's worker, which does not work yet.
 
     :raises redis.RedisError: Redis cannot be reached.
@@ -174,7 +178,7 @@ def make(url: str, queue: str, name: str, *, stop: Stop, once: _Once | None = No
     connection.ping()
     queues, ttl = [Queue(queue, connection=connection)], WAIT + 15  # by so much RQ waits less than this
     worker = _Worker(queues, name=name, connection=connection, worker_ttl=ttl)
-    worker.stop, worker.once = stop, once or _Once(name, url)
+    worker.stop, worker.once = stop, once or _OutageFilter(name, url)
     return worker
 
 

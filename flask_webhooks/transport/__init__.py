@@ -32,7 +32,6 @@ import urllib3
 from ..errors import AddressRefusedError, SubscriptionError
 from ..retry import Failure
 from .addresses import Address, Network
-from .answers import AnswerTooLarge, Broken, Malformed
 from .certificates import (
     CertificateError,
     ClientCertificate,
@@ -43,12 +42,13 @@ from .certificates import (
     tls_detail,
 )
 from .connections import IDLE, LIFETIME, Adapter, Idle, Prepared, current
-from .deadline import Attempt, Watch
-from .developing import Urls
-from .dialing import AttemptFailed, Dialer, Unready
-from .names import LookupFailed, Names, Resolver
+from .deadline import DeadlineMonitor, Exchange
+from .development import Urls
+from .dialer import AttemptFailed, Dialer, Unready
+from .dns import LookupFailed, Names, Resolver
 from .outage import Outage
-from .refusals import Refusals
+from .refusal_log import Refusals
+from .response import AnswerTooLarge, Broken, Malformed
 from .urls import REFUSED, Destination, as_sent, refused
 
 __all__ = [
@@ -137,7 +137,7 @@ class _Running:
 
     names: Names
     dialer: Dialer
-    watch: Watch
+    watch: DeadlineMonitor
     refusals: Refusals
     adapter: Adapter
     outage: Outage
@@ -228,7 +228,7 @@ class Transport:
                 self._made = _Running(
                     names=names,
                     dialer=Dialer(names, self._allowed, self._ports, self._connect_limit, self._urls.exempt),
-                    watch=Watch(),
+                    watch=DeadlineMonitor(),
                     refusals=Refusals(),
                     adapter=Adapter(contexts.of, idle=self._idle(), proxy=self._proxy),
                     outage=Outage(resolver, has_proxy=self._proxy is not None),
@@ -331,7 +331,7 @@ class Transport:
         :raises RuntimeError: the transport has been closed.
         """
         running = self._running
-        attempt = Attempt(self._limit if limit is None else min(limit, self._limit))
+        attempt = Exchange(self._limit if limit is None else min(limit, self._limit))
         try:
             request = _prepare(self._parse(outbound.url), outbound)
         except SubscriptionError as error:
@@ -348,7 +348,7 @@ class Transport:
         finally:
             running.watch.end(attempt)
 
-    def _refused(self, attempt: Attempt, url: str, error: SubscriptionError) -> Reply:
+    def _refused(self, attempt: Exchange, url: str, error: SubscriptionError) -> Reply:
         """Return the reply for a destination that we never talk to, and tell the operator.
 
         A URL that is refused for its form, such as http where that is switched off by now, has a name too.
@@ -358,7 +358,7 @@ class Transport:
         self._running.refusals.tell(error)
         return _failed(attempt, Failure.BLOCKED_ADDRESS, str(error), error.detail)
 
-    def _exchange(self, running: _Running, request: Prepared, attempt: Attempt) -> Reply:
+    def _exchange(self, running: _Running, request: Prepared, attempt: Exchange) -> Reply:
         outage = running.outage
         try:
             response = _post(running.adapter, request, attempt)
@@ -412,7 +412,7 @@ class Transport:
         return bytes(kept), seen > most or getattr(raw, "is_cut", False)
 
 
-def _post(adapter: Adapter, request: Prepared, attempt: Attempt) -> requests.Response:
+def _post(adapter: Adapter, request: Prepared, attempt: Exchange) -> requests.Response:
     """Send, and once more where a kept connection turned out closed, or forgotten, before anything came back.
 
     That is no attempt of its own: the receiver has closed an idle connection in the moment of our sending
@@ -530,12 +530,12 @@ class _Contexts:
         return context
 
 
-def _timings(attempt: Attempt) -> Timings:
+def _timings(attempt: Exchange) -> Timings:
     first = None if attempt.first_byte is None else attempt.first_byte - attempt.started
     return Timings(attempt.dns, attempt.connect, attempt.tls, first, time.monotonic() - attempt.started)
 
 
-def _failed(attempt: Attempt, failure: Failure, detail: str, log: str) -> Reply:
+def _failed(attempt: Exchange, failure: Failure, detail: str, log: str) -> Reply:
     return Reply(
         status=None,
         headers={},
@@ -549,7 +549,7 @@ def _failed(attempt: Attempt, failure: Failure, detail: str, log: str) -> Reply:
     )
 
 
-def _overdue(attempt: Attempt) -> Reply:
+def _overdue(attempt: Exchange) -> Reply:
     limit = attempt.deadline - attempt.started
     detail = f"No complete answer within {limit:g} seconds."
     return _failed(attempt, Failure.TIMEOUT, detail, f"{attempt.address}: {detail}")
@@ -580,7 +580,7 @@ def _is_alert(cause: object) -> t.TypeGuard[ssl.SSLError]:
     )
 
 
-def _classified(attempt: Attempt, error: Exception) -> Reply:
+def _classified(attempt: Exchange, error: Exception) -> Reply:
     log = f"{attempt.address}: {error!r}"[:500]
     if attempt.expired:
         return _overdue(attempt)
@@ -601,7 +601,7 @@ def _classified(attempt: Attempt, error: Exception) -> Reply:
     return _failed(attempt, Failure.PROTOCOL, "The connection was closed within the answer.", log)
 
 
-def _answered(attempt: Attempt, response: requests.Response, body: bytes, truncated: bool) -> Reply:
+def _answered(attempt: Exchange, response: requests.Response, body: bytes, truncated: bool) -> Reply:
     failure = Failure.of_status(response.status_code)
     detail = f"Answered {response.status_code}."
     if failure is not None and failure is Failure.REDIRECT:

@@ -29,10 +29,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..retry import Failure
-from .answers import Answer, Broken
 from .certificates import ClientCertificate, tls_detail
-from .deadline import Attempt
-from .dialing import AttemptFailed, TunnelFailed
+from .deadline import Exchange
+from .dialer import AttemptFailed, TunnelFailed
+from .response import Answer, Broken
 from .urls import Destination
 
 try:
@@ -62,7 +62,7 @@ UNACKNOWLEDGED: t.Final = 4.0
 """Seconds that a request on a kept connection may be without an acknowledgement of the other kernel."""
 
 
-current: ContextVar[Attempt] = ContextVar("webhooks_attempt")
+current: ContextVar[Exchange] = ContextVar("webhooks_attempt")
 """What this thread is attempting: urllib3 offers no way to hand it down to a connection.
 
 Not `threading.local`: this module may be imported before gevent makes greenlets of threads (`gunicorn --preload`),
@@ -106,7 +106,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
     """What both kinds of connection share."""
 
     idle: Idle
-    attempt: Attempt | None = None
+    attempt: Exchange | None = None
     """Whose it is now; `None` while it waits in `Idle`."""
     lifeline: socket.socket | None = None
     address: str | None = None
@@ -137,7 +137,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
         sock.settimeout(max(0.001, min(t.cast(float, self.timeout), attempt.remaining)))
         return sock
 
-    def exchange(self, attempt: Attempt, message: bytes, finish: t.Callable[[bool], None]) -> Answer:
+    def exchange(self, attempt: Exchange, message: bytes, finish: t.Callable[[bool], None]) -> Answer:
         """Send a request and read the head of its answer."""
         attempt.reused = self.used
         attempt.address = self.address
@@ -162,7 +162,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
             attempt.first_byte = answer.first_byte
         return answer
 
-    def _limit_silence(self, attempt: Attempt) -> None:
+    def _limit_silence(self, attempt: Exchange) -> None:
         """Have the kernel end this kept connection when nobody acknowledges what is sent on it.
 
         Whether it still leads anywhere is not known before. An answer that is slow is no matter: the receiver's kernel
@@ -255,7 +255,7 @@ class _Pooled(HTTPConnectionPool):
             conn.attempt = None
             raise
 
-    def _borrow(self, attempt: Attempt) -> _Guarded:
+    def _borrow(self, attempt: Exchange) -> _Guarded:
         conn = None if attempt.fresh else self.idle.take(self)
         if conn is None:
             conn = t.cast(_Guarded, self._new_conn())
@@ -263,7 +263,7 @@ class _Pooled(HTTPConnectionPool):
         conn.attempt = attempt
         return conn
 
-    def _connect(self, attempt: Attempt, conn: _Guarded) -> None:
+    def _connect(self, attempt: Exchange, conn: _Guarded) -> None:
         conn.timeout = min(attempt.dialer.limit, attempt.remaining)
         try:
             if self.proxy is not None and self.scheme == "https":
@@ -276,7 +276,7 @@ class _Pooled(HTTPConnectionPool):
         # From here on the watch alone keeps the time: a socket with a timeout of its own polls before each call.
         conn.sock.settimeout(None)
 
-    def _give_back(self, attempt: Attempt, conn: _Guarded, is_reusable: bool) -> None:
+    def _give_back(self, attempt: Exchange, conn: _Guarded, is_reusable: bool) -> None:
         # First of all: a connection that others may use must not be shut down by the watch over this attempt.
         attempt.let_go()
         if is_reusable:

@@ -6,7 +6,7 @@ scheduled per attempt: all have the same duration, so the watch sleeps until the
 
 Two traps, both tested: under TLS the socket we connected is *detached* by the handshake, so what is shut down is
 a `dup` of it (a lifeline), which belongs to us alone. And a shutdown while headers are read looks like their end,
-with status 200, so whoever reads must ask `Attempt.expired` before believing any answer.
+with status 200, so whoever reads must ask `Exchange.expired` before believing any answer.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import time
 import typing as t
 
 if t.TYPE_CHECKING:
-    from .dialing import Dialer
+    from .dialer import Dialer
 
-__all__ = ["Attempt", "Watch"]
+__all__ = ["DeadlineMonitor", "Exchange"]
 
 
-class Attempt:
+class Exchange:
     """One request in flight: its deadline, its lifeline, and what is measured on the way.
 
     Instants are of `time.monotonic`; phases are seconds, `None` where they did not happen.
@@ -101,17 +101,17 @@ def _cut(lifeline: socket.socket | None) -> None:
             lifeline.shutdown(socket.SHUT_RDWR)
 
 
-class Watch:
+class DeadlineMonitor:
     """Ends attempts whose time is up; one daemon thread, started with the first attempt."""
 
     def __init__(self) -> None:
-        self._flying: set[Attempt] = set()
+        self._flying: set[Exchange] = set()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._asleep = False
         self._closed = False
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: Exchange) -> None:
         """Watch over `attempt`. Costs no lock while others are in flight: they are due earlier.
 
         :raises RuntimeError: the watch has been closed.
@@ -122,7 +122,7 @@ class Watch:
         if self._asleep or self._thread is None:
             self._rouse()
 
-    def end(self, attempt: Attempt) -> None:
+    def end(self, attempt: Exchange) -> None:
         """Watch no longer."""
         self._flying.discard(attempt)
 
@@ -169,7 +169,7 @@ class Watch:
                 pause = left
         return 0.05 if pause is None else pause
 
-    def _snapshot(self) -> t.Sequence[Attempt]:
+    def _snapshot(self) -> t.Sequence[Exchange]:
         while True:
             try:
                 return list(self._flying)

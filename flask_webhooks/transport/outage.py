@@ -24,8 +24,8 @@ import time
 import typing as t
 
 from ..retry import JITTER, STANDARD
-from .dialing import NO_WAY, AttemptFailed, TunnelFailed, Unready
-from .names import LookupFailed, Names, Resolver
+from .dialer import NO_WAY, AttemptFailed, TunnelFailed, Unready
+from .dns import LookupFailed, Names, Resolver
 
 __all__ = ["Outage"]
 

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from flask_webhooks import describing
+from flask_webhooks import reference
 from flask_webhooks.catalog import load
-from flask_webhooks.console.looks import pretty
+from flask_webhooks.console.formatting import pretty
 from flask_webhooks.errors import CatalogError
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Attempt, Delivery, Message, Subscription
-from flask_webhooks.reading.bounds import fit, html_size, json_size
+from flask_webhooks.queries.bounds import fit, html_size, json_size
 from flask_webhooks.state import AppState, state_of
 from tests.console.conftest import Visitor, load_principal, on_one_database
 from tests.host import db
@@ -301,7 +301,7 @@ def test_what_tells_of_many_events_comes_in_parts(many: Flask) -> None:
         more = re.search(r'rel="next" href="/webhooks/console([^"]+)"', answer.text)
         page = more[1] if more else ""
     assert (shown, pages > 1) == (names, True)
-    whole = describing.listing(state_of(many))  # as the command writes it
+    whole = reference.listing(state_of(many))  # as the command writes it
     assert [each["name"] for channel in whole["channels"] for each in channel["events"]] == names
     for place in ("openapi.json", "docs", "catalog"):
         found: list[str] = []

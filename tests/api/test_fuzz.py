@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flask_webhooks.api.operations import OPERATIONS, Operation
 from flask_webhooks.errors import SubscriptionError
 from flask_webhooks.state import state_of
-from flask_webhooks.subscribing import headers
+from flask_webhooks.subscriptions import headers
 from flask_webhooks.transport.addresses import parse_address, refusal
 
 from .conftest import Customer, quick

@@ -12,7 +12,7 @@ from flask import Flask
 
 from flask_webhooks.api.operations import OPERATIONS, Operation
 from flask_webhooks.state import state_of
-from flask_webhooks.subscribing.secrets import MOST_SECRETS
+from flask_webhooks.subscriptions.secrets import MOST_SECRETS
 
 from .conftest import URL, Customer
 from .test_who import filled, possessions

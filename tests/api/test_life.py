@@ -13,10 +13,11 @@ from flask import Flask
 from sqlalchemy.orm import Session
 from standardwebhooks import Webhook
 
-from flask_webhooks import hours, replaying
-from flask_webhooks.delivering import Run
+from flask_webhooks import replay as replaying
 from flask_webhooks.models import Delivery, Lane, Replay
+from flask_webhooks.outbox import statistics
 from flask_webhooks.state import AppState, state_of
+from flask_webhooks.worker import Coordinator
 from tests.host import Client, Invoice, Status, db
 from tests.receivers import Receiver, Talk, response
 from tests.stage import wait_until
@@ -63,7 +64,7 @@ def sell(number: str, owner: str = "1", **values: t.Any) -> Invoice:
 
 def deliver(state: AppState) -> None:
     replaying.turn(state)
-    Run(state, holder="test").run()
+    Coordinator(state, holder="test").run()
 
 
 def test_statistics_count_what_is_broken(state: AppState, call: Customer) -> None:
@@ -212,7 +213,7 @@ def test_ten_clicks_are_one_replay(make_app: t.Callable[..., Flask], receiver: R
     mood.status = 500
     with app.app_context():
         sell("D-1")
-    Run(state, holder="test").run()
+    Coordinator(state, holder="test").run()
     barrier, seen = threading.Barrier(10), set()
 
     def click(customer: Customer) -> None:
@@ -230,7 +231,7 @@ def test_ten_clicks_are_one_replay(make_app: t.Callable[..., Flask], receiver: R
     for thread in turns:
         thread.join()
     mood.status = 200
-    Run(state, holder="test").run()
+    Coordinator(state, holder="test").run()
 
     assert len(seen) == 1
     assert len(receiver.requests) == 2
@@ -266,13 +267,13 @@ def test_retries_of_a_replay_leave_the_health_alone_too(
         mine = call.subscribe("invoices.*", url=receiver.url())["id"]
         call("POST", f"/subscriptions/{mine}/replay", {"mode": "missed"}, expect=202)
         replaying.turn(state)
-        wait_until(lambda: not Run(state, holder="test").run().next_due)
+        wait_until(lambda: not Coordinator(state, holder="test").run().next_due)
 
         [delivery] = call("GET", "/deliveries")["items"]
         found = call("GET", f"/deliveries/{delivery['id']}")
         health = call("GET", f"/subscriptions/{mine}/stats")["health"]
         call("POST", f"/deliveries/{delivery['id']}/retry", expect=202)
-        Run(state, holder="test").run()
+        Coordinator(state, holder="test").run()
 
         assert [each["trigger"] for each in found["attempt_log"]] == ["replay"] * 3
         assert (found["state"], health["failures"]) == ("failed", 0)
@@ -419,27 +420,27 @@ def test_retry_and_cancel_by_hand(state: AppState, call: Customer, receiver: Rec
 
 
 def test_percentiles_are_within_a_fifth() -> None:
-    tally = hours.Tally()
+    tally = statistics.HourlyCounts()
     now = datetime(2026, 1, 1, tzinfo=UTC)
     for number in range(1, 1001):
         tally.add("s", now, status=200, seconds=number / 1000, state="delivered")
 
-    sums = hours.Sums.of(tally.rows())
+    sums = statistics.Sums.of(tally.rows())
 
     assert sums.percentile(0.5) == pytest.approx(0.5, rel=0.2)
     assert sums.percentile(0.95) == pytest.approx(0.95, rel=0.2)
-    assert hours.Sums.of([]).percentile(0.5) is None
+    assert statistics.Sums.of([]).percentile(0.5) is None
 
 
 def test_sums_grow_with_each_batch(state: AppState) -> None:
     key, now = "01981f6e-5c1a-7b2e-9c55-0f6f3a1d2b4c", datetime(2026, 1, 1, 5, 30, tzinfo=UTC)
     for status in (200, 301, 404, 503, None):
-        tally = hours.Tally()
+        tally = statistics.HourlyCounts()
         tally.add(key, now, status=status, seconds=20.0, state="pending")
         with state.engine.begin() as connection:
-            hours.add(connection, tally)
+            statistics.add(connection, tally)
 
     with state.engine.connect() as connection:
-        [row] = hours.read(connection, key, now - timedelta(hours=1), now).values()
-    assert [row[name] for name in hours.OUTCOMES] == [1, 1, 1, 1, 1]
+        [row] = statistics.read(connection, key, now - timedelta(hours=1), now).values()
+    assert [row[name] for name in statistics.OUTCOMES] == [1, 1, 1, 1, 1]
     assert row["took_23"] == 5

@@ -14,9 +14,9 @@ from flask import Flask
 from flask_webhooks.models import IdempotentReply
 from flask_webhooks.state import AppState, state_of
 from tests.console.conftest import on_one_database, write_log
-from tests.delivering.answers import Gate
 from tests.receivers import Receiver, ok
 from tests.stage import wait_until
+from tests.worker.answers import Gate
 
 from .conftest import URL, Customer
 

@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session
 from flask_webhooks.models import Delivery
 from flask_webhooks.state import AppState, state_of
 from tests.console.conftest import Visitor, load_principal, write_log
-from tests.delivering.answers import Gate, run
 from tests.host import Invoice, Status
 from tests.receivers import Receiver, Talk
 from tests.stage import attempts, fill, recorded, subscribe, wait_until
+from tests.worker.answers import Gate, run
 
 from .conftest import Customer
 

@@ -15,10 +15,10 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_webhooks import Principal, Webhooks, checking, signing
+from flask_webhooks import Principal, Webhooks, checks, signing
 from flask_webhooks.models import Subscription
 from flask_webhooks.state import state_of
-from flask_webhooks.subscribing import headers
+from flask_webhooks.subscriptions import headers
 from tests.conftest import SERVERS, release
 from tests.host import db, make_host, make_tables
 from tests.receivers import Receiver
@@ -174,7 +174,7 @@ def test_a_text_that_the_database_cannot_keep_is_refused(narrow_url: str, tmp_pa
         assert "characters" in call("GET", path, expect=422)["detail"]
     assert app.test_client().get("/webhooks/console/").status_code == 422
     with app.app_context():
-        [told] = checking.check_database(db.engine).findings
+        [told] = checks.check_database(db.engine).findings
     assert "has not every character" in told.message
     release(app)
 

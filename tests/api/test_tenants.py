@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from flask_webhooks import Principal, Webhooks, checking
+from flask_webhooks import Principal, Webhooks, checks
 from flask_webhooks.models import Base, Message
 from flask_webhooks.state import AppState, state_of
 from tests.host import db
@@ -139,7 +139,7 @@ def webhooks(app: Flask) -> Webhooks:
 def test_an_older_database_is_found_and_mended(state: AppState, caplog: pytest.LogCaptureFixture) -> None:
     """MariaDB: the remedy that `flask webhooks check` gives is run as it stands."""
     engine = state.engine
-    assert checking.check_database(engine).findings == ()
+    assert checks.check_database(engine).findings == ()
     if engine.dialect.name != "mysql":
         return
     with engine.connect() as connection:
@@ -149,15 +149,15 @@ def test_an_older_database_is_found_and_mended(state: AppState, caplog: pytest.L
                 f"ALTER TABLE {name} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
             )
 
-    checking.refuse_missing_tables(engine)  # as each worker does at its start
+    checks.refuse_missing_tables(engine)  # as each worker does at its start
     assert "ALTER TABLE webhook_owners" in caplog.records[-1].remedy  # type: ignore[attr-defined]
-    [finding] = checking.check_database(engine).findings
+    [finding] = checks.check_database(engine).findings
     statements = finding.message.partition(": SET")[2]
     with engine.connect() as connection:
         for statement in f"SET{statements}".strip("; ").split("; "):
             connection.exec_driver_sql(statement)
 
-    assert checking.check_database(engine).findings == ()
+    assert checks.check_database(engine).findings == ()
     with Session(engine) as session:
         for owner in ("acme", "ACME"):
             session.add(

@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from flask_webhooks import hours, signing
+from flask_webhooks import signing
 from flask_webhooks.console import samples
 from flask_webhooks.ids import first_at, uuid7
 from flask_webhooks.models import Attempt, Delivery, Lane, Listener, Message, Secret, Subscription, Worker
+from flask_webhooks.outbox import statistics
 from flask_webhooks.state import AppState
 
 BROKEN = {"Content-Type": "application/json", "Retry-After": "120", "Server": "envoy"}
@@ -121,7 +122,7 @@ def write(state: AppState, owner: str = "1", now: datetime | None = None) -> dic
             row = _subscription(state, session, line, owner, now - timedelta(days=40 - number))
             ids[line.description] = row.id
             tally = _tally(row.id, line, rng, now)
-            hours.add(session.connection(), tally)
+            statistics.add(session.connection(), tally)
             if line.per_hour:
                 _log(state, session, row, line, rng, now)
         held = ids["Ada's laptop"]
@@ -155,10 +156,10 @@ def _id(moment: datetime) -> str:
     return first_at(moment)[:15] + uuid7()[15:]
 
 
-def _tally(key: str, line: Line, rng: random.Random, now: datetime) -> hours.Tally:
-    tally = hours.Tally()
+def _tally(key: str, line: Line, rng: random.Random, now: datetime) -> statistics.HourlyCounts:
+    tally = statistics.HourlyCounts()
     for back in range(720):
-        at = hours.hour_of(now) - timedelta(hours=back)
+        at = statistics.hour_of(now) - timedelta(hours=back)
         busy = max(0.0, math.sin((at.hour - 6) / 24 * 2 * math.pi) + 0.55) * (0.35 if at.weekday() > 4 else 1)
         for _ in range(round(line.per_hour * busy * rng.uniform(0.6, 1.15) / 4)):
             bad = rng.random() < line.bad * (8 if 3 < back < 6 and line.bad < 0.01 else 1)

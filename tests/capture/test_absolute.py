@@ -12,8 +12,8 @@ import pytest
 from flask import Flask, request, url_for
 
 from flask_webhooks.absolute import place_of_app
-from flask_webhooks.api.trials import _dumped
-from flask_webhooks.checking.catalogues import check_urls
+from flask_webhooks.api.test_send import _dumped
+from flask_webhooks.checks.catalog import check_urls
 from flask_webhooks.config import Settings
 from flask_webhooks.errors import ConfigurationError, PayloadError
 from flask_webhooks.state import state_of

@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from flask_webhooks.bindings import describe, samples
+from flask_webhooks.bindings import describe
 from flask_webhooks.capture import emit_many
 from flask_webhooks.errors import PayloadError
 from flask_webhooks.models import BrokenMessage
+from flask_webhooks.reference import json_schema
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, capturing, last_changes, told
 from tests.stage import recorded, subscribe
@@ -155,11 +156,11 @@ def test_what_is_published_says_the_same(studio: AppState) -> None:
     assert "pin_hash" not in includes["shots"]["person"]
     for event, validated in (("frames.created", {"id", "frames"}), ("people.created", set(ADA))):
         bound = studio.bound[event.partition(".")[0]]
-        schema = samples.data_schema(bound, studio.catalog.events[event])
+        schema = json_schema.data_schema(bound, studio.catalog.events[event])
         assert schema["properties"].keys() == validated
-        assert samples.sample(bound, studio.catalog.events[event]).keys() == validated
+        assert json_schema.sample(bound, studio.catalog.events[event]).keys() == validated
         jsonschema.validate(told(studio, event)[0], schema)
-    shots = samples.data_schema(studio.bound["shots"], studio.catalog.events["shots.created"])
+    shots = json_schema.data_schema(studio.bound["shots"], studio.catalog.events["shots.created"])
     assert shots == {"type": "object", "properties": {}, "additionalProperties": True}
 
 

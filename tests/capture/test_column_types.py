@@ -19,9 +19,10 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from flask_webhooks import describing, starter
+from flask_webhooks import reference
 from flask_webhooks.bindings import open_catalog
-from flask_webhooks.checking import check_catalog
+from flask_webhooks.checks import check_catalog
+from flask_webhooks.cli import scaffold
 from flask_webhooks.errors import CatalogError
 from flask_webhooks.models import Message
 from flask_webhooks.state import AppState
@@ -202,7 +203,7 @@ def catalog(channels: str) -> str:
 def is_published(state: AppState, message: Message) -> None:
     """Fail unless the data with all that was asked for is valid by the OpenAPI document."""
     event = state.catalog.events[message.event]
-    content = describing.webhook(state, event)["requestBody"]["content"]["application/json"]
+    content = reference.webhook(state, event)["requestBody"]["content"]["application/json"]
     schema = content["schema"]["properties"]["data"]
     data = {**json.loads(message.data), **json.loads(message.extras or "{}")}
     jsonschema.Draft202012Validator(schema).validate(data)
@@ -270,7 +271,7 @@ def test_check_and_init_name_them_too(tmp_path: Path) -> None:
     assert found.ok
     assert [each.line for each in found.findings] == [4] * len(found.findings)
     assert any("Odd.place (PlaceType) is left out" in each.message for each in found.findings)
-    draft = starter.draft(db, title="types").text
+    draft = scaffold.draft(db, title="types").text
     assert "    # Odd.place (PlaceType) is left out of data: its values" in draft
     assert "Odd.shape (Shape) may hold" in draft
 

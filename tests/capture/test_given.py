@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 
 from flask_webhooks import Webhooks, payload
-from flask_webhooks.bindings.given import Given
+from flask_webhooks.bindings.emitted import Given
 from flask_webhooks.errors import PayloadError
 from flask_webhooks.state import AppState, state_of
 from tests.capture.conftest import NOWHERE, told

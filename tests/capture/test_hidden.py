@@ -14,7 +14,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, with_loader_criteria
 
 from flask_webhooks.capture import emit_many
-from flask_webhooks.capture.watching import watch_of
+from flask_webhooks.capture.registry import registry_of
 from flask_webhooks.models import Listener
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, capturing, counting
@@ -203,7 +203,7 @@ class TestWithoutAnOwner:
         assert state.ownerless == {"deals.created": 1, "deals.updated": 1}
 
     def test_before_our_tables_are_made_it_is_none(self, state: AppState) -> None:
-        watch_of(state).renew()
+        registry_of(state).renew()
         for table in reversed(db.metadata.sorted_tables):
             if table.name.startswith("webhook_"):
                 table.drop(state.engine)

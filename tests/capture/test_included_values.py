@@ -15,7 +15,7 @@ from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.orm import DeclarativeBase, Mapped, attribute_keyed_dict, mapped_column, relationship
 
 from flask_webhooks.bindings import open_catalog
-from flask_webhooks.checking import rows
+from flask_webhooks.checks import rows
 from flask_webhooks.errors import CatalogError
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, capturing

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, with_loader_criteria
 
-from flask_webhooks.backfilling import Backfill
 from flask_webhooks.capture import emit_many
+from flask_webhooks.replay.backfill import Backfill
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, capturing, counting, kinds
 from tests.stage import recorded, subscribe

@@ -9,8 +9,8 @@ import jsonschema
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from flask_webhooks import describing
-from flask_webhooks.delivering.bodies import body_of
+from flask_webhooks import reference
+from flask_webhooks.delivery.body import body_of
 from flask_webhooks.models import Delivery, Message, State
 from flask_webhooks.state import AppState
 from tests.capture import zoo as models
@@ -21,7 +21,7 @@ from tests.stage import subscribe
 
 def are_published(state: AppState) -> set[str]:
     """Fail unless the body of every delivery that is not broken is valid; return the events."""
-    document = describing.document(state)
+    document = reference.document(state)
     jsonschema.Draft202012Validator.check_schema(t.cast("t.Any", {"$defs": document["webhooks"]}))
     seen = set()
     with Session(state.engine) as session:

@@ -20,7 +20,7 @@ from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from flask_webhooks import payload
-from flask_webhooks.bindings.dumping import column_renderer
+from flask_webhooks.bindings.serializers import column_renderer
 from flask_webhooks.capture import emit_many
 from flask_webhooks.models import Message
 from flask_webhooks.state import AppState

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from flask_webhooks.bindings import samples
+from flask_webhooks.reference import json_schema
 from tests.capture.conftest import NOWHERE, capturing, last_changes, told
 from tests.stage import subscribe
 
@@ -83,7 +83,7 @@ def test_values_are_as_their_columns_have_them(empty_database_url: str, tmp_path
         assert data == {"id": 1, "owner": "1", **expected}
         assert last_changes(state, "shops.updated") == {name: [None, text] for name, text in expected.items()}
         event = state.catalog.events["shops.updated"]
-        jsonschema.Draft202012Validator(samples.data_schema(state.bound["shops"], event)).validate(
+        jsonschema.Draft202012Validator(json_schema.data_schema(state.bound["shops"], event)).validate(
             json.loads(json.dumps(data))
         )
         assert not state.bound["shops"].doubts

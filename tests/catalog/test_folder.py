@@ -14,7 +14,7 @@ import pytest
 
 from flask_webhooks.bindings import open_catalog
 from flask_webhooks.catalog import examine, json_schema, load
-from flask_webhooks.catalog.nodes import Report, compose, plain
+from flask_webhooks.catalog.yaml_reader import Report, compose, plain
 from flask_webhooks.errors import CatalogError
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ import pytest
 
 from flask_webhooks.bindings import open_catalog
 from flask_webhooks.catalog import json_schema
-from flask_webhooks.catalog.nodes import Report, compose, plain
+from flask_webhooks.catalog.yaml_reader import Report, compose, plain
 from flask_webhooks.errors import CatalogError
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "catalogue.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 
 from flask_webhooks.bindings import open_catalog
 from flask_webhooks.catalog import Kind, json_schema, load
-from flask_webhooks.catalog.nodes import Report, compose, plain
+from flask_webhooks.catalog.yaml_reader import Report, compose, plain
 
 ROOT = Path(__file__).parents[2]
 CATALOGS = ROOT / "catalog"

@@ -10,15 +10,15 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from flask_webhooks.checking import Level, check_certificates
+from flask_webhooks.checks import Level, check_certificates
 from flask_webhooks.models import Subscription
 from flask_webhooks.state import AppState
 from tests.api.conftest import Customer
 from tests.cli.conftest import Command
 from tests.console.conftest import Visitor
-from tests.delivering.answers import run
 from tests.receivers import Authority, Receiver, ok
 from tests.stage import attempts, fill, subscribe
+from tests.worker.answers import run
 
 
 @pytest.fixture(scope="session")

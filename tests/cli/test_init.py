@@ -15,10 +15,10 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from example_app.models import db as accounting
-from flask_webhooks import starter
 from flask_webhooks.bindings import open_catalog
 from flask_webhooks.catalog import Catalog
-from flask_webhooks.cli.cataloguing import ask_whose
+from flask_webhooks.cli import scaffold
+from flask_webhooks.cli.catalog import ask_whose
 from tests.folder import Folder
 from tests.host import db as host
 
@@ -152,7 +152,7 @@ class TestNewcomer:
 
 
 def test_the_example_apps_models(tmp_path: Path) -> None:
-    draft = starter.draft(accounting, title="example_app")
+    draft = scaffold.draft(accounting, title="example_app")
 
     catalog = opened(tmp_path, draft.text)
 
@@ -166,7 +166,7 @@ def test_the_example_apps_models(tmp_path: Path) -> None:
 
 
 def test_the_hosts_models(tmp_path: Path) -> None:
-    catalog = opened(tmp_path, starter.draft(host, title="tests.host").text)
+    catalog = opened(tmp_path, scaffold.draft(host, title="tests.host").text)
 
     owners = {name: ".".join(channel.owner or ()) for name, channel in catalog.channels.items()}
     assert owners == {"clients": "owner", "invoices": "owner", "lines": "invoice.owner"}
@@ -176,7 +176,7 @@ def test_the_hosts_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize("db", [host, accounting], ids=["host", "accounting"])
 def test_its_suggestions_load_too(db: SQLAlchemy, tmp_path: Path) -> None:
     """Events, includes and touches that stand in comments, for the channels that are not comments themselves."""
-    text = starter.draft(db, title="x").text
+    text = scaffold.draft(db, title="x").text
     text = re.sub(r"^(    |      )# (\w+: [\[{].*)$", r"\1\2", text, flags=re.M)
 
     catalog = opened(tmp_path, text)
@@ -315,8 +315,8 @@ def importable(db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch) -> SQLAlchemy:
 
 
 @pytest.fixture
-def draft(monkeypatch: pytest.MonkeyPatch) -> starter.Draft:
-    return starter.draft(importable(odd, monkeypatch), title="odd")
+def draft(monkeypatch: pytest.MonkeyPatch) -> scaffold.Draft:
+    return scaffold.draft(importable(odd, monkeypatch), title="odd")
 
 
 @pytest.fixture
@@ -351,7 +351,7 @@ def reasons(text: str) -> dict[str, list[str]]:
     return found
 
 
-def test_awkward_models_load_as_written(draft: starter.Draft, tmp_path: Path) -> None:
+def test_awkward_models_load_as_written(draft: scaffold.Draft, tmp_path: Path) -> None:
     catalog = opened(tmp_path, draft.text)
 
     assert owners(catalog) == {
@@ -364,7 +364,7 @@ def test_awkward_models_load_as_written(draft: starter.Draft, tmp_path: Path) ->
     assert '{when: {state: "Sent: by post"}}' in draft.text
 
 
-def test_what_is_left_out_says_why(draft: starter.Draft) -> None:
+def test_what_is_left_out_says_why(draft: scaffold.Draft) -> None:
     assert reasons(draft.text) == {
         "links": ["It only ties other rows together."],
         "access_tokens": ["Its name sounds like secrets."],
@@ -373,7 +373,7 @@ def test_what_is_left_out_says_why(draft: starter.Draft) -> None:
     }
 
 
-def test_what_is_left_out_can_be_uncommented_as_it_is(draft: starter.Draft, tmp_path: Path) -> None:
+def test_what_is_left_out_can_be_uncommented_as_it_is(draft: scaffold.Draft, tmp_path: Path) -> None:
     catalog = opened(tmp_path, uncommented(draft.text))
 
     assert draft.left_out == 4
@@ -385,7 +385,7 @@ def test_what_is_left_out_can_be_uncommented_as_it_is(draft: starter.Draft, tmp_
 
 @pytest.mark.parametrize("db", [host, accounting], ids=["host", "accounting"])
 def test_so_it_can_in_other_apps(db: SQLAlchemy, tmp_path: Path) -> None:
-    draft = starter.draft(db, title="x")
+    draft = scaffold.draft(db, title="x")
 
     assert len(opened(tmp_path, uncommented(draft.text)).channels) == draft.channels + draft.left_out
 
@@ -394,7 +394,7 @@ class TestOneTenant:
     """For the whole app: guessed, asked for, or said."""
 
     def test_it_leads_over_keys_without_relationships(self, pipeline: SQLAlchemy, tmp_path: Path) -> None:
-        draft = starter.draft(pipeline, title="x")
+        draft = scaffold.draft(pipeline, title="x")
         found = owners(opened(tmp_path, draft.text))
 
         assert found == {
@@ -412,11 +412,11 @@ class TestOneTenant:
     def test_somebody_is_asked(self, pipeline: SQLAlchemy, tmp_path: Path) -> None:
         seen: list[tuple[list[str], int]] = []
 
-        def ask(found: t.Sequence[starter.Tenancy], count: int) -> starter.Tenancy:
+        def ask(found: t.Sequence[scaffold.Tenancy], count: int) -> scaffold.Tenancy:
             seen.append(([each.name for each in found], count))
             return next(each for each in found if each.name == "Human")
 
-        draft = starter.draft(pipeline, title="x", ask=ask)
+        draft = scaffold.draft(pipeline, title="x", ask=ask)
 
         assert seen[0][0][:2] == ["Project", "Human"]
         assert seen[0][1] == 7
@@ -426,16 +426,18 @@ class TestOneTenant:
 
     @pytest.mark.parametrize("name", ["Human", "person", f"{__name__}:Human"])
     def test_it_is_named(self, pipeline: SQLAlchemy, tmp_path: Path, name: str) -> None:
-        draft = starter.draft(pipeline, title="x", tenant=name)
+        draft = scaffold.draft(pipeline, title="x", tenant=name)
 
         assert owners(opened(tmp_path, draft.text))["comments"] == "task_id.person_id"
 
     def test_nobody_is_called_so(self, pipeline: SQLAlchemy) -> None:
-        with pytest.raises(starter.NoTenant, match=r"No model is called 'Projct'\. Did you mean \"Project\""):
-            starter.draft(pipeline, title="x", tenant="Projct")
+        with pytest.raises(
+            scaffold.NoTenant, match=r"No model is called 'Projct'\. Did you mean \"Project\""
+        ):
+            scaffold.draft(pipeline, title="x", tenant="Projct")
 
     def test_one_owner_of_everything(self, pipeline: SQLAlchemy, tmp_path: Path) -> None:
-        draft = starter.draft(pipeline, title="x", owner_value='the "studio"')
+        draft = scaffold.draft(pipeline, title="x", owner_value='the "studio"')
 
         assert set(owners(opened(tmp_path, draft.text)).values()) == {'the "studio"'}
         assert draft.left_out == 0
@@ -446,11 +448,11 @@ class TestOneTenant:
     ("typed", "expected"), [("\n", "A"), ("2\n", "B"), ("3\nstudio\n", "studio"), ("9\n4\n", None)]
 )
 def test_the_question(typed: str, expected: str | None) -> None:
-    found = [starter.Tenancy("A"), starter.Tenancy("B")]
+    found = [scaffold.Tenancy("A"), scaffold.Tenancy("B")]
 
     def answer() -> None:
         said = ask_whose(found, 3)
-        click.echo(f"answer: {said.name if isinstance(said, starter.Tenancy) else said}")
+        click.echo(f"answer: {said.name if isinstance(said, scaffold.Tenancy) else said}")
 
     result = CliRunner().invoke(click.Command("x", callback=answer), input=typed)
 

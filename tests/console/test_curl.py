@@ -20,13 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_webhooks.console.curl import LONGEST_INLINE, command
-from flask_webhooks.delivering.parcels import MASK
+from flask_webhooks.delivery.request import MASK
 from flask_webhooks.models import Attempt
 from flask_webhooks.state import AppState
 from tests.console.conftest import Visitor
-from tests.delivering.answers import run
 from tests.receivers import Received, Receiver
 from tests.stage import deliveries, fill, subscribe, wait_until
+from tests.worker.answers import run
 
 SHELLS = [name for name in ("bash", "zsh") if shutil.which(name)]
 in_each_shell = pytest.mark.parametrize("shell", SHELLS)

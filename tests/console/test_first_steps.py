@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from flask import Flask
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from flask_webhooks.bindings import Bound
-from flask_webhooks.console.occasions import occasion
+from flask_webhooks.bindings import BoundChannel
+from flask_webhooks.console.event_rules import occasion
 from flask_webhooks.models import IdempotentReply, Secret
 from flask_webhooks.signing import parse, place_of
 from flask_webhooks.state import AppState
@@ -150,7 +150,7 @@ def words(state: AppState, event: str, **changes: t.Any) -> str:
     import dataclasses
 
     found = state.catalog.events[event]
-    bound: Bound = state.bound[found.channel]
+    bound: BoundChannel = state.bound[found.channel]
     with state.app.test_request_context():
         return occasion(bound, dataclasses.replace(found, **changes))
 

@@ -8,7 +8,7 @@ import typing as t
 import pytest
 from flask import Flask
 
-from flask_webhooks.console import tokens
+from flask_webhooks.console import csrf
 from flask_webhooks.console.pages import PAGES
 from flask_webhooks.state import AppState, Principal
 from tests.console.conftest import Log, Visitor, on_one_database, places, write_log
@@ -79,7 +79,7 @@ def test_operators_see_every_owner(app: Flask, state: AppState, log: Log) -> Non
 @on_one_database
 def test_readers_change_nothing(app: Flask, state: AppState, log: Log) -> None:
     reader = Visitor(app, rights="read")
-    token = tokens.make(state, Principal("1", frozenset({"read"})))
+    token = csrf.make(state, Principal("1", frozenset({"read"})))
 
     needing = {(page.method, page.right) for page in PAGES}
     for method, path in places(state, log):

@@ -103,7 +103,7 @@ def test_nothing_in_a_form_breaks_a_page(visitor: Visitor, state: AppState, log:
 @quick(60)
 @given(text=st.text(max_size=12))
 def test_numbers_of_a_form_are_digits(text: str) -> None:
-    from flask_webhooks.console.forms import Form
+    from flask_webhooks.console.form import Form
 
     values = Form(retry="own", waits=text, rate_limit=text).values()
 

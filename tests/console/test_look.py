@@ -17,9 +17,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 import flask_webhooks
 from flask_webhooks import Webhooks
-from flask_webhooks.config import Look
+from flask_webhooks.config import ConsoleTheme
 from flask_webhooks.console import colours, faults
-from flask_webhooks.console.looks import ago, percent, seconds, span
+from flask_webhooks.console.formatting import ago, percent, seconds, span
 from flask_webhooks.errors import ConfigurationError
 from flask_webhooks.state import state_of
 from tests.console.conftest import Visitor, load_principal, places, write_log
@@ -75,7 +75,7 @@ def test_a_wrong_look_is_refused(make_console: t.Callable[..., Flask], wrong: t.
 
 
 def test_a_base_template_of_the_hosts_frames_every_page(make_console: t.Callable[..., Flask]) -> None:
-    app = make_console(WEBHOOKS_CONSOLE=Look(base="mine.html"))
+    app = make_console(WEBHOOKS_CONSOLE=ConsoleTheme(base="mine.html"))
     app.jinja_loader = jinja2.DictLoader(
         {
             "mine.html": "<title>{% block webhooks_title %}{% endblock %}</title>"

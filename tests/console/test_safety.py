@@ -13,8 +13,8 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from flask_webhooks import Webhooks
-from flask_webhooks.console.looks import pretty, text_of
-from flask_webhooks.console.visits import POLICY
+from flask_webhooks.console.formatting import pretty, text_of
+from flask_webhooks.console.rendering import POLICY
 from flask_webhooks.models import Message, Subscription
 from flask_webhooks.state import AppState, state_of
 from tests.console.conftest import Log, Visitor, load_principal, places, write_log

@@ -33,10 +33,10 @@ from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Secret, Subscription
 from flask_webhooks.state import state_of
 from tests.conftest import release
-from tests.delivering.answers import run
 from tests.host import make_host
 from tests.receivers import Receiver
 from tests.stage import attempts, deliveries, fill, subscribe, wait_until
+from tests.worker.answers import run
 
 BODY = (
     '{"event":"invoices.created","data":{"note":"\u0645\u0631\u062d\u0628\u0627 \u200d\U0001f469"}}'.encode()

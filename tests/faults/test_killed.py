@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from flask_webhooks.models import Lane
 from flask_webhooks.queue import Bell
 from flask_webhooks.state import AppState
-from tests.delivering.answers import Gate
 from tests.faults.conftest import IN_DOUBT, IS_DEEP, Account
 from tests.processes import Process, Processes
 from tests.receivers import Receiver
 from tests.stage import attempts, lane_of
+from tests.worker.answers import Gate
 
 KILLS = 50 if IS_DEEP else 2
 """Every other one hits a worker of RQ, the others one that needs no Redis."""

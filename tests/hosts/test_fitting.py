@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from flask import Blueprint, Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_webhooks import ConfigurationError, Webhooks, starter
+from flask_webhooks import ConfigurationError, Webhooks
+from flask_webhooks.cli import scaffold
 from flask_webhooks.state import state_of
 from tests.capture.conftest import NOWHERE, events
 from tests.host import make_transactional
@@ -134,7 +135,7 @@ class TestTenants:
         assert events(state) == ["notes.created"]
 
     def test_init_writes_a_catalogue_that_loads(self, make: t.Callable[..., Flask], tmp_path: Path) -> None:
-        draft = starter.draft(db, title="studio")
+        draft = scaffold.draft(db, title="studio")
         app = make()
         (tmp_path / "webhooks.yaml").write_text(draft.text)
         db.init_app(app)

@@ -15,8 +15,8 @@ from standardwebhooks import Webhook
 from example_app.firms import demo_token
 from example_app.models import BusinessLoan, db
 from example_app.seed import seed
-from flask_webhooks.delivering import Run
 from flask_webhooks.state import state_of
+from flask_webhooks.worker import Coordinator
 from tests.receivers import Receiver
 
 API = "/webhooks/api/subscriptions"
@@ -59,7 +59,7 @@ def acme(app: Flask) -> FlaskClient:
 
 def deliver(app: Flask) -> None:
     with app.app_context():
-        assert Run(state_of(app), holder="test").run().failed == 0
+        assert Coordinator(state_of(app), holder="test").run().failed == 0
 
 
 def test_a_deleted_loan_is_told_key_for_key(app: Flask, acme: FlaskClient, inbox: Receiver) -> None:

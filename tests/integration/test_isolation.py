@@ -15,10 +15,10 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 import flask_webhooks
-from flask_webhooks.delivering import Run
-from flask_webhooks.delivering.trouble import is_cut_short
+from flask_webhooks.sql.transactions import is_conflict, may_be_repeated, repeated
 from flask_webhooks.state import AppState, state_of
-from flask_webhooks.transactions import is_conflict, may_be_repeated, repeated
+from flask_webhooks.worker import Coordinator
+from flask_webhooks.worker.outage import is_cut_short
 from tests.conftest import SERVERS
 from tests.host import Note, db
 from tests.receivers import Receiver
@@ -71,7 +71,7 @@ def test_a_busy_subscription_can_be_changed(strict: Flask, inbox: Receiver) -> N
     def work() -> None:
         while not done.is_set():
             fill(state, [row], 20)
-            Run(state, holder="here:1").run(seconds=5)
+            Coordinator(state, holder="here:1").run(seconds=5)
 
     def change(number: int) -> list[int]:
         client, headers = strict.test_client(), {"X-Owner": "1"}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from flask_webhooks.delivering import Run
 from flask_webhooks.state import AppState
+from flask_webhooks.worker import Coordinator
 from tests.host import Invoice, db
 from tests.receivers import Receiver
 from tests.stage import deliveries, recorded, subscribe
@@ -64,7 +64,7 @@ def test_killed_before_commit_delivers_nothing(
 
     assert victim("before") == -signal.SIGKILL
 
-    Run(state, holder="test").run()
+    Coordinator(state, holder="test").run()
     assert recorded(state) == []
     assert inbox.requests == []
 
@@ -76,7 +76,7 @@ def test_killed_right_after_commit_delivers(
 
     assert victim("after") == -signal.SIGKILL
 
-    report = Run(state, holder="test").run()
+    report = Coordinator(state, holder="test").run()
     assert report.delivered == 1
     assert [message.event for message in recorded(state)] == ["invoices.created"]
     assert len(inbox.requests) == 1
@@ -89,5 +89,5 @@ def test_a_rolled_back_transaction_delivers_nothing(state: AppState, inbox: Rece
     db.session.flush()
     db.session.rollback()
 
-    Run(state, holder="test").run()
+    Coordinator(state, holder="test").run()
     assert inbox.requests == []

@@ -19,9 +19,9 @@ import redis
 from rq import Queue
 
 from flask_webhooks.state import AppState
-from tests.delivering.answers import Gate, run
 from tests.receivers import Authority, Receiver, ok
 from tests.stage import subscribe, wait_until
+from tests.worker.answers import Gate, run
 
 ROOT = Path(__file__).parents[2]
 API = "/webhooks/api/subscriptions"

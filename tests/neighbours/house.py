@@ -13,15 +13,15 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from flask_webhooks import Webhooks
-from flask_webhooks.console.visits import POLICY
+from flask_webhooks.console.rendering import POLICY
 from flask_webhooks.receiving import Received as Delivered
 from flask_webhooks.receiving import verify
 from flask_webhooks.state import state_of
 from tests.conftest import release
 from tests.console.conftest import Visitor, load_principal
-from tests.delivering.answers import run
 from tests.host import Invoice, db, make_host
 from tests.receivers import TOLD, Received, Receiver, ok
+from tests.worker.answers import run
 
 API = "/webhooks/api/subscriptions"
 HEADERS = {"X-Owner": "1", "Authorization": "Bearer t"}

@@ -15,12 +15,12 @@ from flask_marshmallow import Marshmallow
 
 from flask_webhooks.receiving import Received
 from flask_webhooks.state import state_of
-from tests.delivering.answers import run
 from tests.host import CATALOG, Invoice, db
 from tests.neighbours import archive
 from tests.neighbours.house import beside, live, verified
 from tests.receivers import Receiver, ok
 from tests.stage import recorded, secret_of, subscribe
+from tests.worker.answers import run
 
 in_any_order = pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
 ma = Marshmallow()

@@ -20,12 +20,12 @@ from sentry_sdk.transport import Transport
 
 from flask_webhooks.models import Subscription
 from flask_webhooks.state import state_of
-from flask_webhooks.subscribing import headers
+from flask_webhooks.subscriptions import headers
 from tests.console.conftest import Visitor
-from tests.delivering.answers import run
 from tests.host import db
 from tests.neighbours.house import API, CREDENTIAL, HEADERS, beside, live
 from tests.stage import fill, subscribe
+from tests.worker.answers import run
 
 in_any_order = pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
 BODY = {"url": "http://127.0.0.1:9/", "events": ["invoices.*"], "headers": {"X-Partner": CREDENTIAL}}

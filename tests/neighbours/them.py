@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from flask import Flask, jsonify, session
 
-from flask_webhooks.console.visits import POLICY
+from flask_webhooks.console.rendering import POLICY
 from tests.console.conftest import Visitor
 from tests.host import Client, Invoice, db
 from tests.neighbours.house import API, HEADERS, Add

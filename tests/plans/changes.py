@@ -9,17 +9,20 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from flask_webhooks import backfilling, dispatch, hours, outbox, repairing, replaying, subscribing, throttle
-from flask_webhooks.delivering import bodies, recording
-from flask_webhooks.dispatch.newer import Told, outdated
+from flask_webhooks import outbox, replay, subscriptions, throttle
+from flask_webhooks.delivery import body
 from flask_webhooks.errors import SubscriptionError
 from flask_webhooks.health import Reason
 from flask_webhooks.ids import uuid7
 from flask_webhooks.metrics import _counts
 from flask_webhooks.models import Attempt, Delivery, Message, State, Subscription
-from flask_webhooks.packed import Among
-from flask_webhooks.reading.stories import MOST, story
-from flask_webhooks.replaying import filtering, running
+from flask_webhooks.outbox import recording, statistics
+from flask_webhooks.outbox.superseded import Told, outdated
+from flask_webhooks.queries.delivery import MOST, story
+from flask_webhooks.replay import backfill as backfilling
+from flask_webhooks.replay import filters, repair, replays
+from flask_webhooks.sql.parameters import KeyedStatement
+from flask_webhooks.worker import completer
 
 if t.TYPE_CHECKING:
     from tests.plans.work import Scene
@@ -46,24 +49,24 @@ _ON: dict[str, t.Any] = {"active": True, "held": "send"}
 def _switch(session: Session, scene: Scene) -> None:
     state, key = scene.log.state, scene.log.large.id
     for values in (_OFF, _ON, {"rate_limit": 5.0, "events": ["invoices.*"]}, _OFF):
-        subscribing.change(state, session, key, owner="1", **values)
+        subscriptions.change(state, session, key, owner="1", **values)
         session.commit()
-        dispatch.settle(session.connection(), key, scene.now)
+        outbox.reconcile(session.connection(), key, scene.now)
     with contextlib.suppress(SubscriptionError):  # what shall become of what is held?
-        subscribing.change(state, session, key, owner="1", active=True)
-    subscribing.remove(state, session, key, owner="1")
-    dispatch.settle(session.connection(), key, scene.now)
+        subscriptions.change(state, session, key, owner="1", active=True)
+    subscriptions.remove(state, session, key, owner="1")
+    outbox.reconcile(session.connection(), key, scene.now)
 
 
 def _subscription(session: Session, scene: Scene) -> None:
     state = scene.log.state
-    row, _ = subscribing.create(
+    row, _ = subscriptions.create(
         state, session, owner="1", environment="staging", url="http://127.0.0.1:1/", events=["invoices.*"]
     )
-    subscribing.rotate(state, session, row, now=scene.now)
-    subscribing.secret_id(session, row)
+    subscriptions.rotate(state, session, row, now=scene.now)
+    subscriptions.secret_id(session, row)
     session.execute(sa.update(Subscription).where(Subscription.id == row.id).values(deleted_at=sa.func.now()))
-    dispatch.purge_removed(session.connection(), scene.now)
+    outbox.purge_removed(session.connection(), scene.now)
 
 
 def _turns(session: Session, scene: Scene) -> None:
@@ -75,68 +78,68 @@ def _turns(session: Session, scene: Scene) -> None:
 def _replay(session: Session, scene: Scene) -> None:
     state, now = scene.log.state, datetime.now(UTC)
     year = timedelta(days=365)
-    wanted = replaying.Filter((State.DELIVERED.value, filtering.MISSED), (), now - year, now + year, "plans")
-    row, _ = replaying.start(state, session, scene.log.large, wanted)
-    running._take_turn(state, session, row.id, now + year, 50)
+    wanted = replay.Filter((State.DELIVERED.value, filters.MISSED), (), now - year, now + year, "plans")
+    row, _ = replay.start(state, session, scene.log.large, wanted)
+    replays._take_turn(state, session, row.id, now + year, 50)
     row.stage, row.cursor = 1, None
     row.next_at = now
     session.flush()
-    replaying.find(session, row.id, owner="1")
-    replaying.stop(session.connection(), row.id, now)
-    running.purge(session.connection(), now)
-    replaying.turn(state)
+    replay.find(session, row.id, owner="1")
+    replay.stop(session.connection(), row.id, now)
+    replays.purge(session.connection(), now)
+    replay.turn(state)
 
 
 def _missed(session: Session, scene: Scene) -> None:
     """What a replay finds that a subscription has no delivery of."""
     keys, now = scene.messages[:20], datetime.now(UTC)
     _FORGET.run(session.connection(), keys)
-    wanted = replaying.Filter((filtering.MISSED,), (), now - timedelta(days=2), now + timedelta(days=2))
-    listened = replaying.listened_to(scene.log.state, scene.log.large)
+    wanted = replay.Filter((filters.MISSED,), (), now - timedelta(days=2), now + timedelta(days=2))
+    listened = replay.listened_to(scene.log.state, scene.log.large)
     behind = scene.log.message(max(0, scene.rows - len(scene.keys) - 1))
-    running._send_missed(scene.log.state, session, scene.log.large, wanted, listened, behind, [now] * 20)
+    replays._send_missed(scene.log.state, session, scene.log.large, wanted, listened, behind, [now] * 20)
 
 
-_FORGET = Among(D.c.message_id, lambda these: sa.delete(D).where(these))
+_FORGET = KeyedStatement(D.c.message_id, lambda these: sa.delete(D).where(these))
 
 
 def _broken(session: Session, scene: Scene) -> None:
     """A message whose data could not be made: what is asked about it, its repair, and giving it up."""
     state, connection = scene.log.state, session.connection()
     key, delivery = scene.messages[0], scene.keys[0]
-    outbox.record_broken(connection, {key: "?"}, scene.now)
+    recording.record_broken(connection, {key: "?"}, scene.now)
     broken = {"state": State.BROKEN.value, "due_at": None}
     connection.execute(sa.update(D).where(D.c.id == delivery).values(broken))
-    repairing.broken(connection)
-    repairing.broken(connection, channel="invoices", after=key)
-    dispatch.broken(connection)
-    replaying.is_broken(connection, delivery)
-    bodies.body_of(state, connection, session.get_one(Delivery, delivery))
-    row = repairing._taken(session, key)
+    repair.broken(connection)
+    repair.broken(connection, channel="invoices", after=key)
+    outbox.broken(connection)
+    replay.is_broken(connection, delivery)
+    body.body_of(state, connection, session.get_one(Delivery, delivery))
+    row = repair._taken(session, key)
     assert row is not None
-    item, message = repairing._made(state, session, row)
-    repairing._write(connection, row, item, message)
-    outbox.record_broken(connection, {key: "?"}, scene.now)
+    item, message = repair._made(state, session, row)
+    repair._write(connection, row, item, message)
+    recording.record_broken(connection, {key: "?"}, scene.now)
     connection.execute(sa.update(D).where(D.c.id == delivery).values(broken))
-    assert repairing._given_up(connection, key, "?")
-    outbox.unrecord(connection, [key], [key])
+    assert repair._given_up(connection, key, "?")
+    recording.unrecord(connection, [key], [key])
 
 
 def _worker(session: Session, scene: Scene) -> None:
     connection = session.connection()
-    dispatch.beat(connection, "plans", scene.now)
-    dispatch.beat(connection, "plans", scene.now)
-    dispatch.count(connection, "plans", 1, 1)
-    dispatch.workers(connection)
-    dispatch.sign_off(connection, "plans")
-    lease = dispatch.Lease("plans", uuid7(), scene.now)
-    dispatch.give_back(connection, lease, scene.lanes, but=True)
-    recording.disable(connection, scene.log.large.id, next(iter(Reason)))
+    outbox.heartbeat(connection, "plans", scene.now)
+    outbox.heartbeat(connection, "plans", scene.now)
+    outbox.count(connection, "plans", 1, 1)
+    outbox.workers(connection)
+    outbox.unregister(connection, "plans")
+    lease = outbox.Lease("plans", uuid7(), scene.now)
+    outbox.give_back(connection, lease, scene.lanes, but=True)
+    completer.disable(connection, scene.log.large.id, next(iter(Reason)))
     _counts(connection, scene.now)
-    hours.purge(connection, scene.now - timedelta(days=400))
-    tally = hours.Tally()
+    statistics.purge(connection, scene.now - timedelta(days=400))
+    tally = statistics.HourlyCounts()
     tally.add(scene.log.large.id, scene.now, status=200, seconds=0.1, state="delivered")
-    hours.add(connection, tally)
+    statistics.add(connection, tally)
 
 
 def _log(session: Session, scene: Scene) -> None:
@@ -144,7 +147,7 @@ def _log(session: Session, scene: Scene) -> None:
     key = scene.log.delivery(0)
     row = session.execute(sa.select(A).where(A.c.delivery_id == key)).mappings().one()
     rows = [{**row, "id": uuid7(), "number": number} for number in range(2, MOST + 3)]
-    dispatch.log(session.connection(), rows)
+    outbox.log(session.connection(), rows)
     story(session, key, owner="1")
     story(session, key, owner="1", before=rows[-1]["id"])
 
@@ -164,7 +167,7 @@ def _record(session: Session, scene: Scene) -> None:
     two = dict(session.execute(sa.select(D).where(D.c.id == scene.keys[-1])).mappings().one())
     messages = [{**one, "id": uuid7(), "clock": 1, "nth": n, "dedupe_key": None} for n in range(50)]
     deliveries = [{**two, "id": uuid7(), "message_id": row["id"]} for row in messages]
-    outbox.record(connection, messages, deliveries)
+    recording.record(connection, messages, deliveries)
     backfill = backfilling.Backfill(scene.log.state, "invoices", scene.log.large.id)
     backfill._spread(connection, [row["id"] for row in messages])
 

@@ -15,14 +15,14 @@ import flask_webhooks
 __all__ = ["Site", "found_in", "met", "sites"]
 
 ROOT = Path(flask_webhooks.__file__).parent
-HELPERS = ("packed.py", "prepared.py", "ranges.py", "transactions.py")
+HELPERS = ("sql/parameters.py", "sql/compiled.py", "sql/ranges.py", "sql/transactions.py")
 """They execute what others have put together: the place is where they were called."""
 EXECUTES = frozenset({"execute", "exec_driver_sql", "scalar", "scalars", "get_one"})
 """What connections and sessions are asked with; nothing else has methods of these names."""
 BY_RECEIVER: t.Mapping[str, t.Callable[[str], bool]] = {
     "get": lambda name: name.endswith("session"),
     "refresh": lambda name: name.endswith("session"),
-    "run": lambda name: name.isupper() or name == "move" or name.startswith("Among("),
+    "run": lambda name: name.isupper() or name == "move" or name.startswith("KeyedStatement("),
     "rows": lambda name: name == "prepared" or "(connection" in name,
 }
 """Methods that are statements on some objects only, by how those are written."""

@@ -12,20 +12,22 @@ from flask import request
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
-from flask_webhooks import Principal, backfilling, dispatch, hours, outbox, replaying, resealing
-from flask_webhooks.delivering import bodies, parcels
-from flask_webhooks.dispatch import Lease, Window
+from flask_webhooks import Principal, outbox, replay
+from flask_webhooks.delivery import body
+from flask_webhooks.delivery import request as parcels
 from flask_webhooks.health import Health
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, State
-from flask_webhooks.ranges import first
-from flask_webhooks.reading.charts import series
-from flask_webhooks.reading.deliveries import Search, search
-from flask_webhooks.reading.engine import engine
-from flask_webhooks.reading.overviews import count_in, oldest_waiting, overviews
-from flask_webhooks.reading.stories import story
-from flask_webhooks.reading.tail import Tail
-from flask_webhooks.replaying import filtering
+from flask_webhooks.outbox import Lease, Window, recording, statistics
+from flask_webhooks.queries.charts import series
+from flask_webhooks.queries.deliveries import Search, search
+from flask_webhooks.queries.delivery import story
+from flask_webhooks.queries.status import engine
+from flask_webhooks.queries.subscriptions import count_in, oldest_waiting, overviews
+from flask_webhooks.queries.tail import Tail
+from flask_webhooks.replay import backfill, filters
+from flask_webhooks.sql.ranges import first
+from flask_webhooks.subscriptions import reencryption
 from tests.plans.changes import CHANGES, undone
 from tests.plans.log import Log
 
@@ -161,19 +163,19 @@ def _on_connection(work: t.Callable[[sa.Connection, Scene], object]) -> Piece:
 
 def _lease(connection: sa.Connection, scene: Scene) -> None:
     lease = Lease("test", "00000000-0000-7000-8000-000000000001", scene.now + LONG)
-    dispatch.lease(connection, lease, scene.now, 100)
+    outbox.lease(connection, lease, scene.now, 100)
     known = dict.fromkeys(scene.lanes, Health())
-    dispatch.fence(connection, lease, known, renew=True)
+    outbox.fence(connection, lease, known, renew=True)
     rows = [{"lane": key, "failures": 1, "pauses": 0} for key in scene.lanes]
-    dispatch.health(connection, lease, rows)
-    dispatch.give_back(connection, lease, scene.lanes)
+    outbox.health(connection, lease, rows)
+    outbox.give_back(connection, lease, scene.lanes)
     connection.commit()
 
 
 def _heads(connection: sa.Connection, scene: Scene) -> None:
-    found = dispatch.heads(connection, dict.fromkeys(scene.lanes, Window(20)), scene.now)
+    found = outbox.select_due(connection, dict.fromkeys(scene.lanes, Window(20)), scene.now)
     behind = {key: Window(100, (rows[-1].due_at, rows[-1].id)) for key, rows in found.items() if rows}
-    dispatch.heads(connection, behind, scene.now)
+    outbox.select_due(connection, behind, scene.now)
 
 
 def _retries(connection: sa.Connection, scene: Scene) -> None:
@@ -181,20 +183,20 @@ def _retries(connection: sa.Connection, scene: Scene) -> None:
         sa.select(Delivery.id, Delivery.due_at).where(Delivery.id.in_(scene.keys))
     ).all()
     result = {"next_state": "pending", "next_due": scene.now, "made": 1, "why": "timeout", "sent": b"{}"}
-    dispatch.reschedule(
+    outbox.reschedule(
         connection, [{**result, "delivery": row.id, "was_due": row.due_at, "ended": None} for row in rows]
     )
 
 
-def _filter(*states: str, events: tuple[str, ...] = ()) -> filtering.Filter:
+def _filter(*states: str, events: tuple[str, ...] = ()) -> filters.Filter:
     year = timedelta(days=365)
-    return filtering.Filter(states, events, datetime.now(UTC) - year, datetime.now(UTC) + year)
+    return filters.Filter(states, events, datetime.now(UTC) - year, datetime.now(UTC) + year)
 
 
 def _count(*states: str, events: tuple[str, ...] = ()) -> t.Callable[[sa.Connection, Scene], object]:
     def count(connection: sa.Connection, scene: Scene) -> None:
         wanted = _filter(*states, events=events)
-        filtering.count(connection, scene.log.large, wanted, {"invoices.paid", "invoices.updated"})
+        filters.count(connection, scene.log.large, wanted, {"invoices.paid", "invoices.updated"})
 
     return count
 
@@ -217,13 +219,13 @@ def _tail(connection: sa.Connection, scene: Scene) -> None:
 
 def _dedupe(connection: sa.Connection, scene: Scene) -> None:
     keys = [f"k{n}" for n in range(max(0, scene.rows - 250), scene.rows)]
-    backfilling.recorded_keys(connection, "1", "staging", "invoices.updated", keys)
+    backfill.recorded_keys(connection, "1", "staging", "invoices.updated", keys)
 
 
 def _delivery(connection: sa.Connection, scene: Scene) -> None:
     with Session(connection) as session:
         row = session.get_one(Delivery, scene.log.delivery(0))
-        bodies.body_of(scene.log.state, connection, row)
+        body.body_of(scene.log.state, connection, row)
         story(session, row.id, owner="1")
 
 
@@ -238,11 +240,11 @@ def _lists(connection: sa.Connection, scene: Scene) -> None:
 def _of_environments(connection: sa.Connection, scene: Scene) -> None:
     """What a worker asks that sends for one environment alone."""
     lease = Lease("test", "00000000-0000-7000-8000-000000000002", scene.now + LONG)
-    dispatch.lease(connection, lease, scene.now, 100, environments={"staging"})
-    dispatch.give_back(connection, lease, scene.lanes)
+    outbox.lease(connection, lease, scene.now, 100, environments={"staging"})
+    outbox.give_back(connection, lease, scene.lanes)
     connection.commit()
-    dispatch.next_due(connection, scene.now, LONG, {"staging"})
-    dispatch.waiting(connection, scene.now, LONG, 100, {"staging"})
+    outbox.next_due(connection, scene.now, LONG, {"staging"})
+    outbox.waiting(connection, scene.now, LONG, 100, {"staging"})
     engine(connection, scene.now, environments={"staging"})
 
 
@@ -260,50 +262,50 @@ _WORK: dict[str, t.Callable[[sa.Connection, Scene], object]] = {
     "lease": _lease,
     "heads": _heads,
     "retries": _retries,
-    "next due": lambda connection, scene: dispatch.next_due(connection, scene.now, LONG),
-    "waiting": lambda connection, scene: dispatch.waiting(connection, scene.now, LONG, 100),
-    "backlog": lambda connection, scene: dispatch.backlog(connection, scene.now),
-    "messages": lambda connection, scene: dispatch.messages(connection, scene.messages),
-    "bodies": lambda connection, scene: dispatch.bodies(connection, scene.keys),
-    "still due": lambda connection, scene: dispatch.still_due(connection, scene.keys),
-    "still due, few": lambda connection, scene: dispatch.still_due(connection, scene.keys[:20]),
-    "logged": lambda connection, scene: dispatch.logged(connection, scene.keys),
-    "succeed": lambda connection, scene: dispatch.succeed(connection, scene.keys, scene.now),
-    "succeed, few": lambda connection, scene: dispatch.succeed(connection, scene.keys[:20], scene.now),
+    "next due": lambda connection, scene: outbox.next_due(connection, scene.now, LONG),
+    "waiting": lambda connection, scene: outbox.waiting(connection, scene.now, LONG, 100),
+    "backlog": lambda connection, scene: outbox.backlog(connection, scene.now),
+    "messages": lambda connection, scene: outbox.messages(connection, scene.messages),
+    "bodies": lambda connection, scene: outbox.bodies(connection, scene.keys),
+    "still due": lambda connection, scene: outbox.still_due(connection, scene.keys),
+    "still due, few": lambda connection, scene: outbox.still_due(connection, scene.keys[:20]),
+    "logged": lambda connection, scene: outbox.logged(connection, scene.keys),
+    "succeed": lambda connection, scene: outbox.succeed(connection, scene.keys, scene.now),
+    "succeed, few": lambda connection, scene: outbox.succeed(connection, scene.keys[:20], scene.now),
     "destinations": lambda connection, scene: parcels.destinations(
         scene.log.state, connection, scene.lanes, scene.now
     ),
-    "hold": lambda connection, scene: dispatch.hold(connection, scene.log.large.id, "off"),
-    "send held": lambda connection, scene: dispatch.send_held(connection, scene.log.large.id, scene.now),
-    "cancel": lambda connection, scene: dispatch.cancel_all(
+    "hold": lambda connection, scene: outbox.hold(connection, scene.log.large.id, "off"),
+    "send held": lambda connection, scene: outbox.send_held(connection, scene.log.large.id, scene.now),
+    "cancel": lambda connection, scene: outbox.cancel_all(
         connection, scene.log.large.id, "removed", scene.now
     ),
-    "stranded": lambda connection, scene: dispatch.stranded(connection),
-    "purge": lambda connection, scene: dispatch.purge(connection, scene.now),
-    "unrecord": lambda connection, scene: outbox.unrecord(connection, scene.messages),
-    "listening": lambda connection, scene: outbox.listening(
+    "stranded": lambda connection, scene: outbox.find_inconsistent(connection),
+    "purge": lambda connection, scene: outbox.purge(connection, scene.now),
+    "unrecord": lambda connection, scene: recording.unrecord(connection, scene.messages),
+    "listening": lambda connection, scene: recording.find_matches(
         connection, ["1", "2"], ("*", "invoices.*", "invoices.paid")
     ),
-    "anybody": lambda connection, scene: outbox.is_anybody_listening(connection, ["invoices.paid"]),
+    "anybody": lambda connection, scene: recording.is_anybody_listening(connection, ["invoices.paid"]),
     "engine": lambda connection, scene: engine(connection, scene.now),
     "chart, an hour": lambda connection, scene: series(connection, scene.log.large.id, "1h", scene.now),
     "chart, a day": lambda connection, scene: series(connection, scene.log.large.id, "24h", scene.now),
-    "hours": lambda connection, scene: hours.read(
+    "hours": lambda connection, scene: statistics.read(
         connection, scene.log.large.id, scene.now - timedelta(days=1), scene.now
     ),
-    "retry by hand": lambda connection, scene: replaying.retry(connection, scene.keys[0], scene.now),
-    "retry by hand what is due": lambda connection, scene: replaying.retry(
+    "retry by hand": lambda connection, scene: replay.retry(connection, scene.keys[0], scene.now),
+    "retry by hand what is due": lambda connection, scene: replay.retry(
         connection, scene.keys[-1], scene.now
     ),
-    "cancel by hand": lambda connection, scene: replaying.cancel(connection, scene.keys[0], scene.now),
+    "cancel by hand": lambda connection, scene: replay.cancel(connection, scene.keys[0], scene.now),
     "count delivered": _count("delivered"),
     "count of an event": _count("delivered", events=("invoices.paid",)),
     "count missed": _count("missed"),
     "replay delivered": _select(
-        lambda dialect, scene: filtering.delivered(dialect, scene.log.large.id, _filter(), "delivered", None)
+        lambda dialect, scene: filters.delivered(dialect, scene.log.large.id, _filter(), "delivered", None)
     ),
     "replay of an event": _select(
-        lambda dialect, scene: filtering.delivered(
+        lambda dialect, scene: filters.delivered(
             dialect,
             scene.log.large.id,
             _filter(events=("invoices.paid",)),
@@ -312,7 +314,7 @@ _WORK: dict[str, t.Callable[[sa.Connection, Scene], object]] = {
         )
     ),
     "replay missed": _select(
-        lambda dialect, scene: filtering.missed(
+        lambda dialect, scene: filters.missed(
             dialect, scene.log.large, _filter(), {"invoices.paid", "invoices.updated"}, None
         )
     ),
@@ -325,9 +327,9 @@ _WORK: dict[str, t.Callable[[sa.Connection, Scene], object]] = {
     "dedupe": _dedupe,
     "a delivery": _delivery,
     "lists": _lists,
-    "elsewhere": lambda connection, scene: dispatch.elsewhere(connection, {"production"}),
+    "elsewhere": lambda connection, scene: outbox.elsewhere(connection, {"production"}),
     "of these environments": _of_environments,
-    "sealed": lambda connection, scene: list(resealing.reseal(scene.log.state)),
-    "count sealed": lambda connection, scene: resealing.count(scene.log.state),
+    "sealed": lambda connection, scene: list(reencryption.reseal(scene.log.state)),
+    "count sealed": lambda connection, scene: reencryption.count(scene.log.state),
     "dry run": _dry_run,
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from flask_webhooks.checking import Level, check_redis
+from flask_webhooks.checks import Level, check_redis
 from flask_webhooks.errors import QueueError
 from flask_webhooks.queue import Bell, Embedded
 

@@ -15,8 +15,8 @@ from flask_sqlalchemy import SQLAlchemy
 from standardwebhooks import Webhook
 
 from flask_webhooks import Webhooks
-from flask_webhooks.delivering import Report, Run
 from flask_webhooks.state import state_of
+from flask_webhooks.worker import Coordinator, Report
 from tests.host import load_principal, make_transactional
 from tests.receivers import TOLD, Received
 
@@ -54,7 +54,7 @@ class System:
     def deliver(self, now: datetime | None = None) -> Report:
         """Work through what is due, or would be at another time."""
         clock = {} if now is None else {"clock": lambda: now}
-        return Run(self.state, holder="test", **clock).run()  # type: ignore[arg-type]
+        return Coordinator(self.state, holder="test", **clock).run()  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 
 from flask_webhooks import Webhooks
-from flask_webhooks.delivering import Run
 from flask_webhooks.payload import Message, Recipient
 from flask_webhooks.state import AppState, state_of
+from flask_webhooks.worker import Coordinator
 from tests.host import Client, Invoice, db, load_principal, make_host
 from tests.receivers import Receiver
 from tests.stage import recorded
@@ -102,7 +102,7 @@ def live() -> None:
 
 
 def sent(state: AppState, inbox: Receiver) -> list[dict[str, t.Any]]:
-    assert Run(state, holder="test").run().failed == 0
+    assert Coordinator(state, holder="test").run().failed == 0
     return [json.loads(request.body) for request in inbox.requests]
 
 

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import selectinload
 
-from flask_webhooks.delivering import Run
 from flask_webhooks.state import AppState
+from flask_webhooks.worker import Coordinator
 from tests.host import Client, Invoice, Line, Status, db
 from tests.receivers import Receiver
 from tests.stage import recorded, subscribe
@@ -112,7 +112,7 @@ def test_changes_tell_old_and_new(app: Flask, state: AppState, inbox: Receiver) 
     invoice.total = Decimal("10.00")
     db.session.commit()
 
-    Run(state, holder="test").run()
+    Coordinator(state, holder="test").run()
 
     bodies = {body["event"]: body["data"] for body in (json.loads(each.body) for each in inbox.requests)}
     moved = bodies["invoices.updated"]["changes"]

@@ -21,7 +21,7 @@ from flask_webhooks.errors import AddressRefusedError, SubscriptionError
 from flask_webhooks.retry import Failure
 from flask_webhooks.transport import REFUSED, Transport
 from flask_webhooks.transport.addresses import refusal
-from flask_webhooks.transport.names import MOST_LOOKUPS, LookupFailed, Names
+from flask_webhooks.transport.dns import MOST_LOOKUPS, LookupFailed, Names
 from tests.receivers import Receiver, ok
 from tests.transport.conftest import Make, outbound
 from tests.transport.nameserver import NameServer

@@ -12,11 +12,11 @@ import pytest
 
 from flask_webhooks.state import AppState
 from tests.api.conftest import Customer
-from tests.delivering.answers import run
 from tests.receivers import Authority, Receiver, ok
 from tests.stage import attempts, deliveries, fill, subscribe
 from tests.transport.conftest import Make
 from tests.transport.nameserver import NameServer
+from tests.worker.answers import run
 
 NAME = "hooks.example.com"
 SLOW = 0.2

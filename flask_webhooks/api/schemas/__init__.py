@@ -1,0 +1,70 @@
+"""The JSON of the management API, as marshmallow schemas: requests are parsed by them, OpenAPI is made from them.
+
+They know types and shapes. What needs the catalogue, the guard or the database is checked in `subscriptions`, so that
+the console and the command line are held to the same. Instants are ISO 8601 in UTC; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from .catalog import Catalog, CatalogQuery, Event
+from .fields import Instant, PageQuery, Strict
+from .log import (
+    Attempt,
+    AttemptPage,
+    Delivery,
+    DeliveryPage,
+    DeliveryQuery,
+    Message,
+    MessageDetail,
+    MessagePage,
+    MessageQuery,
+    OneDelivery,
+    ResponseQuery,
+    Trial,
+)
+from .problems import FieldProblem, Problem
+from .replays import NewReplay, Replay, Stats, StatsQuery
+from .secrets import Rotation, Secrets
+from .subscriptions import (
+    CreatedSubscription,
+    NewSubscription,
+    Subscription,
+    SubscriptionChange,
+    SubscriptionPage,
+    SubscriptionQuery,
+)
+
+__all__ = [
+    "Attempt",
+    "AttemptPage",
+    "Catalog",
+    "CatalogQuery",
+    "CreatedSubscription",
+    "Delivery",
+    "DeliveryPage",
+    "DeliveryQuery",
+    "Event",
+    "FieldProblem",
+    "Instant",
+    "Message",
+    "MessageDetail",
+    "MessagePage",
+    "MessageQuery",
+    "NewReplay",
+    "NewSubscription",
+    "OneDelivery",
+    "PageQuery",
+    "Problem",
+    "Replay",
+    "ResponseQuery",
+    "Rotation",
+    "Secrets",
+    "Stats",
+    "StatsQuery",
+    "Strict",
+    "Subscription",
+    "SubscriptionChange",
+    "SubscriptionPage",
+    "SubscriptionQuery",
+    "Trial",
+]

@@ -1,0 +1,124 @@
+"""The test request."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from .. import absolute, subscriptions, throttle
+from ..errors import PayloadError
+from ..reference import json_schema
+from ..state import AppState
+from ..worker.test_send import TEST_EVENT, Subject, send_test_request
+from . import schemas
+from .deliveries import one
+from .operations import Answer, Call, operation
+from .problems import Refused
+
+
+def _again(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
+    return one(call, made[0])
+
+
+@operation(
+    "POST",
+    "/subscriptions/<subscription_id>/test",
+    "Send a test",
+    right="write",
+    body=schemas.Trial,
+    answer=schemas.OneDelivery,
+    errors=(409,),
+    is_final=True,
+    repeat=_again,
+)
+def try_subscription(call: Call, subscription_id: str) -> t.Any:
+    """Sends now and answers with the attempt, whatever came of it. It is never retried, and changes no statistics.
+
+    Works while the subscription is switched off, so that a receiver can be tried before it counts.
+    """
+    row = subscriptions.find(call.session, subscription_id, owner=call.owner)
+    owner, format = row.owner, row.format
+    call.session.rollback()  # the host's schemas may need the connection
+    subject = _subject(call, owner)
+    limit = call.state.settings.manual_timeout
+    try:
+        with throttle.turn(call.state, call.session, call.principal.account):
+            delivery_id = send_test_request(call.state, subscription_id, subject, format=format, limit=limit)
+    except PayloadError as error:
+        raise Refused(422, str(error), fields={"event": [str(error)]}) from error
+    call.session.commit()
+    found = one(call, delivery_id)
+    call.session.rollback()  # a transaction that has read cannot begin to write on SQLite: the kept answer needs it
+    return Answer(found, made=(delivery_id,))
+
+
+def _subject(call: Call, owner: str) -> Subject:
+    name, entity_id = call.body.get("event"), call.body.get("entity_id")
+    if name is None or name == TEST_EVENT:
+        if entity_id is not None:
+            raise Refused(422, "Name the event too.", fields={"event": ["Name the event of the record."]})
+        return Subject()
+    event = call.state.catalog.events.get(name)
+    if event is None:
+        near = call.state.catalog.suggest(name)
+        message = f"There is no event {name!r} in the catalogue." + (
+            f' Did you mean "{near}"?' if near else ""
+        )
+        raise Refused(422, message, fields={"event": [message]})
+    bound = call.state.bound[event.channel]
+    if entity_id is None:
+        return Subject(name, json_schema.sample(bound, event))
+    if bound.model is None:
+        message = f"The channel {event.channel} has no records: its events come from code alone."
+        raise Refused(422, message, fields={"entity_id": [message]})
+    data = _dumped(call.state, bound, event, entity_id, owner)
+    if data is None:
+        message = f"There is no such record in {event.channel}."
+        raise Refused(422, message, fields={"entity_id": [message]})
+    return Subject(name, data, entity_id)
+
+
+def _dumped(state: AppState, bound: t.Any, event: t.Any, key: str, owner: str) -> dict[str, t.Any] | None:
+    """Return the data of a record of that owner's; None if there is none, or it is somebody else's."""
+    mapper: t.Any = sa.inspect(bound.model)
+    parts = key.split(",")
+    if len(parts) != len(mapper.primary_key):
+        return None
+    # A schema may ask `db.session` for more: on its connection there is no second one.
+    host = state.host_session
+    try:
+        connection = host.connection(bind_arguments={"mapper": mapper})
+        with Session(connection, info={"webhooks": False}) as session:
+            row = _row(session, bound.model, mapper, parts)
+            if row is None or bound.owner(row) != owner:
+                return None
+            with absolute.fixed():
+                data: dict[str, t.Any] = bound.dump(row, event)
+            return data
+    finally:
+        host.rollback()
+
+
+def _row(session: Session, model: t.Any, mapper: t.Any, parts: t.Sequence[str]) -> t.Any:
+    """Return the row with this key; None if there is none, or if its columns cannot hold such a key."""
+    try:
+        identity = [_typed(column, part) for column, part in zip(mapper.primary_key, parts, strict=True)]
+        return session.get(model, identity[0] if len(identity) == 1 else tuple(identity))
+    except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError):
+        return None
+    except sa.exc.StatementError as error:
+        if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+            raise
+        return None
+
+
+def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
+    kind = column.type.python_type
+    if kind is int:
+        if not re.fullmatch(r"-?[0-9]{1,19}", text):
+            raise ValueError
+        return int(text)
+    return kind(text)

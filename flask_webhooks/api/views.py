@@ -1,0 +1,273 @@
+"""From a request to a view's arguments, and from what it returns to a response."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import typing as t
+
+import flask
+import marshmallow as ma
+from flask import Response, request
+from sqlalchemy.orm import Session
+from webargs.flaskparser import FlaskParser
+from werkzeug.http import parse_etags
+
+from ..errors import SecretError, SubscriptionError, ThrottledError
+from ..frames import emptied
+from ..mounting import forget
+from ..sql.transactions import repeated
+from ..state import AppState, current_webhooks
+from . import idempotency
+from .operations import Answer, Call, Operation
+from .origin import check_origin
+from .problems import Refused, answer, nobody, of_error
+from .schemas.fields import UUID
+
+__all__ = ["view_of"]
+
+_ID = re.compile(UUID)
+MOST_PLACES = 10
+"""Fields that the sentence of a problem names; `errors` has more of them."""
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")  # more digits than `int` would read are no version of ours
+_PACKED = re.compile(r'(?:W/)?"([0-9]{1,18})(?:(?:--?|[:;])(?:gzip|deflate|br|zstd))?"')
+"""Our tag as it is after whoever packed the answer: `W/"1"` of nginx, `"1-gzip"` of Apache, `"1:gzip"` of
+Flask-Compress. It stands for a version and not for bytes, so that it is packed does not matter."""
+
+
+def view_of(operation: Operation) -> t.Callable[..., Response]:
+    """Return the Flask view of an operation."""
+
+    def view(**arguments: str) -> Response:
+        try:
+            return _respond(operation, arguments)
+        except (Refused, SubscriptionError, SecretError, ThrottledError) as error:
+            return answer(of_error(error))
+        except Exception as error:
+            emptied(error)  # of the body that was read, and of the secrets that it is about
+            forget(request)
+            raise
+
+    view.__name__ = operation.name
+    view.__doc__ = operation.view.__doc__
+    return view
+
+
+def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
+    state = t.cast("AppState", current_webhooks._get_current_object())  # type: ignore[attr-defined]
+    principal = state.load_principal()
+    if principal is None:
+        raise nobody()
+    if operation.writes:
+        check_origin(request, state)
+    if not principal.may(operation.right):
+        raise Refused(403, f"This needs the right {operation.right!r}, which you do not have.")
+    _check_ids(arguments)
+    raw = _read(state) if operation.writes else b""
+    body = _parse_body(state, operation, raw)
+    query = _parse_query(operation)
+    state.let_go()
+
+    def run(session: Session) -> Response:
+        return _run(operation, Call(state, principal, session, body, query, _version()), raw, arguments)
+
+    return repeated(state.own_engine, run)
+
+
+def _run(operation: Operation, call: Call, raw: bytes, arguments: dict[str, str]) -> Response:
+    kept = idempotency.begin(call, operation, raw)
+    if kept is not None and kept.first is not None:
+        return _repeated(call, operation, kept.first, arguments)
+    with kept if kept is not None else contextlib.nullcontext():
+        returned = operation.view(call, **arguments)
+        response = _shown(operation, returned)
+    made = returned.made if isinstance(returned, Answer) else ()
+    if kept is not None and made is not None:
+        first = kept.commit(response.status_code, made)
+        return response if first is None else _repeated(call, operation, first, arguments)
+    if operation.writes:
+        call.session.commit()
+    return response
+
+
+def _repeated(
+    call: Call, operation: Operation, first: idempotency.First, arguments: dict[str, str]
+) -> Response:
+    """Answer once more: by what the first request has made, as it is now."""
+    assert operation.repeat is not None  # noqa: S101  # else it takes no key
+    response = first.answer
+    if response is None:
+        response = _shown(operation, operation.repeat(call, first.made, **arguments))
+        response.status_code = first.status
+    response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _check_ids(arguments: dict[str, str]) -> None:
+    """Answer 404 to what cannot be an id, before a database sees it."""
+    for name, value in arguments.items():
+        if name.endswith("_id") and not _ID.fullmatch(value):
+            raise Refused(404, f"There is no such {name.removesuffix('_id')}.")
+
+
+# ---- reading ---------------------------------------------------------------------------------------------
+
+
+def _read(state: AppState) -> bytes:
+    """Return the body, which has to be JSON if there is any, and no larger than the limit."""
+    most = state.settings.body_limit
+    if (request.content_length or 0) > most:
+        raise _too_large(most)
+    if "Transfer-Encoding" in request.headers and not request.environ.get("wsgi.input_terminated"):
+        # The server does not take chunks apart: what was sent would look like nothing.
+        raise Refused(400, "Send the body in one piece, with the header Content-Length.")
+    try:
+        # Whoever has looked at the body before us, such as Flask-Security for a token, has left it in the request.
+        raw = request.stream.read(most + 1) or request.get_data()
+    except OSError:  # so servers tell of chunks that are none, and of those that stay away
+        raise Refused(400, "The body ended early, or is not what its headers say.") from None
+    if len(raw) > most:
+        raise _too_large(most)
+    if raw and request.mimetype != "application/json":
+        raise Refused(415, "Send JSON, with the header Content-Type: application/json.")
+    return raw
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"The body is larger than {most} bytes.")
+
+
+class _Parser(FlaskParser):
+    """webargs over a body that has been read already: once, and bounded."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__()
+        self._raw = raw
+
+    def load_json(self, req: flask.Request, schema: ma.Schema) -> t.Any:
+        """Return the body; an empty one is an empty object."""
+        if not self._raw:
+            return {}
+        try:
+            # As bytes it would be taken for UTF-16 and 32 too (RFC 8259, section 8.1).
+            text = self._raw.decode("utf-8-sig")
+            return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_members)
+        except (ValueError, RecursionError):
+            raise Refused(400, "The body is not valid JSON, or an object in it has a name twice.") from None
+
+    def handle_error(self, error: ma.ValidationError, *args: t.Any, **kwargs: t.Any) -> t.NoReturn:
+        """Leave it to the caller."""
+        raise error
+
+
+def _members(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
+    """Refuse an object with one name twice: whoever has looked at it before us may have taken the other one."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def _no_constant(name: str) -> t.NoReturn:
+    raise ValueError(name)  # NaN and Infinity are not JSON (RFC 8259, section 6)
+
+
+def _parse_body(state: AppState, operation: Operation, raw: bytes) -> dict[str, t.Any]:
+    if operation.body is None:
+        if raw.strip() not in (b"", b"{}"):
+            raise Refused(422, "This takes no body.", fields={"": ["This takes no body."]})
+        return {}
+    try:
+        parsed: dict[str, t.Any] = _Parser(raw).parse(operation.body(), request, location="json")
+    except ma.ValidationError as error:
+        fields = dict(_flat(_inner(error, "json")))
+        valid = error.valid_data.get("json") if isinstance(error.valid_data, dict) else None
+        valid = error.valid_data if valid is None else valid
+        if operation.faults is not None and isinstance(valid, dict):
+            for name, messages in operation.faults(state, valid).items():
+                fields.setdefault(name, messages)
+        raise _invalid(fields) from None
+    return parsed
+
+
+def _parse_query(operation: Operation) -> dict[str, t.Any]:
+    twice = [name for name, values in request.args.lists() if len(values) > 1]
+    if twice:  # somebody before us may have looked at the other one
+        raise _invalid({name: ["Give it once."] for name in twice})
+    schema = operation.query or ma.Schema
+    try:
+        parsed: dict[str, t.Any] = _Parser(b"").parse(
+            schema(unknown=ma.RAISE), request, location="query", unknown=ma.RAISE
+        )
+    except ma.ValidationError as error:
+        raise _invalid(dict(_flat(_inner(error, "query")))) from None
+    return parsed
+
+
+def _inner(error: ma.ValidationError, location: str) -> t.Any:
+    messages: t.Any = error.messages
+    return messages.get(location, messages) if isinstance(messages, dict) else messages
+
+
+def _flat(messages: t.Any, path: str = "") -> t.Iterator[tuple[str, list[str]]]:
+    """`{"events": {0: {"event": ["…"]}}}` to `events.0.event`."""
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            key = "" if key == "_schema" else str(key)
+            yield from _flat(inner, f"{path}.{key}".strip("."))
+    else:
+        yield path, [str(message) for message in (messages if isinstance(messages, list) else [messages])]
+
+
+def _invalid(fields: dict[str, list[str]]) -> Refused:
+    [detail, *more] = [message for messages in fields.values() for message in messages]
+    places = ", ".join([name or "the body" for name in fields][:MOST_PLACES])
+    places += ", …" if len(fields) > MOST_PLACES else ""
+    return Refused(422, f"{len(more) + 1} things are wrong: see {places}." if more else detail, fields=fields)
+
+
+def _version() -> int | None:
+    """Return what `If-Match` asks for (RFC 9110, section 13.1.1)."""
+    if "If-Match" not in request.headers or request.if_match.star_tag:
+        return None
+    asked = parse_etags(_unpacked(request.headers["If-Match"]))
+    tags = [tag or "" for tag in asked]  # werkzeug makes None of the empty tag `""`
+    return int(tags[0]) if len(tags) == 1 and _VERSION.fullmatch(tags[0]) else -1
+
+
+def _unpacked(tags: str) -> str:
+    return _PACKED.sub(r'"\1"', tags)
+
+
+# ---- answering -------------------------------------------------------------------------------------------
+
+
+def _shown(operation: Operation, returned: t.Any) -> Response:
+    given = returned if isinstance(returned, Answer) else Answer(returned)
+    status = given.status or operation.status
+    if given.raw is not None:
+        response = Response(given.raw, status, mimetype=given.mimetype)
+        if given.filename is not None:
+            response.headers.set("Content-Disposition", "attachment", filename=given.filename)
+            response.headers["X-Content-Type-Options"] = "nosniff"
+    elif status == 204:
+        response = Response(status=204)
+        del response.headers["Content-Type"]
+    else:
+        shown = operation.answer().dump(given.body) if operation.answer is not None else given.body
+        response = Response(json.dumps(shown), status, mimetype="application/json")
+    if given.version is not None:
+        response.set_etag(str(given.version))
+    response.headers["Cache-Control"] = "no-store" if operation.tells_secrets else "private, no-cache"
+    if operation.has_version and not operation.writes:
+        response.make_conditional(_as_asked(request.environ))
+        if response.status_code == 412:  # RFC 9110 lets a GET have `If-Match` too
+            raise Refused(412, "It is at another version than If-Match asks for: leave that header out.")
+    return response
+
+
+def _as_asked(environ: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return a request's environment with the tags that it has seen as we have written them."""
+    names = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
+    return {**environ, **{name: _unpacked(environ[name]) for name in names if name in environ}}

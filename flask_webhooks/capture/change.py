@@ -1,0 +1,165 @@
+"""What happened to objects in one transaction, and what it comes to. Pure: nothing here touches a session.
+
+A `Change` is one object in one flush. `coalesce` makes one of all changes of an object: created and then updated is
+created, created and then deleted is nothing, several updates are one with the first old and the last new values, there
+and back is nothing, deleted and made again is updated. What happened in between is kept in `steps`, so that a
+transition within the transaction is still seen.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, replace
+
+from ..bindings.stored_values import LATER
+from ..catalog import EventType, Kind, same
+
+if t.TYPE_CHECKING:
+    from ..bindings import BoundChannel
+
+__all__ = ["LATER", "Change", "Key", "Values", "coalesce", "gone", "stands_for"]
+
+Key = tuple[t.Any, ...]
+"""Channel, the class that heads the inheritance, primary key."""
+Values = dict[str, tuple[t.Any, t.Any]]
+"""Column to (old, new); a new value that only the database knows yet is `LATER`."""
+
+
+_UNKNOWN = (None, LATER)
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """What happened to one object: in one flush, or all in all."""
+
+    kind: Kind
+    bound: BoundChannel
+    key: Key
+    obj: t.Any
+    """The instance; of a deletion what remains, an object of our own. None after a bulk statement, when what instances
+    say may be out of date."""
+    values: Values
+    """Of an update what changed, of a deletion everything, of a creation at least what conditions look at."""
+    moved: Key | None = None
+    """Its new key, when the update changed the primary key."""
+    steps: tuple[Change, ...] = ()
+    """What it was put together from; empty for a single one."""
+    is_later: bool = False
+    """Some of its new values are `LATER`."""
+    is_touched: bool = False
+    """Something that touches it changed: an update, even if none of its own columns did."""
+    is_remade: bool = False
+    """It was deleted and made again."""
+
+    def is_changed(self) -> bool:
+        """Say whether an update changed anything after all; what came back to its first value is dropped."""
+        self.values = {name: pair for name, pair in self.values.items() if not same(*pair)}
+        return bool(self.values)
+
+    def has_set(self, names: t.Collection[str]) -> bool:
+        """Say whether any of these columns was set, even if it came back to its first value."""
+        if not self.steps:
+            return bool(self.values) and not self.values.keys().isdisjoint(names)
+        return any(not each.values.keys().isdisjoint(names) for each in (self, *self.steps))
+
+    def matches(self, event: EventType) -> bool:
+        """Say whether `event` happened: by what it comes to, or by a step whose columns stayed changed."""
+        if event.matches(self.kind, self.values, touched=self.is_touched):
+            return True
+        if not self.steps or not event.when or self.kind is Kind.DELETED:
+            return False
+        return any(event.matches(step.kind, step.values) for step in self.steps) and self._stayed(event)
+
+    def _stayed(self, event: EventType) -> bool:
+        if self.kind is Kind.CREATED:
+            return True
+        return not any(same(*self.values.get(name, (None, None))) for name in event.when)
+
+
+def stands_for(state: t.Any, change: Change) -> bool:
+    """Say whether an instance is still about the row that changed: a clone (`make_transient`) is about another."""
+    return state.key is not None and state.key[1] == change.key[2 : 2 + len(state.key[1])]
+
+
+def gone(items: t.Iterable[object]) -> set[Key]:
+    """Return the keys, without channels, of rows that were there in a transaction and are no more."""
+    found: set[Key] = set()
+    for item in items:
+        if isinstance(item, Change):
+            if item.kind is Kind.DELETED:
+                found.add(item.key[1:])
+            elif found:
+                found.discard((item.moved or item.key)[1:])
+    return found
+
+
+def coalesce(changes: t.Iterable[Change]) -> dict[Key, Change]:
+    """Return what the changes of each object come to, in the order in which the objects were first changed.
+
+    What is given is not altered, so that a commit that fails can be tried again.
+    """
+    nets: dict[Key, Change] = {}
+    for change in changes:
+        key = change.key
+        known = nets.get(key)
+        if known is None:
+            nets[key] = change
+        elif known.kind is Kind.CREATED and change.kind is Kind.DELETED:
+            del nets[key]
+        else:
+            nets[key] = _merged(known, change)
+        if change.moved is not None and key in nets:
+            _move(nets, key, change.moved)
+    back = [
+        key for key, net in nets.items() if net.kind is Kind.UPDATED and net.steps and not net.is_changed()
+    ]
+    for key in back:
+        del nets[key]
+    return nets
+
+
+def _merged(known: Change, change: Change) -> Change:
+    kind, obj, is_remade = known.kind, change.obj, known.is_remade
+    if known.kind is Kind.DELETED and change.kind is Kind.CREATED:
+        kind, is_remade = Kind.UPDATED, True
+        news = {name: (None, change.values.get(name, _UNKNOWN)[1]) for name in known.values}
+    else:
+        news = change.values
+        if change.kind is Kind.DELETED:
+            kind = Kind.DELETED
+        elif known.obj is None:
+            obj = None
+    values = dict(known.values)
+    for name, (old, new) in news.items():
+        first = known.values[name][0] if name in known.values else old
+        values[name] = (first, new)
+    steps = (*(_known_since(step, change) for step in known.steps or (known,)), change)
+    is_later = known.is_later or change.is_later or is_remade
+    return replace(
+        known,
+        kind=kind,
+        obj=obj,
+        values=values,
+        steps=steps,
+        is_later=is_later,
+        is_remade=is_remade,
+    )
+
+
+def _known_since(step: Change, then: Change) -> Change:
+    """Take what a step left from what the next one found, where only the database knew it."""
+    if not step.is_later:
+        return step
+    values = {
+        name: (old, then.values[name][0] if new is LATER and name in then.values else new)
+        for name, (old, new) in step.values.items()
+    }
+    return replace(step, values=values)
+
+
+def _move(nets: dict[Key, Change], old: Key, new: Key) -> None:
+    """Go on under a new primary key; whoever had it before in this transaction keeps what happened to it."""
+    before = nets.pop(new, None)
+    if before is not None:
+        nets[(*new, len(nets))] = before
+    nets[new] = replace(nets.pop(old), key=new)

@@ -1,0 +1,396 @@
+"""What a flush does to objects, read from SQLAlchemy's own books.
+
+Old values are in `committed_state`, unless the attribute was expired, deferred or changed in place when it was set.
+Those are asked for just before the flush, in one SELECT for all objects of a class, while the row still has them.
+"""
+
+from __future__ import annotations
+
+import typing as t
+import weakref
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import sqlalchemy as sa
+from sqlalchemy import inspect, orm
+from sqlalchemy.orm import Session, attributes
+from sqlalchemy.orm.base import NO_VALUE
+
+from ..catalog import Kind, same
+from .change import LATER, Change, Values
+from .loading import CHUNK, rows_where, unreadable
+from .snapshots import ASSIGNED, frozen, make_remains
+
+if t.TYPE_CHECKING:
+    from .registry import MapperPlan
+
+__all__ = [
+    "FlushState",
+    "OldValues",
+    "ask",
+    "changes",
+    "complete",
+    "is_assigned",
+    "look",
+    "mistrust",
+    "mistrusted",
+    "trust",
+]
+
+State = orm.InstanceState[t.Any]
+_MISTRUSTED = "flask_webhooks.mistrusted"
+"""In `session.info`."""
+
+
+def mistrust(session: Session) -> None:
+    """Note that what objects hold may never have been, and read it from their rows from now on.
+
+    SQLAlchemy lets stand what was loaded between a bulk statement and the rollback of its savepoint. So does the host:
+    to expire it would change what the host goes on to write.
+    """
+    known = session.info.setdefault(_MISTRUSTED, weakref.WeakSet())
+    known.update(session.identity_map.all_states())
+
+
+def mistrusted(session: Session | None) -> t.Container[State]:
+    """Return the states of objects that may hold what never has been."""
+    found: t.Container[State] = session.info.get(_MISTRUSTED, ()) if session is not None else ()
+    return found
+
+
+def trust(session: Session) -> None:
+    """Forget that: everything will be read anew."""
+    session.info.pop(_MISTRUSTED, None)
+
+
+class OldValues(dict[str, t.Any]):
+    """Old values of one object, by column."""
+
+    expression = False
+    """A column was set to an SQL expression: its history is gone when the flush ends."""
+
+
+@dataclass(slots=True, eq=False)
+class FlushState:
+    """What was there before one flush, and is in nobody's books when it ends."""
+
+    olds: dict[State, OldValues] = field(default_factory=dict)
+    """Old values that SQLAlchemy does not know, of all objects that were looked at."""
+    shown: dict[State, dict[str, t.Any]] = field(default_factory=dict)
+    """Objects that are ready to be deleted: what can be told of them is loaded. Here is what they do not say
+    themselves: what they led to, and what goes with them by the database's own work."""
+    gone: set[State] = field(default_factory=set)
+    """Objects to be deleted whose row is there no more, so that nothing can be told of them."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was kept."""
+        return bool(self.olds or self.shown or self.gone)
+
+    def lacks(self, state: State, plan: MapperPlan) -> bool:
+        """Say whether an object was changed since it was looked at, in a way that hides the old value."""
+        olds = self.olds.get(state)
+        if olds is None:
+            return True
+        committed = state.committed_state
+        return any(
+            committed[name] is NO_VALUE and name not in olds for name in plan.columns & committed.keys()
+        )
+
+
+def look(
+    session: Session,
+    before: FlushState,
+    states: t.Iterable[tuple[State, MapperPlan]],
+    cleared: t.Mapping[State, t.Collection[str]] = MappingProxyType({}),
+) -> None:
+    """Keep the old values that will not be in SQLAlchemy's books when the flush ends.
+
+    :param cleared: columns that the flush itself will set, by object.
+    """
+    missing: dict[type, list[tuple[State, set[str]]]] = {}
+    doubted = mistrusted(session)
+    for state, plan in states:
+        changed = plan.columns & state.committed_state.keys()
+        references = plan.references.keys() & state.committed_state.keys()
+        keys = [name for name in cleared.get(state, ()) if name not in state.dict]
+        if not changed and not references and not keys:
+            continue
+        olds, unknown = _olds(state, plan, changed, references)
+        if doubted and state in doubted:
+            # Of what is set to what it seems to be SQLAlchemy writes nothing.
+            seeming = {name for name in changed if _seems(state, name)}
+            unknown = (unknown | changed | olds.keys()) - seeming
+            olds.clear()
+        known = before.olds.setdefault(state, olds)
+        for name, old in olds.items():
+            known.setdefault(name, old)
+        known.expression |= olds.expression
+        unknown = unknown.union(keys).difference(known)
+        if unknown:
+            missing.setdefault(state.class_, []).append((state, unknown))
+    for cls, wanted in missing.items():
+        ask(session, cls, wanted, before.olds)
+
+
+def _seems(state: State, name: str) -> bool:
+    old = state.committed_state[name]
+    return old is not NO_VALUE and name in state.dict and _same(state, name, old, state.dict[name])
+
+
+def _olds(
+    state: State, plan: MapperPlan, changed: t.Collection[str], references: t.Collection[str]
+) -> tuple[OldValues, set[str]]:
+    """Return the old values to keep that are known, and the names of those that are not."""
+    olds = OldValues()
+    held = state.dict
+    unknown = {name for name in changed if _is_unsaid(state, plan, name, state.committed_state[name])}
+    unknown.update(name for key in references for name in plan.references[key] if name not in held)
+    unknown.update(name for name in plan.owners if name not in held)
+    for name in changed:
+        if isinstance(held.get(name), sa.ClauseElement):
+            olds.expression = True
+            if name not in unknown:
+                olds[name] = plan.stored(name, state.committed_state[name])
+    for name in plan.automatic:
+        if name in unknown:
+            continue
+        if name in held:
+            old = state.committed_state.get(name, held[name])
+            if _is_unsaid(state, plan, name, old):
+                unknown.add(name)
+            else:
+                olds.setdefault(name, frozen(plan.stored(name, old)))
+        elif name in plan.columns:
+            unknown.add(name)
+    return olds, unknown
+
+
+def _is_unsaid(state: State, plan: MapperPlan, name: str, old: t.Any) -> bool:
+    """Whether an old value has to be read: SQLAlchemy has none, or what was assigned once."""
+    if old is NO_VALUE:
+        return True
+    if name in plan.opaque:
+        return is_assigned(state, name, old)
+    return plan.stored(name, old) is LATER
+
+
+def is_assigned(state: State, name: str, value: t.Any) -> bool:
+    """Whether a value of a column that only the row can tell is not the row's, but what was assigned."""
+    known = state.info.get(ASSIGNED)
+    return known is not None and known.get(name, LATER) is value
+
+
+def _note_assigned(state: State, plan: MapperPlan, names: t.Iterable[str]) -> None:
+    held = state.dict
+    found = {name: held[name] for name in plan.opaque.intersection(names) if name in held}
+    if found:
+        state.info.setdefault(ASSIGNED, {}).update(found)
+
+
+def ask(
+    session: Session, cls: type, wanted: list[tuple[State, set[str]]], found: dict[State, OldValues]
+) -> None:
+    """Read columns of rows as they are before the flush; what was expired and is not being changed is put back."""
+    mapper: t.Any = inspect(cls)
+    names = sorted(set().union(*(unknown for _, unknown in wanted)))
+    states = {tuple(state.identity or ()): (state, unknown) for state, unknown in wanted}
+    keys = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
+    connection = session.connection(bind_arguments={"mapper": mapper})
+    reading = sa.select(*keys, *(getattr(cls, name) for name in names))
+    try:
+        rows = _rows(connection, reading, keys, list(states))
+    except Exception as error:
+        if unreadable(mapper, error) is None:
+            raise
+        # Without us nobody would read it: what the driver says has to do.
+        reading = sa.select(
+            *keys, *(_bare(connection, getattr(cls, name), keys, list(states)) for name in names)
+        )
+        rows = _rows(connection, reading, keys, list(states))
+    for identity, (state, unknown) in states.items():
+        row = rows.get(identity)
+        if row is None:  # the key was given in another form than the database has it, such as "7" for 7
+            row = connection.execute(reading.where(rows_where(keys, [identity]))).first()
+        if row is not None:
+            _keep(state, unknown, dict(zip(names, row[len(keys) :], strict=True)), found[state])
+            _put_back(state, dict(zip([*(key.key for key in keys), *names], row, strict=True)))
+
+
+def complete(session: Session, cls: type, objects: t.Sequence[t.Any]) -> None:
+    """Give objects of ours what their types cannot read, as the driver has it."""
+    mapper: orm.Mapper[t.Any] = inspect(cls)
+    columns = {attr.key for attr in mapper.column_attrs if isinstance(attr.columns[0], sa.Column)}
+    lacking = [
+        (obj._sa_instance_state, missing) for obj in objects if (missing := columns - obj.__dict__.keys())
+    ]
+    if lacking:
+        olds = {state: OldValues() for state, _ in lacking}
+        ask(session, cls, lacking, olds)
+        for state, found in olds.items():
+            for name, value in found.items():
+                attributes.set_committed_value(state.obj(), name, value)
+
+
+def _rows(
+    connection: sa.Connection,
+    reading: sa.Select[t.Any],
+    keys: list[t.Any],
+    identities: list[tuple[t.Any, ...]],
+) -> dict[tuple[t.Any, ...], t.Any]:
+    rows: dict[tuple[t.Any, ...], t.Any] = {}
+    for some in _cut(identities):
+        found = connection.execute(reading.where(rows_where(keys, some)))
+        rows.update((tuple(row[: len(keys)]), row) for row in found)
+    return rows
+
+
+def _bare(
+    connection: sa.Connection, column: t.Any, keys: list[t.Any], identities: list[tuple[t.Any, ...]]
+) -> t.Any:
+    """Return a column without its type, if that cannot read one of these rows."""
+    try:
+        _rows(connection, sa.select(*keys, column), keys, identities)
+    except Exception as error:
+        if unreadable(column.parent, error) is None:
+            raise
+        return sa.type_coerce(column, sa.types.NullType()).label(column.key)
+    return column
+
+
+def _cut(identities: list[tuple[t.Any, ...]]) -> t.Iterator[list[tuple[t.Any, ...]]]:
+    for start in range(0, len(identities), CHUNK):
+        yield identities[start : start + CHUNK]
+
+
+def _keep(state: State, unknown: set[str], row: dict[str, t.Any], olds: OldValues) -> None:
+    olds.update((name, value) for name, value in row.items() if name in unknown)
+
+
+def _put_back(state: State, row: dict[str, t.Any]) -> None:
+    """Give an object what was read beside what was asked for; its key above all, for which SQLAlchemy would load it.
+
+    Not where somebody listens to what is set: a `MutableDict` must be made by who tracks it.
+    """
+    for name, found in row.items():
+        if (
+            name not in state.dict
+            and name not in state.committed_state
+            and not state.manager[name].dispatch.set
+        ):
+            attributes.set_committed_value(state.obj(), name, found)
+
+
+def changes(states: t.Sequence[tuple[Kind, State, MapperPlan]], before: FlushState) -> list[Change]:
+    """Return what a flush did, for each channel that sees it; deletions come first."""
+    found: list[Change] = []
+    updated, deleted = Kind.UPDATED, Kind.DELETED  # an enum looks its members up slowly
+    states = [each for each in states if each[1] not in before.gone] if before.gone else states
+    remains = make_remains([(state, plan) for kind, state, plan in states if kind is deleted], before.shown)
+    gone: set[tuple[t.Any, ...]] = set()
+    for kind, state, plan in states:
+        if kind is updated:
+            _updated(found, state, plan, before.olds.get(state))
+            continue
+        if kind is deleted:
+            obj, held = remains[state]
+        else:
+            obj = state.obj()
+            held = obj.__dict__
+        key = tuple(map(held.__getitem__, plan.keys))
+        if plan.opaque and kind is not deleted:
+            _note_assigned(state, plan, held)
+        if kind is deleted:
+            gone.add((plan.head, key))
+        elif gone and (plan.head, key) in gone:
+            _forget_unset(state)
+        for bound in plan.bounds:
+            values: Values = {}
+            is_later = False
+            if kind is deleted:
+                values = {name: (held[name], None) for name in bound.columns if name in held}
+            elif bound.conditions:
+                values = {name: (None, _new(plan, name, held)) for name in bound.conditions}
+                is_later = any(new is LATER for _, new in values.values())
+            where = (bound.channel.name, plan.head, *key)
+            found.append(Change(kind, bound, where, obj, values, is_later=is_later))
+    return found
+
+
+def _known(plan: MapperPlan, name: str, old: t.Any) -> t.Any:
+    """Return an old value that nobody has read; None for what was not loaded."""
+    if old is NO_VALUE:
+        return None
+    found = plan.stored(name, old)
+    return old if found is LATER else found
+
+
+def _new(plan: MapperPlan, name: str, held: t.Mapping[str, t.Any]) -> t.Any:
+    """Return what the row has that a flush has written."""
+    value = held.get(name, LATER)
+    form = plan.forms.get(name)
+    if form is None or value is LATER or (type(value) in form.kinds and form.fits is None):
+        return frozen(value)
+    return LATER if form.is_opaque else frozen(form(value))
+
+
+def _forget_unset(state: State) -> None:
+    """Let the database say what an object has that took the row of a deleted one.
+
+    SQLAlchemy makes an UPDATE of the columns that were given; the others keep what the deleted one had, and the
+    object knows nothing of it.
+    """
+    unset = [name for name in state.mapper.column_attrs.keys() if name not in state.dict]
+    state._expire_attributes(state.dict, unset)
+
+
+def _updated(found: list[Change], state: State, plan: MapperPlan, olds: OldValues | None) -> None:
+    values = _history(state, plan, olds)
+    if not values:
+        return
+    obj = state.obj()
+    new = tuple([state.dict[name] for name in plan.keys])
+    old = tuple(state.identity or new)
+    for bound in plan.bounds:
+        seen = values if len(plan.bounds) == 1 else _only(values, bound.columns)
+        if seen:
+            name = bound.channel.name
+            moved = (name, plan.head, *new) if new != old else None
+            is_later = any(pair[1] is LATER for pair in seen.values())
+            found.append(
+                Change(Kind.UPDATED, bound, (name, plan.head, *old), obj, seen, moved, is_later=is_later)
+            )
+
+
+def _only(values: Values, columns: t.Collection[str]) -> Values:
+    return {name: pair for name, pair in values.items() if name in columns}
+
+
+def _history(state: State, plan: MapperPlan, olds: OldValues | None) -> Values:
+    """Return the columns that this flush changed, with old and new value."""
+    values: Values = {}
+    held = state.dict
+    changed = plan.columns & state.committed_state.keys()
+    if plan.opaque:
+        _note_assigned(state, plan, (*state.committed_state, *plan.automatic))
+    for name in changed:
+        old = olds.get(name, NO_VALUE) if olds is not None else NO_VALUE
+        if old is NO_VALUE:
+            old = _known(plan, name, state.committed_state[name])
+        new = held.get(name, LATER)
+        if new is LATER or not _same(state, name, old, new):
+            new = _new(plan, name, held)
+            if new is LATER or not same(old, new):
+                values[name] = (frozen(old), new)
+    if olds is not None and (values or olds.expression):
+        for name, old in olds.items():
+            is_set = name in plan.automatic or olds.expression
+            new = _new(plan, name, held) if is_set or name not in held else plan.stored(name, held[name])
+            if name in plan.columns and name not in changed and (new is LATER or not same(old, new)):
+                values[name] = (old, new)
+    return values
+
+
+def _same(state: State, name: str, old: t.Any, new: t.Any) -> bool:
+    """Compare as SQLAlchemy does: by the column's type."""
+    return state.manager[name].impl.is_equal(new, old) is True

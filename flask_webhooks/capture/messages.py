@@ -1,0 +1,511 @@
+"""Occurrences to rows of messages and deliveries."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import time
+import typing as t
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import marshmallow as ma
+import sqlalchemy as sa
+from sqlalchemy import inspect
+
+from .. import payload
+from ..bindings.schema_keys import attribute_of, key_of
+from ..catalog import EventType, same
+from ..config import ENVIRONMENTS
+from ..errors import EmitError, PayloadError, PayloadTooLargeError
+from ..ids import uuid7
+from ..models import State, Trigger
+from ..outbox import recording
+from ..visible import printable
+from . import guard, host_code
+from .change import LATER, Values
+
+if t.TYPE_CHECKING:
+    from ..bindings import BoundChannel, BoundInclude
+    from ..outbox.recording import MatchedSubscription
+    from ..state import AppState
+    from .registry import Registry
+    from .reread import Rereading
+
+__all__ = [
+    "NOBODY",
+    "UNKNOWN",
+    "PendingEvent",
+    "Recorded",
+    "check_fits",
+    "failed",
+    "name_of",
+    "on_error_of",
+    "size_of",
+    "status_of",
+    "storable",
+    "write",
+]
+
+CHANGES = "changes"
+"""The include that every listener may ask for: column to `{from, to}`."""
+NOBODY = ""
+"""The owner of a broken message while nobody knows whose it is: no owner has that name."""
+UNKNOWN = "unknown"
+"""Likewise its environment."""
+LONGEST, LONGEST_DEDUPE_KEY = 255, 200
+"""Characters that the columns of keys and states hold; see `models.log`."""
+LONGEST_ERROR = 10_000
+"""Characters that are kept of an error: MariaDB's column holds 65,535 bytes."""
+
+logger = logging.getLogger("flask_webhooks.capture")
+Recorded = dict[str, t.Any]
+
+
+@dataclass(slots=True)
+class PendingEvent:
+    """An event that happened, on its way to becoming a message."""
+
+    event: EventType
+    owner: str
+    bound: BoundChannel | None
+    obj: t.Any
+    values: Values
+    text: str | None = None
+    """JSON of emitted data; None for an object."""
+    entity_id: str | None = None
+    """Of emitted data; an object has its primary key."""
+    status: str | None = None
+    """Of emitted data; an object is asked for it at commit."""
+    dedupe_key: str | None = None
+    listeners: t.Sequence[MatchedSubscription] = ()
+    error: Exception | None = None
+    """Why it is not even known whose it is."""
+
+    def asked(self) -> t.Sequence[BoundInclude]:
+        """The includes that its listeners ask for."""
+        if self.bound is None or not self.bound.includes or self.obj is None:
+            return ()
+        asking = [listener.includes for listener in self.listeners if listener.includes]
+        if not asking:  # as mostly
+            return ()
+        names = frozenset().union(*asking)
+        return [include for name, include in self.bound.includes.items() if name in names]
+
+    def paths(self) -> t.Sequence[tuple[str, ...]]:
+        """The relationships that its data and what its listeners ask for are read along."""
+        trails = self.bound.trails if self.bound is not None else ()
+        asked = self.asked()
+        return (*trails, *[include.relationships for include in asked]) if asked else trails
+
+
+Dumps = dict[tuple[int, t.Hashable], tuple[t.Any, str]]
+
+
+def write(
+    watch: Registry,
+    connection: sa.Connection,
+    occurrences: t.Sequence[PendingEvent],
+    rereading: Rereading | None = None,
+) -> list[Recorded]:
+    """Write messages and deliveries; return the messages that were new.
+
+    :param rereading: what to do where an object cannot be dumped; None if all were read a moment ago.
+    """
+    state = watch.state
+    now = datetime.now(UTC)
+    clock = time.time_ns() // 1000
+    dumps: Dumps = {}
+    messages: list[recording.Row] = []
+    deliveries: list[recording.Row] = []
+    errors: dict[str, str] = {}
+    for item in occurrences:
+        try:
+            if item.error is not None:
+                raise item.error
+            make = functools.partial(_message, state, item, now, clock, dumps)
+            message = make() if rereading is None else rereading.made(item, make)
+        except Exception as error:  # whatever the host's schemas and properties raise
+            reason = failed(state, item.event, item.obj, error)
+            if reason is None:
+                continue
+            message = _broken(state, item, now, clock)
+            errors[message["id"]] = reason
+        messages.append(message)
+        deliveries.extend(_deliveries(item, message, now, is_broken=message["id"] in errors))
+    recorded = recording.record(connection, messages, deliveries, lambda: watch.beside(connection))
+    return _noted(connection, recorded, errors, now) if errors else recorded
+
+
+def remade(state: AppState, item: PendingEvent) -> recording.Row:
+    """Return the row of a message that was broken, made anew; the listeners of another environment are taken out.
+
+    To be called inside `guarding`.
+
+    :raises EmitError: it cannot be made, with what is wrong.
+    """
+    try:
+        return _message(state, item, datetime.now(UTC), 0, {})
+    except Exception as error:  # whatever the host's schemas and properties raise
+        if isinstance(error, sa.exc.DBAPIError) and not guard.is_survived(error):
+            raise
+        named = _named(state, item.event, item.obj, error)
+        raise type(named)(str(named).replace(_REMEDY, "")) from error
+
+
+def deliveries_of(item: PendingEvent, message: recording.Row, now: datetime) -> list[recording.Row]:
+    """Return the rows of its deliveries."""
+    return list(_deliveries(item, message, now))
+
+
+def _noted(
+    connection: sa.Connection, recorded: list[Recorded], errors: t.Mapping[str, str], now: datetime
+) -> list[Recorded]:
+    """Note which messages are broken, and why. Only here there may be no table for that: the host's commit goes on."""
+    broken = {row["id"]: errors[row["id"]] for row in recorded if row["id"] in errors}
+    if not broken:  # each had a `dedupe_key` that was used before
+        return recorded
+    try:
+        with connection.begin_nested():
+            recording.record_broken(connection, broken, now)
+    except (sa.exc.ProgrammingError, sa.exc.OperationalError):
+        logger.exception("message.lost: run `flask db upgrade`", extra={"messages": sorted(broken)})
+        with connection.begin_nested():
+            recording.unrecord(connection, sorted(broken))
+        return [row for row in recorded if row["id"] not in broken]
+    return [{**row, "error": broken[row["id"]]} if row["id"] in broken else row for row in recorded]
+
+
+def on_error_of(state: AppState, event: EventType) -> str:
+    """Return what happens to what cannot be told: as the channel says, else the app."""
+    return state.catalog.channels[event.channel].on_error or state.settings.on_error
+
+
+def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> str | None:
+    """Do what the channel or `WEBHOOKS_ON_ERROR` says; return what was wrong if it is to be recorded as broken.
+
+    An error of the database itself fails the commit, unless it came to a schema that was reading behind a savepoint:
+    PostgreSQL takes nothing more in that transaction.
+
+    :raises EmitError: names the event, the object and, if marshmallow fails at one, the field.
+    """
+    if isinstance(error, sa.exc.DBAPIError) and not guard.is_survived(error):
+        raise error
+    about = _about(event, obj)
+    on_error = on_error_of(state, event)
+    if on_error == "log":
+        extra = {"event": event.name, "object": about}
+        logger.error("message.failed: %s", storable(about), exc_info=printable(error), extra=extra)
+        return None
+    named = _named(state, event, obj, error)
+    if on_error == "raise":
+        raise named from (None if named is error else error)
+    reason = storable(str(named).replace(_REMEDY, ""))
+    extra = {"event": event.name, "object": about}
+    logger.error("message.broken: %s", reason, exc_info=printable(error), extra=extra)
+    return reason
+
+
+def _named(state: AppState, event: EventType, obj: t.Any, error: Exception) -> EmitError:
+    about = _about(event, obj)
+    if isinstance(error, PayloadError):
+        return PayloadError(f"{about}: {error}")
+    if isinstance(error, EmitError):
+        return error
+    field = host_code.at_field(state.bound[event.channel].schemas.get(event.name), obj)
+    return PayloadError(_unserialisable(about, field, error))
+
+
+def _about(event: EventType, obj: t.Any) -> str:
+    return f"{event.name} of {name_of(obj)}" if obj is not None else event.name
+
+
+def name_of(obj: t.Any) -> str:
+    """Name an object in an error. Nothing is loaded for it: its row may be what is missing."""
+    state = inspect(obj)
+    mapper = state.mapper
+    key = state.identity or [
+        state.dict.get(mapper.get_property_by_column(column).key) for column in mapper.primary_key
+    ]
+    return f"{type(obj).__name__} {','.join(map(str, key))}"
+
+
+def _unserialisable(about: str, field: str, error: Exception) -> str:
+    return f"{about} cannot be serialised{field}: {_said(error)}.{_REMEDY}"
+
+
+def _said(error: Exception) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # whatever the host's error makes of itself
+        return type(error).__name__
+
+
+_REMEDY = (
+    ' Mend its schema, or set WEBHOOKS_ON_ERROR = "record" to let the commit through and keep the event until '
+    "`flask webhooks repair`."
+)
+
+
+def _broken(state: AppState, item: PendingEvent, now: datetime, clock: int) -> recording.Row:
+    """The row of a message without data."""
+    return {
+        "id": uuid7(),
+        "event": item.event.name,
+        "channel": item.event.channel,
+        "owner": item.owner if len(item.owner) <= LONGEST and recording.is_text(item.owner) else NOBODY,
+        "environment": state.settings.only_environment or UNKNOWN,
+        "occurred_at": now,
+        "clock": clock,
+        "entity_id": item.entity_id if item.obj is None else _identity_of(item.obj),
+        "text": item.event.message,
+        "transition": item.event.transition,
+        "status": item.status,
+        "data": item.text or "null",
+        "extras": None,
+        "size": size_of(item.text),
+        "dedupe_key": item.dedupe_key,
+    }
+
+
+def _identity_of(obj: t.Any) -> str | None:
+    """The key of a row, as it is in memory; None if it has none that fits."""
+    state = inspect(obj)
+    key = state.identity or [
+        state.dict.get(state.mapper.get_property_by_column(column).key) for column in state.mapper.primary_key
+    ]
+    text = ",".join(map(str, key))
+    return text if None not in key and len(text) <= LONGEST and recording.is_text(text) else None
+
+
+def _message(state: AppState, item: PendingEvent, now: datetime, clock: int, dumps: Dumps) -> recording.Row:
+    data, text = _data(item, dumps)
+    extras = _extras(item, data)
+    entity_id, status = _entity(item, data)
+    size = size_of(text) + size_of(extras)
+    if size > state.settings.payload_limit:
+        raise PayloadTooLargeError(
+            f"The data of {_about(item.event, item.obj)} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
+            f"{state.settings.payload_limit}. Send less, or raise the limit."
+        )
+    return {
+        "id": uuid7(),
+        "event": item.event.name,
+        "channel": item.event.channel,
+        "owner": item.owner,
+        "environment": _environment(state, item, data),
+        "occurred_at": now,
+        "clock": clock,
+        "entity_id": entity_id,
+        "text": item.event.message,
+        "transition": item.event.transition,
+        "status": status,
+        "data": text,
+        "extras": extras,
+        "size": size,
+        "dedupe_key": item.dedupe_key,
+    }
+
+
+def size_of(text: str | None) -> int:
+    """Bytes that a text has in UTF-8."""
+    if text is None:
+        return 0
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _data(item: PendingEvent, dumps: Dumps) -> tuple[t.Any, str]:
+    """Return the main object as a dict and as JSON; one that several events are about is dumped once.
+
+    Of emitted data only the JSON was kept: what the host passed may be another's by now.
+    """
+    if item.text is not None:
+        return None, item.text
+    assert item.bound is not None  # noqa: S101  # an object without a bound channel is refused by emit()
+    key = (id(item.obj), item.event.schema or item.bound.plain)
+    if key not in dumps:
+        data = host_code.dump(item.bound, item.event, item.obj)
+        dumps[key] = data, payload.encode(data)
+    return dumps[key]
+
+
+def _extras(item: PendingEvent, data: t.Any) -> str | None:
+    """Return as JSON what listeners asked for beside the main object, all of it together; None for nothing."""
+    asked = item.asked()
+    if not asked and not item.values:
+        return None
+    extras = {include.name: _included(item.event, include, item.obj) for include in asked}
+    if item.values and any(CHANGES in listener.includes for listener in item.listeners):
+        extras[CHANGES] = _changes(item, data)
+    if not extras:
+        return None
+    hidden = extras.keys() & data.keys() if isinstance(data, dict) else ()
+    if hidden:  # a field of that name is refused at the start; this one a hook or a method has put there
+        logger.warning(
+            "include.hides: the data of %s has %s already, and who asks for the include of that name gets that "
+            "instead. Call the include otherwise.",
+            _about(item.event, item.obj),
+            ", ".join(map(repr, sorted(hidden))),
+            extra={"event": item.event.name, "includes": sorted(hidden)},
+        )
+    try:
+        return payload.encode(extras, root="includes")
+    except PayloadError:
+        if CHANGES not in extras:
+            raise
+        extras[CHANGES] = {name: pair if _is_json(pair) else {} for name, pair in extras[CHANGES].items()}
+        return payload.encode(extras, root="includes")
+
+
+def _is_json(pair: t.Any) -> bool:
+    try:
+        payload.encode(pair)
+    except PayloadError:
+        return False
+    return True
+
+
+def _included(event: EventType, include: BoundInclude, obj: t.Any) -> t.Any:
+    """Dump an include; an error says which one, and at what field."""
+    try:
+        return host_code.included(event, include, obj)
+    except sa.exc.DBAPIError:
+        raise
+    except Exception as error:  # whatever the host's schemas and properties raise
+        raise PayloadError(
+            _unserialisable(f"the include {include.name!r}", _field_inside(include, obj), error)
+        ) from error
+
+
+def _field_inside(include: BoundInclude, obj: t.Any) -> str:
+    rows = host_code.rows_of(include, obj)
+    return next((field for row in rows if (field := host_code.at_field(include.schema, row))), "")
+
+
+def _changes(item: PendingEvent, data: t.Any) -> dict[str, dict[str, t.Any]]:
+    """Return what changed, as the schema that made `data` tells it."""
+    assert item.bound is not None  # noqa: S101  # only rows of a channel have old values
+    changes = item.bound.changes[item.event.name]
+    olds = {}
+    for name in changes.columns & item.values.keys():
+        old, new = item.values[name]
+        if not same(old, getattr(item.obj, name) if new is LATER else new):
+            olds[name] = old
+    found = host_code.by_schema(item.bound, item.event, item.obj, changes, item.obj, olds, data)
+    return dict(sorted(found.items()))
+
+
+def _environment(state: AppState, item: PendingEvent, data: t.Any) -> str:
+    environment = state.settings.environment
+    if isinstance(environment, str):
+        return environment
+    if item.text is not None:
+        data = json.loads(item.text)
+    about = guard.About(item.event.name, "WEBHOOKS_ENVIRONMENT")
+    chosen = guard.call(about, environment, item.event.name, data, item.owner)
+    if chosen not in ENVIRONMENTS:
+        raise EmitError(
+            f"WEBHOOKS_ENVIRONMENT returned {chosen!r} for {item.event.name}. Return one of {ENVIRONMENTS}."
+        )
+    item.listeners = [wanted for wanted in item.listeners if wanted.environment == chosen]
+    return chosen
+
+
+def _entity(item: PendingEvent, data: t.Any) -> tuple[str | None, str | None]:
+    """Return the key and the state of what the event is about."""
+    obj = item.obj
+    if obj is None:
+        return item.entity_id, item.status
+    key = ",".join(map(str, obj._sa_instance_state.mapper.primary_key_from_instance(obj)))
+    status = status_of(item.event, data, item.bound, obj)
+    for field, value in (("primary key", key), ("owner", item.owner), ("status", status)):
+        check_fits(item.event, obj, field, value)
+    return key, status
+
+
+def status_of(
+    event: EventType, data: t.Any, bound: BoundChannel | None = None, obj: t.Any = None
+) -> str | None:
+    """Return the value of the column that the event's condition is about, else of `status`; cut to what fits.
+
+    It goes to receivers: what `data` does not have is told only if the catalogue tells it, as in `to: paid`. Without a
+    schema a property of that name is told too.
+    """
+    name = next(iter(event.when), "status")
+    schema = bound.schemas.get(event.name) if bound is not None else None
+    value = data.get(name) if isinstance(data, dict) else None
+    if value is None and bound is not None and isinstance(data, dict):
+        value = data.get(_key_of(schema, name))
+    if value is None and bound is not None and obj is not None:
+        is_told = name in event.when and event.when[name].enters is not None
+        is_bare = schema is None and not (bound.plain is not None and bound.plain.is_chosen)
+        if is_told or (is_bare and name not in bound.columns):
+            value = host_code.status(event, obj, name)
+    value = getattr(value, "value", value)
+    return None if value is None else str(value)[:LONGEST]
+
+
+def _key_of(schema: ma.Schema | None, column: str) -> str:
+    """Return the key that a column has in what a schema dumps."""
+    fields = schema.dump_fields.items() if schema is not None else ()
+    return next(
+        (key_of(name, field) for name, field in fields if attribute_of(name, field) == column), column
+    )
+
+
+def check_fits(event: EventType, obj: t.Any, field: str, value: str | None) -> None:
+    """Refuse what our columns cannot hold; some databases would say so without a name, and some not at all.
+
+    :raises EmitError: names the event, the object if there is one, and the field.
+    """
+    longest = LONGEST_DEDUPE_KEY if field == "dedupe_key" else LONGEST
+    if value is None or (len(value) <= longest and value.isascii() and "\0" not in value):
+        return
+    if len(value) > longest:
+        raise EmitError(
+            f"{_about(event, obj)}: the {field} has {len(value)} characters, the most is {longest}. Use a shorter "
+            "one, or a hash of it."
+        )
+    if not recording.is_text(value):
+        raise EmitError(
+            f"{_about(event, obj)}: the {field} {value!r} is no text that every database can hold. Take out NUL "
+            "characters and halves of surrogate pairs."
+        )
+
+
+def storable(error: str) -> str:
+    """Return an error as every database takes it: a host's own may show NUL characters or halves of surrogate pairs."""
+    text = error.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"
+
+
+def _deliveries(
+    item: PendingEvent, message: recording.Row, now: datetime, *, is_broken: bool = False
+) -> t.Iterator[recording.Row]:
+    for wanted in item.listeners:
+        state, reason = _BROKEN if is_broken else _PENDING if wanted.active else _HELD
+        yield {
+            "id": uuid7(),
+            "message_id": message["id"],
+            "subscription_id": wanted.subscription_id,
+            "state": state,
+            "due_at": now if reason is None else None,
+            "attempts": 0,
+            "trigger": _AUTOMATIC,
+            "format": wanted.format if wanted.format in item.event.formats else item.event.format,
+            "includes": _names_asked(item, wanted) if wanted.includes else None,
+            "reason": reason,
+        }
+
+
+def _names_asked(item: PendingEvent, wanted: MatchedSubscription) -> str | None:
+    known = frozenset(item.bound.includes if item.bound else ()) | {CHANGES}
+    return ",".join(sorted(wanted.includes & known)) or None
+
+
+# States with their reasons, as text: an enum looks its values up slowly.
+_PENDING: tuple[str, str | None] = (State.PENDING.value, None)
+_HELD: tuple[str, str | None] = (State.HELD.value, "off")
+_BROKEN: tuple[str, str | None] = (State.BROKEN.value, "broken")
+_AUTOMATIC = Trigger.AUTOMATIC.value

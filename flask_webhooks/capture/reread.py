@@ -1,0 +1,122 @@
+"""Rows read once more, where dumping the objects in memory has failed: before anything is called broken.
+
+What a host has in memory is not always what its schema expects: a value as it was assigned, in a row that nobody knew
+would be read; an object without what its class makes when it is loaded; a relationship that still leads nowhere. The
+row is right, so a fresh object of ours is dumped instead. All rows of a class are read together, once a commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+import sqlalchemy as sa
+
+from ..errors import EmitError, PayloadError
+from . import guard
+from .fence import Refusal
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from .loading import Path
+    from .messages import PendingEvent
+    from .side_session import SideSession
+    from .stored_values import Stored
+
+__all__ = ["Rereading"]
+
+T = t.TypeVar("T")
+logger = logging.getLogger("flask_webhooks.capture")
+
+
+class Rereading:
+    """What one commit has read once more."""
+
+    def __init__(self, session: Session, aside: SideSession, stored: Stored) -> None:
+        self._session, self._aside, self._stored = session, aside, stored
+        self._found: dict[type, dict[t.Any, t.Any]] = {}
+        self._is_shown = False
+        self.heard: Sequence[PendingEvent] = ()
+        """The events whose rows are read together."""
+
+    def owned(self, read: Callable[..., T], *args: t.Any) -> T:
+        """Read whose a row is; if that fails, with the values that the database has, of whatever rows were written."""
+        try:
+            return read(*args)
+        except Exception as error:  # a property of the host's
+            if self._is_shown or not _is_worth_it(error):
+                raise
+        self._show()
+        return read(*args)
+
+    def _show(self) -> None:
+        if not self._is_shown:
+            self._is_shown = True
+            self._stored.show(_touched(self._session))
+
+    def made(self, item: PendingEvent, make: Callable[[], T]) -> T:
+        """Make something of an event; if that fails, of a fresh object for its row, which `item` keeps then.
+
+        :raises Exception: the first error, if the second object is no better.
+        """
+        try:
+            return make()
+        except Exception as error:  # whatever the host's schemas and properties raise
+            if not _is_worth_it(error):
+                raise
+            first = error
+        obj = item.obj
+        item.obj = self._fresh(obj)
+        if item.obj is not None:
+            try:
+                found = make()
+            except Exception as error:  # as above
+                if isinstance(error, sa.exc.DBAPIError) and not guard.is_survived(error):
+                    raise
+            else:
+                logger.debug("message.reread: %s, for %s", item.event.name, first)
+                return found
+        item.obj = obj
+        raise first
+
+    def _fresh(self, obj: t.Any) -> t.Any:
+        """Return a fresh object for the row of another; None if there is none, or it is fresh itself."""
+        if obj is None or not self._is_hosts(obj):
+            return None
+        model = type(obj)
+        if model not in self._found:
+            self._show()
+            same = [item for item in self.heard if type(item.obj) is model and self._is_hosts(item.obj)]
+            paths: set[Path] = {path for item in same for path in item.paths()}
+            keys = {each._sa_instance_state.identity: None for each in (obj, *(item.obj for item in same))}
+            self._found[model] = self._aside.again(model, list(keys), paths)
+        return self._found[model].get(obj._sa_instance_state.identity)
+
+    def _is_hosts(self, obj: t.Any) -> bool:
+        """Say whether it stands for a row and was not read by us."""
+        state = obj._sa_instance_state
+        return bool(state.persistent) and state.session is not None and not self._aside.owns(state.session)
+
+
+def _is_worth_it(error: Exception) -> bool:
+    """Say whether another object of the same row may do better."""
+    if isinstance(error, PayloadError):
+        return not isinstance(error.__cause__, Refusal)
+    if isinstance(error, EmitError | Refusal):
+        return False
+    return not isinstance(error, sa.exc.DBAPIError) or guard.is_survived(error)
+
+
+def _touched(session: Session) -> list[t.Any]:
+    """Return the objects whose rows were written in the transaction, of whatever class."""
+    found: dict[t.Any, t.Any] = {}
+    transaction: t.Any = session.get_nested_transaction() or session.get_transaction()
+    while transaction is not None:
+        for state in (*transaction._new, *transaction._dirty):
+            if state.persistent and state.session is session:
+                found[state] = state.obj()
+        transaction = transaction.parent
+    return [obj for obj in found.values() if obj is not None]

@@ -1,0 +1,239 @@
+"""Objects as their rows are: while a commit's events are made, what was assigned gives way to what the database has.
+
+What can be said by a column's type is said so. The rest is read: those columns, of those rows, in one statement for a
+class. When the events are made the host finds its values again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import typing as t
+
+from sqlalchemy.ext.mutable import Mutable
+from sqlalchemy.orm import Session
+
+from ..bindings.owner_steps import SIGN, KeyLink, at_hand, link_of
+from ..bindings.serializers import each_in
+from ..bindings.stored_values import Forms
+from ..catalog import Kind
+from .change import LATER, Change, Key
+from .history import OldValues, State, ask, is_assigned, mistrusted
+
+if t.TYPE_CHECKING:
+    from .loading import Path
+    from .messages import PendingEvent
+    from .registry import MapperPlan, Registry
+
+__all__ = ["Stored", "owner_stored"]
+
+Missing = dict[tuple[Session, type], list[tuple[State, set[str]]]]
+
+
+class Stored:
+    """The values that were changed for values of rows in one commit."""
+
+    def __init__(self, watch: Registry, session: Session) -> None:
+        self._watch = watch
+        self._doubted = mistrusted(session)
+        self._done: set[State] = set()
+        self._put: list[tuple[dict[str, t.Any], str, t.Any, t.Any]] = []
+        self._aside: dict[tuple[int, str], tuple[dict[str, t.Any], t.Any]] = {}
+
+    def __enter__(self) -> Stored:
+        return self
+
+    def __exit__(self, *_: t.Any) -> None:
+        for (_id, name), (held, led) in self._aside.items():
+            held[name] = led
+        for held, name, assigned, shown in reversed(self._put):
+            if held.get(name, LATER) is shown:
+                held[name] = assigned
+
+    def decide(self, nets: t.Sequence[Change], vague: t.Collection[Change]) -> None:
+        """Show what decides whose rows are and what happened to them.
+
+        :param vague: changes whose new values have to be known. What is read is read for all rows of a class.
+        """
+        asked = {type(net.obj) for net in vague if self._is_waiting(net)}
+        last: type | None = None
+        forms: Forms | None = None
+        for obj in self._deciding(nets):
+            if type(obj) is not last:  # they come class by class
+                last = type(obj)
+                plan = self._watch.plan(last)
+                forms = plan.leading_forms if plan is not None else None
+            state: State = obj._sa_instance_state
+            if (forms is not None and self._show(state, forms)) or (self._doubted and state in self._doubted):
+                asked.add(type(obj))
+        if asked:
+            self.show(obj for obj in list(self._deciding(nets)) if type(obj) in asked)
+
+    def _deciding(self, nets: t.Sequence[Change]) -> t.Iterator[t.Any]:
+        """The rows that changed and those on the way to their owners, some perhaps several times."""
+        deleted = Kind.DELETED
+        for net in nets:
+            if net.kind is not deleted:
+                yield net.obj
+            path = net.bound.owner_path
+            if path is not None and len(path) > 1:
+                reached: dict[int, t.Any] = {}
+                _reach(reached, [net.obj], path)
+                yield from reached.values()
+
+    def _is_waiting(self, net: Change) -> bool:
+        """Whether a value that is to be known is in the object, as it was assigned."""
+        held = net.obj.__dict__
+        return any(new is LATER and name in held for name, (_, new) in net.values.items())
+
+    def complete(self, heard: t.Iterable[PendingEvent]) -> None:
+        """Show rows whose events somebody listens to, and what they lead to where that is read too."""
+        reached: dict[int, t.Any] = {}
+        for item in heard:
+            if item.bound is None or item.obj is None:
+                continue
+            reached[id(item.obj)] = item.obj
+            for path in item.paths():
+                _reach(reached, [item.obj], path)
+        self.show(reached.values())
+
+    def lay_aside(self, obj: t.Any, name: str) -> None:
+        """Let a relationship that was loaded be loaded anew; afterwards the host finds what it had."""
+        held = obj.__dict__
+        self._aside.setdefault((id(held), name), (held, held[name]))
+        del held[name]
+
+    def part(self, session: Session, heard: t.Iterable[PendingEvent], gone: t.Container[Key]) -> None:
+        """Lay aside what leads to rows that are there no more: objects go on holding these until they expire.
+
+        :param gone: keys of rows that statements have deleted, of whose objects SQLAlchemy may not know it.
+        """
+        if not gone and not _has_deleted(session):
+            return
+        here = session.hash_key
+        for item in heard:
+            for path in item.paths() if item.obj is not None else ():
+                objects = [item.obj]
+                for name in path:
+                    for obj in objects:
+                        state: State = obj._sa_instance_state
+                        if state.session_id == here and state.persistent and name in state.dict:
+                            if any(_is_gone(each, gone) for each in each_in(state.dict[name])):
+                                self.lay_aside(obj, name)
+                    objects = _ahead(objects, name)
+
+    def show(self, objects: t.Iterable[t.Any]) -> None:
+        """Show all columns of rows."""
+        missing: Missing = {}
+        for obj in objects:
+            state: State = obj._sa_instance_state
+            if state in self._done or not state.persistent:
+                continue
+            self._done.add(state)
+            unsure = self._show(state, self._watch.all_forms(type(obj)))
+            if unsure:
+                session = t.cast("Session", state.session)
+                missing.setdefault((session, type(obj)), []).append((state, unsure))
+        for (session, cls), wanted in missing.items():
+            found: dict[State, OldValues] = {state: OldValues() for state, _ in wanted}
+            ask(session, cls, wanted, found)
+            for state, row in found.items():
+                for name, value in row.items():
+                    self._replace(state.dict, name, value)
+
+    def _show(self, state: State, forms: Forms) -> set[str]:
+        """Show what can be said; return the columns of which only the row can tell."""
+        unsure: set[str] = set()
+        held = state.dict
+        for name, form in forms.in_doubt(held):
+            if name not in held:
+                continue
+            value = held[name]
+            if form.is_opaque:
+                if self._is_assigned(state, name, value):
+                    unsure.add(name)
+                continue
+            found = form(value)
+            if form.is_zoned and type(value) is dt.datetime and value.tzinfo is not None:
+                found = self._in_zone(state, value, found)
+            if found is LATER:
+                unsure.add(name)
+            elif found is not value:
+                self._replace(held, name, found)
+        if self._doubted and state in self._doubted:
+            unsure.update(state.mapper.column_attrs.keys() & held.keys())
+        return unsure
+
+    def _is_assigned(self, state: State, name: str, value: t.Any) -> bool:
+        if self._watch.plan(state.class_) is not None:
+            return is_assigned(state, name, value)
+        # Nobody watches the class: whatever was written in this transaction may have been assigned.
+        transaction: t.Any = t.cast("Session", state.session).get_nested_transaction()
+        transaction = transaction or t.cast("Session", state.session).get_transaction()
+        while transaction is not None:
+            if state in transaction._new or state in transaction._dirty:
+                return True
+            transaction = transaction.parent
+        return False
+
+    def _in_zone(self, state: State, value: dt.datetime, found: t.Any) -> t.Any:
+        """Return an instant in the zone in which the connection would give it back, else what was found."""
+        session = t.cast("Session", state.session)
+        driver: t.Any = session.connection(bind_arguments={"mapper": state.mapper}).connection
+        zone = getattr(getattr(driver.driver_connection, "info", None), "timezone", None)
+        if zone is None:  # another driver than psycopg
+            return found
+        there = value.astimezone(zone)
+        return value if there.utcoffset() == value.utcoffset() else there
+
+    def _replace(self, held: dict[str, t.Any], name: str, value: t.Any) -> None:
+        assigned = held[name]
+        if isinstance(assigned, Mutable) and not isinstance(value, Mutable):
+            value = type(assigned).coerce(name, value)
+        held[name] = value
+        self._put.append((held, name, assigned, value))
+
+
+def _reach(found: dict[int, t.Any], objects: t.Sequence[t.Any], path: Path) -> None:
+    """Add what is loaded along a path."""
+    for name in path:
+        objects = _ahead(objects, name)
+        found.update((id(each), each) for each in objects)
+
+
+def _ahead(objects: t.Iterable[t.Any], name: str) -> list[t.Any]:
+    found = [each for obj in objects for each in each_in(_loaded(obj, name))]
+    return [each for each in found if hasattr(each, "_sa_instance_state")]
+
+
+def _has_deleted(session: t.Any) -> bool:
+    """Whether a transaction has deleted objects that it knew."""
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    while transaction is not None:
+        if transaction._deleted:
+            return True
+        transaction = transaction.parent
+    return False
+
+
+def _is_gone(obj: t.Any, gone: t.Container[Key]) -> bool:
+    state = getattr(obj, "_sa_instance_state", None)
+    if state is None or state.key is None:
+        return False
+    return bool(state._deleted) or (state.mapper._identity_class, *state.key[1]) in gone
+
+
+def _loaded(obj: t.Any, name: str) -> t.Any:
+    if not name.endswith(SIGN):
+        return obj.__dict__.get(name)
+    return at_hand(obj, t.cast("KeyLink", link_of(obj._sa_instance_state.mapper, name)))
+
+
+def owner_stored(plan: MapperPlan, obj: t.Any, name: str) -> t.Any:
+    """Return a column that names the owner as the row has it; `LATER` where only the row can tell."""
+    value = obj.__dict__.get(name)
+    form = plan.forms.get(name)
+    if form is None or not form.may_change(type(value)):
+        return value
+    if form.is_opaque:
+        return LATER if is_assigned(obj._sa_instance_state, name, value) else value
+    return plan.stored(name, value)

@@ -1,0 +1,179 @@
+"""Commands that send much, slowly: replay what was recorded, backfill what was there before."""
+
+from __future__ import annotations
+
+import json
+import threading
+import typing as t
+from datetime import UTC, datetime
+
+import click
+from flask.cli import with_appcontext
+
+from .. import replay as replaying
+from .. import subscriptions
+from ..models import Replay
+from ..principal import ALL_OWNERS
+from ..replay.backfill import Backfill
+from ..state import AppState
+from .context import open_session, open_state, refusals
+from .durations import duration
+from .output import progress, say
+
+__all__ = ["backfill", "replay"]
+
+
+def _moment(text: str | None, option: str) -> datetime | None:
+    """Return the moment that `2026-05-01`, `2026-05-01T12:00Z` (without an offset: UTC) or an age (`90m`) names."""
+    if text is None:
+        return None
+    try:
+        if (age := duration(text)) is not None:
+            return datetime.now(UTC) - age
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError) as error:
+        message = f"{text!r} is no time. Give 2026-05-01T12:00Z, or an age: 90m, 24h, 7d."
+        raise click.BadParameter(message, param_hint=option) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _states(text: str | None, mode: str | None) -> tuple[str, ...]:
+    if text is None:
+        return replaying.MODES[mode or "failed"]
+    if mode is not None:
+        raise click.UsageError("Give --mode or --states, not both.")
+    names = {name.strip() for name in text.split(",")}
+    for name in sorted(names - set(replaying.STATES)):
+        message = f"{name!r} is none of {', '.join(replaying.STATES)}."
+        raise click.BadParameter(message, param_hint="--states")
+    return tuple(state for state in replaying.STATES if state in names)
+
+
+# ---- replay ----------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("subscription_id", metavar="ID")
+@click.option("--since", metavar="TIME", help="Recorded at or after; an age such as 24h too.  [default: all]")
+@click.option("--until", metavar="TIME", help="Recorded before.  [default: now]")
+@click.option("--states", metavar="LIST", help=f"Some of {', '.join(replaying.STATES)}, with commas between.")
+@click.option(
+    "--mode", type=click.Choice(list(replaying.MODES)), help="Short for --states.  [default: failed]"
+)
+@click.option("--event", "patterns", multiple=True, help="Only these event types or patterns.")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@with_appcontext
+def replay(
+    subscription_id: str,
+    since: str | None,
+    until: str | None,
+    states: str | None,
+    mode: str | None,
+    patterns: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Send deliveries again: same idempotency key, same bytes, new signature, at WEBHOOKS_REPLAY_RATE.
+
+    Ctrl-C stops watching only: running workers go on. The same command, given while it runs, watches the same replay.
+    """
+    state, now, events = open_state(), datetime.now(UTC), tuple(sorted(patterns))
+    chosen = _states(states, mode)
+    wanted = replaying.Filter(
+        states=chosen,
+        events=_events(state, events),
+        since=_moment(since, "--since") or now - state.settings.retention,
+        until=min(_moment(until, "--until") or now, now),
+        digest=replaying.digest("cli", chosen, events, since, until),  # an age stays an age
+    )
+    with refusals():
+        if dry_run:
+            _tell(_count(state, subscription_id, wanted), 0, "dry_run", as_json)
+            return
+        found = _begin(state, subscription_id, wanted)
+        total, queued, ended = _follow(state, found, as_json)
+    _tell(total, queued, ended, as_json)
+    if ended != "done":
+        raise SystemExit(1)
+
+
+def _events(state: AppState, patterns: t.Sequence[str]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        names = [event.name for event in state.catalog.expand(pattern)]
+        if not names:
+            raise click.BadParameter(f"There is no event {pattern!r} in the catalogue.", param_hint="--event")
+        found.update(dict.fromkeys(names))
+    return tuple(found)
+
+
+def _count(state: AppState, subscription_id: str, wanted: replaying.Filter) -> int:
+    with open_session(state) as session:
+        row = subscriptions.find(session, subscription_id, owner=ALL_OWNERS)
+        return replaying.count(session.connection(), row, wanted, replaying.listened_to(state, row))
+
+
+def _begin(state: AppState, subscription_id: str, wanted: replaying.Filter) -> str:
+    if not state.settings.enabled:
+        raise click.ClickException("WEBHOOKS_ENABLED is False: nothing is sent. Switch it on first.")
+    with open_session(state) as session:
+        row = subscriptions.find(session, subscription_id, owner=ALL_OWNERS, to_change=True)
+        found, _ = replaying.start(state, session, row, wanted)
+        session.commit()
+        return found.id
+
+
+def _follow(state: AppState, replay_id: str, is_quiet: bool) -> tuple[int, int, str]:
+    """Take turns, beside the workers, until all is queued or somebody has cancelled it."""
+    pause = threading.Event()
+    with open_session(state) as session:
+        row = session.get_one(Replay, replay_id)
+        with progress(range(row.total), label="Queueing", hidden=is_quiet) as bar:
+            while True:
+                session.rollback()
+                replaying.turn(state)
+                session.refresh(row)
+                bar.update(row.queued - bar.pos)
+                if row.state != "running":
+                    return row.total, row.queued, row.state
+                pause.wait(max(0.05, min(1.0, (row.next_at - datetime.now(UTC)).total_seconds())))
+
+
+def _tell(total: int, queued: int, state: str, as_json: bool) -> None:
+    if as_json:
+        say(json.dumps({"state": state, "total": total, "queued": queued}))
+    elif state == "dry_run":
+        say(f"{total} would be sent.")
+    else:
+        say(f"Queued {queued} of {total}; the replay is {state}. Workers send them.")
+
+
+# ---- backfill --------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("channel")
+@click.option("--subscription", "subscription_id", required=True, metavar="ID", help="Whom to send them to.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="A second.  [default: WEBHOOKS_REPLAY_RATE]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@with_appcontext
+def backfill(channel: str, subscription_id: str, rate: float | None, as_json: bool) -> None:
+    """Send the rows that CHANNEL has now as `created`, to one subscription.
+
+    May be stopped at any time; the same command goes on where it was. No row is sent twice.
+    """
+    state, pause, seen, queued = open_state(), threading.Event(), 0, 0
+    with refusals():
+        job = Backfill(state, channel, subscription_id, rate=rate)
+        with progress(range(job.count()), label="Queueing", hidden=as_json) as bar:
+            for turn in job.turns():
+                bar.update(turn.seen)
+                seen, queued = seen + turn.seen, queued + turn.queued
+                pause.wait(turn.queued / job.rate)
+    if as_json:
+        say(json.dumps({"rows": seen, "queued": queued}))
+    else:
+        say(f"Queued {queued} of {seen} rows. Workers send them.")

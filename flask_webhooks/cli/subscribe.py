@@ -1,0 +1,74 @@
+"""The command that makes a subscription, for whoever operates the service."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+import click
+from flask.cli import with_appcontext
+
+from .. import subscriptions
+from ..config import ENVIRONMENTS
+from ..errors import SubscriptionError
+from ..sql.transactions import repeated
+from .context import open_state
+from .output import say
+
+if t.TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+__all__ = ["subscribe"]
+
+
+@click.command()
+@click.option("--owner", required=True, help="Whose it is.")
+@click.option("--url", required=True, help="Where to send.")
+@click.option(
+    "--event", "events", multiple=True, required=True, help="What to listen to: a name, `invoices.*` or `*`."
+)
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="The app's own without it.")
+@click.option("--description", default="", help="What it is for.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as the API would.")
+@with_appcontext
+def subscribe(
+    owner: str,
+    url: str,
+    events: tuple[str, ...],
+    environment: str | None,
+    description: str,
+    as_json: bool,
+) -> None:
+    """Make a subscription and print its secret, this once. --event may be given several times.
+
+    What is checked is what the API checks, but for the number of subscriptions that an owner may have.
+    """
+    state = open_state()
+
+    def make(session: Session) -> dict[str, t.Any]:
+        row, secret = subscriptions.create(
+            state,
+            session,
+            owner=owner,
+            url=url,
+            events=events,
+            environment=environment,
+            description=description,
+            limited=False,
+        )
+        session.commit()
+        return {**subscriptions.shown(state, row), "secret": secret.shown}
+
+    try:
+        made = repeated(state.own_engine, make)
+    except SubscriptionError as error:
+        lines = [f"{field}: {text}" for field, texts in error.fields.items() for text in texts]
+        raise click.ClickException("\n".join(lines or [str(error)])) from error
+    if as_json:
+        say(json.dumps(made, indent=2, default=lambda moment: moment.isoformat()))
+        return
+    names = " ".join(each["event"] for each in made["events"])
+    say(f"{made['id']}: {names} of {made['owner']} in {made['environment']} go to {made['url']}")
+    say(f"Its secret, shown this once: {made['secret']}")
+    if made["note"] is not None:
+        say(f"{made['note']} (WEBHOOKS_ENVIRONMENT)")

@@ -1,0 +1,134 @@
+"""Commands about one customer's webhooks: what there is, and whether it answers."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from datetime import UTC, datetime
+
+import click
+from flask.cli import with_appcontext
+from sqlalchemy.orm import Session
+
+from .. import queries
+from .. import subscriptions as subscribing
+from ..config import ENVIRONMENTS
+from ..errors import UnknownEventError
+from ..models import Attempt
+from ..principal import ALL_OWNERS, Whose
+from ..reference import json_schema
+from ..state import AppState
+from ..subscriptions.validation import is_storable
+from ..worker.test_send import TEST_EVENT, Subject, send_test_request
+from .context import open_session, open_state, refusals
+from .output import say
+
+__all__ = ["send_test", "subscriptions"]
+
+PAGE = 100
+
+
+# ---- subscriptions ---------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--owner", help="Only those of this owner.")
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Only those of this environment.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@with_appcontext
+def subscriptions(owner: str | None, environment: str | None, as_json: bool) -> None:
+    """List subscriptions, newest first, with how their receivers have done in the last 24 hours."""
+    if not is_storable(owner or ""):
+        raise click.BadParameter("No owner has a NUL or half a character.", param_hint="--owner")
+    with open_session(open_state()) as session:
+        found = [
+            _values(each) for each in _all(session, ALL_OWNERS if owner is None else owner, environment or "")
+        ]
+    if as_json:
+        say(json.dumps(found, indent=2))
+        return
+    for each in found:
+        rate = "-" if each["success_rate"] is None else f"{each['success_rate']:.1%}"
+        say(
+            f"{each['id']}  {each['owner']:12} {each['environment']:11} {each['standing']:9} "
+            f"{each['attempts']:>7} {rate:>6}  {each['url']}  {' '.join(each['events'])}",
+            keep="",
+        )
+    say(f"{len(found)} subscription{'' if len(found) == 1 else 's'}.")
+
+
+def _all(session: Session, owner: Whose, environment: str) -> t.Iterator[queries.Overview]:
+    now, last = datetime.now(UTC), ""
+    while page := queries.overviews(
+        session, owner=owner, now=now, environment=environment, before=last, most=PAGE
+    ):
+        yield from page
+        last = page[-1].subscription.id
+
+
+def _values(each: queries.Overview) -> dict[str, t.Any]:
+    row, day = each.subscription, each.day
+    return {
+        "id": row.id,
+        "owner": row.owner,
+        "environment": row.environment,
+        "url": row.url,
+        "description": row.description,
+        "active": row.active,
+        "standing": each.standing.value,
+        "disabled_reason": row.disabled_reason,
+        "events": sorted(listener.event for listener in row.listeners),
+        "attempts": day.attempts,
+        "success_rate": day.success_rate,
+        "failures_in_a_row": each.lane.failures if each.lane is not None else 0,
+        "last_attempt_at": each.last_at.isoformat() if each.last_at is not None else None,
+    }
+
+
+# ---- send-test -------------------------------------------------------------------------------------------
+
+
+@click.command("send-test")
+@click.argument("subscription_id", metavar="ID")
+@click.option("--event", default=TEST_EVENT, show_default=True, help="Send a sample of this event.")
+@click.option("--json", "as_json", is_flag=True, help="Print the attempt as JSON.")
+@with_appcontext
+def send_test(subscription_id: str, event: str, as_json: bool) -> None:
+    """Send one test request now, and tell what came back. Exit code 1 if that was no success.
+
+    It passes the same guard, is signed and logged like a real delivery, is never retried and changes no statistics.
+    """
+    state = open_state()
+    with refusals(), open_session(state) as session:
+        row = subscribing.find(session, subscription_id, owner=ALL_OWNERS)
+        key, format = row.id, row.format
+        session.rollback()  # no transaction is open while a request is under way
+        delivery_id = send_test_request(state, key, _subject(state, event), format=format)
+        story = queries.story(session, delivery_id, owner=ALL_OWNERS)
+    assert story is not None  # noqa: S101  # run_trial has just written it
+    _tell(story.attempts[-1], as_json)
+    if story.delivery.state != "delivered":
+        raise SystemExit(1)
+
+
+def _subject(state: AppState, name: str) -> Subject:
+    if name == TEST_EVENT:
+        return Subject()
+    event = state.catalog.events.get(name)
+    if event is None:
+        near = state.catalog.suggest(name)
+        remedy = f"Did you mean {near}?" if near else "`flask webhooks catalog` lists them."
+        raise UnknownEventError(f"{name!r} is not an event of the catalogue. {remedy}")
+    return Subject(name, json_schema.sample(state.bound[event.channel], event))
+
+
+def _tell(attempt: Attempt, as_json: bool) -> None:
+    text = queries.of_attempt(attempt).text
+    if as_json:
+        names = ("delivery_id", "subscription_id", "url", "status", "failure", "detail", "total_seconds")
+        say(json.dumps({**{name: getattr(attempt, name) for name in names}, "response": text}))
+        return
+    answer = attempt.status or attempt.failure
+    say(f"{attempt.url}: {answer} after {attempt.total_seconds * 1000:.0f} ms. {attempt.detail}")
+    if text:
+        say(text)

@@ -1,0 +1,118 @@
+"""Deliveries: the log, filtered, live, endless."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+from .. import queries
+from ..ids import uuid7
+from ..models import State, Subscription
+from ..principal import ALL_OWNERS
+from ..queries import Search
+from ..queries.subscriptions import has_log
+from .event_picker import few
+from .pages import Page, PageContext, page
+
+__all__ = ["deliveries", "live"]
+
+MOST = 40
+LIVE = 200
+"""Lines that the live part shows at most; older ones are on the next page."""
+SPANS: t.Mapping[str, timedelta] = {
+    "15m": timedelta(minutes=15),
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+}
+STATUSES = ("2xx", "3xx", "4xx", "5xx", "none")
+_FIELDS = ("webhook", "state", "event", "time", "status", "q")
+
+
+@page("GET", "/deliveries", right="read")
+def deliveries(visit: PageContext) -> Page:
+    """Show the log; a part of it where htmx asks for more."""
+    query = {name: visit.query.get(name, "").strip() for name in _FIELDS}
+    known = _subscriptions(visit)
+    before = visit.identifier("before")
+    found = queries.search(visit.session.connection(), _wanted(visit, query, known, before=before), MOST)
+    values = {
+        "slice": found,
+        "query": {name: value for name, value in query.items() if value},
+        "anchor": (found.entries[-1].row.id if found.entries else uuid7()) if not before else "",
+        "newest": found.entries[0].row.id if found.entries else "",
+        "subscriptions": {row.id: row for row in known},
+        "channels": visit.state.catalog.channels,
+        "events": few(_patterns(visit)),
+        "states": [state.value for state in State],
+        "spans": list(SPANS),
+        "statuses": STATUSES,
+        "is_first": not before,
+    }
+    return Page("_older.html" if visit.is_partial and before else "deliveries.html", values)
+
+
+@page("GET", "/deliveries/live", right="read")
+def live(visit: PageContext) -> Page:
+    """Show what is newer than an anchor: what came, and what became of what was there."""
+    query = {name: visit.query.get(name, "").strip() for name in _FIELDS}
+    known = _subscriptions(visit)
+    anchor = visit.identifier("anchor") or uuid7()
+    found = queries.search(visit.session.connection(), _wanted(visit, query, known, anchor=anchor), LIVE)
+    values = {
+        "slice": found,
+        "query": {name: value for name, value in query.items() if value},
+        "anchor": anchor,
+        "newest": found.entries[0].row.id if found.entries else "",
+        "seen": visit.identifier("newest"),
+        "subscriptions": {row.id: row for row in known},
+    }
+    return Page("_live.html", values)
+
+
+def _subscriptions(visit: PageContext) -> list[Subscription]:
+    """Return the webhooks that can be chosen, removed ones among them: their log stays."""
+    found = sa.select(Subscription).where(has_log())
+    found = found.order_by(Subscription.deleted_at.is_not(None), Subscription.id.desc())
+    if visit.owner is not ALL_OWNERS:
+        found = found.where(Subscription.owner == visit.owner)
+    return list(visit.session.scalars(found.limit(200)))
+
+
+def _wanted(
+    visit: PageContext,
+    query: t.Mapping[str, str],
+    known: t.Sequence[Subscription],
+    *,
+    before: str = "",
+    anchor: str = "",
+) -> Search:
+    ids: tuple[str, ...] | None = tuple(row.id for row in known)
+    if query["webhook"]:
+        ids = tuple(row.id for row in known if row.id == query["webhook"])
+    elif visit.owner is ALL_OWNERS:
+        ids = None
+    span = SPANS.get(query["time"])
+    status = query["status"]
+    return Search(
+        subscriptions=ids,
+        state=query["state"] if query["state"] in set(State) else "",
+        event=query["event"][:255],
+        since=datetime.now(UTC) - span if span is not None else None,
+        status=status
+        if status in STATUSES or (status.isascii() and status.isdigit() and len(status) == 3)
+        else "",
+        text=query["q"].lower()[:36],
+        before=before,
+        anchor=anchor,
+    )
+
+
+def _patterns(visit: PageContext) -> t.Iterator[str]:
+    """Yield what can be looked for: channels, and their events."""
+    for channel in visit.state.catalog.channels.values():
+        if channel.events:
+            yield f"{channel.name}.*"
+            yield from (event.name for event in channel.events.values())

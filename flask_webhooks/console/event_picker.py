@@ -1,0 +1,187 @@
+"""What the picker of channels and events shows."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, replace
+
+from ..bindings import BoundChannel
+from ..catalog import Catalog, Channel, EventType
+from ..queries.bounds import fit, html_size
+from .event_rules import occasion
+from .i18n import _
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["ChannelChoice", "Choice", "Names", "Picker", "few", "picker"]
+
+CHANGES = "changes"
+BOXES, TYPED, NAMES = 192 * 1024, 128 * 1024, 32 * 1024
+"""Bytes of HTML of a page for boxes, for what is chosen and has none, and for a list of names."""
+SAID, TITLE = 1_024, 256
+"""Bytes of HTML of what the catalogue says of a channel or an event, on a form; the page of the event has all of it."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One box to tick."""
+
+    pattern: str
+    """`invoices.paid`, `invoices.*`"""
+    title: str
+    occasion: str
+    """When it happens."""
+    is_picked: bool
+    includes: tuple[tuple[str, bool], ...]
+    """Names, and whether they are picked."""
+    deprecated: str
+    """Why, if it is."""
+
+
+@dataclass(frozen=True)
+class ChannelChoice:
+    """A channel with its boxes."""
+
+    channel: Channel
+    whole: Choice
+    """Every event of it, those to come among them."""
+    events: tuple[Choice, ...]
+    """Those that are shown."""
+    title: str
+    description: str
+    picked: int
+    """How many events of it are picked, shown or not."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of events to choose from."""
+
+    shown: tuple[str, ...]
+    is_cut: bool
+    """Whether there are others: then there is a field to type one."""
+
+
+@dataclass(frozen=True)
+class Picker:
+    """The boxes that there is room for: of what is chosen, then of what is looked for."""
+
+    channels: tuple[ChannelChoice, ...]
+    is_cut: bool
+    """Whether there are others: then there is a search, and a text that takes any."""
+    typed: str
+    """What is chosen and has no box: a pattern a line, with its includes behind it."""
+
+
+def few(names: t.Iterable[str], *first: str) -> Names:
+    """Return as many names as there is room for.
+
+    :param first: those that are shown in any case.
+    """
+    every = list(names)
+    known = dict.fromkeys([*filter(None, first), *every])
+    shown, room = [], NAMES
+    for name in known:
+        room -= html_size(name) + len("<option></option>")
+        if room >= 0:
+            shown.append(name)
+    is_cut = len(shown) < len(known)
+    return Names(tuple(shown if is_cut else every), is_cut)
+
+
+def picker(state: AppState, wanted: t.Mapping[str, t.Sequence[str]], query: str = "") -> Picker:
+    """Return the channels that have events, all of them if there is room.
+
+    :param wanted: pattern to includes.
+    :param query: where there is not, what is looked for in patterns and titles.
+    """
+    every = [
+        _channel(state, channel, wanted) for channel in state.catalog.channels.values() if channel.events
+    ]
+    if sum(_size(each.whole, each) + sum(map(_size, each.events)) for each in every) <= BOXES:
+        return Picker(tuple(every), False, "")
+    query = query.strip().lower()
+    shown: dict[str, set[str]] = {}
+    room = BOXES
+    by_rank = sorted(
+        ((_rank(choice, query), each, choice) for each in every for choice in (each.whole, *each.events)),
+        key=lambda found: found[0],
+    )
+    for rank, each, choice in by_rank:
+        name = each.channel.name
+        cost = 0 if choice is each.whole else _size(choice)
+        cost += 0 if name in shown else _size(each.whole, each)
+        if rank < 2 and cost <= room:
+            room -= cost
+            shown.setdefault(name, set()).update({choice.pattern, each.whole.pattern})
+    cut = tuple(
+        replace(each, events=tuple(choice for choice in each.events if choice.pattern in shown[name]))
+        for each in every
+        if (name := each.channel.name) in shown
+    )
+    has_box = {"*"}.union(*shown.values())
+    typed = [" ".join((pattern, *names)) for pattern, names in wanted.items() if pattern not in has_box]
+    return Picker(cut, True, "\n".join(typed))
+
+
+def _rank(choice: Choice, query: str) -> int:
+    if choice.is_picked:
+        return 0
+    return 1 if query in choice.pattern.lower() or query in choice.title.lower() else 2
+
+
+def _size(choice: Choice, channel: ChannelChoice | None = None) -> int:
+    """At most how many bytes of HTML a box has, or with its head a channel."""
+    size = 700 + 4 * len(choice.pattern)
+    size += html_size(choice.title) + html_size(choice.occasion) + html_size(choice.deprecated)
+    size += sum(120 + len(choice.pattern) + 2 * len(name) for name, _picked in choice.includes)
+    if channel is not None:
+        size += 1_400 + 4 * len(channel.channel.name)
+        size += 3 * html_size(channel.title) + html_size(channel.description)
+    return size
+
+
+def _channel(state: AppState, channel: Channel, wanted: t.Mapping[str, t.Sequence[str]]) -> ChannelChoice:
+    bound = state.bound[channel.name]
+    names = [*bound.includes, CHANGES]
+    pattern = f"{channel.name}.*"
+    whole = Choice(
+        pattern=pattern,
+        title=_("All events"),
+        occasion=_("Also those that are added to this channel later."),
+        is_picked=pattern in wanted,
+        includes=_includes(names, wanted.get(pattern, ())),
+        deprecated="",
+    )
+    events = tuple(_event(bound, event, names, wanted) for event in channel.events.values())
+    return ChannelChoice(
+        channel,
+        whole,
+        events,
+        title=fit(channel.title, TITLE, html_size),
+        description=fit(channel.description, SAID, html_size),
+        picked=len(events) if whole.is_picked else sum(choice.is_picked for choice in events),
+    )
+
+
+def _event(
+    bound: BoundChannel, event: EventType, names: list[str], wanted: t.Mapping[str, t.Sequence[str]]
+) -> Choice:
+    return Choice(
+        pattern=event.name,
+        title=fit(event.title, TITLE, html_size),
+        occasion=fit(" ".join(filter(None, (event.description, occasion(bound, event)))), SAID, html_size),
+        is_picked=event.name in wanted,
+        includes=_includes(names, wanted.get(event.name, ())),
+        deprecated=fit(event.deprecated.reason, SAID, html_size) if event.deprecated is not None else "",
+    )
+
+
+def _includes(names: t.Iterable[str], picked: t.Collection[str]) -> tuple[tuple[str, bool], ...]:
+    return tuple((name, name in picked) for name in names)
+
+
+def count_events(catalog: Catalog, patterns: t.Iterable[str]) -> int:
+    """Return how many event types some patterns stand for together."""
+    return len({event.name for pattern in patterns for event in catalog.expand(pattern)})

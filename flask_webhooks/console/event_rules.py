@@ -1,0 +1,83 @@
+"""When an event happens, in words: what the catalogue says in `on`, `when`, `changed` and `ignore`."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..bindings import BoundChannel
+from ..bindings.schema_keys import attribute_of
+from ..catalog import EventType, Kind
+from ..catalog.model import Condition
+from .i18n import _
+
+__all__ = ["occasion"]
+
+
+def occasion(bound: BoundChannel, event: EventType) -> str:
+    """Return one or two sentences, with the names that `data` has: what it does not show is nobody's business."""
+    if not event.on:
+        return _("Sent by the application when it happens.")
+    shown = _shown(bound, event)
+    told = _conditions(event, shown) or _plain(event)
+    if event.changed:
+        named = _listed(event.changed, shown)
+        # All or none: "only if one of these" would be wrong of a part.
+        if named and event.changed <= shown.keys():
+            told += " " + _("Only if one of these changes: %(columns)s.", columns=named)
+        else:
+            told += " " + _("Only if certain of its values change.")
+    if ignored := _listed(event.ignore, shown):
+        told += " " + _("A change of only %(columns)s does not count.", columns=ignored)
+    return told
+
+
+def _shown(bound: BoundChannel, event: EventType) -> dict[str, str]:
+    """Return the columns that `data` of an event shows, and what they are called there."""
+    schema = bound.schemas.get(event.name)
+    if schema is not None:
+        fields = schema.dump_fields.items()
+        return {attribute_of(name, field): field.data_key or name for name, field in fields}
+    plain = bound.plain
+    names = () if plain is None else plain.keys if plain.method is None else plain.code
+    return {name: name for name in names if name in bound.columns}
+
+
+def _plain(event: EventType) -> str:
+    texts = {
+        Kind.CREATED: _("When one is created."),
+        Kind.UPDATED: _("When one is changed, or something that belongs to it."),
+        Kind.DELETED: _("When one is deleted."),
+        Kind.MOVED_IN: _("When one comes from another owner."),
+        Kind.MOVED_OUT: _("When one goes to another owner."),
+    }
+    return " ".join(texts[kind] for kind in Kind if kind in event.on)
+
+
+def _conditions(event: EventType, shown: t.Mapping[str, str]) -> str:
+    parts = [_condition(shown[name], condition) for name, condition in event.when.items() if name in shown]
+    if len(parts) < len(event.when):
+        parts.append(_("certain values of it change"))
+    return _("When %(conditions)s.", conditions=_(" and ").join(parts)) if parts else ""
+
+
+def _condition(column: str, condition: Condition) -> str:
+    if condition.leaves is None and condition.enters is None:
+        return _("%(column)s changes", column=column)
+    if condition.leaves is None:
+        return _("%(column)s becomes %(new)s", column=column, new=_values(condition.enters))
+    if condition.enters is None:
+        return _("%(column)s stops being %(old)s", column=column, old=_values(condition.leaves))
+    return _(
+        "%(column)s goes from %(old)s to %(new)s",
+        column=column,
+        old=_values(condition.leaves),
+        new=_values(condition.enters),
+    )
+
+
+def _values(values: tuple[object, ...] | None) -> str:
+    return _(" or ").join("null" if value is None else str(value) for value in values or ())
+
+
+def _listed(columns: frozenset[str], shown: t.Mapping[str, str]) -> str:
+    return ", ".join(sorted(shown[name] for name in columns if name in shown))

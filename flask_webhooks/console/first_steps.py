@@ -1,0 +1,55 @@
+"""The steps after a webhook is made: keep its secret, verify what it signs, see a test arrive."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import UTC, datetime
+
+from .. import queries, subscriptions
+from ..errors import SubscriptionMissingError
+from ..models import State, Subscription
+from ..queries import Search
+from . import secret_once
+from .pages import Page, PageContext, Redirect, page
+from .secrets import OVERLAPS, shown_secrets
+from .snippets import snippets
+
+__all__ = ["arrive", "set_up"]
+
+
+def arrive(visit: PageContext, key: str, secret_id: str) -> Redirect:
+    """Lead to the steps of a webhook, whose secret is shown there once."""
+    try:
+        row = subscriptions.find(visit.session, key, owner=visit.owner)
+    except SubscriptionMissingError:  # and removed since
+        return Redirect("index")
+    if subscriptions.reveal_one(visit.state, row, secret_id) is None:  # rotated since, and run out
+        return Redirect("webhook", {"subscription_id": key})
+    visit.session.rollback()  # a transaction that has read cannot begin to write on SQLite
+    return Redirect(
+        "set_up", {"subscription_id": key, secret_once.FIELD: secret_once.keep(visit, [key, secret_id])}
+    )
+
+
+@page("GET", "/webhooks/<uuid:subscription_id>/set-up", right="write", stores=False)
+def set_up(visit: PageContext, subscription_id: object) -> Page:
+    """Show what is to be done, and what is done; the secret only to who comes from having made it."""
+    made = secret_once.take(visit)
+    row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
+    connection = visit.session.connection()
+    values: dict[str, t.Any] = {
+        "subscription": row,
+        "secret": _secret(visit, row, made),
+        "secrets": shown_secrets(visit, row, datetime.now(UTC)),
+        "overlaps": OVERLAPS,
+        "snippets": snippets(row),
+        "has_arrived": bool(queries.search(connection, Search((row.id,), state=State.DELIVERED), 1).entries),
+    }
+    return Page("set_up.html", values)
+
+
+def _secret(visit: PageContext, row: Subscription, made: list[str] | None) -> str:
+    if made is None or made[0] != row.id:
+        return ""
+    found = subscriptions.reveal_one(visit.state, row, made[1])
+    return found.shown if found is not None else ""

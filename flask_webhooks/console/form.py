@@ -1,0 +1,196 @@
+"""What the form of a webhook sends, as `subscriptions` takes it; and what it shows."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from dataclasses import dataclass, field
+
+from werkzeug.datastructures import MultiDict
+
+from .. import subscriptions
+from ..errors import SecretError
+from ..models import Subscription
+from ..queries.bounds import html_size
+from .faults import told
+from .i18n import _
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["Form", "of_form", "of_row"]
+
+
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
+"""What a form takes for a number: `float` takes digits of all scripts, `nan`, `1_000` and more."""
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+LONGEST = 4_096
+"""Characters of a text that are looked at: more than any may have, so what is cut is refused as too long."""
+HEADERS = 48 * 1024
+"""Bytes of HTML that the names of headers may have on a page: more than any that are taken."""
+
+
+@dataclass
+class Form:
+    """The fields, as text; and what is wrong with them."""
+
+    url: str = "https://"
+    description: str = ""
+    active: bool = True
+    environment: str = "staging"
+    format: str = ""
+    """Empty: what the catalogue gives each event."""
+    retry: str = ""
+    """Empty, `standard`, `none` or `own`."""
+    waits: str = ""
+    """With `own`: seconds, with commas between."""
+    rate_limit: str = ""
+    signature: str = "v1"
+    wanted: dict[str, list[str]] = field(default_factory=dict)
+    """Pattern to includes."""
+    headers: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    """New ones: name and value. A page shows no value again, for it may be a credential."""
+    known_headers: list[str] = field(default_factory=list)
+    """Names of those that are kept already."""
+    dropped: list[str] = field(default_factory=list)
+    """Names of those to be removed."""
+    held: str = ""
+    version: int | None = None
+    errors: dict[str, list[str]] = field(default_factory=dict)
+
+    def values(self) -> dict[str, t.Any]:
+        """Return the arguments for `subscriptions`, without environment, signature and version."""
+        return {
+            "url": self.url.strip(),
+            "description": self.description.strip(),
+            "active": self.active,
+            "format": self.format or None,
+            "events": [{"event": pattern, "includes": names} for pattern, names in self.wanted.items()],
+            "headers": self._headers(),
+            "retry": self._retry(),
+            "rate_limit": self._rate(),
+        }
+
+    def _headers(self) -> dict[str, str | None]:
+        given: dict[str, str | None] = dict.fromkeys(self.dropped)
+        given.update((name, value) for name, value in self.headers if name or value)
+        return given
+
+    def _retry(self) -> t.Any:
+        if self.retry != "own":
+            return self.retry or None
+        words = self.waits.replace(",", " ").split()
+        return [float(word) if _NUMBER.fullmatch(word) else word for word in words]
+
+    def _rate(self) -> float | str | None:
+        text = self.rate_limit.strip().replace(",", ".")
+        if not text:
+            return None
+        return float(text) if _NUMBER.fullmatch(text) else text
+
+    def shorten(self, most: int) -> None:
+        """Leave out headers that no form may have, so that the page which refuses them does not grow with them.
+
+        :param most: headers that a webhook may have; one more is shown.
+        """
+        names = [name for name, _value in self.headers[: most + 1]] + self.known_headers[: most + 1]
+        room = HEADERS - sum(html_size(name) for name in names)
+        self.headers = self.headers[: most + 1 if room >= 0 else 0]
+        self.known_headers = self.known_headers[: most + 1 if room >= 0 else 0]
+
+    def take(self, errors: t.Mapping[str, t.Sequence[str]], message: str) -> None:
+        """Note what was refused: `events.0.includes` belongs to `events`."""
+        for name, messages in errors.items():
+            self.errors.setdefault(name.partition(".")[0].replace("channels", "events"), []).extend(
+                map(told, messages)
+            )
+        if not errors:
+            self.errors[""] = [told(message)]
+
+
+def of_form(sent: MultiDict[str, str]) -> Form:
+    """Read what was sent; nothing is checked here."""
+    names, values = sent.getlist("header_name"), sent.getlist("header_value")
+    text = {
+        name: sent.get(name, "").strip()[:LONGEST] for name in ("url", "description", "waits", "rate_limit")
+    }
+    return Form(
+        url=text["url"],
+        description=text["description"],
+        active="active" in sent,
+        environment=sent.get("environment", ""),
+        format=sent.get("format", ""),
+        retry=sent.get("retry", ""),
+        waits=text["waits"],
+        rate_limit=text["rate_limit"],
+        signature=sent.get("signature", "v1"),
+        wanted=_wanted(sent),
+        headers=[(name.strip(), value) for name, value in zip(names, values, strict=False)],
+        known_headers=sent.getlist("known_header"),
+        dropped=sent.getlist("drop_header"),
+        held=sent.get("held", ""),
+        version=_version(sent.get("version", "")),
+    )
+
+
+def _version(text: str) -> int | None:
+    """Return the version that a form was shown for; -1, which none is, for what is no number."""
+    if not text:
+        return None
+    return int(text) if _VERSION.fullmatch(text) else -1
+
+
+def _wanted(sent: MultiDict[str, str]) -> dict[str, list[str]]:
+    includes: dict[str, list[str]] = {}
+    for each in sent.getlist("include"):
+        pattern, _space, name = each.partition(" ")
+        includes.setdefault(pattern, []).append(name)
+    events = sent.getlist("event")
+    for line in sent.get("typed", "").splitlines():
+        words = line.replace(",", " ").split()
+        if words:
+            events.append(words[0])
+            includes.setdefault(words[0], []).extend(words[1:])
+    picked = list(dict.fromkeys(events))
+    whole = {pattern.partition(".")[0] for pattern in picked if pattern.endswith(".*")}
+    return {
+        pattern: list(dict.fromkeys(includes.get(pattern, ())))
+        for pattern in picked
+        # A single event beside its whole channel says something only if it asks for more.
+        if pattern.endswith("*") or pattern.partition(".")[0] not in whole or includes.get(pattern)
+    }
+
+
+def of_row(state: AppState, row: Subscription) -> Form:
+    """Show what is kept."""
+    own: list[float] | None = row.retry if isinstance(row.retry, list) else None
+    try:
+        known = subscriptions.names(state.vault, row.headers, row.id)
+    except SecretError:
+        known = []
+    return Form(
+        url=row.url,
+        description=row.description,
+        active=row.active,
+        environment=row.environment,
+        format=row.format or "",
+        retry="own" if own else "none" if own is not None else row.retry or "",
+        waits=", ".join(f"{wait:g}" for wait in own or ()),
+        rate_limit=f"{row.rate_limit:g}" if row.rate_limit is not None else "",
+        signature=row.signature,
+        wanted={listener.event: list(listener.includes) for listener in row.listeners},
+        known_headers=known,
+        version=row.version,
+    )
+
+
+def shape_faults(form: Form) -> dict[str, list[str]]:
+    """Return what a form can get wrong and an API call cannot."""
+    faults: dict[str, list[str]] = {}
+    if form.rate_limit.strip() and isinstance(form.values()["rate_limit"], str):
+        faults["rate_limit"] = [_("Give a number of requests a second, or leave it empty.")]
+    if form.retry == "own" and not form.waits.strip():
+        faults["retry"] = [_("Give the seconds before each retry, such as 5, 300, 3600.")]
+    if any(value and not name for name, value in form.headers):
+        faults["headers"] = [_("Give the header a name.")]
+    return faults

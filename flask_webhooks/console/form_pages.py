@@ -1,0 +1,253 @@
+"""New and edit: the form, its live checks and its preview."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+
+from .. import signing, subscriptions, throttle
+from ..config import ENVIRONMENTS
+from ..errors import SubscriptionChangedError, SubscriptionError
+from ..ids import is_id
+from ..models import Listener, Subscription
+from ..principal import ALL_OWNERS
+from ..queries.bounds import html_size
+from ..retry import Failure
+from ..transport import REFUSED
+from ..worker.test_send import run_probe
+from . import form as forms
+from . import repeats, samples
+from .event_picker import TYPED, count_events, few, picker
+from .faults import told
+from .first_steps import arrive
+from .form import Form
+from .i18n import _
+from .pages import Page, PageContext, Redirect, Refused, page
+from .secrets import secrets_of
+from .webhooks import held_count
+
+__all__ = ["check_url", "create", "edit", "new", "preview", "probe", "save"]
+
+LOOK = "look"
+"""Of the button that searches: the form comes back as it was filled in, with other boxes."""
+LONGEST_QUERY = 200
+
+
+@page("GET", "/webhooks/new", right="write")
+def new(visit: PageContext) -> Page:
+    """Show an empty form, or one with an event picked."""
+    _account(visit)
+    form = Form(environment=visit.state.settings.only_environment or ENVIRONMENTS[0])
+    event = visit.query.get("event", "")
+    if visit.state.catalog.expand(event):
+        form.wanted = {event: []}
+    return _form_page(visit, form, None)
+
+
+@page("POST", "/webhooks/new", right="write", stores=False)
+def create(visit: PageContext) -> Page | Redirect:
+    """Make a webhook and lead to its first steps; the same form sent again leads to those of the same."""
+    if LOOK in visit.form:
+        return _form_page(visit, forms.of_form(visit.form), None)
+    made = repeats.first(visit)
+    if made is not None:
+        return arrive(visit, *made)
+    visit.session.rollback()  # the URL's name is looked up next
+    form = forms.of_form(visit.form)
+    form.errors = forms.shape_faults(form)
+    try:
+        if form.errors:
+            raise SubscriptionError("", subscriptions.examine(visit.state, form.values()))
+        row, _secret = subscriptions.create(
+            visit.state,
+            visit.session,
+            owner=_account(visit),
+            environment=form.environment,
+            signature=form.signature,
+            **form.values(),
+        )
+        made = [row.id, subscriptions.secret_id(visit.session, row)]
+        repeats.keep(visit, made)
+        visit.session.commit()
+    except SubscriptionError as error:
+        visit.session.rollback()
+        form.take(error.fields, str(error))
+        return _form_page(visit, form, None, status=422)
+    except sa.exc.IntegrityError:  # the other half of a double click was first
+        visit.session.rollback()
+        made = repeats.first(visit)
+        if made is None:
+            raise
+    return arrive(visit, *made)
+
+
+def _account(visit: PageContext) -> str:
+    """Return whose webhooks the visitor makes.
+
+    :raises Refused: an operator who belongs to no account.
+    """
+    if visit.principal.owner is ALL_OWNERS:
+        raise Refused(
+            403, _("You belong to no account that a webhook could be for. Use the API, and say whose it is.")
+        )
+    return visit.principal.owner
+
+
+@page("GET", "/webhooks/<uuid:subscription_id>/edit", right="write")
+def edit(visit: PageContext, subscription_id: object) -> Page:
+    """Show the form of a webhook."""
+    row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
+    return _form_page(visit, forms.of_row(visit.state, row), row)
+
+
+@page("POST", "/webhooks/<uuid:subscription_id>/edit", right="write")
+def save(visit: PageContext, subscription_id: object) -> Page | Redirect:
+    """Change a webhook, unless somebody else has meanwhile."""
+    key = str(subscription_id)
+    form = forms.of_form(visit.form)
+    if LOOK in visit.form:
+        row = subscriptions.find(visit.session, key, owner=visit.owner)
+        form.environment = row.environment
+        return _form_page(visit, form, row)
+    form.errors = forms.shape_faults(form)
+    try:
+        if form.errors:
+            raise SubscriptionError("", subscriptions.examine(visit.state, form.values()))
+        subscriptions.change(
+            visit.state,
+            visit.session,
+            key,
+            owner=visit.owner,
+            version=form.version,
+            held=form.held or None,
+            signature=form.signature,
+            **form.values(),
+        )
+        visit.session.commit()
+    except SubscriptionError as error:
+        visit.session.rollback()
+        row = subscriptions.find(visit.session, key, owner=visit.owner)
+        form.take(error.fields, str(error))
+        form.environment = row.environment
+        return _form_page(
+            visit, form, row, status=409 if isinstance(error, SubscriptionChangedError) else 422
+        )
+    return Redirect("webhook", {"subscription_id": key}, notice="saved")
+
+
+def _form_page(visit: PageContext, form: Form, row: Subscription | None, status: int = 200) -> Page:
+    state = visit.state
+    form.shorten(state.settings.header_limit)
+    picked = [event.name for pattern in form.wanted for event in state.catalog.expand(pattern)]
+    example = picked[0] if picked else next(iter(state.catalog.events))
+    query = visit.form.get("q", "")[:LONGEST_QUERY]
+    shown = picker(state, form.wanted, query)
+    if html_size(shown.typed) > TYPED:
+        raise Refused(
+            422, _("This is more than a form can show: change by the API what this webhook listens to.")
+        )
+    values = {
+        "form": form,
+        "subscription": row,
+        "environments": ENVIRONMENTS,
+        "tagged": state.settings.only_environment,
+        "picker": shown,
+        "query": query,
+        "picked": count_events(state.catalog, form.wanted),
+        "formats": list(state.formats),
+        "examples": few(state.catalog.events, example).shown,
+        "catalog": state.catalog,
+        "beside": _beside(visit, row, form.environment),
+        "held": held_count(visit, row.id) if row is not None and not row.active else 0,
+        "form_key": visit.form.get(repeats.FIELD, "")[: repeats.LONGEST] or repeats.new_key(),
+        **_preview(visit, form, example),
+    }
+    return Page("form.html", values, status)
+
+
+def _beside(visit: PageContext, row: Subscription | None, environment: str) -> list[str]:
+    """Channels that the owner's other active webhooks hold, two at most: any other one than itself keeps a channel from
+    being taken that is exclusive over all of these.
+    """
+    owner = row.owner if row is not None else _account(visit)
+    others = (
+        sa.select(Listener.event)
+        .distinct()
+        .join(Subscription, Subscription.id == Listener.subscription_id)
+        .where(
+            Listener.owner == owner,
+            Subscription.environment == environment,
+            Subscription.active,
+            Subscription.deleted_at.is_(None),
+        )
+    )
+    if row is not None:
+        others = others.where(Subscription.id != row.id)
+    return sorted({pattern.partition(".")[0] for pattern in visit.session.scalars(others)})[:2]
+
+
+# ---- while the form is being filled in -------------------------------------------------------------------
+
+
+@page("POST", "/check-url", right="write")
+def check_url(visit: PageContext) -> Page:
+    """Say what is wrong with a URL, as saving would."""
+    url = visit.form.get("url", "").strip()
+    if url in ("", "https://"):
+        return _url_page(checked=False)
+    faults = subscriptions.examine(visit.state, {"url": url}).get("url", [])
+    if not faults and visit.state.transport.needs_lookup(url):
+        with throttle.turn(visit.state, visit.session, visit.principal.account):
+            faults = subscriptions.look_up(visit.state, url)
+    return _url_page(*faults)
+
+
+def _url_page(*faults: str, checked: bool = True, **more: t.Any) -> Page:
+    values = {"faults": [told(text) for text in faults], "checked": checked, **more}
+    return Page("_url_check.html", values)
+
+
+@page("POST", "/probe", right="write")
+def probe(visit: PageContext) -> Page:
+    """Send one test to a URL, so that its owner sees whether it can be reached at all, and what with."""
+    url = visit.form.get("url", "").strip()
+    faults = subscriptions.examine(visit.state, {"url": url}).get("url", [])
+    if faults:
+        return _url_page(*faults)
+    key = visit.form.get("subscription", "")
+    own = secrets_of(visit, key) if is_id(key) else None
+    with throttle.turn(visit.state, visit.session, visit.principal.account):
+        limit = visit.state.settings.manual_timeout
+        outbound, reply = run_probe(visit.state, url, own or [signing.generate()], limit=limit)
+    if reply.failure in (Failure.DNS, Failure.BLOCKED_ADDRESS):  # nobody learns which names there are inside
+        return _url_page(REFUSED)
+    return _url_page(reply=reply, sent=outbound, is_own=own is not None)
+
+
+@page("POST", "/preview", right="read")
+def preview(visit: PageContext) -> Page:
+    """Show the body of an event in a format."""
+    form = forms.of_form(visit.form)
+    name = visit.form.get("preview_event", "")
+    if name not in visit.state.catalog.events:
+        raise Refused(404, _("There is no such event."))
+    return Page("_preview.html", _preview(visit, form, name))
+
+
+def _preview(visit: PageContext, form: Form, name: str) -> dict[str, t.Any]:
+    event = visit.state.catalog.events[name]
+    format = form.format if form.format in visit.state.formats else event.format
+    includes = {
+        include
+        for pattern, names in form.wanted.items()
+        if event in visit.state.catalog.expand(pattern)
+        for include in names
+    }
+    environment = form.environment or ENVIRONMENTS[0]
+    return {
+        "preview_event": name,
+        "preview_format": format,
+        "preview": samples.body(visit.state, event, format, environment, includes),
+        "is_offered": format in event.formats,
+    }

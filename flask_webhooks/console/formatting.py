@@ -1,0 +1,226 @@
+"""How instants, durations, sizes, states and failures are written."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+from flask import Blueprint
+
+from ..models import State
+from ..queries.bounds import fit, html_size
+from ..retry import Failure
+from ..visible import visible
+from .i18n import _
+
+__all__ = ["add_filters", "pretty", "reason_label", "remedy", "text_of"]
+
+NOTHING = "\u2013"
+"""Where there is no value."""
+LONGEST_SHOWN = 128 * 1024
+"""Bytes of HTML that one text may have; what others wrote has less room."""
+
+
+def add_filters(blueprint: Blueprint) -> None:
+    """Give the templates these filters; the names are ours alone, for they live in the host's environment."""
+    filters: dict[str, t.Callable[..., str]] = {
+        "wh_ago": ago,
+        "wh_iso": iso,
+        "wh_utc": utc,
+        "wh_span": span,
+        "wh_seconds": seconds,
+        "wh_percent": percent,
+        "wh_bytes": size,
+        "wh_number": number,
+        "wh_state": state_label,
+        "wh_reason": reason_label,
+        "wh_remedy": remedy,
+        "wh_pretty": pretty,
+        "wh_host": host,
+        "wh_path": path,
+    }
+    for name, function in filters.items():
+        blueprint.add_app_template_filter(function, name)
+
+
+def iso(moment: datetime) -> str:
+    """`2026-03-01T12:00:00Z`, for the `datetime` attribute."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc(moment: datetime) -> str:
+    """`2026-03-01 12:00:00 UTC`: what is shown without JavaScript, and on hover."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def ago(moment: datetime) -> str:
+    """`3 min ago`, or `in 3 min`."""
+    away = (datetime.now(UTC) - moment).total_seconds()
+    if abs(away) < 5:
+        return _("just now")
+    length = span(abs(away))
+    return _("%(length)s ago", length=length) if away > 0 else _("in %(length)s", length=length)
+
+
+def span(length: float | timedelta) -> str:
+    """Seconds as one or two rough units: `45 s`, `3 min`, `5 h`, `12 d`."""
+    whole = length.total_seconds() if isinstance(length, timedelta) else length
+    if whole < 59.5:  # from there on it would round to 60
+        return _("%(n)s s", n=f"{whole:.0f}")
+    if whole < 59.5 * 60:
+        return _("%(n)s min", n=f"{whole / 60:.0f}")
+    if whole < 47.5 * 3600:
+        return _("%(n)s h", n=f"{whole / 3600:.0f}")
+    return _("%(n)s d", n=f"{whole / 86400:.0f}")
+
+
+def seconds(length: float | None) -> str:
+    """A short duration with three digits: `0.4 ms`, `45 ms`, `1.20 s`."""
+    if length is None:
+        return NOTHING
+    if length < 0.01:
+        return f"{length * 1000:.1f} ms"
+    return f"{length * 1000:.0f} ms" if length < 1 else f"{length:.2f} s"
+
+
+def percent(share: float | None) -> str:
+    """`99.8 %`; never rounded up to a success that it was not."""
+    if share is None:
+        return NOTHING
+    if share == 1:
+        return "100 %"
+    return f"{int(share * 1000) / 10:.1f} %"
+
+
+def size(count: int) -> str:
+    """Bytes: `840 B`, `12.4 KiB`."""
+    return f"{count} B" if count < 1024 else f"{count / 1024:.1f} KiB"
+
+
+def number(count: int) -> str:
+    """With thin spaces between thousands."""
+    return f"{count:,}".replace(",", "\u202f")
+
+
+def state_label(state: str) -> str:
+    """A delivery's state, or a subscription's standing, as a word."""
+    labels = {
+        State.PENDING: _("Pending"),
+        "retrying": _("Retrying"),
+        State.DELIVERED: _("Delivered"),
+        State.FAILED: _("Failed"),
+        State.HELD: _("Held"),
+        State.CANCELLED: _("Cancelled"),
+        State.BROKEN: _("Broken"),
+        "on": _("On"),
+        "off": _("Off"),
+        "failing": _("Failing"),
+        "paused": _("Paused"),
+        "disabled": _("Disabled"),
+        "running": _("Running"),
+        "done": _("Done"),
+        "missed": _("Missed"),
+    }
+    return labels.get(state, state)
+
+
+def reason_label(reason: str | None) -> str:
+    """A class of failure, or why a delivery waits or ended, in a few words."""
+    labels = {
+        "dns": _("Name not found"),
+        "blocked_address": _("Address refused"),
+        "connect": _("No connection"),
+        "tls": _("TLS failed"),
+        "timeout": _("Timed out"),
+        "protocol": _("Not valid HTTP"),
+        "too_large": _("Response too large"),
+        "redirect": _("Redirected"),
+        "http_4xx": _("Refused by the receiver"),
+        "http_5xx": _("Receiver failed"),
+        "poison": _("Could not be built"),
+        "purged": _("Message purged"),
+        "unknown_event": _("Event no longer in the catalogue"),
+        "unknown_format": _("Format no longer registered"),
+        "off": _("Webhook is off"),
+        "gone": _("Receiver says it is gone (410)"),
+        "failing": _("Failed for too long"),
+        "discarded": _("Discarded"),
+        "deselected": _("Event deselected before it was sent"),
+        "removed": _("Webhook removed"),
+        "by_hand": _("Cancelled by hand"),
+        "outdated": _("A newer event was sent instead"),
+        "broken": _("Its data could not be made"),
+        "other_environment": _("Of another environment"),
+    }
+    return labels.get(reason or "", reason or "")
+
+
+def remedy(failure: str | None) -> str:
+    """One line on how to fix a class of failure; empty if there is none."""
+    hints = {
+        Failure.DNS: _(
+            "The host name did not resolve: check its spelling and that its DNS records are public."
+        ),
+        Failure.BLOCKED_ADDRESS: _(
+            "The host name leads to an address we never talk to: use a publicly reachable one."
+        ),
+        Failure.CONNECT: _("Check that the server is up and that its firewall lets us in on this port."),
+        Failure.TLS: _("Check that the certificate is valid, complete and made for this host name."),
+        Failure.TIMEOUT: _("No complete answer in time: answer 2xx first and do the work afterwards."),
+        Failure.PROTOCOL: _("Check that the port speaks HTTP or HTTPS, as the URL says."),
+        Failure.TOO_LARGE: _("Answer 2xx with a short or an empty body."),
+        Failure.REDIRECT: _("Redirects are never followed: set the final URL."),
+        Failure.HTTP_4XX: _("Check the path, the authentication and the signature check of your receiver."),
+        Failure.HTTP_5XX: _("Your receiver failed while handling it: look in its log for this webhook-id."),
+        Failure.POISON: _("Nothing is wrong with your receiver: ask the operator."),
+    }
+    try:
+        return hints.get(Failure(failure or ""), "")
+    except ValueError:
+        return ""
+
+
+def text_of(raw: bytes | None) -> str:
+    """Bytes from outside as text: what is no UTF-8 is replaced, control characters are made visible."""
+    return shown((raw or b"").decode("utf-8", "replace"))
+
+
+def shown(text: str) -> str:
+    """Text from outside with its control characters made visible; of the ends of lines one character is enough."""
+    return visible(text.replace("\r", ""))
+
+
+def pretty(text: str | bytes | None, most: int = LONGEST_SHOWN) -> str:
+    """JSON indented, if it has room for that; anything else as it is; either cut where it has no more room.
+
+    :param most: bytes of HTML.
+    """
+    plain = text_of(text) if isinstance(text, bytes) or text is None else text
+    return fit(_indented(plain, most), most, html_size)
+
+
+def _indented(plain: str, most: int) -> str:
+    # Nested deep, a line may have a thousand spaces: made piece by piece, so as to stop in time.
+    parts: list[str] = []
+    room = most
+    try:
+        for part in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(json.loads(plain)):
+            parts.append(part)
+            room -= html_size(part)
+            if room < 0:
+                return plain
+    except (ValueError, RecursionError):
+        return plain
+    return text_of("".join(parts).encode("utf-8", "replace"))
+
+
+def host(url: str) -> str:
+    """`https://example.com`"""
+    scheme, _sep, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].partition('?')[0]}"
+
+
+def path(url: str) -> str:
+    """What follows the host."""
+    return url[len(host(url)) :]

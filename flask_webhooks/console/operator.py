@@ -1,0 +1,53 @@
+"""For operators: is everything being sent, by whom, and who makes trouble."""
+
+from __future__ import annotations
+
+from .. import outbox, queries
+from ..config import ENVIRONMENTS
+from ..errors import QueueError
+from ..ids import is_id
+from ..queries.status import ALIVE
+from ..replay import repair as repairing
+from .pages import Page, PageContext, Redirect, page
+
+__all__ = ["operator", "repair"]
+
+SHOWN = 20
+"""Broken messages on the page, the oldest; and as many are repaired at once, so that no request takes long."""
+
+
+@page("GET", "/operator", right="read", operators=True)
+def operator(visit: PageContext) -> Page:
+    """Show lag, backlog, queue, workers, the worst receivers, retention."""
+    queue = _depth(visit)  # Redis is asked before a connection is held
+    now = outbox.now(visit.session.connection())
+    ours = visit.state.settings.sent_environments
+    found = queries.engine(visit.session.connection(), now, environments=ours)
+    values = {
+        "engine": found,
+        "lag": found.lag(now),
+        "queue": queue,
+        "queue_name": visit.state.settings.queue,
+        "now": now,
+        "alive": ALIVE,
+        "broken": repairing.broken(visit.session.connection(), most=SHOWN) if found.broken else [],
+        "sends_for": sorted(ours or ENVIRONMENTS),
+    }
+    return Page("_operator.html" if visit.is_partial else "operator.html", values)
+
+
+@page("POST", "/operator/repair", right="write", operators=True)
+def repair(visit: PageContext) -> Redirect:
+    """Make the data of the broken messages that were shown anew."""
+    visit.session.rollback()  # whoever repairs takes a connection of his own
+    found = [repairing.repair(visit.state, key) for key in visit.form.getlist("id")[:SHOWN] if is_id(key)]
+    is_done = all(each is None or each.error is None for each in found)
+    return Redirect("operator", {}, notice="repaired" if is_done else "still_broken")
+
+
+def _depth(visit: PageContext) -> int | None:
+    """Return how many wake-ups wait in the queue; None: Redis cannot be reached."""
+    try:
+        return visit.state.bell.depth()
+    except QueueError:
+        return None

@@ -1,0 +1,332 @@
+"""From a request to a page function, and from what it returns to a response."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import typing as t
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+from flask import Response, g, redirect, render_template, request, url_for
+from sqlalchemy.orm import Session
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as Answered
+
+from .. import queries
+from ..errors import (
+    SecretError,
+    SubscriptionChangedError,
+    SubscriptionError,
+    SubscriptionMissingError,
+    ThrottledError,
+)
+from ..frames import emptied
+from ..mounting import forget
+from ..principal import Principal
+from ..sql.transactions import repeated
+from ..state import AppState, current_webhooks
+from ..subscriptions.validation import is_storable
+from . import colours, csrf, sign_in
+from .faults import told
+from .formatting import span
+from .i18n import _, language, ngettext
+from .pages import Answer, Page, PageContext, Raw, Redirect, Refused, Route
+
+__all__ = ["accent", "context", "of_http", "secure", "unknown", "view_of"]
+
+STATIC = Path(__file__).resolve().parent.parent / "static"
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'; object-src 'none'"
+LIGHT, DARK = "#ffffff", "#15171c"
+"""The surfaces that text stands on; `--surface` in the style sheet."""
+
+
+def view_of(route: Route) -> t.Callable[..., Answered]:
+    """Return the Flask view of a page."""
+
+    def view(**arguments: str) -> Answered:
+        try:
+            return _respond(route, arguments)
+        except sign_in.Led as led:
+            return _led(led)
+        except Refused as error:
+            return _problem(error)
+        except SubscriptionMissingError:
+            return _problem(nothing())
+        except SubscriptionChangedError:
+            return _problem(
+                Refused(409, _("Somebody else has changed this webhook meanwhile. Go back, reload, repeat."))
+            )
+        except SubscriptionError as error:
+            return _problem(Refused(422, told(str(error))))
+        except ThrottledError as error:
+            return _slowed(error)
+        except SecretError:
+            return _problem(Refused(500, _("A stored secret cannot be opened. Tell the operator.")))
+        except Exception as error:
+            emptied(error)
+            forget(request)
+            raise
+
+    view.__name__ = route.name
+    view.__doc__ = route.function.__doc__
+    return view
+
+
+def nothing() -> Refused:
+    """What is not there, or is another owner's: nobody learns which."""
+    return Refused(404, _("There is nothing at this address."))
+
+
+def _state() -> AppState:
+    return t.cast("AppState", current_webhooks._get_current_object())  # type: ignore[attr-defined]
+
+
+def _respond(route: Route, arguments: dict[str, str]) -> Answered:
+    state = _state()
+    principal = _authenticated(state)
+    if route.writes:
+        _check_form(state)
+        _check_token(state, principal)
+    # Of a request that changes nothing no body is read: however long it may be.
+    form = request.form if route.writes else MultiDict()
+    _check_texts(request.args, form)
+    if not principal.may(route.right):
+        raise Refused(403, _("You may look at this, but not do that. Ask an administrator of your account."))
+    if route.operators and not principal.operator:
+        raise nothing()
+    language()  # Flask-Babel asks the host for it, once in a request
+    state.let_go()
+
+    def run(session: Session) -> tuple[PageContext, Answer]:
+        visit = PageContext(state, principal, session, form, request.args, _is_partial())
+        found = route.function(visit, **arguments)
+        if route.writes:
+            session.commit()
+        if isinstance(found, Page) and not visit.is_partial:
+            _look_for_workers(session.connection())
+        return visit, found
+
+    # Shown without a connection: the host's templates and context processors take one of their own.
+    response = _shown(*repeated(state.own_engine, run))
+    if not route.stores:
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _authenticated(state: AppState) -> Principal:
+    principal = state.load_principal()
+    if principal is None:
+        if sign_in.is_signed_in():
+            raise Refused(
+                403, _("You are signed in, but to no account that has webhooks. Ask your administrator.")
+            )
+        sign_in.sign_in(state, url_for(".index"), is_partial=_is_partial())
+        raise Refused(401, _("Sign in to the application first, then come back to this page."))
+    g.webhooks_principal = principal
+    if not principal.may("read"):
+        raise Refused(403, _("You may not see webhooks. Ask an administrator of your account."))
+    return principal
+
+
+def _check_form(state: AppState) -> None:
+    """Read the form, which may have so many bytes and fields."""
+    most = state.settings.body_limit
+    too_large = Refused(413, _("This form is too large."))
+    if (request.content_length or 0) > most or "Transfer-Encoding" in request.headers:
+        raise too_large  # no browser sends a form in chunks
+    try:
+        request.form  # noqa: B018  # read here, and once
+    except HTTPException as error:  # more parts than Werkzeug takes, or the host's own limit
+        raise too_large from error
+    except OSError as error:  # so servers tell of a body that ends early
+        raise Refused(
+            400, _("This form is out of date. Go back, reload the page and send it again.")
+        ) from error
+
+
+def _check_texts(*given: MultiDict[str, str]) -> None:
+    """Refuse what no database can look for, so that no page has to think of it."""
+    for values in given:
+        for name, value in values.items(multi=True):
+            if not (is_storable(name) and is_storable(value)):
+                raise Refused(
+                    400,
+                    _(
+                        "This address or form has characters that cannot be looked for: a NUL, or half of a "
+                        "surrogate pair."
+                    ),
+                )
+
+
+def _check_token(state: AppState, principal: Principal) -> None:
+    given = request.form.get(csrf.FIELD) or request.headers.get("X-Webhooks-Token", "")
+    if csrf.is_foreign(request) or not csrf.fits(state, principal, given):
+        raise Refused(400, _("This form is out of date. Go back, reload the page and send it again."))
+
+
+# ---- answering -------------------------------------------------------------------------------------------
+
+
+def _shown(visit: PageContext, found: Answer) -> Answered:
+    if isinstance(found, Raw):
+        response = Response(found.body, found.status, mimetype=found.mimetype)
+        response.headers["Cache-Control"] = "private, no-cache"
+        if found.filename:
+            response.headers.set("Content-Disposition", "attachment", filename=found.filename)
+        return response
+    if isinstance(found, Redirect):
+        values = {**found.values, **({"notice": found.notice} if found.notice else {})}
+        address = url_for(f".{found.endpoint}", **values)
+        if visit.is_partial:  # htmx would follow a redirect itself and swap a whole page into a part
+            return Response(status=204, headers={"HX-Redirect": address})
+        return redirect(address, 303)
+    g.webhooks_visit = visit
+    html = render_template(f"webhooks/{found.template}", visit=visit, **found.values)
+    return Response(html, found.status, headers={"Cache-Control": "private, no-cache", **found.headers})
+
+
+def _problem(error: Refused) -> Response:
+    if "webhooks_principal" in g:
+        state = _state()
+        state.let_go()
+        with state.own_engine.connect() as connection:
+            _look_for_workers(connection)
+    html = render_template("webhooks/problem.html", problem=error)
+    return Response(html, error.status, headers={"Cache-Control": "no-store", **error.headers})
+
+
+def _slowed(error: ThrottledError) -> Response:
+    """Say when to go on: in the place of the answer, or as a page."""
+    wait = max(1, math.ceil(error.wait))
+    text = _("Too many requests at once or in a short time. Go on in %(time)s.", time=span(wait))
+    return _waiting(text, {"Retry-After": str(wait)})
+
+
+def _waiting(text: str, headers: dict[str, str]) -> Response:
+    if not _is_partial():
+        return _problem(Refused(429, text, headers))
+    html = render_template("webhooks/_wait.html", text=text)
+    return Response(html, 429, headers={"Cache-Control": "no-store", **headers})
+
+
+def _is_partial() -> bool:
+    """Whether htmx asks for a part of a page."""
+    return "HX-Request" in request.headers and "HX-History-Restore-Request" not in request.headers
+
+
+def unknown(path: str) -> Answered:
+    """The view of every path that is no page of ours."""
+    try:
+        _authenticated(_state())
+    except sign_in.Led as led:
+        return _led(led)
+    except Refused as error:
+        return _problem(error)
+    return _problem(nothing())
+
+
+def of_http(error: HTTPException) -> Answered | HTTPException:
+    """Show what the host's own code aborts with as a page: a limit of Flask-Limiter, a check before each request.
+
+    What comes with a response of its own, such as the way to a login, is left as it is, and so is what the host has a
+    handler of its own for. A fault of the server is the host's to show.
+    """
+    status = error.code or 0
+    if error.response is not None or not 400 <= status < 500:
+        return error
+    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    if status == 429:
+        return _waiting(_("Too many requests in a short time. Wait a moment, then go on."), headers)
+    return _problem(Refused(status, error.description or error.name, headers))
+
+
+def _led(led: sign_in.Led) -> Answered:
+    led.response.headers["Cache-Control"] = "no-store"
+    return led.response
+
+
+def secure(response: Response) -> Response:
+    """Say what these pages need, unless the host says it or has a base template with needs of its own."""
+    if current_webhooks.settings.console.base is None:
+        response.headers.setdefault("Content-Security-Policy", POLICY)
+    response.headers.setdefault("X-Frame-Options", "SAMEORIGIN")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    response.vary.add("HX-Request")
+    return response
+
+
+def context() -> dict[str, t.Any]:
+    """What every template may use."""
+    state = _state()
+    principal: Principal | None = g.get("webhooks_principal")
+    return {
+        "_": _,
+        "ngettext": ngettext,
+        "language": language(),
+        "console": state.settings.console,
+        "base_template": state.settings.console.base or "webhooks/base.html",
+        "principal": principal,
+        "settings": state.settings,
+        "token_field": csrf.FIELD,
+        "token": functools.partial(csrf.make, state, principal) if principal is not None else str,
+        "asset": asset,
+        "notice": _notices().get(request.args.get("notice", "")),
+        "clock": functools.partial(datetime.now, UTC),
+        "is_idle": g.get("webhooks_is_idle", False),
+        "has_sign_in": principal is None and sign_in.has_sign_in(state),
+        "may": principal.may if principal is not None else (lambda right: False),
+    }
+
+
+def _look_for_workers(connection: sa.Connection) -> None:
+    """Note whether no worker has been seen lately, for the page that is made without a connection."""
+    g.webhooks_is_idle = not queries.is_worked(connection)
+
+
+def asset(name: str) -> str:
+    """Return the URL of a file of ours; it changes when the file does, so that browsers may keep it."""
+    return url_for(".static", filename=name, v=_digest(name))
+
+
+@functools.cache
+def _digest(name: str) -> str:
+    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:10]
+
+
+def accent() -> Response:
+    """A style sheet with the host's accent colour; empty without one."""
+    colour = current_webhooks.settings.console.accent
+    body = ""
+    if colour is not None:
+        light, dark = colours.legible(colour, LIGHT), colours.legible(colour, DARK)
+        rule = ":root{{--accent:{};--on-accent:{}}}"
+        body = (
+            rule.format(light, colours.on(light))
+            + "@media(prefers-color-scheme:dark){"
+            + rule.format(dark, colours.on(dark))
+            + "}"
+        )
+    return Response(body, mimetype="text/css", headers={"Cache-Control": "max-age=300"})
+
+
+def _notices() -> dict[str, str]:
+    """Code to what it says: the address can choose a text, and never bring one."""
+    return {
+        "created": _("The webhook is set up. Copy its secret now, then send a test."),
+        "saved": _("Saved."),
+        "removed": _("The webhook is removed. Its log stays until it is purged."),
+        "on": _("Switched on. It starts with a clean record."),
+        "off": _("Switched off. What happens from now on is held for you."),
+        "rotated": _("A new secret signs from now on. The old one overlaps until it runs out."),
+        "retried": _("On its way: the delivery is due now."),
+        "cancelled": _("Cancelled."),
+        "replaying": _("The replay has begun."),
+        "repaired": _("All of these are repaired and on their way."),
+        "still_broken": _("Some are still broken: see what they say."),
+        "stopped": _("The replay is stopped. What was queued already is still sent."),
+    }

@@ -1,0 +1,43 @@
+"""A test request, now, and what came back."""
+
+from __future__ import annotations
+
+from .. import queries, subscriptions, throttle
+from ..delivery.body import Body
+from ..errors import PayloadError
+from ..worker.test_send import TEST_EVENT, Subject, send_test_request
+from . import samples
+from .delivery import told
+from .i18n import _
+from .pages import Page, PageContext, Redirect, Refused, page
+
+__all__ = ["send_test"]
+
+
+@page("POST", "/webhooks/<uuid:subscription_id>/test", right="write")
+def send_test(visit: PageContext, subscription_id: object) -> Page | Redirect:
+    """Send a test through the same guard, signature and log as a real delivery."""
+    key = str(subscription_id)
+    asked = subscriptions.find(visit.session, key, owner=visit.owner).format
+    subject = _subject(visit, visit.form.get("event", TEST_EVENT))
+    limit = visit.state.settings.manual_timeout
+    try:
+        with throttle.turn(visit.state, visit.session, visit.principal.account):
+            delivery_id = send_test_request(visit.state, key, subject, format=asked, limit=limit)
+    except PayloadError as error:
+        raise Refused(422, str(error)) from error
+    visit.session.commit()
+    if not visit.is_partial:
+        return Redirect("delivery", {"delivery_id": delivery_id})
+    story = queries.story(visit.session, delivery_id, owner=visit.owner)
+    assert story is not None  # noqa: S101  # it has just been written
+    return Page("_trial.html", {"story": story, "attempt": told(story, Body(story.delivery.body))[-1]})
+
+
+def _subject(visit: PageContext, name: str) -> Subject:
+    if name in ("", TEST_EVENT):
+        return Subject()
+    event = visit.state.catalog.events.get(name)
+    if event is None:
+        raise Refused(404, _("There is no such event."))
+    return Subject(name, samples.data(visit.state, event))

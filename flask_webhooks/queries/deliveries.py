@@ -1,0 +1,242 @@
+"""Pages of the log, newest first, filtered.
+
+The index (subscription, state, id) has each state of each subscription sorted already. A page is the merge of their
+newest ends; a filter that no index answers (event, status, part of an id) is applied to what the merge yields, a chunk
+at a time, and gives up at `REACH` with the place where it may go on.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from ..ids import first_at
+from ..models import Attempt, Delivery, Message, State
+from ..sql import ranges
+from ..sql.parameters import KeyedStatement
+
+__all__ = ["Entry", "Search", "Slice", "page", "search"]
+
+A, D, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message))
+CHUNK = 500
+REACH = 10_000
+"""Deliveries that one search looks through."""
+BRANCHES = 40
+"""Index walks in one statement."""
+CLASSES: t.Mapping[str, tuple[int, int]] = {
+    "2xx": (200, 299),
+    "3xx": (300, 399),
+    "4xx": (400, 499),
+    "5xx": (500, 599),
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is asked for; empty means any."""
+
+    subscriptions: tuple[str, ...] | None
+    """Ids; None for all there are, which is for operators."""
+    state: str = ""
+    event: str = ""
+    """An event type, or `invoices.*`."""
+    since: datetime | None = None
+    until: datetime | None = None
+    status: str = ""
+    """`2xx` to `5xx`, a number, or `none`: no answer."""
+    text: str = ""
+    """Part of the id of a delivery or of its message."""
+    before: str = ""
+    """Only older ones than this id."""
+    anchor: str = ""
+    """Only this one and newer ones."""
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it has a filter that no index answers; over all subscriptions none answers the state."""
+        return bool(self.event or self.status or self.text or (self.state and self.subscriptions is None))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A delivery as a line of the log."""
+
+    row: sa.Row[t.Any]
+    """The columns of `Delivery` but its body, and `event`, `text`, `occurred_at`, `entity_id` of its message; None if
+    that has been purged."""
+    last: sa.Row[t.Any] | None
+    """`status`, `failure`, `total_seconds`, `started_at` of its last attempt."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A page."""
+
+    entries: tuple[Entry, ...]
+    next: str | None
+    """Where the next page begins; None: there is no more."""
+    is_cut: bool
+    """Whether the search gave up at `REACH`: there may be more behind `next`."""
+
+
+def search(connection: sa.Connection, wanted: Search, most: int, reach: int = REACH) -> Slice:
+    """Return up to `most` deliveries.
+
+    :param reach: how many are looked through for a filter that no index answers.
+    """
+    ids, behind, is_cut = page(connection, wanted, most, reach)
+    return Slice(_entries(connection, ids), behind, is_cut)
+
+
+def page(
+    connection: sa.Connection, wanted: Search, most: int, reach: int = REACH
+) -> tuple[list[str], str | None, bool]:
+    """Return the ids of a page, where the next one begins, and whether the search gave up at `reach`."""
+    ids = _walk(connection, wanted, most + 1)
+    if not wanted.is_narrow:
+        some = list(itertools.islice(ids, most + 1))
+        return some[:most], some[most - 1] if len(some) > most else None, False
+    found: list[str] = []
+    looked = 0
+    while chunk := list(itertools.islice(ids, min(CHUNK, reach - looked))):
+        found += _fitting(connection, wanted, chunk)
+        looked += len(chunk)
+        if len(found) > most:
+            return found[:most], found[most - 1], False
+        if looked >= reach:
+            return found, chunk[-1], True
+    return found, None, False
+
+
+def _walk(connection: sa.Connection, wanted: Search, first: int) -> t.Iterator[str]:
+    """Yield what the indexes can tell, newest first: each branch is read on only when the merge has used it up.
+
+    :param first: how many of each branch are read at once to begin with.
+    """
+    lower = max(wanted.anchor, first_at(wanted.since) if wanted.since else "")
+    upper = min(filter(None, (wanted.before, first_at(wanted.until) if wanted.until else "")), default=None)
+    branches = _branches(connection.dialect, wanted)
+    heads = _heads(connection, [branch(upper) for branch in branches], first)
+    rests = [_rest(connection, branch, head, first) for branch, head in zip(branches, heads, strict=True)]
+    return itertools.takewhile(lambda key: key >= lower, heapq.merge(*rests, reverse=True))
+
+
+Branch = t.Callable[[str | None], sa.Select[t.Any]]
+"""Makes the walk that begins below an id."""
+
+
+def _branches(dialect: sa.Dialect, wanted: Search) -> list[Branch]:
+    if wanted.subscriptions is None:
+        return [functools.partial(_branch, dialect, {})]
+    states = [wanted.state] if wanted.state else [state.value for state in State]
+    return [
+        functools.partial(_branch, dialect, {D.c.subscription_id: key, D.c.state: state})
+        for key in wanted.subscriptions
+        for state in states
+    ]
+
+
+def _branch(dialect: sa.Dialect, equal: t.Mapping[t.Any, str], below: str | None) -> sa.Select[t.Any]:
+    return ranges.in_range(sa.select(D.c.id), dialect, equal, D.c.id, is_newest_first=True, below=below)
+
+
+def _heads(connection: sa.Connection, branches: t.Sequence[sa.Select[t.Any]], size: int) -> list[list[str]]:
+    """Return the newest ids of each branch, in few statements."""
+    heads: list[list[str]] = [[] for _ in branches]
+    for start in range(0, len(branches), BRANCHES):
+        parts = []
+        for number, branch in enumerate(branches[start : start + BRANCHES], start):
+            some = ranges.first(branch, size).subquery()
+            parts.append(sa.select(sa.literal(number).label("branch"), some.c.id))
+        for row in connection.execute(sa.union_all(*parts) if len(parts) > 1 else parts[0]):
+            heads[row.branch].append(row.id)
+    for head in heads:
+        head.sort(reverse=True)
+    return heads
+
+
+def _rest(connection: sa.Connection, branch: Branch, ids: list[str], size: int) -> t.Iterator[str]:
+    while True:
+        yield from ids
+        if len(ids) < size:
+            return
+        size = CHUNK
+        ids = list(connection.scalars(ranges.first(branch(ids[-1]), size)))
+
+
+def _fitting(connection: sa.Connection, wanted: Search, ids: t.Sequence[str]) -> list[str]:
+    """Return those of some ids that pass the filters no index answers, in the same order."""
+    if not ids:
+        return []
+    text = wanted.text.lower()
+    rows = [
+        row
+        for row in _KEYS.run(connection, ids)
+        if (text in row.id or text in row.message_id) and wanted.state in ("", row.state)
+    ]
+    if wanted.event and rows:
+        messages = _MESSAGES.run(connection, [row.message_id for row in rows])
+        known = {row.id for row in messages if _is_of(row.event, wanted.event)}
+        rows = [row for row in rows if row.message_id in known]
+    if wanted.status and rows:
+        attempts = _ANSWERS.run(connection, [row.id for row in rows])
+        known = {row.delivery_id for row in attempts if _is_answer(row.status, wanted.status)}
+        rows = [row for row in rows if row.id in known]
+    return sorted((row.id for row in rows), reverse=True)
+
+
+_KEYS = KeyedStatement(D.c.id, lambda these: sa.select(D.c.id, D.c.message_id, D.c.state).where(these))
+_MESSAGES = KeyedStatement(M.c.id, lambda these: sa.select(M.c.id, M.c.event).where(these))
+_ANSWERS = KeyedStatement(
+    A.c.delivery_id, lambda these: sa.select(A.c.delivery_id, A.c.status).distinct().where(these)
+)
+
+
+def _is_of(event: str, wanted: str) -> bool:
+    return event.startswith(wanted[:-1]) if wanted.endswith(".*") else event == wanted
+
+
+def _is_answer(status: int | None, wanted: str) -> bool:
+    if status is None or wanted == "none":
+        return status is None and wanted == "none"
+    low, high = CLASSES.get(wanted) or (int(wanted), int(wanted))
+    return low <= status <= high
+
+
+_ENTRIES = KeyedStatement(
+    D.c.id,
+    lambda these: (
+        sa.select(
+            *(column for column in D.c if column.name not in ("body", "includes")),
+            M.c.event,
+            M.c.text,
+            M.c.occurred_at,
+            M.c.entity_id,
+        )
+        .select_from(D.outerjoin(M, M.c.id == D.c.message_id))
+        .where(these)
+        .order_by(D.c.id.desc())
+    ),
+)
+_ATTEMPTS = KeyedStatement(
+    A.c.delivery_id,
+    lambda these: (
+        sa.select(A.c.delivery_id, A.c.status, A.c.failure, A.c.total_seconds, A.c.started_at)
+        .where(these)
+        .order_by(A.c.started_at)
+    ),
+)
+
+
+def _entries(connection: sa.Connection, ids: t.Sequence[str]) -> tuple[Entry, ...]:
+    if not ids:
+        return ()
+    rows: t.Any = _ENTRIES.run(connection, ids).all()
+    last: dict[str, t.Any] = {row.delivery_id: row for row in _ATTEMPTS.run(connection, ids)}
+    return tuple(Entry(row, last.get(row.id)) for row in rows)

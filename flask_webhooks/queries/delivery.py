@@ -1,0 +1,72 @@
+"""One delivery with its message and every attempt."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ..models import Attempt, Delivery, Message, Subscription
+from ..principal import ALL_OWNERS, Whose
+from ..sql.parameters import apart
+from ..sql.ranges import count
+
+__all__ = ["DeliveryDetail", "attempts_of", "story"]
+
+MOST = 5
+"""Attempts that a page shows; older ones are on the next."""
+COUNTED = 10_000
+"""Attempts of one delivery that are counted at most: replays add to them without end."""
+
+
+@dataclass(frozen=True)
+class DeliveryDetail:
+    """What became of one message at one subscription."""
+
+    delivery: Delivery
+    message: Message | None
+    """None: it has been purged."""
+    subscription: Subscription
+    attempts: tuple[Attempt, ...]
+    """A page of them, in the order they were made."""
+    older: int
+    """How many were made before these."""
+
+
+def story(session: Session, delivery_id: str, *, owner: Whose, before: str = "") -> DeliveryDetail | None:
+    """Return a delivery of an owner's; None if there is none. Also of subscriptions that have been removed.
+
+    :param before: only attempts that are older than this one; empty: the newest.
+    """
+    delivery = session.get(Delivery, delivery_id)
+    subscription = session.get(Subscription, delivery.subscription_id) if delivery is not None else None
+    if delivery is None or subscription is None or owner not in (ALL_OWNERS, subscription.owner):
+        return None
+    attempts = tuple(reversed(attempts_of(session, delivery_id, MOST, before)))
+    older = _older(session, attempts[0]) if len(attempts) == MOST else 0
+    return DeliveryDetail(delivery, session.get(Message, delivery.message_id), subscription, attempts, older)
+
+
+def attempts_of(session: Session, delivery_id: str, most: int, before: str = "") -> list[Attempt]:
+    """Return the newest attempts of a delivery, the newest first.
+
+    :param before: only those that are older than this one; empty: all.
+    """
+    found = _ids_of(delivery_id, before)
+    ids = session.scalars(found.order_by(found.selected_columns.id.desc()).limit(most)).all()
+    rows = sa.select(Attempt).where(Attempt.id.in_(ids)).order_by(Attempt.id.desc())
+    return list(session.scalars(rows)) if ids else []
+
+
+def _ids_of(delivery_id: str, before: str) -> sa.Select[t.Any]:
+    """Behind a fence: to find the last few, PostgreSQL might walk the log of all deliveries from its end."""
+    all_of_them = apart(sa.select(Attempt.id).where(Attempt.delivery_id == delivery_id))
+    found = sa.select(all_of_them.c.id)
+    return found.where(all_of_them.c.id < before) if before else found
+
+
+def _older(session: Session, attempt: Attempt) -> int:
+    """Count the attempts before this one."""
+    return count(session.connection(), _ids_of(attempt.delivery_id, attempt.id), COUNTED)

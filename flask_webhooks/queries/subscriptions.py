@@ -1,0 +1,193 @@
+"""Subscriptions with how their receivers are doing: three statements for any number of them."""
+
+from __future__ import annotations
+
+import enum
+import typing as t
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ..models import Attempt, Delivery, Hour, Lane, State, Subscription
+from ..outbox.statistics import Sums, hour_of
+from ..principal import ALL_OWNERS, Whose
+from ..sql.ranges import count, in_range
+
+__all__ = ["Overview", "SubscriptionStatus", "one_overview", "overviews"]
+
+A, D, H, N = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Hour, Lane))
+SPARK = 24
+"""Hours that a sparkline shows."""
+
+
+class SubscriptionStatus(enum.StrEnum):
+    """How a subscription stands, the most pressing first."""
+
+    DISABLED = "disabled"
+    """We switched it off; `Subscription.disabled_reason` says why."""
+    OFF = "off"
+    PAUSED = "paused"
+    """The breaker is open until `Lane.paused_until`."""
+    FAILING = "failing"
+    """Its last attempts failed."""
+    ON = "on"
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One subscription and its last day."""
+
+    subscription: Subscription
+    lane: sa.Row[t.Any] | None
+    """None: nothing was ever sent."""
+    spark: tuple[Sums, ...]
+    """The last 24 hours, the current one last."""
+    last_at: datetime | None
+    """When the last request was made, tests among them."""
+    standing: SubscriptionStatus
+
+    @property
+    def day(self) -> Sums:
+        """The 24 hours together."""
+        return Sums.of(hour.counts for hour in self.spark)
+
+    @property
+    def peak(self) -> int:
+        """Attempts of its busiest hour."""
+        return max(hour.attempts for hour in self.spark)
+
+
+def overviews(
+    session: Session,
+    *,
+    owner: Whose,
+    now: datetime,
+    text: str = "",
+    environment: str = "",
+    standing: str = "",
+    before: str = "",
+    most: int = 100,
+) -> list[Overview]:
+    """Return subscriptions that have not been removed, newest first.
+
+    :param owner: whose.
+    :param text: part of the URL or the description.
+    :param standing: one of `SubscriptionStatus`; empty for any.
+    :param before: the id after which the page begins.
+    """
+    found = sa.select(Subscription).where(Subscription.deleted_at.is_(None))
+    if owner is not ALL_OWNERS:
+        found = found.where(Subscription.owner == owner)
+    if environment:
+        found = found.where(Subscription.environment == environment)
+    if text:
+        is_in = [
+            column.icontains(text, autoescape=True) for column in (Subscription.url, Subscription.description)
+        ]
+        found = found.where(sa.or_(*is_in))
+    if standing:
+        found = found.outerjoin(N, N.c.subscription_id == Subscription.id).where(_stands(standing, now))
+    if before:
+        found = found.where(Subscription.id < before)
+    rows = session.scalars(found.order_by(Subscription.id.desc()).limit(most)).all()
+    return _described(session, rows, now)
+
+
+def one_overview(session: Session, subscription: Subscription, now: datetime) -> Overview:
+    """Return one."""
+    return _described(session, [subscription], now)[0]
+
+
+def _described(session: Session, rows: t.Sequence[Subscription], now: datetime) -> list[Overview]:
+    ids = [row.id for row in rows]
+    connection = session.connection()
+    lanes = {
+        row.subscription_id: row
+        for row in connection.execute(sa.select(N).where(N.c.subscription_id.in_(ids)))
+    }
+    first = hour_of(now) - timedelta(hours=SPARK - 1)
+    hours: dict[tuple[str, datetime], t.Mapping[str, int]] = {}
+    for row in connection.execute(
+        sa.select(H).where(H.c.subscription_id.in_(ids), H.c.hour >= first)
+    ).mappings():
+        hours[row["subscription_id"], row["hour"]] = t.cast("t.Mapping[str, int]", row)
+    last = _last_attempts(connection, ids)
+    return [
+        Overview(
+            subscription=row,
+            lane=lanes.get(row.id),
+            spark=tuple(_hour(hours.get((row.id, first + timedelta(hours=n)))) for n in range(SPARK)),
+            last_at=last.get(row.id),
+            standing=standing(row, lanes.get(row.id), now),
+        )
+        for row in rows
+    ]
+
+
+def _hour(row: t.Mapping[str, int] | None) -> Sums:
+    return Sums.of([row] if row is not None else [])
+
+
+def _last_attempts(connection: sa.Connection, ids: t.Sequence[str]) -> dict[str, datetime]:
+    """One probe of the index (subscription, started_at) for each."""
+    newest = (
+        sa.select(A.c.started_at)
+        .where(A.c.subscription_id == Subscription.id)
+        .order_by(A.c.started_at.desc())
+        .limit(1)
+        .correlate(Subscription)
+        .scalar_subquery()
+    )
+    rows = connection.execute(sa.select(Subscription.id, newest.label("at")).where(Subscription.id.in_(ids)))
+    return {row.id: row.at for row in rows if row.at is not None}
+
+
+def has_log() -> sa.ColumnElement[bool]:
+    """Whether a subscription is there, or was removed and has deliveries still: one probe of an index for each."""
+    some = (
+        sa.select(D.c.id).where(D.c.subscription_id == Subscription.id).order_by(D.c.state, D.c.id).limit(1)
+    )
+    return sa.or_(
+        Subscription.deleted_at.is_(None), some.correlate(Subscription).scalar_subquery().is_not(None)
+    )
+
+
+def standing(subscription: Subscription, lane: sa.Row[t.Any] | None, now: datetime) -> SubscriptionStatus:
+    """Say how a subscription stands."""
+    if not subscription.active:
+        return SubscriptionStatus.DISABLED if subscription.disabled_reason else SubscriptionStatus.OFF
+    if lane is not None and lane.paused_until is not None and lane.paused_until > now:
+        return SubscriptionStatus.PAUSED
+    if lane is not None and lane.failures:
+        return SubscriptionStatus.FAILING
+    return SubscriptionStatus.ON
+
+
+def _stands(name: str, now: datetime) -> sa.ColumnElement[bool]:
+    """Say the same as `standing` in SQL."""
+    paused = sa.and_(N.c.paused_until.is_not(None), N.c.paused_until > now)
+    failing = sa.func.coalesce(N.c.failures, 0) > 0
+    by_hand = sa.func.coalesce(Subscription.disabled_reason, "") == ""
+    conditions = {
+        SubscriptionStatus.DISABLED: sa.and_(~Subscription.active, ~by_hand),
+        SubscriptionStatus.OFF: sa.and_(~Subscription.active, by_hand),
+        SubscriptionStatus.PAUSED: sa.and_(Subscription.active, paused),
+        SubscriptionStatus.FAILING: sa.and_(Subscription.active, sa.not_(paused), failing),
+        SubscriptionStatus.ON: sa.and_(Subscription.active, sa.not_(paused), sa.not_(failing)),
+    }
+    return conditions[SubscriptionStatus(name)]
+
+
+def oldest_waiting(connection: sa.Connection, subscription_id: str, state: State) -> str | None:
+    """Return the id of the oldest delivery of a subscription in a state."""
+    equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
+    oldest = in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id).limit(1)
+    return t.cast("str | None", connection.scalar(oldest))
+
+
+def count_in(connection: sa.Connection, subscription_id: str, state: State, most: int = 10_000) -> int:
+    """Return how many deliveries of a subscription are in a state; counting ends at `most`."""
+    equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
+    return count(connection, in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id), most)

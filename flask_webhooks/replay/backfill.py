@@ -1,0 +1,266 @@
+"""Rows that were there before a subscription: each becomes one `created` event for that subscription alone.
+
+The law of this room: a message of a backfill carries a dedupe key made of the subscription and the row's primary key,
+so that no second run doubles anything; a run that was broken off goes on where it was, because what has its message
+already is passed over. Rows are read a few at a time, in the order of their primary key, and fall due one after the
+other at a bounded rate, so that live events are sent in between. What has become older by that than what was sent is
+not sent: see `worker.superseded`. Rows that somebody else has locked are passed over and taken one by one in the end,
+so that no transaction of the host's meets us in a deadlock.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import typing as t
+from dataclasses import dataclass
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Session
+
+from .. import outbox, replay, subscriptions
+from ..capture import host_code
+from ..capture.guard import guarding
+from ..capture.listeners import tell
+from ..capture.loading import load_linked, option
+from ..capture.messages import PendingEvent, Recorded, write
+from ..capture.registry import registry_of
+from ..catalog import EventType, Kind
+from ..errors import OtherEnvironmentError, SubscriptionError
+from ..ids import BACKFILL
+from ..models import Delivery, Message, Subscription
+from ..outbox.recording import MatchedSubscription
+from ..principal import ALL_OWNERS
+from ..sql import parameters
+from ..sql.transactions import repeated
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["Backfill", "Batch"]
+
+Key = tuple[t.Any, ...]
+"""Of a row: its primary key."""
+D, M = (t.cast("sa.Table", model.__table__) for model in (Delivery, Message))
+AHEAD = 5.0
+"""Seconds of sending that one turn queues: what a run that is broken off still sends at most."""
+MOST = 250
+"""Rows of one turn: their locks are held for the time it takes to dump them."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one transaction came to."""
+
+    seen: int
+    """Rows looked at."""
+    queued: int
+    """Of these, rows that are sent now; the others had been sent before, or are another owner's."""
+
+
+class Backfill:
+    """One run for one channel and one subscription.
+
+    :param rate: deliveries a second; None: `WEBHOOKS_REPLAY_RATE`.
+    :raises SubscriptionError: no such channel or subscription, it is off, or it does not listen to the event.
+    """
+
+    def __init__(
+        self, state: AppState, channel: str, subscription_id: str, *, rate: float | None = None
+    ) -> None:
+        self.state, self.rate = state, rate or state.settings.replay_rate
+        self._key = subscription_id
+        self._event, self._bound = _event_of(state, channel), state.bound[channel]
+        self._mapper: t.Any = sa.inspect(t.cast("type", self._bound.model))
+        with self._session() as session:
+            self._owner = self._subscription(session, to_change=False).owner
+
+    def count(self) -> int:
+        """Return how many rows there are to look at."""
+        with self._session() as session:
+            rows = self._where(sa.select(*self._mapper.primary_key).select_from(self._mapper))
+            return session.scalar(sa.select(sa.func.count()).select_from(rows.subquery())) or 0
+
+    def turns(self) -> t.Iterator[Batch]:
+        """Yield turn after turn, each committed. Who waits `queued / rate` seconds in between keeps to the rate."""
+        after: Key | None = None
+        most = max(1, min(MOST, int(self.rate * AHEAD)))
+        busy: list[Key] = []
+        while keys := self._read(after, most):
+            after = keys[-1]
+            left, recorded = self._repeated(keys, waits=False)
+            busy += left
+            yield self._told(len(keys), recorded)
+        for key in busy:
+            yield self._told(0, self._repeated([key], waits=True)[1])
+
+    def _told(self, seen: int, recorded: list[Recorded]) -> Batch:
+        if recorded:
+            tell(self.state, recorded)
+        return Batch(seen, sum("error" not in message for message in recorded))
+
+    def _repeated(self, keys: t.Sequence[Key], *, waits: bool) -> tuple[list[Key], list[Recorded]]:
+        return repeated(self.state.own_engine, functools.partial(self._turn, keys=keys, waits=waits))
+
+    def _turn(
+        self, session: Session, *, keys: t.Sequence[Key], waits: bool
+    ) -> tuple[list[Key], list[Recorded]]:
+        """Return the keys of rows that somebody else has locked, or that are gone; and what was recorded."""
+        wanted = self._subscription(session, to_change=True)
+        rows = self._rows(session, wanted, keys, waits=waits)
+        found = {tuple(self._mapper.primary_key_from_instance(row)) for row in rows}
+        recorded = self._queue(session, wanted, rows)
+        session.commit()
+        return [key for key in keys if key not in found], recorded
+
+    # ---- who gets it -----------------------------------------------------------------------------------
+
+    def _session(self) -> Session:
+        return Session(self.state.own_engine, info={"webhooks": False})
+
+    def _subscription(self, session: Session, *, to_change: bool) -> MatchedSubscription:
+        """Look whether it may still be sent to: with its owner's row locked, nobody switches it off meanwhile."""
+        row = subscriptions.find(session, self._key, owner=ALL_OWNERS, to_change=to_change)
+        if not row.active:
+            raise SubscriptionError("The subscription is switched off. Switch it on first.")
+        listened = replay.listened_to(self.state, row)
+        if self._event.name not in listened:
+            raise SubscriptionError(
+                f"The subscription does not listen to {self._event.name}. Add it to its events first."
+            )
+        self._check_environment(row)
+        includes = frozenset(listened[self._event.name])
+        return MatchedSubscription(row.id, row.owner, row.environment, True, row.format, includes)
+
+    def _check_environment(self, row: Subscription) -> None:
+        environment = self.state.settings.only_environment
+        if environment is not None and environment != row.environment:
+            raise SubscriptionError(
+                f"The subscription is of {row.environment}, this app's WEBHOOKS_ENVIRONMENT is {environment}. "
+                "Run it where that environment is."
+            )
+        if not self.state.settings.sends_to(row.environment):
+            raise OtherEnvironmentError(row.environment)
+
+    # ---- which rows ------------------------------------------------------------------------------------
+
+    def _where(self, rows: sa.Select[t.Any]) -> sa.Select[t.Any]:
+        """Only the owner's, where that can be said in SQL; `_queue` looks at each row in any case."""
+        path = self._bound.owner_path or ()
+        if len(path) != 1 or path[0] not in self._mapper.column_attrs:
+            return rows
+        column = self._mapper.column_attrs[path[0]].columns[0]
+        if isinstance(column.type, sa.Integer) and self._owner.isdecimal():
+            return rows.where(column == int(self._owner))
+        return rows.where(column == self._owner) if type(column.type) in (sa.String, sa.Text) else rows
+
+    def _read(self, after: Key | None, most: int) -> list[Key]:
+        """Return the keys of the rows that come next."""
+        keys = self._mapper.primary_key
+        found = self._where(sa.select(*keys).select_from(self._mapper)).order_by(*keys).limit(most)
+        if after is not None:
+            found = found.where(
+                keys[0] > after[0] if len(keys) == 1 else sa.tuple_(*keys) > sa.tuple_(*after)
+            )
+        with self._session() as session:
+            return [tuple(row) for row in session.execute(found)]
+
+    def _rows(
+        self, session: Session, wanted: MatchedSubscription, keys: t.Sequence[Key], *, waits: bool
+    ) -> t.Sequence[t.Any]:
+        """Return rows, locked: a change that comes meanwhile is recorded after us, as the newer one.
+
+        :param waits: for whoever has locked them. Only with one key: who waits while it holds others can make a
+            deadlock, and the database might end the host's transaction for it.
+        """
+        bound, model = self._bound, t.cast("type", self._bound.model)
+        columns = self._mapper.primary_key
+        asked = [bound.includes[name].relationships for name in wanted.includes if name in bound.includes]
+        paths = {path for path in (*bound.trails, *asked) if path and path[0] in self._mapper.relationships}
+        one = len(columns) == 1
+        these = columns[0].in_([key[0] for key in keys]) if one else sa.tuple_(*columns).in_(keys)
+        found = self._where(sa.select(model)).where(these).order_by(*columns)
+        found = found.options(*(option(model, path) for path in sorted(paths)))
+        locked = found.with_for_update(read=True, of=model, skip_locked=not waits)
+        return session.scalars(locked).unique().all()
+
+    # ---- sending ---------------------------------------------------------------------------------------
+
+    def _queue(
+        self, session: Session, wanted: MatchedSubscription, rows: t.Sequence[t.Any]
+    ) -> list[Recorded]:
+        with guarding(session):
+            return self._write(session.connection(), wanted, rows)
+
+    def _write(
+        self, connection: sa.Connection, wanted: MatchedSubscription, rows: t.Sequence[t.Any]
+    ) -> list[Recorded]:
+        led = load_linked((self._bound, row, {}) for row in rows)  # held while owners are read
+        items = {self._dedupe_key(row): row for row in rows if self._is_meant(row, wanted)}
+        del led
+        for key in recorded_keys(connection, wanted.owner, wanted.environment, self._event.name, list(items)):
+            del items[key]
+        occurrences = [
+            PendingEvent(self._event, wanted.owner, self._bound, row, {}, dedupe_key=key, listeners=[wanted])
+            for key, row in items.items()
+        ]
+        recorded = write(registry_of(self.state), connection, occurrences)
+        self._spread(connection, [message["id"] for message in recorded if "error" not in message])
+        return recorded
+
+    def _is_meant(self, row: t.Any, wanted: MatchedSubscription) -> bool:
+        if host_code.owner(self._bound, row) != wanted.owner:
+            return False
+        environment = self.state.settings.environment
+        if isinstance(environment, str):
+            return True
+        data = host_code.dump(self._bound, self._event, row)
+        return environment(self._event.name, data, wanted.owner) == wanted.environment
+
+    def _dedupe_key(self, row: t.Any) -> str:
+        """The column holds 255 characters, and a primary key may have more."""
+        key = repr([str(part) for part in self._mapper.primary_key_from_instance(row)])
+        return f"{BACKFILL}:{self._key}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+    def _spread(self, connection: sa.Connection, ids: t.Sequence[str]) -> None:
+        if not ids:
+            return
+        now = outbox.now(connection)
+        one = sa.update(D).where(D.c.message_id == sa.bindparam("message"), D.c.subscription_id == self._key)
+        rows = [
+            {"message": key, "due": now + timedelta(seconds=number / self.rate)}
+            for number, key in enumerate(ids)
+        ]
+        connection.execute(one.values(due_at=sa.bindparam("due")), rows)
+
+
+def recorded_keys(
+    connection: sa.Connection, owner: str, environment: str, event: str, keys: t.Sequence[str]
+) -> list[str]:
+    """Return which dedupe keys an owner has used before for an event."""
+    of_event = M.c.owner == owner, M.c.environment == environment, M.c.event == event
+    done = sa.select(M.c.dedupe_key)
+    if connection.dialect.name != "postgresql":
+        return list(connection.scalars(done.where(*of_event, M.c.dedupe_key.in_(keys))))
+    # One probe of the index for each key. Of a table that is not counted the planner takes every index for as good; the
+    # key as a range, and the order of it, is what only the right one has.
+    given = sa.bindparam("keys", list(keys), type_=postgresql.ARRAY(M.c.dedupe_key.type))
+    each = parameters.each_of(given)
+    of_key = M.c.dedupe_key.between(each.c.key, each.c.key)
+    one = done.where(*of_event, of_key).order_by(M.c.dedupe_key).limit(sa.literal_column("1")).lateral("one")
+    return list(connection.scalars(sa.select(one.c.dedupe_key).select_from(each.join(one, sa.true()))))
+
+
+def _event_of(state: AppState, channel: str) -> EventType:
+    """Return the event that says that a row of the channel was made."""
+    found = state.catalog.channels.get(channel)
+    if found is None:
+        raise SubscriptionError(f"There is no channel {channel!r}: {', '.join(state.catalog.channels)}.")
+    if state.bound[channel].model is None:
+        raise SubscriptionError(f"The channel {channel} has no model: its events come from code alone.")
+    for event in found.events.values():
+        if Kind.CREATED in event.on and not event.when:
+            return event
+    raise SubscriptionError(f"The channel {channel} has no event for a new row.")

@@ -1,0 +1,298 @@
+"""Broken messages: their data made anew from the rows as they are now, or given up with a reason.
+
+Each in a transaction of its own, so that one which still fails keeps nobody waiting. Whoever is first has it: the first
+statement writes the row of the broken message, and so locks it.
+"""
+
+from __future__ import annotations
+
+import enum
+import typing as t
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ..capture import host_code
+from ..capture.guard import guarding
+from ..capture.loading import owner_of
+from ..capture.messages import NOBODY, UNKNOWN, PendingEvent, deliveries_of, remade, storable
+from ..capture.registry import registry_of
+from ..capture.side_session import unfiltered
+from ..catalog import Kind
+from ..errors import EmitError, OwnerMissingError
+from ..models import BrokenMessage, Delivery, Message, State, Subscription
+from ..outbox import recording
+from ..sql.parameters import unindexed
+
+if t.TYPE_CHECKING:
+    from ..bindings import BoundChannel
+    from ..catalog import EventType
+    from ..outbox.recording import MatchedSubscription
+    from ..state import AppState
+
+__all__ = ["LONGEST_REASON", "Repair", "broken", "give_up", "repair"]
+
+B, D, M, S = (
+    t.cast("sa.Table", model.__table__) for model in (BrokenMessage, Delivery, Message, Subscription)
+)
+LONGEST_REASON = 64
+"""Characters that the column of a delivery's reason holds."""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What came of it."""
+
+    message_id: str
+    event: str
+    error: str | None
+    """Why it is still broken; None: its deliveries are on their way."""
+    deliveries: int = 0
+    """How many are due or held now."""
+
+
+def broken(
+    connection: sa.Connection, *, channel: str | None = None, after: str = "", most: int = 100
+) -> t.Sequence[sa.Row[t.Any]]:
+    """Return broken messages that nobody has given up, oldest first: their columns but the data, and `error`.
+
+    :param after: the id behind which to begin.
+    """
+    columns = [column for column in M.c if column.name not in ("data", "extras")]
+    found: sa.Select[t.Any] = sa.select(*columns, B.c.error, B.c.broken_at).join(B, B.c.message_id == M.c.id)
+    found = found.where(B.c.given_up.is_(None))
+    if channel is not None:
+        found = found.where(M.c.channel == channel)
+    if after:
+        found = found.where(B.c.message_id > after)
+    return connection.execute(found.order_by(B.c.message_id).limit(most)).all()
+
+
+def repair(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair | None:
+    """Make the data of a broken message anew and its deliveries due; None if it is not broken.
+
+    :param dry_run: only say what would come of it.
+    """
+    with Session(state.own_engine, info={"webhooks": False}, autoflush=False) as session:
+        row = _taken(session, message_id)
+        if row is None:
+            return None
+        try:
+            with guarding(session):
+                item, message = _made(state, session, row)
+        except (EmitError, sa.exc.DBAPIError) as error:
+            text = storable(_undone(session, row.event, error))
+            session.connection().execute(sa.update(B).where(B.c.message_id == message_id).values(error=text))
+            found = Repair(message_id, row.event, text)
+        else:
+            found = Repair(message_id, row.event, None, _write(session.connection(), row, item, message))
+        if dry_run:
+            session.rollback()
+        else:
+            session.commit()
+    if found.deliveries and not dry_run:
+        state.bell.ring_soon()
+    return found
+
+
+def _undone(session: Session, event: str, error: EmitError | sa.exc.DBAPIError) -> str:
+    """Say what was wrong. After an error of the database only a new transaction can note it."""
+    if isinstance(error, EmitError):
+        return str(error)
+    if error.connection_invalidated:
+        raise error
+    session.rollback()
+    return f"{event} cannot be serialised: {type(error).__name__}: {error.orig}."
+
+
+def give_up(state: AppState, message_id: str, reason: str) -> bool:
+    """Cancel what waits for a broken message, with a reason; say whether it was broken."""
+    with state.own_engine.begin() as connection:
+        return _given_up(connection, message_id, reason)
+
+
+def _given_up(connection: sa.Connection, message_id: str, reason: str) -> bool:
+    mine = sa.update(B).where(B.c.message_id == message_id, B.c.given_up.is_(None))
+    if not connection.execute(mine.values(given_up=reason)).rowcount:
+        return False
+    off = {"state": State.CANCELLED.value, "reason": reason, "finished_at": datetime.now(UTC)}
+    connection.execute(sa.update(D).where(*_waiting(message_id)).values(off))
+    return True
+
+
+def _waiting(message_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """What waits for a message to be repaired; no index of states is read for it (decision 37)."""
+    return D.c.message_id == message_id, unindexed(D.c.state) == State.BROKEN.value
+
+
+def _taken(session: Session, message_id: str) -> sa.Row[t.Any] | None:
+    connection = session.connection()
+    mine = sa.update(B).where(B.c.message_id == message_id, B.c.given_up.is_(None))
+    connection.execute(mine.values(broken_at=B.c.broken_at))
+    found = sa.select(M).join(B, B.c.message_id == M.c.id)
+    return connection.execute(found.where(M.c.id == message_id, B.c.given_up.is_(None))).one_or_none()
+
+
+# ---- making it anew --------------------------------------------------------------------------------------
+
+
+def _made(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[PendingEvent, recording.Row]:
+    event = state.catalog.events.get(row.event)
+    if event is None:
+        raise EmitError(
+            f"The catalogue has no event {row.event} any more. Put it back, or give the message up."
+        )
+    bound = state.bound[event.channel]
+    text = row.data if row.data != "null" else None
+    obj = None if text is not None else _row_of(session, bound, event, row.entity_id)
+    owner = row.owner
+    if obj is not None and bound.owner_path is not None:
+        owner = _owner(session, bound, event, row)
+    item = PendingEvent(event, owner, bound, obj, {}, text, row.entity_id, row.status, row.dedupe_key)
+    item.listeners = _wanted(state, session.connection(), row, owner)
+    message = remade(state, item)
+    if row.environment != UNKNOWN:
+        message["environment"] = row.environment
+    return item, {**message, "id": row.id}
+
+
+def _row_of(session: Session, bound: BoundChannel, event: EventType, key: str | None) -> t.Any:
+    if event.on and event.on <= {Kind.DELETED, Kind.MOVED_OUT}:
+        raise EmitError(f"{event.name} tells of a row that is gone: its data cannot be made anew. {_GIVE_UP}")
+    if bound.model is None or key is None:
+        raise EmitError(
+            f"Nothing is known of what {event.name} is about: its data cannot be made anew. {_GIVE_UP}"
+        )
+    mapper: t.Any = sa.inspect(bound.model)
+    columns = mapper.primary_key
+    parts = [key] if len(columns) == 1 else key.split(",")
+    row = None
+    if len(parts) == len(columns):
+        identity = tuple(_typed(column, part) for column, part in zip(columns, parts, strict=True))
+        with unfiltered(session):
+            row = _get(session, bound.model, identity, key)
+    if row is None:
+        raise EmitError(
+            f"The row {key} of {bound.model.__name__} is gone: its data cannot be made anew. {_GIVE_UP}"
+        )
+    return row
+
+
+def _get(session: Session, model: type, identity: tuple[t.Any, ...], key: str) -> t.Any:
+    try:
+        return session.get(model, identity)
+    except sa.exc.DBAPIError:
+        raise
+    except Exception as error:  # whatever a column's type raises for a text that it does not take
+        said = getattr(error, "orig", error)
+        raise EmitError(f"No key of {model.__name__} can be made of {key}: {said}. {_GIVE_UP}") from error
+
+
+_GIVE_UP = "Give the message up."
+
+
+def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
+    """The value of a column of a key, out of the text that it has in `entity_id`."""
+    try:
+        kind: t.Any = column.type.python_type
+        if issubclass(kind, enum.Enum):
+            return next((member for member in kind if str(member) == text), text)
+        if issubclass(kind, date):
+            return kind.fromisoformat(text)
+        return text == "True" if kind is bool else kind(text)
+    except (NotImplementedError, ValueError, TypeError, ArithmeticError):
+        return text
+
+
+def _owner(session: Session, bound: BoundChannel, event: EventType, row: sa.Row[t.Any]) -> str:
+    """Return whose the row is. It must be whose it was: nobody is told of another's data."""
+    try:
+        owner = _present_owner(session, bound, event, row.entity_id)
+    except EmitError:
+        raise
+    except Exception as error:  # a property of the host's
+        raise EmitError(
+            f"The owner of {event.name} cannot be told: {type(error).__name__}: {error}."
+        ) from error
+    before: str = row.owner
+    if before == NOBODY:
+        if owner is None:
+            raise OwnerMissingError(f"Nobody owns what {event.name} is about. {_GIVE_UP}")
+        return owner
+    if owner is None and event.on:  # what the host's code emits may have an owner that the call has named
+        raise OwnerMissingError(f"What {event.name} is about belongs to nobody any more. {_GIVE_UP}")
+    if owner not in (None, before):
+        raise EmitError(f"What {event.name} is about belongs to another owner by now. {_GIVE_UP}")
+    return before
+
+
+def _present_owner(session: Session, bound: BoundChannel, event: EventType, key: str) -> str | None:
+    """Read it behind the host's filters, in a session of its own: a dump shall not see what they hide."""
+    info = {"webhooks": False}
+    connection = session.connection()
+    with (
+        Session(connection, autoflush=False, info=info, join_transaction_mode="rollback_only") as aside,
+        guarding(aside),
+        unfiltered(aside),
+    ):
+        obj = _row_of(aside, bound, event, key)
+        return host_code.owned(bound, obj, owner_of, bound, obj)
+
+
+def _wanted(
+    state: AppState, connection: sa.Connection, row: sa.Row[t.Any], owner: str
+) -> list[MatchedSubscription]:
+    """Whom it is for: those that it was recorded for, or, if nobody knew its owner, those who listen now."""
+    if row.owner == NOBODY:
+        patterns = registry_of(state).patterns(frozenset({row.event}))
+        found, _ = recording.find_matches(connection, {owner}, patterns)
+        by_id: dict[str, MatchedSubscription] = {}
+        for each in (wanted for some in found.values() for wanted in some):
+            known = by_id.get(each.subscription_id)
+            by_id[each.subscription_id] = each if known is None else known.joined(each)
+        return [each for each in by_id.values() if row.environment in (UNKNOWN, each.environment)]
+    columns = (D.c.subscription_id, S.c.environment, S.c.active, S.c.format, D.c.includes)
+    waiting = sa.select(*columns).join(S, S.c.id == D.c.subscription_id)
+    waiting = waiting.where(*_waiting(row.id))
+    return [
+        recording.MatchedSubscription(
+            key, owner, environment, active, chosen, frozenset((includes or "").split(",")) - {""}
+        )
+        for key, environment, active, chosen, includes in connection.execute(waiting)
+    ]
+
+
+def _write(connection: sa.Connection, row: sa.Row[t.Any], item: PendingEvent, message: recording.Row) -> int:
+    names = ("owner", "environment", "data", "extras", "size", "status", "entity_id")
+    connection.execute(sa.update(M).where(M.c.id == row.id).values({name: message[name] for name in names}))
+    connection.execute(sa.delete(B).where(B.c.message_id == row.id))
+    now = datetime.now(UTC)
+    if row.owner == NOBODY:
+        deliveries = deliveries_of(item, message, now)
+        if deliveries:
+            connection.execute(D.insert(), deliveries)
+        return len(deliveries)
+    return _release(connection, row.id, message["environment"], now)
+
+
+def _release(connection: sa.Connection, message_id: str, environment: str, now: datetime) -> int:
+    """Let its deliveries go the way that they would have gone."""
+    columns = (D.c.id, S.c.environment, S.c.active, S.c.deleted_at, S.c.disabled_reason)
+    waiting = sa.select(*columns).outerjoin(S, S.c.id == D.c.subscription_id)
+    waiting = waiting.where(*_waiting(message_id))
+    count = 0
+    for key, theirs, active, deleted_at, disabled in connection.execute(waiting).all():
+        if theirs is None or deleted_at is not None:
+            values = {"state": State.CANCELLED.value, "reason": "removed", "finished_at": now}
+        elif theirs != environment:
+            values = {"state": State.CANCELLED.value, "reason": "other_environment", "finished_at": now}
+        elif active:
+            values = {"state": State.PENDING.value, "reason": None, "due_at": now}
+        else:
+            values = {"state": State.HELD.value, "reason": disabled or "off"}
+        count += values["state"] != State.CANCELLED.value
+        still = D.c.id == key, unindexed(D.c.state) == State.BROKEN.value
+        connection.execute(sa.update(D).where(*still).values(values))
+    return count

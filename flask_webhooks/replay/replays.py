@@ -1,0 +1,289 @@
+"""A replay from its beginning to its end: `start`, then `turn` after `turn`, or `stop`.
+
+A turn queues what can be sent in the next seconds, each delivery due a moment after the one before: that is the bounded
+rate, and live events that fall due in between are sent in between. It is one short transaction whose first statement
+takes the replay for itself, so that it does not matter how many processes take turns.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from .. import outbox
+from ..errors import OtherEnvironmentError, SubscriptionError
+from ..ids import uuid7
+from ..models import Delivery, IdempotentReply, Message, Replay, State, Subscription, Trigger
+from ..principal import ALL_OWNERS, Whose
+from ..sql.ranges import first
+from ..sql.transactions import repeated
+from . import budget, filters
+from .filters import MISSED, Filter
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["find", "listened_to", "purge", "start", "stop", "turn"]
+
+logger = logging.getLogger("flask_webhooks.replaying")
+
+D, M, P, R, S = (
+    t.cast("sa.Table", model.__table__)
+    for model in (Delivery, Message, IdempotentReply, Replay, Subscription)
+)
+AHEAD = 5.0
+"""Seconds of sending that one turn queues: what a cancelled replay still sends at most."""
+
+
+def listened_to(state: AppState, subscription: Subscription) -> dict[str, set[str]]:
+    """Return the event types that a subscription listens to today, with the includes of all its listeners."""
+    found: dict[str, set[str]] = {}
+    for listener in subscription.listeners:
+        for event in state.catalog.expand(listener.event):
+            found.setdefault(event.name, set()).update(listener.includes)
+    return found
+
+
+def find(session: Session, replay_id: str, *, owner: Whose) -> Replay | None:
+    """Return a replay of the owner's."""
+    found = session.get(Replay, replay_id)
+    if found is None or owner is ALL_OWNERS:
+        return found
+    subscription = session.get(Subscription, found.subscription_id)
+    return found if subscription is not None and subscription.owner == owner else None
+
+
+def start(
+    state: AppState, session: Session, subscription: Subscription, wanted: Filter
+) -> tuple[Replay, bool]:
+    """Return a replay that begins with the next turn, and whether it is a new one.
+
+    Call it with the owner's row locked: the same asked for twice is one replay. The caller commits and rings the bell.
+
+    :raises SubscriptionError: it is switched off, or another replay of it is running.
+    """
+    if not subscription.active:
+        raise SubscriptionError("The subscription is switched off. Switch it on first.")
+    if not state.settings.sends_to(subscription.environment):
+        raise OtherEnvironmentError(subscription.environment)
+    running = session.scalars(
+        sa.select(Replay).where(Replay.subscription_id == subscription.id, Replay.state == "running")
+    ).first()
+    if running is not None:
+        if running.digest == wanted.digest:
+            return running, False
+        raise SubscriptionError(f"The replay {running.id} is still running. Wait for its end, or cancel it.")
+    listened = listened_to(state, subscription)
+    now = datetime.now(UTC)
+    before = session.execute(_running().where(R.c.state != "running", R.c.next_at > now)).all()
+    row = Replay(
+        id=uuid7(),
+        subscription_id=subscription.id,
+        state="running",
+        states=list(wanted.states),
+        events=list(wanted.events),
+        since=wanted.since,
+        until=wanted.until,
+        digest=wanted.digest,
+        total=filters.count(session.connection(), subscription, wanted, listened),
+        next_at=budget.begins_at(now, subscription, before),
+        created_at=now,
+    )
+    session.add(row)
+    session.flush()
+    return row, True
+
+
+def stop(connection: sa.Connection, replay_id: str, now: datetime) -> None:
+    """Queue no more of a replay; one that has ended stays as it is."""
+    connection.execute(
+        sa.update(R)
+        .where(R.c.id == replay_id, R.c.state == "running")
+        .values(state="cancelled", finished_at=now)
+    )
+
+
+def purge(connection: sa.Connection, before: datetime) -> None:
+    """Forget replays that ended before, and what the API answered under idempotency keys that are used up."""
+    connection.execute(sa.delete(R).where(R.c.finished_at < before))
+    day_ago = datetime.now(UTC) - timedelta(days=1)
+    connection.execute(sa.delete(P).where(P.c.created_at < day_ago))
+
+
+def turn(state: AppState) -> int:
+    """Queue the next few deliveries of every replay whose time has come; return how many. Commits."""
+    with state.own_engine.connect() as connection:
+        now = outbox.now(connection)
+        running = connection.execute(_running().where(R.c.state == "running")).all()
+    # The others wait for workers of their environment.
+    ours = [row for row in running if row.environment is None or state.settings.sends_to(row.environment)]
+    due = [row for row in ours if row.next_at <= now]
+    hosts = budget.hosts_of(state, running) if due else {}
+    return sum(_turn(state, row.id, now, budget.rate_of(state, row, running, hosts)) for row in due)
+
+
+def _running() -> sa.Select[t.Any]:
+    places = R.c.id, R.c.next_at, S.c.owner, S.c.url, S.c.environment
+    return sa.select(*places).outerjoin(S, S.c.id == R.c.subscription_id)
+
+
+def _turn(state: AppState, replay_id: str, now: datetime, rate: float) -> int:
+    count = repeated(state.own_engine, lambda session: _take_turn(state, session, replay_id, now, rate))
+    if count:
+        state.bell.ring()
+    return count
+
+
+def _take_turn(state: AppState, session: Session, replay_id: str, now: datetime, rate: float) -> int:
+    if not _is_free(session, replay_id):
+        return 0
+    mine = session.execute(
+        sa.update(R)
+        .where(R.c.id == replay_id, R.c.state == "running", R.c.next_at <= now)
+        .values(next_at=now + timedelta(seconds=max(AHEAD, 1 / rate)))
+    )
+    if not t.cast("t.Any", mine).rowcount:
+        return 0  # cancelled, or somebody else has taken this turn
+    replay = session.get_one(Replay, replay_id)
+    subscription = session.get(Subscription, replay.subscription_id)
+    if subscription is None or subscription.deleted_at is not None or not subscription.active:
+        replay.state, replay.finished_at = "cancelled", now
+        session.commit()
+        return 0
+    count = _queue(state, session, replay, subscription, now, rate)
+    session.commit()
+    return count
+
+
+def _is_free(session: Session, replay_id: str) -> bool:
+    """Lock a replay, unless somebody is just taking a turn; SQLite's only lock is taken by writing.
+
+    By its key alone: on MariaDB an UPDATE that also asks for the state locks the index on that first, and two of them
+    lock each other.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        return True
+    free = sa.select(R.c.id).where(R.c.id == replay_id).with_for_update(skip_locked=True)
+    return session.scalar(free) is not None
+
+
+def _queue(
+    state: AppState, session: Session, replay: Replay, subscription: Subscription, now: datetime, rate: float
+) -> int:
+    """Queue a few, stage by stage; end the replay when no stage has more.
+
+    :param rate: deliveries a second: its share of what its owner and its destination's host get together.
+    """
+    room = max(1, int(rate * AHEAD))
+    listened = listened_to(state, subscription)
+    wanted = Filter(tuple(replay.states), tuple(replay.events), replay.since, replay.until)
+    queued = 0
+    while queued < room and replay.stage < len(wanted.states):
+        step = replay.states[replay.stage]
+        times = [now + timedelta(seconds=(queued + n) / rate) for n in range(room - queued)]
+        if step == MISSED:
+            found = _send_missed(state, session, subscription, wanted, listened, replay.cursor, times)
+        else:
+            found = _send_again(state, session, subscription, wanted, step, replay.cursor, times)
+        queued += len(found)
+        if len(found) < len(times):
+            replay.stage, replay.cursor = replay.stage + 1, None
+        else:
+            replay.cursor = found[-1]
+    replay.queued += queued
+    if replay.stage >= len(wanted.states):
+        replay.state, replay.finished_at = "done", now
+        # When the last is sent, and another may begin.
+        replay.next_at = now + timedelta(seconds=queued / rate)
+    logger.info("replay.turned", extra={"replay": replay.id, "queued": queued, "state": replay.state})
+    return queued
+
+
+_AGAIN = (
+    sa.update(D)
+    .where(D.c.id == sa.bindparam("delivery"), D.c.due_at.is_(None))
+    .values(
+        state=State.PENDING.value,
+        due_at=sa.bindparam("due"),
+        attempts=0,
+        trigger=Trigger.REPLAY.value,
+        reason=None,
+        finished_at=None,
+    )
+)
+
+
+def _send_again(
+    state: AppState,
+    session: Session,
+    subscription: Subscription,
+    wanted: Filter,
+    step: str,
+    cursor: str | None,
+    times: t.Sequence[datetime],
+) -> list[str]:
+    """Make those due that are listened to; return which were looked at."""
+    connection = session.connection()
+    found = filters.delivered(connection.dialect, subscription.id, wanted, step, cursor)
+    ids = list(connection.scalars(first(found, len(times))))
+    listened = _listened(state, connection, subscription, ids)
+    if listened:
+        rows = [{"delivery": key, "due": due} for key, due in zip(listened, times, strict=False)]
+        connection.execute(_AGAIN, rows)
+    return ids
+
+
+def _listened(
+    state: AppState, connection: sa.Connection, subscription: Subscription, ids: t.Sequence[str]
+) -> list[str]:
+    """Return those deliveries whose event the subscription listens to: a worker would cancel the others.
+
+    What has been delivered would be told as cancelled then.
+    """
+    patterns = {listener.event for listener in subscription.listeners}
+    if not patterns:
+        return list(ids)
+    events = sa.select(D.c.id, M.c.event).join(M, M.c.id == D.c.message_id)
+    found: dict[str, str] = {}
+    for some in outbox.chunks(ids):
+        found.update((row.id, row.event) for row in connection.execute(events.where(D.c.id.in_(some))))
+    return [key for key in ids if key in found and state.catalog.is_listened(found[key], patterns)]
+
+
+def _send_missed(
+    state: AppState,
+    session: Session,
+    subscription: Subscription,
+    wanted: Filter,
+    listened: t.Mapping[str, set[str]],
+    cursor: str | None,
+    times: t.Sequence[datetime],
+) -> list[str]:
+    connection = session.connection()
+    rows = connection.execute(
+        first(filters.missed(connection.dialect, subscription, wanted, listened, cursor), len(times))
+    ).all()
+    deliveries = []
+    for row, due in zip(rows, times, strict=False):
+        event = state.catalog.events[row.event]
+        chosen = subscription.format if subscription.format in event.formats else event.format
+        deliveries.append(
+            {
+                "id": uuid7(),
+                "message_id": row.id,
+                "subscription_id": subscription.id,
+                "state": State.PENDING.value,
+                "due_at": due,
+                "attempts": 0,
+                "trigger": Trigger.REPLAY.value,
+                "format": chosen,
+                "includes": ",".join(sorted(listened[row.event])) or None,
+            }
+        )
+    if deliveries:
+        connection.execute(D.insert(), deliveries)
+    return [row.id for row in rows]

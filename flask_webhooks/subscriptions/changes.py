@@ -1,0 +1,428 @@
+"""Lock, look, write: a subscription made, changed, removed."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from .. import outbox, signals, signing, throttle
+from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
+from ..ids import is_id, uuid7
+from ..models import Delivery, Lane, Listener, State, Subscription
+from ..principal import ALL_OWNERS, Whose
+from ..sql import ranges
+from ..sql.transactions import may_be_repeated
+from . import secrets, validation
+from .after_commit import afterwards
+from .joined_session import is_joined
+from .owner_lock import lock
+from .validation import UNSET, Unset, ValidationErrors, Wanted
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["change", "create", "find", "remove"]
+
+OPERATORS = ""
+"""Whose places operators take who change what is others': no owner is called so."""
+COUNTED = 10_000
+"""Held deliveries that are counted at most before they are sent or discarded."""
+HEALTHY: dict[str, t.Any] = {
+    "failures": 0,
+    "failing_since": None,
+    "succeeded_at": None,
+    "paused_until": None,
+    "pauses": 0,
+    "window_at": None,
+    "window_ok": 0,
+    "window_failed": 0,
+    "refusals": 0,
+    "paced_rate": None,
+    "paced_at": None,
+    "waits_for": None,
+    "sendable_at": None,
+}
+"""A lane's health when its subscription is switched on again: what was before does not count."""
+
+
+def find(
+    session: Session,
+    subscription_id: str,
+    *,
+    owner: Whose,
+    to_change: bool = False,
+    version: int | None = None,
+) -> Subscription:
+    """Return a subscription that has not been removed.
+
+    :param owner: whose it must be.
+    :param to_change: lock its owner's row first. Ends the session's transaction to do so.
+    :param version: the one that the caller has seen; None for any.
+    :raises SubscriptionMissingError: there is none, or it is another owner's.
+    :raises SubscriptionChangedError: its version is another one.
+    """
+    if not is_id(subscription_id):
+        raise SubscriptionMissingError("There is no such subscription.")
+    if to_change:
+        place = session.execute(
+            sa.select(Subscription.owner, Subscription.environment).where(Subscription.id == subscription_id)
+        ).one_or_none()
+        session.rollback()  # the lock must be the first statement of its transaction
+        if place is not None and owner in (ALL_OWNERS, place.owner):
+            lock(session, place.owner, place.environment)
+    found = session.get(Subscription, subscription_id, populate_existing=True)
+    if found is None or found.deleted_at is not None or owner not in (ALL_OWNERS, found.owner):
+        raise SubscriptionMissingError("There is no such subscription.")
+    if version is not None and found.version != version:
+        raise SubscriptionChangedError(
+            f"The subscription is at version {found.version} by now: read it again, then repeat the change."
+        )
+    return found
+
+
+def create(
+    state: AppState,
+    session: Session,
+    *,
+    owner: Whose,
+    url: str,
+    environment: str | None = None,
+    events: t.Sequence[t.Any] = (),
+    channels: t.Sequence[str] = (),
+    description: str = "",
+    active: bool = True,
+    format: str | None = None,
+    headers: t.Mapping[str, str] | None = None,
+    retry: t.Any = None,
+    rate_limit: float | None = None,
+    metadata: t.Mapping[str, t.Any] | None = None,
+    signature: str = "v1",
+    secret: str | None = None,
+    look_up: bool = True,
+    limited: bool = True,
+) -> tuple[Subscription, signing.Secret]:
+    """Make a subscription and return it with its secret, which is not kept in the clear.
+
+    Looks the URL's name up before anything is locked. Flushes; the caller commits.
+
+    :param environment: None: the app's own.
+    :param events: patterns, or ``{"event": pattern, "includes": [names]}``.
+    :param channels: short for every event of each.
+    :param look_up: False: the URL's name is judged by the attempts alone.
+    :param limited: False: the owner may have any number of subscriptions.
+    :raises SubscriptionError: with every mistake of every field; `ExclusivityError` if that is the only one.
+    :raises ThrottledError: the owner has made as many as a day may have.
+    """
+    faults, key = ValidationErrors(), uuid7()
+    kind = validation.signature(signature, faults)
+    new = validation.secret(secret, kind, faults)
+    whose = validation.owner(owner, faults)
+    values: dict[str, t.Any] = {
+        "url": _url(state, session, whose, url, faults, look_up=look_up and not faults.fields),
+        "environment": validation.environment(state, environment, faults),
+        "description": validation.description(description, faults),
+        "active": validation.flag("active", active, faults),
+        "retry": validation.retry_(retry, faults),
+        "rate_limit": validation.rate_limit(rate_limit, faults),
+        "details": validation.metadata(state, validation.merged({}, metadata), faults),
+        "headers": validation.headers_(state, None, headers, faults, subscription_id=key),
+        "signature": kind,
+    }
+    wanted = validation.wanted(state, events, channels, faults)
+    values["format"] = validation.format_(state, format, wanted, faults)
+    faults.stop()
+    assert new is not None  # noqa: S101  # stop() has raised otherwise
+    now = _now()
+    session.rollback()
+    lock(session, whose, values["environment"])
+    if limited:
+        _check_limit(state, session, whose, values["environment"])
+    _check_together(state, session, whose, values["environment"], wanted if active else {}, None)
+    if limited:
+        throttle.count_creation(state, session, whose)
+    row = Subscription(id=key, owner=whose, created_at=now, updated_at=now, version=1, **values)
+    row.listeners = _listeners(row, wanted)
+    session.add(row)
+    session.flush()
+    session.add(Lane(subscription_id=row.id, **HEALTHY))
+    secrets.add(state, session, row.id, new, now)
+    session.flush()
+    _announce(state, session, row, "created")
+    return row, new
+
+
+def change(
+    state: AppState,
+    session: Session,
+    subscription_id: str,
+    *,
+    owner: Whose,
+    version: int | None = None,
+    held: str | None = None,
+    url: str | Unset = UNSET,
+    events: t.Sequence[t.Any] | Unset = UNSET,
+    channels: t.Sequence[str] | Unset = UNSET,
+    description: str | Unset = UNSET,
+    active: bool | Unset = UNSET,
+    format: str | Unset | None = UNSET,
+    headers: t.Mapping[str, str | None] | Unset | None = UNSET,
+    retry: t.Any = UNSET,
+    rate_limit: float | Unset | None = UNSET,
+    metadata: t.Mapping[str, t.Any] | Unset | None = UNSET,
+    environment: str | Unset = UNSET,
+    signature: str | Unset = UNSET,
+    look_up: bool = True,
+) -> Subscription:
+    """Change what is given and return the subscription. Ends the session's transaction first; the caller commits.
+
+    `events` and `channels` together replace what it listens to; what is pending stays pending. `headers` and
+    `metadata` are merged by name: None removes one, None for all of it clears (RFC 7396).
+
+    Of very many deliveries, switching holds or sends a portion, and workers the rest. Discarding commits on the way.
+
+    :param owner: whose it must be.
+    :param version: the one the caller has seen; None for any.
+    :param held: with `active=True`: `send` or `discard` what was held while it was off.
+    :param look_up: see `create`.
+    :raises SubscriptionMissingError: there is none of that owner.
+    :raises SubscriptionChangedError: it has another version.
+    :raises SubscriptionError: as `create`.
+    """
+    faults = ValidationErrors()
+    # Before anything is locked.
+    checked_url = _or(url, lambda value: _url(state, session, owner, value, faults, look_up=look_up))
+    row = find(session, subscription_id, owner=owner, to_change=True, version=version)
+    before = _listening(row)
+    wanted = before
+    if not (isinstance(events, Unset) and isinstance(channels, Unset)):
+        wanted = validation.wanted(state, events, channels, faults)
+    values: dict[str, t.Any] = {"url": checked_url}
+    values["description"] = _or(description, lambda value: validation.description(value, faults))
+    values["active"] = _or(active, lambda value: validation.flag("active", value, faults))
+    values["retry"] = _or(retry, lambda value: validation.retry_(value, faults))
+    values["rate_limit"] = _or(rate_limit, lambda value: validation.rate_limit(value, faults))
+    values["details"] = _or(
+        metadata, lambda value: validation.metadata(state, validation.merged(row.details, value), faults)
+    )
+    values["headers"] = _or(
+        headers, lambda value: validation.headers_(state, row.headers, value, faults, subscription_id=row.id)
+    )
+    if not (isinstance(format, Unset) and wanted is before):
+        chosen = row.format if isinstance(format, Unset) else format
+        values["format"] = validation.format_(state, chosen, wanted, faults)
+    values["signature"] = _or(signature, lambda value: validation.signature(value, faults))
+    if not isinstance(environment, Unset) and environment != row.environment:
+        faults.add("environment", "It is fixed when a subscription is made: make another one there.")
+    becomes_active = values["active"] if not isinstance(values["active"], Unset) else row.active
+    _check_held(session, row, becomes_active, held, faults)
+    faults.stop()
+    if becomes_active and (not row.active or wanted is not before):
+        _check_together(state, session, row.owner, row.environment, wanted, row.id)
+    if held == "discard":
+        row = _discard(state, session, row, wanted)
+    _switch(state, session, row, becomes_active, held)
+    if not isinstance(values["rate_limit"], Unset) and values["rate_limit"] != row.rate_limit:
+        # What the old one has put off is due again.
+        session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(sendable_at=None))
+    for name, value in values.items():
+        if not isinstance(value, Unset):
+            setattr(row, name, value)
+    if wanted is not before:
+        _listen(session, row, wanted)
+    row.version += 1
+    row.updated_at = _now()
+    session.flush()
+    _announce(state, session, row, "changed")
+    return row
+
+
+def remove(
+    state: AppState, session: Session, subscription_id: str, *, owner: Whose, version: int | None = None
+) -> None:
+    """Remove a subscription and cancel what is pending or held for it. Its log stays until it is purged.
+
+    Of very many a portion; workers cancel the rest.
+
+    :raises SubscriptionMissingError: there is none of that owner.
+    :raises SubscriptionChangedError: it has another version.
+    """
+    row = find(session, subscription_id, owner=owner, to_change=True, version=version)
+    now = _now()
+    outbox.cancel_all(session.connection(), row.id, "removed", now)  # locks the lane: see `_switch`
+    row.deleted_at = row.updated_at = now
+    row.active = False
+    row.headers = row.client_certificate = None
+    row.version += 1
+    row.listeners.clear()
+    row.secrets.clear()
+    session.flush()
+    _announce(state, session, row, "removed")
+
+
+def _url(
+    state: AppState, session: Session, owner: Whose, value: object, faults: ValidationErrors, *, look_up: bool
+) -> str:
+    """Return a URL, checked; its name is looked up while no other lookup of its owner holds a thread.
+
+    Else it is taken without: each attempt looks it up anyway. Ends the session's transaction.
+    """
+    url = validation.url(state, value, faults)
+    if not url or not look_up or not state.transport.needs_lookup(url):
+        return url
+    with throttle.place(state, session, OPERATORS if owner is ALL_OWNERS else owner) as wait:
+        if not wait:
+            url = validation.url(state, url, faults, resolve=True)
+    session.commit()
+    return url
+
+
+def _or(value: t.Any, check: t.Callable[[t.Any], t.Any]) -> t.Any:
+    return value if isinstance(value, Unset) else check(value)
+
+
+# ---- looking at the owner's other subscriptions ----------------------------------------------------------
+
+
+def _check_together(
+    state: AppState, session: Session, owner: str, environment: str, wanted: Wanted, own: str | None
+) -> None:
+    """Refuse what the owner's other active subscriptions exclude.
+
+    :raises ExclusivityError: names both channels.
+    """
+    if not wanted:
+        return
+    others = (
+        sa.select(Listener.event)
+        .distinct()
+        .join(Subscription, Subscription.id == Listener.subscription_id)
+        .where(
+            Listener.owner == owner,
+            Subscription.environment == environment,
+            Subscription.active,
+            Subscription.deleted_at.is_(None),
+            sa.true() if own is None else Subscription.id != own,
+        )
+    )
+    state.catalog.check_exclusive(wanted, session.scalars(others).all())
+
+
+def _check_limit(state: AppState, session: Session, owner: str, environment: str) -> None:
+    most = state.settings.subscription_limit
+    count = session.scalar(
+        sa.select(sa.func.count())
+        .select_from(Subscription)
+        .where(
+            Subscription.owner == owner,
+            Subscription.environment == environment,
+            Subscription.deleted_at.is_(None),
+        )
+    )
+    if (count or 0) >= most:
+        raise SubscriptionError(
+            f"There are {count} subscriptions in {environment} already, which is the limit. Remove one first."
+        )
+
+
+# ---- listeners, switching --------------------------------------------------------------------------------
+
+
+def _listening(row: Subscription) -> Wanted:
+    return {listener.event: list(listener.includes) for listener in row.listeners}
+
+
+def _listeners(row: Subscription, wanted: Wanted) -> list[Listener]:
+    return [
+        Listener(id=uuid7(), subscription_id=row.id, owner=row.owner, event=pattern, includes=includes)
+        for pattern, includes in wanted.items()
+    ]
+
+
+def _listen(session: Session, row: Subscription, wanted: Wanted) -> None:
+    """Replace what it listens to: a listener that stays keeps its row."""
+    for listener in list(row.listeners):
+        if listener.event not in wanted:
+            row.listeners.remove(listener)
+        elif listener.includes != wanted[listener.event]:
+            listener.includes = wanted[listener.event]
+    known = {listener.event for listener in row.listeners}
+    session.flush()  # deletes before inserts: (subscription, event) is unique
+    row.listeners.extend(_listeners(row, {name: wanted[name] for name in wanted if name not in known}))
+
+
+def _check_held(
+    session: Session, row: Subscription, active: bool, held: str | None, faults: ValidationErrors
+) -> None:
+    if held not in (None, "send", "discard"):
+        faults.add("held", 'Give "send" or "discard".')
+    elif held is not None and (row.active or not active):
+        faults.add(
+            "held", 'It says what becomes of held deliveries when switching on: give it with "active": true.'
+        )
+    elif active and not row.active and held is None and (count := _count_held(session, row.id)):
+        many = f"{count} deliveries {'or more ' * (count == COUNTED)}are" if count > 1 else "1 delivery is"
+        faults.add("held", f'{many} held. Say what becomes of that: "send" delivers now, "discard" cancels.')
+
+
+def _count_held(session: Session, subscription_id: str) -> int:
+    """Count what is held for a subscription that is off, and what is still to be; counting ends at `COUNTED`."""
+    connection, total = session.connection(), 0
+    for state in (State.HELD, State.PENDING):
+        equal = {Delivery.subscription_id: subscription_id, Delivery.state: state.value}
+        found = ranges.in_range(sa.select(Delivery.id), connection.dialect, equal, Delivery.id)
+        total += ranges.count(connection, found, COUNTED - total)
+    return total
+
+
+def _discard(state: AppState, session: Session, row: Subscription, wanted: Wanted) -> Subscription:
+    """Cancel what is held, each portion but the last in a transaction of its own; return the row, locked again.
+
+    While it is still off, unlike what workers do afterwards: what is held for one that is on they send.
+
+    :raises SubscriptionChangedError: somebody has changed it meanwhile.
+    :raises ExclusivityError: or another subscription of its owner.
+    """
+    key, owner, version = row.id, row.owner, row.version
+    while outbox.discard_held(session.connection(), key, _now()) == outbox.PORTION:
+        session.commit()
+        may_be_repeated(session)
+        row = find(session, key, owner=owner, to_change=True, version=version)
+        _check_together(state, session, owner, row.environment, wanted, key)
+    return row
+
+
+def _switch(state: AppState, session: Session, row: Subscription, active: bool, held: str | None) -> None:
+    """Hold what is pending when it goes off; when it comes on, forgive its receiver and free what was held.
+
+    The lane's row is locked before the subscription's, as a worker does that disables.
+    """
+    connection = session.connection()
+    if row.active and not active:
+        outbox.hold(connection, row.id, "off")
+    elif active and not row.active:
+        session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(**HEALTHY))
+        if held != "discard":  # which has been done
+            # Also without `held`: what is recorded from the check on to here would stay held for ever.
+            outbox.send_held(connection, row.id, _now())
+        row.disabled_reason = row.disabled_at = None
+
+
+# ---- after the commit ------------------------------------------------------------------------------------
+
+
+def _announce(state: AppState, session: Session, row: Subscription, action: str) -> None:
+    """Send the signal and ring the bell once the session's transaction is committed."""
+    told = {"subscription_id": row.id, "owner": row.owner, "action": action}
+
+    def tell() -> None:
+        (state.bell.ring_soon if is_joined(session) else state.bell.ring)()
+        signals.send(signals.subscription_changed, state.app, **told)
+
+    afterwards(session, tell)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

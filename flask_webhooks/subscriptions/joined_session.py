@@ -1,0 +1,60 @@
+"""Sessions of our own inside a transaction of the host's.
+
+The law of this room: our session ends with a savepoint, never with the transaction. What is refused leaves the host's
+transaction as it was, and what is done becomes true when the host commits, and only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from ..sql.transactions import is_autocommit
+
+__all__ = ["host_of", "is_joined", "joined"]
+
+_HOST = "webhooks_host"
+
+
+@contextlib.contextmanager
+def joined(own: sa.Engine, host: Session, connection: sa.Connection) -> t.Iterator[Session]:
+    """Yield a session of our own on the connection of the host's transaction, behind a savepoint.
+
+    Where the host's engine commits each statement there is no transaction to join: it has one of its own then.
+
+    :param own: for that.
+    :param connection: that of `host` to our tables.
+    """
+    info: dict[str, t.Any] = {"webhooks": False}
+    if is_autocommit(connection):
+        session = Session(own, info=info, expire_on_commit=False)
+    else:
+        _begin(connection)
+        info[_HOST] = host
+        session = Session(
+            connection, info=info, expire_on_commit=False, join_transaction_mode="create_savepoint"
+        )
+    with session:
+        yield session
+        session.commit()
+
+
+def _begin(connection: sa.Connection) -> None:
+    """Begin on SQLite, whose driver does so only at the first write: a savepoint released before that is committed."""
+    if connection.dialect.name == "sqlite" and not getattr(
+        connection.connection.dbapi_connection, "in_transaction", True
+    ):
+        connection.exec_driver_sql("BEGIN")
+
+
+def host_of(session: Session) -> Session | None:
+    """Return the host's session in whose transaction one of ours is."""
+    return t.cast("Session | None", session.info.get(_HOST))
+
+
+def is_joined(session: Session) -> bool:
+    """Whether a session of ours is in a transaction of the host's."""
+    return _HOST in session.info

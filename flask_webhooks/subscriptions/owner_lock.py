@@ -1,0 +1,52 @@
+"""The lock behind which all subscriptions of an owner are looked at."""
+
+from __future__ import annotations
+
+import typing as t
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from .. import models
+from ..errors import SubscriptionChangedError
+from .joined_session import is_joined
+
+__all__ = ["lock"]
+
+O = t.cast("sa.Table", models.Owner.__table__)  # noqa: E741
+
+
+def lock(session: Session, owner: str, environment: str) -> None:
+    """Make all other changes of an owner's subscriptions wait until this transaction ends.
+
+    It must be the first statement: on SQLite, writing takes the only lock there is, and a transaction that has read
+    before cannot take it any more; elsewhere it takes the row, and what is read after it is what is there.
+    """
+    row = {"owner": owner, "environment": environment, "changes": 1}
+    dialect = session.get_bind().dialect.name
+    if dialect in ("mysql", "mariadb"):
+        statement: t.Any = mysql.insert(O).values(row).on_duplicate_key_update(changes=O.c.changes + 1)
+    else:
+        flavour = postgresql if dialect == "postgresql" else sqlite
+        statement = flavour.insert(O).values(row)
+        statement = statement.on_conflict_do_update(
+            index_elements=[O.c.owner, O.c.environment], set_={"changes": O.c.changes + 1}
+        )
+    before = _changes(session, owner, environment) if is_joined(session) else None
+    session.execute(statement)
+    if before is not None and _changes(session, owner, environment) != before + 1:
+        raise SubscriptionChangedError(
+            f"Subscriptions of {owner!r} were changed while your transaction ran. Roll it back, and do it again."
+        )
+
+
+def _changes(session: Session, owner: str, environment: str) -> int | None:
+    """Count the changes that a transaction of the host's sees, where its snapshot may be older than the lock.
+
+    PostgreSQL refuses the lock itself then, and SQLite any writing: None.
+    """
+    if session.get_bind().dialect.name not in ("mysql", "mariadb"):
+        return None
+    mine = O.c.owner == owner, O.c.environment == environment
+    return session.scalar(sa.select(O.c.changes).where(*mine)) or 0

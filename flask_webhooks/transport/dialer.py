@@ -1,0 +1,163 @@
+"""Opening connections: the guard at the moment it counts.
+
+The law of this room: no socket is connected but in `Dialer.dial`, where every address that the name leads to has
+passed the guard. Names stay in `Host`, SNI and certificate check, so nothing is rewritten and nothing to pin.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+import typing as t
+from collections.abc import Callable, Sequence
+
+from ..errors import AddressRefusedError
+from ..retry import Failure
+from .addresses import Address, Network, is_exempt, parse_address, refusal
+from .deadline import Exchange
+from .dns import LookupFailed, Names
+from .urls import is_unfit_port, refused, refused_port
+
+__all__ = ["NO_WAY", "AttemptFailed", "Dialer", "TunnelFailed", "Unready"]
+
+MOST_ADDRESSES: t.Final = 6
+"""Addresses of one name that are tried; all of them are checked."""
+
+
+NO_WAY: t.Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES})
+"""No way there, from here or from somewhere in between."""
+_KEEPALIVE: t.Final = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds of silence before the kernel asks whether the other one is still there, between two questions, and how many
+of them may go without an answer. `TCP_KEEPALIVE` is what macOS calls the first. It also keeps a NAT from forgetting."""
+
+
+class AttemptFailed(Exception):
+    """A failure classified where it happened; requests and urllib3 let it pass, for they know nothing of it."""
+
+    def __init__(self, failure: Failure, detail: str, log: str) -> None:
+        super().__init__(log)
+        self.failure, self.detail, self.log = failure, detail, log
+
+
+class TunnelFailed(AttemptFailed):
+    """The proxy was reached and made no tunnel: it refused, or went away."""
+
+
+class Unready(AttemptFailed):
+    """Our own side is not ready for any request of this kind, so none was made."""
+
+
+class Dialer:
+    """Opens TCP connections to places that the guard lets through."""
+
+    def __init__(
+        self,
+        names: Names,
+        allowed: Sequence[Network],
+        ports: Sequence[range],
+        limit: float,
+        exempt: Callable[[str, Address | None], Sequence[Network]],
+    ) -> None:
+        self._names, self._exempt = names, exempt
+        self._allowed, self._ports = tuple(allowed), tuple(ports)
+        self.limit = limit
+        """Seconds to connect, name lookup included."""
+
+    def dial(self, attempt: Exchange, host: str, port: int, *, is_proxy: bool) -> socket.socket:
+        """Return a socket connected to `host`, within the seconds to connect and the attempt's deadline.
+
+        :param is_proxy: the host is the operator's own egress proxy, which guards in our place.
+        :raises AddressRefusedError: one of the addresses is one that we never talk to.
+        :raises AttemptFailed: `dns`, `connect` or `timeout`.
+        """
+        begun = time.monotonic()
+        ends = min(begun + self.limit, attempt.deadline)
+        literal = parse_address(host)
+        addresses = self._resolve(host, port, ends - begun) if literal is None else (literal,)
+        if literal is None:
+            attempt.dns = time.monotonic() - begun
+        if not is_proxy:
+            self.judge(host, port, addresses)
+        begun = time.monotonic()
+        sock = self._connect(host, port, addresses[:MOST_ADDRESSES], ends)
+        attempt.connected = time.monotonic()
+        attempt.connect = attempt.connected - begun
+        try:
+            peer = sock.getpeername()[0]
+            if not is_proxy:
+                self.judge(host, port, [parse_address(peer)])
+        except OSError as error:  # gone already
+            sock.close()
+            raise _unreachable(host, port, error) from error
+        except AddressRefusedError:
+            sock.close()
+            raise
+        attempt.address = peer
+        return sock
+
+    def judge(self, host: str, port: int, addresses: Sequence[Address | None]) -> None:
+        """Refuse a host if only one of its addresses is one that we never talk to, at all or at this port.
+
+        :raises AddressRefusedError: with the first of them.
+        """
+        is_unfit = is_unfit_port(port, self._ports)
+        allowed = (*self._allowed, *self._exempt(host, parse_address(host)))
+        for address in addresses:
+            rule = "unreadable address" if address is None else refusal(address, allowed)
+            if rule is not None or address is None:
+                raise refused(host, address, rule or "")
+            if is_unfit and not is_exempt(address, self._allowed):
+                raise refused_port(host, address, port)
+
+    def _resolve(self, host: str, port: int, limit: float) -> Sequence[Address]:
+        try:
+            return self._names.lookup(host, port, limit)
+        except LookupFailed as error:
+            detail = "The host name could not be resolved."
+            raise AttemptFailed(Failure.DNS, detail, str(error)) from error
+
+    def _connect(self, host: str, port: int, addresses: Sequence[Address], ends: float) -> socket.socket:
+        """Try one address after the other, each with its share of the time that is left."""
+        last: OSError | None = None
+        for index, address in enumerate(addresses):
+            share = (ends - time.monotonic()) / (len(addresses) - index)
+            if share <= 0:
+                break
+            try:
+                return _connect_to(address, port, share)
+            except OSError as error:
+                # That there is no way to one address, such as no IPv6 here, says less than what became of another.
+                if last is None or error.errno not in NO_WAY:
+                    last = error
+        last = last or TimeoutError("no time left to connect")
+        if isinstance(last, TimeoutError):
+            detail = "The connection was not accepted in time."
+            raise AttemptFailed(Failure.TIMEOUT, detail, f"{host}:{port}: {last!r}") from last
+        raise _unreachable(host, port, last) from last
+
+
+def _unreachable(host: str, port: int, error: OSError) -> AttemptFailed:
+    refused = isinstance(error, ConnectionRefusedError)
+    detail = "The connection was refused." if refused else "The connection could not be made."
+    return AttemptFailed(Failure.CONNECT, detail, f"{host}:{port}: {error!r}")
+
+
+def _connect_to(address: Address, port: int, limit: float) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(limit)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        sock.connect((str(address), port))
+    except BaseException as error:
+        sock.close()
+        # So says a machine without IPv6; only for IPv4 does it mean that no port is left.
+        if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL and address.version == 6:
+            raise OSError(errno.ENETUNREACH, "no address of our own for IPv6") from None
+        raise
+    return sock

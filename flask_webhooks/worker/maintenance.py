@@ -1,0 +1,196 @@
+"""The life of a worker process beside its jobs: heartbeat, sweep, purge.
+
+RQ's worker waits for the bell in the main thread. This room's thread does what must not depend on a bell: it tells that
+the worker lives, finds deliveries that fell due (retries, or wake-ups that Redis lost) and rings for them, delivers by
+itself while Redis cannot be reached, settles deliveries that do not fit how their subscription is switched, and purges
+what is past its retention.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import typing as t
+from datetime import UTC, datetime, timedelta
+
+from .. import outbox, replay, throttle
+from ..outbox import statistics
+from ..shutdown import ShutdownFlag
+from . import TRANSIENT_ERRORS, Coordinator, OutageBackoff, first_line, lease_length
+
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["Maintenance", "is_stalled", "purge_removed", "settle"]
+
+logger = logging.getLogger("flask_webhooks.working")
+
+INTERVAL = 2.0
+"""Seconds between two looks at most: a wake-up that Redis lost is noticed after that."""
+HEARTBEAT = 15.0
+"""Seconds between two heartbeats."""
+SETTLE = 30.0
+"""Seconds between two looks for deliveries that do not fit how their subscription is switched."""
+SETTLING = 1.0
+"""Seconds that settling them may hold up a turn, and a portion more; what is left then waits for the next turn."""
+PURGE = 3600.0
+"""Seconds between two purges."""
+STRAGGLING = timedelta(hours=1)
+"""How long after a removal a commit may still add a delivery."""
+PURGING = 1.0
+"""Seconds that a purge may hold up a turn, and a batch more; what is left then waits for the next turn."""
+
+
+class Maintenance:
+    """A thread that looks after one worker. Use it as a context manager.
+
+    :param stop: the worker's own, so that a signal also ends what is delivered from here; set at the latest by leaving.
+    :param wakes: also look for what is due, and wake somebody for it.
+    :param wake: how: the engine of this process; None: by the bell, or by delivering here while Redis is away.
+    :param purging: seconds that a turn purges.
+    """
+
+    def __init__(
+        self,
+        state: AppState,
+        worker: str,
+        *,
+        stop: ShutdownFlag | None = None,
+        interval: float = INTERVAL,
+        wakes: bool = True,
+        wake: t.Callable[[], None] | None = None,
+        purging: float = PURGING,
+    ) -> None:
+        self.state, self.worker, self.interval, self.wakes = state, worker, interval, wakes
+        self.stop, self.wake = stop or ShutdownFlag(), wake
+        self._thread = threading.Thread(target=self._run, name="webhooks-sweep", daemon=True)
+        self._beat_at = self._settle_at = self._purge_at = float("-inf")
+        self._lease = lease_length(state.settings.timeout[1])
+        self._patience = OutageBackoff(worker, self.stop, state.engine)
+        self._leads, self._purging, self._purged = False, purging, 0
+
+    def __enter__(self) -> Maintenance:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.stop.set()
+        if kind is not None and not issubclass(kind, Exception):
+            return  # a second signal means at once; the heartbeat lapses
+        self._thread.join(timeout=30.0)
+        try:
+            with self.state.own_engine.begin() as connection:
+                outbox.unregister(connection, self.worker)
+        except TRANSIENT_ERRORS as error:
+            logger.warning(
+                "worker.sign_off_failed", extra={"worker": self.worker, "reason": first_line(error)}
+            )
+
+    def _run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                self.turn(time.monotonic())
+                self._patience.relax()
+                self.stop.wait(self.interval)
+            except TRANSIENT_ERRORS as error:
+                self._patience.bear(error, for_ever=True)
+            except Exception:
+                # The thread must not end: without it nothing that fell due, or was lost by Redis, would be found.
+                logger.exception("sweep.failed", extra={"worker": self.worker})
+                self.stop.wait(self.interval * 5)
+
+    def turn(self, now: float) -> None:
+        """Do what is to be done at this moment of the monotonic clock."""
+        if now - self._beat_at >= HEARTBEAT:
+            self._beat()
+            self._beat_at = now
+        if now - self._settle_at >= SETTLE and settle(self.state, self.stop, seconds=SETTLING):
+            self._settle_at = now
+        if self.state.settings.enabled and self.wakes:
+            replay.turn(self.state)
+            self._wake()
+        if self._leads and now - self._purge_at >= PURGE and self._purge():
+            self._purge_at = now
+
+    def _beat(self) -> None:
+        """Tell that the worker lives. The first by name of those that do purges for all: they would lock each other."""
+        with self.state.own_engine.begin() as connection:
+            now = outbox.now(connection)
+            outbox.heartbeat(connection, self.worker, now)
+            alive = [row.name for row in outbox.workers(connection) if not is_stalled(row.seen_at, now)]
+        self._leads = self.worker == min(alive)
+
+    def _wake(self) -> None:
+        with self.state.own_engine.connect() as connection:
+            now = outbox.now(connection)
+            due = outbox.next_due(connection, now, self._lease, self.state.settings.sent_environments)
+        if due is None:
+            return
+        ahead = (due - now).total_seconds()
+        if ahead >= self.interval or self.stop.wait(max(0.0, ahead)):
+            return
+        if self.wake is not None:
+            self.wake()
+        elif not self.state.bell.ring() and not self.stop.is_set():
+            Coordinator(self.state, holder=f"{self.worker}:sweep", stop=self.stop).run(seconds=10.0)
+
+    def _purge(self) -> bool:
+        """Delete what is past its retention, as much as there is time for; return whether that was all."""
+        before, until = datetime.now(UTC) - self.state.settings.retention, time.monotonic() + self._purging
+        while True:
+            with self.state.own_engine.begin() as connection:
+                gone = outbox.purge(connection, before)
+            self._purged += gone
+            if not gone:
+                break
+            if self.stop.is_set() or time.monotonic() >= until:
+                return False
+        if not purge_removed(self.state, max(before, datetime.now(UTC) - STRAGGLING), until):
+            return False
+        with self.state.own_engine.begin() as connection:
+            statistics.purge(connection, before)
+            replay.purge(connection, before)
+            throttle.purge(connection)
+        if self._purged:
+            logger.info("log.purged", extra={"messages": self._purged, "before": before.isoformat()})
+        self._purged = 0
+        return True
+
+
+def purge_removed(state: AppState, before: datetime, until: float = float("inf")) -> bool:
+    """Delete removed subscriptions that have no delivery any more; return whether that was all.
+
+    :param until: when to stop, on the monotonic clock.
+    """
+    while True:
+        with state.own_engine.begin() as connection:
+            gone = outbox.purge_removed(connection, before)
+        if gone < outbox.CHUNK:
+            return True
+        if time.monotonic() >= until:
+            return False
+
+
+def settle(state: AppState, stop: ShutdownFlag, *, seconds: float = float("inf")) -> bool:
+    """Move deliveries that do not fit how their subscription is switched; return whether that was all.
+
+    A switch moves only a portion of them, and a commit may straddle it.
+    """
+    until = time.monotonic() + seconds
+    with state.own_engine.connect() as connection:
+        keys = outbox.find_inconsistent(connection)
+    for key in keys:
+        found = outbox.PORTION
+        while found == outbox.PORTION:
+            if stop.is_set() or time.monotonic() >= until:
+                return False
+            with state.own_engine.begin() as connection:
+                found = outbox.reconcile(connection, key, outbox.now(connection))
+            logger.info("deliveries.settled", extra={"subscription": key, "deliveries": found})
+    return True
+
+
+def is_stalled(seen_at: datetime, now: datetime) -> bool:
+    """Whether a worker that was last seen then is taken for dead: eight missed heartbeats."""
+    return now - seen_at > timedelta(seconds=8 * HEARTBEAT)

@@ -1,0 +1,179 @@
+"""One test request, now: the same guard, signature and log as a real delivery, marked as a test.
+
+It is never retried and says nothing about the receiver's health. The attempt comes first and is written afterwards, in
+one transaction: nobody else can pick it up meanwhile, and no connection is held while it is under way.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from .. import payload
+from ..catalog.names import RESERVED_CHANNEL
+from ..delivery.attempt import AttemptResult, attempt
+from ..delivery.request import DeliveryTask, Destination, destinations, headers, snake, utcnow
+from ..errors import OtherEnvironmentError, PayloadError
+from ..ids import uuid7
+from ..models import Attempt, Delivery, Message, State, Trigger
+from ..transport import Outbound
+from . import completer
+
+if t.TYPE_CHECKING:
+    from ..signing import Secret
+    from ..state import AppState
+    from ..transport import Reply
+
+__all__ = ["TEST_EVENT", "Subject", "run_probe", "send_test_request"]
+
+TEST_EVENT = f"{RESERVED_CHANNEL}.test"
+LONGEST_STATUS = 255
+"""Characters of a status: what the column holds."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the test is about."""
+
+    event: str = TEST_EVENT
+    data: t.Mapping[str, t.Any] | None = None
+    """None: a greeting."""
+    entity_id: str | None = None
+    """The real record that `data` was made of."""
+
+
+def send_test_request(
+    state: AppState,
+    subscription_id: str,
+    subject: Subject,
+    *,
+    format: str | None,
+    limit: float | None = None,
+) -> str:
+    """Send, write the log, and return the id of the delivery.
+
+    :param format: what the subscription asked for; None: what the event's own is.
+    :param limit: seconds that it may take, if fewer than an attempt has otherwise.
+    :raises PayloadError: the data cannot be written as JSON or is too large, or the format fails.
+    :raises OtherEnvironmentError: it is of an environment that this app does not send for.
+    """
+    now = utcnow()
+    with state.own_engine.connect() as connection:
+        destination = destinations(state, connection, [subscription_id], now)[subscription_id]
+    if not state.settings.sends_to(destination.recipient.environment):
+        raise OtherEnvironmentError(destination.recipient.environment)
+    message = _message(state, destination, subject)
+    chosen = _format(state, subject, format)
+    parcel = DeliveryTask(
+        id=uuid7(),
+        subscription_id=subscription_id,
+        number=1,
+        trigger=Trigger.TEST.value,
+        format=chosen,
+        includes=frozenset(),
+        message=SimpleNamespace(**message),
+        body=_body(state, destination, message, chosen),
+    )
+    result = attempt(state, destination, parcel, "test", limit=limit)
+    _write(state, message, result)
+    completer.send_signal(state, result)
+    return parcel.id
+
+
+def run_probe(
+    state: AppState, url: str, secrets: t.Sequence[Secret], *, limit: float | None = None
+) -> tuple[Outbound, Reply]:
+    """Send one test to a URL that belongs to no subscription yet, and return what was sent and what came back.
+
+    It has the headers of every delivery, and is in no log.
+    """
+    now = utcnow()
+    message = SimpleNamespace(
+        id=uuid7(), event=TEST_EVENT, occurred_at=now, sequence=int(now.timestamp() * 1_000_000)
+    )
+    greeting = {"event": TEST_EVENT, "message": "Somebody is setting up a webhook to this address."}
+    body = payload.encode(greeting).encode()
+    ours = headers(message, body, secrets, now, number=1, delivery=message.id, trigger="test")
+    outbound = Outbound(url, ours, body)
+    return outbound, state.transport.send(outbound, limit=limit)
+
+
+def _message(state: AppState, destination: Destination, subject: Subject) -> dict[str, t.Any]:
+    """The row of the message. Its channel is the reserved one, which keeps tests out of replays."""
+    event = state.catalog.events.get(subject.event)
+    data = dict(subject.data) if subject.data is not None else {"message": "This is a test."}
+    text = payload.encode(data)
+    size, most = len(text.encode()), state.settings.payload_limit
+    if subject.data is not None and size > most:  # as a commit of the same record says
+        raise PayloadError(
+            f"The data of {subject.event} has {size} bytes; at most {most} are sent (WEBHOOKS_PAYLOAD_LIMIT)."
+        )
+    now = utcnow()
+    status = data.get("status")
+    return {
+        "id": uuid7(),
+        "event": subject.event,
+        "channel": RESERVED_CHANNEL,
+        "owner": destination.recipient.owner,
+        "environment": destination.recipient.environment,
+        "occurred_at": now,
+        "sequence": int(now.timestamp() * 1_000_000),
+        "entity_id": subject.entity_id,
+        "text": event.message if event is not None else "Webhook test successful.",
+        "transition": event.transition if event is not None else None,
+        "status": str(status)[:LONGEST_STATUS] if isinstance(status, str | int) else None,
+        "data": text,
+        "extras": None,
+        "size": size,
+        "dedupe_key": None,
+    }
+
+
+def _format(state: AppState, subject: Subject, asked: str | None) -> str:
+    event = state.catalog.events.get(subject.event)
+    allowed = state.formats if event is None else event.formats
+    if asked is not None and asked in allowed:
+        return asked
+    return "channel" if event is None else event.format
+
+
+def _body(state: AppState, destination: Destination, row: t.Mapping[str, t.Any], format: str) -> bytes:
+    event = state.catalog.events.get(row["event"])
+    channel = state.catalog.channels[event.channel] if event is not None else None
+    fields = {name: row[name] for name in payload.Message.__dataclass_fields__ if name in row}
+    fields["data"] = json.loads(row["data"])
+    message = payload.Message(
+        **{
+            **fields,
+            "channel": channel.name if channel is not None else RESERVED_CHANNEL,
+            "name": row["event"].partition(".")[2],
+            "entity_type": snake(channel.label) if channel is not None else "webhook",
+        }
+    )
+    try:
+        return payload.render(state.formats[format], message, destination.recipient)
+    except Exception as error:  # a custom format is the host's code and may raise anything
+        raise PayloadError(payload.failed(format, error)) from error
+
+
+def _write(state: AppState, message: t.Mapping[str, t.Any], result: AttemptResult) -> None:
+    parcel = result.parcel
+    delivery = {
+        "id": parcel.id,
+        "message_id": message["id"],
+        "subscription_id": parcel.subscription_id,
+        "state": (State.DELIVERED if result.ok else State.FAILED).value,
+        "due_at": None,
+        "attempts": 1,
+        "trigger": Trigger.TEST.value,
+        "format": parcel.format,
+        "includes": None,
+        "reason": result.failure,
+        "body": result.body or parcel.body,
+        "finished_at": result.ended_at,
+    }
+    with state.own_engine.begin() as connection:
+        for model, row in ((Message, message), (Delivery, delivery), (Attempt, result.row)):
+            connection.execute(t.cast("t.Any", model.__table__).insert(), row)

@@ -1,0 +1,241 @@
+"""Clocks that differ, and clocks that jump: all workers go by the database's."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from flask_webhooks import outbox
+from flask_webhooks.models import Lane, Worker
+from flask_webhooks.outbox import Clock, Lease
+from flask_webhooks.state import AppState, state_of
+from flask_webhooks.worker import Coordinator
+from flask_webhooks.worker.maintenance import Maintenance
+from tests.conftest import SERVERS
+from tests.receivers import Receiver, ok
+from tests.stage import deliveries, fill, lane_of, subscribe, wait_until
+from tests.worker.answers import Gate, background, run
+
+on_servers = pytest.mark.parametrize("database_url", SERVERS, indirect=True)
+NOWHERE = "http://127.0.0.1:1/"
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def off(**terms: float) -> t.Callable[[], datetime]:
+    """A clock that is wrong."""
+    return lambda: datetime.now(UTC) + timedelta(**terms)
+
+
+class Server:
+    """A database server whose clock says noon at second 0, and which takes its time to answer."""
+
+    dialect: t.ClassVar = type("Dialect", (), {"name": "postgresql"})
+
+    def __init__(self) -> None:
+        self.seconds, self.ahead, self.takes = 0.0, timedelta(0), (0.0, 0.0)
+        self.asked = 0
+
+    @property
+    def now(self) -> datetime:
+        return NOON + timedelta(seconds=self.seconds) + self.ahead
+
+    def scalar(self, _: t.Any) -> datetime:
+        self.asked += 1
+        before, after = self.takes
+        self.seconds += before
+        told = self.now
+        self.seconds += after
+        return told
+
+
+class TestClock:
+    @pytest.fixture
+    def server(self) -> Server:
+        return Server()
+
+    @pytest.fixture
+    def clock(self, server: Server) -> Clock:
+        made = Clock(local=lambda: NOON - timedelta(days=1), seconds=lambda: server.seconds)
+        made.set(t.cast("t.Any", server))
+        return made
+
+    def test_it_says_what_the_server_says_and_counts_the_seconds_since(
+        self, server: Server, clock: Clock
+    ) -> None:
+        assert clock() == NOON
+        server.seconds = 7.5
+        assert clock() == NOON + timedelta(seconds=7.5)
+
+    def test_the_server_is_asked_only_now_and_then(self, server: Server, clock: Clock) -> None:
+        for server.seconds in (1.0, 9.0, 10.5, 11.0):
+            clock.set(t.cast("t.Any", server))
+        assert server.asked == 2
+
+    def test_it_follows_a_server_whose_clock_jumps(self, server: Server, clock: Clock) -> None:
+        for hours in (1, -1):
+            server.seconds += 10.5
+            server.ahead = timedelta(hours=hours)
+            clock.set(t.cast("t.Any", server))
+            assert clock() == server.now
+
+    @pytest.mark.parametrize("takes", [(30.0, 0.0), (0.0, 30.0), (0.004, 0.001)])
+    def test_an_answer_that_takes_long_does_not_make_a_right_clock_wrong(
+        self, server: Server, clock: Clock, takes: tuple[float, float]
+    ) -> None:
+        server.seconds, server.takes = 11.0, takes
+        clock.set(t.cast("t.Any", server))
+        assert clock() == server.now
+
+    def test_a_first_answer_that_takes_long_is_off_by_half_of_that_at_most(self, server: Server) -> None:
+        server.takes = (2.0, 0.0)
+        clock = Clock(seconds=lambda: server.seconds)
+        clock.set(t.cast("t.Any", server))
+        assert abs(clock() - server.now) <= timedelta(seconds=1)
+
+    @on_servers
+    def test_a_real_server_tells_the_time_in_utc(self, state: AppState) -> None:
+        clock = Clock(local=off(days=1))
+        with state.engine.connect() as connection:
+            before = datetime.now(UTC)
+            clock.set(connection)
+            assert before - timedelta(seconds=1) < clock() < datetime.now(UTC) + timedelta(seconds=1)
+            assert clock().utcoffset() == timedelta(0)
+            assert clock().microsecond or outbox.now(connection).microsecond
+
+    def test_sqlite_has_no_clock_but_this_machines(self) -> None:
+        engine = sa.create_engine("sqlite://")
+        clock = Clock(local=lambda: NOON)
+        with engine.connect() as connection:
+            clock.set(connection)
+            assert clock() == outbox.now(connection, lambda: NOON) == NOON
+
+
+@on_servers
+class TestWorkersWithOtherClocks:
+    """The machines' clocks are six minutes apart, which is more than any lease."""
+
+    @pytest.fixture
+    def state(self, make_app: t.Callable[..., Flask]) -> AppState:
+        return state_of(make_app(WEBHOOKS_TIMEOUT=(2, 5), WEBHOOKS_SUBSCRIPTION_CONCURRENCY=3))
+
+    @pytest.mark.parametrize("rate", [None, 50.0])
+    def test_they_do_not_take_each_others_lanes(self, state: AppState, rate: float | None) -> None:
+        gates = [Gate(seconds=0.01) for _ in range(6)]
+        with contextlib.ExitStack() as stack:
+            receivers = [stack.enter_context(Receiver(gate)) for gate in gates]
+            ids = fill(state, [subscribe(state, each.url(), rate_limit=rate) for each in receivers], 300)
+            with (
+                background(state, "fast", clock=Clock(off(seconds=180)), renew=0.05) as fast,
+                background(state, "slow", clock=Clock(off(seconds=-180)), renew=0.05) as slow,
+            ):
+                reports = [fast.wait(), slow.wait()]
+                while {row.state for row in deliveries(state)} != {"delivered"}:
+                    reports.append(run(state, "third"))  # a run ends where only a rate holds it up
+
+            received = Counter(
+                request.headers["webhook-id"] for each in receivers for request in each.requests
+            )
+
+        assert sum(received.values()) == len(ids), f"{sum(received.values()) - len(ids)} duplicates"
+        assert set(received) == set(ids)
+        assert max(gate.most for gate in gates) <= 3
+        assert sum(report.lost for report in reports) == 0
+
+    def test_what_falls_due_soon_is_waited_for_and_not_longer(self, state: AppState) -> None:
+        fill(state, [subscribe(state, NOWHERE)], 1, due_at=datetime.now(UTC) + timedelta(seconds=30))
+        report = Coordinator(state, holder="fast", clock=Clock(off(seconds=180))).run()
+
+        assert report.failed == 0
+        assert report.next_in is not None
+        assert 20 < report.next_in < 31
+
+    def test_a_heartbeat_is_in_the_databases_time(self, state: AppState) -> None:
+        def seen() -> datetime | None:
+            with state.engine.connect() as connection:
+                return connection.scalar(sa.select(Worker.seen_at))
+
+        with Maintenance(state, "test", interval=0.01, wakes=False):
+            beat = wait_until(seen)
+        with state.engine.connect() as connection:
+            assert abs(outbox.now(connection) - beat) < timedelta(seconds=10)
+
+
+def put_back(state: AppState, key: str, **columns: t.Any) -> None:
+    """Write a lane as a worker did whose clock was an hour ahead."""
+    hour = datetime.now(UTC) + timedelta(hours=1)
+    with state.engine.begin() as connection:
+        connection.execute(sa.insert(Lane), {"subscription_id": key, "served_at": hour, **columns})
+
+
+class TestClockPutBack:
+    """What was written before must not be waited for as long as the jump is."""
+
+    def test_a_pause_ends_and_a_failed_probe_begins_a_new_one(self, state: AppState) -> None:
+        with Receiver(ok(status=500)) as receiver:
+            subscription = subscribe(state, receiver.url(), retry=[3600.0])
+            fill(state, [subscription], 50)
+            run(state, clock=off(hours=1))
+            sent = len(receiver.requests)
+            assert (sent >= 10, lane_of(state, subscription).pauses) == (True, 1)
+            report = run(state)
+
+            assert len(receiver.requests) == sent + 1
+        lane = lane_of(state, subscription)
+        assert lane.pauses == 2
+        assert lane.paused_until is not None
+        assert timedelta(seconds=30) < lane.paused_until - datetime.now(UTC) < timedelta(seconds=61)
+        assert report.next_due == lane.paused_until
+
+    def test_a_rate_does_not_wait_either(self, state: AppState, inbox: Receiver) -> None:
+        subscription = subscribe(state, inbox.url(), rate_limit=0.5)
+        fill(state, [subscription], 1)
+        put_back(state, subscription.id, sendable_at=datetime.now(UTC) + timedelta(hours=1))
+
+        assert run(state).delivered == 1
+
+    def test_what_is_there_when_nobody_can_take_it_is_forgotten_at_once(self, state: AppState) -> None:
+        subscription = subscribe(state, NOWHERE)
+        fill(state, [subscription], 1)
+        hour = datetime.now(UTC) + timedelta(hours=1)
+        put_back(state, subscription.id, paused_until=hour, sendable_at=hour, pauses=1)
+        now = datetime.now(UTC)
+        with state.engine.connect() as connection:
+            due = outbox.next_due(connection, now, timedelta(seconds=45))
+            assert due is not None
+            assert due <= now
+            lease = Lease("test", "00000000-0000-7000-8000-000000000001", now + timedelta(seconds=45))
+            outbox.lease(connection, lease, now, 1)
+            connection.commit()
+
+        row = lane_of(state, subscription)
+        assert (row.paused_until, row.sendable_at, row.served_at, row.pauses) == (None, None, now, 1)
+        assert row.leased_until == lease.until
+
+    def test_a_pause_of_a_clock_that_is_hardly_ahead_holds(self, state: AppState, inbox: Receiver) -> None:
+        subscription = subscribe(state, inbox.url())
+        fill(state, [subscription], 1)
+        soon = datetime.now(UTC) + timedelta(seconds=20)
+        put_back(state, subscription.id, served_at=soon, paused_until=soon, pauses=1)
+
+        report = run(state)
+
+        assert (report.delivered, report.next_due) == (0, soon)
+
+    def test_lanes_that_were_served_before_do_not_come_last(self, state: AppState) -> None:
+        before, since = (subscribe(state, NOWHERE) for _ in range(2))
+        fill(state, [before, since], 2)
+        put_back(state, before.id)
+        now = datetime.now(UTC)
+        put_back(state, since.id, served_at=now - timedelta(seconds=1))
+        with state.engine.connect() as connection:
+            lease = Lease("test", "00000000-0000-7000-8000-000000000001", now + timedelta(seconds=45))
+            [row] = outbox.lease(connection, lease, now, 1)
+            connection.commit()
+
+        assert row.subscription_id == before.id

@@ -1,0 +1,146 @@
+"""How much is read ahead: bounded in bytes over all lanes, and fair when there is not enough for all."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+import pytest
+import sqlalchemy as sa
+
+from flask_webhooks.delivery.request import DeliveryTask, utcnow
+from flask_webhooks.models import Lane, Message, Subscription
+from flask_webhooks.state import AppState
+from flask_webhooks.worker.lanes import Lanes
+from flask_webhooks.worker.prefetch import BUDGET, read
+from flask_webhooks.worker.scheduler import FairScheduler
+from tests.receivers import Receiver, ok
+from tests.stage import deliveries, fill, subscribe
+from tests.worker.answers import background
+
+LARGE = 200_000
+"""Bytes of a message; a hundred of them, with their bodies, are more than the budget."""
+NOWHERE = "http://127.0.0.1:9/"
+
+
+def fill_large(state: AppState, subscriptions: t.Sequence[Subscription], count: int) -> None:
+    """Put messages into the database that say that they are large."""
+    fill(state, subscriptions, count)
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(Message).values(size=LARGE))
+
+
+def fail(state: AppState, subscriptions: t.Sequence[Subscription]) -> None:
+    """Let the last attempt of these have failed."""
+    with state.engine.begin() as connection:
+        rows = [{"subscription_id": each.id, "failures": 1} for each in subscriptions]
+        connection.execute(sa.insert(t.cast("sa.Table", Lane.__table__)), rows)
+
+
+class Reader:
+    """The reading half of a run: takes lanes and reads ahead, and nobody sends."""
+
+    def __init__(self, state: AppState) -> None:
+        self.rotation: FairScheduler[DeliveryTask] = FairScheduler(cap=4)
+        self.lanes = Lanes(state, "test", self.rotation, utcnow)
+        self._engine = state.engine
+
+    def read(self, lanes: int) -> None:
+        with self._engine.connect() as connection:
+            self.lanes.take(connection, lanes)
+            read(self.lanes, connection)
+
+    @property
+    def bytes(self) -> int:
+        return sum(lane.bytes for lane in self.lanes.held.values())
+
+    @property
+    def fed(self) -> set[str]:
+        return {key for key, lane in self.lanes.held.items() if lane.hands}
+
+    def take_back(self) -> None:
+        """What all lanes had is done."""
+        for key, lane in self.lanes.held.items():
+            for parcel in self.rotation.drop(key, set(lane.hands.values())):
+                lane.let_go(parcel)
+            lane.read_at = 0.0
+
+
+@pytest.fixture
+def reader(state: AppState) -> Reader:
+    return Reader(state)
+
+
+def test_all_lanes_together_stay_within_the_budget(state: AppState, reader: Reader) -> None:
+    fill_large(state, [subscribe(state, NOWHERE) for _ in range(100)], 200)
+
+    reader.read(100)
+
+    assert len(reader.lanes.held) == 100
+    assert BUDGET * 0.9 < reader.bytes <= BUDGET
+    parcels = sum(len(lane.hands) for lane in reader.lanes.held.values())
+    assert parcels * 2 * LARGE <= reader.bytes  # a message and its body
+
+
+def test_lanes_that_had_to_wait_come_first_the_next_time(state: AppState, reader: Reader) -> None:
+    subscriptions = [subscribe(state, NOWHERE) for _ in range(150)]
+    fill_large(state, subscriptions, 150)
+    reader.read(150)
+    first = reader.fed
+
+    reader.take_back()
+    reader.read(150)
+
+    assert first | reader.fed == {each.id for each in subscriptions}
+
+
+def test_lanes_that_failed_leave_half_of_it_to_others(state: AppState, reader: Reader) -> None:
+    dead = [subscribe(state, NOWHERE) for _ in range(100)]
+    fail(state, dead)
+    fill_large(state, dead, 200)
+    reader.read(100)
+    assert reader.bytes <= BUDGET / 2
+
+    sound = [subscribe(state, NOWHERE) for _ in range(10)]
+    fill_large(state, sound, 10)
+    reader.read(10)
+
+    assert {each.id for each in sound} <= reader.fed
+
+
+def test_a_message_that_weighs_more_than_the_budget_is_delivered_all_the_same(state: AppState) -> None:
+    with Receiver(ok()) as receiver:
+        fill(state, [subscribe(state, receiver.url()) for _ in range(3)], 6)
+        with state.engine.begin() as connection:
+            connection.execute(sa.update(Message).values(size=BUDGET))
+
+        with background(state) as other:
+            assert other.wait().delivered == 6
+
+    assert {row.state for row in deliveries(state)} == {"delivered"}
+
+
+def test_a_lane_is_read_on_while_something_is_under_way_and_not_when_all_of_it_is_done(
+    state: AppState, reader: Reader
+) -> None:
+    subscription = subscribe(state, NOWHERE)
+    fill(state, [subscription], 2)
+    reader.read(1)
+    lane = reader.lanes.held[subscription.id]
+
+    def begin() -> None:
+        assert reader.rotation.take(time.monotonic()) is not None
+
+    def end() -> None:
+        reader.rotation.done(subscription.id, ok=True, seconds=0.0, now=time.monotonic())
+
+    def one_more() -> int:
+        fill(state, [subscription], 1)
+        lane.read_at = 0.0
+        reader.read(1)
+        return len(lane.hands)
+
+    begin(), begin()
+    assert one_more() == 3
+    end(), end(), begin(), end()
+    assert one_more() == 3, "it is given back when they are written, and read when it is taken again"
