@@ -47,7 +47,7 @@ test-plans: $(VENV)/.dev       ## every statement beside statistics that do not 
 
 test-oldest:     ## what an app meets first, on SQLite and the lowest versions that we let in (Python 3.11 or 3.12)
 	$(MAKE) .venv-oldest/.dev VENV=.venv-oldest CONSTRAINTS=tests/oldest.txt
-	WEBHOOKS_TEST_DATABASES=sqlite .venv-oldest/bin/python -m pytest -m 'not deep' tests/test_*.py tests/capture tests/worker tests/integration tests/api/test_life.py $(addprefix tests/cli/test_,catalog.py check_rows.py database.py repairing.py resending.py) --deselect tests/capture/test_random.py
+	WEBHOOKS_TEST_DATABASES=sqlite .venv-oldest/bin/python -m pytest -m 'not deep' tests/test_*.py tests/capture tests/worker tests/integration tests/api/test_life.py $(addprefix tests/cli/test_,catalog.py check_rows.py database.py repair.py replay.py) --deselect tests/capture/test_random.py
 
 .venv-neighbours/.dev: pyproject.toml setup.cfg
 	$(MAKE) .venv-neighbours/.pip VENV=.venv-neighbours
