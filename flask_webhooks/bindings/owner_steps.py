@@ -66,7 +66,7 @@ def link_of(mapper: AnyMapper, name: str) -> Relation | None:
 def _key_link(mapper: AnyMapper, name: str) -> KeyLink:
     """Find what a column refers to.
 
-    :raises Astray: it refers to nothing, or not by itself, or to a table that no class is mapped to.
+    :raises PathError: it refers to nothing, or not by itself, or to a table that no class is mapped to.
     """
     column = mapper.column_attrs[name].columns[0]
     keys = list(column.foreign_keys) if isinstance(column, sa.Column) else []
@@ -103,7 +103,7 @@ def _heads(mapper: AnyMapper, table: object) -> bool:
 def owner_path(mapper: AnyMapper, path: t.Sequence[str]) -> tuple[tuple[str, ...], ResolvedPath]:
     """Return the steps of a path to an owner, and where its last part leads.
 
-    :raises Astray: it cannot be followed.
+    :raises PathError: it cannot be followed.
     """
     steps: list[str] = []
     here, many = mapper, False

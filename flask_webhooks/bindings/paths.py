@@ -61,7 +61,7 @@ def follow(mapper: AnyMapper, path: t.Sequence[str]) -> ResolvedPath:
 
     A property or hybrid may return anything, so what comes after one is believed.
 
-    :raises Astray: at an attribute that does not exist, where something follows a column, and at a relationship that
+    :raises PathError: at an attribute that does not exist, where something follows a column, and at a relationship that
         is a query.
     """
     here: AnyMapper | None = mapper

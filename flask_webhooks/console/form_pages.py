@@ -10,7 +10,7 @@ from .. import signing, subscriptions, throttle
 from ..config import ENVIRONMENTS
 from ..errors import SubscriptionChangedError, SubscriptionError
 from ..ids import is_id
-from ..models import Listener, Subscription
+from ..models import Subscription
 from ..principal import ALL_OWNERS
 from ..queries.bounds import html_size
 from ..retry import Failure
@@ -171,20 +171,9 @@ def _beside(visit: PageContext, row: Subscription | None, environment: str) -> l
     being taken that is exclusive over all of these.
     """
     owner = row.owner if row is not None else _account(visit)
-    others = (
-        sa.select(Listener.event)
-        .distinct()
-        .join(Subscription, Subscription.id == Listener.subscription_id)
-        .where(
-            Listener.owner == owner,
-            Subscription.environment == environment,
-            Subscription.active,
-            Subscription.deleted_at.is_(None),
-        )
-    )
-    if row is not None:
-        others = others.where(Subscription.id != row.id)
-    return sorted({pattern.partition(".")[0] for pattern in visit.session.scalars(others)})[:2]
+    own = row.id if row is not None else None
+    others = subscriptions.listened_to(visit.session, owner, environment, besides=own)
+    return sorted({pattern.partition(".")[0] for pattern in others})[:2]
 
 
 # ---- while the form is being filled in -------------------------------------------------------------------

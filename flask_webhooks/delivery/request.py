@@ -305,7 +305,7 @@ def _custom(text: str) -> dict[str, str]:
 def build(state: AppState, destination: Destination, parcel: DeliveryTask, now: datetime) -> Request:
     """Render, sign and address a parcel; the same bytes on every retry, a fresh signature.
 
-    :raises Unsendable: its event or format is gone, its secret does not open, its format raises.
+    :raises RequestError: its event or format is gone, its secret does not open, its format raises.
     """
     if destination.problem:
         raise (Locked if destination.is_locked else RequestError)(destination.problem)
@@ -384,8 +384,8 @@ def is_of_backfill(parcel: DeliveryTask) -> bool:
 def render(state: AppState, recipient: payload.Recipient, parcel: DeliveryTask) -> bytes:
     """Return the body of a parcel.
 
-    :raises Unsendable: as `build`. An event or format that is gone is tried again by the schedule: during a deployment
-        an old worker meets the new web process's events.
+    :raises RequestError: as `build`. An event or format that is gone is tried again by the schedule: during a
+        deployment an old worker meets the new web process's events.
     """
     row = parcel.message
     if row is None:

@@ -26,7 +26,7 @@ from .certificates import give_client_certificate, take_client_certificate
 from .changes import change, create, find, remove
 from .headers import names
 from .joined_session import joined
-from .lists import listed, shown
+from .lists import listed, listened_to, shown
 from .secrets import reveal, reveal_one, rotate, secret_id
 from .validation import examine, look_up
 
@@ -39,6 +39,7 @@ __all__ = [
     "give_client_certificate",
     "joined",
     "listed",
+    "listened_to",
     "look_up",
     "names",
     "remove",

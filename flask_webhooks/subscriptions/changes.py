@@ -18,6 +18,7 @@ from ..sql.transactions import may_be_repeated
 from . import secrets, validation
 from .after_commit import afterwards
 from .joined_session import is_joined
+from .lists import listened_to
 from .owner_lock import lock
 from .validation import UNSET, Unset, ValidationErrors, Wanted
 
@@ -295,19 +296,8 @@ def _check_together(
     """
     if not wanted:
         return
-    others = (
-        sa.select(Listener.event)
-        .distinct()
-        .join(Subscription, Subscription.id == Listener.subscription_id)
-        .where(
-            Listener.owner == owner,
-            Subscription.environment == environment,
-            Subscription.active,
-            Subscription.deleted_at.is_(None),
-            sa.true() if own is None else Subscription.id != own,
-        )
-    )
-    state.catalog.check_exclusive(wanted, session.scalars(others).all())
+    others = listened_to(session, owner, environment, besides=own)
+    state.catalog.check_exclusive(wanted, others)
 
 
 def _check_limit(state: AppState, session: Session, owner: str, environment: str) -> None:

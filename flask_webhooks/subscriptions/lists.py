@@ -8,14 +8,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..errors import SecretError
-from ..models import Subscription
+from ..models import Listener, Subscription
 from ..principal import ALL_OWNERS, Whose
 from . import headers
 
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["listed", "shown"]
+__all__ = ["listed", "listened_to", "shown"]
 
 _AS_THEY_ARE = (
     *("id", "owner", "url", "description", "environment", "active", "format", "retry", "rate_limit"),
@@ -76,3 +76,22 @@ def listed(
         conditions.append(Subscription.id < before)
     found = sa.select(Subscription).where(*conditions).order_by(Subscription.id.desc()).limit(most)
     return session.scalars(found).all()
+
+
+def listened_to(session: Session, owner: str, environment: str, *, besides: str | None) -> t.Sequence[str]:
+    """Return the patterns of events that an owner's active subscriptions listen to.
+
+    :param besides: the id of one that is left out; None for all of them.
+    """
+    return session.scalars(
+        sa.select(Listener.event)
+        .distinct()
+        .join(Subscription, Subscription.id == Listener.subscription_id)
+        .where(
+            Listener.owner == owner,
+            Subscription.environment == environment,
+            Subscription.active,
+            Subscription.deleted_at.is_(None),
+            sa.true() if besides is None else Subscription.id != besides,
+        )
+    ).all()
