@@ -48,7 +48,7 @@ def calls(invoices: int, lines: int) -> int:
 
 @pytest.mark.parametrize(
     ("is_heard", "invoices", "lines", "most"),
-    [(False, 1, 5, 120), (True, 1, 5, 255), (True, 50, 5, 5800), (True, 100, 0, 6830)],
+    [(False, 1, 5, 125), (True, 1, 5, 265), (True, 50, 5, 6400), (True, 100, 0, 7000)],
     ids=["nobody", "one", "many with lines", "many events"],
 )
 def test_calls(state: AppState, *, is_heard: bool, invoices: int, lines: int, most: int) -> None:
