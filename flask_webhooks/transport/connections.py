@@ -30,8 +30,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..retry import Failure
 from .certificates import ClientCertificate, tls_detail
-from .deadline import Exchange
-from .dialer import AttemptFailed, TunnelFailed
+from .dialer import ExchangeFailed, TunnelFailed
+from .exchange import Exchange
 from .response import Answer, Broken
 from .urls import Destination
 
@@ -106,7 +106,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
     """What both kinds of connection share."""
 
     idle: Idle
-    attempt: Exchange | None = None
+    exchange: Exchange | None = None
     """Whose it is now; `None` while it waits in `Idle`."""
     lifeline: socket.socket | None = None
     address: str | None = None
@@ -120,8 +120,8 @@ class _Guarded(urllib3.connection.HTTPConnection):
     """Tells whether something came that nobody reads: made once, where urllib3 makes one for each question."""
 
     def _new_conn(self) -> socket.socket:
-        attempt = current.get()
-        sock = attempt.dialer.dial(attempt, self._dns_host, self.port, is_proxy=self.proxy is not None)
+        exchange = current.get()
+        sock = exchange.dialer.dial(exchange, self._dns_host, self.port, is_proxy=self.proxy is not None)
         try:
             self.lifeline = sock.dup()
         except OSError:
@@ -132,18 +132,18 @@ class _Guarded(urllib3.connection.HTTPConnection):
             self.ear.register(sock, select.POLLIN)
         self.used, self.silence = False, 0.0
         self.opened_at = self.kept_at = self.idle.clock()
-        self.address = attempt.address
-        attempt.hold(self.lifeline)
-        sock.settimeout(max(0.001, min(t.cast(float, self.timeout), attempt.remaining)))
+        self.address = exchange.address
+        exchange.hold(self.lifeline)
+        sock.settimeout(max(0.001, min(t.cast(float, self.timeout), exchange.remaining)))
         return sock
 
-    def exchange(self, attempt: Exchange, message: bytes, finish: t.Callable[[bool], None]) -> Answer:
+    def perform(self, exchange: Exchange, message: bytes, finish: t.Callable[[bool], None]) -> Answer:
         """Send a request and read the head of its answer."""
-        attempt.reused = self.used
-        attempt.address = self.address
+        exchange.reused = self.used
+        exchange.address = self.address
         if self.used:
-            attempt.hold(self.lifeline)
-            self._limit_silence(attempt)
+            exchange.hold(self.lifeline)
+            self._limit_silence(exchange)
         self.used = True
         answer = Answer(self.sock.recv, finish)
         unsent: OSError | None = None
@@ -154,15 +154,15 @@ class _Guarded(urllib3.connection.HTTPConnection):
         try:
             answer.read_head()
         except (OSError, Broken) as error:
-            attempt.is_unacknowledged = _has_unacknowledged(self.lifeline)
+            exchange.is_unacknowledged = _has_unacknowledged(self.lifeline)
             if unsent is not None and answer.first_byte is None and not isinstance(error, ssl.SSLError):
                 raise unsent from None
             raise
         finally:
-            attempt.first_byte = answer.first_byte
+            exchange.first_byte = answer.first_byte
         return answer
 
-    def _limit_silence(self, attempt: Exchange) -> None:
+    def _limit_silence(self, exchange: Exchange) -> None:
         """Have the kernel end this kept connection when nobody acknowledges what is sent on it.
 
         Whether it still leads anywhere is not known before. An answer that is slow is no matter: the receiver's kernel
@@ -170,7 +170,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
         one whose receiver is slow to *read* a long request would be ended too, so it goes without.
         """
         # With short limits, so early that there is time to send it anew.
-        seconds = min(UNACKNOWLEDGED, max(0.5, (attempt.deadline - attempt.started) / 3))
+        seconds = min(UNACKNOWLEDGED, max(0.5, (exchange.deadline - exchange.started) / 3))
         if seconds != self.silence and hasattr(socket, "TCP_USER_TIMEOUT") and self.lifeline is not None:
             self.silence = seconds
             # Through the lifeline, which is the same connection: under TLS `sock` may be a tunnel in a tunnel.
@@ -186,8 +186,8 @@ class _Guarded(urllib3.connection.HTTPConnection):
         finally:
             lifeline, self.lifeline, self.ear = self.lifeline, None, None
             if lifeline is not None:
-                if self.attempt is not None:
-                    self.attempt.let_go()
+                if self.exchange is not None:
+                    self.exchange.release()
                 lifeline.close()
 
     def _tunnel(self) -> None:
@@ -218,15 +218,15 @@ class _Connection(_Guarded):
 
 class _TLSConnection(_Guarded, urllib3.connection.HTTPSConnection):
     def connect(self) -> None:
-        attempt = current.get()
+        exchange = current.get()
         try:
             super().connect()
         except TimeoutError:
             raise
         except OSError as error:  # ssl.SSLError is one
-            log = f"{self.host} {attempt.address}: {error!r}"
-            raise AttemptFailed(Failure.TLS, tls_detail(error), log) from error
-        attempt.tls = time.monotonic() - attempt.connected
+            log = f"{self.host} {exchange.address}: {error!r}"
+            raise ExchangeFailed(Failure.TLS, tls_detail(error), log) from error
+        exchange.tls = time.monotonic() - exchange.connected
 
 
 class _Pooled(HTTPConnectionPool):
@@ -244,47 +244,47 @@ class _Pooled(HTTPConnectionPool):
         if self.proxy is not None and self.scheme == "http":
             headers = {**headers, **self.proxy_headers}
         message = _message(method, url, headers, body)
-        attempt = current.get()
-        conn = self._borrow(attempt)
+        exchange = current.get()
+        conn = self._borrow(exchange)
         try:
             if conn.sock is None:
-                self._connect(attempt, conn)
-            return conn.exchange(attempt, message, functools.partial(self._give_back, attempt, conn))
+                self._connect(exchange, conn)
+            return conn.perform(exchange, message, functools.partial(self._give_back, exchange, conn))
         except BaseException:
             conn.close()
-            conn.attempt = None
+            conn.exchange = None
             raise
 
-    def _borrow(self, attempt: Exchange) -> _Guarded:
-        conn = None if attempt.fresh else self.idle.take(self)
+    def _borrow(self, exchange: Exchange) -> _Guarded:
+        conn = None if exchange.fresh else self.idle.take(self)
         if conn is None:
             conn = t.cast(_Guarded, self._new_conn())
             conn.idle = self.idle
-        conn.attempt = attempt
+        conn.exchange = exchange
         return conn
 
-    def _connect(self, attempt: Exchange, conn: _Guarded) -> None:
-        conn.timeout = min(attempt.dialer.limit, attempt.remaining)
+    def _connect(self, exchange: Exchange, conn: _Guarded) -> None:
+        conn.timeout = min(exchange.dialer.limit, exchange.remaining)
         try:
             if self.proxy is not None and self.scheme == "https":
                 self._prepare_proxy(conn)
             else:
                 conn.connect()
         except TimeoutError as error:
-            log = f"{conn.host} {attempt.address}: {error!r}"
-            raise AttemptFailed(Failure.TIMEOUT, "The TLS handshake took too long.", log) from error
+            log = f"{conn.host} {exchange.address}: {error!r}"
+            raise ExchangeFailed(Failure.TIMEOUT, "The TLS handshake took too long.", log) from error
         # From here on the watch alone keeps the time: a socket with a timeout of its own polls before each call.
         conn.sock.settimeout(None)
 
-    def _give_back(self, attempt: Exchange, conn: _Guarded, is_reusable: bool) -> None:
+    def _give_back(self, exchange: Exchange, conn: _Guarded, is_reusable: bool) -> None:
         # First of all: a connection that others may use must not be shut down by the watch over this attempt.
-        attempt.let_go()
+        exchange.release()
         if is_reusable:
-            conn.attempt = None
+            conn.exchange = None
             self.idle.keep(self, conn)
         else:
             conn.close()
-            conn.attempt = None
+            conn.exchange = None
 
 
 class _Pool(_Pooled):

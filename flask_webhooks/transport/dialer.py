@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from ..errors import AddressRefusedError
 from ..retry import Failure
 from .addresses import Address, Network, is_exempt, parse_address, refusal
-from .deadline import Exchange
 from .dns import LookupFailed, Names
+from .exchange import Exchange
 from .urls import is_unfit_port, refused, refused_port
 
-__all__ = ["NO_WAY", "AttemptFailed", "Dialer", "TunnelFailed", "Unready"]
+__all__ = ["NO_WAY", "Dialer", "ExchangeFailed", "TunnelFailed", "Unready"]
 
 MOST_ADDRESSES: t.Final = 6
 """Addresses of one name that are tried; all of them are checked."""
@@ -32,7 +32,7 @@ _KEEPALIVE: t.Final = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL":
 of them may go without an answer. `TCP_KEEPALIVE` is what macOS calls the first. It also keeps a NAT from forgetting."""
 
 
-class AttemptFailed(Exception):
+class ExchangeFailed(Exception):
     """A failure classified where it happened; requests and urllib3 let it pass, for they know nothing of it."""
 
     def __init__(self, failure: Failure, detail: str, log: str) -> None:
@@ -40,11 +40,11 @@ class AttemptFailed(Exception):
         self.failure, self.detail, self.log = failure, detail, log
 
 
-class TunnelFailed(AttemptFailed):
+class TunnelFailed(ExchangeFailed):
     """The proxy was reached and made no tunnel: it refused, or went away."""
 
 
-class Unready(AttemptFailed):
+class Unready(ExchangeFailed):
     """Our own side is not ready for any request of this kind, so none was made."""
 
 
@@ -64,25 +64,25 @@ class Dialer:
         self.limit = limit
         """Seconds to connect, name lookup included."""
 
-    def dial(self, attempt: Exchange, host: str, port: int, *, is_proxy: bool) -> socket.socket:
+    def dial(self, exchange: Exchange, host: str, port: int, *, is_proxy: bool) -> socket.socket:
         """Return a socket connected to `host`, within the seconds to connect and the attempt's deadline.
 
         :param is_proxy: the host is the operator's own egress proxy, which guards in our place.
         :raises AddressRefusedError: one of the addresses is one that we never talk to.
-        :raises AttemptFailed: `dns`, `connect` or `timeout`.
+        :raises ExchangeFailed: `dns`, `connect` or `timeout`.
         """
         begun = time.monotonic()
-        ends = min(begun + self.limit, attempt.deadline)
+        ends = min(begun + self.limit, exchange.deadline)
         literal = parse_address(host)
         addresses = self._resolve(host, port, ends - begun) if literal is None else (literal,)
         if literal is None:
-            attempt.dns = time.monotonic() - begun
+            exchange.dns = time.monotonic() - begun
         if not is_proxy:
             self.judge(host, port, addresses)
         begun = time.monotonic()
         sock = self._connect(host, port, addresses[:MOST_ADDRESSES], ends)
-        attempt.connected = time.monotonic()
-        attempt.connect = attempt.connected - begun
+        exchange.connected = time.monotonic()
+        exchange.connect = exchange.connected - begun
         try:
             peer = sock.getpeername()[0]
             if not is_proxy:
@@ -93,7 +93,7 @@ class Dialer:
         except AddressRefusedError:
             sock.close()
             raise
-        attempt.address = peer
+        exchange.address = peer
         return sock
 
     def judge(self, host: str, port: int, addresses: Sequence[Address | None]) -> None:
@@ -115,7 +115,7 @@ class Dialer:
             return self._names.lookup(host, port, limit)
         except LookupFailed as error:
             detail = "The host name could not be resolved."
-            raise AttemptFailed(Failure.DNS, detail, str(error)) from error
+            raise ExchangeFailed(Failure.DNS, detail, str(error)) from error
 
     def _connect(self, host: str, port: int, addresses: Sequence[Address], ends: float) -> socket.socket:
         """Try one address after the other, each with its share of the time that is left."""
@@ -133,14 +133,14 @@ class Dialer:
         last = last or TimeoutError("no time left to connect")
         if isinstance(last, TimeoutError):
             detail = "The connection was not accepted in time."
-            raise AttemptFailed(Failure.TIMEOUT, detail, f"{host}:{port}: {last!r}") from last
+            raise ExchangeFailed(Failure.TIMEOUT, detail, f"{host}:{port}: {last!r}") from last
         raise _unreachable(host, port, last) from last
 
 
-def _unreachable(host: str, port: int, error: OSError) -> AttemptFailed:
+def _unreachable(host: str, port: int, error: OSError) -> ExchangeFailed:
     refused = isinstance(error, ConnectionRefusedError)
     detail = "The connection was refused." if refused else "The connection could not be made."
-    return AttemptFailed(Failure.CONNECT, detail, f"{host}:{port}: {error!r}")
+    return ExchangeFailed(Failure.CONNECT, detail, f"{host}:{port}: {error!r}")
 
 
 def _connect_to(address: Address, port: int, limit: float) -> socket.socket:

@@ -24,7 +24,7 @@ import time
 import typing as t
 
 from ..retry import JITTER, STANDARD
-from .dialer import NO_WAY, AttemptFailed, TunnelFailed, Unready
+from .dialer import NO_WAY, ExchangeFailed, TunnelFailed, Unready
 from .dns import LookupFailed, Names, Resolver
 
 __all__ = ["Outage"]
@@ -145,7 +145,7 @@ class Outage:
         if not self._has_proxy:
             return False
         # Whom we could not connect to is the proxy: it is the only one we connect to.
-        is_proxy_away = not is_connected and any(isinstance(each, AttemptFailed) for each in kinds)
+        is_proxy_away = not is_connected and any(isinstance(each, ExchangeFailed) for each in kinds)
         return is_proxy_away or _tunnel_status(kinds) == 407
 
     def _is_likely(self, host: str, kinds: t.Sequence[BaseException]) -> bool:

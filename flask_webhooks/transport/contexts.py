@@ -1,0 +1,51 @@
+"""TLS contexts: one for every request without a client certificate, and one for each client certificate."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ssl
+import typing as t
+
+from ..retry import Failure
+from .certificates import ClientCertificate, add_client_certificate, new_context
+from .dialer import Unready
+
+__all__ = ["Contexts"]
+
+MOST_IDENTITIES: t.Final = 64
+"""Client certificates whose context is remembered: each has all authorities, about a megabyte."""
+
+
+class Contexts:
+    """TLS contexts: one for all that show no certificate, one for each certificate."""
+
+    def __init__(self, verify: bool | str, bundles: tuple[str, ...]) -> None:
+        self._verify, self._bundles = verify, bundles
+        self._with = functools.lru_cache(MOST_IDENTITIES)(self._make)
+        with contextlib.suppress(OSError):  # of a file: said, and tried again, by whoever needs it
+            self.of_all()
+
+    def of(self, identity: ClientCertificate | None) -> ssl.SSLContext:
+        """:raises Unready: a file of authorities cannot be read, none can be written, or OpenSSL takes ours no more."""
+        try:
+            return self.of_all() if identity is None else self._with(identity)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            log = f"our certificates cannot be loaded: {type(error).__name__}: {error}"
+            raise Unready(Failure.TLS, "The sender cannot load its own certificates.", log) from error
+
+    def of_all(self) -> ssl.SSLContext:
+        return _shared_context(self._verify, self._bundles, ssl.SSLContext)
+
+    def _make(self, identity: ClientCertificate) -> ssl.SSLContext:
+        context = new_context(self._verify, self._bundles)
+        add_client_certificate(context, identity)
+        return context
+
+
+@functools.lru_cache(maxsize=4)  # reading a hundred authorities takes longer than all the rest of starting
+def _shared_context(
+    verify: bool | str, bundles: tuple[str, ...], kind: type[ssl.SSLContext]
+) -> ssl.SSLContext:
+    """:param kind: what `ssl` makes contexts of now: gevent's have to be of its own class."""
+    return new_context(verify, bundles)
