@@ -165,8 +165,8 @@ class TestNothingOlder:
         lane.is_dry, lane.read_at = False, 0.0  # as if there were more than is read at once
         reader.read(1)
 
-        assert [each.is_outdated for each in lane.hands.values()] == [False, True, False, False]
-        made = [attempt(state, lane.destination, each, "test") for each in list(lane.hands.values())]
+        assert [each.is_outdated for each in lane.buffered.values()] == [False, True, False, False]
+        made = [attempt(state, lane.destination, each, "test") for each in list(lane.buffered.values())]
         assert heard(inbox) == [
             ("clients.created", "a"),
             ("clients.created", "c"),
@@ -174,7 +174,7 @@ class TestNothingOlder:
         ]
         assert [each.verdict.state for each in made] == ["delivered", "cancelled", "delivered", "delivered"]
         for each in made:
-            lane.let_go(each.parcel)
+            lane.let_go(each.task)
         assert not lane.backfilled
 
     def test_who_does_not_hear_of_changes_has_heard_nothing_newer(

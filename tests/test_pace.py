@@ -118,23 +118,23 @@ def send(
     most: float = 1e6,
     seed: int = 1,
 ) -> Told:
-    """Send through the real rotation as a worker does, one event after the other on a clock of our own."""
-    rotation, burst, found, chance = (
+    """Send through the real scheduler as a worker does, one event after the other on a clock of our own."""
+    scheduler, burst, found, chance = (
         FairScheduler[int](cap=4),
         Burst(has_others=True),
         Told(),
         random.Random(seed),
     )
-    rotation.add("a", range(count), lease_until=1e9, rate=rate)
+    scheduler.add("a", range(count), lease_until=1e9, rate=rate)
     events: list[tuple[float, int, Sent]] = []
     tie, now = itertools.count(), 0.0
     while len(found.order) < count and now < most:
-        while (item := rotation.take(now)) is not None:
+        while (item := scheduler.take(now)) is not None:
             found.starts.append(now)
             seconds = chance.uniform(*LATENCY)
             sent = Sent(item, now, now + seconds)
             heapq.heappush(events, (now + seconds * ON_THE_WAY, next(tie), sent))
-        start = rotation.next_start("a") if rotation.queued() else 1e9
+        start = scheduler.next_start("a") if scheduler.queued() else 1e9
         if start > now and (not events or start < events[0][0]):
             now = start + chance.uniform(0, 0.002)
             continue
@@ -144,30 +144,30 @@ def send(
             sent.is_taken = takes(now)
             heapq.heappush(events, (max(now, sent.ends), next(tie), sent))
             continue
-        _judge(rotation, burst, found, sent, now, told(now) if callable(told) else told)
+        _judge(scheduler, burst, found, sent, now, told(now) if callable(told) else told)
         learnt = rate_at(found.health, at(now), burst.wait)
         terms = [each for each in (rate, learnt) if each is not None]
         slots = slots_at(learnt, burst) if learnt is not None else None
-        rotation.set_terms("a", rate=min(terms, default=None), cap=slots, even=learnt is not None)
+        scheduler.set_terms("a", rate=min(terms, default=None), cap=slots, even=learnt is not None)
     found.seconds = now
     return found
 
 
 def _judge(
-    rotation: FairScheduler[int], burst: Burst, found: Told, sent: Sent, now: float, told: float | None
+    scheduler: FairScheduler[int], burst: Burst, found: Told, sent: Sent, now: float, told: float | None
 ) -> None:
     seconds, started = now - sent.began, at(sent.began)
     if sent.is_taken:
         before = found.health
         health, _ = after(before, ok=True, now=at(now), breaker=Breaker(), disable_after=None)
         found.health = pace.taken(before, health, burst, started=started, now=at(now))
-        rotation.done("a", ok=True, seconds=seconds, now=now)
+        scheduler.done("a", ok=True, seconds=seconds, now=now)
         found.order.append(sent.item)
     else:
         found.refused += 1
         found.health, wait = refused(found.health, burst, started=started, now=at(now), told=told)
-        rotation.done("a", ok=False, seconds=seconds, now=now, wait=wait)
-        assert rotation.put_back("a", sent.item)
+        scheduler.done("a", ok=False, seconds=seconds, now=now, wait=wait)
+        assert scheduler.put_back("a", sent.item)
 
 
 KINDS: dict[str, t.Callable[[int], Takes]] = {

@@ -20,8 +20,7 @@ from flask_webhooks.config import Settings
 from flask_webhooks.console.form import of_form
 from flask_webhooks.console.pages import Page
 from flask_webhooks.console.secrets import ShownSecret
-from flask_webhooks.delivery import attempt
-from flask_webhooks.delivery import request as parcels
+from flask_webhooks.delivery import attempt, request
 from flask_webhooks.delivery.request import utcnow
 from flask_webhooks.models import Message
 from flask_webhooks.queue.redis_client import SentinelAddress
@@ -95,14 +94,14 @@ def test_nothing_on_the_way_of_a_delivery_shows_a_secret(app: Flask, inbox: Rece
     fill(state, [row], 1, data='{"iban": "sesame"}')
     [message] = recorded(state)
     with state.engine.connect() as connection:
-        destination = parcels.destinations(state, connection, [row.id], utcnow())[row.id]
-    parcel = parcels.DeliveryTask(
+        destination = request.destinations(state, connection, [row.id], utcnow())[row.id]
+    task = request.DeliveryTask(
         id=message.id, subscription_id=row.id, number=1, trigger="automatic", format="channel",
         includes=frozenset(), message=message, body=None,
     )  # fmt: skip
-    request = parcels.build(state, destination, parcel, utcnow())
-    result = attempt.attempt(state, destination, parcel, "test")
-    reply = state.transport.send(request.outbound)
+    built = request.build(state, destination, task, utcnow())
+    result = attempt.attempt(state, destination, task, "test")
+    reply = state.transport.send(built.outbound)
 
     assert result.ok
     assert inbox.requests[0].headers["authorization"] == "Bearer sesame"
@@ -110,9 +109,9 @@ def test_nothing_on_the_way_of_a_delivery_shows_a_secret(app: Flask, inbox: Rece
         state,
         state.settings,
         destination,
-        parcel,
-        request,
-        request.outbound,
+        task,
+        built,
+        built.outbound,
         result,
         reply,
         secret,

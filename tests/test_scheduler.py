@@ -754,7 +754,7 @@ class TestBarring:
         rota = rotation()
         fill(rota, "a", items=10)
         fill(rota, "b", items=10, proven=False, suspect=True)
-        rota.bar(Probation.SUSPECT)
+        rota.block(Probation.SUSPECT)
 
         assert {item[0] for item in drain(rota)} == {"a"}
         assert rota.queued("b") == 10
@@ -762,7 +762,7 @@ class TestBarring:
     def test_one_that_becomes_suspect_is_barred_too(self):
         rota = rotation()
         fill(rota, "a", items=10)
-        rota.bar(Probation.SUSPECT)
+        rota.block(Probation.SUSPECT)
         rota.take(0.0)
         rota.done("a", ok=False, seconds=15.0, now=0.0, suspect=True)
 
@@ -772,7 +772,7 @@ class TestBarring:
         rota = rotation()
         fill(rota, "a", items=10)
         fill(rota, "b", items=10, proven=False)
-        rota.bar(Probation.NEW)
+        rota.block(Probation.NEW)
 
         assert {item[0] for item in drain(rota)} == {"a"}
 

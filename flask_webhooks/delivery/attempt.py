@@ -35,7 +35,7 @@ OUTDATED = "outdated"
 class AttemptResult:
     """What came of an attempt, ready to be written."""
 
-    parcel: DeliveryTask
+    task: DeliveryTask
     ended_at: datetime
     ok: bool
     failure: str | None
@@ -51,7 +51,7 @@ class AttemptResult:
     log: str = ""
     """One line for the operator, with what the owner is not told."""
     is_logged: bool = True
-    """Whether the row is written; see `recording.strip`."""
+    """Whether the row is written; see `completer.drop_unstorable`."""
     started_at: datetime | None = None
     wait: float | None = None
     """Seconds that the lane waits: the receiver asks to slow down, or our side can reach nobody."""
@@ -89,7 +89,7 @@ _DELIVERED = Verdict("delivered")
 def attempt(
     state: AppState,
     destination: Destination,
-    parcel: DeliveryTask,
+    task: DeliveryTask,
     worker: str,
     draw: t.Callable[[], float] = random.random,
     clock: t.Callable[[], datetime] = utcnow,
@@ -100,35 +100,35 @@ def attempt(
     :param limit: seconds, if fewer than an attempt has otherwise.
     """
     started = clock()
-    if parcel.is_outdated:
-        return called_off(parcel, started, OUTDATED)
+    if task.is_outdated:
+        return called_off(task, started, OUTDATED)
     try:
-        request = build(state, destination, parcel, started)
+        request = build(state, destination, task, started)
     except Locked as error:
-        made = _unsendable(state, destination, parcel, worker, started, error, draw)
+        made = _unsendable(state, destination, task, worker, started, error, draw)
         deferred = {"is_logged": False, "wait": LOCKED, "is_ours": True, "is_deferred": True}
         return replace(made, verdict=Verdict("pending"), **t.cast("t.Any", deferred))
     except RequestError as error:
-        return _unsendable(state, destination, parcel, worker, started, error, draw)
+        return _unsendable(state, destination, task, worker, started, error, draw)
     send = state.transport.send
     reply = send(request.outbound) if limit is None else send(request.outbound, limit=limit)
     ended = clock()
     if reply.is_ours:
-        return _unreachable(state, parcel, request, reply, started, ended, worker)
+        return _unreachable(state, task, request, reply, started, ended, worker)
     verdict, failure, hint, wait = _DELIVERED, None, None, None
     if reply.failure is not None:
         failure, hint = reply.failure.value, retry.retry_after(_header(reply, "retry-after"), ended)
         verdict = retry.decide(
             status=reply.status,
             failure=reply.failure,
-            attempts=parcel.number,
-            schedule=schedule(state, destination, parcel),
+            attempts=task.number,
+            schedule=schedule(state, destination, task),
             retry_after=hint,
             draw=draw(),
         )
         wait = pace.wait_of(hint, 1) if retry.is_pace(reply.status, hint) else None
     return AttemptResult(
-        parcel=parcel,
+        task=task,
         ended_at=ended,
         ok=failure is None,
         failure=failure,
@@ -136,7 +136,7 @@ def attempt(
         seconds=reply.timings.total,
         verdict=verdict,
         body=request.outbound.body,
-        row=_row(parcel, request, reply, started, worker),
+        row=_row(task, request, reply, started, worker),
         log=reply.log,
         started_at=started,
         wait=wait,
@@ -146,7 +146,7 @@ def attempt(
 
 def _unreachable(
     state: AppState,
-    parcel: DeliveryTask,
+    task: DeliveryTask,
     request: Request,
     reply: Reply,
     started: datetime,
@@ -155,7 +155,7 @@ def _unreachable(
 ) -> AttemptResult:
     """What comes of a fault of our side: the delivery waits as it is, and no attempt was made."""
     return AttemptResult(
-        parcel=parcel,
+        task=task,
         ended_at=ended,
         ok=False,
         failure=reply.failure.value if reply.failure is not None else None,
@@ -163,7 +163,7 @@ def _unreachable(
         seconds=reply.timings.total,
         verdict=Verdict("pending"),
         body=request.outbound.body,
-        row=_row(parcel, request, reply, started, worker),
+        row=_row(task, request, reply, started, worker),
         log=reply.log,
         is_logged=False,
         started_at=started,
@@ -173,10 +173,10 @@ def _unreachable(
     )
 
 
-def called_off(parcel: DeliveryTask, now: datetime, reason: str) -> AttemptResult:
+def called_off(task: DeliveryTask, now: datetime, reason: str) -> AttemptResult:
     """What comes of a delivery that must not be sent any more: it is cancelled, and no attempt stands in the log."""
     return AttemptResult(
-        parcel=parcel,
+        task=task,
         ended_at=now,
         ok=False,
         failure=reason,
@@ -192,29 +192,29 @@ def called_off(parcel: DeliveryTask, now: datetime, reason: str) -> AttemptResul
 def crashed(
     state: AppState,
     destination: Destination,
-    parcel: DeliveryTask,
+    task: DeliveryTask,
     worker: str,
     error: BaseException,
     now: datetime,
 ) -> AttemptResult:
     """What came of an attempt that our own code did not survive: it must neither stop the others nor be lost."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-        return _postponed(parcel, now)
+        return _postponed(task, now)
     trouble = RequestError(f"The attempt failed within the sender: {type(error).__name__}.")
-    return _unsendable(state, destination, parcel, worker, now, trouble, random.random)
+    return _unsendable(state, destination, task, worker, now, trouble, random.random)
 
 
-def _postponed(parcel: DeliveryTask, now: datetime) -> AttemptResult:
+def _postponed(task: DeliveryTask, now: datetime) -> AttemptResult:
     """What comes of an attempt for which this process had not enough of something: nothing, and it is made again."""
     return AttemptResult(
-        parcel=parcel,
+        task=task,
         ended_at=now,
         ok=False,
         failure=Failure.POISON.value,
         counts=False,
         seconds=0.0,
         verdict=Verdict("pending"),
-        body=parcel.body,
+        body=task.body,
         row={},
         is_logged=False,
         wait=SHORTAGE,
@@ -223,11 +223,11 @@ def _postponed(parcel: DeliveryTask, now: datetime) -> AttemptResult:
     )
 
 
-def schedule(state: AppState, destination: Destination, parcel: DeliveryTask) -> t.Sequence[float]:
+def schedule(state: AppState, destination: Destination, task: DeliveryTask) -> t.Sequence[float]:
     """The subscription's own schedule, else the event's, else the app's."""
     if destination.retry is not None:
         return destination.retry
-    event = state.catalog.events.get(parcel.message.event) if parcel.message is not None else None
+    event = state.catalog.events.get(task.message.event) if task.message is not None else None
     if event is not None and event.retry is not None:
         return retry.schedule(event.retry)
     return state.settings.retry
@@ -238,7 +238,7 @@ def _header(reply: Reply, name: str) -> str | None:
 
 
 def _row(
-    parcel: DeliveryTask, request: Request, reply: Reply, started: datetime, worker: str
+    task: DeliveryTask, request: Request, reply: Reply, started: datetime, worker: str
 ) -> dict[str, t.Any]:
     body = request.outbound.body
     timings = reply.timings
@@ -247,10 +247,10 @@ def _row(
     kept = body_excerpt(reply.body, request.outbound.url, sent, detail, came)
     return {
         "id": uuid7(),
-        "delivery_id": parcel.id,
-        "subscription_id": parcel.subscription_id,
-        "number": parcel.number,
-        "trigger": parcel.trigger,
+        "delivery_id": task.id,
+        "subscription_id": task.subscription_id,
+        "number": task.number,
+        "trigger": task.trigger,
         "started_at": started,
         "status": reply.status,
         "failure": reply.failure.value if reply.failure is not None else None,
@@ -275,7 +275,7 @@ def _row(
 def _unsendable(
     state: AppState,
     destination: Destination,
-    parcel: DeliveryTask,
+    task: DeliveryTask,
     worker: str,
     started: datetime,
     error: RequestError,
@@ -284,16 +284,16 @@ def _unsendable(
     """An attempt that made no request. It is logged like one, and does not count against the receiver."""
     verdict = Verdict("failed")
     if not error.final:
-        waits = schedule(state, destination, parcel)
+        waits = schedule(state, destination, task)
         verdict = retry.decide(
-            status=None, failure=Failure.POISON, attempts=parcel.number, schedule=waits, draw=draw()
+            status=None, failure=Failure.POISON, attempts=task.number, schedule=waits, draw=draw()
         )
     row = {
         "id": uuid7(),
-        "delivery_id": parcel.id,
-        "subscription_id": parcel.subscription_id,
-        "number": parcel.number,
-        "trigger": parcel.trigger,
+        "delivery_id": task.id,
+        "subscription_id": task.subscription_id,
+        "number": task.number,
+        "trigger": task.trigger,
         "started_at": started,
         "status": None,
         "failure": error.reason,
@@ -314,7 +314,7 @@ def _unsendable(
         "worker": worker,
     }
     return AttemptResult(
-        parcel=parcel,
+        task=task,
         ended_at=started,
         ok=False,
         failure=error.reason,

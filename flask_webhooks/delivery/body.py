@@ -47,7 +47,7 @@ def body_of(state: AppState, connection: sa.Connection, row: Delivery) -> Body:
     if row.state in (State.BROKEN, State.CANCELLED) and _is_broken(connection, row.message_id):
         return Body(None, BROKEN)
     found = request.destinations(state, connection, [row.subscription_id], request.utcnow())
-    parcel = request.DeliveryTask(
+    task = request.DeliveryTask(
         id=row.id,
         subscription_id=row.subscription_id,
         number=1,
@@ -58,7 +58,7 @@ def body_of(state: AppState, connection: sa.Connection, row: Delivery) -> Body:
         body=None,
     )
     try:
-        data = request.render(state, found[row.subscription_id].recipient, parcel)
+        data = request.render(state, found[row.subscription_id].recipient, task)
     except request.RequestError as error:
         return Body(None, error.reason)
     # All of them: to find the last, PostgreSQL might walk the whole log from its end.

@@ -1,4 +1,4 @@
-"""What one worker has in its hands: destinations, parcels, and the request that is made of both."""
+"""What one worker has in its hands: destinations, tasks, and the request that is made of both."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Request:
 
 
 class RequestError(Exception):
-    """This parcel cannot be made into a request, now or (when `final`) ever."""
+    """This task cannot be made into a request, now or (when `final`) ever."""
 
     def __init__(
         self, message: str, *, reason: str = retry.Failure.POISON.value, final: bool = False
@@ -302,25 +302,25 @@ def _custom(text: str) -> dict[str, str]:
     }
 
 
-def build(state: AppState, destination: Destination, parcel: DeliveryTask, now: datetime) -> Request:
-    """Render, sign and address a parcel; the same bytes on every retry, a fresh signature.
+def build(state: AppState, destination: Destination, task: DeliveryTask, now: datetime) -> Request:
+    """Render, sign and address a task; the same bytes on every retry, a fresh signature.
 
     :raises RequestError: its event or format is gone, its secret does not open, its format raises.
     """
     if destination.problem:
         raise (Locked if destination.is_locked else RequestError)(destination.problem)
-    body = parcel.body if parcel.message is not None else None
+    body = task.body if task.message is not None else None
     if body is None:
-        body = render(state, destination.recipient, parcel)
+        body = render(state, destination.recipient, task)
     try:
         ours = headers(
-            parcel.message,
+            task.message,
             body,
             destination.secrets,
             now,
-            number=parcel.number,
-            delivery=parcel.id,
-            trigger=_trigger(parcel),
+            number=task.number,
+            delivery=task.id,
+            trigger=_trigger(task),
         )
     except SecretError as error:
         raise RequestError(str(error)) from error
@@ -362,32 +362,32 @@ def headers(
     }
 
 
-def _trigger(parcel: DeliveryTask) -> str:
+def _trigger(task: DeliveryTask) -> str:
     """Why a request is made, in words for receivers: `live`, `replay`, `backfill` or `test`.
 
     The log's words tell which of our workflows made the attempt; a receiver wants to know whether the event is new.
     """
-    message = parcel.message
+    message = task.message
     if message.channel == RESERVED_CHANNEL:
         return "test"
-    if parcel.trigger in _ASKED_FOR:
+    if task.trigger in _ASKED_FOR:
         return "replay"
     return "backfill" if message.dedupe_key and is_backfilled(message.dedupe_key) else "live"
 
 
-def is_of_backfill(parcel: DeliveryTask) -> bool:
+def is_of_backfill(task: DeliveryTask) -> bool:
     """Whether a backfill sends it: not somebody who has it sent again, and wants history as it was."""
-    message = parcel.message
-    return bool(message is not None and message.dedupe_key and _trigger(parcel) == "backfill")
+    message = task.message
+    return bool(message is not None and message.dedupe_key and _trigger(task) == "backfill")
 
 
-def render(state: AppState, recipient: payload.Recipient, parcel: DeliveryTask) -> bytes:
-    """Return the body of a parcel.
+def render(state: AppState, recipient: payload.Recipient, task: DeliveryTask) -> bytes:
+    """Return the body of a task.
 
     :raises RequestError: as `build`. An event or format that is gone is tried again by the schedule: during a
         deployment an old worker meets the new web process's events.
     """
-    row = parcel.message
+    row = task.message
     if row is None:
         raise RequestError("The message has been purged.", reason="purged", final=True)
     event = state.catalog.events.get(row.event)
@@ -395,27 +395,27 @@ def render(state: AppState, recipient: payload.Recipient, parcel: DeliveryTask) 
         raise RequestError(
             f"The event {row.event} is not in this worker's catalogue.", reason="unknown_event"
         )
-    make = state.formats.get(parcel.format)
+    make = state.formats.get(task.format)
     if make is None:
         raise RequestError(
-            f"The format {parcel.format!r} is not registered in this worker.", reason="unknown_format"
+            f"The format {task.format!r} is not registered in this worker.", reason="unknown_format"
         )
     # The host's own may want its app, or the database; ours do without, which spares some microseconds.
-    is_ours = make is payload.FORMATS.get(parcel.format)
+    is_ours = make is payload.FORMATS.get(task.format)
     try:
         with contextlib.nullcontext() if is_ours else state.app.app_context():
-            return payload.render(make, _message(state, parcel, row), recipient)
+            return payload.render(make, _message(state, task, row), recipient)
     except MemoryError:
         raise  # no fault of the format
     except Exception as error:  # a custom format is the host's code and may raise anything
-        raise RequestError(payload.failed(parcel.format, error)) from error
+        raise RequestError(payload.failed(task.format, error)) from error
 
 
-def _message(state: AppState, parcel: DeliveryTask, row: sa.Row[t.Any]) -> payload.Message:
+def _message(state: AppState, task: DeliveryTask, row: sa.Row[t.Any]) -> payload.Message:
     data = json.loads(row.data)
-    if parcel.includes and row.extras and isinstance(data, dict):
+    if task.includes and row.extras and isinstance(data, dict):
         extras = json.loads(row.extras)
-        data.update((name, value) for name, value in extras.items() if name in parcel.includes)
+        data.update((name, value) for name, value in extras.items() if name in task.includes)
     return payload.Message(
         id=row.id,
         event=row.event,

@@ -3,7 +3,7 @@
 =============  ===============================================
 `senders`      the threads that make attempts
 `lanes`        the lanes that a worker holds, and for how long
-`prefetch`     what is due becomes parcels
+`prefetch`     what is due becomes tasks
 `superseded`   what a backfill must not send any more
 `completer`    results written back in batches
 `coordinator`  the coordinator: all of this, again and again

@@ -18,12 +18,12 @@ from ..pace import Burst
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["REFUSED", "BatchResult", "drop_unstorable", "send_signal", "send_signals", "write"]
+__all__ = ["VALUE_ERRORS", "BatchResult", "drop_unstorable", "send_signal", "send_signals", "write"]
 
 logger = logging.getLogger("flask_webhooks.delivering")
 S = t.cast("sa.Table", Subscription.__table__)
 
-REFUSED = (sa.exc.SQLAlchemyError, ValueError, TypeError, ArithmeticError)
+VALUE_ERRORS = (sa.exc.SQLAlchemyError, ValueError, TypeError, ArithmeticError)
 """What a value raises that the database, its driver, SQLAlchemy or arithmetic does not take."""
 
 
@@ -59,13 +59,13 @@ def write(
     :param known: how the receivers of the lanes that are ours were doing; results of others are dropped.
     :param bursts: what they have taken lately.
     """
-    ours = [result for result in results if result.parcel.subscription_id in known]
+    ours = [result for result in results if result.task.subscription_id in known]
     outcome = BatchResult([result for result in ours if not result.is_ours], {}, {})
     reasons = _judge(state, outcome, ours, known, bursts)
     kept = outcome.kept
     outbox.log(connection, [result.row for result in kept if result.is_logged])
     statistics.add(connection, _tally(result for result in kept if not result.is_called_off))
-    done = [result.parcel.id for result in kept if result.state == "delivered"]
+    done = [result.task.id for result in kept if result.state == "delivered"]
     if done:
         outbox.succeed(connection, done, max(result.ended_at for result in kept))
     outbox.reschedule(connection, [_failed(result) for result in kept if not result.ok])
@@ -98,7 +98,7 @@ def _judge(
 def _by_lane(results: t.Iterable[AttemptResult]) -> dict[str, list[AttemptResult]]:
     by_lane: dict[str, list[AttemptResult]] = {}
     for result in results:
-        by_lane.setdefault(result.parcel.subscription_id, []).append(result)
+        by_lane.setdefault(result.task.subscription_id, []).append(result)
     return by_lane
 
 
@@ -106,7 +106,7 @@ def _tally(results: t.Iterable[AttemptResult]) -> statistics.HourlyCounts:
     tally = statistics.HourlyCounts()
     for result in results:
         tally.add(
-            result.parcel.subscription_id,
+            result.task.subscription_id,
             result.ended_at,
             status=result.row["status"],
             seconds=result.seconds,
@@ -118,11 +118,11 @@ def _tally(results: t.Iterable[AttemptResult]) -> statistics.HourlyCounts:
 def _failed(result: AttemptResult) -> outbox.Row:
     deferred, pending = result.is_deferred, result.state == "pending"
     return {
-        "delivery": result.parcel.id,
-        "was_due": result.parcel.due_at,
+        "delivery": result.task.id,
+        "was_due": result.task.due_at,
         "next_state": State(result.state).value,
-        "next_due": result.parcel.due_at if deferred else due_again(result),
-        "made": result.parcel.number - (result.is_called_off or deferred),
+        "next_due": result.task.due_at if deferred else due_again(result),
+        "made": result.task.number - (result.is_called_off or deferred),
         "why": "gone" if result.verdict.gone else result.failure,
         "sent": result.body,
         "ended": None if pending else result.ended_at,
@@ -152,7 +152,7 @@ def update_health(
             continue
         if result.verdict.gone:
             reason = Reason.GONE
-        is_replay = result.parcel.trigger == Trigger.REPLAY
+        is_replay = result.task.trigger == Trigger.REPLAY
         if not result.counts:
             continue
         before = known
@@ -195,7 +195,7 @@ def drop_unstorable(result: AttemptResult, error: Exception) -> bool:
     """
     logger.error(
         "attempt.not_recorded",
-        extra={"delivery_id": result.parcel.id, "reason": f"{type(error).__name__}: {error}"[:500]},
+        extra={"delivery_id": result.task.id, "reason": f"{type(error).__name__}: {error}"[:500]},
     )
     if result.row.get("request_headers", "{}") != "{}":
         blank = {"response_headers": None, "response_body": None, "request_headers": "{}", "address": None}
@@ -234,16 +234,16 @@ def send_signals(state: AppState, outcome: BatchResult, owners: t.Mapping[str, s
 def send_signal(state: AppState, result: AttemptResult) -> None:
     """Log one attempt and send its signals."""
     if result.is_called_off:
-        ids = {"delivery_id": result.parcel.id, "subscription_id": result.parcel.subscription_id}
+        ids = {"delivery_id": result.task.id, "subscription_id": result.task.subscription_id}
         logger.info("delivery.cancelled", extra={**ids, "reason": result.failure})
         return
-    parcel, row = result.parcel, result.row
-    event = parcel.message.event if parcel.message is not None else ""
-    named = {"delivery_id": parcel.id, "subscription_id": parcel.subscription_id, "event": event}
+    task, row = result.task, result.row
+    event = task.message.event if task.message is not None else ""
+    named = {"delivery_id": task.id, "subscription_id": task.subscription_id, "event": event}
     if logger.isEnabledFor(logging.INFO):
         told = {
-            "number": parcel.number,
-            "trigger": parcel.trigger,
+            "number": task.number,
+            "trigger": task.trigger,
             "status": row["status"],
             "failure": result.failure,
             "seconds": round(result.seconds, 4),
@@ -255,11 +255,11 @@ def send_signal(state: AppState, result: AttemptResult) -> None:
         signals.delivery_attempted,
         state.app,
         **named,
-        number=parcel.number,
+        number=task.number,
         status=row["status"],
         failure=result.failure,
     )
     if result.state == "delivered":
-        signals.send(signals.delivery_delivered, state.app, **named, attempts=parcel.number)
+        signals.send(signals.delivery_delivered, state.app, **named, attempts=task.number)
     elif result.state == "failed":
         signals.send(signals.delivery_failed, state.app, **named, reason=result.failure)

@@ -62,8 +62,8 @@ class Report:
     """Seconds until then when the run ended; below zero: it is overdue."""
 
 
-def _due(parcel: DeliveryTask) -> tuple[datetime, str]:
-    return parcel.due_at or datetime.min.replace(tzinfo=UTC), parcel.id
+def _due(task: DeliveryTask) -> tuple[datetime, str]:
+    return task.due_at or datetime.min.replace(tzinfo=UTC), task.id
 
 
 class Coordinator:
@@ -92,7 +92,7 @@ class Coordinator:
         self.report = Report()
         settings = state.settings
         self._clock = clock = clock or outbox.Clock()
-        self._rotation: FairScheduler[DeliveryTask] = FairScheduler(
+        self._scheduler: FairScheduler[DeliveryTask] = FairScheduler(
             cap=settings.subscription_concurrency,
             concurrency=settings.concurrency,
             attempt=settings.timeout[1] + 1,
@@ -100,11 +100,11 @@ class Coordinator:
             streak=int(settings.breaker.minimum) if settings.breaker else None,
             is_stopping=self.stop.is_set,
         )
-        self._lanes = Lanes(state, holder, self._rotation, clock, renew=renew, refresh=refresh)
+        self._lanes = Lanes(state, holder, self._scheduler, clock, renew=renew, refresh=refresh)
         self._senders = Senders(
-            state, self._rotation, holder, clock, lambda key: self._lanes.held[key].destination
+            state, self._scheduler, holder, clock, lambda key: self._lanes.held[key].destination
         )
-        self._patience = OutageBackoff(holder, self.stop, state.engine)
+        self._backoff = OutageBackoff(holder, self.stop, state.engine)
         self._unwritten: list[AttemptResult] = []
         self._doubted: tuple[t.Sequence[AttemptResult], completer.BatchResult] | None = None
         """What a transaction has written whose COMMIT has not been acknowledged."""
@@ -137,12 +137,12 @@ class Coordinator:
     @property
     def is_ending(self) -> bool:
         """Whether nothing new is begun any more."""
-        return self._rotation.is_stopped
+        return self._scheduler.is_stopped
 
     @property
     def at_hand(self) -> int:
         """How many deliveries have been read and not yet written back."""
-        return sum(len(lane.hands) for lane in list(self._lanes.held.values()))
+        return sum(len(lane.buffered) for lane in list(self._lanes.held.values()))
 
     def _work(self, seconds: float | None) -> bool:
         """Work until nothing is due; False when the time was up before."""
@@ -157,7 +157,7 @@ class Coordinator:
     def _turn(self) -> bool:
         """One round of reading and writing; False when nothing is due."""
         try:
-            if self._patience.is_tried:
+            if self._backoff.is_outage:
                 self._recover()
             self._note_slow()
             self._read()
@@ -166,8 +166,8 @@ class Coordinator:
             if self._lanes.held:
                 self._write()
         except TRANSIENT_ERRORS as error:
-            self._rotation.pause()
-            self._patience.bear(error)
+            self._scheduler.pause()
+            self._backoff.wait(error)
         return True
 
     def _note_slow(self) -> None:
@@ -176,7 +176,7 @@ class Coordinator:
         if now >= self._aged_at:
             self._aged_at = now + AGED / 8
             if slow := self._senders.slow(AGED):
-                self._rotation.suspect(slow)
+                self._scheduler.suspect(slow)
 
     @property
     def _has_work(self) -> bool:
@@ -195,9 +195,9 @@ class Coordinator:
         self._record(self._unwritten)
         self._senders.settle()
         for key in self._lanes.held:
-            self._rotation.release(key)
-        self._patience.relax()
-        self._rotation.resume()
+            self._scheduler.release(key)
+        self._backoff.reset()
+        self._scheduler.resume()
 
     def _committed(
         self, connection: sa.Connection
@@ -233,8 +233,8 @@ class Coordinator:
             read(self._lanes, connection)
         self._lanes.cancel_deselected()
         self._lanes.turn_away()
-        self._patience.relax()  # also for a run before this one, which has ended meanwhile
-        self._senders.hire()
+        self._backoff.reset()  # also for a run before this one, which has ended meanwhile
+        self._senders.start()
 
     def _set_clock(self, connection: sa.Connection) -> None:
         if isinstance(self._clock, outbox.Clock):
@@ -265,7 +265,7 @@ class Coordinator:
                 raise
             self._record_halves(results)
             return
-        except completer.REFUSED as error:
+        except completer.VALUE_ERRORS as error:
             self._lanes.doubt()
             if not results:
                 raise
@@ -274,8 +274,8 @@ class Coordinator:
         self._recorded(results, outcome)
 
     def _transact(self, results: t.Sequence[AttemptResult]) -> completer.BatchResult:
-        closing = self._lanes.finished({result.parcel.id for result in results})
-        lanes = {result.parcel.subscription_id for result in results}
+        closing = self._lanes.finished({result.task.id for result in results})
+        lanes = {result.task.subscription_id for result in results}
         told, is_renewal_due = self._told, self._lanes.is_renewal_due
         with self.state.own_engine.begin() as connection:
             ours = self._lanes.fence(connection, lanes.union(closing))
@@ -311,14 +311,14 @@ class Coordinator:
             raise error
 
     def _recorded(self, results: t.Sequence[AttemptResult], outcome: completer.BatchResult) -> None:
-        """After the commit: let go of the parcels, and do what follows for their lanes."""
-        done = {result.parcel.id for result in results}
-        self._unwritten = [result for result in self._unwritten if result.parcel.id not in done]
+        """After the commit: let go of the tasks, and do what follows for their lanes."""
+        done = {result.task.id for result in results}
+        self._unwritten = [result for result in self._unwritten if result.task.id not in done]
         for result in results:
             self._lanes.put_away(result)
         # Backwards, so that what was due first is the first again.
-        for parcel in sorted((each.parcel for each in results if each.is_deferred), key=_due, reverse=True):
-            self._lanes.put_back(parcel)
+        for task in sorted((each.task for each in results if each.is_deferred), key=_due, reverse=True):
+            self._lanes.put_back(task)
         self.report.delivered += sum(result.ok for result in outcome.kept)
         self.report.failed += sum(
             not (result.ok or result.is_called_off or result.is_deferred) for result in outcome.kept
@@ -330,8 +330,8 @@ class Coordinator:
             if key in outcome.disabled:
                 self._lanes.switched_off(key)
             elif self._lanes.held[key].health.is_paused(self._clock()):
-                self._lanes.shut(key)
-            self._rotation.release(key, count)
+                self._lanes.close(key)
+            self._scheduler.release(key, count)
         owners = {key: self._lanes.held[key].destination.recipient.owner for key in outcome.disabled}
         self._lanes.forget(outcome.closed)
         # In a context of its own: what receivers do with `db.session` ends with it.
@@ -355,7 +355,7 @@ class Coordinator:
         self._is_draining = True
         longest = self.state.settings.timeout[1] + GRACE
         for standing in (Probation.SUSPECT, Probation.NEW):
-            self._rotation.bar(standing)
+            self._scheduler.block(standing)
             until = time.monotonic() + longest
             while not self.stop.is_set() and time.monotonic() < until:
                 if self._is_quiet() or not self._turn():
@@ -365,14 +365,14 @@ class Coordinator:
         """Whether nothing is under way; tried where that is likely, and given up before anybody notices."""
         slow = self._senders.slow(SLOW)
         self._lanes.avoid(slow)
-        if slow or self._patience.is_tried:
+        if slow or self._backoff.is_outage:
             return False
-        self._rotation.pause()
+        self._scheduler.pause()
         until = time.monotonic() + SLOW
-        while self._rotation.in_flight() and time.monotonic() < until:
+        while self._scheduler.in_flight() and time.monotonic() < until:
             self._unwritten += self._senders.gather()
-        if self._rotation.in_flight():
-            self._rotation.resume()
+        if self._scheduler.in_flight():
+            self._scheduler.resume()
             return False
         return True
 
@@ -383,23 +383,23 @@ class Coordinator:
         except Exception:  # of ours: the lanes must not be kept from others for it
             self._say_goodbye()
             raise
-        self._senders.dismiss()
+        self._senders.join()
         self._say_goodbye()
-        self._patience.leave()
+        self._backoff.leave()
 
     def _write_rest(self) -> None:
-        self._rotation.stop()
+        self._scheduler.stop()
         for key in list(self._lanes.held):
-            self._lanes.shut(key)
+            self._lanes.close(key)
         now = time.monotonic()
         last = now + self.state.settings.timeout[1] + GRACE
         while not self._is_over() and time.monotonic() < last:
             try:
-                self._recover() if self._patience.is_tried else self._write()
+                self._recover() if self._backoff.is_outage else self._write()
             except TRANSIENT_ERRORS as error:
                 if not self.stop.is_set():
                     last = now + FAREWELL
-                self._patience.bear(error)
+                self._backoff.wait(error)
 
     def _is_over(self) -> bool:
         return not self._unwritten and not self.at_hand

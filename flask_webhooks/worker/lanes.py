@@ -50,7 +50,7 @@ REFRESH = 2.0
 TURN = 2.0
 """Seconds after which a lane is given up although it has more, if other lanes wait."""
 ENOUGH = 200
-"""Parcels that are ready to be sent, below which a worker looks for more lanes."""
+"""Tasks that are ready to be sent, below which a worker looks for more lanes."""
 TRUST = timedelta(hours=1)
 """Age of a success that makes a lane trusted from the start."""
 SAVE = 1.0
@@ -85,16 +85,16 @@ class HeldLane:
     saved_at: float = 0.0
     behind: tuple[datetime, str] | None = None
     """How far it has been read."""
-    hands: dict[str, DeliveryTask] = field(default_factory=dict)
+    buffered: dict[str, DeliveryTask] = field(default_factory=dict)
     """Deliveries read and not yet written back."""
     bytes: int = 0
     """What they weigh."""
     read_at: float = 0.0
     """Monotonic seconds before which it is not read again."""
     fed_at: float = 0.0
-    """Monotonic seconds when it was last given parcels."""
+    """Monotonic seconds when it was last given tasks."""
     next_start: float = 0.0
-    """Monotonic seconds before which its rate allows no request, when the rotation does not know it any more."""
+    """Monotonic seconds before which its rate allows no request, when the scheduler does not know it any more."""
     is_dry: bool = False
     """The last look found nothing more."""
     burst: Burst = field(default_factory=Burst)
@@ -102,7 +102,7 @@ class HeldLane:
     is_closing: bool = False
     """Takes nothing more; given back when nothing is under way."""
     backfilled: dict[tuple[str, str], DeliveryTask] = field(default_factory=dict)
-    """Of `hands`, what a backfill sends, by what it is about."""
+    """Of `buffered`, what a backfill sends, by what it is about."""
 
     @property
     def key(self) -> str:
@@ -111,14 +111,14 @@ class HeldLane:
 
     def is_starving(self, now: float) -> bool:
         """Whether it has work for which there has been no memory for a while."""
-        return not self.hands and not self.is_dry and now - max(self.since, self.fed_at) > TURN
+        return not self.buffered and not self.is_dry and now - max(self.since, self.fed_at) > TURN
 
-    def let_go(self, parcel: DeliveryTask) -> None:
-        """Forget a parcel."""
-        if self.hands.pop(parcel.id, None) is not None:
-            self.bytes -= parcel.size
-        if self.backfilled and parcel.message is not None and self.backfilled.get(parcel.entity) is parcel:
-            del self.backfilled[parcel.entity]
+    def let_go(self, task: DeliveryTask) -> None:
+        """Forget a task."""
+        if self.buffered.pop(task.id, None) is not None:
+            self.bytes -= task.size
+        if self.backfilled and task.message is not None and self.backfilled.get(task.entity) is task:
+            del self.backfilled[task.entity]
 
 
 def _is_news(saved: Health, health: Health) -> bool:
@@ -144,13 +144,13 @@ class Lanes:
         self,
         state: AppState,
         holder: str,
-        rotation: FairScheduler[DeliveryTask],
+        scheduler: FairScheduler[DeliveryTask],
         clock: t.Callable[[], datetime],
         *,
         renew: float = RENEW,
         refresh: float = REFRESH,
     ) -> None:
-        self.state, self.holder, self.rotation, self.clock = state, holder, rotation, clock
+        self.state, self.holder, self.scheduler, self.clock = state, holder, scheduler, clock
         self.length = lease_length(state.settings.timeout[1])
         self.environments = state.settings.sent_environments
         self.held: dict[str, HeldLane] = {}
@@ -195,9 +195,9 @@ class Lanes:
         Only what may start now counts, so that lanes that hang, wait for their rate or have used up their slots do not
         pass for work.
         """
-        slots, parcels = self.rotation.startable()
+        slots, tasks = self.scheduler.startable()
         # Half as many again as can be in flight, or there would be a gap at each turn; and enough for a good batch.
-        return self.rotation.in_flight() + slots < 1.5 * self.state.settings.concurrency or parcels < ENOUGH
+        return self.scheduler.in_flight() + slots < 1.5 * self.state.settings.concurrency or tasks < ENOUGH
 
     def take(self, connection: sa.Connection, most: int) -> None:
         """Lease up to `most` lanes. Commits."""
@@ -244,7 +244,7 @@ class Lanes:
         self.held[row.subscription_id] = HeldLane(destination, health, time.monotonic(), health)
         now = self.clock()
         rate = self._rate(destination, health, pace.FIRST_WAIT)
-        self.rotation.add(
+        self.scheduler.add(
             row.subscription_id,
             (),
             lease_until=began + self.length.total_seconds(),
@@ -298,7 +298,7 @@ class Lanes:
 
     def switched_off(self, key: str) -> None:
         """Take nothing more from a lane whose subscription was just switched off here; hold what is pending."""
-        self.shut(key)
+        self.close(key)
         if key not in self._unwanted:
             self._unwanted.append(key)
 
@@ -324,7 +324,7 @@ class Lanes:
         for key in set(checked) - ours.keys():
             if not self.held[key].is_closing:
                 logger.warning("lane.taken_over", extra={"subscription": key, "worker": self.holder})
-                self.shut(key)
+                self.close(key)
         for key, stored in ours.items():
             lane = self.held[key]
             if stored is not lane.saved:
@@ -349,7 +349,7 @@ class Lanes:
         # the run is paused anyway, and `adopt` looks again before it goes on.
         for key in keys:
             if not self.held[key].is_closing:
-                self.rotation.renew(key, until)
+                self.scheduler.renew(key, until)
 
     def adopt(self, connection: sa.Connection) -> None:
         """After trouble: renew what is still ours, and give back what was taken without our learning of it."""
@@ -376,7 +376,7 @@ class Lanes:
         for key, lane in self.held.items():
             destination = opened.get(key)
             if destination is None or not destination.active:
-                self.shut(key)
+                self.close(key)
                 continue
             was, lane.destination = lane.destination, destination
             if (destination.rate != was.rate or lane.health.paced_rate) and not lane.is_closing:
@@ -399,16 +399,16 @@ class Lanes:
         self._unlistened.append(row)
 
     def _drop_deselected(self, key: str) -> None:
-        """Take what has not begun out of the rotation again where the event was deselected."""
+        """Take what has not begun out of the scheduler again where the event was deselected."""
         lane = self.held[key]
         unwanted = {
-            parcel
-            for parcel in lane.hands.values()
-            if parcel.message is not None and not self.wants(key, parcel.message.event, parcel.trigger)
+            task
+            for task in lane.buffered.values()
+            if task.message is not None and not self.wants(key, task.message.event, task.trigger)
         }
-        for parcel in self.rotation.drop(key, unwanted):
-            lane.let_go(parcel)
-            self.call_off(parcel.id, parcel.due_at, parcel.number - 1)
+        for task in self.scheduler.drop(key, unwanted):
+            lane.let_go(task)
+            self.call_off(task.id, task.due_at, task.number - 1)
 
     def cancel_deselected(self) -> None:
         """Cancel what was found to be wanted no more."""
@@ -422,19 +422,19 @@ class Lanes:
     def _withdraw(self, connection: sa.Connection, now: float) -> None:
         """Take back what waits here for a while and was cancelled, held or finished in the database."""
         waiting = {
-            parcel.id: parcel
+            task.id: task
             for lane in self.held.values()
-            for parcel in lane.hands.values()
-            if now - parcel.read_at > self._refresh_after
+            for task in lane.buffered.values()
+            if now - task.read_at > self._refresh_after
         }
         if not waiting:
             return
         gone = waiting.keys() - outbox.still_due(connection, list(waiting))
         for key in {waiting[identifier].subscription_id for identifier in gone}:
             lane = self.held[key]
-            dropped = {lane.hands[identifier] for identifier in gone if identifier in lane.hands}
-            for parcel in self.rotation.drop(key, dropped):
-                lane.let_go(parcel)
+            dropped = {lane.buffered[identifier] for identifier in gone if identifier in lane.buffered}
+            for task in self.scheduler.drop(key, dropped):
+                lane.let_go(task)
 
     def restore(self, key: str) -> None:
         """Give a lane the terms that it should have: after a probe that succeeded, or for a new rate."""
@@ -442,56 +442,56 @@ class Lanes:
         rate = self._rate(lane.destination, lane.health, lane.burst.wait)
         is_learnt = rate is not None and rate != lane.destination.rate
         slots = pace.slots_at(rate, lane.burst) if rate is not None and is_learnt else None
-        self.rotation.set_terms(key, rate=rate, cap=1 if lane.health.is_probed else slots, even=is_learnt)
+        self.scheduler.set_terms(key, rate=rate, cap=1 if lane.health.is_probed else slots, even=is_learnt)
 
     def burst_of(self, key: str) -> Burst:
         """What a lane's receiver has taken lately, and whether there is more for it."""
         lane = self.held[key]
-        lane.burst.has_others = len(lane.hands) > 1 or not lane.is_dry
+        lane.burst.has_others = len(lane.buffered) > 1 or not lane.is_dry
         return lane.burst
 
     def wait(self, results: t.Iterable[AttemptResult]) -> None:
         """Have lanes wait that must, also those that are given back in the same transaction: before `save`."""
         for result in results:
-            key = result.parcel.subscription_id
+            key = result.task.subscription_id
             if result.wait is not None and key in self.held:
                 since = (self.clock() - result.ended_at).total_seconds()
                 until = time.monotonic() + result.wait - since
-                self.rotation.hold(key, until)
+                self.scheduler.hold(key, until)
                 self.held[key].next_start = max(self.held[key].next_start, until)
 
     def put_away(self, result: AttemptResult) -> None:
-        """Let go of a parcel when its result is written, unless it is deferred."""
-        lane = self.held.get(result.parcel.subscription_id)
+        """Let go of a task when its result is written, unless it is deferred."""
+        lane = self.held.get(result.task.subscription_id)
         if lane is None:
             return
         if result.is_deferred:
-            result.parcel.body = result.body
+            result.task.body = result.body
         else:
-            lane.let_go(result.parcel)
+            lane.let_go(result.task)
 
-    def put_back(self, parcel: DeliveryTask) -> None:
-        """Have a parcel sent again, before all others of its lane; if that is closing, by whoever takes it next."""
-        lane = self.held.get(parcel.subscription_id)
-        if lane is not None and (lane.is_closing or not self.rotation.put_back(lane.key, parcel)):
-            lane.let_go(parcel)
+    def put_back(self, task: DeliveryTask) -> None:
+        """Have a task sent again, before all others of its lane; if that is closing, by whoever takes it next."""
+        lane = self.held.get(task.subscription_id)
+        if lane is not None and (lane.is_closing or not self.scheduler.put_back(lane.key, task)):
+            lane.let_go(task)
 
     # ---- letting go ------------------------------------------------------------------------------------
 
-    def shut(self, key: str) -> None:
+    def close(self, key: str) -> None:
         """Take nothing more from a lane; what was read and not begun stays due in the database."""
         lane = self.held[key]
         lane.is_closing = True
-        lane.next_start = max(lane.next_start, self.rotation.next_start(key))
-        for parcel in self.rotation.remove(key):
-            lane.let_go(parcel)
+        lane.next_start = max(lane.next_start, self.scheduler.next_start(key))
+        for task in self.scheduler.remove(key):
+            lane.let_go(task)
 
     def avoid(self, keys: t.Iterable[str]) -> None:
         """Shut lanes that are slow, and take them for suspect from now on."""
         for key in keys:
             self._avoided.add(key)
             if key in self.held:
-                self.shut(key)
+                self.close(key)
 
     def take_turns(self, connection: sa.Connection) -> None:
         """Shut lanes that had their turn, as many as wait for one; and those that can send only later."""
@@ -500,31 +500,31 @@ class Lanes:
             return
         self._turn_at = now + TURN / 2
         for key, lane in self.held.items():
-            is_slow = self.rotation.next_start(key) > now + TURN
-            can_wait = (is_slow and not self.rotation.in_flight(key)) or lane.is_starving(now)
+            is_slow = self.scheduler.next_start(key) > now + TURN
+            can_wait = (is_slow and not self.scheduler.in_flight(key)) or lane.is_starving(now)
             if can_wait and not lane.is_closing:
-                self.shut(key)
+                self.close(key)
         self._give_up_surplus()
         old = [
             key
             for key, lane in self.held.items()
-            if not lane.is_closing and lane.hands and now - lane.since > TURN
+            if not lane.is_closing and lane.buffered and now - lane.since > TURN
         ]
         if old and not self.room_is_left():
             others = outbox.waiting(connection, self.clock(), self.length, len(old), self.environments)
             for key in old[:others]:
-                self.shut(key)
+                self.close(key)
 
     def _give_up_surplus(self) -> None:
         """Shut lanes that wait here while every sender is busy: another worker may have nothing to do."""
-        concurrency, in_flight = self.state.settings.concurrency, self.rotation.in_flight()
-        surplus = in_flight + self.rotation.startable()[0] - 2 * concurrency
+        concurrency, in_flight = self.state.settings.concurrency, self.scheduler.in_flight()
+        surplus = in_flight + self.scheduler.startable()[0] - 2 * concurrency
         if in_flight < concurrency or surplus <= 0:
             return
         for key, lane in self.held.items():
-            if surplus > 0 and lane.hands and not lane.is_closing and not self.rotation.in_flight(key):
-                surplus -= min(len(lane.hands), self.state.settings.subscription_concurrency)
-                self.shut(key)
+            if surplus > 0 and lane.buffered and not lane.is_closing and not self.scheduler.in_flight(key):
+                surplus -= min(len(lane.buffered), self.state.settings.subscription_concurrency)
+                self.close(key)
 
     def room_is_left(self) -> bool:
         """Whether waiting lanes will be taken without another being given up."""
@@ -535,7 +535,7 @@ class Lanes:
         return [
             key
             for key, lane in self.held.items()
-            if (lane.is_closing or lane.is_dry) and not (lane.hands.keys() - written)
+            if (lane.is_closing or lane.is_dry) and not (lane.buffered.keys() - written)
         ]
 
     def save(
@@ -560,7 +560,7 @@ class Lanes:
 
     def _sendable_at(self, key: str, now: float) -> datetime | None:
         lane = self.held[key]
-        start = max(lane.next_start, self.rotation.next_start(key))
+        start = max(lane.next_start, self.scheduler.next_start(key))
         if lane.destination.rate is None and start <= now:
             return None
         return self.clock() + timedelta(seconds=min(max(0.0, start - now), LONGEST_WAIT))
@@ -575,5 +575,5 @@ class Lanes:
     def forget(self, keys: t.Iterable[str]) -> None:
         """Drop lanes that have been given back."""
         for key in keys:
-            self.rotation.remove(key)
+            self.scheduler.remove(key)
             del self.held[key]

@@ -67,7 +67,7 @@ class Maintenance:
         self._thread = threading.Thread(target=self._run, name="webhooks-sweep", daemon=True)
         self._beat_at = self._settle_at = self._purge_at = float("-inf")
         self._lease = lease_length(state.settings.timeout[1])
-        self._patience = OutageBackoff(worker, self.stop, state.engine)
+        self._backoff = OutageBackoff(worker, self.stop, state.engine)
         self._leads, self._purging, self._purged = False, purging, 0
 
     def __enter__(self) -> Maintenance:
@@ -91,10 +91,10 @@ class Maintenance:
         while not self.stop.is_set():
             try:
                 self.turn(time.monotonic())
-                self._patience.relax()
+                self._backoff.reset()
                 self.stop.wait(self.interval)
             except TRANSIENT_ERRORS as error:
-                self._patience.bear(error, for_ever=True)
+                self._backoff.wait(error, forever=True)
             except Exception:
                 # The thread must not end: without it nothing that fell due, or was lost by Redis, would be found.
                 logger.exception("sweep.failed", extra={"worker": self.worker})

@@ -1,4 +1,4 @@
-"""When the database cannot be reached: wait, longer each time, say so once, go on."""
+"""Outages of the database: retried with backoff, each of them logged once in a process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def is_cut_short(error: Exception) -> bool:
 
 
 class _Outage:
-    """What this process has told of one database: that it is gone, and that it is back for all who missed it."""
+    """The outage of one database: logged once when it begins, and once when no thread waits for it any more."""
 
     _known: t.ClassVar[weakref.WeakKeyDictionary[sa.Engine, _Outage]] = weakref.WeakKeyDictionary()
     _lock: t.ClassVar = threading.Lock()
@@ -53,29 +53,29 @@ class _Outage:
         with cls._lock:
             return cls._known.setdefault(engine, cls())
 
-    def begin(self, patience: OutageBackoff, error: Exception) -> None:
+    def begin(self, backoff: OutageBackoff, error: Exception) -> None:
         with self._lock:
-            self._missed_by.add(patience)
+            self._missed_by.add(backoff)
             is_new, self.since = self.since is None, self.since or time.monotonic()
         if is_new:
-            extra = {"worker": patience.worker, "reason": first_line(error)}
+            extra = {"worker": backoff.worker, "reason": first_line(error)}
             logger.warning("database.trouble", extra=extra)
 
-    def end(self, patience: OutageBackoff) -> None:
+    def end(self, backoff: OutageBackoff) -> None:
         with self._lock:
-            self._missed_by.discard(patience)
+            self._missed_by.discard(backoff)
             if self.since is None or self._missed_by:
                 return
             seconds, self.since = round(time.monotonic() - self.since, 1), None
-        logger.warning("database.back", extra={"worker": patience.worker, "seconds": seconds})
+        logger.warning("database.back", extra={"worker": backoff.worker, "seconds": seconds})
 
-    def leave(self, patience: OutageBackoff) -> None:
+    def leave(self, backoff: OutageBackoff) -> None:
         with self._lock:
-            self._missed_by.discard(patience)
+            self._missed_by.discard(backoff)
 
 
 class OutageBackoff:
-    """How one thread of a worker bears a database in trouble; a process tells it once for all of them.
+    """Retries with backoff while the database is unreachable; a process logs each outage once for all of its threads.
 
     :param stop: ends a wait.
     """
@@ -87,34 +87,34 @@ class OutageBackoff:
         self._wait = FIRST_WAIT
 
     @property
-    def is_tried(self) -> bool:
-        """Whether there is trouble now."""
+    def is_outage(self) -> bool:
+        """Whether the last call of the database failed."""
         return self._since is not None
 
-    def bear(self, error: Exception, *, for_ever: bool = False) -> None:
-        """Wait; tell it if nobody in this process has.
+    def wait(self, error: Exception, *, forever: bool = False) -> None:
+        """Wait, longer each time; log the outage if this process has not logged it yet.
 
-        :param for_ever: raise nothing.
+        :param forever: raise nothing.
         :raises Exception: `error`, when it has gone on for too long.
         """
         now = time.monotonic()
         self._outage.begin(self, error)
         if self._since is None:
             self._since = now
-        elif now - self._since > LONGEST_TROUBLE and not for_ever:
+        elif now - self._since > LONGEST_TROUBLE and not forever:
             raise error
         if self._stop.wait(self._wait):
             time.sleep(FIRST_WAIT)  # what is still to be written is tried again, but not without a breath
         self._wait = min(self._wait * 2, LONGEST_WAIT)
 
-    def relax(self) -> None:
-        """Note that the database answers; tell it, unless somebody else still waits for it. Cheap while all is well."""
+    def reset(self) -> None:
+        """Note that the database answers; log the end of an outage, unless another thread still waits for it."""
         self._since, self._wait = None, FIRST_WAIT
         if self._outage.since is not None:
             self._outage.end(self)
 
     def leave(self) -> None:
-        """Wait no longer, however it stands: the next that reaches the database tells that it is back."""
+        """Wait no longer, even if the outage goes on: the next thread that reaches the database logs its end."""
         self._outage.leave(self)
 
 

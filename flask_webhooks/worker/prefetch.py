@@ -1,4 +1,4 @@
-"""Reading ahead: what is due in the lanes at hand becomes parcels in the rotation.
+"""Reading ahead: what is due in the lanes at hand becomes tasks in the scheduler.
 
 Each lane has its own share of what is read ahead, in number and in bytes: one that hangs fills its own and holds nobody
 up. What all of them have together is bounded, whatever the messages weigh.
@@ -22,21 +22,21 @@ from .lanes import HeldLane, Lanes
 __all__ = ["read"]
 
 AHEAD = 1_000
-"""Parcels that are read ahead, over all lanes, about."""
+"""Tasks that are read ahead, over all lanes, about."""
 LEAST, MOST = 20, 500
-"""Parcels that are read ahead for one lane."""
+"""Tasks that are read ahead for one lane."""
 BUDGET = 32 * 2**20
-"""Bytes in one worker's hands at most, over all lanes: the messages, and the bodies that are made of them.
+"""Bytes that one worker buffers at most, over all lanes: the messages, and the bodies that are made of them.
 
-Half is shared out; the rest is for the first parcel of lanes whose share it does not fit into. Lanes whose last attempt
+Half is shared out; the rest is for the first task of lanes whose share it does not fit into. Lanes whose last attempt
 failed have at most half of all, so that those that hang cannot keep others from being read."""
 LIGHTEST = 1024
-"""Bytes that any parcel takes."""
+"""Bytes that any task takes."""
 AUTOMATIC = Trigger.AUTOMATIC.value
 
 
 def read(lanes: Lanes, connection: sa.Connection) -> None:
-    """Read on in the lanes that are about to run out of parcels."""
+    """Read on in the lanes that are about to run out of tasks."""
     windows = _windows(lanes)
     if not windows:
         return
@@ -58,13 +58,13 @@ class Budget:
         self._suspect = sum(lane.bytes for lane in held if lane.health.is_suspect)
 
     def spend(self, lane: HeldLane, weight: int, *, more: int) -> bool:
-        """Whether a lane may have a parcel; then it is counted.
+        """Whether a lane may have a task; then it is counted.
 
         Its first one only needs to fit into the budget; and if nothing at all is at hand, it always may.
 
-        :param more: bytes that the lane has been given beside those in its hands.
+        :param more: bytes that the lane has been given on top of those that it has buffered.
         """
-        has_some = bool(lane.hands) or more > 0
+        has_some = bool(lane.buffered) or more > 0
         if has_some and lane.bytes + more + weight > self._share:
             return False
         if self._spent and self._spent + weight > self._most:
@@ -78,20 +78,20 @@ class Budget:
 
 
 def _windows(lanes: Lanes) -> dict[str, Window]:
-    """Which lanes to read on, and how far. A lane that is being probed gets one parcel at a time."""
+    """Which lanes to read on, and how far. A lane that is being probed gets one task at a time."""
     share = min(MOST, max(LEAST, AHEAD // max(1, len(lanes.held))))
     now = time.monotonic()
     windows = {}
     for key, lane in lanes.held.items():
         # One that had no more waits until all is begun: what comes would have to wait behind it, too.
         enough = 0 if lane.is_dry else share // 4
-        if lane.is_closing or now < lane.read_at or lanes.rotation.queued(key) > enough:
+        if lane.is_closing or now < lane.read_at or lanes.scheduler.queued(key) > enough:
             continue
-        if lane.is_dry and lane.hands and not lanes.rotation.in_flight(key):
+        if lane.is_dry and lane.buffered and not lanes.scheduler.in_flight(key):
             continue  # all is done, and given back when that is written, in a moment
         if not lane.health.is_probed:
-            windows[key] = Window(share + (0 if lane.behind else len(lane.hands)), lane.behind)
-        elif not lane.hands:
+            windows[key] = Window(share + (0 if lane.behind else len(lane.buffered)), lane.behind)
+        elif not lane.buffered:
             windows[key] = Window(1)
     return windows
 
@@ -104,7 +104,7 @@ def _note(
     lane.read_at = time.monotonic() + again if lane.is_dry else 0.0
     # What commits late can be due earlier than what was read: after the last, begin anew.
     lane.behind = None if lane.is_dry else (rows[-1].due_at, rows[-1].id)
-    fresh = [row for row in rows if row.id not in lane.hands]
+    fresh = [row for row in rows if row.id not in lane.buffered]
     taken = 0
     for place, row in enumerate(fresh):
         weight = _weight(row)
@@ -132,18 +132,18 @@ def _take(lanes: Lanes, connection: sa.Connection, rows: t.Sequence[sa.Row[t.Any
         if message is not None and not wants(row.subscription_id, message.event, row.trigger):
             lanes.call_off(row.id, row.due_at, row.attempts)
             continue
-        parcel = _parcel(row, message, bodies.get(row.id), now)
-        by_lane.setdefault(row.subscription_id, []).append(parcel)
-    for key, parcels in by_lane.items():
+        task = _task(row, message, bodies.get(row.id), now)
+        by_lane.setdefault(row.subscription_id, []).append(task)
+    for key, tasks in by_lane.items():
         lane = lanes.held[key]
-        lane.hands.update((parcel.id, parcel) for parcel in parcels)
-        lane.bytes += sum(parcel.size for parcel in parcels)
+        lane.buffered.update((task.id, task) for task in tasks)
+        lane.bytes += sum(task.size for task in tasks)
         lane.fed_at = now
-        superseded.mark(connection, key, lane, parcels)
-        lanes.rotation.extend(key, parcels)
+        superseded.mark(connection, key, lane, tasks)
+        lanes.scheduler.extend(key, tasks)
 
 
-def _parcel(row: sa.Row[t.Any], message: t.Any, body: bytes | None, now: float) -> DeliveryTask:
+def _task(row: sa.Row[t.Any], message: t.Any, body: bytes | None, now: float) -> DeliveryTask:
     return DeliveryTask(
         id=row.id,
         subscription_id=row.subscription_id,

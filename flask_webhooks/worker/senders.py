@@ -1,6 +1,6 @@
-"""The senders: threads that take parcels from the rotation, talk to receivers, and put results in a queue.
+"""The senders: threads that take tasks from the scheduler, talk to receivers, and put results in a queue.
 
-They never touch the database, and nothing that happens to a parcel stops them.
+They never touch the database, and nothing that happens to a task stops them.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ WAIT = 0.02
 class Senders:
     """The threads of one run.
 
-    :param destination_of: where a subscription's parcels go, as far as is known now.
+    :param destination_of: where a subscription's tasks go, as far as is known now.
     """
 
     def __init__(
         self,
         state: AppState,
-        rotation: FairScheduler[DeliveryTask],
+        scheduler: FairScheduler[DeliveryTask],
         worker: str,
         clock: t.Callable[[], datetime],
         destination_of: t.Callable[[str], Destination],
     ) -> None:
-        self._state, self._rotation, self._worker, self._clock = state, rotation, worker, clock
+        self._state, self._scheduler, self._worker, self._clock = state, scheduler, worker, clock
         self._destination_of = destination_of
         self._results: queue.SimpleQueue[AttemptResult] = queue.SimpleQueue()
         self._gathered = 0
         self._settled = threading.Event()
         self._threads: list[threading.Thread] = []
         self._under_way: dict[str, tuple[str, float]] = {}
-        """By thread: which lane's parcel it has, and since when."""
+        """By thread: which lane's task it has, and since when."""
 
-    def hire(self) -> None:
-        """Start threads as there is work for them; they stay until the rotation is stopped."""
+    def start(self) -> None:
+        """Start threads as there is work for them; they stay until the scheduler is stopped."""
         most = self._state.settings.concurrency
-        wanted = min(most, self._rotation.queued() + self._rotation.in_flight())
+        wanted = min(most, self._scheduler.queued() + self._scheduler.in_flight())
         while len(self._threads) < wanted:
             thread = threading.Thread(target=self._work, name=f"webhooks-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def dismiss(self) -> None:
-        """Wait a moment for the threads to end; the rotation has been stopped."""
+    def join(self) -> None:
+        """Wait a moment for the threads to end; the scheduler has been stopped."""
         for thread in self._threads:
             thread.join(timeout=2.0)
 
@@ -115,32 +115,32 @@ class Senders:
         self._settled.set()
 
     def _is_busy(self) -> bool:
-        return bool(self._rotation.queued() or self._rotation.in_flight())
+        return bool(self._scheduler.queued() or self._scheduler.in_flight())
 
     def _work(self) -> None:
         name = threading.current_thread().name
-        while not self._rotation.is_stopped:
+        while not self._scheduler.is_stopped:
             if self._results.qsize() + self._gathered >= MOST:
                 self._settled.clear()
                 self._settled.wait(0.1)
                 continue
-            parcel = self._rotation.wait_take(time.monotonic, 1.0)
-            if parcel is not None:
-                self._under_way[name] = parcel.subscription_id, time.monotonic()
-                self._deliver(parcel)
+            task = self._scheduler.wait_take(time.monotonic, 1.0)
+            if task is not None:
+                self._under_way[name] = task.subscription_id, time.monotonic()
+                self._deliver(task)
                 del self._under_way[name]
 
-    def _deliver(self, parcel: DeliveryTask) -> None:
-        destination = self._destination_of(parcel.subscription_id)
+    def _deliver(self, task: DeliveryTask) -> None:
+        destination = self._destination_of(task.subscription_id)
         try:
-            result = attempt(self._state, destination, parcel, self._worker, clock=self._clock)
+            result = attempt(self._state, destination, task, self._worker, clock=self._clock)
         except BaseException as error:  # a format of the host's may exit: a thread has nobody to tell
-            logger.error("delivery.crashed", extra={"delivery_id": parcel.id}, exc_info=emptied(error))
-            result = crashed(self._state, destination, parcel, self._worker, error, self._clock())
+            logger.error("delivery.crashed", extra={"delivery_id": task.id}, exc_info=emptied(error))
+            result = crashed(self._state, destination, task, self._worker, error, self._clock())
         if result.is_ours:
             self._state.transport.tell_outage()
-        self._rotation.done(
-            parcel.subscription_id,
+        self._scheduler.done(
+            task.subscription_id,
             ok=result.ok,
             seconds=result.seconds,
             now=time.monotonic(),

@@ -66,7 +66,7 @@ def send_test_request(
         raise OtherEnvironmentError(destination.recipient.environment)
     message = _message(state, destination, subject)
     chosen = _format(state, subject, format)
-    parcel = DeliveryTask(
+    task = DeliveryTask(
         id=uuid7(),
         subscription_id=subscription_id,
         number=1,
@@ -76,10 +76,10 @@ def send_test_request(
         message=SimpleNamespace(**message),
         body=_body(state, destination, message, chosen),
     )
-    result = attempt(state, destination, parcel, "test", limit=limit)
+    result = attempt(state, destination, task, "test", limit=limit)
     _write(state, message, result)
     completer.send_signal(state, result)
-    return parcel.id
+    return task.id
 
 
 def run_probe(
@@ -159,19 +159,19 @@ def _body(state: AppState, destination: Destination, row: t.Mapping[str, t.Any],
 
 
 def _write(state: AppState, message: t.Mapping[str, t.Any], result: AttemptResult) -> None:
-    parcel = result.parcel
+    task = result.task
     delivery = {
-        "id": parcel.id,
+        "id": task.id,
         "message_id": message["id"],
-        "subscription_id": parcel.subscription_id,
+        "subscription_id": task.subscription_id,
         "state": (State.DELIVERED if result.ok else State.FAILED).value,
         "due_at": None,
         "attempts": 1,
         "trigger": Trigger.TEST.value,
-        "format": parcel.format,
+        "format": task.format,
         "includes": None,
         "reason": result.failure,
-        "body": result.body or parcel.body,
+        "body": result.body or task.body,
         "finished_at": result.ended_at,
     }
     with state.own_engine.begin() as connection:

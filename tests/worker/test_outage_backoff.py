@@ -16,26 +16,26 @@ def engine() -> sa.Engine:
     return sa.create_engine("sqlite://")
 
 
-def patience(engine: sa.Engine, worker: str = "host:1") -> OutageBackoff:
+def backoff(engine: sa.Engine, worker: str = "host:1") -> OutageBackoff:
     return OutageBackoff(worker, ShutdownFlag(), engine)
 
 
 def test_it_is_told_once_and_back_when_the_last_has_it_again(
     engine: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run, sweep = patience(engine), patience(engine)
+    run, sweep = backoff(engine), backoff(engine)
     for _ in range(2):
         caplog.clear()
-        run.bear(GONE)
-        sweep.bear(GONE)
-        run.bear(GONE)
-        sweep.relax()
-        assert run.is_tried
-        assert not sweep.is_tried
+        run.wait(GONE)
+        sweep.wait(GONE)
+        run.wait(GONE)
+        sweep.reset()
+        assert run.is_outage
+        assert not sweep.is_outage
         assert caplog.messages == ["database.trouble"]
 
-        run.relax()
-        run.relax()
+        run.reset()
+        run.reset()
 
         assert caplog.messages == ["database.trouble", "database.back"]
 
@@ -43,23 +43,23 @@ def test_it_is_told_once_and_back_when_the_last_has_it_again(
 def test_a_run_that_ends_meanwhile_leaves_it_to_the_next_to_tell(
     engine: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = patience(engine)
-    first.bear(GONE)
+    first = backoff(engine)
+    first.wait(GONE)
     first.leave()
-    second = patience(engine)
-    second.bear(GONE)
+    second = backoff(engine)
+    second.wait(GONE)
     second.leave()
     assert caplog.messages == ["database.trouble"]
 
-    patience(engine).relax()
+    backoff(engine).reset()
 
     assert caplog.messages == ["database.trouble", "database.back"]
 
 
 def test_another_database_is_another_outage(engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:
-    patience(engine).bear(GONE)
-    other = patience(sa.create_engine("sqlite://"))
-    other.relax()
-    other.bear(GONE)
+    backoff(engine).wait(GONE)
+    other = backoff(sa.create_engine("sqlite://"))
+    other.reset()
+    other.wait(GONE)
 
     assert caplog.messages == ["database.trouble"] * 2

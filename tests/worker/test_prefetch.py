@@ -41,8 +41,8 @@ class Reader:
     """The reading half of a run: takes lanes and reads ahead, and nobody sends."""
 
     def __init__(self, state: AppState) -> None:
-        self.rotation: FairScheduler[DeliveryTask] = FairScheduler(cap=4)
-        self.lanes = Lanes(state, "test", self.rotation, utcnow)
+        self.scheduler: FairScheduler[DeliveryTask] = FairScheduler(cap=4)
+        self.lanes = Lanes(state, "test", self.scheduler, utcnow)
         self._engine = state.engine
 
     def read(self, lanes: int) -> None:
@@ -56,13 +56,13 @@ class Reader:
 
     @property
     def fed(self) -> set[str]:
-        return {key for key, lane in self.lanes.held.items() if lane.hands}
+        return {key for key, lane in self.lanes.held.items() if lane.buffered}
 
     def take_back(self) -> None:
         """What all lanes had is done."""
         for key, lane in self.lanes.held.items():
-            for parcel in self.rotation.drop(key, set(lane.hands.values())):
-                lane.let_go(parcel)
+            for task in self.scheduler.drop(key, set(lane.buffered.values())):
+                lane.let_go(task)
             lane.read_at = 0.0
 
 
@@ -78,8 +78,8 @@ def test_all_lanes_together_stay_within_the_budget(state: AppState, reader: Read
 
     assert len(reader.lanes.held) == 100
     assert BUDGET * 0.9 < reader.bytes <= BUDGET
-    parcels = sum(len(lane.hands) for lane in reader.lanes.held.values())
-    assert parcels * 2 * LARGE <= reader.bytes  # a message and its body
+    tasks = sum(len(lane.buffered) for lane in reader.lanes.held.values())
+    assert tasks * 2 * LARGE <= reader.bytes  # a message and its body
 
 
 def test_lanes_that_had_to_wait_come_first_the_next_time(state: AppState, reader: Reader) -> None:
@@ -129,16 +129,16 @@ def test_a_lane_is_read_on_while_something_is_under_way_and_not_when_all_of_it_i
     lane = reader.lanes.held[subscription.id]
 
     def begin() -> None:
-        assert reader.rotation.take(time.monotonic()) is not None
+        assert reader.scheduler.take(time.monotonic()) is not None
 
     def end() -> None:
-        reader.rotation.done(subscription.id, ok=True, seconds=0.0, now=time.monotonic())
+        reader.scheduler.done(subscription.id, ok=True, seconds=0.0, now=time.monotonic())
 
     def one_more() -> int:
         fill(state, [subscription], 1)
         lane.read_at = 0.0
         reader.read(1)
-        return len(lane.hands)
+        return len(lane.buffered)
 
     begin(), begin()
     assert one_more() == 3

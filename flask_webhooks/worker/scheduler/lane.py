@@ -1,4 +1,4 @@
-"""One destination in the rotation: what it has waiting, what it has earned, and where it waits."""
+"""One destination in the scheduler: what it has waiting, what it has earned, and where it waits."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Where(enum.Enum):
 
 PROVEN, NEW, SUSPECT = Probation
 NOWHERE, READY, PARKED, TIMED = Where
-# Looking a member up in its class takes Python 3.11 ten times as long, and the rotation asks at each step.
+# Looking a member up in its class takes Python 3.11 ten times as long, and the scheduler asks at each step.
 
 
 @dataclass(slots=True, eq=False)
 class Lane(t.Generic[T]):
-    """One destination in the rotation."""
+    """One destination in the scheduler."""
 
     key: str
     """The subscription's id."""

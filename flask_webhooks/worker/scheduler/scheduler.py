@@ -116,7 +116,7 @@ class FairScheduler(t.Generic[T]):
                 self._set_standing(lane, SUSPECT)
             self._extend(lane, items)
             self._admit()
-            self._rouse()
+            self._notify()
 
     def set_terms(self, key: str, *, rate: float | None, cap: int | None = None, even: bool = False) -> None:
         """Change the rate and the slots of a lane; nothing when there is no such lane (any more)."""
@@ -127,7 +127,7 @@ class FairScheduler(t.Generic[T]):
             self._set_terms(lane, rate, cap, even)
             self._place(lane)
             self._admit()
-            self._rouse()
+            self._notify()
 
     def extend(self, key: str, items: Iterable[T]) -> None:
         """Queue more items on a lane.
@@ -136,7 +136,7 @@ class FairScheduler(t.Generic[T]):
         """
         with self._lock:
             self._extend(self._active(key), items)
-            self._rouse()
+            self._notify()
 
     def renew(self, key: str, lease_until: float) -> None:
         """Note a longer lease.
@@ -147,7 +147,7 @@ class FairScheduler(t.Generic[T]):
             lane = self._active(key)
             lane.lease_until = lease_until
             self._place(lane)
-            self._rouse()
+            self._notify()
 
     def remove(self, key: str) -> list[T]:
         """Take a lane out and give back what was not started, in order; nothing when there is no such lane.
@@ -166,7 +166,7 @@ class FairScheduler(t.Generic[T]):
             if not lane.in_flight:
                 del self._lanes[key]
             self._admit()
-            self._rouse()
+            self._notify()
             return rest
 
     def take(self, now: float) -> T | None:
@@ -188,7 +188,7 @@ class FairScheduler(t.Generic[T]):
                 self._changed.wait(max(min(due, until) - now, 0.0005))
                 self._asleep -= 1
                 now = clock()
-            self._rouse()
+            self._notify()
             return item
 
     def done(
@@ -257,7 +257,7 @@ class FairScheduler(t.Generic[T]):
             if lane.halted and not lane.unjudged:
                 lane.halted = False
                 self._place(lane)
-                self._rouse()
+                self._notify()
 
     def drop(self, key: str, items: t.Container[T]) -> list[T]:
         """Take out those of these items that were not started, and return them."""
@@ -272,7 +272,7 @@ class FairScheduler(t.Generic[T]):
                 self._queued -= len(gone)
                 self._place(lane)
                 self._admit()
-                self._rouse()
+                self._notify()
             return gone
 
     def suspect(self, keys: Iterable[str]) -> None:
@@ -288,9 +288,9 @@ class FairScheduler(t.Generic[T]):
                     self._place(lane)
             if found:
                 self._admit()
-                self._rouse()
+                self._notify()
 
-    def bar(self, standing: Probation) -> None:
+    def block(self, standing: Probation) -> None:
         """Start nothing more on lanes of this standing, for good; they keep what they have queued."""
         with self._lock:
             self._most[standing] = self._guests[standing] = self._spare = 0
@@ -328,7 +328,7 @@ class FairScheduler(t.Generic[T]):
             lane.queue.appendleft(item)
             self._queued += 1
             self._place(lane)
-            self._rouse()
+            self._notify()
             return True
 
     def hold(self, key: str, until: float) -> None:
@@ -338,7 +338,7 @@ class FairScheduler(t.Generic[T]):
             if lane is not None:
                 self._hold(lane, until)
                 self._admit()
-                self._rouse()
+                self._notify()
 
     def stop(self) -> None:
         """Start nothing more: `take` and `wait_take` return `None` at once. `remove` gives back the rest."""
@@ -371,7 +371,7 @@ class FairScheduler(t.Generic[T]):
 
     # All below is called with the lock held.
 
-    def _rouse(self) -> None:
+    def _notify(self) -> None:
         """Wake one thread if there is something to start, now or in time. It wakes the next, and so on."""
         if self._asleep and ((self._ready.lanes and not self._paused) or self._timed):
             self._changed.notify()
