@@ -28,8 +28,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
-from ..csrf import exempt
-from ..mounting import Door, host_of
+from ..web import Door, host_of
 from . import catalog, deliveries, documents, messages, replays, secrets, stats, subscriptions, test_send
 from .operations import OPERATIONS, paths
 from .problems import not_allowed, of_http, unknown
@@ -78,7 +77,6 @@ def make_blueprint(name: str, host: str | None) -> Door:
     blueprint.record(_add_the_rest)
     blueprint.register_error_handler(HTTPException, of_http)
     blueprint.after_request(_secure)
-    exempt(blueprint)
     return blueprint
 
 

@@ -8,9 +8,9 @@ from .. import reference
 from ..catalog import EventType
 from ..reference import json_schema
 from ..state import AppState
+from ..web import Refused
 from . import schemas
 from .operations import Call, operation
-from .problems import Refused
 
 __all__ = ["after_of", "told"]
 

@@ -20,10 +20,10 @@ from ..queries.deliveries import page
 from ..queries.subscriptions import has_log
 from ..retry import Failure
 from ..sql.parameters import KeyedStatement, apart
+from ..web import Refused
 from . import paging, schemas
 from .operations import Answer, Call, operation
 from .paging import bounded, event_names, floor_of, newest, owner_of, paged, walk
-from .problems import Refused
 
 __all__ = ["one"]
 

@@ -24,8 +24,8 @@ from .. import throttle
 from ..errors import ThrottledError
 from ..models import IdempotentReply
 from ..signing import place_of
+from ..web import Refused
 from .operations import Call, Operation
-from .problems import Refused
 
 __all__ = ["LIFE", "begin"]
 

@@ -13,11 +13,11 @@ from ..config import ENVIRONMENTS
 from ..ids import is_backfilled
 from ..principal import ALL_OWNERS
 from ..queries.bounds import BODY, PAGE, json_size
+from ..web import Refused
 from . import schemas
 from .deliveries import TOO_LARGE
 from .operations import Answer, Call, operation
 from .paging import event_names, owner_of, paged, sifted, span, walk
-from .problems import Refused
 
 M, D, S = models.Message, models.Delivery, models.Subscription
 _COLUMNS = (

@@ -15,8 +15,8 @@ from ..ids import first_at
 from ..principal import ALL_OWNERS, Whose
 from ..queries.bounds import PAGE, json_size
 from ..sql.ranges import first, in_range
+from ..web import Refused
 from .operations import Call
-from .problems import Refused
 
 __all__ = ["REACH", "bounded", "event_names", "floor_of", "newest", "owner_of", "paged", "walk"]
 

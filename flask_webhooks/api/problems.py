@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import typing as t
-from collections.abc import Mapping
 from http import HTTPStatus
 
 from flask import Response, request
@@ -22,27 +21,13 @@ from ..errors import (
     ThrottledError,
 )
 from ..state import current_webhooks
+from ..web import CODES, Refused
 from .security import challenge
 
-__all__ = ["CODES", "Refused", "answer", "nobody", "not_allowed", "of_error", "of_http", "unknown"]
+__all__ = ["answer", "nobody", "not_allowed", "of_error", "of_http", "unknown"]
 
 logger = logging.getLogger("flask_webhooks.api")
 
-CODES = {
-    400: "malformed",
-    401: "unauthenticated",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    409: "conflict",
-    412: "changed",
-    413: "too_large",
-    415: "unsupported_media_type",
-    422: "invalid",
-    429: "too_many_requests",
-    500: "failed",
-}
-"""Status to the `code` that a problem has unless it says more."""
 MOST_ERRORS = 200
 LONGEST = 1000
 LONGEST_FIELD = 150
@@ -50,41 +35,23 @@ LONGEST_FIELD = 150
 what was asked."""
 
 
-class Refused(Exception):
-    """A request that is answered with a problem."""
-
-    def __init__(
-        self,
-        status: int,
-        detail: str,
-        *,
-        code: str | None = None,
-        fields: Mapping[str, t.Sequence[str]] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.status, self.detail = status, detail
-        self.code = code or CODES[status]
-        self.fields = fields or {}
-        self.headers = dict(headers or {})
-
-    def body(self) -> dict[str, t.Any]:
-        """Return the problem details."""
-        errors = [
-            {"field": field[:LONGEST_FIELD], "message": message[:LONGEST]}
-            for field, messages in self.fields.items()
-            for message in messages
-        ][:MOST_ERRORS]
-        found: dict[str, t.Any] = {
-            "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail[:LONGEST],
-            "code": self.code,
-        }
-        if errors:
-            found["errors"] = errors
-        return found
+def details(problem: Refused) -> dict[str, t.Any]:
+    """Return the problem details."""
+    errors = [
+        {"field": field[:LONGEST_FIELD], "message": message[:LONGEST]}
+        for field, messages in problem.fields.items()
+        for message in messages
+    ][:MOST_ERRORS]
+    found: dict[str, t.Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail[:LONGEST],
+        "code": problem.code,
+    }
+    if errors:
+        found["errors"] = errors
+    return found
 
 
 def of_error(error: Exception) -> Refused:
@@ -115,7 +82,7 @@ def of_error(error: Exception) -> Refused:
 
 def answer(problem: Refused) -> Response:
     """Return the response of a problem."""
-    response = Response(json.dumps(problem.body()), problem.status, mimetype="application/problem+json")
+    response = Response(json.dumps(details(problem)), problem.status, mimetype="application/problem+json")
     response.headers.update(problem.headers)
     response.headers["Cache-Control"] = "no-store"
     return response

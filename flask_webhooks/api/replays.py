@@ -9,9 +9,9 @@ from .. import models, subscriptions, throttle
 from .. import replay as replaying
 from ..errors import SubscriptionError
 from ..state import AppState
+from ..web import Refused
 from . import schemas
 from .operations import Answer, Call, operation
-from .problems import Refused
 
 _SHOWN = (
     "id",

@@ -1,7 +1,7 @@
-"""How callers of the API say who they are: as the host's own API has it, told by `WEBHOOKS_SECURITY_SCHEME`.
+"""How callers of the API say who they are: as the host's own API has it, by `WEBHOOKS_SECURITY_SCHEME`.
 
-We never authenticate anybody; `principal_loader` does. This is what OpenAPI says of it, what a 401 asks for, and
-which header of a request a browser never sends by itself.
+We never authenticate anybody; `principal_loader` does. This is what OpenAPI says of it, what a 401 asks for, and which
+changes are let through without a token: those that no other site can make a signed-in browser send.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import typing as t
 from flask import Request
 
 from ..state import AppState
+from ..web import Initiator, Refused, initiator_of
 
-__all__ = ["challenge", "has_key", "schemes"]
+__all__ = ["challenge", "check_origin", "schemes"]
 
 Json = dict[str, t.Any]
+AMBIENT = frozenset({"basic", "digest", "negotiate", "ntlm"})
+"""Schemes whose credentials a browser repeats by itself."""
 
 
 def schemes(state: AppState) -> dict[str, Json]:
@@ -49,7 +52,35 @@ def challenge(state: AppState) -> str:
     return 'Bearer realm="webhooks"'
 
 
-def has_key(request: Request, state: AppState) -> bool:
+def check_origin(request: Request, state: AppState) -> None:
+    """Refuse a change that another site may have made a browser send.
+
+    It passes if its credentials are none that a browser adds by itself, which is an `Authorization` header of a scheme
+    like `Bearer`, or the header that the host's API keys are in. Any other must come from a page of this origin, and
+    its body must be declared as JSON, which no HTML form can send. What is no browser of today passes without a cookie.
+
+    :raises Refused: 403; or 415 where the body is not declared as JSON.
+    """
+    scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
+    if (scheme and scheme not in AMBIENT) or _has_key(request, state):
+        return
+    initiator = initiator_of(request)
+    if initiator is Initiator.UNKNOWN and not scheme and "Cookie" not in request.headers:
+        return
+    if initiator is not Initiator.SAME_ORIGIN:
+        raise Refused(
+            403,
+            "This request does not prove that it comes from this site. Send it from a page of the same origin, or "
+            "authenticate with an Authorization header instead of a cookie.",
+            code="cross_site",
+        )
+    if request.mimetype != "application/json":
+        raise Refused(
+            415, "With a cookie, send the header Content-Type: application/json, even without a body."
+        )
+
+
+def _has_key(request: Request, state: AppState) -> bool:
     """Say whether a request has the header that an API key is in: no other site can make a browser add one."""
     return any(
         scheme["type"] == "apiKey" and scheme.get("in") == "header" and scheme["name"] in request.headers

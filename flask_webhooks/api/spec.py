@@ -13,11 +13,11 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 
 from ..reference import tags, webhook
 from ..state import AppState
+from ..web import CODES
 from . import schemas
 from .examples import ARGUMENTS, examples
 from .links import links
 from .operations import OPERATIONS, Operation
-from .problems import CODES
 from .schemas.fields import UUID
 from .schemas.subscriptions import Event, Listener
 from .security import schemes

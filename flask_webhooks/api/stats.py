@@ -15,9 +15,9 @@ from ..outbox import statistics
 from ..outbox.statistics import Sums
 from ..pace import rate_at
 from ..sql.ranges import count, in_range
+from ..web import Refused
 from . import schemas
 from .operations import Call, operation
-from .problems import Refused
 
 COUNTED = 10_000
 """What is counted at most, of what is not summed up: a range of an index, some milliseconds."""

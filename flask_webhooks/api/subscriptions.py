@@ -8,10 +8,10 @@ from .. import models, subscriptions
 from ..errors import SubscriptionMissingError
 from ..principal import ALL_OWNERS
 from ..state import AppState
+from ..web import Refused
 from . import schemas
 from .operations import Answer, Call, operation
 from .paging import owner_of, paged
-from .problems import Refused
 
 __all__ = ["shown"]
 

@@ -12,11 +12,11 @@ from .. import absolute, subscriptions, throttle
 from ..errors import PayloadError
 from ..reference import json_schema
 from ..state import AppState
+from ..web import Refused
 from ..worker.test_send import TEST_EVENT, Subject, send_test_request
 from . import schemas
 from .deliveries import one
 from .operations import Answer, Call, operation
-from .problems import Refused
 
 
 def _again(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:

@@ -15,15 +15,14 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.http import parse_etags
 
 from ..errors import SecretError, SubscriptionError, ThrottledError
-from ..frames import emptied
-from ..mounting import forget
 from ..sql.transactions import repeated
 from ..state import AppState, current_webhooks
+from ..web import Refused, forget_request
 from . import idempotency
 from .operations import Answer, Call, Operation
-from .origin import check_origin
-from .problems import Refused, answer, nobody, of_error
+from .problems import answer, nobody, of_error
 from .schemas.fields import UUID
+from .security import check_origin
 
 __all__ = ["view_of"]
 
@@ -45,8 +44,7 @@ def view_of(operation: Operation) -> t.Callable[..., Response]:
         except (Refused, SubscriptionError, SecretError, ThrottledError) as error:
             return answer(of_error(error))
         except Exception as error:
-            emptied(error)  # of the body that was read, and of the secrets that it is about
-            forget(request)
+            forget_request(error)  # the body that was read, and the secrets that it is about
             raise
 
     view.__name__ = operation.name

@@ -31,8 +31,7 @@ from __future__ import annotations
 
 from werkzeug.exceptions import HTTPException
 
-from ..csrf import exempt
-from ..mounting import Door
+from ..web import Door
 from . import (
     catalogue,
     deliveries,
@@ -90,6 +89,5 @@ def make_blueprint(name: str, host: str | None) -> Door:
     blueprint.after_request(secure)
     blueprint.register_error_handler(HTTPException, of_http)
     blueprint.record(lead_here)
-    exempt(blueprint)
     add_filters(blueprint)
     return blueprint

@@ -1,22 +1,20 @@
 """The token that every form carries, so that no other site can make a signed-in browser change anything.
 
 Signed with the app's own key and bound to who it was made for: owner, rights and operator. A colleague who may only
-read cannot lend an administrator a token. It needs no session and no cookie of ours. Beside it, what the browser
-itself says about the origin of a request is believed when it says "not here".
+read cannot lend an administrator a token. It needs no session and no cookie of ours. What a browser
+says to come from another origin is refused as well (see `web.origin`).
 """
 
 from __future__ import annotations
 
 import hmac
-from urllib.parse import urlsplit
 
-from flask import Request
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from ..principal import Principal
 from ..state import AppState
 
-__all__ = ["FIELD", "LIFE", "fits", "is_foreign", "make"]
+__all__ = ["FIELD", "LIFE", "fits", "make"]
 
 FIELD = "webhooks_token"
 LIFE = 12 * 3600
@@ -35,19 +33,6 @@ def fits(state: AppState, principal: Principal, token: str) -> bool:
     except BadData:
         return False
     return isinstance(bound, str) and hmac.compare_digest(bound.encode(), _bound_to(principal).encode())
-
-
-def is_foreign(request: Request) -> bool:
-    """Say whether the browser tells that another site is behind a request."""
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site is not None:
-        return site not in ("same-origin", "none")
-    if origin is None:
-        return False
-    try:
-        return urlsplit(origin).netloc != request.host
-    except ValueError:  # such as `http://[`
-        return True
 
 
 def _bound_to(principal: Principal) -> str:

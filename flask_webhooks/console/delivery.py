@@ -13,10 +13,11 @@ from ..delivery.body import CHANGED, Body, body_of
 from ..models import Attempt
 from ..queries import DeliveryDetail
 from ..queries.bounds import fit, html_size
+from ..web import Refused
 from .curl import LONGEST_INLINE, command
 from .formatting import pretty, reason_label, remedy, shown, text_of
 from .i18n import N_, _
-from .pages import Page, PageContext, Raw, Redirect, Refused, page
+from .pages import Page, PageContext, Raw, Redirect, page
 from .rendering import nothing
 
 __all__ = ["cancel", "curl", "delivery", "retry", "told"]

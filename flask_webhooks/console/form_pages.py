@@ -15,6 +15,7 @@ from ..principal import ALL_OWNERS
 from ..queries.bounds import html_size
 from ..retry import Failure
 from ..transport import REFUSED
+from ..web import Refused
 from ..worker.test_send import run_probe
 from . import form as forms
 from . import repeats, samples
@@ -23,7 +24,7 @@ from .faults import told
 from .first_steps import arrive
 from .form import Form
 from .i18n import _
-from .pages import Page, PageContext, Redirect, Refused, page
+from .pages import Page, PageContext, Redirect, page
 from .secrets import secrets_of
 from .webhooks import held_count
 

@@ -12,7 +12,7 @@ from ..ids import is_id
 from ..principal import Principal, Whose
 from ..state import AppState
 
-__all__ = ["PAGES", "Page", "PageContext", "Raw", "Redirect", "Refused", "Route", "page"]
+__all__ = ["PAGES", "Page", "PageContext", "Raw", "Redirect", "Route", "page"]
 
 Right = t.Literal["read", "write", "secrets"]
 
@@ -60,7 +60,7 @@ class Redirect:
     """A page of ours."""
     values: dict[str, t.Any] = field(default_factory=dict)
     notice: str = ""
-    """What to say there: a key of `visits.NOTICES`."""
+    """What to say there: a key of `rendering._notices`."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,6 @@ class Raw:
     status: int = 200
     filename: str = ""
     """With one, a browser saves it and never shows it."""
-
-
-class Refused(Exception):
-    """A request that is answered with the page of a problem."""
-
-    def __init__(self, status: int, detail: str, headers: t.Mapping[str, str] | None = None) -> None:
-        super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, dict(headers or {})
 
 
 Answer = Page | Redirect | Raw

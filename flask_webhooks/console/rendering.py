@@ -24,17 +24,16 @@ from ..errors import (
     SubscriptionMissingError,
     ThrottledError,
 )
-from ..frames import emptied
-from ..mounting import forget
 from ..principal import Principal
 from ..sql.transactions import repeated
 from ..state import AppState, current_webhooks
 from ..subscriptions.validation import is_storable
+from ..web import Initiator, Refused, forget_request, initiator_of
 from . import colours, csrf, sign_in
 from .faults import told
 from .formatting import span
 from .i18n import _, language, ngettext
-from .pages import Answer, Page, PageContext, Raw, Redirect, Refused, Route
+from .pages import Answer, Page, PageContext, Raw, Redirect, Route
 
 __all__ = ["accent", "context", "of_http", "secure", "unknown", "view_of"]
 
@@ -67,8 +66,7 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
         except SecretError:
             return _problem(Refused(500, _("A stored secret cannot be opened. Tell the operator.")))
         except Exception as error:
-            emptied(error)
-            forget(request)
+            forget_request(error)
             raise
 
     view.__name__ = route.name
@@ -164,7 +162,7 @@ def _check_texts(*given: MultiDict[str, str]) -> None:
 
 def _check_token(state: AppState, principal: Principal) -> None:
     given = request.form.get(csrf.FIELD) or request.headers.get("X-Webhooks-Token", "")
-    if csrf.is_foreign(request) or not csrf.fits(state, principal, given):
+    if initiator_of(request) is Initiator.OTHER_ORIGIN or not csrf.fits(state, principal, given):
         raise Refused(400, _("This form is out of date. Go back, reload the page and send it again."))
 
 
@@ -208,7 +206,7 @@ def _slowed(error: ThrottledError) -> Response:
 
 def _waiting(text: str, headers: dict[str, str]) -> Response:
     if not _is_partial():
-        return _problem(Refused(429, text, headers))
+        return _problem(Refused(429, text, headers=headers))
     html = render_template("webhooks/_wait.html", text=text)
     return Response(html, 429, headers={"Cache-Control": "no-store", **headers})
 
@@ -241,7 +239,7 @@ def of_http(error: HTTPException) -> Answered | HTTPException:
     headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     if status == 429:
         return _waiting(_("Too many requests in a short time. Wait a moment, then go on."), headers)
-    return _problem(Refused(status, error.description or error.name, headers))
+    return _problem(Refused(status, error.description or error.name, headers=headers))
 
 
 def _led(led: sign_in.Led) -> Answered:

@@ -11,10 +11,11 @@ from .. import models, subscriptions, throttle
 from .. import replay as replaying
 from ..errors import SubscriptionError
 from ..replay.replays import listened_to
+from ..web import Refused
 from .event_picker import few
 from .faults import told
 from .i18n import _
-from .pages import Page, PageContext, Redirect, Refused, page
+from .pages import Page, PageContext, Redirect, page
 from .rendering import nothing
 
 __all__ = ["count_replay", "new_replay", "replay", "start_replay", "stop_replay"]

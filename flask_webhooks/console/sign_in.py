@@ -12,8 +12,8 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from ..config import LoginView
-from ..mounting import host_of
 from ..state import AppState
+from ..web import host_of
 
 __all__ = ["Led", "has_sign_in", "is_signed_in", "lead_here", "sign_in"]
 

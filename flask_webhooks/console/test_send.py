@@ -5,11 +5,12 @@ from __future__ import annotations
 from .. import queries, subscriptions, throttle
 from ..delivery.body import Body
 from ..errors import PayloadError
+from ..web import Refused
 from ..worker.test_send import TEST_EVENT, Subject, send_test_request
 from . import samples
 from .delivery import told
 from .i18n import _
-from .pages import Page, PageContext, Redirect, Refused, page
+from .pages import Page, PageContext, Redirect, page
 
 __all__ = ["send_test"]
 

@@ -153,6 +153,17 @@ def test_what_another_site_sends_is_refused(visitor: Visitor, log: Log, headers:
 
 
 @on_one_database
+def test_a_form_of_a_page_without_tls_is_refused_by_the_console(app: Flask, log: Log) -> None:
+    """Whoever sits between can write into such a page, and our own host has it too."""
+    path, visitor = f"/webhooks/{log.subscription.id}/switch", Visitor(app)
+    token = visitor.token()
+    app.config["PREFERRED_URL_SCHEME"] = "https"
+
+    assert visitor.post(path, token=token, Origin="http://localhost").status_code == 400
+    assert visitor.post(path, token=token, Origin="https://localhost").status_code == 303
+
+
+@on_one_database
 def test_changes_go_by_post_alone(visitor: Visitor, log: Log) -> None:
     for path in ("switch", "remove", "rotate", "secret", "test"):
         assert visitor.get(f"/webhooks/{log.subscription.id}/{path}").status_code in (404, 405)

@@ -15,8 +15,8 @@ from flask.testing import FlaskClient
 
 from example_app.firms import demo_token
 from flask_webhooks.api.operations import OPERATIONS
-from flask_webhooks.api.problems import CODES
 from flask_webhooks.state import state_of
+from flask_webhooks.web import CODES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
 

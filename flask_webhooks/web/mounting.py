@@ -1,19 +1,24 @@
-"""How our two blueprints are put into an app, and leave it: also one that chooses its pages by the host that is asked
-for, and one that sends its mistakes elsewhere."""
+"""How our two blueprints are put into an app: also one that chooses its pages by the host that is asked for, and one
+that has Flask-WTF's `CSRFProtect`."""
 
 from __future__ import annotations
 
+import sys
 import typing as t
 
-from flask import Blueprint, Request
+from flask import Blueprint, current_app
 from flask.blueprints import BlueprintSetupState
 from flask.sansio.app import App
 
-__all__ = ["Door", "forget", "host_of"]
+__all__ = ["Door", "host_of"]
 
 
 class Door(Blueprint):
     """A blueprint all of whose rules, that of its static files among them, have one host.
+
+    It is exempt from the host's `CSRFProtect`, which knows no token of ours and would refuse every change. Our own
+    checks are at least as strict: the console has a token in every form, the API lets only pass what no other site can
+    make a browser send.
 
     :param host: for apps with `host_matching`; None for all others.
     """
@@ -21,12 +26,21 @@ class Door(Blueprint):
     def __init__(self, name: str, import_name: str, *, host: str | None, **options: t.Any) -> None:
         super().__init__(name, import_name, **options)
         self.host = host
+        # This runs before the request functions, of which `CSRFProtect` is one, and whichever extension is
+        # initialised first.
+        self.url_value_preprocessor(self._exempt)
 
     def make_setup_state(
         self, app: App, options: dict[str, t.Any], first_registration: bool = False
     ) -> BlueprintSetupState:
         """Have rules added with the host."""
         return _Setup(self, app, options, first_registration)
+
+    def _exempt(self, endpoint: str | None, values: dict[str, t.Any] | None) -> None:
+        module = sys.modules.get("flask_wtf.csrf")
+        protect = current_app.extensions.get("csrf")
+        if module is not None and isinstance(protect, module.CSRFProtect):
+            protect.exempt(self)
 
 
 class _Setup(BlueprintSetupState):
@@ -44,13 +58,3 @@ class _Setup(BlueprintSetupState):
 def host_of(setup: BlueprintSetupState) -> str | None:
     """Return the host of a blueprint of ours, for rules that are added without it."""
     return t.cast("Door", setup.blueprint).host
-
-
-def forget(request: Request) -> None:
-    """Drop what was sent with a request that has failed: error trackers take it from there.
-
-    Values of custom headers are credentials, and no tracker can tell that by their names.
-    """
-    kept = vars(getattr(request, "_get_current_object", lambda: request)())
-    for name in ("form", "files", "values", "_cached_data", "_cached_json"):
-        kept.pop(name, None)

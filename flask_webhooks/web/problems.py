@@ -1,0 +1,64 @@
+"""A request that is refused, as a value: the API answers with problem details, the console with a page."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Mapping
+
+from flask import request
+
+from ..frames import emptied
+
+__all__ = ["CODES", "Refused", "forget_request"]
+
+CODES = {
+    400: "malformed",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    412: "changed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    429: "too_many_requests",
+    500: "failed",
+}
+"""Status to the `code` that a problem has unless it says more."""
+
+
+class Refused(Exception):
+    """A request that is answered with a problem.
+
+    :param detail: one sentence or two for who sent the request.
+    :param code: for programs; that of the status without it.
+    :param fields: what is wrong with each field of the input.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str | None = None,
+        fields: Mapping[str, t.Sequence[str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail = status, detail
+        self.code = code or CODES.get(status, "refused")
+        self.fields = fields or {}
+        self.headers = dict(headers or {})
+
+
+def forget_request(error: Exception) -> None:
+    """Drop what a request has sent, and what frames hold of it, before its exception leaves a door.
+
+    Error trackers take it from there: values of custom headers are credentials, and no tracker can tell that by their
+    names.
+    """
+    emptied(error)
+    kept = vars(getattr(request, "_get_current_object", lambda: request)())
+    for name in ("form", "files", "values", "_cached_data", "_cached_json"):
+        kept.pop(name, None)
