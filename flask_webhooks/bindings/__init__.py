@@ -15,7 +15,11 @@ SQLAlchemy and marshmallow, and neither Flask nor YAML.
 `serializers`    rows to `data`
 `changes`        what an update changed, as `data` shows it: the include `changes`
 `plain`          what makes `data` without a schema: columns, or a method
+`resolver`       what a catalogue's names stand for; collects problems
+`includes`       the rows beside a row in `data`
+`touches`        the rows that a change updates as well
 `binder`         one channel with all of that
+`channel`        the result: `BoundChannel`
 `emitted`        emitted data to `data`
 `json_types`     JSON Schema of columns and marshmallow fields
 `field_types`    names and types in `data`, for the lock file
@@ -30,10 +34,11 @@ from types import MappingProxyType
 
 from ..catalog import Catalog, examine
 from ..errors import CatalogError
-from .binder import Binder, BoundChannel, BoundInclude, BoundTouch
+from .binder import Binder
+from .channel import CHANGES, BoundChannel, BoundInclude, BoundTouch
 from .field_types import describe
 
-__all__ = ["BoundChannel", "BoundInclude", "BoundTouch", "bind", "describe", "open_catalog"]
+__all__ = ["CHANGES", "BoundChannel", "BoundInclude", "BoundTouch", "bind", "describe", "open_catalog"]
 
 
 def bind(catalog: Catalog) -> t.Mapping[str, BoundChannel]:

@@ -17,7 +17,7 @@ from marshmallow import fields as mf
 from ..catalog.lock import ANY, Fields
 
 if t.TYPE_CHECKING:
-    from .binder import BoundChannel
+    from .channel import BoundChannel
     from .plain import Plain
 
 _DEPTH = 5

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import inspect
 
 from .. import payload
+from ..bindings import CHANGES
 from ..bindings.schema_keys import attribute_of, key_of
 from ..catalog import EventType, same
 from ..config import ENVIRONMENTS
@@ -48,8 +49,6 @@ __all__ = [
     "write",
 ]
 
-CHANGES = "changes"
-"""The include that every listener may ask for: column to `{from, to}`."""
 NOBODY = ""
 """The owner of a broken message while nobody knows whose it is: no owner has that name."""
 UNKNOWN = "unknown"

@@ -8,12 +8,12 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
+from ..bindings import CHANGES
 from ..models import Listener, Subscription
 from ..principal import ALL_OWNERS
 from ..queries.bounds import fit, html_size
 from ..reference import json_schema as bodies
 from . import samples
-from .event_picker import CHANGES
 from .event_rules import occasion
 from .pages import Page, PageContext, page
 from .rendering import nothing

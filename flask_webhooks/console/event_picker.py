@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, replace
 
-from ..bindings import BoundChannel
+from ..bindings import CHANGES, BoundChannel
 from ..catalog import Catalog, Channel, EventType
 from ..queries.bounds import fit, html_size
 from .event_rules import occasion
@@ -16,7 +16,6 @@ if t.TYPE_CHECKING:
 
 __all__ = ["ChannelChoice", "Choice", "Names", "Picker", "few", "picker"]
 
-CHANGES = "changes"
 BOXES, TYPED, NAMES = 192 * 1024, 128 * 1024, 32 * 1024
 """Bytes of HTML of a page for boxes, for what is chosen and has none, and for a list of names."""
 SAID, TITLE = 1_024, 256

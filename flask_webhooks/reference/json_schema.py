@@ -14,7 +14,7 @@ from ..bindings.json_types import Json, nullable, of_plain, of_schema
 from ..bindings.paths import follow
 
 if t.TYPE_CHECKING:
-    from ..bindings.binder import BoundChannel, BoundInclude
+    from ..bindings import BoundChannel, BoundInclude
     from ..bindings.paths import AnyMapper
     from ..catalog import EventType
 

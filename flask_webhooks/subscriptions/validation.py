@@ -12,6 +12,7 @@ import typing as t
 from collections.abc import Mapping, Sequence
 
 from .. import payload, retry, signing
+from ..bindings import CHANGES
 from ..catalog.names import listed, nearest
 from ..config import ENVIRONMENTS
 from ..errors import ExclusivityError, PayloadError, SecretError, SubscriptionError
@@ -21,10 +22,8 @@ from . import headers
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["CHANGES", "UNSET", "Unset", "ValidationErrors", "Wanted", "examine", "look_up"]
+__all__ = ["UNSET", "Unset", "ValidationErrors", "Wanted", "examine", "look_up"]
 
-CHANGES = "changes"
-"""The include that every channel has: what an update changed."""
 LONGEST_DESCRIPTION = 1024
 MOST_INCLUDES = 100
 """Names that one listener may ask for."""
