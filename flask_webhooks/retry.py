@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from .errors import ErrorText
+
 __all__ = [
     "STANDARD",
     "Failure",
@@ -52,6 +54,9 @@ LONGEST_HINT = DAY
 
 LONGEST_WAIT, MOST_WAITS = 7 * DAY, 50
 """Bounds of a schedule of one's own: seconds per wait, and number of waits."""
+
+LONGEST_SHOWN = 160
+"""Characters of what is no schedule that the error repeats: an answer must not be as large as what was sent."""
 
 LEAST_WAIT, MANY, LEAST_OF_MANY = 1.0, 10, 60.0
 """Seconds that a wait of a customer's own schedule has at least: so many first ones, and those after them. Without
@@ -147,7 +152,7 @@ def schedule(
 
     :param spec: ``"standard"``, ``"none"`` (one attempt only), or a list: ``[10, 60]`` makes three attempts,
         the second 10 to 12 seconds after the first. `None` takes the default.
-    :raises ValueError: says what is accepted.
+    :raises ValueError: says what is accepted, as an `ErrorText`.
     """
     chosen = default if spec is None else spec
     if chosen == "standard":
@@ -155,9 +160,9 @@ def schedule(
     if chosen == "none":
         return ()
     if isinstance(chosen, str | bytes) or not isinstance(chosen, Sequence) or not _are_waits(chosen):
+        given = repr(chosen)[:LONGEST_SHOWN]
         raise ValueError(
-            f"{chosen!r} is no retry schedule. Use 'standard', 'none', or a list of at most {MOST_WAITS}"
-            f" waits in seconds, each from 0 to {LONGEST_WAIT:.0f}, such as [5, 300, 3600]."
+            ErrorText("unknown_schedule", given=given, count=MOST_WAITS, most=round(LONGEST_WAIT))
         )
     return tuple(float(wait) for wait in chosen)
 
@@ -177,8 +182,7 @@ def customers_schedule(spec: str | Sequence[float] | None) -> tuple[float, ...] 
     waits = schedule(spec)
     if any(wait < least_wait(index) for index, wait in enumerate(waits)):
         raise ValueError(
-            f"The waits are too short: give at least {LEAST_WAIT:.0f} second each, and from wait {MANY + 1} on at "
-            f"least {LEAST_OF_MANY:.0f}."
+            ErrorText("schedule_too_fast", least=round(LEAST_WAIT), many=MANY + 1, more=round(LEAST_OF_MANY))
         )
     return waits
 

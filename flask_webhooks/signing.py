@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .errors import SecretError
+from .errors import ErrorText, SecretError
 
 __all__ = [
     "PublicKey",
@@ -95,21 +95,17 @@ def parse(text: str) -> Secret:
     if text.startswith(SYMMETRIC):
         key = _decode(text, SYMMETRIC)
         if not SHORTEST <= len(key) <= LONGEST:
-            raise SecretError(
-                f"The secret has {len(key)} bytes. A whsec_ secret has {SHORTEST} to {LONGEST}: generate a new one."
-            )
+            raise SecretError(ErrorText("secret_length", size=len(key), least=SHORTEST, most=LONGEST))
         return Secret("v1", text, None, _symmetric(key))
     if text.startswith(PRIVATE):
         key = _decode(text, PRIVATE)
         if len(key) not in (32, 64):
-            raise SecretError(f"The private key has {len(key)} bytes. An ed25519 key in whsk_ has 32.")
+            raise SecretError(ErrorText("private_key_length", size=len(key)))
         secret = _asymmetric(key[:32])
         if len(key) == 64 and key[32:] != _decode(t.cast(str, secret.public), PUBLIC):
-            raise SecretError("The two halves of the whsk_ key do not belong together. Generate a new key.")
+            raise SecretError(ErrorText("private_key_halves"))
         return secret
-    raise SecretError(
-        "A signing secret begins with whsec_ or whsk_. Take it as it was shown, prefix included."
-    )
+    raise SecretError(ErrorText("secret_prefix"))
 
 
 FEWEST_BYTES = 8
@@ -155,7 +151,7 @@ def _decode(text: str, prefix: str) -> bytes:
         pass
     # Raised out here so that the error carries no context: a UnicodeEncodeError holds the whole text.
     if not key or base64.b64encode(key).decode() != digits:
-        raise SecretError(f"What follows {prefix} is not base64 (with padding, no spaces). Was it cut off?")
+        raise SecretError(ErrorText("secret_base64", prefix=prefix))
     return key
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from . import outbox
-from .errors import ThrottledError
+from .errors import ErrorText, ThrottledError
 from .models import Delivery, Replay, State, Subscription, Throttle, Trigger
 from .sql.transactions import may_be_repeated
 
@@ -77,7 +77,7 @@ def count_scan(state: AppState, session: Session, owner: str) -> None:
     session.commit()
     may_be_repeated(session)
     if wait:
-        raise ThrottledError("Replays were counted too often in a short time.", wait)
+        raise ThrottledError(ErrorText("counts_too_often"), wait)
 
 
 def begin_retry(state: AppState, session: Session, owner: str, delivery_id: str) -> None:
@@ -114,7 +114,7 @@ def _check_places(state: AppState, session: Session, owner: str, retries: int, b
     if but is not None:
         running = running.where(R.c.subscription_id != but)
     if retries + (session.scalar(running) or 0) >= state.settings.manual_unfinished:
-        raise ThrottledError("Other retries by hand or replays are not done yet.", AGAIN)
+        raise ThrottledError(ErrorText("still_resending"), AGAIN)
 
 
 def _unsent(session: Session, owner: str, now: int) -> set[str]:
@@ -142,7 +142,7 @@ def _count(state: AppState, session: Session, owner: str) -> None:
     wait = _take(session, owner, "requests", state.settings.manual_rate, 60.0)
     session.commit()
     if wait:
-        raise ThrottledError("Too many tests, URL checks, retries and replays in a short time.", wait)
+        raise ThrottledError(ErrorText("requests_too_often"), wait)
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ def turn(state: AppState, session: Session, owner: str) -> t.Iterator[None]:
     """
     with place(state, session, owner) as wait:
         if wait:
-            raise ThrottledError("Another test or URL check is still under way.", wait)
+            raise ThrottledError(ErrorText("still_testing"), wait)
         _count(state, session, owner)
         yield
 
@@ -188,7 +188,7 @@ def count_creation(state: AppState, session: Session, owner: str) -> None:
     most = state.settings.creation_limit
     wait = _take(session, owner, "creations", most, DAY)
     if wait:
-        raise ThrottledError(f"{most} subscriptions were made within a day, which is the limit.", wait)
+        raise ThrottledError(ErrorText("created_too_many", most=most), wait)
 
 
 def lock(session: Session, owner: str, name: str) -> None:

@@ -126,6 +126,11 @@ class TestSchedule:
         with pytest.raises(ValueError, match="Use 'standard', 'none', or a list of at most 50 waits"):
             schedule(spec, "standard")
 
+    def test_says_what_is_accepted_however_much_was_given(self):
+        with pytest.raises(ValueError, match="such as ") as caught:
+            schedule(["x" * 10_000])
+        assert len(str(caught.value)) < 350
+
 
 class TestCustomers:
     @pytest.mark.parametrize(

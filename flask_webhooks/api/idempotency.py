@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from flask import Response, request
 
 from .. import throttle
-from ..errors import ThrottledError
+from ..errors import ErrorText, ThrottledError
 from ..models import IdempotentReply
 from ..signing import place_of
 from ..web import Refused
@@ -181,7 +181,7 @@ def _check_limit(call: Call, *, beside: str) -> None:
     most = call.state.settings.key_limit
     if count >= most:
         wait = (oldest + LIFE - now).total_seconds()
-        raise ThrottledError(f"{most} idempotency keys are remembered already, which is the limit.", wait)
+        raise ThrottledError(ErrorText("keys_too_many", most=most), wait)
 
 
 def _find(call: Call, key: str, digest: str) -> First | None:

@@ -6,7 +6,7 @@ import typing as t
 from datetime import UTC, datetime, timedelta
 
 from .. import models, subscriptions
-from ..errors import SubscriptionChangedError
+from ..errors import ErrorText, SubscriptionChangedError
 from . import schemas
 from .operations import Answer, Call, operation
 
@@ -50,7 +50,7 @@ def rotate_secret(call: Call, subscription_id: str) -> t.Any:
     """Puts a new secret in force. For `overlap` seconds requests carry the signatures of the old ones as well."""
     row = subscriptions.find(call.session, subscription_id, owner=call.owner, to_change=True)
     if call.version not in (None, row.version):
-        raise SubscriptionChangedError("Somebody else has changed the subscription: read it again.")
+        raise SubscriptionChangedError(ErrorText("changed_by_another"))
     subscriptions.rotate(
         call.state,
         call.session,

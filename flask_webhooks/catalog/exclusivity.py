@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..errors import ExclusivityError
+from ..errors import ErrorText, ExclusivityError
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,15 +28,16 @@ def check_exclusive(exclusive: Mapping[str, str], patterns: Iterable[str], held:
     for channel, scope in exclusive.items():
         beside = _without(mine, channel)
         if channel in mine and beside:
-            raise _refusal(channel, beside, "a subscription that listens to it may listen to nothing else")
+            others, named = _named(beside)
+            raise _refusal(ErrorText("exclusive_alone", channel=channel, others=others, patterns=named))
         if scope != "owner":
             continue
-        others = _without(theirs, channel)
-        law = "while one subscription listens to it, no other of the same owner may listen to anything else"
-        if channel in mine and others:
-            raise _refusal(channel, others, law, elsewhere=True)
+        elsewhere = _without(theirs, channel)
+        if channel in mine and elsewhere:
+            others, named = _named(elsewhere)
+            raise _refusal(ErrorText("exclusive_here", channel=channel, others=others, patterns=named))
         if channel in theirs and beside:
-            raise _refusal(channel, beside, law, held=True)
+            raise _refusal(ErrorText("exclusive_elsewhere", channel=channel, patterns=_named(beside)[1]))
 
 
 def _by_channel(patterns: Iterable[str]) -> dict[str, list[str]]:
@@ -51,25 +52,11 @@ def _without(channels: Mapping[str, list[str]], channel: str) -> dict[str, list[
     return {name: patterns for name, patterns in channels.items() if name != channel}
 
 
-def _refusal(
-    channel: str, others: Mapping[str, list[str]], law: str, *, elsewhere: bool = False, held: bool = False
-) -> ExclusivityError:
-    names = ", ".join("every channel (*)" if name == ALL else f'"{name}"' for name in others)
-    patterns = ", ".join(dict.fromkeys(pattern for group in others.values() for pattern in group))
-    if held:
-        remedy = (
-            f'Another active subscription holds "{channel}": unsubscribe that from {channel}.* first, '
-            f"or leave {patterns} out here."
-        )
-    elif elsewhere:
-        remedy = (
-            f"The owner's other active subscriptions hold {names}: unsubscribe them from {patterns} first, "
-            f'or leave "{channel}" out here.'
-        )
-    else:
-        remedy = (
-            f'It cannot be held together with {names}. To take "{channel}", unsubscribe from {patterns}; '
-            f"to keep those, unsubscribe from {channel}.*."
-        )
-    message = f'The channel "{channel}" is exclusive: {law}. {remedy}'
-    return ExclusivityError(message, {"events": [message]})
+def _named(channels: Mapping[str, list[str]]) -> tuple[str, str]:
+    """Return channels for a sentence, and their patterns."""
+    names = ", ".join("every channel (*)" if name == ALL else f'"{name}"' for name in channels)
+    return names, ", ".join(dict.fromkeys(pattern for group in channels.values() for pattern in group))
+
+
+def _refusal(text: ErrorText) -> ExclusivityError:
+    return ExclusivityError(text, {"events": [text]})

@@ -28,7 +28,7 @@ from ..capture.loading import load_linked, option
 from ..capture.messages import PendingEvent, Recorded, write
 from ..capture.registry import registry_of
 from ..catalog import EventType, Kind
-from ..errors import OtherEnvironmentError, SubscriptionError
+from ..errors import ErrorText, OtherEnvironmentError, SubscriptionError
 from ..ids import BACKFILL
 from ..models import Delivery, Message, Subscription
 from ..outbox.recording import MatchedSubscription
@@ -124,12 +124,10 @@ class Backfill:
         """Look whether it may still be sent to: with its owner's row locked, nobody switches it off meanwhile."""
         row = subscriptions.find(session, self._key, owner=ALL_OWNERS, to_change=to_change)
         if not row.active:
-            raise SubscriptionError("The subscription is switched off. Switch it on first.")
+            raise SubscriptionError(ErrorText("switched_off"))
         listened = replay.listened_to(self.state, row)
         if self._event.name not in listened:
-            raise SubscriptionError(
-                f"The subscription does not listen to {self._event.name}. Add it to its events first."
-            )
+            raise SubscriptionError(ErrorText("does_not_listen", event=self._event.name))
         self._check_environment(row)
         includes = frozenset(listened[self._event.name])
         return MatchedSubscription(row.id, row.owner, row.environment, True, row.format, includes)
@@ -138,8 +136,7 @@ class Backfill:
         environment = self.state.settings.only_environment
         if environment is not None and environment != row.environment:
             raise SubscriptionError(
-                f"The subscription is of {row.environment}, this app's WEBHOOKS_ENVIRONMENT is {environment}. "
-                "Run it where that environment is."
+                ErrorText("environment_of_app", environment=row.environment, here=environment)
             )
         if not self.state.settings.sends_to(row.environment):
             raise OtherEnvironmentError(row.environment)
@@ -257,10 +254,14 @@ def _event_of(state: AppState, channel: str) -> EventType:
     """Return the event that says that a row of the channel was made."""
     found = state.catalog.channels.get(channel)
     if found is None:
-        raise SubscriptionError(f"There is no channel {channel!r}: {', '.join(state.catalog.channels)}.")
+        raise SubscriptionError(
+            ErrorText(
+                "no_channel_to_backfill", channel=repr(channel), known=", ".join(state.catalog.channels)
+            )
+        )
     if state.bound[channel].model is None:
-        raise SubscriptionError(f"The channel {channel} has no model: its events come from code alone.")
+        raise SubscriptionError(ErrorText("channel_without_model", channel=channel))
     for event in found.events.values():
         if Kind.CREATED in event.on and not event.when:
             return event
-    raise SubscriptionError(f"The channel {channel} has no event for a new row.")
+    raise SubscriptionError(ErrorText("channel_without_creation", channel=channel))

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from .. import outbox
-from ..errors import OtherEnvironmentError, SubscriptionError
+from ..errors import ErrorText, OtherEnvironmentError, SubscriptionError
 from ..ids import uuid7
 from ..models import Delivery, IdempotentReply, Message, Replay, State, Subscription, Trigger
 from ..principal import ALL_OWNERS, Whose
@@ -67,7 +67,7 @@ def start(
     :raises SubscriptionError: it is switched off, or another replay of it is running.
     """
     if not subscription.active:
-        raise SubscriptionError("The subscription is switched off. Switch it on first.")
+        raise SubscriptionError(ErrorText("switched_off"))
     if not state.settings.sends_to(subscription.environment):
         raise OtherEnvironmentError(subscription.environment)
     running = session.scalars(
@@ -76,7 +76,7 @@ def start(
     if running is not None:
         if running.digest == wanted.digest:
             return running, False
-        raise SubscriptionError(f"The replay {running.id} is still running. Wait for its end, or cancel it.")
+        raise SubscriptionError(ErrorText("replay_running", id=running.id))
     listened = listened_to(state, subscription)
     now = datetime.now(UTC)
     before = session.execute(_running().where(R.c.state != "running", R.c.next_at > now)).all()

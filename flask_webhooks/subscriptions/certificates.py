@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from sqlalchemy.orm import Session
 
 from .. import models
-from ..errors import SubscriptionError
+from ..errors import ErrorText, SubscriptionError
 from ..signing import place_of
 from ..transport import CertificateError, ClientCertificate, parse_client_certificate
 
@@ -42,12 +42,11 @@ def give_client_certificate(
     """
     parts = urlsplit(subscription.url)
     if parts.scheme != "https":
-        message = "A client certificate is for https: the subscription sends to plain http."
-        raise SubscriptionError(message, {"client_certificate": [message]})
+        raise _refused(ErrorText("certificate_without_tls"))
     try:
         found = parse_client_certificate(certificate, key, parts.hostname or "", now)
     except CertificateError as error:
-        raise SubscriptionError(str(error), {"client_certificate": [str(error)]}) from None
+        raise _refused(error.args[0]) from None
     _write(
         session, subscription, state.vault.seal(found.dump(), place_of("certificate", subscription.id)), now
     )
@@ -57,6 +56,10 @@ def give_client_certificate(
 def take_client_certificate(session: Session, subscription: models.Subscription, now: datetime) -> None:
     """Remove the certificate, if there is one; see `give_client_certificate`."""
     _write(session, subscription, None, now)
+
+
+def _refused(text: ErrorText) -> SubscriptionError:
+    return SubscriptionError(text, {"client_certificate": [text]})
 
 
 def _write(session: Session, subscription: models.Subscription, sealed: str | None, now: datetime) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from .. import outbox, signals, signing, throttle
-from ..errors import SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
+from ..errors import ErrorText, SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..ids import is_id, uuid7
 from ..models import Delivery, Lane, Listener, State, Subscription
 from ..principal import ALL_OWNERS, Whose
@@ -66,7 +66,7 @@ def find(
     :raises SubscriptionChangedError: its version is another one.
     """
     if not is_id(subscription_id):
-        raise SubscriptionMissingError("There is no such subscription.")
+        raise SubscriptionMissingError(ErrorText("no_subscription"))
     if to_change:
         place = session.execute(
             sa.select(Subscription.owner, Subscription.environment).where(Subscription.id == subscription_id)
@@ -76,11 +76,9 @@ def find(
             lock(session, place.owner, place.environment)
     found = session.get(Subscription, subscription_id, populate_existing=True)
     if found is None or found.deleted_at is not None or owner not in (ALL_OWNERS, found.owner):
-        raise SubscriptionMissingError("There is no such subscription.")
+        raise SubscriptionMissingError(ErrorText("no_subscription"))
     if version is not None and found.version != version:
-        raise SubscriptionChangedError(
-            f"The subscription is at version {found.version} by now: read it again, then repeat the change."
-        )
+        raise SubscriptionChangedError(ErrorText("changed_since", version=found.version))
     return found
 
 
@@ -216,7 +214,7 @@ def change(
         values["format"] = validation.format_(state, chosen, wanted, faults)
     values["signature"] = _or(signature, lambda value: validation.signature(value, faults))
     if not isinstance(environment, Unset) and environment != row.environment:
-        faults.add("environment", "It is fixed when a subscription is made: make another one there.")
+        faults.add("environment", ErrorText("environment_fixed"))
     becomes_active = values["active"] if not isinstance(values["active"], Unset) else row.active
     _check_held(session, row, becomes_active, held, faults)
     faults.stop()
@@ -312,9 +310,7 @@ def _check_limit(state: AppState, session: Session, owner: str, environment: str
         )
     )
     if (count or 0) >= most:
-        raise SubscriptionError(
-            f"There are {count} subscriptions in {environment} already, which is the limit. Remove one first."
-        )
+        raise SubscriptionError(ErrorText("too_many_subscriptions", count=count or 0, name=environment))
 
 
 # ---- listeners, switching --------------------------------------------------------------------------------
@@ -347,14 +343,17 @@ def _check_held(
     session: Session, row: Subscription, active: bool, held: str | None, faults: ValidationErrors
 ) -> None:
     if held not in (None, "send", "discard"):
-        faults.add("held", 'Give "send" or "discard".')
+        faults.add("held", ErrorText("unknown_held"))
     elif held is not None and (row.active or not active):
-        faults.add(
-            "held", 'It says what becomes of held deliveries when switching on: give it with "active": true.'
-        )
+        faults.add("held", ErrorText("held_without_active"))
     elif active and not row.active and held is None and (count := _count_held(session, row.id)):
-        many = f"{count} deliveries {'or more ' * (count == COUNTED)}are" if count > 1 else "1 delivery is"
-        faults.add("held", f'{many} held. Say what becomes of that: "send" delivers now, "discard" cancels.')
+        faults.add("held", _said_of_held(count))
+
+
+def _said_of_held(count: int) -> ErrorText:
+    if count == 1:
+        return ErrorText("one_held")
+    return ErrorText("many_held", count=count) if count == COUNTED else ErrorText("some_held", count=count)
 
 
 def _count_held(session: Session, subscription_id: str) -> int:

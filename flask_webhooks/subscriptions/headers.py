@@ -11,6 +11,7 @@ import re
 import typing as t
 from collections.abc import Mapping
 
+from ..errors import ErrorText
 from ..signing import place_of
 from ..transport import is_token
 
@@ -55,7 +56,7 @@ def is_reserved(name: str) -> bool:
     return normal(name) in _RESERVED or normal(name).startswith(_RESERVED_PREFIXES)
 
 
-def check(headers: object, most: int) -> tuple[dict[str, str | None], list[str]]:
+def check(headers: object, most: int) -> tuple[dict[str, str | None], list[ErrorText]]:
     """Return the headers as they were given, and what is wrong with them; None as a value removes a header.
 
     :param most: how many there may be.
@@ -63,18 +64,16 @@ def check(headers: object, most: int) -> tuple[dict[str, str | None], list[str]]
     if headers is None:
         return {}, []
     if not isinstance(headers, Mapping):
-        return {}, ['Give an object of names and values, such as {"X-Api-Key": "…"}.']
+        return {}, [ErrorText("headers_not_an_object")]
     if len(headers) > most:
-        return {}, [f"There are {len(headers)} headers; at most {most} are allowed."]
+        return {}, [ErrorText("too_many_headers", count=len(headers), most=most)]
     faults = [fault for name, value in headers.items() for fault in _faults(name, value)]
     given = [normal(str(name)) for name, value in headers.items() if value is not None]
     if len({*given}) < len(given) or len({str(name).lower() for name in headers}) < len(headers):
-        faults.append(
-            "A name is there twice: the case of its letters does not matter, nor whether it has - or _."
-        )
+        faults.append(ErrorText("header_twice"))
     size = sum(len(str(name)) + len(value or "") for name, value in headers.items() if _is_value(value))
     if size > MOST_BYTES:
-        faults.append(f"Names and values have {size} characters together; at most {MOST_BYTES} are allowed.")
+        faults.append(ErrorText("headers_too_large", size=size, most=MOST_BYTES))
     return dict(headers), faults
 
 
@@ -82,19 +81,16 @@ def _is_value(value: object) -> bool:
     return value is None or isinstance(value, str)
 
 
-def _faults(name: object, value: object) -> t.Iterator[str]:
+def _faults(name: object, value: object) -> t.Iterator[ErrorText]:
     shown = repr(name)[:60]  # repr: a control character must not reach whoever reads the message
     if not isinstance(name, str) or not is_token(name) or len(name) > LONGEST_NAME:
-        yield f"{shown} is no header name: use letters, digits and hyphens, at most {LONGEST_NAME}."
+        yield ErrorText("header_name", name=shown, most=LONGEST_NAME)
     elif value is not None and is_reserved(name):  # what an older version took can be removed
-        yield f"{shown} cannot be set: it belongs to the connection or to the webhook itself."
+        yield ErrorText("header_reserved", name=shown)
     if not _is_value(value):
-        yield f"The value of {shown} must be text."
+        yield ErrorText("header_value_not_text", name=shown)
     elif isinstance(value, str) and (not _VALUE.fullmatch(value) or len(value) > LONGEST_VALUE):
-        yield (
-            f"The value of {shown} must be printable ASCII without line breaks, without spaces at its ends, at most "
-            f"{LONGEST_VALUE} characters."
-        )
+        yield ErrorText("header_value", name=shown, most=LONGEST_VALUE)
 
 
 def merged(known: Mapping[str, str], given: Mapping[str, str | None]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from .. import models
-from ..errors import SubscriptionChangedError
+from ..errors import ErrorText, SubscriptionChangedError
 from .joined_session import is_joined
 
 __all__ = ["lock"]
@@ -36,9 +36,7 @@ def lock(session: Session, owner: str, environment: str) -> None:
     before = _changes(session, owner, environment) if is_joined(session) else None
     session.execute(statement)
     if before is not None and _changes(session, owner, environment) != before + 1:
-        raise SubscriptionChangedError(
-            f"Subscriptions of {owner!r} were changed while your transaction ran. Roll it back, and do it again."
-        )
+        raise SubscriptionChangedError(ErrorText("changed_in_transaction", owner=repr(owner)))
 
 
 def _changes(session: Session, owner: str, environment: str) -> int | None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from .. import models, signing
-from ..errors import SecretError, SubscriptionError
+from ..errors import ErrorText, SecretError, SubscriptionError
 from ..ids import uuid7
 from . import validation
 
@@ -91,18 +91,16 @@ def rotate(
     """
     faults = validation.ValidationErrors()
     if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
-        faults.add("overlap", f"Give seconds from 0 to {LONGEST_OVERLAP.total_seconds():.0f} (7 days).")
+        faults.add("overlap", ErrorText("overlap_range", most=LONGEST_OVERLAP // timedelta(seconds=1)))
     new = validation.secret(secret, t.cast("t.Literal['v1', 'v1a']", subscription.signature), faults)
     faults.stop()
     assert new is not None  # noqa: S101  # stop() has raised otherwise
     in_force = _in_force(subscription, now)
     if any(_text(state, row) == new.text for row in in_force):
-        raise SubscriptionError(message := "This secret is in force already.", {"secret": [message]})
+        raise SubscriptionError(text := ErrorText("secret_in_force"), {"secret": [text]})
     if overlap and len(in_force) >= MOST_SECRETS:
-        message = (
-            f"{len(in_force)} secrets are in force already. Wait for one to run out, or give the overlap 0."
-        )
-        raise SubscriptionError(message, {"overlap": [message]})
+        text = ErrorText("too_many_secrets", count=len(in_force))
+        raise SubscriptionError(text, {"overlap": [text]})
     ends = now + overlap
     for row in in_force:
         row.expires_at = ends if row.expires_at is None else min(row.expires_at, ends)

@@ -15,7 +15,7 @@ from .. import payload, retry, signing
 from ..bindings import CHANGES
 from ..catalog.names import listed, nearest
 from ..config import ENVIRONMENTS
-from ..errors import ExclusivityError, PayloadError, SecretError, SubscriptionError
+from ..errors import ErrorText, ExclusivityError, PayloadError, SecretError, SubscriptionError
 from ..principal import ALL_OWNERS, is_owner
 from . import headers
 
@@ -62,7 +62,7 @@ class ValidationErrors:
         return self._suggestions >= 0
 
     def add(self, field: str, *messages: str) -> None:
-        """Note messages about a field."""
+        """Note messages about a field: `ErrorText`, except for what a check of the host's own has said."""
         for message in messages:
             known = self.fields.setdefault(field, [])
             if message not in known:
@@ -86,7 +86,7 @@ class ValidationErrors:
             raise ExclusivityError(self.fields["events"][0], self.fields)
         places = len(self.fields)
         raise SubscriptionError(
-            f"The subscription cannot be accepted: see {listed(sorted(self.fields))}."
+            ErrorText("many_mistakes", fields=listed(sorted(self.fields)))
             if places > 1
             else next(iter(self.fields.values()))[0],
             self.fields,
@@ -104,10 +104,10 @@ def url(state: AppState, value: object, faults: ValidationErrors, *, resolve: bo
     :param resolve: also look its name up, which takes up to `WEBHOOKS_MANUAL_TIMEOUT`.
     """
     if not isinstance(value, str):
-        faults.add("url", "Give a URL such as https://example.com/hooks.")
+        faults.add("url", ErrorText("url_not_text"))
         return ""
     if len(value) > state.settings.url_limit:
-        faults.add("url", f"The URL is longer than {state.settings.url_limit} characters.")
+        faults.add("url", ErrorText("url_too_long", most=state.settings.url_limit))
         return ""
     try:
         return state.transport.check(value, resolve=resolve, limit=state.settings.manual_timeout)
@@ -126,7 +126,7 @@ def wanted(state: AppState, events: object, channels: object, faults: Validation
     some, whole = _list(events, "events", faults), _list(channels, "channels", faults)
     count, most = len(some) + len(whole), state.settings.listener_limit
     if count > most:  # before any is looked at: looking for what was meant takes its time
-        faults.add("events", f"There are {count} listeners; at most {most} are allowed.")
+        faults.add("events", ErrorText("too_many_listeners", count=count, most=most))
         return found
     for at, given in enumerate(some):
         _listener(state, given, f"events.{at}", found, faults)
@@ -137,7 +137,7 @@ def wanted(state: AppState, events: object, channels: object, faults: Validation
         else:
             found.setdefault(f"{name}.*", [])
     if not found and not faults.fields:
-        faults.add("events", 'Name at least one event, such as "invoices.created", "invoices.*" or "*".')
+        faults.add("events", ErrorText("no_listeners"))
     return found
 
 
@@ -145,7 +145,7 @@ def _list(value: object, field: str, faults: ValidationErrors) -> Sequence[t.Any
     if value is None or isinstance(value, Unset):
         return ()
     if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
-        faults.add(field, "Give a list.")
+        faults.add(field, ErrorText("not_a_list"))
         return ()
     return value
 
@@ -160,16 +160,17 @@ def _listener(state: AppState, given: object, field: str, found: Wanted, faults:
         return
     names = _list(includes, f"{field}.includes", faults)
     if len(names) > MOST_INCLUDES:
-        faults.add(f"{field}.includes", f"There are {len(names)} names; at most {MOST_INCLUDES} are allowed.")
+        text = ErrorText("too_many_includes", count=len(names), most=MOST_INCLUDES)
+        faults.add(f"{field}.includes", text)
         return
     for channel in dict.fromkeys(event.channel for event in covered):
         known = [CHANGES, *state.bound[channel].includes]
         for name in names:
             if name not in known:
-                faults.add(
-                    f"{field}.includes",
-                    f"{_short(name)} is no include of the channel {channel}. There are: {', '.join(known)}.",
+                text = ErrorText(
+                    "unknown_include", name=_short(name), channel=channel, known=", ".join(known)
                 )
+                faults.add(f"{field}.includes", text)
     kept = found.setdefault(pattern, [])
     kept.extend(name for name in dict.fromkeys(names) if name not in kept)
 
@@ -179,16 +180,31 @@ def _patterns(state: AppState) -> list[str]:
     return [*state.catalog.events, *wild]
 
 
-def _unknown(what: str, name: object, known: t.Iterable[str], faults: ValidationErrors) -> str:
-    shown = name[:80] if isinstance(name, str) else name
+def _unknown(
+    what: t.Literal["event", "channel"], name: object, known: t.Iterable[str], faults: ValidationErrors
+) -> ErrorText:
     if not isinstance(name, str):
-        return f"Name the {what} as text."
+        return ErrorText("event_not_text") if what == "event" else ErrorText("channel_not_text")
     near = None
     if faults.may_suggest():
         near = nearest(name[:200], known)
         if near is None and what == "event":
             near = nearest(f"{name[:200]}.*", known)
-    return f"There is no {what} {shown!r} in the catalogue." + (f' Did you mean "{near}"?' if near else "")
+    return unknown_name(what, name, near)
+
+
+def unknown_name(what: t.Literal["event", "channel"], name: str, near: str | None) -> ErrorText:
+    """Return what to say of a name that the catalogue has not, and of the one that it has."""
+    shown = repr(name[:80])
+    if what == "channel":
+        return (
+            ErrorText("misspelt_channel", name=shown, near=near)
+            if near
+            else ErrorText("unknown_channel", name=shown)
+        )
+    return (
+        ErrorText("misspelt_event", name=shown, near=near) if near else ErrorText("unknown_event", name=shown)
+    )
 
 
 def format_(
@@ -198,7 +214,7 @@ def format_(
     if value is None:
         return None
     if not isinstance(value, str) or value not in state.formats:
-        faults.add("format", f"{_short(value)} is no format. There are: {', '.join(state.formats)}.")
+        faults.add("format", ErrorText("unknown_format", name=_short(value), known=", ".join(state.formats)))
         return None
     refusing = [
         event for pattern in patterns for event in state.catalog.expand(pattern) if value not in event.formats
@@ -206,10 +222,11 @@ def format_(
     if refusing:
         allowed = set(refusing[0].formats).intersection(*(event.formats for event in refusing))
         names = ", ".join(event.name for event in refusing[:3]) + (", …" if len(refusing) > 3 else "")
-        faults.add(
-            "format",
-            f"{value!r} is not offered for {names}. Offered: {', '.join(sorted(allowed)) or 'none'}.",
-        )
+        text = ErrorText("no_format_in_common", name=repr(value), events=names)
+        if allowed:
+            offered = ", ".join(sorted(allowed))
+            text = ErrorText("format_not_offered", name=repr(value), events=names, allowed=offered)
+        faults.add("format", text)
     return value
 
 
@@ -218,7 +235,7 @@ def retry_(value: object, faults: ValidationErrors) -> t.Any:
     try:
         retry.customers_schedule(t.cast("t.Any", value))
     except ValueError as error:
-        faults.add("retry", str(error)[:300])
+        faults.add("retry", error.args[0])
     return value
 
 
@@ -228,10 +245,7 @@ def rate_limit(value: object, faults: ValidationErrors) -> float | None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or not SLOWEST <= t.cast("float", value) <= FASTEST:
-        faults.add(
-            "rate_limit",
-            f"Give requests a second, from {SLOWEST} to {FASTEST:.0f}, or null for no limit.",
-        )
+        faults.add("rate_limit", ErrorText("rate_limit_range", least=SLOWEST, most=round(FASTEST)))
         return None
     return float(t.cast("float", value))
 
@@ -266,22 +280,20 @@ def metadata(state: AppState, value: object, faults: ValidationErrors) -> dict[s
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        faults.add("metadata", "Give an object.")
+        faults.add("metadata", ErrorText("metadata_not_an_object"))
         return {}
     try:
         size = len(payload.encode(dict(value), root="metadata").encode())
     except PayloadError as error:
-        faults.add("metadata", str(error))
+        faults.add("metadata", ErrorText("metadata_not_json", reason=str(error)))
         return {}
     if size > state.settings.metadata_limit:
-        faults.add(
-            "metadata", f"It has {size} bytes of JSON; at most {state.settings.metadata_limit} are allowed."
-        )
+        faults.add("metadata", ErrorText("metadata_too_large", size=size, most=state.settings.metadata_limit))
     if _is_deeper(value, DEEPEST):
-        faults.add("metadata", f"It is nested deeper than {DEEPEST} levels.")
+        faults.add("metadata", ErrorText("metadata_too_deep", most=DEEPEST))
     # Without the backslashes that stand in the text themselves: one before `u0000` makes no NUL.
     if r"\u0000" in json.dumps(value).replace(r"\\", ""):
-        faults.add("metadata", "Text with a NUL character cannot be kept.")
+        faults.add("metadata", ErrorText("metadata_nul"))
     return dict(value)
 
 
@@ -306,7 +318,7 @@ def _short(value: object) -> str:
 def description(value: object, faults: ValidationErrors) -> str:
     """Return the customer's own words."""
     if not isinstance(value, str) or len(value) > LONGEST_DESCRIPTION or not is_storable(value):
-        faults.add("description", f"Give text of at most {LONGEST_DESCRIPTION} characters, without NUL.")
+        faults.add("description", ErrorText("description_text", most=LONGEST_DESCRIPTION))
         return ""
     return value
 
@@ -314,9 +326,9 @@ def description(value: object, faults: ValidationErrors) -> str:
 def owner(value: object, faults: ValidationErrors) -> str:
     """Return whose it is: a text that a principal may have as its owner."""
     if value is ALL_OWNERS:
-        faults.add("owner", "Say whose it is.")
+        faults.add("owner", ErrorText("no_owner"))
     elif not isinstance(value, str) or not is_owner(value):
-        faults.add("owner", "Nobody can be this owner.")
+        faults.add("owner", ErrorText("unfit_owner"))
     else:
         return value
     return ""
@@ -327,10 +339,10 @@ def environment(state: AppState, value: object, faults: ValidationErrors) -> str
     if value is None:
         value = state.settings.environment
         if not isinstance(value, str):
-            faults.add("environment", f"Say which: {' or '.join(ENVIRONMENTS)}.")
+            faults.add("environment", ErrorText("no_environment", known=listed(ENVIRONMENTS)))
             return ""
     if value not in ENVIRONMENTS:
-        faults.add("environment", f"Give one of {listed(ENVIRONMENTS)}.")
+        faults.add("environment", ErrorText("unknown_environment", known=listed(ENVIRONMENTS)))
         return ""
     return str(value)
 
@@ -338,7 +350,7 @@ def environment(state: AppState, value: object, faults: ValidationErrors) -> str
 def flag(field: str, value: object, faults: ValidationErrors) -> bool:
     """Return true or false."""
     if not isinstance(value, bool):
-        faults.add(field, "Give true or false.")
+        faults.add(field, ErrorText("not_a_flag"))
         return False
     return value
 
@@ -346,7 +358,7 @@ def flag(field: str, value: object, faults: ValidationErrors) -> bool:
 def signature(value: object, faults: ValidationErrors) -> t.Literal["v1", "v1a"]:
     """Return the scheme that secrets are made for."""
     if value not in ("v1", "v1a"):
-        faults.add("signature", 'Give "v1" (HMAC-SHA256) or "v1a" (ed25519).')
+        faults.add("signature", ErrorText("unknown_signature"))
         return "v1"
     return value
 
@@ -358,15 +370,13 @@ def secret(value: object, kind: t.Literal["v1", "v1a"], faults: ValidationErrors
     try:
         given = signing.parse(value) if isinstance(value, str) else None
     except SecretError as error:
-        faults.add("secret", str(error))
+        faults.add("secret", error.args[0])
         return None
     if given is None or given.kind != kind:
-        faults.add("secret", f"It does not fit the signature scheme {kind}. Leave it out to have one made.")
+        faults.add("secret", ErrorText("secret_of_other_scheme", scheme=kind))
         return None
     if signing.is_guessable(given):
-        faults.add(
-            "secret", "It is not random enough: somebody could guess it. Leave it out to have one made."
-        )
+        faults.add("secret", ErrorText("secret_guessable"))
         return None
     return given
 

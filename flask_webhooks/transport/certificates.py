@@ -30,6 +30,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from ..errors import ErrorText
+
 __all__ = [
     "CertificateError",
     "ClientCertificate",
@@ -44,7 +46,7 @@ MOST_PEM: t.Final = 65_536
 
 
 class CertificateError(ValueError):
-    """What is wrong with a certificate or a key, in words that show neither."""
+    """What is wrong with a certificate or a key: an `ErrorText` that shows neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,28 +143,28 @@ def parse_client_certificate(certificate: str, key: str, host: str, now: datetim
     :raises CertificateError: with what is wrong, and what to do.
     """
     if max(len(certificate), len(key)) > MOST_PEM:
-        raise CertificateError(f"The certificate or the key has more than {MOST_PEM} characters.")
+        raise CertificateError(ErrorText("certificate_too_long", most=MOST_PEM))
     chain, private = _certificates(certificate), _key(key)
     first = chain[0]
     if _public(private.public_key()) != _public(first.public_key()):
-        raise CertificateError(
-            "The key does not belong to the certificate. The certificate of the key must come first in its file."
-        )
+        raise CertificateError(ErrorText("certificate_of_other_key"))
     if now >= first.not_valid_after_utc:
-        raise CertificateError(f"The certificate has expired on {first.not_valid_after_utc:%Y-%m-%d}.")
+        raise CertificateError(ErrorText("certificate_expired", date=f"{first.not_valid_after_utc:%Y-%m-%d}"))
     if now < first.not_valid_before_utc:
-        raise CertificateError(f"The certificate is valid from {first.not_valid_before_utc:%Y-%m-%d} on.")
-    if not _is_for_clients(first):
         raise CertificateError(
-            "The certificate is not made for clients: its extended key usage lacks clientAuth."
+            ErrorText("certificate_not_yet_valid", date=f"{first.not_valid_before_utc:%Y-%m-%d}")
         )
+    if not _is_for_clients(first):
+        raise CertificateError(ErrorText("certificate_not_for_clients"))
     text = "".join(each.public_bytes(Encoding.PEM).decode() for each in chain)
     clear = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, serialization.NoEncryption())
     found = ClientCertificate(text, clear.decode(), host)
     try:
         add_client_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), found)
     except (OSError, ValueError) as error:
-        raise CertificateError(f"OpenSSL does not take it: {getattr(error, 'reason', error)}.") from None
+        raise CertificateError(
+            ErrorText("certificate_refused", reason=str(getattr(error, "reason", error)))
+        ) from None
     return found
 
 
@@ -170,9 +172,7 @@ def _certificates(text: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(text.encode())
     except ValueError:
-        raise CertificateError(
-            "The certificate cannot be read. Give PEM: -----BEGIN CERTIFICATE-----, ours first, then its chain."
-        ) from None
+        raise CertificateError(ErrorText("certificate_unreadable")) from None
 
 
 def _key(text: str) -> t.Any:
@@ -180,13 +180,9 @@ def _key(text: str) -> t.Any:
     try:
         return serialization.load_pem_private_key((block[0] if block else "").encode(), password=None)
     except TypeError:
-        raise CertificateError(
-            "The key is encrypted. Take its passphrase off: openssl pkey -in key.pem -out clear.pem. It is sealed here."
-        ) from None
+        raise CertificateError(ErrorText("certificate_key_encrypted")) from None
     except Exception:  # several kinds, also for a curve or an algorithm that is not known
-        raise CertificateError(
-            "The key cannot be read. Give PEM: -----BEGIN PRIVATE KEY-----, not encrypted."
-        ) from None
+        raise CertificateError(ErrorText("certificate_key_unreadable")) from None
 
 
 def _public(key: t.Any) -> bytes:

@@ -16,14 +16,12 @@ from urllib.parse import quote
 
 import idna
 
-from ..errors import AddressRefusedError, SubscriptionError
+from ..errors import AddressRefusedError, ErrorText, SubscriptionError
 from .addresses import Address, Network, is_exempt, parse_address, refusal
 
 __all__ = ["REFUSED", "Destination", "as_sent", "is_unfit_port", "parse", "refused", "refused_port"]
 
-REFUSED: t.Final = (
-    "This address cannot be used for webhooks: use one that is reachable from the public internet."
-)
+REFUSED: t.Final = ErrorText("url_refused")
 """The one text that an owner sees for every address or name that we never talk to: it tells nothing of the network."""
 
 LONGEST_URL: t.Final = 2048
@@ -93,7 +91,7 @@ class Destination:
     """The address, where the URL spells one instead of a name."""
 
 
-def refused(host: str, address: object, rule: str, text: str = REFUSED) -> AddressRefusedError:
+def refused(host: str, address: object, rule: str, text: ErrorText = REFUSED) -> AddressRefusedError:
     """Return the error for a destination that we never talk to.
 
     :param rule: for the operator only.
@@ -106,9 +104,9 @@ def refused_port(host: str, address: object, port: int) -> AddressRefusedError:
     """Return the error for a port that we never talk to. The owner may know which: it is a rule about the URL."""
     service = SERVICE_PORTS.get(port)
     if service is None:
-        text = f"Port {port} cannot be used for webhooks: of those below 1024, only 80 and 443 can be."
+        text = ErrorText("url_low_port", port=port)
     else:
-        text = f"Port {port} cannot be used for webhooks: it is the port of {service}."
+        text = ErrorText("url_service_port", port=port, service=service)
     return refused(host, address, f"port {port}", text)
 
 
@@ -144,10 +142,10 @@ def parse(
     scheme, authority, rest = _split(url, allow_http)
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
-        raise _malformed("The URL must have the form https://host/path or https://host:port/path.")
+        raise _malformed(ErrorText("url_form"))
     port = int(match["port"] or _DEFAULT_PORTS[scheme])
     if not 1 <= port <= 65535:
-        raise _malformed("The port must be a number from 1 to 65535.")
+        raise _malformed(ErrorText("url_port"))
     host, address = _host(match["host"])
     if is_unfit_port(port, ports):
         may_be_exempt = bool(allowed) and is_resolved if address is None else is_exempt(address, allowed)
@@ -159,7 +157,7 @@ def parse(
     target = _target(rest)
     normal = f"{scheme}://{authority}{target}"
     if len(normal) > LONGEST_URL:
-        raise _malformed(f"The URL is longer than {LONGEST_URL} characters.")
+        raise _malformed(ErrorText("url_too_long", most=LONGEST_URL))
     return Destination(normal, scheme, host, port, target, authority, address)
 
 
@@ -174,28 +172,26 @@ def _target(rest: str) -> str:
     return quote(rest if rest.startswith("/") else f"/{rest}", safe="%/:?@!$&'()*+,;=~-._[]|")
 
 
-def _malformed(message: str) -> SubscriptionError:
-    return SubscriptionError(message, {"url": [message]})
+def _malformed(text: ErrorText) -> SubscriptionError:
+    return SubscriptionError(text, {"url": [text]})
 
 
 def _split(url: str, allow_http: bool) -> tuple[str, str, str]:
     """Return scheme, authority and the rest; refuse what parsers are known to disagree about."""
     if len(url) > LONGEST_URL:
-        raise _malformed(f"The URL is longer than {LONGEST_URL} characters.")
+        raise _malformed(ErrorText("url_too_long", most=LONGEST_URL))
     if any(_is_unfit(character) for character in url):
-        raise _malformed("The URL must not contain spaces, control or invisible characters, or backslashes.")
+        raise _malformed(ErrorText("url_characters"))
     if "#" in url:
-        raise _malformed("The URL must not have a fragment (#...): it never reaches a server.")
+        raise _malformed(ErrorText("url_fragment"))
     match = _URL.fullmatch(url)
     scheme = match["scheme"].lower() if match else ""
     if match is None or scheme not in _DEFAULT_PORTS:
-        raise _malformed("The URL must begin with https://.")
+        raise _malformed(ErrorText("url_scheme"))
     if scheme == "http" and not allow_http:
-        raise _malformed("The URL must begin with https://: plain http is switched off here.")
+        raise _malformed(ErrorText("url_http"))
     if "@" in match["authority"]:
-        raise _malformed(
-            "The URL must not contain a user name or password: use a header of the subscription."
-        )
+        raise _malformed(ErrorText("url_credentials"))
     return scheme, match["authority"], match["target"]
 
 
@@ -209,7 +205,7 @@ def _host(text: str) -> tuple[str, Address | None]:
     if text.startswith("["):
         address = parse_address(text[1:-1])
         if not isinstance(address, IPv6Address):
-            raise _malformed("The brackets of the URL do not hold an IPv6 address.")
+            raise _malformed(ErrorText("url_brackets"))
         mapped = address.ipv4_mapped  # RFC 5952, section 5; str() does so only since Python 3.13
         return str(address) if mapped is None else f"::ffff:{mapped}", address
     host = _name(text)
@@ -218,10 +214,10 @@ def _host(text: str) -> tuple[str, Address | None]:
     if _NUMBER.fullmatch(labels[-1]):
         address = parse_address(host)
         if not isinstance(address, IPv4Address):
-            raise _malformed("The host looks like an IP address: write it as four decimal numbers.")
+            raise _malformed(ErrorText("url_ipv4"))
         return host, address
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise _malformed("The host is not a valid name: check its spelling.")
+        raise _malformed(ErrorText("url_host"))
     return host, None
 
 
@@ -231,7 +227,7 @@ def _name(text: str) -> str:
         try:
             text = idna.encode(text, uts46=True).decode("ascii")
         except (idna.IDNAError, UnicodeError) as error:
-            raise _malformed("The host is not a valid international name: check its spelling.") from error
+            raise _malformed(ErrorText("url_international_host")) from error
     return text.lower().removesuffix(".")
 
 

@@ -23,20 +23,31 @@ A receiver's failure is *data* (an attempt row with a failure class); only our o
     ├── VerificationError            raised by `receiving.verify`: not from the sender it claims
     └── QueueError                   Redis cannot be reached: logged, and the database brings the work back
 
-Messages say what happened, with the values, and then what to do.
+Messages say what happened, with the values, and then what to do. Each class has a `code` for programs. What a customer
+may read is an `ErrorText`, which has a code of its own and the values in it; doors that speak other languages make
+their sentence by that.
+
+`sentences`   every such sentence by its code, with what to do about it
+`text`        `ErrorText`: one of them, with its values
 """
 
 from __future__ import annotations
 
 import typing as t
 
+from .sentences import SENTENCES, Sentence
+from .text import ErrorText
+
 __all__ = [
+    "SENTENCES",
     "AddressRefusedError",
     "BulkStatementError",
     "CatalogError",
     "ConfigurationError",
     "EmitError",
+    "ErrorText",
     "ExclusivityError",
+    "OtherEnvironmentError",
     "OwnerMissingError",
     "PayloadError",
     "PayloadTooLargeError",
@@ -44,6 +55,7 @@ __all__ = [
     "Problem",
     "QueueError",
     "SecretError",
+    "Sentence",
     "SubscriptionChangedError",
     "SubscriptionError",
     "SubscriptionMissingError",
@@ -58,9 +70,20 @@ __all__ = [
 class WebhooksError(Exception):
     """Something in Flask-Webhooks went wrong."""
 
+    code: t.ClassVar[str] = "error"
+    """What went wrong, for programs; of those that the API answers with, its `code`."""
+
+    @property
+    def params(self) -> t.Mapping[str, str | float]:
+        """The values in its sentence, by name; empty where the sentence is no `ErrorText`."""
+        text = self.args[0] if self.args else None
+        return text.params if isinstance(text, ErrorText) else {}
+
 
 class ConfigurationError(WebhooksError):
     """The app is set up wrongly; it must not start like this."""
+
+    code = "configuration"
 
 
 class Problem(t.NamedTuple):
@@ -85,6 +108,8 @@ class Problem(t.NamedTuple):
 class CatalogError(ConfigurationError):
     """The catalogue has mistakes; `problems` lists all of them."""
 
+    code = "catalog"
+
     def __init__(self, problems: t.Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
@@ -95,39 +120,53 @@ class CatalogError(ConfigurationError):
 class PrincipalError(ConfigurationError):
     """A principal loader returned what does not say who is calling: nobody is let in by it."""
 
+    code = "principal"
+
 
 class EmitError(WebhooksError):
     """An event could not be recorded; the surrounding transaction has not been committed."""
+
+    code = "emit"
 
 
 class UnknownEventError(EmitError):
     """The event is not in the catalogue."""
 
+    code = "unknown_event"
+
 
 class OwnerMissingError(EmitError):
     """Nobody owns the data, so nobody could be told about it."""
+
+    code = "owner_missing"
 
 
 class PayloadError(EmitError):
     """The data cannot be written as JSON."""
 
+    code = "payload"
+
 
 class PayloadTooLargeError(EmitError):
     """The data is larger than `WEBHOOKS_PAYLOAD_LIMIT`."""
+
+    code = "payload_too_large"
 
 
 class BulkStatementError(EmitError):
     """A bulk statement on a catalogued model is not let through by `WEBHOOKS_BULK`."""
 
+    code = "bulk_statement"
+
 
 class SubscriptionError(WebhooksError):
     """A subscription cannot be accepted.
 
-    :param fields: field name to the list of messages about it, as the API returns them.
+    :param fields: field name to the list of messages about it, as the API returns them. Ours are `ErrorText`, whose
+        `code` says which mistake it is.
     """
 
-    code: t.ClassVar[str] = "invalid"
-    """What the API's answer calls it."""
+    code = "invalid"
 
     def __init__(self, message: str, fields: t.Mapping[str, t.Sequence[str]] | None = None) -> None:
         super().__init__(message)
@@ -167,19 +206,14 @@ class OtherEnvironmentError(SubscriptionError):
     code = "conflict"
 
     def __init__(self, environment: str) -> None:
-        super().__init__(
-            f"The subscription is of {environment}, and this app does not send for that environment. Do it where "
-            f"{environment} runs, or add it to WEBHOOKS_SEND_ENVIRONMENTS."
-        )
+        super().__init__(ErrorText("other_environment", environment=environment))
 
 
 class UnfitTextError(SubscriptionError):
     """A text has characters that the app's database cannot keep or compare, such as emoji in one of utf8mb3."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "A text has characters that the database of this app cannot keep. Leave out emoji and the like."
-        )
+        super().__init__(ErrorText("unfit_text"))
 
 
 class SubscriptionMissingError(SubscriptionError):
@@ -200,7 +234,7 @@ class ThrottledError(WebhooksError):
     :param wait: seconds after which it may ask again.
     """
 
-    code: t.ClassVar[str] = "too_many_requests"
+    code = "too_many_requests"
 
     def __init__(self, message: str, wait: float) -> None:
         super().__init__(message)
@@ -210,10 +244,16 @@ class ThrottledError(WebhooksError):
 class SecretError(WebhooksError):
     """A signing secret or an encryption key is malformed or does not fit."""
 
+    code = "unreadable"
+
 
 class VerificationError(WebhooksError):
     """A received request does not carry a valid signature of the sender."""
 
+    code = "unverified"
+
 
 class QueueError(WebhooksError):
     """Redis cannot be reached; what is due stays in the database."""
+
+    code = "queue"

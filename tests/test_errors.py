@@ -1,0 +1,109 @@
+"""Errors: a code for programs, values by name, one English sentence a code; and its translations."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+import pickle
+import re
+import typing as t
+from pathlib import Path
+
+import pytest
+
+import flask_webhooks
+from flask_webhooks import errors
+from flask_webhooks.errors import SENTENCES, ErrorText, SubscriptionError, WebhooksError
+
+PACKAGE = Path(flask_webhooks.__file__).parent
+
+
+def names_in(text: str) -> set[str]:
+    """Return the parameters that a text has a place for."""
+    return set(re.findall(r"%\((\w+)\)s", text))
+
+
+def calls() -> t.Iterator[tuple[str, ast.Call]]:
+    """Yield every place where a sentence is made."""
+    for path in PACKAGE.rglob("*.py"):
+        if path == PACKAGE / "errors" / "text.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "ErrorText":
+                yield f"{path.relative_to(PACKAGE)}:{node.lineno}", node
+
+
+def code_of(call: ast.Call) -> str:
+    """Return the code, which is written where the sentence is made, so that one can look for it."""
+    [code] = call.args
+    assert isinstance(code, ast.Constant), ast.unparse(call)
+    return str(code.value)
+
+
+MADE = list(calls())
+
+
+def test_a_sentence_is_made_with_the_parameters_that_it_names() -> None:
+    wrong = [
+        place
+        for place, call in MADE
+        if {each.arg for each in call.keywords} != names_in(SENTENCES[code_of(call)].english)
+    ]
+
+    assert wrong == []
+
+
+def test_every_sentence_is_said_somewhere() -> None:
+    said = {code_of(call) for _place, call in MADE}
+
+    assert said == set(SENTENCES)
+
+
+@pytest.mark.parametrize("code", SENTENCES)
+def test_a_sentence_says_what_happened_and_the_table_what_to_do(code: str) -> None:
+    english, remedy = SENTENCES[code]
+
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", code)
+    assert not re.sub(r"%\(\w+\)s", "", english).count("%")
+    assert english.endswith((".", "?", "%(reason)s"))
+    assert remedy.endswith(".")
+
+
+def test_a_sentence_is_text_with_a_code() -> None:
+    text = ErrorText("too_many_headers", count=30, most=20)
+
+    assert text == "There are 30 headers; at most 20 are allowed."
+    assert (text.code, text.params) == ("too_many_headers", {"count": 30, "most": 20})
+
+
+def test_a_sentence_without_its_values_is_not_made() -> None:
+    with pytest.raises(KeyError, match="most"):
+        ErrorText("too_many_headers", count=30)
+
+
+@pytest.mark.parametrize("carry", [lambda each: pickle.loads(pickle.dumps(each)), copy.deepcopy])
+def test_an_error_keeps_code_and_values_on_its_way_to_another_process(carry: t.Any) -> None:
+    text = ErrorText("url_too_long", most=2048)
+
+    found = carry(SubscriptionError(text, {"url": [text]}))
+
+    assert (str(found), found.code, found.params) == (text, "invalid", {"most": 2048})
+    assert found.fields["url"][0].code == "url_too_long"
+
+
+def test_every_class_has_a_code() -> None:
+    found = [
+        each for each in vars(errors).values() if inspect.isclass(each) and issubclass(each, WebhooksError)
+    ]
+
+    assert [each.__name__ for each in found if not each.code] == []
+    own = [each.code for each in found if "code" in vars(each)]
+    assert sorted(own) == sorted(set(own))
+
+
+def test_a_message_of_the_hosts_own_has_no_values() -> None:
+    error = SubscriptionError("Not on Sundays.", {"url": ["Not on Sundays."]})
+
+    assert (str(error), error.params, error.fields) == ("Not on Sundays.", {}, {"url": ["Not on Sundays."]})
+    assert SubscriptionError("").params == {}
