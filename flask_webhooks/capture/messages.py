@@ -20,8 +20,8 @@ from ..bindings.schema_keys import attribute_of, key_of
 from ..catalog import EventType, same
 from ..config import ENVIRONMENTS
 from ..errors import EmitError, PayloadError, PayloadTooLargeError
-from ..ids import uuid7
-from ..models import State, Trigger
+from ..messages import Row, delivery_row, message_row, size_of
+from ..models import State
 from ..outbox import recording
 from ..visible import printable
 from . import guard, host_code
@@ -43,7 +43,6 @@ __all__ = [
     "failed",
     "name_of",
     "on_error_of",
-    "size_of",
     "status_of",
     "storable",
     "write",
@@ -116,8 +115,8 @@ def write(
     now = datetime.now(UTC)
     clock = time.time_ns() // 1000
     dumps: Dumps = {}
-    messages: list[recording.Row] = []
-    deliveries: list[recording.Row] = []
+    messages: list[Row] = []
+    deliveries: list[Row] = []
     errors: dict[str, str] = {}
     for item in occurrences:
         try:
@@ -137,7 +136,7 @@ def write(
     return _noted(connection, recorded, errors, now) if errors else recorded
 
 
-def remade(state: AppState, item: PendingEvent) -> recording.Row:
+def remade(state: AppState, item: PendingEvent) -> Row:
     """Return the row of a message that was broken, made anew; the listeners of another environment are taken out.
 
     To be called inside `guarding`.
@@ -153,9 +152,9 @@ def remade(state: AppState, item: PendingEvent) -> recording.Row:
         raise type(named)(str(named).replace(_REMEDY, "")) from error
 
 
-def deliveries_of(item: PendingEvent, message: recording.Row, now: datetime) -> list[recording.Row]:
+def deliveries_of(item: PendingEvent, message: Row, now: datetime) -> list[Row]:
     """Return the rows of its deliveries."""
-    return list(_deliveries(item, message, now))
+    return _deliveries(item, message, now)
 
 
 def _noted(
@@ -247,25 +246,21 @@ _REMEDY = (
 )
 
 
-def _broken(state: AppState, item: PendingEvent, now: datetime, clock: int) -> recording.Row:
+def _broken(state: AppState, item: PendingEvent, now: datetime, clock: int) -> Row:
     """The row of a message without data."""
-    return {
-        "id": uuid7(),
-        "event": item.event.name,
-        "channel": item.event.channel,
-        "owner": item.owner if len(item.owner) <= LONGEST and recording.is_text(item.owner) else NOBODY,
-        "environment": state.settings.only_environment or UNKNOWN,
-        "occurred_at": now,
-        "clock": clock,
-        "entity_id": item.entity_id if item.obj is None else _identity_of(item.obj),
-        "text": item.event.message,
-        "transition": item.event.transition,
-        "status": item.status,
-        "data": item.text or "null",
-        "extras": None,
-        "size": size_of(item.text),
-        "dedupe_key": item.dedupe_key,
-    }
+    return message_row(
+        item.event,
+        owner=item.owner if len(item.owner) <= LONGEST and recording.is_text(item.owner) else NOBODY,
+        environment=state.settings.only_environment or UNKNOWN,
+        occurred_at=now,
+        clock=clock,
+        entity_id=item.entity_id if item.obj is None else _identity_of(item.obj),
+        status=item.status,
+        data=item.text or "null",
+        extras=None,
+        size=size_of(item.text),
+        dedupe_key=item.dedupe_key,
+    )
 
 
 def _identity_of(obj: t.Any) -> str | None:
@@ -278,40 +273,29 @@ def _identity_of(obj: t.Any) -> str | None:
     return text if None not in key and len(text) <= LONGEST and recording.is_text(text) else None
 
 
-def _message(state: AppState, item: PendingEvent, now: datetime, clock: int, dumps: Dumps) -> recording.Row:
+def _message(state: AppState, item: PendingEvent, now: datetime, clock: int, dumps: Dumps) -> Row:
     data, text = _data(item, dumps)
     extras = _extras(item, data)
     entity_id, status = _entity(item, data)
-    size = size_of(text) + size_of(extras)
+    size = size_of(text, extras)
     if size > state.settings.payload_limit:
         raise PayloadTooLargeError(
             f"The data of {_about(item.event, item.obj)} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
             f"{state.settings.payload_limit}. Send less, or raise the limit."
         )
-    return {
-        "id": uuid7(),
-        "event": item.event.name,
-        "channel": item.event.channel,
-        "owner": item.owner,
-        "environment": _environment(state, item, data),
-        "occurred_at": now,
-        "clock": clock,
-        "entity_id": entity_id,
-        "text": item.event.message,
-        "transition": item.event.transition,
-        "status": status,
-        "data": text,
-        "extras": extras,
-        "size": size,
-        "dedupe_key": item.dedupe_key,
-    }
-
-
-def size_of(text: str | None) -> int:
-    """Bytes that a text has in UTF-8."""
-    if text is None:
-        return 0
-    return len(text) if text.isascii() else len(text.encode())
+    return message_row(
+        item.event,
+        owner=item.owner,
+        environment=_environment(state, item, data),
+        occurred_at=now,
+        clock=clock,
+        entity_id=entity_id,
+        status=status,
+        data=text,
+        extras=extras,
+        size=size,
+        dedupe_key=item.dedupe_key,
+    )
 
 
 def _data(item: PendingEvent, dumps: Dumps) -> tuple[t.Any, str]:
@@ -479,32 +463,27 @@ def storable(error: str) -> str:
     return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"
 
 
-def _deliveries(
-    item: PendingEvent, message: recording.Row, now: datetime, *, is_broken: bool = False
-) -> t.Iterator[recording.Row]:
+def _deliveries(item: PendingEvent, message: Row, now: datetime, *, is_broken: bool = False) -> list[Row]:
+    """Make a row for each listener: due now, held while its subscription is off, or waiting for the data's repair."""
+    known = frozenset(item.bound.includes if item.bound else ()) | {CHANGES}
+    rows = []
     for wanted in item.listeners:
         state, reason = _BROKEN if is_broken else _PENDING if wanted.active else _HELD
-        yield {
-            "id": uuid7(),
-            "message_id": message["id"],
-            "subscription_id": wanted.subscription_id,
-            "state": state,
-            "due_at": now if reason is None else None,
-            "attempts": 0,
-            "trigger": _AUTOMATIC,
-            "format": wanted.format if wanted.format in item.event.formats else item.event.format,
-            "includes": _names_asked(item, wanted) if wanted.includes else None,
-            "reason": reason,
-        }
-
-
-def _names_asked(item: PendingEvent, wanted: MatchedSubscription) -> str | None:
-    known = frozenset(item.bound.includes if item.bound else ()) | {CHANGES}
-    return ",".join(sorted(wanted.includes & known)) or None
+        row = delivery_row(
+            item.event,
+            message["id"],
+            wanted.subscription_id,
+            format=wanted.format,
+            includes=wanted.includes & known if wanted.includes else (),
+            state=state,
+            reason=reason,
+            due_at=now if reason is None else None,
+        )
+        rows.append(row)
+    return rows
 
 
 # States with their reasons, as text: an enum looks its values up slowly.
 _PENDING: tuple[str, str | None] = (State.PENDING.value, None)
 _HELD: tuple[str, str | None] = (State.HELD.value, "off")
 _BROKEN: tuple[str, str | None] = (State.BROKEN.value, "broken")
-_AUTOMATIC = Trigger.AUTOMATIC.value

@@ -21,9 +21,10 @@ from .. import payload
 from ..bindings.json_types import mismatch
 from ..capture import guard, host_code
 from ..capture.loading import load, owner_of
-from ..capture.messages import name_of, size_of, status_of
+from ..capture.messages import name_of, status_of
 from ..config import ENVIRONMENTS
 from ..errors import ConfigurationError
+from ..messages import size_of
 from ..reference import json_schema
 
 if t.TYPE_CHECKING:

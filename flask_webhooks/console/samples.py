@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import typing as t
-from datetime import UTC, datetime
 
 from .. import payload
 from ..catalog import EventType
-from ..delivery.request import snake
 from ..reference import json_schema
+from ..reference.examples import rendered
 from .formatting import pretty
 
 if t.TYPE_CHECKING:
     from ..state import AppState
 
 __all__ = ["body", "data"]
-
-KEY = "01920a4c-6f2e-7c3a-9d1b-5e8f7a6b4c2d"
-MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 
 
 def data(state: AppState, event: EventType, includes: t.Collection[str] = ()) -> dict[str, t.Any]:
@@ -45,35 +41,7 @@ def body(
     state: AppState, event: EventType, format: str, environment: str, includes: t.Collection[str] = ()
 ) -> str:
     """Return the body that a receiver would get, indented."""
-    channel = state.catalog.channels[event.channel]
-    shown = data(state, event, includes)
-    status = shown.get("status")
-    message = payload.Message(
-        id=KEY,
-        event=event.name,
-        channel=event.channel,
-        name=event.event,
-        text=event.message,
-        environment=environment,
-        occurred_at=MOMENT,
-        sequence=1,
-        owner="1",
-        entity_type=snake(channel.label),
-        entity_id=str(shown.get("id", "1")),
-        transition=event.transition,
-        status=status if isinstance(status, str) else None,
-        data=shown,
-    )
-    recipient = payload.Recipient(
-        id=KEY,
-        url="https://example.com/",
-        description="",
-        metadata={},
-        format=format,
-        environment=environment,
-        owner="1",
-    )
     try:
-        return pretty(payload.render(state.formats[format], message, recipient))
+        return pretty(rendered(state, event, format, environment, data(state, event, includes)))
     except Exception as error:  # a custom format is the host's code and may raise anything
         return payload.failed(format, error)

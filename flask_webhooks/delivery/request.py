@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
-import re
 import time
 import typing as t
 import weakref
@@ -21,6 +19,7 @@ from .. import payload, retry, signing
 from ..catalog.names import RESERVED_CHANNEL
 from ..errors import SecretError
 from ..ids import is_backfilled
+from ..messages import payload_message
 from ..models import Listener, Secret, Subscription, Trigger
 from ..signing import place_of
 from ..sql.parameters import KeyedStatement
@@ -416,28 +415,7 @@ def _message(state: AppState, task: DeliveryTask, row: sa.Row[t.Any]) -> payload
     if task.includes and row.extras and isinstance(data, dict):
         extras = json.loads(row.extras)
         data.update((name, value) for name, value in extras.items() if name in task.includes)
-    return payload.Message(
-        id=row.id,
-        event=row.event,
-        channel=row.channel,
-        name=row.event.partition(".")[2],
-        text=row.text,
-        environment=row.environment,
-        occurred_at=row.occurred_at,
-        sequence=row.sequence,
-        owner=row.owner,
-        entity_type=snake(state.catalog.channels[row.channel].label),
-        entity_id=row.entity_id,
-        transition=row.transition,
-        status=row.status,
-        data=data,
-    )
-
-
-@functools.cache
-def snake(label: str) -> str:
-    """`Business Loan` to `business_loan`."""
-    return re.sub(r"\W+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", label)).strip("_").lower()
+    return payload_message(row, state.catalog.channels[row.channel].label, data)
 
 
 def utcnow() -> datetime:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import typing as t
+from types import SimpleNamespace
 
 from .. import payload
-from ..delivery.request import snake
 from ..ids import made_at
+from ..messages import message_row, payload_message, size_of
 from . import json_schema
 
 if t.TYPE_CHECKING:
     from ..catalog import EventType
     from ..state import AppState
 
-__all__ = ["SAMPLE_ID", "bodies"]
+__all__ = ["SAMPLE_ID", "bodies", "rendered"]
 
 SAMPLE_ID = "01981f6e-5c1a-7b2e-9c55-0f6f3a1d2b4c"
 """The idempotency key of every example. The time of the examples is the one in it, so that they never change."""
@@ -22,29 +23,47 @@ SAMPLE_ID = "01981f6e-5c1a-7b2e-9c55-0f6f3a1d2b4c"
 
 def bodies(state: AppState, event: EventType) -> dict[str, t.Any]:
     """Return an example of the body of an event, by format; None where the format cannot make one."""
-    message = _message(state, event)
-    return {name: _body(state, name, message) for name in event.formats}
+    data = json_schema.sample(state.bound[event.channel], event)
+    return {name: _body(state, event, name, data) for name in event.formats}
 
 
-def _message(state: AppState, event: EventType) -> payload.Message:
-    channel = state.catalog.channels[event.channel]
-    data = json.loads(payload.encode(json_schema.sample(state.bound[event.channel], event)))
-    return payload.Message(
-        id=SAMPLE_ID,
-        event=event.name,
-        channel=event.channel,
-        name=event.event,
-        text=event.message,
-        environment=state.settings.only_environment or "staging",
-        occurred_at=made_at(SAMPLE_ID),
-        sequence=1,
-        owner="1",
-        entity_type=snake(channel.label),
-        entity_id=str(data.get("id", 1)),
-        transition=event.transition,
-        status=_status(event, data),
-        data=data,
+def _body(state: AppState, event: EventType, format: str, data: t.Any) -> t.Any:
+    environment = state.settings.only_environment or "staging"
+    try:
+        return json.loads(rendered(state, event, format, environment, data))
+    except Exception:  # a custom format is the host's code: one that fails on an example may work in earnest
+        return None
+
+
+def rendered(state: AppState, event: EventType, format: str, environment: str, data: t.Any) -> bytes:
+    """Return the bytes that a receiver would get for an example of `data`.
+
+    :raises PayloadError: as `payload.render`. What a custom format itself raises passes through.
+    """
+    message = _message(state, event, environment, data)
+    recipient = payload.Recipient(
+        SAMPLE_ID, "https://example.com/hooks", "", {}, format, environment, message.owner
     )
+    return payload.render(state.formats[format], message, recipient)
+
+
+def _message(state: AppState, event: EventType, environment: str, data: t.Any) -> payload.Message:
+    text = payload.encode(data)
+    row = message_row(
+        event,
+        owner="1",
+        environment=environment,
+        occurred_at=made_at(SAMPLE_ID),
+        clock=1,
+        entity_id=str(data.get("id", 1)),
+        status=_status(event, data),
+        data=text,
+        extras=None,
+        size=size_of(text),
+        dedupe_key=None,
+    )
+    recorded = SimpleNamespace(**{**row, "id": SAMPLE_ID, "sequence": row["clock"]})
+    return payload_message(recorded, state.catalog.channels[event.channel].label, json.loads(text))
 
 
 def _status(event: EventType, data: dict[str, t.Any]) -> str | None:
@@ -55,13 +74,3 @@ def _status(event: EventType, data: dict[str, t.Any]) -> str | None:
         break
     status = data.get("status")
     return status if isinstance(status, str) else None
-
-
-def _body(state: AppState, name: str, message: payload.Message) -> t.Any:
-    recipient = payload.Recipient(
-        SAMPLE_ID, "https://example.com/hooks", "", {}, name, message.environment, message.owner
-    )
-    try:
-        return json.loads(payload.render(state.formats[name], message, recipient))
-    except Exception:  # a custom format is the host's code: one that fails on an example may work in earnest
-        return None

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from .. import outbox
 from ..errors import ErrorText, OtherEnvironmentError, SubscriptionError
 from ..ids import uuid7
+from ..messages import delivery_row
 from ..models import Delivery, IdempotentReply, Message, Replay, State, Subscription, Trigger
 from ..principal import ALL_OWNERS, Whose
 from ..sql.ranges import first
@@ -270,19 +271,16 @@ def _send_missed(
     deliveries = []
     for row, due in zip(rows, times, strict=False):
         event = state.catalog.events[row.event]
-        chosen = subscription.format if subscription.format in event.formats else event.format
         deliveries.append(
-            {
-                "id": uuid7(),
-                "message_id": row.id,
-                "subscription_id": subscription.id,
-                "state": State.PENDING.value,
-                "due_at": due,
-                "attempts": 0,
-                "trigger": Trigger.REPLAY.value,
-                "format": chosen,
-                "includes": ",".join(sorted(listened[row.event])) or None,
-            }
+            delivery_row(
+                event,
+                row.id,
+                subscription.id,
+                format=subscription.format,
+                includes=listened[row.event],
+                due_at=due,
+                trigger=Trigger.REPLAY.value,
+            )
         )
     if deliveries:
         connection.execute(D.insert(), deliveries)

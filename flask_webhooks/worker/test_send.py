@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from .. import payload
+from ..catalog import EventType
 from ..catalog.names import RESERVED_CHANNEL
 from ..delivery.attempt import AttemptResult, attempt
-from ..delivery.request import DeliveryTask, Destination, destinations, headers, snake, utcnow
+from ..delivery.request import DeliveryTask, Destination, destinations, headers, utcnow
 from ..errors import OtherEnvironmentError, PayloadError
 from ..ids import uuid7
+from ..messages import Row, delivery_row, message_row, payload_message, size_of
 from ..models import Attempt, Delivery, Message, State, Trigger
 from ..transport import Outbound
 from . import completer
@@ -64,22 +66,46 @@ def send_test_request(
         destination = destinations(state, connection, [subscription_id], now)[subscription_id]
     if not state.settings.sends_to(destination.recipient.environment):
         raise OtherEnvironmentError(destination.recipient.environment)
-    message = _message(state, destination, subject)
-    chosen = _format(state, subject, format)
+    event = state.catalog.events.get(subject.event) or _greeting(state)
+    message = _message(state, destination, event, subject)
+    delivery = delivery_row(event, message["id"], subscription_id, format=format, trigger=Trigger.TEST.value)
     task = DeliveryTask(
-        id=uuid7(),
+        id=delivery["id"],
         subscription_id=subscription_id,
         number=1,
-        trigger=Trigger.TEST.value,
-        format=chosen,
+        trigger=delivery["trigger"],
+        format=delivery["format"],
         includes=frozenset(),
         message=SimpleNamespace(**message),
-        body=_body(state, destination, message, chosen),
+        body=_body(state, destination, event, SimpleNamespace(**message), delivery["format"]),
     )
     result = attempt(state, destination, task, "test", limit=limit)
-    _write(state, message, result)
+    _write(state, message, delivery, result)
     completer.send_signal(state, result)
     return task.id
+
+
+def _greeting(state: AppState) -> EventType:
+    """The event of a test that is about no event of the catalogue."""
+    return EventType(
+        name=TEST_EVENT,
+        channel=RESERVED_CHANNEL,
+        event="test",
+        title="Test",
+        description="",
+        on=frozenset(),
+        when={},
+        changed=frozenset(),
+        ignore=frozenset(),
+        transition=None,
+        message="Webhook test successful.",
+        schema=None,
+        format="channel",
+        formats=tuple(state.formats),
+        retry=None,
+        deprecated=None,
+        sample=None,
+    )
 
 
 def run_probe(
@@ -100,80 +126,53 @@ def run_probe(
     return outbound, state.transport.send(outbound, limit=limit)
 
 
-def _message(state: AppState, destination: Destination, subject: Subject) -> dict[str, t.Any]:
-    """The row of the message. Its channel is the reserved one, which keeps tests out of replays."""
-    event = state.catalog.events.get(subject.event)
+def _message(state: AppState, destination: Destination, event: EventType, subject: Subject) -> Row:
+    """Return the row of the message. Its channel is the reserved one, which keeps tests out of replays."""
     data = dict(subject.data) if subject.data is not None else {"message": "This is a test."}
     text = payload.encode(data)
-    size, most = len(text.encode()), state.settings.payload_limit
+    size, most = size_of(text), state.settings.payload_limit
     if subject.data is not None and size > most:  # as a commit of the same record says
         raise PayloadError(
             f"The data of {subject.event} has {size} bytes; at most {most} are sent (WEBHOOKS_PAYLOAD_LIMIT)."
         )
     now = utcnow()
     status = data.get("status")
-    return {
-        "id": uuid7(),
-        "event": subject.event,
-        "channel": RESERVED_CHANNEL,
-        "owner": destination.recipient.owner,
-        "environment": destination.recipient.environment,
-        "occurred_at": now,
-        "sequence": int(now.timestamp() * 1_000_000),
-        "entity_id": subject.entity_id,
-        "text": event.message if event is not None else "Webhook test successful.",
-        "transition": event.transition if event is not None else None,
-        "status": str(status)[:LONGEST_STATUS] if isinstance(status, str | int) else None,
-        "data": text,
-        "extras": None,
-        "size": size,
-        "dedupe_key": None,
-    }
-
-
-def _format(state: AppState, subject: Subject, asked: str | None) -> str:
-    event = state.catalog.events.get(subject.event)
-    allowed = state.formats if event is None else event.formats
-    if asked is not None and asked in allowed:
-        return asked
-    return "channel" if event is None else event.format
-
-
-def _body(state: AppState, destination: Destination, row: t.Mapping[str, t.Any], format: str) -> bytes:
-    event = state.catalog.events.get(row["event"])
-    channel = state.catalog.channels[event.channel] if event is not None else None
-    fields = {name: row[name] for name in payload.Message.__dataclass_fields__ if name in row}
-    fields["data"] = json.loads(row["data"])
-    message = payload.Message(
-        **{
-            **fields,
-            "channel": channel.name if channel is not None else RESERVED_CHANNEL,
-            "name": row["event"].partition(".")[2],
-            "entity_type": snake(channel.label) if channel is not None else "webhook",
-        }
+    row = message_row(
+        event,
+        owner=destination.recipient.owner,
+        environment=destination.recipient.environment,
+        occurred_at=now,
+        clock=int(now.timestamp() * 1_000_000),
+        entity_id=subject.entity_id,
+        status=str(status)[:LONGEST_STATUS] if isinstance(status, str | int) else None,
+        data=text,
+        extras=None,
+        size=size,
+        dedupe_key=None,
     )
+    # A test is not counted among the messages about its object: its sequence is the clock.
+    sequence = row.pop("clock")
+    return {**row, "channel": RESERVED_CHANNEL, "sequence": sequence}
+
+
+def _body(state: AppState, destination: Destination, event: EventType, row: t.Any, format: str) -> bytes:
+    channel = state.catalog.channels.get(event.channel)
+    label = channel.label if channel is not None else "Webhook"
+    message = payload_message(row, label, json.loads(row.data))
     try:
         return payload.render(state.formats[format], message, destination.recipient)
     except Exception as error:  # a custom format is the host's code and may raise anything
         raise PayloadError(payload.failed(format, error)) from error
 
 
-def _write(state: AppState, message: t.Mapping[str, t.Any], result: AttemptResult) -> None:
-    task = result.task
-    delivery = {
-        "id": task.id,
-        "message_id": message["id"],
-        "subscription_id": task.subscription_id,
+def _write(state: AppState, message: Row, delivery: Row, result: AttemptResult) -> None:
+    outcome = {
         "state": (State.DELIVERED if result.ok else State.FAILED).value,
-        "due_at": None,
         "attempts": 1,
-        "trigger": Trigger.TEST.value,
-        "format": task.format,
-        "includes": None,
         "reason": result.failure,
-        "body": result.body or task.body,
+        "body": result.body or result.task.body,
         "finished_at": result.ended_at,
     }
     with state.own_engine.begin() as connection:
-        for model, row in ((Message, message), (Delivery, delivery), (Attempt, result.row)):
+        for model, row in ((Message, message), (Delivery, delivery | outcome), (Attempt, result.row)):
             connection.execute(t.cast("t.Any", model.__table__).insert(), row)
