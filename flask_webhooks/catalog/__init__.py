@@ -4,7 +4,8 @@ A pure room: no Flask, no SQLAlchemy, no marshmallow; what needs those is in `fl
 
 =============  =======================================================================
 `format`       the whole format on one page, and the JSON Schema made from it
-`validators`   what the format is made of: read a node or refuse it; write JSON Schema
+`validators`   single values: read a node or refuse it; write JSON Schema
+`containers`   the same for lists and mappings
 `rules`        what must hold between keys
 `yaml_reader`  YAML with lines; the one place that touches PyYAML
 `sources`      files, package resources, entry points

@@ -9,22 +9,9 @@ from __future__ import annotations
 import re
 
 from . import names
+from .containers import Either, Key, ListOf, MapOf, Record
 from .rules import CHANNEL_RULES, EMIT, KINDS, MOVED
-from .validators import (
-    Anything,
-    Choice,
-    Either,
-    Flag,
-    Json,
-    Key,
-    ListOf,
-    MapOf,
-    Nothing,
-    Number,
-    Record,
-    Scalar,
-    Text,
-)
+from .validators import Anything, Choice, Flag, Json, Nothing, Number, Scalar, Text
 
 SCHEMA_ID = "https://flask-webhooks.readthedocs.io/catalog.schema.json"
 MESSAGE_WORDS = ("label", "event", "channel", "title")

@@ -1,8 +1,8 @@
-"""The few shapes that the catalogue format is made of.
+"""What may stand in one place of a catalogue: single values, and what every validator can do.
 
-A shape does two things and is the only place for both: `read` takes a YAML node to a plain value, noting every
-mistake with its line, and `schema` writes the JSON Schema that accepts and refuses the same. `format` puts
-them together; nothing about the format is said anywhere else.
+A validator does two things and is the only place for both: `read` takes a YAML node to a plain value, noting every
+mistake with its line, and `schema` writes the JSON Schema that accepts and refuses the same. `containers` are made of
+these, and `format` puts them together; the format is defined nowhere else.
 """
 
 from __future__ import annotations
@@ -14,19 +14,9 @@ import re
 import typing as t
 
 from .names import did_you_mean, listed
-from .yaml_reader import Node, Report, entries, items, line_of, plain, scalar, type_of
+from .yaml_reader import Node, Report, plain, scalar, type_of
 
 Json: t.TypeAlias = dict[str, t.Any]
-
-
-class Invalid:
-    """What stands in the place of a value that was refused, so that no second mistake is made of it."""
-
-    def __repr__(self) -> str:
-        return "INVALID"
-
-
-INVALID: t.Final = Invalid()
 
 _SAID = {
     "null": "is empty.",
@@ -38,7 +28,17 @@ _SAID = {
 }
 
 
-class Shape(abc.ABC):
+class Invalid:
+    """What stands in the place of a value that was refused, so that no second mistake is made of it."""
+
+    def __repr__(self) -> str:
+        return "INVALID"
+
+
+INVALID: t.Final = Invalid()
+
+
+class Validator(abc.ABC):
     """What may stand in one place."""
 
     takes: t.ClassVar[frozenset[str]]
@@ -60,18 +60,18 @@ class Shape(abc.ABC):
         return self.takes
 
 
-def read(shape: Shape, node: Node, path: str, report: Report) -> t.Any:
-    """Return the value of a node in a shape, or `INVALID` after noting why."""
+def read(validator: Validator, node: Node, path: str, report: Report) -> t.Any:
+    """Return the value that a validator makes of a node, or `INVALID` after noting why."""
     kind = type_of(node)
-    if kind in shape.types:
-        return shape.read(node, path, report)
+    if kind in validator.types:
+        return validator.read(node, path, report)
     said = _SAID.get(kind, f"has the tag {kind}.")
-    report.refuse(node, path, said, f"Write {shape.expected}.")
+    report.refuse(node, path, said, f"Write {validator.expected}.")
     return INVALID
 
 
 @dataclasses.dataclass(frozen=True)
-class Text(Shape):
+class Text(Validator):
     """Text that is not empty, of a pattern if one is given."""
 
     expected: str = "some text"
@@ -131,7 +131,7 @@ class Text(Shape):
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice(Shape):
+class Choice(Validator):
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -157,7 +157,7 @@ class Choice(Shape):
 
 
 @dataclasses.dataclass(frozen=True)
-class Flag(Shape):
+class Flag(Validator):
     """True or false."""
 
     expected: str = "true or false"
@@ -171,7 +171,7 @@ class Flag(Shape):
 
 
 @dataclasses.dataclass(frozen=True)
-class Number(Shape):
+class Number(Validator):
     """A number from `least` to `most`."""
 
     expected: str
@@ -197,7 +197,7 @@ class Number(Shape):
 
 
 @dataclasses.dataclass(frozen=True)
-class Scalar(Shape):
+class Scalar(Validator):
     """Text, a number, true, false or null."""
 
     expected: str = "a single value"
@@ -211,7 +211,7 @@ class Scalar(Shape):
 
 
 @dataclasses.dataclass(frozen=True)
-class Nothing(Shape):
+class Nothing(Validator):
     """No value: a key that stands alone."""
 
     expected: str = "nothing"
@@ -225,7 +225,7 @@ class Nothing(Shape):
 
 
 @dataclasses.dataclass(frozen=True)
-class Anything(Shape):
+class Anything(Validator):
     """A mapping with whatever JSON can hold."""
 
     expected: str = "a mapping"
@@ -245,206 +245,3 @@ class Anything(Shape):
 
     def schema(self, defs: Json) -> Json:
         return {"type": "object"}
-
-
-@dataclasses.dataclass(frozen=True)
-class ListOf(Shape):
-    """A list of one shape, with no item twice unless `repeats` says so."""
-
-    item: Shape
-    expected: str
-    least: int = 1
-    most: int = 0
-    """0: no limit."""
-    repeats: bool = False
-    takes = frozenset({"array"})
-
-    def read(self, node: Node, path: str, report: Report) -> t.Any:
-        nodes = items(node)
-        if len(nodes) < self.least:
-            report.refuse(node, path, "is an empty list.", f"Write {self.expected}, or leave the key out.")
-            return INVALID
-        if self.most and len(nodes) > self.most:
-            report.refuse(node, path, f"has {len(nodes)} items.", f"Write at most {self.most}.")
-            return INVALID
-        values: list[t.Any] = []
-        for at, child in enumerate(nodes):
-            where = f"{path}[{at}]"
-            value = read(self.item, child, where, report)
-            report.positions[where] = (report.file, line_of(child))
-            if not self.repeats and value is not INVALID and any(_same(value, other) for other in values):
-                report.refuse(
-                    child, where, f'"{child.value}" stands twice in the list.', "Remove one of the two."
-                )
-            values.append(value)
-        return values
-
-    def schema(self, defs: Json) -> Json:
-        schema: Json = {"type": "array", "items": self.item.schema(defs)}
-        if not self.repeats:
-            schema["uniqueItems"] = True
-        if self.most:
-            schema["maxItems"] = self.most
-        return schema | ({"minItems": self.least} if self.least else {})
-
-
-def _same(one: object, other: object) -> bool:
-    # True == 1 in Python, but not in JSON.
-    return one == other and isinstance(one, bool) is isinstance(other, bool)
-
-
-@dataclasses.dataclass(frozen=True)
-class Either(Shape):
-    """One of several shapes, told apart by their JSON types."""
-
-    shapes: tuple[Shape, ...]
-
-    takes = frozenset()
-
-    def __post_init__(self) -> None:
-        by_type = {kind: shape for shape in self.shapes for kind in shape.types}
-        object.__setattr__(self, "_by_type", by_type)
-        object.__setattr__(self, "_types", frozenset(by_type))
-
-    _by_type: dict[str, Shape] = dataclasses.field(init=False, repr=False, compare=False)
-    _types: frozenset[str] = dataclasses.field(init=False, repr=False, compare=False)
-
-    @property
-    def expected(self) -> str:  # type: ignore[override]  # made of its parts
-        return listed(shape.expected for shape in self.shapes)
-
-    @property
-    def types(self) -> frozenset[str]:
-        return self._types
-
-    def read(self, node: Node, path: str, report: Report) -> t.Any:
-        return self._by_type[type_of(node)].read(node, path, report)
-
-    def schema(self, defs: Json) -> Json:
-        return {"anyOf": [shape.schema(defs) for shape in self.shapes]}
-
-
-class Rule(t.Protocol):
-    """What must hold between the keys of one mapping."""
-
-    @property
-    def schema(self) -> Json:
-        """The same in JSON Schema."""
-
-    def check(self, value: Json, path: str, report: Report) -> None:
-        """Note what is wrong. Refused values are `INVALID`; a key that is absent is not in `value`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Key:
-    """One key of a record."""
-
-    shape: Shape
-    says: str
-    """One sentence for the editor."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Record(Shape):
-    """A mapping with known keys."""
-
-    name: str
-    """Its name among the `$defs`."""
-    expected: str
-    keys: dict[str, Key]
-    required: tuple[str, ...] = ()
-    needs: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Key to the other key that it makes no sense without."""
-    rules: tuple[Rule, ...] = ()
-    private: bool = False
-    """Whether `x-…` is allowed: a place for YAML anchors and the team's own notes."""
-    filled: bool = False
-    """Whether at least one key must be there."""
-
-    takes = frozenset({"object"})
-
-    def read(self, node: Node, path: str, report: Report) -> t.Any:
-        value: Json = {}
-        for name, key, child in entries(node, path, report):
-            where = f"{path}.{name}" if path else name
-            known = self.keys.get(name)
-            if known is not None:
-                report.positions[where] = (report.file, line_of(key))
-                value[name] = read(known.shape, child, where, report)
-            elif not (self.private and name.startswith("x-")):
-                otherwise = f"Known here: {', '.join(self.keys)}."
-                remedy = did_you_mean(name, self.keys, otherwise)
-                report.refuse(key, path, f'unknown key "{name}".', remedy)
-        self._check(value, node, path, report)
-        return value
-
-    def _check(self, value: Json, node: Node, path: str, report: Report) -> None:
-        for name in self.required:
-            if name not in value:
-                report.refuse(
-                    node, path, f'has no "{name}".', f'Add "{name}": {self.keys[name].shape.expected}.'
-                )
-        for name, other in self.needs.items():
-            if name in value and other not in value:
-                report.refuse(
-                    node, f"{path}.{name}", f'needs a "{other}".', f'Add "{other}" or remove "{name}".'
-                )
-        if self.filled and not node.value:
-            report.refuse(node, path, "is an empty mapping.", f"Write {self.expected}.")
-        for rule in self.rules:
-            rule.check(value, path, report)
-
-    def schema(self, defs: Json) -> Json:
-        if self.name not in defs:
-            defs[self.name] = {}  # holds the place, for a record inside itself
-            defs[self.name].update(self._schema(defs))
-        return {"$ref": f"#/$defs/{self.name}"}
-
-    def _schema(self, defs: Json) -> Json:
-        keys = {name: {"description": key.says} | key.shape.schema(defs) for name, key in self.keys.items()}
-        schema: Json = {"type": "object", "properties": keys, "additionalProperties": False}
-        if self.private:
-            schema["patternProperties"] = {"^x-": True}
-        if self.required:
-            schema["required"] = list(self.required)
-        if self.needs:
-            schema["dependentRequired"] = {name: [other] for name, other in self.needs.items()}
-        if self.filled:
-            schema["minProperties"] = 1
-        if self.rules:
-            schema["allOf"] = [rule.schema for rule in self.rules]
-        return schema
-
-
-@dataclasses.dataclass(frozen=True)
-class MapOf(Shape):
-    """A mapping from names to one shape."""
-
-    key: Text
-    value: Shape
-    expected: str
-    least: int = 1
-    special: dict[str, Shape] = dataclasses.field(default_factory=dict)
-    """Keys with a shape of their own, which may also be of another type."""
-    takes = frozenset({"object"})
-
-    def read(self, node: Node, path: str, report: Report) -> t.Any:
-        values: Json = {}
-        for name, key, child in entries(node, path, report):
-            where = f"{path}.{name}"
-            report.positions[where] = (report.file, line_of(key))
-            value = read(self.special.get(name, self.value), child, where, report)
-            values[name] = value if self.key.check(name, key, where, report) else INVALID
-        if len(node.value) < self.least:
-            report.refuse(node, path, "is an empty mapping.", f"Write {self.expected}.")
-        return values
-
-    def schema(self, defs: Json) -> Json:
-        schema: Json = {
-            "type": "object",
-            "propertyNames": self.key.schema(defs),
-            "additionalProperties": self.value.schema(defs),
-        }
-        if self.special:
-            schema["properties"] = {name: shape.schema(defs) for name, shape in self.special.items()}
-        return schema | ({"minProperties": self.least} if self.least else {})

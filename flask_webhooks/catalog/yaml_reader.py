@@ -2,7 +2,7 @@
 
 Scalars are read as YAML 1.2 and JSON read them, because that is what editors do and what people mean: `on`,
 `yes` and `no` are words, a date is text, and there is no infinity. The text is composed into nodes and no
-further; the shapes make values from them, so nothing is walked twice.
+further; the validators make values from them, so nothing is walked twice.
 """
 
 from __future__ import annotations
