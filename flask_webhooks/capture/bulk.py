@@ -25,6 +25,7 @@ from .conflict_targets import is_upsert
 from .matching import check_database
 from .registry import watching
 from .side_session import SideSession
+from .sqlalchemy_internals import annotations_of, flush_if_due, key_attributes, later_listeners, listen_last
 from .statements import Result, Unfollowed, is_anybody_listening, is_moving, set_by
 
 if t.TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _is_of(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> bool:
     if execution.is_from_statement:
         return True
     table: t.Any = t.cast("t.Any", execution.statement).table
-    return "parententity" in table._annotations or table is mapper.local_table
+    return "parententity" in annotations_of(table) or table is mapper.local_table
 
 
 def _kinds(execution: ORMExecuteState) -> set[Kind]:
@@ -112,7 +113,7 @@ def _verb(execution: ORMExecuteState) -> str:
 
 def _last(execution: ORMExecuteState, capture: t.Callable[[ORMExecuteState], Captured]) -> Captured:
     """Capture after all other listeners: they may change the statement, or run it by themselves, or not at all."""
-    if not execution._remaining_events():
+    if not later_listeners(execution):
         return capture(execution)
     found: list[Change] = []
 
@@ -121,7 +122,7 @@ def _last(execution: ORMExecuteState, capture: t.Callable[[ORMExecuteState], Cap
         found.extend(changes)
         return result
 
-    execution._events_todo.append(at_last)
+    listen_last(execution, at_last)
     return execution.invoke_statement(), found
 
 
@@ -176,12 +177,12 @@ def _followed(
 ) -> Captured:
     options = execution.execution_options
     if options.get("autoflush", True):  # SQLAlchemy does so only after us
-        execution.session._autoflush()
+        flush_if_due(execution.session)
     if execution.is_insert:
         kind = Upsert if is_upsert(execution.statement) else Insert
         return kind(execution, watch, aside, mapper, connection).captured()
     if isinstance(execution.parameters, list):
-        names = [prop.key for prop in mapper._identity_key_props]
+        names = [prop.key for prop in key_attributes(mapper)]
         if execution.is_delete or any(name not in row for row in execution.parameters for name in names):
             return None, []  # SQLAlchemy has its own error for that
     cls = Update if execution.is_update else Deletion

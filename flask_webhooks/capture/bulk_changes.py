@@ -20,6 +20,16 @@ from ..outbox.recording import CHUNK
 from .change import Change, Key
 from .loading import load, load_linked, rows_where
 from .side_session import unfiltered
+from .sqlalchemy_internals import (
+    conditions,
+    from_objects,
+    independent_ctes,
+    is_criteria_option,
+    key_attributes,
+    options_of,
+    without_conditions,
+    without_orm_criteria,
+)
 from .statements import Result, Statement, Unfollowed
 
 __all__ = ["BulkChange", "Deletion", "Update", "has_dml"]
@@ -46,7 +56,7 @@ class BulkChange(Statement):
 
     def named(self) -> list[Key]:
         """The primary keys in the rows that the statement comes with."""
-        names = [prop.key for prop in self.mapper._identity_key_props]
+        names = [prop.key for prop in key_attributes(self.mapper)]
         return list(dict.fromkeys(tuple(row[name] for name in names) for row in self.given or ()))
 
     def _most(self) -> int:
@@ -56,16 +66,15 @@ class BulkChange(Statement):
 
     def _matching(self) -> sa.Select[t.Any]:
         """A SELECT of exactly the rows that the statement matches, each once."""
-        select, criteria = self.select(), self.dml._where_criteria
+        select, criteria = self.select(), conditions(self.dml)
         if not self.is_core:
             # SQLAlchemy puts them on the table that is changed, and into subqueries.
-            select = select.options(*(each for each in self.dml._with_options if each._is_criteria_option))
+            select = select.options(*(each for each in options_of(self.dml) if is_criteria_option(each)))
         if not self._others:
             return select.where(*criteria)
         others: t.Any = sa.select(sa.literal_column("1")).where(*criteria).correlate(self._table)
         # Not as an ORM query: that would put filters on the other tables too, which an UPDATE does not.
-        others._propagate_attrs = {}
-        return select.where(sa.exists(others))
+        return select.where(sa.exists(without_orm_criteria(others)))
 
     @property
     def _table(self) -> t.Any:
@@ -75,7 +84,7 @@ class BulkChange(Statement):
     @property
     def _others(self) -> set[t.Any]:
         """The tables that its criteria name beside the one that is changed."""
-        return {each for part in self.dml._where_criteria for each in part._from_objects} - {self._table}
+        return {each for part in conditions(self.dml) for each in from_objects(part)} - {self._table}
 
     def run(self, rows: t.Sequence[t.Any]) -> Result:
         """Run it on the rows that were read.
@@ -98,7 +107,7 @@ class BulkChange(Statement):
         """Whether its criteria may choose others when they are asked again: by a function, or by a query."""
         if self.execution.parameters or self.is_core or self._others:
             return False
-        parts = [each for part in self.dml._where_criteria for each in visitors.iterate(part)]
+        parts = [each for part in conditions(self.dml) for each in visitors.iterate(part)]
         return any(isinstance(each, sa.sql.functions.FunctionElement | sa.SelectBase) for each in parts)
 
     def _among(self, rows: t.Sequence[t.Any]) -> sa.ColumnElement[bool] | None:
@@ -209,8 +218,7 @@ def _narrowed(
     def narrow(_: t.Any, statement: t.Any, many: t.Any, one: t.Any, __: t.Any) -> t.Any:
         if (statement.is_update or statement.is_delete) and statement.table is table:
             if instead:
-                statement = statement._generate()
-                statement._where_criteria = ()
+                statement = without_conditions(statement)
             statement = statement.where(condition)
         return statement, many, one
 
@@ -223,7 +231,7 @@ def _narrowed(
 
 def has_dml(statement: t.Any) -> bool:
     """Say whether reading the rows of a statement would change others: INSERT, UPDATE or DELETE in a CTE."""
-    parts = [*getattr(statement, "_where_criteria", ()), *statement._independent_ctes]
+    parts = [*(() if statement.is_insert else conditions(statement)), *independent_ctes(statement)]
     if getattr(statement, "select", None) is not None:
         parts.append(statement.select)
     return any(getattr(each, "is_dml", False) for part in parts for each in visitors.iterate(part))

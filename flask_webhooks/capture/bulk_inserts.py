@@ -14,6 +14,7 @@ from sqlalchemy.engine.result import IteratorResult
 from ..catalog import Kind
 from .change import Change, Key
 from .side_session import unfiltered
+from .sqlalchemy_internals import multiple_values, result_metadata, returned_columns
 from .statements import Result, Statement, Unfollowed
 
 __all__ = ["Insert"]
@@ -25,7 +26,7 @@ class Inserted(IteratorResult[t.Any]):
     returns_rows = False
 
     def __init__(self, result: t.Any, count: int, width: int) -> None:
-        super().__init__(null_dml_result()._metadata, iter(()))
+        super().__init__(result_metadata(null_dml_result()), iter(()))
         self.rowcount = count
         self._ours, self._is_list = result, result.context.executemany
         # As SQLAlchemy says of all but a single row.
@@ -71,7 +72,7 @@ class Insert(Statement):
         if self.given:
             return len(self.given)
         if self.dml.select is None:
-            return sum(len(rows) for rows in self.dml._multi_values) or 1
+            return sum(len(rows) for rows in multiple_values(self.dml)) or 1
         source: sa.Select[t.Any] = sa.select(sa.literal_column("1")).select_from(self.dml.select.subquery())
         some = source.limit(self.limit + 1).subquery()
         count: sa.Select[t.Any] = sa.select(sa.func.count()).select_from(some)
@@ -81,12 +82,12 @@ class Insert(Statement):
     def _insert(self) -> tuple[Result, list[Key]]:
         options = self.execution.execution_options
         by_rows = bool(self.execution.parameters) and options.get("dml_strategy") != "raw"
-        if not (by_rows or self.given or self.dml._returning or self._is_many):
+        if not (by_rows or self.given or returned_columns(self.dml) or self._is_many):
             return self._insert_one()
-        is_raw_list = not (by_rows or self.dml._returning or self._is_many)
+        is_raw_list = not (by_rows or returned_columns(self.dml) or self._is_many)
         if not self.connection.dialect.insert_returning or (is_raw_list and self._has_keys):
             return self._insert_of_known_keys()
-        if self.dml._returning:
+        if returned_columns(self.dml):
             return self._insert_returning()
         result: t.Any = self.send(self.dml.returning(*self.keys()))
         keys = [tuple(row) for row in result]
@@ -97,7 +98,7 @@ class Insert(Statement):
 
     @property
     def _is_many(self) -> bool:
-        return self.dml.select is not None or bool(self.dml._multi_values)
+        return self.dml.select is not None or bool(multiple_values(self.dml))
 
     def _insert_one(self) -> tuple[Result, list[Key]]:
         """One row of `values`: SQLAlchemy learns its key by itself, on every database."""

@@ -24,6 +24,7 @@ from .change import Change, Key, Values, gone
 from .conflict_targets import ConflictTargets
 from .loading import CHUNK, rows_where
 from .side_session import unfiltered
+from .sqlalchemy_internals import head_class, key_attributes, returned_columns
 from .statements import Result, Unfollowed
 from .unit_of_work import kept
 
@@ -72,8 +73,10 @@ class Upsert(Insert):
     def _can_ask(self) -> bool:
         """Whether the database can return the keys, and SQLAlchemy lets us have them."""
         is_raw = self.execution.execution_options.get("dml_strategy") == "raw"
-        is_one = not (self.dml._returning or self._is_many or self.execution.parameters)
-        return is_one or (self.connection.dialect.insert_returning and not (is_raw and self.dml._returning))
+        is_one = not (returned_columns(self.dml) or self._is_many or self.execution.parameters)
+        return is_one or (
+            self.connection.dialect.insert_returning and not (is_raw and returned_columns(self.dml))
+        )
 
     # ---- before ----
 
@@ -124,7 +127,7 @@ class Upsert(Insert):
         table = self.conflicts.table
         return [
             next(column for column in prop.columns if column.table is table)
-            for prop in self.mapper._identity_key_props
+            for prop in key_attributes(self.mapper)
         ]
 
     def _held(self, keys: t.Sequence[Key]) -> Olds:
@@ -149,7 +152,7 @@ class Upsert(Insert):
 
     def _ask(self, before: Olds) -> tuple[Result, list[Key]]:
         """Run it, and learn its keys from the database itself."""
-        if isinstance(self.execution.parameters, list) and not self.dml._returning:
+        if isinstance(self.execution.parameters, list) and not returned_columns(self.dml):
             # PostgreSQL updates no row twice in one statement, and the host's were one for each row.
             self.dml = self.dml.execution_options(insertmanyvalues_page_size=1)
         result, keys = self._insert()
@@ -196,7 +199,7 @@ class Upsert(Insert):
         buffers = kept(self.execution.session.get_transaction())
         buffer = buffers.get(self.watch) if buffers is not None else None
         items = [item for some in buffer.items.values() for item in some] if buffer is not None else []
-        return {key[1:] for key in gone(items) if key[0] is self.mapper._identity_class}
+        return {key[1:] for key in gone(items) if key[0] is head_class(self.mapper)}
 
     # ---- what happened ----
 

@@ -25,6 +25,7 @@ from .messages import NOBODY, PendingEvent, Recorded, check_fits, failed, name_o
 from .owner_moves import Past
 from .relationships import TouchedParents, led_before
 from .reread import Rereading
+from .sqlalchemy_internals import head_class, is_inside_flush, state_of
 from .stored_values import Stored
 from .traces import Trace
 
@@ -208,7 +209,7 @@ def _follow_keys(
             followed = plan.followed.get(bound.channel.name, ()) if plan is not None else ()
         if not followed:
             continue
-        state = net.obj._sa_instance_state
+        state: t.Any = state_of(net.obj)
         may_have_set = bool(net.values or net.steps)
         for name, keys, is_touched in followed:
             if name not in net.obj.__dict__:
@@ -232,7 +233,7 @@ def _turn_back(watch: Registry, session: Session, nets: dict[Key, Change]) -> No
             continue
         plan = watch.plan(type(net.obj))
         for name in plan.references if plan is not None else ():
-            _lead_back(session, net.obj._sa_instance_state, name)
+            _lead_back(session, state_of(net.obj), name)
         if not net.steps:
             continue
         for name in plan.references if plan is not None else ():
@@ -293,7 +294,7 @@ def _is_lost(net: Change, key: int) -> bool:
     """Whether it was expunged, so that nothing can be loaded for it, or stands for another row by now."""
     if net.kind is Kind.DELETED:
         return False
-    state = net.obj._sa_instance_state
+    state = state_of(net.obj)
     return state.session_id != key or not stands_for(state, net)
 
 
@@ -406,10 +407,10 @@ def _events(watch: Registry, net: Change) -> list[EventType]:
 
 def _refresh(objects: t.Sequence[t.Any]) -> None:
     """Load objects that are expired as a whole, in one statement for each class instead of one for each object."""
-    stale = [obj for obj in objects if _is_stale(obj._sa_instance_state)]
+    stale = [obj for obj in objects if _is_stale(state_of(obj))]
     if len(stale) > 1:
         for (session, model), some in _by_class(stale).items():
-            load(session, model, [obj._sa_instance_state.identity for obj in some])
+            load(session, model, [state_of(obj).identity for obj in some])
 
 
 def _is_stale(state: orm.InstanceState[t.Any]) -> bool:
@@ -462,10 +463,10 @@ def _emitted(
 
 
 def _as_it_was(nets: t.Mapping[Key, Change], item: Emitted) -> Emitted:
-    if item.obj is None or item.bound is None or not item.obj._sa_instance_state.deleted:
+    if item.obj is None or item.bound is None or not state_of(item.obj).deleted:
         return item
-    state = item.obj._sa_instance_state
-    net = nets.get((item.bound.channel.name, state.mapper._identity_class, *state.identity))
+    state: t.Any = state_of(item.obj)
+    net = nets.get((item.bound.channel.name, head_class(state.mapper), *state.identity))
     return item if net is None or net.kind is not Kind.DELETED else replace(item, obj=net.obj)
 
 
@@ -501,7 +502,7 @@ _TRANSIENT = (
 def _is_being_flushed(state: orm.InstanceState[t.Any]) -> bool:
     """Whether its INSERT belongs to the flush that is running: a listener of that has emitted it."""
     session: t.Any = state.session
-    if session is None or not session._flushing:
+    if session is None or not is_inside_flush(session):
         return False
     return None not in state.mapper.primary_key_from_instance(state.obj())
 
@@ -540,7 +541,7 @@ def _load(occurrences: t.Sequence[PendingEvent]) -> list[PendingEvent]:
     for item in occurrences:
         if item.bound is None or item.obj is None or item.error is not None:
             continue
-        state = item.obj._sa_instance_state
+        state = state_of(item.obj)
         if not state.persistent or state.session is None:
             continue
         paths, objects = wanted.setdefault((state.session, type(item.obj)), (set(), {}))
@@ -551,8 +552,8 @@ def _load(occurrences: t.Sequence[PendingEvent]) -> list[PendingEvent]:
     for (session, model), (paths, objects) in wanted.items():
         needed = {path[0] for path in paths if path}
         columns, raising = _columns_of(model)
-        stale = [obj for obj in objects.values() if _lacks(obj._sa_instance_state, needed)]
-        forbidden = any(_is_forbidden(obj._sa_instance_state, columns, raising) for obj in objects.values())
+        stale = [obj for obj in objects.values() if _lacks(state_of(obj), needed)]
+        forbidden = any(_is_forbidden(state_of(obj), columns, raising) for obj in objects.values())
         if len(stale) > 1 or forbidden:
             stale = list(objects.values()) if forbidden else stale
             load(

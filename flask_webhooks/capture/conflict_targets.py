@@ -15,6 +15,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.functions import FunctionElement
 
+from .sqlalchemy_internals import has_row_limit, insert_values, multiple_values, prefixes, select_names
 from .statements import Unfollowed, clauses_of
 
 __all__ = ["ConflictTargets", "is_upsert"]
@@ -52,7 +53,7 @@ def is_upsert(statement: t.Any) -> bool:
 
 
 def _words(statement: t.Any) -> set[str]:
-    return {word for prefix, _ in statement._prefixes for word in str(prefix).upper().split()}
+    return {word for prefix, _ in prefixes(statement) for word in str(prefix).upper().split()}
 
 
 class ConflictTargets:
@@ -135,7 +136,7 @@ class ConflictTargets:
     def source_columns(self) -> dict[sa.Column[t.Any], t.Any]:
         """Of an INSERT from a SELECT: which column gets which of its columns."""
         selected = self.source.subquery()
-        names = self._statement._select_names
+        names = select_names(self._statement)
         return {
             column: each
             for name, each in zip(names, selected.c, strict=False)
@@ -149,8 +150,8 @@ class ConflictTargets:
         Only these are asked for before it runs, so what it gives the others, such as a key made by `random()`, may be
         another each time. Unless it takes only some of its rows, which may be chosen by any of its columns.
         """
-        source, names = self.source, self._statement._select_names
-        if not isinstance(source, sa.Select) or source._has_row_limiting_clause:
+        source, names = self.source, select_names(self._statement)
+        if not isinstance(source, sa.Select) or has_row_limit(source):
             return source
         given = list(source.selected_columns)
         if len(given) != len(names):
@@ -163,9 +164,9 @@ class ConflictTargets:
     def rows(self) -> list[Row]:
         """The values of each row, by column; what the statement leaves to defaults is not in it."""
         given = self._parameters
-        fixed = self._by_column(self._statement._values or {})
-        if self._statement._multi_values:
-            return [self._by_column(row) for some in self._statement._multi_values for row in some]
+        fixed = self._by_column(insert_values(self._statement) or {})
+        if multiple_values(self._statement):
+            return [self._by_column(row) for some in multiple_values(self._statement) for row in some]
         many = given if isinstance(given, list) else [given] if given else []
         return [{**fixed, **self._by_column(row)} for row in many] or [fixed]
 

@@ -20,6 +20,7 @@ from .listeners import add
 from .loading import may_be_hidden, owner_of
 from .messages import check_fits, name_of, status_of
 from .registry import OPT_OUT, is_muted, registry_of
+from .sqlalchemy_internals import STATE
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
@@ -180,6 +181,6 @@ def _encoded(name: str, data: t.Any) -> str:
 
 def _is_mapped(data: t.Any) -> bool:
     try:
-        return inspect(type(data), raiseerr=False) is not None and hasattr(data, "_sa_instance_state")
+        return inspect(type(data), raiseerr=False) is not None and hasattr(data, STATE)
     except NoInspectionAvailable:
         return False

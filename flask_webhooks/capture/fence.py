@@ -17,6 +17,7 @@ from sqlalchemy.engine.base import NestedTransaction, RootTransaction, TwoPhaseT
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ..sql.transactions import is_autocommit
+from .sqlalchemy_internals import connections_in, nested_transaction_of, transaction_of
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,12 +71,12 @@ def put_round(session: Session) -> list[t.Any]:
     """Fence in a session and what it has; return what was, for `take_down`."""
     found: list[t.Any] = []
     _fence(session, found)
-    transaction: t.Any = session._transaction
+    transaction: t.Any = transaction_of(session)
     while transaction is not None:
         _fence(transaction, found)
-        for each in transaction._connections.values():
+        for each in connections_in(transaction).values():
             _fence_connection(each[0], found)
-        transaction = transaction._parent
+        transaction = transaction.parent
     return found
 
 
@@ -95,7 +96,7 @@ def _fence(each: t.Any, found: list[t.Any]) -> None:
 def _fence_connection(connection: t.Any, found: list[t.Any]) -> None:
     if not isinstance(connection, _Connection):
         _fence(connection, found)
-        for each in (connection._transaction, connection._nested_transaction):
+        for each in nested_transaction_of(connection):
             if each is not None:
                 _fence(each, found)
 

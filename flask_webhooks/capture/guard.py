@@ -22,6 +22,16 @@ from .. import absolute
 from ..sql.transactions import is_conflict
 from . import fence
 from .fence import Refusal, running
+from .sqlalchemy_internals import (
+    add_new,
+    add_persistent,
+    deleted_states,
+    expunge_states,
+    is_clean,
+    modified_states,
+    new_states,
+    state_of,
+)
 from .undo import Contents, Held, Snapshot, contents_of, is_overwritten, put_back, revert, session_of
 
 if t.TYPE_CHECKING:
@@ -59,9 +69,9 @@ class _Watched:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._new, self._deleted = set(session._new), set(session._deleted)
-        self._count, self._map = (len(self._new), len(self._deleted)), session.identity_map
-        self._aside = {state: Snapshot(state) for state in (*session._new, *session.identity_map._modified)}
+        self._new, self._deleted = set(new_states(session)), set(deleted_states(session))
+        self._count = len(self._new), len(self._deleted)
+        self._aside = {state: Snapshot(state) for state in (*new_states(session), *modified_states(session))}
         for each in self._aside.values():
             each.lay_aside()
         self._taken: dict[State, tuple[Snapshot, bool]] = {}
@@ -76,7 +86,7 @@ class _Watched:
         for state in states:
             if state not in self._taken and state.obj() is not None:
                 snapshot = self._aside.get(state) or Snapshot(state)
-                self._taken[state] = snapshot, state in self.session._new
+                self._taken[state] = snapshot, state in new_states(self.session)
 
     # ---- what was changed ------------------------------------------------------------------------------
 
@@ -91,18 +101,18 @@ class _Watched:
 
     def _is_dirty(self) -> bool:
         session = self.session
-        if self._map._modified:
+        if modified_states(session):
             return True
-        return len(session._new) != self._count[0] or len(session._deleted) != self._count[1]
+        return len(new_states(session)) != self._count[0] or len(deleted_states(session)) != self._count[1]
 
     def undo(self, helds: t.Mapping[State, Held]) -> list[str]:
         """Let the session be as it was; return in words what was changed."""
         found = []
         session = self.session
-        for state in [state for state in session._new if state not in self._new]:
+        for state in [state for state in new_states(session) if state not in self._new]:
             found.append(f"a new {state.class_.__name__}")
-        for state in [state for state in session._deleted if state not in self._deleted]:
-            del session._deleted[state]
+        for state in [state for state in deleted_states(session) if state not in self._deleted]:
+            del deleted_states(session)[state]
             found.append(f"the deletion of {_name(state)}")
         for state, (snapshot, was_new) in list(self._taken.items()):
             found += self._bring_back(state, was_new)
@@ -114,7 +124,7 @@ class _Watched:
             snapshot.lay_aside()
         # Collections of the host's may change their members when they are filled again.
         for attempt in range(_ROUNDS):
-            for state in list(session.identity_map._modified):
+            for state in list(modified_states(session)):
                 if not attempt:
                     found += [f"{_name(state)}.{name}" for name in sorted(state.committed_state)]
                 revert(state, helds[state][0] if state in helds else _NO_CONTENTS)
@@ -123,20 +133,20 @@ class _Watched:
 
     def _bring_back(self, state: State, was_new: bool) -> list[str]:
         session, snapshot = self.session, self._taken[state][0]
-        if state.session_id == session.hash_key and (state in session._new) == was_new:
+        if state.session_id == session.hash_key and (state in new_states(session)) == was_new:
             return []
         state.key = snapshot.key
         if was_new:
-            session._save_impl(state)
+            add_new(session, state)
         else:
             session.identity_map.replace(state)
-            session._update_impl(state)
+            add_persistent(session, state)
         return [f"{_name(state)} was taken out of the session"]
 
     def _drop_new(self) -> None:
-        made = [state for state in self.session._new if state not in self._new]
+        made = [state for state in new_states(self.session) if state not in self._new]
         if made:
-            Session._expunge_states(self.session, made)
+            expunge_states(self.session, made)
 
     def close(self) -> None:
         """Give the session its methods back, and what was laid aside."""
@@ -226,7 +236,7 @@ class Guard:
 
         When something was refused, the dump has failed already: `except: rollback(); raise` shall raise what it caught.
         """
-        if len(self._refused) > self._since or session._is_clean():
+        if len(self._refused) > self._since or is_clean(session):
             return True
         watched = self.watched(session)
         return watched is not None and not watched.has_to_write()
@@ -334,7 +344,7 @@ class Guard:
     def _look(self, rows: Sequence[t.Any]) -> dict[State, Held]:
         found: dict[State, Held] = {}
         for row in rows:
-            state = row._sa_instance_state
+            state = state_of(row)
             if state.session_id is not None and state.session_id not in self._watched:
                 session = session_of(state)
                 if session is not None:

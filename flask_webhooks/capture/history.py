@@ -20,6 +20,7 @@ from ..catalog import Kind, same
 from .change import LATER, Change, Values
 from .loading import CHUNK, rows_where, unreadable
 from .snapshots import ASSIGNED, frozen, make_remains
+from .sqlalchemy_internals import expire_attributes, state_of
 
 if t.TYPE_CHECKING:
     from .registry import MapperPlan
@@ -221,9 +222,7 @@ def complete(session: Session, cls: type, objects: t.Sequence[t.Any]) -> None:
     """Give objects of ours what their types cannot read, as the driver has it."""
     mapper: orm.Mapper[t.Any] = inspect(cls)
     columns = {attr.key for attr in mapper.column_attrs if isinstance(attr.columns[0], sa.Column)}
-    lacking = [
-        (obj._sa_instance_state, missing) for obj in objects if (missing := columns - obj.__dict__.keys())
-    ]
+    lacking = [(state_of(obj), missing) for obj in objects if (missing := columns - obj.__dict__.keys())]
     if lacking:
         olds = {state: OldValues() for state, _ in lacking}
         ask(session, cls, lacking, olds)
@@ -341,7 +340,7 @@ def _forget_unset(state: State) -> None:
     object knows nothing of it.
     """
     unset = [name for name in state.mapper.column_attrs.keys() if name not in state.dict]
-    state._expire_attributes(state.dict, unset)
+    expire_attributes(state, unset)
 
 
 def _updated(found: list[Change], state: State, plan: MapperPlan, olds: OldValues | None) -> None:

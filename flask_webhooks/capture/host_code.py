@@ -14,6 +14,7 @@ from ..bindings.schema_keys import dump_hooks
 from ..bindings.serializers import IncludeDumper, each_in
 from . import guard
 from .guard import About, Wanted
+from .sqlalchemy_internals import STATE
 from .undo import holders
 
 if t.TYPE_CHECKING:
@@ -141,7 +142,7 @@ def failing_field(schema: ma.Schema | None, obj: t.Any) -> str | None:
     """Return the first field of a schema that fails; None if it is something else."""
     if schema is None or obj is None:
         return None
-    rows = (obj,) if hasattr(obj, "_sa_instance_state") else ()
+    rows = (obj,) if hasattr(obj, STATE) else ()
     for name, field in schema.dump_fields.items():
         if guard.trial(rows, field.serialize, name, obj, accessor=schema.get_attribute).error is not None:
             return name
@@ -199,5 +200,5 @@ def _related(obj: t.Any, path: tuple[str, ...]) -> list[t.Any]:
         ahead: list[t.Any] = []
         for row in rows:
             ahead += each_in(row.__dict__.get(name))
-        rows = [row for row in ahead if hasattr(row, "_sa_instance_state")]
+        rows = [row for row in ahead if hasattr(row, STATE)]
     return rows

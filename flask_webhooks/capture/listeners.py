@@ -20,6 +20,15 @@ from .loading import leaving_no_trace
 from .lost_rows import orphans, reassigned
 from .matching import SubscriptionLookup
 from .registry import MapperPlan, Registry, anybody, known, registry_of, watching
+from .sqlalchemy_internals import (
+    deleted_states,
+    dirty_states,
+    modified_states,
+    new_states,
+    running_method,
+    savepoint_of,
+    state_of,
+)
 from .traces import Shown, Trace, trace
 from .unit_of_work import (
     Item,
@@ -99,15 +108,15 @@ def _begin_again(session: Session, buffer: UnitOfWork) -> None:
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: t.Any) -> None:
-    if not session._deleted and not session._dirty_states:
+    if not deleted_states(session) and not dirty_states(session):
         return
     for buffer in (kept(session.get_transaction()) or {}).values():
         buffer.flush = history.FlushState()  # a flush that failed has left what was true then
-    doomed = [*session._deleted, *orphans(session)]
+    doomed = [*deleted_states(session), *orphans(session)]
     if doomed:
         for watch, seen in _watched(session, doomed).items():
             _prepare_deletion(session, buffer_of(session, watch), seen)
-    changed: dict[InstanceState[t.Any], tuple[str, ...]] = dict.fromkeys(session._dirty_states, ())
+    changed: dict[InstanceState[t.Any], tuple[str, ...]] = dict.fromkeys(dirty_states(session), ())
     for state in doomed:
         changed.pop(state, None)
     for state, keys in reassigned(doomed, changed).items():
@@ -126,7 +135,7 @@ def _prepare_deletion(session: Session, buffer: UnitOfWork, seen: list[Seen]) ->
 
 def _row(mapper: orm.Mapper[t.Any], target: t.Any) -> tuple[Session, UnitOfWork, Seen] | None:
     """The session of an object whose row is about to be written, its buffer, and what is captured of it."""
-    state = target._sa_instance_state
+    state: t.Any = state_of(target)
     session = state.session
     watch = watching(session, state.class_) if session is not None else None
     plan = watch.plan(state.class_) if watch is not None else None
@@ -172,7 +181,7 @@ def _is_heard(session: Session, buffer: UnitOfWork, states: t.Sequence[Seen]) ->
     """
     if buffer.hearing is None or is_late(session.get_transaction()):
         return True
-    others = _watched(session, [*session._new, *session._dirty_states]).get(buffer.watch, ())
+    others = _watched(session, [*new_states(session), *dirty_states(session)]).get(buffer.watch, ())
     buffer.aside.begin()
     return buffer.hearing.is_deletion_heard(session, states, others, buffer.aside.led_to)
 
@@ -221,7 +230,7 @@ def _flushed(session: Session, context: UOWTransaction) -> dict[Registry, tuple[
             continue
         if is_delete:
             # An UPDATE instead of DELETE and INSERT takes the deleted one off the unit's list.
-            if not is_listed or state in session._deleted:
+            if not is_listed or state in deleted_states(session):
                 gone.append((deleted, state, plan))
         elif state.key is not None:
             rest.append((updated, state, plan))
@@ -262,7 +271,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
 
 
 def _before_commit(session: Session) -> None:
-    if session._nested_transaction is not None and not _is_ending(session):
+    if savepoint_of(session) is not None and not _is_ending(session):
         return
     root = session.get_transaction()
     if kept(root) is None and not _is_any_known(session):
@@ -270,8 +279,8 @@ def _before_commit(session: Session) -> None:
         return
     set_late(root, False)
     buffers = buffers_of(session)
-    if session._deleted:
-        for watch in _watched(session, list(session._deleted)):
+    if deleted_states(session):
+        for watch in _watched(session, list(deleted_states(session))):
             buffer_of(session, watch)
     for buffer in buffers.values():
         _refuse_broken(buffer)
@@ -302,20 +311,21 @@ def _is_ending(session: Session) -> bool:
     """
     savepoint: t.Any = session.get_nested_transaction()
     while savepoint is not None:
-        if savepoint._current_fn is not None:
+        if running_method(savepoint) is not None:
             return False
         savepoint = around(savepoint)
-    return t.cast("t.Any", session.get_transaction())._current_fn is not None
+    root = session.get_transaction()
+    return root is not None and running_method(root) is not None
 
 
 def _is_any_known(session: Session) -> bool:
     """Whether something waits to be flushed that somebody captures, or that is met for the first time."""
-    for state in session._new:
+    for state in new_states(session):
         if known.get(state.class_) != ():
             return True
-    if not session._deleted and not session.identity_map._modified:
+    if not deleted_states(session) and not modified_states(session):
         return False
-    return any(known.get(state.class_) != () for state in (*session._deleted, *session._dirty_states))
+    return any(known.get(state.class_) != () for state in (*deleted_states(session), *dirty_states(session)))
 
 
 def _refuse_broken(buffer: UnitOfWork) -> None:

@@ -16,6 +16,7 @@ from ..bindings.owner_steps import SIGN, KeyLink, Relation, keep, link_of, linke
 from ..bindings.serializers import each_in
 from ..errors import WebhooksError
 from ..outbox.recording import CHUNK
+from .sqlalchemy_internals import STATE, expire_attributes, state_of
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
@@ -138,7 +139,7 @@ def leaving_no_trace(session: Session) -> t.Iterator[None]:
     finally:
         for state in session.identity_map.all_states():
             names = set(state.mapper.relationships.keys()) & state.dict.keys() - before.get(state, set())
-            state._expire_attributes(state.dict, names)
+            expire_attributes(state, names)
 
 
 def option(model: type, path: Path) -> t.Any:
@@ -162,7 +163,7 @@ def attributes_of(mapper: orm.Mapper[t.Any], columns: t.Iterable[t.Any]) -> tupl
 
 def value(obj: t.Any, name: str) -> t.Any:
     """Return an attribute, loaded if need be: also where the host forbade that to itself (`raiseload`)."""
-    state = obj._sa_instance_state
+    state = state_of(obj)
     if name.endswith(SIGN):
         link = t.cast("KeyLink", link_of(state.mapper, name))
         return None if value(obj, link.column) is None else linked(obj, link)
@@ -180,7 +181,7 @@ def walk(obj: t.Any, path: Path) -> None:
         ahead: list[t.Any] = []
         for each in reached:
             ahead += each_in(value(each, name))
-        reached = [each for each in ahead if hasattr(each, "_sa_instance_state")]
+        reached = [each for each in ahead if hasattr(each, STATE)]
 
 
 def load_linked(
@@ -248,7 +249,7 @@ def owner_of(bound: BoundChannel, obj: t.Any, led_to: LedTo | None = None) -> st
 
 def led(obj: t.Any, name: str, led_to: LedTo | None) -> t.Any:
     """Return an attribute of an object on the way to an owner."""
-    state = getattr(obj, "_sa_instance_state", None)
+    state = getattr(obj, STATE, None)
     if state is None:
         return getattr(obj, name, None)
     found = value(obj, name)
@@ -273,7 +274,7 @@ def may_be_hidden(bound: BoundChannel, obj: t.Any) -> bool:
 
 def _keys_led_by(obj: t.Any, name: str) -> dict[str, t.Any]:
     """The columns by which a many-to-one relationship leads to a row; nothing if it leads to none."""
-    state = getattr(obj, "_sa_instance_state", None)
+    state = getattr(obj, STATE, None)
     relation = link_of(state.mapper, name) if state is not None else None
     if relation is None or relation.direction is not orm.MANYTOONE:
         return {}
@@ -300,7 +301,7 @@ def is_astray(state: orm.InstanceState[t.Any], name: str) -> bool:
     expired and then expunged nothing can be read.
     """
     held = state.dict
-    its = getattr(held.get(name), "_sa_instance_state", None)
+    its = getattr(held.get(name), STATE, None)
     if its is None or leads_home(state.class_, held, name, its):
         return False
     return _is_astray(state, name, its)
@@ -357,7 +358,7 @@ def _pairs(relation: orm.RelationshipProperty[t.Any]) -> tuple[tuple[str, int | 
 
 def _of_row(obj: t.Any, place: int | None, name: str) -> t.Any:
     """Return a column of the row that an object stands for; None if it stands for none."""
-    state = obj._sa_instance_state
+    state = state_of(obj)
     if state.key is None:
         return None
     if place is not None:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE, instance_state
 
 from .loading import attributes_of
+from .sqlalchemy_internals import deleted_states, dirty_states, is_orphan, orphan_rules
 
 __all__ = ["orphans", "reassigned"]
 
@@ -45,7 +46,7 @@ def _kin_of(mapper: orm.Mapper[t.Any]) -> _Kin:
             each for each in mapper.relationships if each.direction is orm.ONETOMANY and not each.viewonly
         ]
         found = _kin[mapper] = _Kin(
-            can_be_orphan=any(base._delete_orphans for base in mapper.iterate_to_root()),
+            can_be_orphan=any(orphan_rules(base) for base in mapper.iterate_to_root()),
             owning=tuple(each.key for each in mapper.relationships if each.cascade.delete_orphan),
             keyed=tuple(
                 (each.key, keys) for each in many if (keys := attributes_of(each.mapper, each.remote_side))
@@ -60,9 +61,9 @@ def _kin_of(mapper: orm.Mapper[t.Any]) -> _Kin:
 def orphans(session: Session) -> list[State]:
     """Return what the flush that begins will delete because it has lost its parent, with what hangs on it."""
     found: dict[State, None] = {}
-    for state in session._dirty_states:
+    for state in dirty_states(session):
         kin = _kin_of(state.mapper)
-        if kin.can_be_orphan and state.mapper._is_orphan(state):
+        if kin.can_be_orphan and is_orphan(state):
             found[state] = None
         for name in kin.owning:
             if name in state.committed_state:
@@ -74,7 +75,7 @@ def orphans(session: Session) -> list[State]:
     return [
         state
         for state in found
-        if state.key is not None and state.session_id == here and state not in session._deleted
+        if state.key is not None and state.session_id == here and state not in deleted_states(session)
     ]
 
 
@@ -82,7 +83,7 @@ def _taken(state: State, name: str) -> t.Iterator[State]:
     for member in state.get_history(name, PASSIVE_NO_INITIALIZE).deleted or ():
         if member is not None:
             taken = instance_state(member)
-            if taken.mapper._is_orphan(taken):
+            if is_orphan(taken):
                 yield taken
 
 

@@ -23,6 +23,7 @@ from .change import LATER
 from .host_code import owned, reading_owners
 from .loading import LedTo, owner_of
 from .registry import everybody
+from .sqlalchemy_internals import connections_in
 from .stored_values import owner_stored
 
 if t.TYPE_CHECKING:
@@ -181,7 +182,7 @@ def connection_of(watch: Registry, session: Session, model: type | None) -> sa.C
     ours = only_connection(watch, session)
     if ours is not None and is_same_database(ours.engine, watch.state.engine):
         # Asked for once more, for a savepoint begins on a connection only when it is.
-        known = t.cast("t.Any", session.get_transaction())._connections
+        known = connections_in(t.cast("t.Any", session.get_transaction()))
         found = session.connection(bind_arguments={"bind": ours.engine if ours.engine in known else ours})
     else:
         found = session.connection(bind_arguments={"mapper": inspect(model or Subscription)})
@@ -192,7 +193,7 @@ def connection_of(watch: Registry, session: Session, model: type | None) -> sa.C
 def connections_of(session: Session) -> set[sa.Connection]:
     """Return the connections of a session's transaction."""
     transaction: t.Any = session.get_transaction()
-    return {entry[0] for entry in transaction._connections.values()} if transaction is not None else set()
+    return {entry[0] for entry in connections_in(transaction).values()} if transaction is not None else set()
 
 
 def only_connection(watch: Registry, session: Session) -> sa.Connection | None:

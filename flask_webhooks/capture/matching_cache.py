@@ -11,6 +11,7 @@ from .change import LATER, Change, stands_for
 from .history import mistrusted
 from .loading import is_astray, leads_home
 from .matching import check_database, connections_of
+from .sqlalchemy_internals import STATE, state_of
 from .stored_values import owner_stored
 
 if t.TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Glance:
         for item in items:
             if not isinstance(item, Change) or item.obj is None:
                 return False
-            bound, state = item.bound, item.obj._sa_instance_state
+            bound, state = item.bound, state_of(item.obj)
             if state.session_id != self._key or state.expired_attributes or not stands_for(state, item):
                 return False
             path = bound.owner_path
@@ -86,12 +87,12 @@ class Glance:
         for touch in item.bound.touches:
             name = touch.relationship
             other = held.get(name)
-            its = getattr(other, "_sa_instance_state", None)
+            its = getattr(other, STATE, None)
             if its is None:
                 return False
             if not leads_home(cls, held, name, its):
                 is_home = False
-                if is_astray(obj._sa_instance_state, name):
+                if is_astray(state_of(obj), name):
                     return False
             if (touch.channel, id(other)) in self._reached:  # by another line of the same invoice, or itself
                 continue
@@ -101,7 +102,7 @@ class Glance:
             if bound.owner_path is not None and not self._look(other, bound):
                 return False
         if is_home:
-            self.home.add(obj._sa_instance_state)
+            self.home.add(state_of(obj))
         return True
 
     def _look(self, obj: t.Any, bound: BoundChannel) -> bool:

@@ -26,6 +26,7 @@ from ..outbox import recording
 from ..visible import printable
 from . import guard, host_code
 from .change import LATER, Values
+from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel, BoundInclude
@@ -400,7 +401,7 @@ def _entity(item: PendingEvent, data: t.Any) -> tuple[str | None, str | None]:
     obj = item.obj
     if obj is None:
         return item.entity_id, item.status
-    key = ",".join(map(str, obj._sa_instance_state.mapper.primary_key_from_instance(obj)))
+    key = ",".join(map(str, state_of(obj).mapper.primary_key_from_instance(obj)))
     status = status_of(item.event, data, item.bound, obj)
     for field, value in (("primary key", key), ("owner", item.owner), ("status", status)):
         check_fits(item.event, obj, field, value)

@@ -22,6 +22,7 @@ from ..catalog import EventType, Kind
 from .change import Change, Key, Values
 from .loading import Path, attributes_of, led, load, referred, value
 from .snapshots import as_before
+from .sqlalchemy_internals import STATE, head_class, is_deleted, state_of
 from .traces import Links, Trace
 
 if t.TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Past:
         """Return whose the row was."""
         found: t.Any = net.obj
         for name in net.bound.owner_path or ():
-            found = self._led(found, name) if hasattr(found, "_sa_instance_state") else getattr(found, name)
+            found = self._led(found, name) if hasattr(found, STATE) else getattr(found, name)
             if found is None:
                 return None
         return str(found) or None
@@ -183,14 +184,14 @@ class Past:
             if relation is None:
                 continue
             if path[0] not in held:
-                held[path[0]] = self._related(source, relation)
+                held[path[0]] = self.related(source, relation)
             for member in each_in(held[path[0]]):
                 if member is not None:
                     self._fill(member, [path[1:]])
 
     # ---- what it led to ----
 
-    def _related(self, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> t.Any:
+    def related(self, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> t.Any:
         """Return what a relationship led to, as it was."""
         if relation.direction is orm.MANYTOONE and not relation.uselist:
             return self._shown_or_none(self._one(obj, relation))
@@ -235,7 +236,7 @@ class Past:
 
     def _is_passing(self, obj: t.Any) -> bool:
         """Say whether it was made in this transaction and deleted again."""
-        return inspect(obj)._deleted and self._watch.plan(type(obj)) is not None
+        return is_deleted(inspect(obj)) and self._watch.plan(type(obj)) is not None
 
     def _belonged(self, row: _Row, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> bool | None:
         """Say whether a row was a member before; None if that was not changed."""
@@ -310,7 +311,7 @@ class Past:
             past = me()
             if past is None:
                 return PASSIVE_NO_RESULT
-            state.dict[relation.key] = past._related(obj, relation)
+            state.dict[relation.key] = past.related(obj, relation)
             return ATTR_WAS_SET
 
         state.callables = {
@@ -337,9 +338,9 @@ class Past:
         if self._rows is None:
             self._rows = {}
             for net in self._nets.values():
-                if net.obj is None or net.obj._sa_instance_state.key is None:
+                if net.obj is None or state_of(net.obj).key is None:
                     continue
-                row = self._rows.setdefault(_key_of(net.obj._sa_instance_state), _Row(net.kind, net.obj))
+                row = self._rows.setdefault(_key_of(state_of(net.obj)), _Row(net.kind, net.obj))
                 if net.kind is not Kind.CREATED:
                     row.olds.update({name: old for name, (old, _) in net.values.items()})
             for each in self._traces:
@@ -355,7 +356,7 @@ class Past:
 
 
 def _key_of(state: orm.InstanceState[t.Any]) -> Key:
-    return (state.mapper._identity_class, *t.cast("t.Any", state.key)[1])
+    return (head_class(state.mapper), *t.cast("t.Any", state.key)[1])
 
 
 def _key_led_to(relation: Relation, values: t.Mapping[str, t.Any]) -> Key:
@@ -369,4 +370,4 @@ def _key_led_to(relation: Relation, values: t.Mapping[str, t.Any]) -> Key:
     keys = attributes_of(target, target.primary_key)
     if by_column.keys() != set(keys):
         return ()
-    return (target._identity_class, *(by_column[key] for key in keys))
+    return (head_class(target), *(by_column[key] for key in keys))

@@ -22,6 +22,7 @@ from ..engines import is_in_memory, is_same_database
 from ..errors import EmitError
 from .database import HostDatabase
 from .loading import Path, attributes_of
+from .sqlalchemy_internals import head_class
 from .traces import Shown, Sights
 
 if t.TYPE_CHECKING:
@@ -108,7 +109,7 @@ class MapperPlan:
         read = {path for bound in bounds for path in _read_by(bound)}
         return cls(
             bounds=bounds,
-            head=mapper._identity_class,
+            head=head_class(mapper),
             keys=keys,
             columns=columns,
             attributes=leading & columns if is_on_the_way else columns.union(mapper.column_attrs.keys()),

@@ -12,6 +12,7 @@ from ..bindings.serializers import listed
 from ..catalog import Kind
 from .change import Change, Key
 from .loading import agrees, attributes_of, is_astray, referred, value
+from .sqlalchemy_internals import head_class, reverse_relationships, state_of
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
@@ -43,7 +44,7 @@ class TouchedParents:
         created = Kind.CREATED
         for net in waiting:
             held = net.obj.__dict__
-            is_home = net.kind is created and net.obj._sa_instance_state in self._home
+            is_home = net.kind is created and state_of(net.obj) in self._home
             for touch in net.bound.touches:
                 name = touch.relationship
                 for other in (held[name],) if is_home else _others(self._session, net, name):
@@ -63,7 +64,7 @@ class TouchedParents:
         state: t.Any = inspect(obj)
         # Its row may be gone already: nothing may be loaded for it.
         identity = state.identity or state.mapper.primary_key_from_instance(obj)
-        key = (bound.channel.name, state.mapper._identity_class, *identity)
+        key = (bound.channel.name, head_class(state.mapper), *identity)
         net = nets.get(key)
         if net is None:
             net = nets[key] = Change(Kind.UPDATED, bound, key, obj, {}, is_touched=True)
@@ -92,7 +93,7 @@ class TouchedParents:
         }
         held: dict[tuple[int, str], set[t.Any]] = {}
         for net, name, other in self._met if read else ():
-            for back in inspect(net.obj).mapper.relationships[name]._reverse_property:
+            for back in reverse_relationships(inspect(net.obj).mapper.relationships[name]):
                 if (id(other), back.key) in read and back.uselist:
                     _agree(held, net, name, other, back.key, stored)
 
@@ -121,8 +122,8 @@ def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
     except orm.exc.ObjectDeletedError:  # by the database, along with what it belonged to
         return ()
     if reached is not None and not isinstance(reached, list):
-        is_row = reached._sa_instance_state.key is not None
-        if not is_row or is_astray(net.obj._sa_instance_state, name):
+        is_row = state_of(reached).key is not None
+        if not is_row or is_astray(state_of(net.obj), name):
             reached = _row_behind(session, net, name) or (reached if is_row else None)
     found = reached if isinstance(reached, list) else () if reached is None else (reached,)
     if not net.values or net.kind is Kind.CREATED:

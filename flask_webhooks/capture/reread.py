@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from ..errors import EmitError, PayloadError
 from . import guard
 from .fence import Refusal
+from .sqlalchemy_internals import dirty_states_in, new_states_in, state_of
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,13 +92,13 @@ class Rereading:
             self._show()
             same = [item for item in self.heard if type(item.obj) is model and self._is_hosts(item.obj)]
             paths: set[Path] = {path for item in same for path in item.paths()}
-            keys = {each._sa_instance_state.identity: None for each in (obj, *(item.obj for item in same))}
+            keys = {state_of(each).identity: None for each in (obj, *(item.obj for item in same))}
             self._found[model] = self._aside.again(model, list(keys), paths)
-        return self._found[model].get(obj._sa_instance_state.identity)
+        return self._found[model].get(state_of(obj).identity)
 
     def _is_hosts(self, obj: t.Any) -> bool:
         """Say whether it stands for a row and was not read by us."""
-        state = obj._sa_instance_state
+        state = state_of(obj)
         return bool(state.persistent) and state.session is not None and not self._aside.owns(state.session)
 
 
@@ -115,7 +116,7 @@ def _touched(session: Session) -> list[t.Any]:
     found: dict[t.Any, t.Any] = {}
     transaction: t.Any = session.get_nested_transaction() or session.get_transaction()
     while transaction is not None:
-        for state in (*transaction._new, *transaction._dirty):
+        for state in (*new_states_in(transaction), *dirty_states_in(transaction)):
             if state.persistent and state.session is session:
                 found[state] = state.obj()
         transaction = transaction.parent

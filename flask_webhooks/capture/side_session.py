@@ -15,6 +15,7 @@ from .change import Change, Key
 from .history import complete
 from .loading import Path, load, referred, unfiltered
 from .matching import connection_of, events_of
+from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
     from .registry import Registry
@@ -110,7 +111,7 @@ class SideSession:
         with unfiltered(session):
             found = load(session, model, keys, along, columns=True)
             complete(session, model, found)
-        return {obj._sa_instance_state.identity: obj for obj in found}
+        return {state_of(obj).identity: obj for obj in found}
 
     def owns(self, session: Session) -> bool:
         """Say whether a session is one of these."""

@@ -19,6 +19,7 @@ from sqlalchemy.orm.collections import collection_adapter
 from ..bindings.owner_steps import LED, keep
 from ..bindings.stored_values import LATER
 from ..catalog import same
+from .sqlalchemy_internals import STATE, mark_deleted, set_adapter
 
 ASSIGNED = "flask_webhooks.assigned"
 """In `state.info`: columns whose value is as it was assigned, though the row may have it in another form."""
@@ -86,7 +87,7 @@ def _made(state: State, plan: MapperPlan, row: t.Mapping[str, t.Any], kept: dict
                 and (left := _left(state, plan, name, value)) is not value
             ):
                 told[name] = _shown(frozen(left), left)
-        elif name != "_sa_instance_state" and name not in state.mapper.relationships:
+        elif name != STATE and name not in state.mapper.relationships:
             told[name] = value  # may be anything of the host's
     return obj
 
@@ -120,7 +121,7 @@ def as_before(state: State, olds: t.Mapping[str, t.Any]) -> t.Any:
     for name, value in {**state.dict, **olds}.items():
         if name in columns:
             told[name] = _shown(frozen(value), value)
-        elif name != "_sa_instance_state" and name not in mapper.relationships:
+        elif name != STATE and name not in mapper.relationships:
             told[name] = value
     for attribute in columns if olds else ():
         if not isinstance(attribute.columns[0], sa.Column):
@@ -134,7 +135,7 @@ def _bare(state: State) -> t.Any:
     twin = instance_state(obj)
     twin.key, twin.identity_token, twin.session_id = state.key, state.identity_token, state.session_id
     twin.load_options, twin.load_path = state.load_options, state.load_path
-    twin._deleted = True
+    mark_deleted(twin)
     return obj
 
 
@@ -147,7 +148,7 @@ def _related(value: t.Any, found: dict[State, DeletedSnapshot]) -> t.Any:
     """What a relationship leads to, with what remains in place of what is deleted too."""
     if value is None:
         return None
-    if hasattr(value, "_sa_instance_state"):
+    if hasattr(value, STATE):
         remains = found.get(instance_state(value))
         return value if remains is None else remains.obj
     if isinstance(value, dict):
@@ -163,7 +164,7 @@ def _collected(value: t.Any, base: t.Any, found: dict[State, DeletedSnapshot]) -
     made: t.Any = base.__new__(type(value))
     if hasattr(made, "__dict__"):
         made.__dict__.update(vars(value))
-        made._sa_adapter = None
+        set_adapter(made, None)
     if isinstance(value, dict):
         for key, member in value.items():
             base.__setitem__(made, key, _related(member, found))

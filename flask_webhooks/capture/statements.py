@@ -17,6 +17,14 @@ from .change import Change, Key, Values
 from .loading import rows_where, unreadable
 from .side_session import SideSession, is_heard, unfiltered
 from .snapshots import frozen
+from .sqlalchemy_internals import (
+    annotations_of,
+    columns_to_attributes,
+    insert_values,
+    ordered_values,
+    post_values_clause,
+    state_of,
+)
 
 if t.TYPE_CHECKING:
     from .registry import MapperPlan, Registry
@@ -129,13 +137,13 @@ class Statement:
     @property
     def entity(self) -> t.Any:
         """The class that it names, or an alias of it."""
-        return self.dml.table._annotations.get("parententity", self.mapper).entity
+        return annotations_of(self.dml.table).get("parententity", self.mapper).entity
 
     @property
     def is_core(self) -> bool:
         """Whether SQLAlchemy adds no criteria of its own: of a tenant, or of the classes in a single table."""
         strategy = self.execution.execution_options.get("dml_strategy")
-        return strategy == "core_only" or "parententity" not in self.dml.table._annotations
+        return strategy == "core_only" or "parententity" not in annotations_of(self.dml.table)
 
     def keys(self) -> list[t.Any]:
         """The attributes of the entity that are its primary key."""
@@ -188,7 +196,8 @@ class Statement:
 
     def key(self, obj: t.Any) -> Key:
         """Return the primary key of a row."""
-        return t.cast("Key", obj._sa_instance_state.key[1])
+        key: t.Any = state_of(obj).key
+        return t.cast("Key", key[1])
 
     def values(self, obj: t.Any) -> dict[str, t.Any]:
         """Return the columns of a row that some channel sees."""
@@ -254,7 +263,7 @@ def is_anybody_listening(
 
 def clauses_of(statement: t.Any) -> tuple[t.Any, ...]:
     """Return the clauses behind the values of an INSERT, such as ON CONFLICT; SQLite takes several."""
-    found = getattr(statement, "_post_values_clause", None)
+    found = post_values_clause(statement)
     return () if found is None else tuple(getattr(found, "clauses", (found,)))
 
 
@@ -271,8 +280,7 @@ def set_by(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> set[str]:
     statement: t.Any = execution.statement
     statement = statement.element if execution.is_from_statement else statement
     parameters: t.Any = execution.parameters or {}
-    ordered = getattr(statement, "_ordered_values", None) or ()  # of SQLAlchemy 2.0
-    named = [*(statement._values or ()), *(pair[0] for pair in ordered)]
+    named = [*(insert_values(statement) or ()), *(pair[0] for pair in ordered_values(statement))]
     clauses = clauses_of(statement)
     if clauses:
         sets = (
@@ -286,6 +294,6 @@ def set_by(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> set[str]:
         key = getattr(each, "key", each)
         names.add(key)
         column = mapper.local_table.c.get(key)
-        if column is not None and column in mapper._columntoproperty:
+        if column is not None and column in columns_to_attributes(mapper):
             names.add(mapper.get_property_by_column(column).key)
     return {mapper.synonyms[name].name if name in mapper.synonyms else name for name in names}

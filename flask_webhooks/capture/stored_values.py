@@ -18,6 +18,15 @@ from ..bindings.stored_values import Forms
 from ..catalog import Kind
 from .change import LATER, Change, Key
 from .history import OldValues, State, ask, is_assigned, mistrusted
+from .sqlalchemy_internals import (
+    STATE,
+    deleted_states_in,
+    dirty_states_in,
+    head_class,
+    is_deleted,
+    new_states_in,
+    state_of,
+)
 
 if t.TYPE_CHECKING:
     from .loading import Path
@@ -62,7 +71,7 @@ class Stored:
                 last = type(obj)
                 plan = self._watch.plan(last)
                 forms = plan.leading_forms if plan is not None else None
-            state: State = obj._sa_instance_state
+            state: State = state_of(obj)
             if (forms is not None and self._show(state, forms)) or (self._doubted and state in self._doubted):
                 asked.add(type(obj))
         if asked:
@@ -115,7 +124,7 @@ class Stored:
                 objects = [item.obj]
                 for name in path:
                     for obj in objects:
-                        state: State = obj._sa_instance_state
+                        state: State = state_of(obj)
                         if state.session_id == here and state.persistent and name in state.dict:
                             if any(_is_gone(each, gone) for each in each_in(state.dict[name])):
                                 self.lay_aside(obj, name)
@@ -125,7 +134,7 @@ class Stored:
         """Show all columns of rows."""
         missing: Missing = {}
         for obj in objects:
-            state: State = obj._sa_instance_state
+            state: State = state_of(obj)
             if state in self._done or not state.persistent:
                 continue
             self._done.add(state)
@@ -170,7 +179,7 @@ class Stored:
         transaction: t.Any = t.cast("Session", state.session).get_nested_transaction()
         transaction = transaction or t.cast("Session", state.session).get_transaction()
         while transaction is not None:
-            if state in transaction._new or state in transaction._dirty:
+            if state in new_states_in(transaction) or state in dirty_states_in(transaction):
                 return True
             transaction = transaction.parent
         return False
@@ -202,30 +211,30 @@ def _reach(found: dict[int, t.Any], objects: t.Sequence[t.Any], path: Path) -> N
 
 def _ahead(objects: t.Iterable[t.Any], name: str) -> list[t.Any]:
     found = [each for obj in objects for each in each_in(_loaded(obj, name))]
-    return [each for each in found if hasattr(each, "_sa_instance_state")]
+    return [each for each in found if hasattr(each, STATE)]
 
 
 def _has_deleted(session: t.Any) -> bool:
     """Whether a transaction has deleted objects that it knew."""
     transaction = session.get_nested_transaction() or session.get_transaction()
     while transaction is not None:
-        if transaction._deleted:
+        if deleted_states_in(transaction):
             return True
         transaction = transaction.parent
     return False
 
 
 def _is_gone(obj: t.Any, gone: t.Container[Key]) -> bool:
-    state = getattr(obj, "_sa_instance_state", None)
+    state = getattr(obj, STATE, None)
     if state is None or state.key is None:
         return False
-    return bool(state._deleted) or (state.mapper._identity_class, *state.key[1]) in gone
+    return bool(is_deleted(state)) or (head_class(state.mapper), *state.key[1]) in gone
 
 
 def _loaded(obj: t.Any, name: str) -> t.Any:
     if not name.endswith(SIGN):
         return obj.__dict__.get(name)
-    return at_hand(obj, t.cast("KeyLink", link_of(obj._sa_instance_state.mapper, name)))
+    return at_hand(obj, t.cast("KeyLink", link_of(state_of(obj).mapper, name)))
 
 
 def owner_stored(plan: MapperPlan, obj: t.Any, name: str) -> t.Any:
@@ -235,5 +244,5 @@ def owner_stored(plan: MapperPlan, obj: t.Any, name: str) -> t.Any:
     if form is None or not form.may_change(type(value)):
         return value
     if form.is_opaque:
-        return LATER if is_assigned(obj._sa_instance_state, name, value) else value
+        return LATER if is_assigned(state_of(obj), name, value) else value
     return plan.stored(name, value)

@@ -21,6 +21,7 @@ from ..bindings.schema_keys import names_in
 from ..bindings.serializers import nested_schema
 from .loading import Path, attributes_of
 from .snapshots import frozen
+from .sqlalchemy_internals import pending_collections, state_of
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
@@ -188,7 +189,7 @@ def _held(obj: t.Any, end: End) -> End:
 
 def _keyed(obj: t.Any, name: str) -> t.Any:
     """Return a part of its key. Nothing is loaded: its row may be gone by now, and a flush is no time for that."""
-    state = obj._sa_instance_state
+    state = state_of(obj)
     keys = attributes_of(state.mapper, state.mapper.primary_key)
     return state.key[1][keys.index(name)] if state.key is not None and name in keys else None
 
@@ -240,7 +241,7 @@ def trace(state: orm.InstanceState[t.Any], shown: Shown) -> Trace | None:
             olds[name] = None if old is NO_VALUE or isinstance(old, sa.ClauseElement) else frozen(old)
     links: list[tuple[Link, bool, tuple[t.Any, ...]]] = []
     for relation in shown.links:
-        if relation.key in committed or relation.key in state._pending_mutations:
+        if relation.key in committed or relation.key in pending_collections(state):
             links += _changed(state, relation)
     if is_new:
         for mine, theirs in shown.joins:

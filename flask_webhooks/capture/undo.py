@@ -18,6 +18,15 @@ from sqlalchemy.orm.base import instance_state
 from sqlalchemy.orm.collections import collection_adapter
 
 from ..bindings.host_code import PLAIN
+from .sqlalchemy_internals import (
+    PENDING_COLLECTIONS,
+    adapter_of,
+    collection_names,
+    forget_pending,
+    modified_states,
+    parents_of,
+    set_strong_reference,
+)
 
 __all__ = [
     "Contents",
@@ -130,9 +139,9 @@ def put_back(state: State, before: t.Mapping[str, t.Any]) -> list[str]:
 
 def _is_left(state: State, name: str, value: t.Any) -> bool:
     """Whether it is a collection that is its object's no more: `revert` has filled another."""
-    if name not in state.manager._collection_impl_keys:
+    if name not in collection_names(state.manager):
         return False
-    adapter = getattr(value, "_sa_adapter", None)
+    adapter = adapter_of(value)
     return adapter is None or adapter.invalidated
 
 
@@ -199,21 +208,21 @@ class Snapshot:
         """Let the object look unchanged, so that SQLAlchemy notes whatever comes; `restore` ends that."""
         self.state.modified = False
         if (session := session_of(self.state)) is not None:
-            session.identity_map._modified.discard(self.state)
+            modified_states(session).discard(self.state)
 
     def _flag(self) -> None:
         state = self.state
         state.modified = self._modified
         session = session_of(state)
         if session is not None and state.key is not None:
-            changed = session.identity_map._modified
+            changed = modified_states(session)
             (changed.add if self._modified else changed.discard)(state)
-        state._strong_obj = self._obj if self._modified else None
+        set_strong_reference(state, self._obj if self._modified else None)
 
 
 _NONE = object()
 _KNOWN = ("committed_state", "expired_attributes", "callables")
-_WAITING = ("_pending_mutations", "parents")
+_WAITING = (PENDING_COLLECTIONS, "parents")
 """What an `InstanceState` keeps of changes; the latter only once there is something."""
 
 
@@ -233,7 +242,7 @@ def _copied(value: t.Any) -> t.Any:
 def _put(state: State, name: str, value: t.Any) -> None:
     """Let an attribute be what it was. What tracks its own changes (`MutableDict`) is told whose it is again."""
     state.dict[name] = value
-    parents = getattr(value, "_parents", None)
+    parents = parents_of(value)
     if parents is not None and name in state.manager:
         parents[state] = name
 
@@ -245,15 +254,15 @@ def session_of(state: State) -> t.Any:
 
 def _collections(state: State) -> t.Iterator[tuple[str, t.Any]]:
     held = state.dict
-    for name in state.manager._collection_impl_keys.intersection(held):
-        if getattr(held[name], "_sa_adapter", None) is not None:
+    for name in collection_names(state.manager).intersection(held):
+        if adapter_of(held[name]) is not None:
             yield name, held[name]
 
 
 def _fill(state: State, name: str, members: list[t.Any]) -> None:
     """Let a collection have these members: the same collection where it is still the object's."""
     held = state.dict
-    adapter = getattr(held.get(name), "_sa_adapter", None)
+    adapter = adapter_of(held.get(name))
     if adapter is None or adapter.invalidated:
         held.pop(name, None)
         attributes.set_committed_value(state.obj(), name, members)
@@ -316,11 +325,12 @@ def _is_unknown(old: t.Any) -> bool:
 def _forget(state: State) -> None:
     """Let SQLAlchemy know of no change."""
     state.committed_state.clear()
-    vars(state).pop("_pending_mutations", None)
+    forget_pending(state)
     session = session_of(state)
     if session is not None:
-        session.identity_map._modified.discard(state)
-    state.modified, state._strong_obj = False, None
+        modified_states(session).discard(state)
+    state.modified = False
+    set_strong_reference(state, None)
 
 
 def _read_again(state: State, names: list[str]) -> None:

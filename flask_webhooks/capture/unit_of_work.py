@@ -14,6 +14,7 @@ from .commit import Emitted, Recorded
 from .matching import SubscriptionLookup
 from .registry import INFO, Registry
 from .side_session import SideSession
+from .sqlalchemy_internals import begin_implicitly
 from .traces import Trace
 
 __all__ = [
@@ -99,7 +100,7 @@ def buffer_of(session: Session, watch: Registry) -> UnitOfWork:
 def buffers_of(session: Session) -> UnitsOfWork:
     transaction = session.get_transaction()
     if transaction is None:  # emit() before anything else: begin as a change would, with no connection yet
-        session._autobegin_t()
+        begin_implicitly(session)
         transaction = t.cast("SessionTransaction", session.get_transaction())
     buffers = kept(transaction)
     if buffers is None:
