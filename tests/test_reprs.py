@@ -36,8 +36,8 @@ SECRET = re.compile(
 """Names of fields that may hold a secret, or a customer's data."""
 HARMLESS = {
     "api.operations.Operation.body", "api.operations.Operation.answer",  # kinds of schemas
-    "capture.change.Change.values", "catalog.model.Channel.data", "catalog.validators.Record.private",
-    "config.Settings.base_url", "delivery.request.Destination.secrets",
+    "capture.change.Change.values", "catalog.model.Channel.data", "catalog.containers.Record.private",
+    "config.settings.Settings.base_url", "delivery.request.Destination.secrets",
     "capture.commit.Emitted.text", "capture.messages.PendingEvent.text",
     "capture.messages.PendingEvent.values", "console.pages.Redirect.values", "console.pages.Page.headers",
     "worker.test_send.Subject.data", "payload.Message.text", "queries.answers.Legible.text",
