@@ -25,7 +25,7 @@ from . import outbox
 from .models import Hour, Subscription
 from .outbox import statistics
 from .state import state_of
-from .worker.maintenance import is_stalled
+from .worker import is_stalled
 
 __all__ = ["Collector"]
 

@@ -13,7 +13,7 @@ from flask import Flask
 
 from flask_webhooks import replay as replaying
 from flask_webhooks import signals
-from flask_webhooks.delivery.attempt import attempt
+from flask_webhooks.delivery import make_attempt
 from flask_webhooks.ids import is_backfilled
 from flask_webhooks.models import Delivery, Subscription
 from flask_webhooks.replay import repair
@@ -166,7 +166,7 @@ class TestNothingOlder:
         reader.read(1)
 
         assert [each.is_outdated for each in lane.buffered.values()] == [False, True, False, False]
-        made = [attempt(state, lane.destination, each, "test") for each in list(lane.buffered.values())]
+        made = [make_attempt(state, lane.destination, each, "test") for each in list(lane.buffered.values())]
         assert heard(inbox) == [
             ("clients.created", "a"),
             ("clients.created", "c"),

@@ -20,7 +20,7 @@ from flask_webhooks.config import Settings
 from flask_webhooks.console.form import of_form
 from flask_webhooks.console.pages import Page
 from flask_webhooks.console.secrets import ShownSecret
-from flask_webhooks.delivery import attempt, request
+from flask_webhooks.delivery import make_attempt, request
 from flask_webhooks.delivery.request import utcnow
 from flask_webhooks.models import Message
 from flask_webhooks.queue.redis_client import SentinelAddress
@@ -40,7 +40,7 @@ HARMLESS = {
     "config.settings.Settings.base_url", "delivery.request.Destination.secrets",
     "capture.commit.Emitted.text", "capture.messages.PendingEvent.text",
     "capture.messages.PendingEvent.values", "console.pages.Redirect.values", "console.pages.Page.headers",
-    "worker.test_send.Subject.data", "payload.Message.text", "queries.answers.Legible.text",
+    "delivery.test_send.Subject.data", "payload.Message.text", "queries.answers.Legible.text",
     "queries.deliveries.Search.text", "cli.scaffold.channels.Sketch.private",
     "cli.scaffold.channels.Sketch.holds_secrets", "cli.scaffold.writer.Draft.text",
     "testing.RecordedMessage.data", "testing.RecordedMessage.text",
@@ -100,7 +100,7 @@ def test_nothing_on_the_way_of_a_delivery_shows_a_secret(app: Flask, inbox: Rece
         includes=frozenset(), message=message, body=None,
     )  # fmt: skip
     built = request.build(state, destination, task, utcnow())
-    result = attempt.attempt(state, destination, task, "test")
+    result = make_attempt(state, destination, task, "test")
     reply = state.transport.send(built.outbound)
 
     assert result.ok

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from .. import models, queries, replay, throttle
 from .. import subscriptions as subscribing
 from ..config import ENVIRONMENTS
-from ..delivery.body import body_of
+from ..delivery import body_of
 from ..ids import first_at, following, made_at
 from ..models import State
 from ..principal import ALL_OWNERS, Whose

@@ -10,7 +10,7 @@ import json
 import typing as t
 
 from .. import payload, reference
-from ..delivery.request import MASK
+from ..delivery import MASK
 from ..reference import SAMPLE_ID, json_schema
 from ..state import AppState
 from . import catalog

@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from .. import absolute, subscriptions, throttle
+from ..delivery import TEST_EVENT, Subject, send_test_request
 from ..errors import PayloadError
 from ..reference import json_schema
 from ..state import AppState
 from ..web import Refused
-from ..worker.test_send import TEST_EVENT, Subject, send_test_request
 from . import schemas
 from .deliveries import one
 from .operations import Answer, Call, operation

@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 from .. import queries
 from .. import subscriptions as subscribing
 from ..config import ENVIRONMENTS
+from ..delivery import TEST_EVENT, Subject, send_test_request
 from ..errors import UnknownEventError
 from ..models import Attempt
 from ..principal import ALL_OWNERS, Whose
 from ..reference import json_schema
 from ..state import AppState
 from ..subscriptions.validation import is_storable
-from ..worker.test_send import TEST_EVENT, Subject, send_test_request
 from .context import open_session, open_state, refusals
 from .output import say
 

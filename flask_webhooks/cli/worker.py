@@ -18,8 +18,16 @@ from ..errors import QueueError
 from ..shutdown import ShutdownFlag
 from ..state import AppState, current_webhooks, state_of
 from ..visible import visible
-from ..worker import TRANSIENT_ERRORS, Coordinator, Report
-from ..worker.maintenance import STRAGGLING, Maintenance, is_stalled, purge_removed, settle
+from ..worker import (
+    STRAGGLING,
+    TRANSIENT_ERRORS,
+    Coordinator,
+    Maintenance,
+    Report,
+    is_stalled,
+    purge_removed,
+    settle,
+)
 from .durations import Duration
 from .output import say
 

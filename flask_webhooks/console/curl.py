@@ -13,7 +13,7 @@ import re
 import shlex
 import typing as t
 
-from ..delivery.request import MASK
+from ..delivery import MASK
 from ..transport import ACCEPT_ENCODING, as_sent, is_token
 
 __all__ = ["LONGEST_INLINE", "command"]

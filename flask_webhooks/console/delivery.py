@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .. import queries, replay, subscriptions, throttle
-from ..delivery import request
-from ..delivery.body import CHANGED, Body, body_of
+from ..delivery import CHANGED, MASK, Body, body_of
 from ..models import Attempt
 from ..queries import DeliveryDetail
 from ..queries.bounds import fit, html_size
@@ -215,7 +214,7 @@ def _told(row: Attempt, body: Body) -> Told:
         phases=tuple(_phases(row)),
         has_curl=sent is not None,
         curl=_inline(row, request_headers, sent),
-        left_out=tuple(name for name, value in _some(request_headers).items() if value == request.MASK),
+        left_out=tuple(name for name, value in _some(request_headers).items() if value == MASK),
     )
 
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from .. import signing, subscriptions, throttle
 from ..config import ENVIRONMENTS
+from ..delivery import run_probe
 from ..errors import SubscriptionChangedError, SubscriptionError
 from ..ids import is_id
 from ..models import Subscription
@@ -16,7 +17,6 @@ from ..queries.bounds import html_size
 from ..retry import Failure
 from ..transport import REFUSED
 from ..web import Refused
-from ..worker.test_send import run_probe
 from . import form as forms
 from . import repeats, samples
 from .event_picker import TYPED, count_events, few, picker

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from .. import queries, subscriptions, throttle
-from ..delivery.body import Body
+from ..delivery import TEST_EVENT, Body, Subject, send_test_request
 from ..errors import PayloadError
 from ..web import Refused
-from ..worker.test_send import TEST_EVENT, Subject, send_test_request
 from . import samples
 from .delivery import told
 from .i18n import _

@@ -7,13 +7,13 @@ import typing as t
 from datetime import UTC, datetime
 
 from .. import models, queries
+from ..delivery import TEST_EVENT
 from ..ids import made_at
 from ..models import State
 from ..outbox.statistics import OUTCOMES
 from ..queries import WINDOWS, Search, Series
 from ..queries.subscriptions import count_in, oldest_waiting
 from ..retry import schedule
-from ..worker.test_send import TEST_EVENT
 from .event_picker import Names, count_events, few
 from .pages import Page, PageContext, Raw, page
 from .secrets import OVERLAPS, shown_secrets

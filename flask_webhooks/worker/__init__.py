@@ -1,19 +1,33 @@
 """The delivery engine: from due deliveries to signed requests and recorded attempts.
 
-=============  ===============================================
-`senders`      the threads that make attempts
+=============  ==================================================
+`coordinator`  one run: read, send, complete, again and again
 `lanes`        the lanes that a worker holds, and for how long
-`prefetch`     what is due becomes tasks
+`prefetch`     what is due becomes delivery tasks
 `superseded`   what a backfill must not send any more
+`scheduler`    in memory: whose delivery goes next
+`senders`      the threads that make attempts
 `completer`    results written back in batches
-`coordinator`  the coordinator: all of this, again and again
 `outage`       when the database cannot be reached
-`test_send`    one test request, now
-=============  ===============================================
+`maintenance`  the thread beside all this: heartbeat, sweep, purge
+=============  ==================================================
 """
 
 from .coordinator import Coordinator, Report
 from .lanes import lease_length
+from .maintenance import STRAGGLING, Maintenance, is_stalled, purge_removed, settle
 from .outage import TRANSIENT_ERRORS, OutageBackoff, first_line
 
-__all__ = ["TRANSIENT_ERRORS", "Coordinator", "OutageBackoff", "Report", "first_line", "lease_length"]
+__all__ = [
+    "STRAGGLING",
+    "TRANSIENT_ERRORS",
+    "Coordinator",
+    "Maintenance",
+    "OutageBackoff",
+    "Report",
+    "first_line",
+    "is_stalled",
+    "lease_length",
+    "purge_removed",
+    "settle",
+]

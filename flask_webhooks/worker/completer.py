@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import sqlalchemy as sa
 
 from .. import outbox, pace, signals
-from ..delivery.attempt import AttemptResult, due_again
+from ..delivery import AttemptResult, announce_attempt, drop_answer, is_announced
 from ..health import Breaker, Health, Reason, after, why_paused
 from ..models import State, Subscription, Trigger
 from ..outbox import statistics
@@ -18,7 +18,7 @@ from ..pace import Burst
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["VALUE_ERRORS", "BatchResult", "drop_unstorable", "send_signal", "send_signals", "write"]
+__all__ = ["VALUE_ERRORS", "BatchResult", "drop_unstorable", "send_signals", "write"]
 
 logger = logging.getLogger("flask_webhooks.delivering")
 S = t.cast("sa.Table", Subscription.__table__)
@@ -121,7 +121,7 @@ def _failed(result: AttemptResult) -> outbox.Row:
         "delivery": result.task.id,
         "was_due": result.task.due_at,
         "next_state": State(result.state).value,
-        "next_due": result.task.due_at if deferred else due_again(result),
+        "next_due": result.task.due_at if deferred else result.retry_at,
         "made": result.task.number - (result.is_called_off or deferred),
         "why": "gone" if result.verdict.gone else result.failure,
         "sent": result.body,
@@ -197,21 +197,17 @@ def drop_unstorable(result: AttemptResult, error: Exception) -> bool:
         "attempt.not_recorded",
         extra={"delivery_id": result.task.id, "reason": f"{type(error).__name__}: {error}"[:500]},
     )
-    if result.row.get("request_headers", "{}") != "{}":
-        blank = {"response_headers": None, "response_body": None, "request_headers": "{}", "address": None}
-        result.row.update(blank, detail="What was answered could not be recorded.")
+    if drop_answer(result.row):
         return True
-    if result.is_logged:
-        result.is_logged = False
-        return True
-    return False
+    was_logged, result.is_logged = result.is_logged, False
+    return was_logged
 
 
 def send_signals(state: AppState, outcome: BatchResult, owners: t.Mapping[str, str]) -> None:
     """Log each attempt in one line and send the signals, after the commit."""
-    if signals.is_anybody() or logger.isEnabledFor(logging.INFO):
+    if is_announced():
         for result in outcome.kept:
-            send_signal(state, result)
+            announce_attempt(state, result)
     for key, health in outcome.paused.items():
         told = {
             "subscription": key,
@@ -229,37 +225,3 @@ def send_signals(state: AppState, outcome: BatchResult, owners: t.Mapping[str, s
             owner=owners[key],
             reason=reason.value,
         )
-
-
-def send_signal(state: AppState, result: AttemptResult) -> None:
-    """Log one attempt and send its signals."""
-    if result.is_called_off:
-        ids = {"delivery_id": result.task.id, "subscription_id": result.task.subscription_id}
-        logger.info("delivery.cancelled", extra={**ids, "reason": result.failure})
-        return
-    task, row = result.task, result.row
-    event = task.message.event if task.message is not None else ""
-    named = {"delivery_id": task.id, "subscription_id": task.subscription_id, "event": event}
-    if logger.isEnabledFor(logging.INFO):
-        told = {
-            "number": task.number,
-            "trigger": task.trigger,
-            "status": row["status"],
-            "failure": result.failure,
-            "seconds": round(result.seconds, 4),
-            "state": result.state,
-            "detail": result.log,
-        }
-        logger.info("delivery.attempted", extra={**named, **told})
-    signals.send(
-        signals.delivery_attempted,
-        state.app,
-        **named,
-        number=task.number,
-        status=row["status"],
-        failure=result.failure,
-    )
-    if result.state == "delivered":
-        signals.send(signals.delivery_delivered, state.app, **named, attempts=task.number)
-    elif result.state == "failed":
-        signals.send(signals.delivery_failed, state.app, **named, reason=result.failure)

@@ -20,8 +20,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from .. import outbox, signals
-from ..delivery.attempt import AttemptResult
-from ..delivery.request import DeliveryTask
+from ..delivery import AttemptResult, DeliveryTask
 from ..shutdown import ShutdownFlag
 from . import completer
 from .lanes import REFRESH, RENEW, Lanes

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from .. import outbox, pace
-from ..delivery.request import DeliveryTask, Destination, destinations
+from ..delivery import DeliveryTask, Destination, destinations
 from ..health import Health, health_of
 from ..ids import uuid7
 from ..outbox import Lease
@@ -24,7 +24,7 @@ from .outage import TRANSIENT_ERRORS, is_cut_short
 from .scheduler import FairScheduler
 
 if t.TYPE_CHECKING:
-    from ..delivery.attempt import AttemptResult
+    from ..delivery import AttemptResult
     from ..state import AppState
 
 __all__ = ["HeldLane", "Lanes"]

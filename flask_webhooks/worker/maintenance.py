@@ -17,7 +17,9 @@ from datetime import UTC, datetime, timedelta
 from .. import outbox, replay, throttle
 from ..outbox import statistics
 from ..shutdown import ShutdownFlag
-from . import TRANSIENT_ERRORS, Coordinator, OutageBackoff, first_line, lease_length
+from .coordinator import Coordinator
+from .lanes import lease_length
+from .outage import TRANSIENT_ERRORS, OutageBackoff, first_line
 
 if t.TYPE_CHECKING:
     from ..state import AppState

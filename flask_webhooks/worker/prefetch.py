@@ -13,7 +13,7 @@ import typing as t
 import sqlalchemy as sa
 
 from .. import outbox
-from ..delivery.request import DeliveryTask
+from ..delivery import DeliveryTask
 from ..models import Trigger
 from ..outbox import Window
 from . import superseded

@@ -12,8 +12,7 @@ import time
 import typing as t
 from datetime import datetime
 
-from ..delivery.attempt import AttemptResult, attempt, crashed
-from ..delivery.request import DeliveryTask, Destination
+from ..delivery import AttemptResult, DeliveryTask, Destination, crashed, make_attempt
 from ..frames import emptied
 from .scheduler import FairScheduler
 
@@ -133,7 +132,7 @@ class Senders:
     def _deliver(self, task: DeliveryTask) -> None:
         destination = self._destination_of(task.subscription_id)
         try:
-            result = attempt(self._state, destination, task, self._worker, clock=self._clock)
+            result = make_attempt(self._state, destination, task, self._worker, clock=self._clock)
         except BaseException as error:  # a format of the host's may exit: a thread has nobody to tell
             logger.error("delivery.crashed", extra={"delivery_id": task.id}, exc_info=emptied(error))
             result = crashed(self._state, destination, task, self._worker, error, self._clock())

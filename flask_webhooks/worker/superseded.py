@@ -15,7 +15,7 @@ import typing as t
 import sqlalchemy as sa
 
 from .. import outbox
-from ..delivery.request import DeliveryTask, is_of_backfill
+from ..delivery import DeliveryTask, is_of_backfill
 from .lanes import HeldLane
 
 __all__ = ["mark"]

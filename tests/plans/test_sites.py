@@ -42,7 +42,7 @@ UNPLANNED = {
     "console/secret_once.py:take": KEY,
     "console/repeats.py:first": KEY,
     "console/replays.py:_found": KEY,
-    "worker/test_send.py:_write": "Into a database in memory, of one subscription.",
+    "delivery/test_send.py:_write": "Into a database in memory, of one subscription.",
     "outbox/workers.py:subscribed": SMALL,
     "outbox/leases.py:fence": "The same keys as the statement before it; only where somebody else has written.",
     "outbox/leases.py:health": OTHER,

@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks import outbox, queries, replay
 from flask_webhooks.cli import webhooks_cli
+from flask_webhooks.delivery import Subject, send_test_request
 from flask_webhooks.errors import OtherEnvironmentError
 from flask_webhooks.models import Delivery, Lane, Replay, Subscription
 from flask_webhooks.replay import Filter
 from flask_webhooks.shutdown import ShutdownFlag
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.worker.maintenance import Maintenance
-from flask_webhooks.worker.test_send import Subject, send_test_request
 from tests.receivers import Receiver
 from tests.stage import deliveries, fill, subscribe
 from tests.worker.answers import run

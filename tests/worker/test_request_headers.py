@@ -12,10 +12,10 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from flask_webhooks import receiving, replay
+from flask_webhooks.delivery import Subject, send_test_request
 from flask_webhooks.models import Delivery, Message
 from flask_webhooks.replay.backfill import Backfill
 from flask_webhooks.state import AppState, state_of
-from flask_webhooks.worker.test_send import Subject, send_test_request
 from tests.host import Client, db
 from tests.receivers import TOLD, Received, Receiver, ok
 from tests.stage import attempts, deliveries, fill, recorded, secret_of, subscribe

@@ -14,14 +14,14 @@ from types import SimpleNamespace
 from .. import payload
 from ..catalog import EventType
 from ..catalog.names import RESERVED_CHANNEL
-from ..delivery.attempt import AttemptResult, attempt
-from ..delivery.request import DeliveryTask, Destination, destinations, headers, utcnow
 from ..errors import OtherEnvironmentError, PayloadError
 from ..ids import uuid7
 from ..messages import Row, delivery_row, message_row, payload_message, size_of
 from ..models import Attempt, Delivery, Message, State, Trigger
 from ..transport import Outbound
-from . import completer
+from .announce import announce_attempt
+from .attempt import AttemptResult, make_attempt
+from .request import DeliveryTask, Destination, destinations, headers, utcnow
 
 if t.TYPE_CHECKING:
     from ..signing import Secret
@@ -79,9 +79,9 @@ def send_test_request(
         message=SimpleNamespace(**message),
         body=_body(state, destination, event, SimpleNamespace(**message), delivery["format"]),
     )
-    result = attempt(state, destination, task, "test", limit=limit)
+    result = make_attempt(state, destination, task, "test", limit=limit)
     _write(state, message, delivery, result)
-    completer.send_signal(state, result)
+    announce_attempt(state, result)
     return task.id
 
 
