@@ -13,7 +13,7 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 `sign_in`      the way to the console, and to the host's sign-in
 `csrf`         the token of every form
 `i18n`         gettext, where Flask-Babel is there
-`faults`       what is wrong with a form, in the visitor's language
+`sentences`    what is wrong, in the visitor's language and in words of a form
 `formatting`   how instants, durations, sizes and states are written
 `colours`      the host's accent colour, made legible
 `webhooks`     list, switch, remove

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from werkzeug.datastructures import MultiDict
 
 from .. import subscriptions
-from ..errors import SecretError
+from ..errors import SecretError, SubscriptionError
 from ..models import Subscription
 from ..queries.bounds import html_size
-from .faults import told
 from .i18n import _
+from .sentences import sentence, sentence_of
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -98,14 +98,13 @@ class Form:
         self.headers = self.headers[: most + 1 if room >= 0 else 0]
         self.known_headers = self.known_headers[: most + 1 if room >= 0 else 0]
 
-    def take(self, errors: t.Mapping[str, t.Sequence[str]], message: str) -> None:
+    def take(self, error: SubscriptionError) -> None:
         """Note what was refused: `events.0.includes` belongs to `events`."""
-        for name, messages in errors.items():
-            self.errors.setdefault(name.partition(".")[0].replace("channels", "events"), []).extend(
-                map(told, messages)
-            )
-        if not errors:
-            self.errors[""] = [told(message)]
+        for name, texts in error.fields.items():
+            field = name.partition(".")[0].replace("channels", "events")
+            self.errors.setdefault(field, []).extend(map(sentence, texts))
+        if not error.fields:
+            self.errors[""] = [sentence_of(error)]
 
 
 def of_form(sent: MultiDict[str, str]) -> Form:

@@ -20,12 +20,12 @@ from ..web import Refused
 from . import form as forms
 from . import repeats, samples
 from .event_picker import TYPED, count_events, few, picker
-from .faults import told
 from .first_steps import arrive
 from .form import Form
 from .i18n import _
 from .pages import Page, PageContext, Redirect, page
 from .secrets import secrets_of
+from .sentences import sentence
 from .webhooks import held_count
 
 __all__ = ["check_url", "create", "edit", "new", "preview", "probe", "save"]
@@ -73,7 +73,7 @@ def create(visit: PageContext) -> Page | Redirect:
         visit.session.commit()
     except SubscriptionError as error:
         visit.session.rollback()
-        form.take(error.fields, str(error))
+        form.take(error)
         return _form_page(visit, form, None, status=422)
     except sa.exc.IntegrityError:  # the other half of a double click was first
         visit.session.rollback()
@@ -129,7 +129,7 @@ def save(visit: PageContext, subscription_id: object) -> Page | Redirect:
     except SubscriptionError as error:
         visit.session.rollback()
         row = subscriptions.find(visit.session, key, owner=visit.owner)
-        form.take(error.fields, str(error))
+        form.take(error)
         form.environment = row.environment
         return _form_page(
             visit, form, row, status=409 if isinstance(error, SubscriptionChangedError) else 422
@@ -194,7 +194,7 @@ def check_url(visit: PageContext) -> Page:
 
 
 def _url_page(*faults: str, checked: bool = True, **more: t.Any) -> Page:
-    values = {"faults": [told(text) for text in faults], "checked": checked, **more}
+    values = {"faults": [sentence(text) for text in faults], "checked": checked, **more}
     return Page("_url_check.html", values)
 
 

@@ -30,10 +30,10 @@ from ..state import AppState, current_webhooks
 from ..subscriptions.validation import is_storable
 from ..web import Initiator, Refused, forget_request, initiator_of
 from . import colours, csrf, sign_in
-from .faults import told
 from .formatting import span
 from .i18n import _, language, ngettext
 from .pages import Answer, Page, PageContext, Raw, Redirect, Route
+from .sentences import sentence_of
 
 __all__ = ["accent", "context", "of_http", "secure", "unknown", "view_of"]
 
@@ -60,7 +60,7 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
                 Refused(409, _("Somebody else has changed this webhook meanwhile. Go back, reload, repeat."))
             )
         except SubscriptionError as error:
-            return _problem(Refused(422, told(str(error))))
+            return _problem(Refused(422, sentence_of(error)))
         except ThrottledError as error:
             return _slowed(error)
         except SecretError:

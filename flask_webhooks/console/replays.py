@@ -13,10 +13,10 @@ from ..errors import SubscriptionError
 from ..replay.replays import listened_to
 from ..web import Refused
 from .event_picker import few
-from .faults import told
 from .i18n import _
 from .pages import Page, PageContext, Redirect, page
 from .rendering import nothing
+from .sentences import sentence_of
 
 __all__ = ["count_replay", "new_replay", "replay", "start_replay", "stop_replay"]
 
@@ -66,7 +66,7 @@ def start_replay(visit: PageContext, subscription_id: object) -> Page | Redirect
     except SubscriptionError as error:
         visit.session.rollback()
         row = subscriptions.find(visit.session, key, owner=visit.owner)
-        return _wizard(visit, row, asked, status=409, fault=told(str(error)))
+        return _wizard(visit, row, asked, status=409, fault=sentence_of(error))
     _ring(visit)
     return Redirect("replay", {"replay_id": found.id}, notice="replaying")
 

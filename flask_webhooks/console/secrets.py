@@ -12,8 +12,8 @@ from ..errors import SecretError, SubscriptionError, SubscriptionMissingError
 from ..models import Subscription
 from ..signing import Secret
 from . import secret_once
-from .faults import told
 from .pages import Page, PageContext, Redirect, page
+from .sentences import sentence_of
 
 __all__ = ["OVERLAPS", "renewed", "reveal", "rotate", "secrets_of", "shown_secrets"]
 
@@ -82,7 +82,7 @@ def rotate(visit: PageContext, subscription_id: object) -> Page | Redirect:
     except SubscriptionError as error:
         visit.session.rollback()
         row = subscriptions.find(visit.session, key, owner=visit.owner)
-        return _page(visit, row, fault=told(str(error)), status=422)
+        return _page(visit, row, fault=sentence_of(error), status=422)
     if not visit.is_partial:  # so that a reload rotates nothing again
         return Redirect(
             "renewed", {"subscription_id": key, secret_once.FIELD: secret_once.keep(visit, [key])}

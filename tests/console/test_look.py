@@ -18,9 +18,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 import flask_webhooks
 from flask_webhooks import Webhooks
 from flask_webhooks.config import ConsoleTheme
-from flask_webhooks.console import colours, faults
+from flask_webhooks.console import colours
 from flask_webhooks.console.formatting import ago, percent, seconds, span
-from flask_webhooks.errors import ConfigurationError
+from flask_webhooks.console.sentences import IN_A_FORM, sentence
+from flask_webhooks.errors import SENTENCES, ConfigurationError, ErrorText
 from flask_webhooks.state import state_of
 from tests.console.conftest import Visitor, load_principal, places, write_log
 
@@ -167,18 +168,49 @@ def test_a_language_that_is_not_there_is_english(make_console: t.Callable[..., F
 
 
 def test_german_is_complete() -> None:
-    settings = [("console/**.py", "python"), ("templates/webhooks/**.html", "jinja2")]
-    keywords = {"_": None, "N_": None, "ngettext": (1, 2)}
+    settings = [
+        ("console/**.py", "python"),
+        ("errors/sentences.py", "python"),
+        ("templates/webhooks/**.html", "jinja2"),
+    ]
+    keywords = {"_": None, "N_": None, "ngettext": (1, 2), "Sentence": (1,)}
     wanted = set()
     for _file, _line, message, *_ in extract_from_dir(str(PACKAGE), settings, keywords=keywords):
         while not isinstance(message, str):  # of a plural the singular is the key
             message = message[0]
         wanted.add(message)
-    raw = (PACKAGE / "translations" / "de" / "LC_MESSAGES" / "webhooks.mo").read_bytes()
-    known = {each.id if isinstance(each.id, str) else each.id[0] for each in read_mo(io.BytesIO(raw))}
 
-    assert len(wanted) > 400
-    assert wanted - known == set()
+    assert len(wanted) > 500
+    assert wanted - german().keys() == set()
+
+
+def german() -> dict[str, str]:
+    """Return what the console says in German, by the English; of a plural the singular."""
+    raw = (PACKAGE / "translations" / "de" / "LC_MESSAGES" / "webhooks.mo").read_bytes()
+    return {
+        each.id if isinstance(each.id, str) else each.id[0]: each.string
+        if isinstance(each.string, str)
+        else each.string[0]
+        for each in read_mo(io.BytesIO(raw))
+    }
+
+
+def names_in(text: str) -> list[str]:
+    return sorted(set(re.findall(r"%\((\w+)\)s", text)))
+
+
+@pytest.mark.parametrize("code", SENTENCES)
+def test_a_mistake_has_the_same_values_in_german(code: str) -> None:
+    english, known = SENTENCES[code].english, german()
+
+    assert names_in(known[english]) == names_in(english)
+    if code in IN_A_FORM:
+        assert names_in(known[IN_A_FORM[code]]) == names_in(IN_A_FORM[code])
+        assert set(names_in(IN_A_FORM[code])) <= set(names_in(english))
+
+
+def test_what_a_form_says_otherwise_is_said_by_code() -> None:
+    assert IN_A_FORM.keys() <= SENTENCES.keys()
 
 
 MISTAKES: tuple[dict[str, t.Any], ...] = (
@@ -242,13 +274,11 @@ def mistakes_in(app: Flask, language: str, mistakes: t.Callable[[], list[str]]) 
 
 
 def test_what_is_said_of_a_mistake_keeps_its_particulars() -> None:
-    told = faults.told("There are 30 headers; at most 20 are allowed.")
+    said = sentence(ErrorText("too_many_headers", count=30, most=20))
 
-    assert told == "There are 30 headers; at most 20 are allowed."
-    assert faults.told("Something new.") == "Something new."
-    assert faults.told('Name at least one event, such as "invoices.created", "invoices.*" or "*".') == (
-        "Choose at least one event."
-    )
+    assert said == "There are 30 headers; at most 20 are allowed."
+    assert sentence("Something new.") == "Something new."
+    assert sentence(ErrorText("no_listeners")) == "Choose at least one event."
 
 
 # ---- how values are written ------------------------------------------------------------------------------
