@@ -4,7 +4,7 @@ The law of this door: every operation names the right it needs, and nothing is r
 not the caller's own does not exist. Views get a `Call` and know nothing of Flask.
 
 In the order of a request: `views` authenticates, proves the origin, parses, opens a session of our own, and commits;
-`paging` cuts lists into pages; `idempotency` keeps the answer for an `Idempotency-Key`; `problems` turns what is raised
+`paging` cuts lists into pages; `problems` turns what is raised
 into problem details, also for paths and methods that there are none of.
 
 ===============  =======================================================================

@@ -379,7 +379,7 @@ def _repeated(call: Call, made: t.Sequence[str], delivery_id: str) -> t.Any:
 def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     """Makes it due at once, whatever became of it: same idempotency key, same bytes, its whole schedule before it."""
     owner = _own(call, delivery_id)[1].owner
-    throttle.count(call.state, call.session, call.principal.account)
+    throttle.count(call.state, call.session, call.account)
     throttle.begin_retry(call.state, call.session, owner, delivery_id)
     if replay.is_broken(call.session.connection(), delivery_id):
         raise Refused(

@@ -7,10 +7,9 @@ import typing as t
 from dataclasses import dataclass, field
 
 import marshmallow as ma
-from sqlalchemy.orm import Session
 
-from ..principal import Principal, Whose
 from ..state import AppState
+from ..web import RequestContext
 
 __all__ = ["OPERATIONS", "Answer", "Call", "Operation", "operation", "paths"]
 
@@ -18,22 +17,13 @@ Right = t.Literal["read", "write", "secrets"]
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(RequestContext):
     """One request, as a view sees it."""
 
-    state: AppState
-    principal: Principal
-    session: Session = field(repr=False)
-    """Our own, with nothing of the host's in it; committed when the view has returned."""
     body: dict[str, t.Any] = field(repr=False)
     query: dict[str, t.Any]
     version: int | None
     """What `If-Match` asks for; None: anything; -1: what cannot be."""
-
-    @property
-    def owner(self) -> Whose:
-        """Whose rows may be seen."""
-        return self.principal.sees
 
     @property
     def limit(self) -> int:

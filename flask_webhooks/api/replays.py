@@ -61,10 +61,10 @@ def replay_subscription(call: Call, subscription_id: str) -> t.Any:
     row = subscriptions.find(call.session, subscription_id, owner=call.owner)
     wanted = _filter(call, now)
     if call.body["dry_run"]:
-        throttle.count_scan(call.state, call.session, call.principal.account)
+        throttle.count_scan(call.state, call.session, call.account)
         row = subscriptions.find(call.session, subscription_id, owner=call.owner)
         return Answer(_dry(call, row, wanted, now), status=200, made=None)
-    throttle.count(call.state, call.session, call.principal.account)
+    throttle.count(call.state, call.session, call.account)
     row = subscriptions.find(call.session, subscription_id, owner=call.owner, to_change=True)
     throttle.begin_replay(call.state, call.session, row.owner, row.id)
     try:

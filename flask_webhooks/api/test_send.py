@@ -45,7 +45,7 @@ def try_subscription(call: Call, subscription_id: str) -> t.Any:
     subject = _subject(call, owner)
     limit = call.state.settings.manual_timeout
     try:
-        with throttle.turn(call.state, call.session, call.principal.account):
+        with throttle.turn(call.state, call.session, call.account):
             delivery_id = send_test_request(call.state, subscription_id, subject, format=format, limit=limit)
     except PayloadError as error:
         raise Refused(422, str(error), fields={"event": [str(error)]}) from error

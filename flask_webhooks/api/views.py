@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import typing as t
@@ -15,10 +16,8 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.http import parse_etags
 
 from ..errors import SecretError, SubscriptionError, ThrottledError
-from ..sql.transactions import repeated
-from ..state import AppState, current_webhooks
-from ..web import Refused, forget_request
-from . import idempotency
+from ..state import AppState
+from ..web import Refused, current_state, forget_request, idempotency, run_in_session
 from .operations import Answer, Call, Operation
 from .problems import answer, nobody, of_error
 from .schemas.fields import UUID
@@ -29,6 +28,7 @@ __all__ = ["view_of"]
 _ID = re.compile(UUID)
 MOST_PLACES = 10
 """Fields that the sentence of a problem names; `errors` has more of them."""
+_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")  # more digits than `int` would read are no version of ours
 _PACKED = re.compile(r'(?:W/)?"([0-9]{1,18})(?:(?:--?|[:;])(?:gzip|deflate|br|zstd))?"')
 """Our tag as it is after whoever packed the answer: `W/"1"` of nginx, `"1-gzip"` of Apache, `"1:gzip"` of
@@ -53,7 +53,7 @@ def view_of(operation: Operation) -> t.Callable[..., Response]:
 
 
 def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
-    state = t.cast("AppState", current_webhooks._get_current_object())  # type: ignore[attr-defined]
+    state = current_state()
     principal = state.load_principal()
     if principal is None:
         raise nobody()
@@ -65,28 +65,43 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
     raw = _read(state) if operation.writes else b""
     body = _parse_body(state, operation, raw)
     query = _parse_query(operation)
-    state.let_go()
 
     def run(session: Session) -> Response:
         return _run(operation, Call(state, principal, session, body, query, _version()), raw, arguments)
 
-    return repeated(state.own_engine, run)
+    return run_in_session(state, run)
 
 
 def _run(operation: Operation, call: Call, raw: bytes, arguments: dict[str, str]) -> Response:
-    kept = idempotency.begin(call, operation, raw)
-    if kept is not None and kept.first is not None:
-        return _repeated(call, operation, kept.first, arguments)
-    with kept if kept is not None else contextlib.nullcontext():
+    slot = _slot(call, operation, raw)
+    if slot is not None and slot.first is not None:
+        return _repeated(call, operation, slot.first, arguments)
+    with slot if slot is not None else contextlib.nullcontext():
         returned = operation.view(call, **arguments)
         response = _shown(operation, returned)
     made = returned.made if isinstance(returned, Answer) else ()
-    if kept is not None and made is not None:
-        first = kept.commit(response.status_code, made)
+    if slot is not None and made is not None:
+        first = slot.commit(response.status_code, made)
         return response if first is None else _repeated(call, operation, first, arguments)
     if operation.writes:
         call.session.commit()
     return response
+
+
+def _slot(call: Call, operation: Operation, raw: bytes) -> idempotency.Slot | None:
+    """Return the place of what this request makes; None where it has no key.
+
+    :raises Refused: a malformed key, or one that was used for another request.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None or not operation.is_repeatable:
+        return None
+    if not _KEY.fullmatch(key):
+        message = "An Idempotency-Key is 1 to 255 printable ASCII characters."
+        raise Refused(400, message, fields={"Idempotency-Key": [message]})
+    asked = json.dumps([request.method, request.full_path, call.principal.operator]).encode()
+    digest = hashlib.sha256(asked + b"\n" + raw).hexdigest()
+    return idempotency.begin(call, key, digest, reserve=operation.is_final)
 
 
 def _repeated(

@@ -17,8 +17,9 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 `formatting`   how instants, durations, sizes and states are written
 `colours`      the host's accent colour, made legible
 `webhooks`     list, switch, remove
-`form_pages`   new and edit; `form` reads what was sent, `event_picker` offers events, `repeats` does it once
-`first_steps`  the steps after a webhook is made; `secret_once` shows its secret on one page
+`form_pages`   new and edit; `form` reads what was sent, `event_picker` offers events
+`first_steps`  the steps after a webhook is made
+`once`         a form makes its thing once, a secret is shown once
 `webhook`      one webhook: health, charts; `secrets`, `test_send`, `snippets`
 `deliveries`   deliveries, live; `delivery`, one of them with every attempt; `curl`, an attempt as a command
 `catalogue`    channels and events

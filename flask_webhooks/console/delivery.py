@@ -132,7 +132,7 @@ def retry(visit: PageContext, delivery_id: object) -> Redirect:
     """Make it due now: same key, same bytes, a fresh signature."""
     key = str(delivery_id)
     owner = _story(visit, key).subscription.owner
-    throttle.count(visit.state, visit.session, visit.principal.account)
+    throttle.count(visit.state, visit.session, visit.account)
     throttle.begin_retry(visit.state, visit.session, owner, key)
     if replay.is_broken(visit.session.connection(), key):
         raise Refused(409, _("Its data could not be made: there is nothing to send until that is repaired."))

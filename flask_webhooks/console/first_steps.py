@@ -9,7 +9,7 @@ from .. import queries, subscriptions
 from ..errors import SubscriptionMissingError
 from ..models import State, Subscription
 from ..queries import Search
-from . import secret_once
+from . import once
 from .pages import Page, PageContext, Redirect, page
 from .secrets import OVERLAPS, shown_secrets
 from .snippets import snippets
@@ -27,14 +27,14 @@ def arrive(visit: PageContext, key: str, secret_id: str) -> Redirect:
         return Redirect("webhook", {"subscription_id": key})
     visit.session.rollback()  # a transaction that has read cannot begin to write on SQLite
     return Redirect(
-        "set_up", {"subscription_id": key, secret_once.FIELD: secret_once.keep(visit, [key, secret_id])}
+        "set_up", {"subscription_id": key, once.SHOWN_ONCE: once.show_once(visit, [key, secret_id])}
     )
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/set-up", right="write", stores=False)
 def set_up(visit: PageContext, subscription_id: object) -> Page:
     """Show what is to be done, and what is done; the secret only to who comes from having made it."""
-    made = secret_once.take(visit)
+    made = once.shown_once(visit)
     row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
     connection = visit.session.connection()
     values: dict[str, t.Any] = {
@@ -48,7 +48,7 @@ def set_up(visit: PageContext, subscription_id: object) -> Page:
     return Page("set_up.html", values)
 
 
-def _secret(visit: PageContext, row: Subscription, made: list[str] | None) -> str:
+def _secret(visit: PageContext, row: Subscription, made: t.Sequence[str] | None) -> str:
     if made is None or made[0] != row.id:
         return ""
     found = subscriptions.reveal_one(visit.state, row, made[1])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import typing as t
 
-import sqlalchemy as sa
-
 from .. import signing, subscriptions, throttle
 from ..config import ENVIRONMENTS
 from ..delivery import run_probe
@@ -18,7 +16,7 @@ from ..retry import Failure
 from ..transport import REFUSED
 from ..web import Refused
 from . import form as forms
-from . import repeats, samples
+from . import once, samples
 from .event_picker import TYPED, count_events, few, picker
 from .first_steps import arrive
 from .form import Form
@@ -51,10 +49,9 @@ def create(visit: PageContext) -> Page | Redirect:
     """Make a webhook and lead to its first steps; the same form sent again leads to those of the same."""
     if LOOK in visit.form:
         return _form_page(visit, forms.of_form(visit.form), None)
-    made = repeats.first(visit)
-    if made is not None:
-        return arrive(visit, *made)
-    visit.session.rollback()  # the URL's name is looked up next
+    slot = once.made_by_form(visit)
+    if slot is not None and slot.first is not None:
+        return arrive(visit, *slot.first.made)
     form = forms.of_form(visit.form)
     form.errors = forms.shape_faults(form)
     try:
@@ -68,18 +65,15 @@ def create(visit: PageContext) -> Page | Redirect:
             signature=form.signature,
             **form.values(),
         )
-        made = [row.id, subscriptions.secret_id(visit.session, row)]
-        repeats.keep(visit, made)
+        made: t.Sequence[str] = row.id, subscriptions.secret_id(visit.session, row)
+        first = slot.commit(200, made) if slot is not None else None
+        if first is not None:  # the other half of a double click was first
+            made = first.made
         visit.session.commit()
     except SubscriptionError as error:
         visit.session.rollback()
         form.take(error)
         return _form_page(visit, form, None, status=422)
-    except sa.exc.IntegrityError:  # the other half of a double click was first
-        visit.session.rollback()
-        made = repeats.first(visit)
-        if made is None:
-            raise
     return arrive(visit, *made)
 
 
@@ -161,7 +155,7 @@ def _form_page(visit: PageContext, form: Form, row: Subscription | None, status:
         "catalog": state.catalog,
         "beside": _beside(visit, row, form.environment),
         "held": held_count(visit, row.id) if row is not None and not row.active else 0,
-        "form_key": visit.form.get(repeats.FIELD, "")[: repeats.LONGEST] or repeats.new_key(),
+        "form_key": once.form_key(visit),
         **_preview(visit, form, example),
     }
     return Page("form.html", values, status)
@@ -188,7 +182,7 @@ def check_url(visit: PageContext) -> Page:
         return _url_page(checked=False)
     faults = subscriptions.examine(visit.state, {"url": url}).get("url", [])
     if not faults and visit.state.transport.needs_lookup(url):
-        with throttle.turn(visit.state, visit.session, visit.principal.account):
+        with throttle.turn(visit.state, visit.session, visit.account):
             faults = subscriptions.look_up(visit.state, url)
     return _url_page(*faults)
 
@@ -207,7 +201,7 @@ def probe(visit: PageContext) -> Page:
         return _url_page(*faults)
     key = visit.form.get("subscription", "")
     own = secrets_of(visit, key) if is_id(key) else None
-    with throttle.turn(visit.state, visit.session, visit.principal.account):
+    with throttle.turn(visit.state, visit.session, visit.account):
         limit = visit.state.settings.manual_timeout
         outbound, reply = run_probe(visit.state, url, own or [signing.generate()], limit=limit)
     if reply.failure in (Failure.DNS, Failure.BLOCKED_ADDRESS):  # nobody learns which names there are inside

@@ -5,12 +5,10 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
-from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
 from ..ids import is_id
-from ..principal import Principal, Whose
-from ..state import AppState
+from ..web import RequestContext
 
 __all__ = ["PAGES", "Page", "PageContext", "Raw", "Redirect", "Route", "page"]
 
@@ -18,22 +16,13 @@ Right = t.Literal["read", "write", "secrets"]
 
 
 @dataclass(frozen=True)
-class PageContext:
+class PageContext(RequestContext):
     """One request, as a page function sees it."""
 
-    state: AppState
-    principal: Principal
-    session: Session = field(repr=False)
-    """Our own, with nothing of the host's in it; committed when the page function has returned."""
     form: MultiDict[str, str] = field(repr=False)
     query: MultiDict[str, str]
     is_partial: bool
     """Whether htmx asks: a part of the page is enough."""
-
-    @property
-    def owner(self) -> Whose:
-        """Whose rows may be seen."""
-        return self.principal.sees
 
     def identifier(self, name: str) -> str:
         """Return an id from the query; empty if it is none, so that no database sees what is none."""

@@ -25,10 +25,9 @@ from ..errors import (
     ThrottledError,
 )
 from ..principal import Principal
-from ..sql.transactions import repeated
 from ..state import AppState, current_webhooks
 from ..subscriptions.validation import is_storable
-from ..web import Initiator, Refused, forget_request, initiator_of
+from ..web import Initiator, Refused, current_state, forget_request, initiator_of, run_in_session
 from . import colours, csrf, sign_in
 from .formatting import span
 from .i18n import _, language, ngettext
@@ -79,12 +78,8 @@ def nothing() -> Refused:
     return Refused(404, _("There is nothing at this address."))
 
 
-def _state() -> AppState:
-    return t.cast("AppState", current_webhooks._get_current_object())  # type: ignore[attr-defined]
-
-
 def _respond(route: Route, arguments: dict[str, str]) -> Answered:
-    state = _state()
+    state = current_state()
     principal = _authenticated(state)
     if route.writes:
         _check_form(state)
@@ -97,7 +92,6 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     if route.operators and not principal.operator:
         raise nothing()
     language()  # Flask-Babel asks the host for it, once in a request
-    state.let_go()
 
     def run(session: Session) -> tuple[PageContext, Answer]:
         visit = PageContext(state, principal, session, form, request.args, _is_partial())
@@ -109,7 +103,7 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
         return visit, found
 
     # Shown without a connection: the host's templates and context processors take one of their own.
-    response = _shown(*repeated(state.own_engine, run))
+    response = _shown(*run_in_session(state, run))
     if not route.stores:
         response.headers["Cache-Control"] = "no-store"
     return response
@@ -189,7 +183,7 @@ def _shown(visit: PageContext, found: Answer) -> Answered:
 
 def _problem(error: Refused) -> Response:
     if "webhooks_principal" in g:
-        state = _state()
+        state = current_state()
         state.let_go()
         with state.own_engine.connect() as connection:
             _look_for_workers(connection)
@@ -219,7 +213,7 @@ def _is_partial() -> bool:
 def unknown(path: str) -> Answered:
     """The view of every path that is no page of ours."""
     try:
-        _authenticated(_state())
+        _authenticated(current_state())
     except sign_in.Led as led:
         return _led(led)
     except Refused as error:
@@ -260,7 +254,7 @@ def secure(response: Response) -> Response:
 
 def context() -> dict[str, t.Any]:
     """What every template may use."""
-    state = _state()
+    state = current_state()
     principal: Principal | None = g.get("webhooks_principal")
     return {
         "_": _,

@@ -42,7 +42,7 @@ def count_replay(visit: PageContext, subscription_id: object) -> Page:
     """Say how many it would be."""
     key = str(subscription_id)
     subscriptions.find(visit.session, key, owner=visit.owner)
-    throttle.count_scan(visit.state, visit.session, visit.principal.account)
+    throttle.count_scan(visit.state, visit.session, visit.account)
     row = subscriptions.find(visit.session, key, owner=visit.owner)
     asked = _asked(visit.form)
     wanted = _filter(visit, asked)
@@ -58,7 +58,7 @@ def start_replay(visit: PageContext, subscription_id: object) -> Page | Redirect
     key = str(subscription_id)
     subscriptions.find(visit.session, key, owner=visit.owner)
     asked = _asked(visit.form)
-    throttle.count(visit.state, visit.session, visit.principal.account)
+    throttle.count(visit.state, visit.session, visit.account)
     row = subscriptions.find(visit.session, key, owner=visit.owner, to_change=True)
     throttle.begin_replay(visit.state, visit.session, row.owner, row.id)
     try:

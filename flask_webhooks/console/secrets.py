@@ -11,7 +11,7 @@ from .. import subscriptions
 from ..errors import SecretError, SubscriptionError, SubscriptionMissingError
 from ..models import Subscription
 from ..signing import Secret
-from . import secret_once
+from . import once
 from .pages import Page, PageContext, Redirect, page
 from .sentences import sentence_of
 
@@ -84,9 +84,7 @@ def rotate(visit: PageContext, subscription_id: object) -> Page | Redirect:
         row = subscriptions.find(visit.session, key, owner=visit.owner)
         return _page(visit, row, fault=sentence_of(error), status=422)
     if not visit.is_partial:  # so that a reload rotates nothing again
-        return Redirect(
-            "renewed", {"subscription_id": key, secret_once.FIELD: secret_once.keep(visit, [key])}
-        )
+        return Redirect("renewed", {"subscription_id": key, once.SHOWN_ONCE: once.show_once(visit, [key])})
     visit.session.commit()
     visit.session.expire(row, ["secrets"])
     return _page(visit, row, is_new=True)
@@ -96,7 +94,7 @@ def rotate(visit: PageContext, subscription_id: object) -> Page | Redirect:
 def renewed(visit: PageContext, subscription_id: object) -> Page:
     """Show the secrets to who has just put a new one in force, once; to others that they are hidden."""
     key = str(subscription_id)
-    is_new = secret_once.take(visit) == [key]
+    is_new = once.shown_once(visit) == [key]
     row = subscriptions.find(visit.session, key, owner=visit.owner)
     return _page(visit, row, is_new=is_new, is_clear=is_new)
 

@@ -22,7 +22,7 @@ def send_test(visit: PageContext, subscription_id: object) -> Page | Redirect:
     subject = _subject(visit, visit.form.get("event", TEST_EVENT))
     limit = visit.state.settings.manual_timeout
     try:
-        with throttle.turn(visit.state, visit.session, visit.principal.account):
+        with throttle.turn(visit.state, visit.session, visit.account):
             delivery_id = send_test_request(visit.state, key, subject, format=asked, limit=limit)
     except PayloadError as error:
         raise Refused(422, str(error)) from error

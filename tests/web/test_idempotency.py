@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on what cannot be undone: a test request goes out once."""
+"""What is sent again with its `Idempotency-Key` does nothing again: a test request goes out once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from flask import Flask
 
 from flask_webhooks.models import IdempotentReply
 from flask_webhooks.state import AppState, state_of
+from tests.api.conftest import URL, Customer
 from tests.console.conftest import on_one_database, write_log
 from tests.receivers import Receiver, ok
 from tests.stage import wait_until
 from tests.worker.answers import Gate
-
-from .conftest import URL, Customer
 
 BODY = {"url": URL, "events": ["invoices.*"]}
 
