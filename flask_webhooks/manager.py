@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.orm import Session
 
 from . import models, signing, subscriptions
+from .capture.connections import connection_of
 from .capture.listeners import registry_of
-from .capture.matching import connection_of
 from .engines import is_same_database
 from .errors import ConfigurationError
 from .principal import Whose

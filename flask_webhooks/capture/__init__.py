@@ -16,36 +16,42 @@ The steps, in the order they happen in one transaction:
 The listeners are set once per process, on `sqlalchemy.orm.Session`, so that plain `Session(engine)` is seen as well
 as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 
-==================  ==============================================================
-`registry`          which app captures which class
-`listeners`         the listeners
-`unit_of_work`      what each session has seen in a transaction
-`history`           a flush to changes, with old values
-`deletes`           what is loaded before rows are deleted
-`snapshots`         what is told of them afterwards
-`lost_rows`         what a flush deletes, and whose keys it clears, by itself
-`bulk`              a bulk statement to changes, or why not
-`statements`        what a bulk statement concerns, and whether its rows are taken
-`bulk_changes`      a bulk UPDATE or DELETE
-`bulk_inserts`      a bulk INSERT
-`conflict_targets`  by which keys an upsert meets rows that are there
-`bulk_upserts`      an upsert
-`side_session`      where the rows of bulk statements are read
-`change`            changes to what they come to (pure)
-`relationships`     what else that updates
-`owner_moves`       what went to another owner, and what it was before
-`stored_values`     values as the rows have them
-`loading`           rows by their keys, and what hangs on them
-`database`          the app's own database
-`matching_cache`    whether certainly nobody listens
-`matching`          who listens
-`commit`            all of it together, at commit
-`messages`          events to rows
-`host_code`         calls of the host's schemas, includes and properties
-`guard`             what these change is undone, and what would write refused
-`undo`              one object as it was
-`emit`              events that the host emits itself
-==================  ==============================================================
+======================  ==============================================================
+`registry`              which app captures which class
+`mapper_plan`           what is captured of a class
+`listeners`             the listeners
+`unit_of_work`          what each session has seen in a transaction
+`history`               a flush to changes, with old values
+`deletes`               which rows a flush deletes, and what is loaded before
+`snapshots`             what is told of them afterwards
+`bulk`                  a bulk statement to changes, or why not
+`statements`            what a bulk statement concerns, and whether its rows are taken
+`bulk_changes`          a bulk UPDATE or DELETE
+`bulk_inserts`          a bulk INSERT
+`conflict_targets`      by which keys an upsert meets rows that are there
+`bulk_upserts`          an upsert
+`side_session`          where the rows of bulk statements are read
+`change`                changes to what they come to (pure)
+`relationships`         what else that updates
+`owner_moves`           what went to another owner, and what it was before
+`stored_values`         values as the rows have them
+`loading`               rows by their keys, and what hangs on them
+`database`              the app's own database
+`connections`           on which connection a session's changes were written
+`matching_cache`        whether certainly nobody listens
+`matching`              who listens
+`commit`                all of it together, at commit
+`events`                events that happened, as values
+`messages`              events to rows
+`failures`              what becomes of an event that cannot be made into a row
+`host_code`             calls of the host's schemas, includes and properties
+`guard`                 what these change is undone, and what would write refused
+`guarded_session`       the same of one session
+`fence`                 sessions and connections that refuse to write meanwhile
+`undo`                  one object as it was
+`emit`                  events that the host emits itself
+`sqlalchemy_internals`  every private name of SQLAlchemy's
+======================  ==============================================================
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from .bulk_inserts import Insert
 from .bulk_upserts import Upsert
 from .change import Change
 from .conflict_targets import is_upsert
-from .matching import check_database
+from .connections import check_database
 from .registry import watching
 from .side_session import SideSession
 from .sqlalchemy_internals import annotations_of, flush_if_due, key_attributes, later_listeners, listen_last

@@ -6,7 +6,7 @@ import functools
 import logging
 import typing as t
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import sqlalchemy as sa
 from sqlalchemy import inspect, orm
@@ -17,11 +17,14 @@ from ..catalog import EventType, Kind, same
 from ..errors import EmitError, OwnerMissingError
 from . import host_code
 from .change import LATER, Change, Key, Values, coalesce, gone, stands_for
+from .connections import check_database, connection_of
+from .events import NOBODY, Emitted, PendingEvent, Recorded
+from .failures import check_fits, failed, name_of, on_error_of
 from .guard import guarding
 from .loading import LedTo, Path, agrees, is_astray, load, load_linked, owner_of, referred, walk
-from .matching import SubscriptionLookup, check_database, connection_of
+from .matching import SubscriptionLookup
 from .matching_cache import Glance
-from .messages import NOBODY, PendingEvent, Recorded, check_fits, failed, name_of, on_error_of, write
+from .messages import write
 from .owner_moves import Past
 from .relationships import TouchedParents, led_before
 from .reread import Rereading
@@ -33,27 +36,12 @@ if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
     from ..outbox.recording import MatchedSubscription
     from ..state import AppState
-    from .bulk import SideSession
     from .registry import Registry
+    from .side_session import SideSession
 
-__all__ = ["Emitted", "Recorded", "settle"]
+__all__ = ["settle"]
 
 logger = logging.getLogger("flask_webhooks.capture")
-
-
-@dataclass(frozen=True, slots=True)
-class Emitted:
-    """An event that the host emitted: with data that is JSON already, or with an object to dump at commit."""
-
-    event: EventType
-    owner: str | None
-    text: str | None = None
-    """JSON of the data; None for an object. The data itself is not kept: the host may go on changing it."""
-    entity_id: str | None = None
-    status: str | None = None
-    obj: t.Any = None
-    bound: BoundChannel | None = None
-    dedupe_key: str | None = None
 
 
 def settle(

@@ -13,12 +13,13 @@ from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
 from .. import payload
 from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
 from ..messages import size_of
-from .commit import Emitted
+from .events import Emitted
+from .failures import check_fits, name_of
 from .fence import Refusal, refuse
 from .host_code import at_field, owned, reading_owners
 from .listeners import add
 from .loading import may_be_hidden, owner_of
-from .messages import check_fits, name_of, status_of
+from .messages import status_of
 from .registry import OPT_OUT, is_muted, registry_of
 from .sqlalchemy_internals import STATE
 

@@ -22,13 +22,46 @@ from .sqlalchemy_internals import connections_in, nested_transaction_of, transac
 if t.TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .guard import Guard
-
 __all__ = ["Refusal", "put_round", "refuse", "running", "take_down"]
 
 State = orm.InstanceState[t.Any]
 
-running: contextvars.ContextVar[Guard | None] = contextvars.ContextVar("webhooks_guard", default=None)
+
+class FencedSession(t.Protocol):
+    """What a fence asks of the guard about one session."""
+
+    fenced: list[t.Any]
+
+    def take(self, states: t.Iterable[State]) -> None:
+        """Note how objects are before something becomes of them that leaves no trace."""
+
+
+class Warden(t.Protocol):
+    """What a fence asks of the guard: `guard.Guard` is the only one."""
+
+    about: t.Any
+    savepoints: list[sa.Connection]
+
+    def refuse(self, what: str) -> t.NoReturn:
+        """Raise what host code gets instead of writing."""
+
+    def pass_over(self, session: t.Any, what: str) -> None:
+        """Let host code do nothing instead of ending the transaction."""
+
+    def may_end(self, session: t.Any) -> bool:
+        """Say whether host code that ends a transaction has nothing to write."""
+
+    def watched(self, session: Session) -> FencedSession | None:
+        """Return what is known of a session."""
+
+    def read(self, connection: sa.Connection, execute: Callable[[], t.Any]) -> t.Any:
+        """Execute what host code reads."""
+
+    def release(self) -> None:
+        """Let what is written from here on be in the transaction itself."""
+
+
+running: contextvars.ContextVar[Warden | None] = contextvars.ContextVar("webhooks_guard", default=None)
 """Whose `about` says whether host code runs right now."""
 SAVEPOINT = "webhooks_dump"
 _READS = re.compile(

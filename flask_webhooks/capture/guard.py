@@ -22,17 +22,12 @@ from .. import absolute
 from ..sql.transactions import is_conflict
 from . import fence
 from .fence import Refusal, running
+from .guarded_session import GuardedSession, name_of_state
 from .sqlalchemy_internals import (
-    add_new,
-    add_persistent,
-    deleted_states,
-    expunge_states,
     is_clean,
-    modified_states,
-    new_states,
     state_of,
 )
-from .undo import Contents, Held, Snapshot, contents_of, is_overwritten, put_back, revert, session_of
+from .undo import Held, contents_of, is_overwritten, put_back, revert, session_of
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -57,107 +52,6 @@ class About:
     """Objects that it is given: no event of SQLAlchemy's tells what becomes of the containers in their columns."""
     search: Callable[[Wanted], str] | None = None
     """Call it once more in parts, each with `trial`, and say which is the one that is looked for."""
-
-
-_NO_CONTENTS: dict[str, Contents] = {}
-_ROUNDS = 3
-"""How often changes are undone that undoing others has made."""
-
-
-class _Watched:
-    """One session, and how it was when we began."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self._new, self._deleted = set(new_states(session)), set(deleted_states(session))
-        self._count = len(self._new), len(self._deleted)
-        self._aside = {state: Snapshot(state) for state in (*new_states(session), *modified_states(session))}
-        for each in self._aside.values():
-            each.lay_aside()
-        self._taken: dict[State, tuple[Snapshot, bool]] = {}
-        self.fenced: list[t.Any] = []
-
-    def fence(self) -> None:
-        """Refuse from here on what host code must not do."""
-        self.fenced = fence.put_round(self.session)
-
-    def take(self, states: t.Iterable[State]) -> None:
-        """Note how objects are before something becomes of them that leaves no trace."""
-        for state in states:
-            if state not in self._taken and state.obj() is not None:
-                snapshot = self._aside.get(state) or Snapshot(state)
-                self._taken[state] = snapshot, state in new_states(self.session)
-
-    # ---- what was changed ------------------------------------------------------------------------------
-
-    def is_touched(self) -> bool:
-        if self._taken or self._is_dirty():
-            return True
-        return bool(self._aside) and any(each.is_touched() for each in self._aside.values())
-
-    def has_to_write(self) -> bool:
-        """Say whether a flush would write something that is not the host's own, which waits for its own flush."""
-        return self._is_dirty() or any(state.modified for state in self._aside)
-
-    def _is_dirty(self) -> bool:
-        session = self.session
-        if modified_states(session):
-            return True
-        return len(new_states(session)) != self._count[0] or len(deleted_states(session)) != self._count[1]
-
-    def undo(self, helds: t.Mapping[State, Held]) -> list[str]:
-        """Let the session be as it was; return in words what was changed."""
-        found = []
-        session = self.session
-        for state in [state for state in new_states(session) if state not in self._new]:
-            found.append(f"a new {state.class_.__name__}")
-        for state in [state for state in deleted_states(session) if state not in self._deleted]:
-            del deleted_states(session)[state]
-            found.append(f"the deletion of {_name(state)}")
-        for state, (snapshot, was_new) in list(self._taken.items()):
-            found += self._bring_back(state, was_new)
-            snapshot.restore()
-        self._taken.clear()
-        for state, snapshot in self._aside.items():
-            found += [f"{_name(state)}.{name}" for name in snapshot.names_changed()]
-            snapshot.restore()
-            snapshot.lay_aside()
-        # Collections of the host's may change their members when they are filled again.
-        for attempt in range(_ROUNDS):
-            for state in list(modified_states(session)):
-                if not attempt:
-                    found += [f"{_name(state)}.{name}" for name in sorted(state.committed_state)]
-                revert(state, helds[state][0] if state in helds else _NO_CONTENTS)
-        self._drop_new()
-        return found
-
-    def _bring_back(self, state: State, was_new: bool) -> list[str]:
-        session, snapshot = self.session, self._taken[state][0]
-        if state.session_id == session.hash_key and (state in new_states(session)) == was_new:
-            return []
-        state.key = snapshot.key
-        if was_new:
-            add_new(session, state)
-        else:
-            session.identity_map.replace(state)
-            add_persistent(session, state)
-        return [f"{_name(state)} was taken out of the session"]
-
-    def _drop_new(self) -> None:
-        made = [state for state in new_states(self.session) if state not in self._new]
-        if made:
-            expunge_states(self.session, made)
-
-    def close(self) -> None:
-        """Give the session its methods back, and what was laid aside."""
-        fence.take_down(self.fenced)
-        for snapshot in self._aside.values():
-            snapshot.restore()
-
-
-def _name(state: State) -> str:
-    key = state.key[1] if state.key is not None else ("new",)
-    return f"{state.class_.__name__} {','.join(map(str, key))}"
 
 
 class Trial(t.NamedTuple):
@@ -185,7 +79,7 @@ class Guard:
         """What host code is running for; None: our own runs."""
         self.savepoints: list[sa.Connection] = []
         """Connections on which what host code reads is behind a savepoint."""
-        self._watched: dict[int, _Watched] = {}
+        self._watched: dict[int, GuardedSession] = {}
         self._is_fenced = False
         """Host code was called: most dumps call none, so no session is fenced in before."""
         self._told = set() if told is None else told
@@ -218,11 +112,11 @@ class Guard:
     def cover(self, session: Session) -> None:
         """Watch a session too."""
         if session.hash_key not in self._watched:
-            watched = self._watched[session.hash_key] = _Watched(session)
+            watched = self._watched[session.hash_key] = GuardedSession(session)
             if self._is_fenced:
                 watched.fence()
 
-    def watched(self, session: Session) -> _Watched | None:
+    def watched(self, session: Session) -> GuardedSession | None:
         """Return the watch of a session."""
         return self._watched.get(session.hash_key)
 
@@ -378,7 +272,7 @@ class Guard:
                 changed += sorted(state.committed_state)
                 revert(state, contents)
             changed += put_back(state, before)
-            found += [f"{_name(state)}.{name}" for name in changed]
+            found += [f"{name_of_state(state)}.{name}" for name in changed]
         self._changes += len(found)
         return found
 
@@ -439,7 +333,7 @@ def guarding(*sessions: Session, told: set[tuple[str, str]] | None = None) -> Gu
 
 def call(about: About, function: Callable[..., T], *args: t.Any, **kwargs: t.Any) -> T:
     """Call code of the host's inside `guarding`; see `Guard.call`. Outside there is nothing to guard."""
-    guard = running.get()
+    guard = t.cast("Guard | None", running.get())
     if guard is not None:
         return guard.call(about, function, *args, **kwargs)
     with absolute.fixed():
@@ -448,10 +342,11 @@ def call(about: About, function: Callable[..., T], *args: t.Any, **kwargs: t.Any
 
 def trial(rows: Sequence[t.Any], function: Callable[..., t.Any], *args: t.Any, **kwargs: t.Any) -> Trial:
     """Call a part of what the host's code did once more, to see whether it was that; nothing of it stays."""
-    return (running.get() or Guard()).trial(rows, function, *args, **kwargs)
+    guard = t.cast("Guard | None", running.get())
+    return (guard or Guard()).trial(rows, function, *args, **kwargs)
 
 
 def is_survived(error: BaseException) -> bool:
     """Whether an error of the database came to host code that was reading, and the transaction goes on."""
-    guard = running.get()
+    guard = t.cast("Guard | None", running.get())
     return guard is not None and guard.is_survived(error)

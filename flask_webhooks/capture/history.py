@@ -23,7 +23,7 @@ from .snapshots import ASSIGNED, frozen, make_remains
 from .sqlalchemy_internals import expire_attributes, state_of
 
 if t.TYPE_CHECKING:
-    from .registry import MapperPlan
+    from .mapper_plan import MapperPlan
 
 __all__ = [
     "FlushState",

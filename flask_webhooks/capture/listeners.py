@@ -14,12 +14,13 @@ from ..catalog import Kind
 from ..errors import EmitError
 from ..outbox import recording
 from . import bulk, history
-from .commit import Recorded, settle
-from .deletes import load_for_delete
+from .commit import settle
+from .deletes import load_for_delete, orphans, reassigned
+from .events import Recorded
 from .loading import leaving_no_trace
-from .lost_rows import orphans, reassigned
+from .mapper_plan import MapperPlan
 from .matching import SubscriptionLookup
-from .registry import MapperPlan, Registry, anybody, known, registry_of, watching
+from .registry import Registry, anybody, known, registry_of, watching
 from .sqlalchemy_internals import (
     deleted_states,
     dirty_states,

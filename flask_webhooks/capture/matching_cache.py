@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 
 from ..catalog import Kind
 from .change import LATER, Change, stands_for
+from .connections import check_database, connections_of
 from .history import mistrusted
 from .loading import is_astray, leads_home
-from .matching import check_database, connections_of
 from .sqlalchemy_internals import STATE, state_of
 from .stored_values import owner_stored
 
@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState
 
     from ..bindings import BoundChannel
-    from .commit import Emitted
+    from .events import Emitted
     from .matching import SubscriptionLookup
     from .registry import Registry
 

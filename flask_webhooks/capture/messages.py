@@ -7,7 +7,6 @@ import json
 import logging
 import time
 import typing as t
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import marshmallow as ma
@@ -23,80 +22,22 @@ from ..errors import EmitError, PayloadError, PayloadTooLargeError
 from ..messages import Row, delivery_row, message_row, size_of
 from ..models import State
 from ..outbox import recording
-from ..visible import printable
 from . import guard, host_code
-from .change import LATER, Values
+from .change import LATER
+from .events import NOBODY, UNKNOWN, PendingEvent, Recorded
+from .failures import LONGEST, REMEDY, about_of, check_fits, failed, named_error, unserialisable
 from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel, BoundInclude
-    from ..outbox.recording import MatchedSubscription
     from ..state import AppState
     from .registry import Registry
     from .reread import Rereading
 
-__all__ = [
-    "NOBODY",
-    "UNKNOWN",
-    "PendingEvent",
-    "Recorded",
-    "check_fits",
-    "failed",
-    "name_of",
-    "on_error_of",
-    "status_of",
-    "storable",
-    "write",
-]
+__all__ = ["deliveries_of", "remade", "status_of", "write"]
 
-NOBODY = ""
-"""The owner of a broken message while nobody knows whose it is: no owner has that name."""
-UNKNOWN = "unknown"
-"""Likewise its environment."""
-LONGEST, LONGEST_DEDUPE_KEY = 255, 200
-"""Characters that the columns of keys and states hold; see `models.log`."""
-LONGEST_ERROR = 10_000
-"""Characters that are kept of an error: MariaDB's column holds 65,535 bytes."""
 
 logger = logging.getLogger("flask_webhooks.capture")
-Recorded = dict[str, t.Any]
-
-
-@dataclass(slots=True)
-class PendingEvent:
-    """An event that happened, on its way to becoming a message."""
-
-    event: EventType
-    owner: str
-    bound: BoundChannel | None
-    obj: t.Any
-    values: Values
-    text: str | None = None
-    """JSON of emitted data; None for an object."""
-    entity_id: str | None = None
-    """Of emitted data; an object has its primary key."""
-    status: str | None = None
-    """Of emitted data; an object is asked for it at commit."""
-    dedupe_key: str | None = None
-    listeners: t.Sequence[MatchedSubscription] = ()
-    error: Exception | None = None
-    """Why it is not even known whose it is."""
-
-    def asked(self) -> t.Sequence[BoundInclude]:
-        """The includes that its listeners ask for."""
-        if self.bound is None or not self.bound.includes or self.obj is None:
-            return ()
-        asking = [listener.includes for listener in self.listeners if listener.includes]
-        if not asking:  # as mostly
-            return ()
-        names = frozenset().union(*asking)
-        return [include for name, include in self.bound.includes.items() if name in names]
-
-    def paths(self) -> t.Sequence[tuple[str, ...]]:
-        """The relationships that its data and what its listeners ask for are read along."""
-        trails = self.bound.trails if self.bound is not None else ()
-        asked = self.asked()
-        return (*trails, *[include.relationships for include in asked]) if asked else trails
 
 
 Dumps = dict[tuple[int, t.Hashable], tuple[t.Any, str]]
@@ -149,8 +90,8 @@ def remade(state: AppState, item: PendingEvent) -> Row:
     except Exception as error:  # whatever the host's schemas and properties raise
         if isinstance(error, sa.exc.DBAPIError) and not guard.is_survived(error):
             raise
-        named = _named(state, item.event, item.obj, error)
-        raise type(named)(str(named).replace(_REMEDY, "")) from error
+        named = named_error(state, item.event, item.obj, error)
+        raise type(named)(str(named).replace(REMEDY, "")) from error
 
 
 def deliveries_of(item: PendingEvent, message: Row, now: datetime) -> list[Row]:
@@ -174,77 +115,6 @@ def _noted(
             recording.unrecord(connection, sorted(broken))
         return [row for row in recorded if row["id"] not in broken]
     return [{**row, "error": broken[row["id"]]} if row["id"] in broken else row for row in recorded]
-
-
-def on_error_of(state: AppState, event: EventType) -> str:
-    """Return what happens to what cannot be told: as the channel says, else the app."""
-    return state.catalog.channels[event.channel].on_error or state.settings.on_error
-
-
-def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> str | None:
-    """Do what the channel or `WEBHOOKS_ON_ERROR` says; return what was wrong if it is to be recorded as broken.
-
-    An error of the database itself fails the commit, unless it came to a schema that was reading behind a savepoint:
-    PostgreSQL takes nothing more in that transaction.
-
-    :raises EmitError: names the event, the object and, if marshmallow fails at one, the field.
-    """
-    if isinstance(error, sa.exc.DBAPIError) and not guard.is_survived(error):
-        raise error
-    about = _about(event, obj)
-    on_error = on_error_of(state, event)
-    if on_error == "log":
-        extra = {"event": event.name, "object": about}
-        logger.error("message.failed: %s", storable(about), exc_info=printable(error), extra=extra)
-        return None
-    named = _named(state, event, obj, error)
-    if on_error == "raise":
-        raise named from (None if named is error else error)
-    reason = storable(str(named).replace(_REMEDY, ""))
-    extra = {"event": event.name, "object": about}
-    logger.error("message.broken: %s", reason, exc_info=printable(error), extra=extra)
-    return reason
-
-
-def _named(state: AppState, event: EventType, obj: t.Any, error: Exception) -> EmitError:
-    about = _about(event, obj)
-    if isinstance(error, PayloadError):
-        return PayloadError(f"{about}: {error}")
-    if isinstance(error, EmitError):
-        return error
-    field = host_code.at_field(state.bound[event.channel].schemas.get(event.name), obj)
-    return PayloadError(_unserialisable(about, field, error))
-
-
-def _about(event: EventType, obj: t.Any) -> str:
-    return f"{event.name} of {name_of(obj)}" if obj is not None else event.name
-
-
-def name_of(obj: t.Any) -> str:
-    """Name an object in an error. Nothing is loaded for it: its row may be what is missing."""
-    state = inspect(obj)
-    mapper = state.mapper
-    key = state.identity or [
-        state.dict.get(mapper.get_property_by_column(column).key) for column in mapper.primary_key
-    ]
-    return f"{type(obj).__name__} {','.join(map(str, key))}"
-
-
-def _unserialisable(about: str, field: str, error: Exception) -> str:
-    return f"{about} cannot be serialised{field}: {_said(error)}.{_REMEDY}"
-
-
-def _said(error: Exception) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # whatever the host's error makes of itself
-        return type(error).__name__
-
-
-_REMEDY = (
-    ' Mend its schema, or set WEBHOOKS_ON_ERROR = "record" to let the commit through and keep the event until '
-    "`flask webhooks repair`."
-)
 
 
 def _broken(state: AppState, item: PendingEvent, now: datetime, clock: int) -> Row:
@@ -281,7 +151,7 @@ def _message(state: AppState, item: PendingEvent, now: datetime, clock: int, dum
     size = size_of(text, extras)
     if size > state.settings.payload_limit:
         raise PayloadTooLargeError(
-            f"The data of {_about(item.event, item.obj)} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
+            f"The data of {about_of(item.event, item.obj)} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
             f"{state.settings.payload_limit}. Send less, or raise the limit."
         )
     return message_row(
@@ -329,7 +199,7 @@ def _extras(item: PendingEvent, data: t.Any) -> str | None:
         logger.warning(
             "include.hides: the data of %s has %s already, and who asks for the include of that name gets that "
             "instead. Call the include otherwise.",
-            _about(item.event, item.obj),
+            about_of(item.event, item.obj),
             ", ".join(map(repr, sorted(hidden))),
             extra={"event": item.event.name, "includes": sorted(hidden)},
         )
@@ -358,7 +228,7 @@ def _included(event: EventType, include: BoundInclude, obj: t.Any) -> t.Any:
         raise
     except Exception as error:  # whatever the host's schemas and properties raise
         raise PayloadError(
-            _unserialisable(f"the include {include.name!r}", _field_inside(include, obj), error)
+            unserialisable(f"the include {include.name!r}", _field_inside(include, obj), error)
         ) from error
 
 
@@ -436,32 +306,6 @@ def _key_of(schema: ma.Schema | None, column: str) -> str:
     return next(
         (key_of(name, field) for name, field in fields if attribute_of(name, field) == column), column
     )
-
-
-def check_fits(event: EventType, obj: t.Any, field: str, value: str | None) -> None:
-    """Refuse what our columns cannot hold; some databases would say so without a name, and some not at all.
-
-    :raises EmitError: names the event, the object if there is one, and the field.
-    """
-    longest = LONGEST_DEDUPE_KEY if field == "dedupe_key" else LONGEST
-    if value is None or (len(value) <= longest and value.isascii() and "\0" not in value):
-        return
-    if len(value) > longest:
-        raise EmitError(
-            f"{_about(event, obj)}: the {field} has {len(value)} characters, the most is {longest}. Use a shorter "
-            "one, or a hash of it."
-        )
-    if not recording.is_text(value):
-        raise EmitError(
-            f"{_about(event, obj)}: the {field} {value!r} is no text that every database can hold. Take out NUL "
-            "characters and halves of surrogate pairs."
-        )
-
-
-def storable(error: str) -> str:
-    """Return an error as every database takes it: a host's own may show NUL characters or halves of surrogate pairs."""
-    text = error.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
-    return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"
 
 
 def _deliveries(item: PendingEvent, message: Row, now: datetime, *, is_broken: bool = False) -> list[Row]:

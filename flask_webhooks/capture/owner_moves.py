@@ -27,7 +27,7 @@ from .traces import Links, Trace
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
-    from .messages import PendingEvent
+    from .events import PendingEvent
     from .registry import Registry
     from .side_session import SideSession
 

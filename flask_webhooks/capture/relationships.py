@@ -17,8 +17,8 @@ from .sqlalchemy_internals import head_class, reverse_relationships, state_of
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
     from ..state import AppState
-    from .bulk import SideSession
-    from .messages import PendingEvent
+    from .events import PendingEvent
+    from .side_session import SideSession
     from .stored_values import Stored
 
 __all__ = ["TouchedParents", "led_before"]

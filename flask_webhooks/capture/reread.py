@@ -22,8 +22,8 @@ if t.TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from .events import PendingEvent
     from .loading import Path
-    from .messages import PendingEvent
     from .side_session import SideSession
     from .stored_values import Stored
 

@@ -12,9 +12,9 @@ from ..bindings.owner_steps import Relation
 from ..catalog import Kind
 from ..outbox import recording
 from .change import Change, Key
+from .connections import connection_of
 from .history import complete
 from .loading import Path, load, referred, unfiltered
-from .matching import connection_of, events_of
 from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
@@ -155,7 +155,7 @@ def is_heard(watch: Registry, connection: sa.Connection, changes: set[tuple[str,
     """
     if watch.state.settings.record == "all":
         return True
-    patterns = watch.patterns(frozenset(events_of(watch, changes)))
+    patterns = watch.patterns(frozenset(watch.events_of(changes)))
     if not patterns:
         return False
     if not watch.is_installed(connection):

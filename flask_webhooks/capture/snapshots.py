@@ -27,7 +27,7 @@ ASSIGNED = "flask_webhooks.assigned"
 __all__ = ["ASSIGNED", "as_before", "frozen", "is_unknown", "make_remains", "written"]
 
 if t.TYPE_CHECKING:
-    from .registry import MapperPlan
+    from .mapper_plan import MapperPlan
 
 State = orm.InstanceState[t.Any]
 Shown = t.Mapping[State, t.Mapping[str, t.Any]]

@@ -27,7 +27,8 @@ from .sqlalchemy_internals import (
 )
 
 if t.TYPE_CHECKING:
-    from .registry import MapperPlan, Registry
+    from .mapper_plan import MapperPlan
+    from .registry import Registry
 
 __all__ = ["Result", "Statement", "Unfollowed", "clauses_of", "is_anybody_listening", "is_moving", "set_by"]
 

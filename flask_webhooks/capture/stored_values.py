@@ -29,9 +29,10 @@ from .sqlalchemy_internals import (
 )
 
 if t.TYPE_CHECKING:
+    from .events import PendingEvent
     from .loading import Path
-    from .messages import PendingEvent
-    from .registry import MapperPlan, Registry
+    from .mapper_plan import MapperPlan
+    from .registry import Registry
 
 __all__ = ["Stored", "owner_stored"]
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from . import history
 from .change import Change
-from .commit import Emitted, Recorded
+from .events import Emitted, Recorded
 from .matching import SubscriptionLookup
 from .registry import INFO, Registry
 from .side_session import SideSession

@@ -20,8 +20,9 @@ from sqlalchemy import orm
 from .. import payload
 from ..bindings.json_types import mismatch
 from ..capture import guard, host_code
+from ..capture.failures import name_of
 from ..capture.loading import load, owner_of
-from ..capture.messages import name_of, status_of
+from ..capture.messages import status_of
 from ..config import ENVIRONMENTS
 from ..errors import ConfigurationError
 from ..messages import size_of

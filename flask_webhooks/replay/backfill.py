@@ -22,10 +22,11 @@ from sqlalchemy.orm import Session
 
 from .. import outbox, replay, subscriptions
 from ..capture import host_code
+from ..capture.events import PendingEvent, Recorded
 from ..capture.guard import guarding
 from ..capture.listeners import tell
 from ..capture.loading import load_linked, option
-from ..capture.messages import PendingEvent, Recorded, write
+from ..capture.messages import write
 from ..capture.registry import registry_of
 from ..catalog import EventType, Kind
 from ..errors import ErrorText, OtherEnvironmentError, SubscriptionError

@@ -15,9 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..capture import host_code
+from ..capture.events import NOBODY, UNKNOWN, PendingEvent
+from ..capture.failures import storable
 from ..capture.guard import guarding
 from ..capture.loading import owner_of
-from ..capture.messages import NOBODY, UNKNOWN, PendingEvent, deliveries_of, remade, storable
+from ..capture.messages import deliveries_of, remade
 from ..capture.registry import registry_of
 from ..capture.side_session import unfiltered
 from ..catalog import Kind
