@@ -100,7 +100,7 @@ def bursts(database: str, subscriptions: int, count: int, number: int) -> dict[s
             with state.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(sa.text("ANALYZE"))
             with state.engine.begin() as connection:
-                outbox.purge(connection, datetime.now(UTC), count // 2)
+                outbox.purge_messages(connection, datetime.now(UTC), count // 2)
     return {
         "database": database,
         "subscriptions": subscriptions,

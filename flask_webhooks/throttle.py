@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session
 from . import outbox
 from .errors import ErrorText, ThrottledError
 from .models import Delivery, Replay, State, Subscription, Throttle, Trigger
+from .sql.clock import microseconds
 from .sql.transactions import may_be_repeated
 
 if t.TYPE_CHECKING:
@@ -41,7 +42,6 @@ __all__ = [
     "count_scan",
     "lock",
     "place",
-    "purge",
     "turn",
 ]
 
@@ -87,7 +87,7 @@ def begin_retry(state: AppState, session: Session, owner: str, delivery_id: str)
     :raises ThrottledError: as many are not done.
     """
     lock(session, owner, "unfinished")
-    now = _micros(outbox.now(session.connection()))
+    now = microseconds(outbox.now(session.connection()))
     unsent = _unsent(session, owner, now)
     _check_places(state, session, owner, len(unsent - {delivery_id}), None)
     if delivery_id not in unsent:
@@ -101,7 +101,7 @@ def begin_replay(state: AppState, session: Session, owner: str, subscription_id:
     :raises ThrottledError: as many are not done.
     """
     lock(session, owner, "unfinished")
-    now = _micros(outbox.now(session.connection()))
+    now = microseconds(outbox.now(session.connection()))
     _check_places(state, session, owner, len(_unsent(session, owner, now)), subscription_id)
 
 
@@ -193,19 +193,14 @@ def count_creation(state: AppState, session: Session, owner: str) -> None:
 
 def lock(session: Session, owner: str, name: str) -> None:
     """Let whoever else locks the same wait until this transaction ends: what is counted from here on is true."""
-    now = _micros(outbox.now(session.connection()))
+    now = microseconds(outbox.now(session.connection()))
     _set_free_at(session, owner, name, now, _NEVER, first=now)
-
-
-def purge(connection: sa.Connection) -> None:
-    """Forget owners that have all their turns again."""
-    connection.execute(sa.delete(T).where(T.c.free_at < _micros(outbox.now(connection) - LEASE)))
 
 
 def _take(session: Session, owner: str, name: str, most: int, seconds: float) -> float:
     """Take one of `most` turns in so many seconds; return 0, or the seconds until there is one."""
     interval = round(seconds * MICROSECONDS / most)
-    now = _micros(outbox.now(session.connection()))
+    now = microseconds(outbox.now(session.connection()))
     start = sa.case((T.c.free_at < now, now), else_=T.c.free_at)
     latest = now + interval * (most - 1)
     found = _set_free_at(session, owner, name, start + interval, latest, first=now + interval)
@@ -214,7 +209,7 @@ def _take(session: Session, owner: str, name: str, most: int, seconds: float) ->
 
 def _enter(session: Session, owner: str, places: int) -> tuple[str, int, float]:
     """Take the first place that is free; return its name and lease, or an empty name and the seconds to wait."""
-    now = _micros(outbox.now(session.connection()))
+    now = microseconds(outbox.now(session.connection()))
     until = now + LEASE // timedelta(microseconds=1)
     waits: list[float] = []
     for number in range(places):
@@ -258,7 +253,3 @@ def _insert(dialect: str) -> t.Any:
         return mysql.insert(T).prefix_with("IGNORE")
     flavour = postgresql if dialect == "postgresql" else sqlite
     return flavour.insert(T).on_conflict_do_nothing()
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
-from flask_webhooks import replay, throttle
+from flask_webhooks import outbox, replay, throttle
 from flask_webhooks.errors import ThrottledError
 from flask_webhooks.models import Delivery, Throttle
+from flask_webhooks.outbox import retention
 from flask_webhooks.sql.transactions import repeated
 from flask_webhooks.state import AppState, state_of
 from tests.stage import fill, subscribe, wait_until
@@ -126,7 +127,7 @@ def test_owners_that_have_all_their_turns_again_are_forgotten(state: AppState, s
     shift(state, "1", 3600)
 
     with state.engine.begin() as connection:
-        throttle.purge(connection)
+        retention.purge_rates(connection, outbox.now(connection))
         assert set(connection.scalars(sa.select(T.c.owner))) == {"2"}
 
 

@@ -18,16 +18,7 @@ from ..errors import QueueError
 from ..shutdown import ShutdownFlag
 from ..state import AppState, current_webhooks, state_of
 from ..visible import visible
-from ..worker import (
-    STRAGGLING,
-    TRANSIENT_ERRORS,
-    Coordinator,
-    Maintenance,
-    Report,
-    is_stalled,
-    purge_removed,
-    settle,
-)
+from ..worker import TRANSIENT_ERRORS, Coordinator, Maintenance, Report, is_stalled, settle
 from .durations import Duration
 from .output import say
 
@@ -228,19 +219,13 @@ def purge(age: timedelta | None) -> None:
 
     Subscriptions that were removed go with their last delivery.
     """
-    state = current_webhooks
+    state, now, count = current_webhooks, datetime.now(UTC), 0
     try:
-        before, count = datetime.now(UTC) - (state.settings.retention if age is None else age), 0
+        before = now - (state.settings.retention if age is None else age)
     except OverflowError as error:
         raise click.BadParameter(f"{age} ago is before all time.", param_hint="--older-than") from error
     with click.progressbar(length=0, label="Purging", show_percent=False, show_eta=False) as bar:
-        while True:
-            with state.own_engine.begin() as connection:
-                gone = outbox.purge(connection, before)
-            if not gone:
-                break
+        for gone in outbox.purge(state.own_engine, before, now, is_log_only=True):
             count += gone
             bar.update(gone)
-    now = datetime.now(UTC)
-    purge_removed(state, before if age is not None and not age else max(before, now - STRAGGLING))
     say(f"Deleted {count} messages that occurred before {before.isoformat(timespec='seconds')}.")

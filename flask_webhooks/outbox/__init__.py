@@ -7,7 +7,8 @@ commit, and say so.
 `deliveries`  what is next in a lane; attempts and what becomes of deliveries
 `switching`   off and on: holding, sending or discarding what was held
 `superseded`  what a backfill must not send any more
-`workers`     heartbeats, backlog, purging
+`workers`     heartbeats, backlog
+`retention`   what is deleted when it is old
 `tables`      the tables, by one letter each
 `statistics`  sums of attempts by hour
 ============  ===============================================================
@@ -24,6 +25,7 @@ wait for each other in one order, and never crosswise.
 from ..sql.clock import Clock, now
 from .deliveries import Window, bodies, log, logged, messages, reschedule, select_due, still_due, succeed
 from .leases import Lease, fence, give_back, health, lease, lock, next_due, waiting
+from .retention import purge, purge_messages, purge_removed
 from .superseded import Told, outdated
 from .switching import PORTION, cancel_all, discard_held, find_inconsistent, hold, reconcile, send_held
 from .tables import CHUNK, Row, autocommit, chunks
@@ -34,8 +36,6 @@ from .workers import (
     count,
     elsewhere,
     heartbeat,
-    purge,
-    purge_removed,
     subscribed,
     unregister,
     waiting_for_us,
@@ -75,6 +75,7 @@ __all__ = [
     "now",
     "outdated",
     "purge",
+    "purge_messages",
     "purge_removed",
     "reconcile",
     "reschedule",

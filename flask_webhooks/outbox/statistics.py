@@ -164,8 +164,3 @@ def read(
         sa.select(H).where(H.c.subscription_id == subscription_id, H.c.hour >= since, H.c.hour < until)
     )
     return {row["hour"]: t.cast("t.Mapping[str, int]", row) for row in rows.mappings()}
-
-
-def purge(connection: sa.Connection, before: datetime) -> int:
-    """Forget hours that began before; return how many rows."""
-    return connection.execute(sa.delete(H).where(H.c.hour < before)).rowcount

@@ -1,19 +1,14 @@
-"""Heartbeats of workers, the backlog, and purging."""
+"""Heartbeats of workers, and the backlog that they find."""
 
 from __future__ import annotations
 
-import itertools
 import typing as t
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from ..ids import first_at
-from ..models import Hour, Lane, Listener, Replay, Secret
-from ..sql.parameters import KeyedStatement
-from ..sql.ranges import first, in_range
 from .leases import belongs, earliest, those
-from .tables import CHUNK, A, B, D, M, N, S, W, chunks, is_mysql
+from .tables import B, D, N, S, W, is_mysql
 
 __all__ = [
     "Elsewhere",
@@ -22,8 +17,6 @@ __all__ = [
     "count",
     "elsewhere",
     "heartbeat",
-    "purge",
-    "purge_removed",
     "subscribed",
     "unregister",
     "waiting_for_us",
@@ -130,73 +123,6 @@ def waiting_for_us(connection: sa.Connection, now: datetime) -> int:
     """
     lately = sa.and_(N.c.waits_for == "sender", N.c.sendable_at > now - timedelta(minutes=5))
     return connection.scalar(sa.select(sa.func.count()).select_from(N).where(lately)) or 0
-
-
-def purge(connection: sa.Connection, before: datetime, most: int = 1_000) -> int:
-    """Delete up to `most` messages that occurred before a time, with their deliveries and attempts.
-
-    Messages that still have a pending delivery stay, and broken ones that somebody may repair; held ones do not
-    (design: they age like finished ones).
-    Return how many messages were deleted; 0 when there are no more.
-    """
-    ids = list(itertools.islice(_finished(connection, first_at(before)), most))
-    for some in chunks(ids):
-        for part in chunks(list(_DELIVERIES.run(connection, some).scalars())):
-            _FORGET_ATTEMPTS.run(connection, part)
-            _FORGET_DELIVERIES.run(connection, part)
-        _FORGET_ERRORS.run(connection, some)
-        _FORGET_MESSAGES.run(connection, some)
-    return len(ids)
-
-
-def purge_removed(connection: sa.Connection, before: datetime, most: int = CHUNK) -> int:
-    """Delete up to `most` subscriptions that were removed before a time and have no delivery any more; return how many.
-
-    With all that is kept of them: lane, sums, replays. Until then their row says whose their log is.
-
-    :param before: some time ago, for a commit that was under way at the removal may still add a delivery.
-    """
-    # In the order of an index, so that it is used; of an EXISTS a plan may make a look at all deliveries.
-    delivery = sa.select(D.c.id).where(D.c.subscription_id == S.c.id).order_by(D.c.state, D.c.id).limit(1)
-    is_empty = delivery.correlate(S).scalar_subquery().is_(None)
-    removed = sa.select(S.c.id).where(S.c.deleted_at < before, is_empty).order_by(S.c.id).limit(most)
-    ids = list(connection.scalars(removed))
-    for some in chunks(ids):
-        for column in _OF_SUBSCRIPTION:  # the lane first: see `lanes.lock`
-            connection.execute(sa.delete(column.table).where(column.in_(some)))
-        connection.execute(sa.delete(S).where(S.c.id.in_(some)))
-    return len(ids)
-
-
-_OF_SUBSCRIPTION: tuple[sa.Column[t.Any], ...] = tuple(
-    t.cast("sa.Table", model.__table__).c.subscription_id for model in (Lane, Hour, Replay, Listener, Secret)
-)
-
-
-def _finished(connection: sa.Connection, before: str) -> t.Iterator[str]:
-    """Yield messages before one that nothing is still to be done for, oldest first.
-
-    A portion at a time, and in two statements: in one, PostgreSQL would guess how many have none, and sort them all.
-    """
-    old = first(in_range(sa.select(M.c.id), connection.dialect, {}, M.c.id, below=before), CHUNK)
-    ids = list(connection.scalars(old))
-    while ids:
-        found = _PENDING.run(connection, ids)
-        kept = {row.message_id for row in found if row.due_at is not None}
-        kept.update(row.message_id for row in _BROKEN.run(connection, ids) if row.given_up is None)
-        yield from (key for key in ids if key not in kept)
-        ids = list(connection.scalars(old.where(M.c.id > ids[-1])))
-
-
-_PENDING = KeyedStatement(
-    D.c.message_id, lambda these: sa.select(D.c.message_id, D.c.due_at).distinct().where(these)
-)
-_BROKEN = KeyedStatement(B.c.message_id, lambda these: sa.select(B.c.message_id, B.c.given_up).where(these))
-_DELIVERIES = KeyedStatement(D.c.message_id, lambda these: sa.select(D.c.id).where(these))
-_FORGET_ATTEMPTS = KeyedStatement(A.c.delivery_id, lambda these: sa.delete(A).where(these))
-_FORGET_DELIVERIES = KeyedStatement(D.c.id, lambda these: sa.delete(D).where(these))
-_FORGET_ERRORS = KeyedStatement(B.c.message_id, lambda these: sa.delete(B).where(these))
-_FORGET_MESSAGES = KeyedStatement(M.c.id, lambda these: sa.delete(M).where(these))
 
 
 def broken(connection: sa.Connection) -> int:

@@ -18,7 +18,7 @@ from .. import outbox
 from ..errors import ErrorText, OtherEnvironmentError, SubscriptionError
 from ..ids import uuid7
 from ..messages import delivery_row
-from ..models import Delivery, IdempotentReply, Message, Replay, State, Subscription, Trigger
+from ..models import Delivery, Message, Replay, State, Subscription, Trigger
 from ..principal import ALL_OWNERS, Whose
 from ..sql.ranges import first
 from ..sql.transactions import repeated
@@ -28,14 +28,11 @@ from .filters import MISSED, Filter
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["find", "listened_to", "purge", "start", "stop", "turn"]
+__all__ = ["find", "listened_to", "start", "stop", "turn"]
 
 logger = logging.getLogger("flask_webhooks.replaying")
 
-D, M, P, R, S = (
-    t.cast("sa.Table", model.__table__)
-    for model in (Delivery, Message, IdempotentReply, Replay, Subscription)
-)
+D, M, R, S = (t.cast("sa.Table", model.__table__) for model in (Delivery, Message, Replay, Subscription))
 AHEAD = 5.0
 """Seconds of sending that one turn queues: what a cancelled replay still sends at most."""
 
@@ -106,13 +103,6 @@ def stop(connection: sa.Connection, replay_id: str, now: datetime) -> None:
         .where(R.c.id == replay_id, R.c.state == "running")
         .values(state="cancelled", finished_at=now)
     )
-
-
-def purge(connection: sa.Connection, before: datetime) -> None:
-    """Forget replays that ended before, and what the API answered under idempotency keys that are used up."""
-    connection.execute(sa.delete(R).where(R.c.finished_at < before))
-    day_ago = datetime.now(UTC) - timedelta(days=1)
-    connection.execute(sa.delete(P).where(P.c.created_at < day_ago))
 
 
 def turn(state: AppState) -> int:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ..models.types import Instant
 
-__all__ = ["Clock", "now"]
+__all__ = ["Clock", "microseconds", "now"]
 
 AGAIN = 10.0
 """Seconds after which a server is asked again: its clock may be put right, and ours does not run quite as fast."""
@@ -35,6 +35,11 @@ def now(connection: sa.Connection, local: t.Callable[[], datetime] = _utcnow) ->
     """Ask the database what time it is."""
     asked = _ASKED.get(connection.dialect.name)
     return local() if asked is None else t.cast("datetime", connection.scalar(asked))
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a moment as columns of whole numbers have it: microseconds since 1970."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 class Clock:

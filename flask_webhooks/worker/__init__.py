@@ -15,11 +15,10 @@
 
 from .coordinator import Coordinator, Report
 from .lanes import lease_length
-from .maintenance import STRAGGLING, Maintenance, is_stalled, purge_removed, settle
+from .maintenance import Maintenance, is_stalled, settle
 from .outage import TRANSIENT_ERRORS, OutageBackoff, first_line
 
 __all__ = [
-    "STRAGGLING",
     "TRANSIENT_ERRORS",
     "Coordinator",
     "Maintenance",
@@ -28,6 +27,5 @@ __all__ = [
     "first_line",
     "is_stalled",
     "lease_length",
-    "purge_removed",
     "settle",
 ]

@@ -14,8 +14,7 @@ import time
 import typing as t
 from datetime import UTC, datetime, timedelta
 
-from .. import outbox, replay, throttle
-from ..outbox import statistics
+from .. import outbox, replay
 from ..shutdown import ShutdownFlag
 from .coordinator import Coordinator
 from .lanes import lease_length
@@ -24,7 +23,7 @@ from .outage import TRANSIENT_ERRORS, OutageBackoff, first_line
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["Maintenance", "is_stalled", "purge_removed", "settle"]
+__all__ = ["Maintenance", "is_stalled", "settle"]
 
 logger = logging.getLogger("flask_webhooks.working")
 
@@ -38,8 +37,6 @@ SETTLING = 1.0
 """Seconds that settling them may hold up a turn, and a portion more; what is left then waits for the next turn."""
 PURGE = 3600.0
 """Seconds between two purges."""
-STRAGGLING = timedelta(hours=1)
-"""How long after a removal a commit may still add a delivery."""
 PURGING = 1.0
 """Seconds that a purge may hold up a turn, and a batch more; what is left then waits for the next turn."""
 
@@ -139,39 +136,16 @@ class Maintenance:
 
     def _purge(self) -> bool:
         """Delete what is past its retention, as much as there is time for; return whether that was all."""
-        before, until = datetime.now(UTC) - self.state.settings.retention, time.monotonic() + self._purging
-        while True:
-            with self.state.own_engine.begin() as connection:
-                gone = outbox.purge(connection, before)
+        now, until = datetime.now(UTC), time.monotonic() + self._purging
+        before = now - self.state.settings.retention
+        for gone in outbox.purge(self.state.own_engine, before, now):
             self._purged += gone
-            if not gone:
-                break
             if self.stop.is_set() or time.monotonic() >= until:
                 return False
-        if not purge_removed(self.state, max(before, datetime.now(UTC) - STRAGGLING), until):
-            return False
-        with self.state.own_engine.begin() as connection:
-            statistics.purge(connection, before)
-            replay.purge(connection, before)
-            throttle.purge(connection)
         if self._purged:
             logger.info("log.purged", extra={"messages": self._purged, "before": before.isoformat()})
         self._purged = 0
         return True
-
-
-def purge_removed(state: AppState, before: datetime, until: float = float("inf")) -> bool:
-    """Delete removed subscriptions that have no delivery any more; return whether that was all.
-
-    :param until: when to stop, on the monotonic clock.
-    """
-    while True:
-        with state.own_engine.begin() as connection:
-            gone = outbox.purge_removed(connection, before)
-        if gone < outbox.CHUNK:
-            return True
-        if time.monotonic() >= until:
-            return False
 
 
 def settle(state: AppState, stop: ShutdownFlag, *, seconds: float = float("inf")) -> bool:

@@ -179,7 +179,7 @@ def test_purging_leaves_what_may_be_repaired(state: AppState) -> None:
     [one] = broken(state)
     later = datetime.now(UTC) + timedelta(days=400)
     with state.engine.begin() as connection:
-        assert outbox.purge(connection, later) == 0
+        assert outbox.purge_messages(connection, later) == 0
         assert outbox.broken(connection) == 1
     assert repair.give_up(state, one.message_id, "test data")
     assert not repair.give_up(state, one.message_id, "twice")
@@ -189,7 +189,7 @@ def test_purging_leaves_what_may_be_repaired(state: AppState) -> None:
     with state.engine.begin() as connection:
         assert outbox.broken(connection) == 0
         assert not replay.retry(connection, delivery.id, later)
-        assert outbox.purge(connection, later) == 1
+        assert outbox.purge_messages(connection, later) == 1
     assert broken(state) == []
 
 

@@ -16,7 +16,7 @@ from flask_webhooks.health import Reason
 from flask_webhooks.ids import uuid7
 from flask_webhooks.metrics import _counts
 from flask_webhooks.models import Attempt, Delivery, Message, State, Subscription
-from flask_webhooks.outbox import recording, statistics
+from flask_webhooks.outbox import recording, retention, statistics
 from flask_webhooks.outbox.superseded import Told, outdated
 from flask_webhooks.queries.delivery import MOST, story
 from flask_webhooks.replay import backfill as backfilling
@@ -72,7 +72,7 @@ def _subscription(session: Session, scene: Scene) -> None:
 def _turns(session: Session, scene: Scene) -> None:
     with throttle.turn(scene.log.state, session, "1"):
         pass
-    throttle.purge(session.connection())
+    retention.purge_rates(session.connection(), scene.now)
 
 
 def _replay(session: Session, scene: Scene) -> None:
@@ -86,7 +86,8 @@ def _replay(session: Session, scene: Scene) -> None:
     session.flush()
     replay.find(session, row.id, owner="1")
     replay.stop(session.connection(), row.id, now)
-    replays.purge(session.connection(), now)
+    retention.purge_replays(session.connection(), now)
+    retention.purge_answers(session.connection(), now)
     replay.turn(state)
 
 
@@ -136,7 +137,7 @@ def _worker(session: Session, scene: Scene) -> None:
     outbox.give_back(connection, lease, scene.lanes, but=True)
     completer.disable(connection, scene.log.large.id, next(iter(Reason)))
     _counts(connection, scene.now)
-    statistics.purge(connection, scene.now - timedelta(days=400))
+    retention.purge_hours(connection, scene.now - timedelta(days=400))
     tally = statistics.HourlyCounts()
     tally.add(scene.log.large.id, scene.now, status=200, seconds=0.1, state="delivered")
     statistics.add(connection, tally)

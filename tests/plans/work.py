@@ -281,7 +281,7 @@ _WORK: dict[str, t.Callable[[sa.Connection, Scene], object]] = {
         connection, scene.log.large.id, "removed", scene.now
     ),
     "stranded": lambda connection, scene: outbox.find_inconsistent(connection),
-    "purge": lambda connection, scene: outbox.purge(connection, scene.now),
+    "purge": lambda connection, scene: outbox.purge_messages(connection, scene.now),
     "unrecord": lambda connection, scene: recording.unrecord(connection, scene.messages),
     "listening": lambda connection, scene: recording.find_matches(
         connection, ["1", "2"], ("*", "invoices.*", "invoices.paid")
