@@ -14,7 +14,14 @@ import pytest
 
 import flask_webhooks
 from flask_webhooks import errors
-from flask_webhooks.errors import SENTENCES, ErrorText, SubscriptionError, WebhooksError
+from flask_webhooks.errors import (
+    SENTENCES,
+    ErrorText,
+    SubscriptionError,
+    ThrottledError,
+    UnknownEventError,
+    WebhooksError,
+)
 
 PACKAGE = Path(flask_webhooks.__file__).parent
 
@@ -107,3 +114,15 @@ def test_a_message_of_the_hosts_own_has_no_values() -> None:
 
     assert (str(error), error.params, error.fields) == ("Not on Sundays.", {}, {"url": ["Not on Sundays."]})
     assert SubscriptionError("").params == {}
+
+
+def test_an_error_has_the_values_that_it_was_given() -> None:
+    error = UnknownEventError("'invoices.payed' is not an event of the catalogue.", event="invoices.payed")
+
+    assert (str(error).partition(" ")[0], error.code, error.params) == (
+        "'invoices.payed'",
+        "unknown_event",
+        {"event": "invoices.payed"},
+    )
+    assert pickle.loads(pickle.dumps(error)).params == {"event": "invoices.payed"}
+    assert ThrottledError(ErrorText("still_testing"), 4.5).params == {"wait": 4.5}

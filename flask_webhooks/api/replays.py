@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from .. import models, subscriptions, throttle
 from .. import replay as replaying
+from ..catalog.names import unknown_event
 from ..errors import SubscriptionError
 from ..state import AppState
 from ..web import Refused
@@ -91,10 +92,7 @@ def _events(state: AppState, patterns: t.Sequence[str]) -> tuple[str, ...]:
     for at, pattern in enumerate(patterns):
         names = [event.name for event in state.catalog.expand(pattern)]
         if not names:
-            near = state.catalog.suggest(pattern)
-            message = f"There is no event {pattern!r} in the catalogue." + (
-                f' Did you mean "{near}"?' if near else ""
-            )
+            message = unknown_event(pattern, state.catalog.suggest(pattern))
             raise Refused(422, message, fields={f"events.{at}": [message]})
         found.update(dict.fromkeys(names))
     return tuple(found)

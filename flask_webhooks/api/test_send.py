@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from .. import absolute, subscriptions, throttle
+from ..catalog.names import unknown_event
 from ..delivery import TEST_EVENT, Subject, send_test_request
 from ..errors import PayloadError
 from ..reference import json_schema
@@ -63,10 +64,7 @@ def _subject(call: Call, owner: str) -> Subject:
         return Subject()
     event = call.state.catalog.events.get(name)
     if event is None:
-        near = call.state.catalog.suggest(name)
-        message = f"There is no event {name!r} in the catalogue." + (
-            f' Did you mean "{near}"?' if near else ""
-        )
+        message: str = unknown_event(name, call.state.catalog.suggest(name))
         raise Refused(422, message, fields={"event": [message]})
     bound = call.state.bound[event.channel]
     if entity_id is None:

@@ -58,10 +58,12 @@ def emit_many(
     if known is None:
         near = state.catalog.suggest(event)
         remedy = f"Did you mean {near}?" if near else "Declare it in the catalogue."
-        raise UnknownEventError(f"{event!r} is not an event of the catalogue. {remedy}")
+        raise UnknownEventError(f"{event!r} is not an event of the catalogue. {remedy}", event=event)
     owner = None if owner is None else str(owner)
     if owner is not None and not owner.strip():
-        raise OwnerMissingError(f"{event} was emitted with the owner {owner!r}. Pass the key of an account.")
+        raise OwnerMissingError(
+            f"{event} was emitted with the owner {owner!r}. Pass the key of an account.", event=event
+        )
     dedupe_key = None if dedupe_key is None else str(dedupe_key)
     check_fits(known, None, "owner", owner)
     check_fits(known, None, "dedupe_key", dedupe_key)
@@ -95,7 +97,9 @@ def _item(
         return _item_of(state.bound.get(event.channel), event, data, owner, dedupe_key)
     owner = state.catalog.channels[event.channel].sole_owner if owner is None else owner
     if owner is None:
-        raise OwnerMissingError(f"{event.name} was emitted without an owner. Pass owner=...")
+        raise OwnerMissingError(
+            f"{event.name} was emitted without an owner. Pass owner=...", event=event.name
+        )
     bound = state.bound.get(event.channel)
     made = _passed(bound, event, data)
     text = _encoded(event.name, made)
@@ -103,7 +107,10 @@ def _item(
     if size > state.settings.payload_limit:
         raise PayloadTooLargeError(
             f"The data of {event.name} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
-            f"{state.settings.payload_limit}. Send less, or raise the limit."
+            f"{state.settings.payload_limit}. Send less, or raise the limit.",
+            event=event.name,
+            size=size,
+            limit=state.settings.payload_limit,
         )
     value = data.get("id") if isinstance(data, Mapping) else None
     value = getattr(value, "value", value)
@@ -134,7 +141,9 @@ def _item_of(
             "Add it to the session again, or pass a dict."
         ) from error
     if not is_owned:
-        raise OwnerMissingError(f"{event.name} was emitted with a {kind} that has no owner. Pass owner=...")
+        raise OwnerMissingError(
+            f"{event.name} was emitted with a {kind} that has no owner. Pass owner=...", event=event.name
+        )
     return Emitted(event, owner, obj=obj, bound=bound, dedupe_key=dedupe_key)
 
 

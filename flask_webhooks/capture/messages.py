@@ -152,7 +152,10 @@ def _message(state: AppState, item: PendingEvent, now: datetime, clock: int, dum
     if size > state.settings.payload_limit:
         raise PayloadTooLargeError(
             f"The data of {about_of(item.event, item.obj)} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "
-            f"{state.settings.payload_limit}. Send less, or raise the limit."
+            f"{state.settings.payload_limit}. Send less, or raise the limit.",
+            event=item.event.name,
+            size=size,
+            limit=state.settings.payload_limit,
         )
     return message_row(
         item.event,

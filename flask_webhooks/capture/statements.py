@@ -124,7 +124,8 @@ class Statement:
             if count > self.limit:
                 raise BulkStatementError(
                     f"{self.about} concerns more than {self.limit} rows, the limit in WEBHOOKS_BULK_LIMIT. Work in "
-                    "smaller parts, raise the limit, or set WEBHOOKS_BULK to 'warn' or 'ignore'."
+                    "smaller parts, raise the limit, or set WEBHOOKS_BULK to 'warn' or 'ignore'.",
+                    limit=self.limit,
                 )
         self.aside.kept += count
         return True

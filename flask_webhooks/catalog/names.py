@@ -10,6 +10,8 @@ import difflib
 import re
 import typing as t
 
+from ..errors import ErrorText
+
 NAME = r"[A-Za-z0-9_]{1,64}"
 """Channel, event, format."""
 ATTRIBUTE = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -92,3 +94,22 @@ def listed(names: t.Iterable[str]) -> str:
     """Return names for a sentence: `a, b or c`."""
     every = list(names)
     return every[0] if len(every) == 1 else f"{', '.join(every[:-1])} or {every[-1]}" if every else "nothing"
+
+
+def unknown_event(name: str, near: str | None) -> ErrorText:
+    """Return what is said of an event that the catalogue has not.
+
+    :param near: the one that was probably meant.
+    """
+    shown = repr(name)
+    return (
+        ErrorText("misspelt_event", name=shown, near=near) if near else ErrorText("unknown_event", name=shown)
+    )
+
+
+def unknown_channel(name: str, near: str | None) -> ErrorText:
+    """Return what is said of a channel that the catalogue has not; see `unknown_event`."""
+    shown = repr(name)
+    if near:
+        return ErrorText("misspelt_channel", name=shown, near=near)
+    return ErrorText("unknown_channel", name=shown)

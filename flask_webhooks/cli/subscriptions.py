@@ -118,7 +118,7 @@ def _subject(state: AppState, name: str) -> Subject:
     if event is None:
         near = state.catalog.suggest(name)
         remedy = f"Did you mean {near}?" if near else "`flask webhooks catalog` lists them."
-        raise UnknownEventError(f"{name!r} is not an event of the catalogue. {remedy}")
+        raise UnknownEventError(f"{name!r} is not an event of the catalogue. {remedy}", event=name)
     return Subject(name, json_schema.sample(state.bound[event.channel], event))
 
 

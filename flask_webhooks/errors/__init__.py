@@ -68,16 +68,21 @@ __all__ = [
 
 
 class WebhooksError(Exception):
-    """Something in Flask-Webhooks went wrong."""
+    """Something in Flask-Webhooks went wrong.
+
+    :param params: values for programs. An `ErrorText` as the first argument brings its own.
+    """
 
     code: t.ClassVar[str] = "error"
     """What went wrong, for programs; of those that the API answers with, its `code`."""
 
-    @property
-    def params(self) -> t.Mapping[str, str | float]:
-        """The values in its sentence, by name; empty where the sentence is no `ErrorText`."""
-        text = self.args[0] if self.args else None
-        return text.params if isinstance(text, ErrorText) else {}
+    params: dict[str, str | float]
+    """The values in its sentence, by name."""
+
+    def __init__(self, *args: object, **params: str | float) -> None:
+        super().__init__(*args)
+        text = args[0] if args else None
+        self.params = {**(text.params if isinstance(text, ErrorText) else {}), **params}
 
 
 class ConfigurationError(WebhooksError):
@@ -114,7 +119,7 @@ class CatalogError(ConfigurationError):
         self.problems = tuple(problems)
         count = len(self.problems)
         head = f"The webhook catalogue has {count} mistake{'' if count == 1 else 's'}:"
-        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
+        super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]), count=count)
 
 
 class PrincipalError(ConfigurationError):
@@ -237,7 +242,7 @@ class ThrottledError(WebhooksError):
     code = "too_many_requests"
 
     def __init__(self, message: str, wait: float) -> None:
-        super().__init__(message)
+        super().__init__(message, wait=wait)
         self.wait = wait
 
 

@@ -221,10 +221,12 @@ def _owner(session: Session, bound: BoundChannel, event: EventType, row: sa.Row[
     before: str = row.owner
     if before == NOBODY:
         if owner is None:
-            raise OwnerMissingError(f"Nobody owns what {event.name} is about. {_GIVE_UP}")
+            raise OwnerMissingError(f"Nobody owns what {event.name} is about. {_GIVE_UP}", event=event.name)
         return owner
     if owner is None and event.on:  # what the host's code emits may have an owner that the call has named
-        raise OwnerMissingError(f"What {event.name} is about belongs to nobody any more. {_GIVE_UP}")
+        raise OwnerMissingError(
+            f"What {event.name} is about belongs to nobody any more. {_GIVE_UP}", event=event.name
+        )
     if owner not in (None, before):
         raise EmitError(f"What {event.name} is about belongs to another owner by now. {_GIVE_UP}")
     return before

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from .. import payload, retry, signing
 from ..bindings import CHANGES
-from ..catalog.names import listed, nearest
+from ..catalog.names import listed, nearest, unknown_channel, unknown_event
 from ..config import ENVIRONMENTS
 from ..errors import ErrorText, ExclusivityError, PayloadError, SecretError, SubscriptionError
 from ..principal import ALL_OWNERS, is_owner
@@ -190,21 +190,7 @@ def _unknown(
         near = nearest(name[:200], known)
         if near is None and what == "event":
             near = nearest(f"{name[:200]}.*", known)
-    return unknown_name(what, name, near)
-
-
-def unknown_name(what: t.Literal["event", "channel"], name: str, near: str | None) -> ErrorText:
-    """Return what to say of a name that the catalogue has not, and of the one that it has."""
-    shown = repr(name[:80])
-    if what == "channel":
-        return (
-            ErrorText("misspelt_channel", name=shown, near=near)
-            if near
-            else ErrorText("unknown_channel", name=shown)
-        )
-    return (
-        ErrorText("misspelt_event", name=shown, near=near) if near else ErrorText("unknown_event", name=shown)
-    )
+    return unknown_event(name[:80], near) if what == "event" else unknown_channel(name[:80], near)
 
 
 def format_(
