@@ -17,8 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 import flask_webhooks
 from flask_webhooks import ConfigurationError, Principal, Webhooks, checks
 from flask_webhooks.config import Settings
-from flask_webhooks.models import Base, attach
-from flask_webhooks.models.naming import LONGEST_PREFIX, Naming
+from flask_webhooks.models import LONGEST_PREFIX, Base, Naming, attach
 from flask_webhooks.state import state_of
 from flask_webhooks.worker import Coordinator
 from tests.host import make_transactional

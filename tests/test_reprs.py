@@ -38,8 +38,8 @@ HARMLESS = {
     "api.operations.Operation.body", "api.operations.Operation.answer",  # kinds of schemas
     "capture.change.Change.values", "catalog.model.Channel.data", "catalog.containers.Record.private",
     "config.settings.Settings.base_url", "delivery.request.Destination.secrets",
-    "capture.commit.Emitted.text", "capture.messages.PendingEvent.text",
-    "capture.messages.PendingEvent.values", "console.pages.Redirect.values", "console.pages.Page.headers",
+    "capture.events.Emitted.text", "capture.events.PendingEvent.text",
+    "capture.events.PendingEvent.values", "console.pages.Redirect.values", "console.pages.Page.headers",
     "delivery.test_send.Subject.data", "payload.Message.text", "queries.answers.Legible.text",
     "queries.deliveries.Search.text", "cli.scaffold.channels.Sketch.private",
     "cli.scaffold.channels.Sketch.holds_secrets", "cli.scaffold.writer.Draft.text",

@@ -6,7 +6,7 @@ import typing as t
 
 from .. import reference
 from ..catalog import EventType
-from ..reference import json_schema
+from ..reference import data_schema
 from ..state import AppState
 from ..web import Refused
 from . import schemas
@@ -56,6 +56,6 @@ def told(state: AppState, event: EventType) -> dict[str, t.Any]:
         **reference.event_values(event),
         "channel": event.channel,
         "includes": reference.includes(state, state.catalog.channels[event.channel]),
-        "schema": json_schema.data_schema(state.bound[event.channel], event),
+        "schema": data_schema(state.bound[event.channel], event),
         "samples": reference.bodies(state, event),
     }

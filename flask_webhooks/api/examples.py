@@ -11,7 +11,7 @@ import typing as t
 
 from .. import payload, reference
 from ..delivery import MASK
-from ..reference import SAMPLE_ID, json_schema
+from ..reference import SAMPLE_ID, sample_data
 from ..state import AppState
 from . import catalog
 
@@ -109,7 +109,7 @@ def _log(state: AppState, name: str) -> Json:
     body = data = "{}"
     if event is not None:
         body = payload.encode(reference.bodies(state, event)[event.format])
-        data = payload.encode(json_schema.sample(state.bound[event.channel], event))
+        data = payload.encode(sample_data(state.bound[event.channel], event))
     delivery = {
         "id": DELIVERY_ID,
         "message_id": SAMPLE_ID,

@@ -8,7 +8,7 @@ import typing as t
 import sqlalchemy as sa
 
 from .. import models
-from ..catalog.names import RESERVED_CHANNEL
+from ..catalog import RESERVED_CHANNEL
 from ..config import ENVIRONMENTS
 from ..ids import is_backfilled
 from ..principal import ALL_OWNERS

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from .. import models, subscriptions, throttle
 from .. import replay as replaying
-from ..catalog.names import unknown_event
+from ..catalog import unknown_event
 from ..errors import SubscriptionError
 from ..state import AppState
 from ..web import Refused

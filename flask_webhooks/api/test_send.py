@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from .. import absolute, subscriptions, throttle
-from ..catalog.names import unknown_event
+from ..catalog import unknown_event
 from ..delivery import TEST_EVENT, Subject, send_test_request
 from ..errors import PayloadError
-from ..reference import json_schema
+from ..reference import sample_data
 from ..state import AppState
 from ..web import Refused
 from . import schemas
@@ -68,7 +68,7 @@ def _subject(call: Call, owner: str) -> Subject:
         raise Refused(422, message, fields={"event": [message]})
     bound = call.state.bound[event.channel]
     if entity_id is None:
-        return Subject(name, json_schema.sample(bound, event))
+        return Subject(name, sample_data(bound, event))
     if bound.model is None:
         message = f"The channel {event.channel} has no records: its events come from code alone."
         raise Refused(422, message, fields={"entity_id": [message]})

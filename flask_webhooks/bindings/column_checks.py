@@ -10,8 +10,7 @@ import uuid
 
 import sqlalchemy as sa
 
-from ..catalog import EventType
-from ..catalog.names import did_you_mean
+from ..catalog import EventType, did_you_mean
 from .paths import AnyMapper, column_of, columns_of, has
 
 Finding: t.TypeAlias = tuple[str, str, str]

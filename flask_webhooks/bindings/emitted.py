@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from marshmallow import fields as mf
 
 from .. import payload
-from ..catalog.names import did_you_mean, listed
+from ..catalog import did_you_mean, listed
 from ..errors import PayloadError
 from .json_types import Json, mismatch, of_plain, of_schema
 from .plain import Plain

@@ -14,7 +14,7 @@ import marshmallow as ma
 import sqlalchemy as sa
 from marshmallow import fields as mf
 
-from ..catalog.lock import ANY, Fields
+from ..catalog import ANY, Fields
 
 if t.TYPE_CHECKING:
     from .channel import BoundChannel

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import typing as t
 
-from ..catalog.names import did_you_mean, nearest
+from ..catalog import did_you_mean, nearest
 
 
 class Unfound(Exception):

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.ext.associationproxy import AssociationProxy
 
-from ..catalog.names import did_you_mean
+from ..catalog import did_you_mean
 
 AnyMapper: t.TypeAlias = orm.Mapper[t.Any]
 

@@ -11,7 +11,7 @@ import inspect
 import typing as t
 from collections.abc import Mapping
 
-from ..catalog.names import did_you_mean
+from ..catalog import did_you_mean
 from ..errors import PayloadError
 from .paths import AnyMapper, static_attribute
 from .private import private_columns

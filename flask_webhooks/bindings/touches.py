@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..catalog import Channel, Kind
-from ..catalog.names import did_you_mean
+from ..catalog import Channel, Kind, did_you_mean
 from .channel import BoundTouch
 from .paths import AnyMapper, Unreadable, readable
 from .resolver import Resolver

@@ -21,26 +21,37 @@ A pure room: no Flask, no SQLAlchemy, no marshmallow; what needs those is in `fl
 from __future__ import annotations
 
 from .exclusivity import check_exclusive
-from .format import json_schema
+from .format import SCHEMA_ID, json_schema
 from .loader import examine, load
-from .lock import Change, build_lock, compare
+from .lock import ANY, Change, Fields, build_lock, compare
 from .model import Catalog, Channel, Condition, Deprecation, EventType, Include, Kind, Scope, same
+from .names import RESERVED_CHANNEL, did_you_mean, listed, nearest, plural, unknown_channel, unknown_event
 
 __all__ = [
+    "ANY",
+    "RESERVED_CHANNEL",
+    "SCHEMA_ID",
     "Catalog",
     "Change",
     "Channel",
     "Condition",
     "Deprecation",
     "EventType",
+    "Fields",
     "Include",
     "Kind",
     "Scope",
     "build_lock",
     "check_exclusive",
     "compare",
+    "did_you_mean",
     "examine",
     "json_schema",
+    "listed",
     "load",
+    "nearest",
+    "plural",
     "same",
+    "unknown_channel",
+    "unknown_event",
 ]

@@ -10,10 +10,9 @@ from .. import payload
 from ..bindings import BoundChannel, describe, open_catalog
 from ..bindings.json_types import mismatch
 from ..bindings.schema_keys import names_read
-from ..catalog import Catalog, EventType, build_lock, compare
-from ..catalog.names import did_you_mean
+from ..catalog import Catalog, EventType, build_lock, compare, did_you_mean
 from ..errors import CatalogError, ConfigurationError, Problem
-from ..reference import json_schema
+from ..reference import data_schema
 from .findings import Check, Finding, Level
 
 __all__ = ["Opened", "check_catalog", "check_lock", "check_urls", "lock_path"]
@@ -62,7 +61,7 @@ def check_catalog(
 def _samples(catalog: Catalog, bound: t.Mapping[str, BoundChannel]) -> t.Iterator[Finding]:
     """Tell of samples that are no example of what is sent: test requests send them, and customers build on them."""
     for event in catalog.events.values():
-        schema = json_schema.data_schema(bound[event.channel], event)
+        schema = data_schema(bound[event.channel], event)
         if event.sample is None or not schema:
             continue
         path = f"{event.path}.sample"

@@ -26,7 +26,7 @@ from ..capture.messages import status_of
 from ..config import ENVIRONMENTS
 from ..errors import ConfigurationError
 from ..messages import size_of
-from ..reference import json_schema
+from ..reference import data_schema
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -188,7 +188,7 @@ class _Look:
             found.warnings.append(
                 f"{part} has {name!r}, which the include of that name takes the place of: call it otherwise"
             )
-        said = mismatch(json_schema.data_schema(bound, event), data)
+        said = mismatch(data_schema(bound, event), data)
         if said:
             found.warnings.append(f"{part} does not fit the published schema: {said}")
 

@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from .. import outbox
 from ..config import ENVIRONMENTS
 from ..errors import ConfigurationError, QueueError
-from ..models import Base, Naming
-from ..models.types import COLLATION
+from ..models import COLLATION, Base, Naming
 from .findings import Check, Finding, Level
 
 if t.TYPE_CHECKING:

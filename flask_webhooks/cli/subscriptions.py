@@ -17,7 +17,7 @@ from ..delivery import TEST_EVENT, Subject, send_test_request
 from ..errors import UnknownEventError
 from ..models import Attempt
 from ..principal import ALL_OWNERS, Whose
-from ..reference import json_schema
+from ..reference import sample_data
 from ..state import AppState
 from ..subscriptions.validation import is_storable
 from .context import open_session, open_state, refusals
@@ -119,7 +119,7 @@ def _subject(state: AppState, name: str) -> Subject:
         near = state.catalog.suggest(name)
         remedy = f"Did you mean {near}?" if near else "`flask webhooks catalog` lists them."
         raise UnknownEventError(f"{name!r} is not an event of the catalogue. {remedy}", event=name)
-    return Subject(name, json_schema.sample(state.bound[event.channel], event))
+    return Subject(name, sample_data(state.bound[event.channel], event))
 
 
 def _tell(attempt: Attempt, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from ..errors import ConfigurationError
 from ..health import Breaker
-from ..models.naming import DEFAULT_PREFIX, LONGEST_PREFIX
+from ..models import DEFAULT_PREFIX, LONGEST_PREFIX
 from ..retry import schedule
 from . import values
 

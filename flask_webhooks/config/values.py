@@ -17,7 +17,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from ..health import Breaker
-from ..models.naming import LONGEST_PREFIX
+from ..models import LONGEST_PREFIX
 from ..queue import fault_in
 from ..retry import schedule
 from ..transport import bundle_fault

@@ -12,7 +12,7 @@ from ..bindings import CHANGES
 from ..models import Listener, Subscription
 from ..principal import ALL_OWNERS
 from ..queries.bounds import fit, html_size
-from ..reference import json_schema as bodies
+from ..reference import data_schema
 from . import samples
 from .event_rules import occasion
 from .pages import Page, PageContext, page
@@ -59,7 +59,7 @@ def event(visit: PageContext, event_name: str) -> Page:
     channel = visit.state.catalog.channels[found.channel]
     bound = visit.state.bound[found.channel]
     shared = visit.state.settings.only_environment or "staging"
-    schema = bodies.data_schema(bound, found)
+    schema = data_schema(bound, found)
     who = sorted(_who(visit, _listeners(visit), found.name), reverse=True)
     listed = sa.select(Subscription).where(Subscription.id.in_(who[:MOST])).order_by(Subscription.id.desc())
     values = {

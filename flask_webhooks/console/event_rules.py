@@ -6,8 +6,7 @@ import typing as t
 
 from ..bindings import BoundChannel
 from ..bindings.schema_keys import attribute_of
-from ..catalog import EventType, Kind
-from ..catalog.model import Condition
+from ..catalog import Condition, EventType, Kind
 from .i18n import _
 
 __all__ = ["occasion"]

@@ -6,8 +6,7 @@ import typing as t
 
 from .. import payload
 from ..catalog import EventType
-from ..reference import json_schema
-from ..reference.examples import rendered
+from ..reference import example_body, sample_data
 from .formatting import pretty
 
 if t.TYPE_CHECKING:
@@ -19,7 +18,7 @@ __all__ = ["body", "data"]
 def data(state: AppState, event: EventType, includes: t.Collection[str] = ()) -> dict[str, t.Any]:
     """Return an example of `data`, with the includes that are asked for and no others."""
     bound = state.bound[event.channel]
-    found = json_schema.sample(bound, event)
+    found = sample_data(bound, event)
     shown = {name: value for name, value in found.items() if name not in bound.includes or name in includes}
     for name in includes:
         if name in bound.includes:
@@ -42,6 +41,6 @@ def body(
 ) -> str:
     """Return the body that a receiver would get, indented."""
     try:
-        return pretty(rendered(state, event, format, environment, data(state, event, includes)))
+        return pretty(example_body(state, event, format, environment, data(state, event, includes)))
     except Exception as error:  # a custom format is the host's code and may raise anything
         return payload.failed(format, error)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from .. import payload, retry, signing
-from ..catalog.names import RESERVED_CHANNEL
+from ..catalog import RESERVED_CHANNEL
 from ..errors import SecretError
 from ..ids import is_backfilled
 from ..messages import payload_message

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from .. import payload
-from ..catalog import EventType
-from ..catalog.names import RESERVED_CHANNEL
+from ..catalog import RESERVED_CHANNEL, EventType
 from ..errors import OtherEnvironmentError, PayloadError
 from ..ids import uuid7
 from ..messages import Row, delivery_row, message_row, payload_message, size_of

@@ -12,6 +12,7 @@ host's commit, where each check would cost a lock and a look-up, and they are pu
 `log`            messages, deliveries, attempts, and their states; broken messages
 `runtime`        workers, sums by hour, replays, limits, kept answers
 `types`          what columns are made of
+`base`           the root of the tables; SQL as text that names them
 `naming`         what an app calls them
 ===============  =================================================================
 """
@@ -24,20 +25,25 @@ import weakref
 import sqlalchemy as sa
 
 from ..errors import ConfigurationError
+from .base import COLLATION, Base, text
 from .log import Attempt, BrokenMessage, Delivery, Message, State, Trigger
-from .naming import Naming, text
+from .naming import DEFAULT_PREFIX, LONGEST_PREFIX, Naming
 from .runtime import HOUR_BUCKETS, Hour, IdempotentReply, Replay, Throttle, Worker
 from .subscriptions import Lane, Listener, Owner, Secret, Subscription
-from .types import PLAIN_INSTANT, Base, Instant
+from .types import PLAIN_INSTANT, Instant
 
 __all__ = [
+    "COLLATION",
+    "DEFAULT_PREFIX",
     "HOUR_BUCKETS",
+    "LONGEST_PREFIX",
     "Attempt",
     "Base",
     "BrokenMessage",
     "Delivery",
     "Hour",
     "IdempotentReply",
+    "Instant",
     "Lane",
     "Listener",
     "Message",

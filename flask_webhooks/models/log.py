@@ -8,7 +8,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .types import LONG_BINARY, LONG_TEXT, Base, Id, Key, Name, Seconds, Word
+from .base import Base
+from .types import LONG_BINARY, LONG_TEXT, Id, Key, Name, Seconds, Word
 
 __all__ = ["Attempt", "BrokenMessage", "Delivery", "Message", "State", "Trigger"]
 

@@ -7,17 +7,15 @@ an app that wants other names gets them, in whatever statement, compiled or cach
 
 from __future__ import annotations
 
-import re
 import typing as t
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.elements import TextClause, quoted_name
+from sqlalchemy.sql.elements import quoted_name
 
 from ..errors import ConfigurationError
 
-__all__ = ["DEFAULT_PREFIX", "LONGEST_PREFIX", "Naming", "TableName", "text"]
+__all__ = ["DEFAULT_PREFIX", "LONGEST_PREFIX", "Naming", "TableName"]
 
 DEFAULT_PREFIX = "webhook_"
 LONGEST_PREFIX = 16
@@ -100,30 +98,3 @@ def _preparer(base: t.Any, naming: Naming) -> type:
 
 def _is_ours(item: t.Any) -> bool:
     return type(getattr(item, "name", None)) is TableName
-
-
-class _Text(TextClause):
-    """SQL as text that names tables of ours as they are declared."""
-
-    inherit_cache = True
-
-
-def text(sql: str) -> TextClause:
-    """Return SQL as text, like `sqlalchemy.text`; tables of ours are in it by their declared names."""
-    return _Text(sql)
-
-
-_NAME = re.compile(rf"\b{DEFAULT_PREFIX}\w+")
-
-
-@compiles(_Text)
-def _visit_text(element: t.Any, compiler: t.Any, **options: t.Any) -> str:
-    from .types import Base
-
-    def named(match: re.Match[str]) -> str:
-        table = Base.metadata.tables.get(match[0])
-        return match[0] if table is None else str(compiler.preparer.format_table(table))
-
-    written = element._clone()
-    written.text = _NAME.sub(named, element.text)
-    return str(compiler.visit_textclause(written, **options))

@@ -7,7 +7,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .types import LONG_TEXT, UUID, Base, Id, Key, Word
+from .base import Base
+from .types import LONG_TEXT, UUID, Id, Key, Word
 
 __all__ = ["HOUR_BUCKETS", "Hour", "IdempotentReply", "Replay", "Throttle", "Worker"]
 

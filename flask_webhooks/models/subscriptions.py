@@ -8,7 +8,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from .types import LONG_TEXT, UUID, Base, Id, Name, Word
+from .base import Base
+from .types import LONG_TEXT, UUID, Id, Name, Word
 
 __all__ = ["Lane", "Listener", "Owner", "Secret", "Subscription"]
 

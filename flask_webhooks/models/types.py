@@ -1,4 +1,4 @@
-"""What columns are made of, and the root of the tables."""
+"""What columns are made of."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
-from sqlalchemy.orm import DeclarativeBase, mapped_column
+from sqlalchemy.orm import mapped_column
 
 from ..ids import uuid7
-from .naming import TableName
 
 __all__ = [
-    "COLLATION",
     "LONG_BINARY",
     "LONG_TEXT",
     "PLAIN_INSTANT",
     "UUID",
-    "Base",
     "Id",
     "Instant",
     "Key",
@@ -72,36 +69,3 @@ Key = t.Annotated[str, mapped_column(UUID)]
 Name = t.Annotated[str, mapped_column(sa.String(255))]
 Word = t.Annotated[str, mapped_column(sa.String(32))]
 Seconds = t.Annotated[float, mapped_column(sa.Double)]
-
-
-COLLATION = "utf8mb4_nopad_bin"
-"""MariaDB's name for comparing texts byte for byte. By default it takes `ACME`, `acme` and `acme ` for one tenant, and
-`straße` for `strasse`; keys, names of events and ids likewise. MySQL has another name."""
-_EITHER = f"/*M!{COLLATION}*//*!80017 utf8mb4_0900_bin*/"
-"""Each server reads the comment that is for it: an engine `mysql+pymysql://` may lead to either."""
-_BYTE_FOR_BYTE = {
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": _EITHER,
-    "mariadb_charset": "utf8mb4",
-    "mariadb_collate": COLLATION,
-}
-"""Of the table and not of columns, so that no column is forgotten, and none that a migration adds later."""
-
-
-class Base(DeclarativeBase):
-    """Root of the tables; its metadata is copied into the host's by `attach`."""
-
-    @classmethod
-    def __table_cls__(cls, name: str, metadata: sa.MetaData, *items: t.Any, **options: t.Any) -> sa.Table:
-        """Make a table that an app may call otherwise, and that compares byte for byte."""
-        return sa.Table(TableName(name), metadata, *items, **{**_BYTE_FOR_BYTE, **options})
-
-    metadata = sa.MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {datetime: Instant()}

@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from .examples import SAMPLE_ID, bodies
+from .examples import SAMPLE_ID, bodies, example_body
+from .json_schema import data_schema, sample_data
 from .listing import event_values, includes, listing, table
 from .markdown import page
 from .openapi import document, tags, webhook
@@ -19,11 +20,14 @@ from .openapi import document, tags, webhook
 __all__ = [
     "SAMPLE_ID",
     "bodies",
+    "data_schema",
     "document",
     "event_values",
+    "example_body",
     "includes",
     "listing",
     "page",
+    "sample_data",
     "table",
     "tags",
     "webhook",

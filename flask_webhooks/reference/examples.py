@@ -9,13 +9,13 @@ from types import SimpleNamespace
 from .. import payload
 from ..ids import made_at
 from ..messages import message_row, payload_message, size_of
-from . import json_schema
+from .json_schema import sample_data
 
 if t.TYPE_CHECKING:
     from ..catalog import EventType
     from ..state import AppState
 
-__all__ = ["SAMPLE_ID", "bodies", "rendered"]
+__all__ = ["SAMPLE_ID", "bodies", "example_body"]
 
 SAMPLE_ID = "01981f6e-5c1a-7b2e-9c55-0f6f3a1d2b4c"
 """The idempotency key of every example. The time of the examples is the one in it, so that they never change."""
@@ -23,19 +23,19 @@ SAMPLE_ID = "01981f6e-5c1a-7b2e-9c55-0f6f3a1d2b4c"
 
 def bodies(state: AppState, event: EventType) -> dict[str, t.Any]:
     """Return an example of the body of an event, by format; None where the format cannot make one."""
-    data = json_schema.sample(state.bound[event.channel], event)
+    data = sample_data(state.bound[event.channel], event)
     return {name: _body(state, event, name, data) for name in event.formats}
 
 
 def _body(state: AppState, event: EventType, format: str, data: t.Any) -> t.Any:
     environment = state.settings.only_environment or "staging"
     try:
-        return json.loads(rendered(state, event, format, environment, data))
+        return json.loads(example_body(state, event, format, environment, data))
     except Exception:  # a custom format is the host's code: one that fails on an example may work in earnest
         return None
 
 
-def rendered(state: AppState, event: EventType, format: str, environment: str, data: t.Any) -> bytes:
+def example_body(state: AppState, event: EventType, format: str, environment: str, data: t.Any) -> bytes:
     """Return the bytes that a receiver would get for an example of `data`.
 
     :raises PayloadError: as `payload.render`. What a custom format itself raises passes through.

@@ -10,6 +10,7 @@ import typing as t
 
 import sqlalchemy as sa
 
+from ..bindings import CHANGES
 from ..bindings.json_types import Json, nullable, of_plain, of_schema
 from ..bindings.paths import follow
 
@@ -18,7 +19,7 @@ if t.TYPE_CHECKING:
     from ..bindings.paths import AnyMapper
     from ..catalog import EventType
 
-__all__ = ["data_schema", "sample", "with_includes"]
+__all__ = ["data_schema", "sample_data", "with_includes"]
 
 _EXAMPLES = {
     "uuid": "7b0a2c1e-4f3d-4c8a-9a51-2f4f1a6d9c03",
@@ -45,7 +46,7 @@ def with_includes(data: Json, bound: BoundChannel) -> Json:
     if bound.model is None:
         return data
     known = {include.name: _of_include(include, bound) for include in bound.includes.values()}
-    known["changes"] = _of_changes(data["properties"])
+    known[CHANGES] = _of_changes(data["properties"])
     return {**data, "properties": {**data["properties"], **known}}
 
 
@@ -76,7 +77,7 @@ def _mapper(model: type | None) -> AnyMapper | None:
     return None if model is None else sa.inspect(model)
 
 
-def sample(bound: BoundChannel, event: EventType) -> Json:
+def sample_data(bound: BoundChannel, event: EventType) -> Json:
     """Return an example of `data`: the catalogue's own, else one made from `data_schema`."""
     if event.sample is not None:
         return dict(event.sample)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typing as t
 
-from . import json_schema
 from .examples import bodies
+from .json_schema import data_schema, with_includes
 
 if t.TYPE_CHECKING:
     from ..catalog import EventType
@@ -42,8 +42,8 @@ def tags(state: AppState) -> list[Json]:
 def webhook(state: AppState, event: EventType) -> Json:
     """Return the operation that a receiver of an event provides."""
     bound = state.bound[event.channel]
-    data = json_schema.data_schema(bound, event)
-    data = json_schema.with_includes(data, bound)
+    data = data_schema(bound, event)
+    data = with_includes(data, bound)
     shapes = [_envelope(name, data) for name in event.formats]
     found = bodies(state, event)
     return {

@@ -11,7 +11,7 @@ import typing as t
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from ..transport.addresses import effective, parse_address
+from ..transport import effective, parse_address
 
 if t.TYPE_CHECKING:
     from ..state import AppState

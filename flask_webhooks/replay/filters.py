@@ -14,7 +14,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from ..catalog.names import RESERVED_CHANNEL
+from ..catalog import RESERVED_CHANNEL
 from ..ids import BACKFILL, BACKFILL_KEY, first_at, following
 from ..models import BrokenMessage, Delivery, Message, State, Subscription
 from ..sql import ranges

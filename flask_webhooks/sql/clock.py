@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from ..models.types import Instant
+from ..models import Instant
 
 __all__ = ["Clock", "microseconds", "now"]
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from .. import payload, retry, signing
 from ..bindings import CHANGES
-from ..catalog.names import listed, nearest, unknown_channel, unknown_event
+from ..catalog import listed, nearest, unknown_channel, unknown_event
 from ..config import ENVIRONMENTS
 from ..errors import ErrorText, ExclusivityError, PayloadError, SecretError, SubscriptionError
 from ..principal import ALL_OWNERS, is_owner

@@ -25,6 +25,7 @@ address, hold a thread past the deadline, or use more memory than `response_limi
 
 from __future__ import annotations
 
+from .addresses import effective, parse_address
 from .certificates import CertificateError, ClientCertificate, bundle_fault, parse_client_certificate
 from .client import Transport
 from .reply import Reply, Timings
@@ -42,6 +43,8 @@ __all__ = [
     "Transport",
     "as_sent",
     "bundle_fault",
+    "effective",
     "is_token",
+    "parse_address",
     "parse_client_certificate",
 ]

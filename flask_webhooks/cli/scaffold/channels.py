@@ -15,7 +15,7 @@ from ...bindings.imports import Unfound, locate
 from ...bindings.private import private_columns, sounds_private
 from ...bindings.schema_keys import keys_of
 from ...bindings.serializers import column_renderer
-from ...catalog.names import RESERVED_CHANNEL, plural
+from ...catalog import RESERVED_CHANNEL, plural
 from .owners import AnyMapper, Tenancy
 
 __all__ = ["Sketch", "sketch_all"]

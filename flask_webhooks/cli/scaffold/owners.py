@@ -20,7 +20,7 @@ from sqlalchemy import orm
 from ...bindings.owner_steps import SIGN, link_of
 from ...bindings.paths import PathError
 from ...bindings.private import words_of
-from ...catalog.names import did_you_mean
+from ...catalog import did_you_mean
 
 __all__ = ["NoTenant", "Tenancy", "candidates", "tenancy_of"]
 

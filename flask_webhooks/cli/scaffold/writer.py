@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...bindings import open_catalog
-from ...catalog.format import SCHEMA_ID
+from ...catalog import SCHEMA_ID
 from ...errors import CatalogError
 from .channels import Sketch, sketch_all
 from .owners import AnyMapper, Tenancy, candidates, tenancy_of

@@ -1,0 +1,103 @@
+"""How rooms import each other: no circle, not even one that only types see, and no way past a room's `__init__`.
+
+import-linter checks the floors (`setup.cfg`), where imports for types do not count. Here they do: a reader has to open
+both files of a circle to understand one of them, whether Python runs the import or not.
+"""
+
+from __future__ import annotations
+
+import ast
+import typing as t
+from collections import defaultdict
+from pathlib import Path
+
+import flask_webhooks
+
+ROOT = Path(flask_webhooks.__file__).parent
+NAME = flask_webhooks.__name__
+
+CLOSED = {"catalog", "checks", "config", "models", "queue", "reference", "transport"}
+"""Rooms that are entered by what their `__init__` exports. The others are shelves: each of their modules is public."""
+
+OPEN = {"capture", "worker", "payload"}
+"""Rooms that are being rewritten: their circles and long files are known."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name, without the package's own."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str) -> t.Iterator[str]:
+    """The modules of the package that one imports, at its top, in a function, or for its types."""
+    path = MODULES[name]
+    package = name.split(".") if path.name == "__init__.py" and name else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                above = package[: len(package) - node.level + 1]
+                module = ".".join([*above, *(node.module or "").split(".")]).strip(".")
+            elif (node.module or "").partition(".")[0] == NAME:
+                module = (node.module or "").partition(".")[2]
+            else:
+                continue
+            for alias in node.names:
+                inner = f"{module}.{alias.name}".strip(".")
+                yield inner if inner in MODULES else module
+
+
+def circles() -> set[frozenset[str]]:
+    """The groups of modules that all lead to each other (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: set[frozenset[str]] = set()
+    graph = {name: set(imports(name)) - {name} for name in MODULES}
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in index:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], index[other])
+        if low[name] == index[name]:
+            group = frozenset(stack[stack.index(name) :])
+            del stack[stack.index(name) :]
+            if len(group) > 1:
+                found.add(group)
+
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return found
+
+
+def test_no_modules_import_each_other() -> None:
+    assert {group for group in circles() if not {name.partition(".")[0] for name in group} <= OPEN} == set()
+
+
+def test_closed_rooms_are_entered_by_their_init() -> None:
+    past = defaultdict(set)
+    for name in MODULES:
+        for other in imports(name):
+            room, _, module = other.partition(".")
+            if room in CLOSED and module and name.partition(".")[0] != room:
+                past[name].add(other)
+
+    assert past == {}
+
+
+def test_files_are_short_enough_to_be_read() -> None:
+    long = {name for name, path in MODULES.items() if path.read_text().count("\n") > 450}
+
+    assert {name for name in long if name.partition(".")[0] not in OPEN} == set()
