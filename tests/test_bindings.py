@@ -10,7 +10,8 @@ from pathlib import Path
 
 import marshmallow as ma
 import pytest
-from sqlalchemy import ForeignKey, LargeBinary, String, TypeDecorator
+from sqlalchemy import ForeignKey, Integer, LargeBinary, String, TypeDecorator
+from sqlalchemy.exc import SAWarning
 from sqlalchemy.orm import (
     DeclarativeBase,
     DynamicMapped,
@@ -312,6 +313,38 @@ def test_models_that_sqlalchemy_cannot_configure_are_told(tmp_path: Path) -> Non
             bound_of(tmp_path, f"  chapters: {{model: {__name__}:Chapter, owner: id, events: [created]}}")
     finally:
         Broken.registry.dispose()
+
+
+def history_of(cls: t.Any) -> t.Any:
+    """As apps make tables of old versions: a class that no name of its module stands for."""
+    table = f"{cls.__tablename__}_{len(cls.metadata.tables)}"
+    body = {"__module__": __name__, "__tablename__": table, "id": mapped_column(Integer, primary_key=True)}
+    return type(f"{cls.__name__}History", cls.__bases__, body)
+
+
+def test_a_class_that_a_function_made_is_found_among_those_of_other_channels(tmp_path: Path) -> None:
+    class Kept(DeclarativeBase):
+        pass
+
+    class Page(Kept):
+        __tablename__ = "page"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    made = history_of(Page)
+    named = f"  pages: {{model: {__name__}:Page, owner: id, events: [created]}}"
+    history = f"  page_history: {{model: {__name__}:PageHistory, owner: id, events: [created]}}"
+    try:
+        sys.modules[__name__].Page = Page  # type: ignore[attr-defined]
+        assert bound_of(tmp_path, f"{named}\n{history}")["page_history"].model is made
+        with pytest.raises(CatalogError, match='has no "PageHistory"'):
+            bound_of(tmp_path, history)
+        with pytest.warns(SAWarning, match="same class name"):
+            history_of(Page)
+        with pytest.raises(CatalogError, match='has no "PageHistory"'):
+            bound_of(tmp_path, f"{named}\n{history}")
+    finally:
+        del sys.modules[__name__].Page
+        Kept.registry.dispose()
 
 
 def test_schemas_that_nest_each_other_end(tmp_path: Path) -> None:

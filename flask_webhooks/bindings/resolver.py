@@ -5,6 +5,8 @@ Whatever cannot be found or used is noted as a problem where it was written, so 
 
 from __future__ import annotations
 
+import typing as t
+
 import marshmallow as ma
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -23,7 +25,12 @@ class Resolver:
         self.catalog = catalog
         self.problems: list[Problem] = []
         self._schemas: dict[str, ma.Schema | None] = {}
-        self.mappers = {name: self._mapper(channel) for name, channel in catalog.channels.items()}
+        found = {name: self._found(channel) for name, channel in catalog.channels.items() if channel.model}
+        registries = {each.registry for each in map(_mapper_of, found.values()) if each is not None}
+        self.mappers = {
+            name: self._mapper(channel, found.get(name), registries)
+            for name, channel in catalog.channels.items()
+        }
         """Channel name to the mapper of its model; `None`: it has none, or none that can be used."""
 
     def refuse(self, path: str, message: str, remedy: str = "") -> None:
@@ -48,26 +55,60 @@ class Resolver:
         if mistake is not None:
             self.refuse(path, *mistake)
 
-    def _mapper(self, channel: Channel) -> AnyMapper | None:
+    @staticmethod
+    def _found(channel: Channel) -> object:
+        """Return what the import path of a channel's model leads to, or why it leads nowhere."""
+        try:
+            return locate(t.cast("str", channel.model))
+        except Unfound as error:
+            return error
+
+    def _mapper(
+        self, channel: Channel, found: object, registries: t.Collection[orm.registry]
+    ) -> AnyMapper | None:
         if channel.model is None:
             return None
         path = f"{channel.path}.model"
-        try:
-            mapper = sa.inspect(locate(channel.model), raiseerr=False)
-            if isinstance(mapper, orm.Mapper):
-                orm.configure_mappers()
-                return mapper
-        except Unfound as error:
-            self.refuse(path, error.message, error.remedy)
+        if isinstance(found, Unfound):
+            made = _made(channel.model, registries)
+            if made is None:
+                self.refuse(path, found.message, found.remedy)
+                return None
+            found = made
+        mapper = _mapper_of(found)
+        if mapper is None:
+            self.refuse(
+                path, f'"{channel.model}" is no mapped class.', "Name a class that inherits from db.Model."
+            )
             return None
+        try:
+            orm.configure_mappers()
         except sa.exc.SQLAlchemyError as error:
             remedy = "Mend the model, or import every module with models before the extension is initialised."
             self.refuse(path, f"SQLAlchemy cannot configure it: {error}.", remedy)
             return None
-        self.refuse(
-            path, f'"{channel.model}" is no mapped class.', "Name a class that inherits from db.Model."
-        )
+        return mapper
+
+
+def _mapper_of(found: object) -> AnyMapper | None:
+    if isinstance(found, orm.Mapper):
+        return found
+    try:
+        # Not `inspect`, which would configure all mappers and raise what is wrong with any of them.
+        return orm.class_mapper(t.cast("type[t.Any]", found), configure=False)
+    except (sa.exc.ArgumentError, sa.exc.InvalidRequestError):
         return None
+
+
+def _made(path: str, registries: t.Collection[orm.registry]) -> type | None:
+    """Return the class that a function of the app made and left in no module, such as those of history tables.
+
+    It is among the classes of `registries`: those of the catalogue's other models.
+    """
+    module, _, name = path.partition(":")
+    classes = [mapper.class_ for registry in registries for mapper in registry.mappers]
+    named = [cls for cls in classes if (cls.__module__, cls.__qualname__) == (module, name)]
+    return named[0] if len(named) == 1 else None
 
 
 def _instance(found: object, name: str) -> ma.Schema:
