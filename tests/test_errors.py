@@ -14,6 +14,8 @@ import pytest
 
 import flask_webhooks
 from flask_webhooks import errors
+from flask_webhooks.api.problems import of_error
+from flask_webhooks.api.schemas.problems import PROBLEM_CODES
 from flask_webhooks.errors import (
     SENTENCES,
     ErrorText,
@@ -22,6 +24,8 @@ from flask_webhooks.errors import (
     UnknownEventError,
     WebhooksError,
 )
+from flask_webhooks.web import CODES
+from tests import error_codes
 
 PACKAGE = Path(flask_webhooks.__file__).parent
 
@@ -126,3 +130,53 @@ def test_an_error_has_the_values_that_it_was_given() -> None:
     )
     assert pickle.loads(pickle.dumps(error)).params == {"event": "invoices.payed"}
     assert ThrottledError(ErrorText("still_testing"), 4.5).params == {"wait": 4.5}
+
+
+ANSWERED: list[tuple[WebhooksError, int]] = [
+    (errors.SubscriptionError(""), 422),
+    (errors.ExclusivityError(""), 409),
+    (errors.OtherEnvironmentError("live"), 409),
+    (errors.UnfitTextError(), 422),
+    (errors.SubscriptionMissingError(""), 404),
+    (errors.SubscriptionChangedError(""), 412),
+    (errors.ThrottledError("", 1.0), 429),
+    (errors.SecretError(""), 500),
+]
+"""Errors that the API answers for, with the status."""
+
+
+def test_every_code_of_an_answer_is_described_and_no_other() -> None:
+    raised = {(status, code) for room in ("api", "web") for status, code in refused_in(PACKAGE / room)}
+    described = {(each.status, code) for code, each in PROBLEM_CODES.items()}
+
+    ours = {(status, error.code) for error, status in ANSWERED}
+    assert raised | ours | set(CODES.items()) == described
+
+
+def refused_in(room: Path) -> t.Iterator[tuple[int, str]]:
+    """Yield status and code of each `Refused` with a code of its own."""
+    for path in room.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(ast.Name("Refused"), [ast.Constant(int(status)), *_], keywords):
+                    yield from ((status, code) for code in codes_in(keywords))
+
+
+def codes_in(keywords: list[ast.keyword]) -> t.Iterator[str]:
+    """Yield the codes that are written out; that of an error's class is looked at by the next test."""
+    for each in keywords:
+        match each:
+            case ast.keyword("code", ast.Constant(str(code))):
+                yield code
+
+
+@pytest.mark.parametrize(("error", "status"), ANSWERED, ids=[type(each).__name__ for each, _ in ANSWERED])
+def test_an_error_is_answered_with_the_code_of_its_class(error: WebhooksError, status: int) -> None:
+    problem = of_error(error)
+
+    assert (problem.status, problem.code) == (status, error.code)
+    assert PROBLEM_CODES[error.code].status == status
+
+
+def test_the_page_of_codes_is_what_the_tables_say() -> None:
+    assert error_codes.PAGE.read_text() == error_codes.page(), "Run `python -m tests.error_codes`."

@@ -74,9 +74,7 @@ def of_error(error: Exception) -> Refused:
         return Refused(422, str(error), code=error.code, fields=error.fields)
     if isinstance(error, SecretError):
         logger.error("secret.unreadable", extra={"reason": str(error)})
-        return Refused(
-            500, "A stored secret cannot be opened. The operator has been told.", code="unreadable"
-        )
+        return Refused(500, "A stored secret cannot be opened. The operator has been told.", code=error.code)
     raise error
 
 

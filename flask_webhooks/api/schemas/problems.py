@@ -1,13 +1,52 @@
-"""Errors: RFC 9457 problem details."""
+"""Errors: RFC 9457 problem details, and every code that one may have."""
 
 from __future__ import annotations
+
+import typing as t
 
 import marshmallow as ma
 from marshmallow import fields
 
 from .fields import described
 
-__all__ = ["FieldProblem", "Problem"]
+__all__ = ["PROBLEM_CODES", "FieldProblem", "Problem", "ProblemCode"]
+
+
+class ProblemCode(t.NamedTuple):
+    """What a `code` means for who gets it."""
+
+    status: int
+    """That of every answer with this code."""
+    remedy: str
+    """What the caller does about it."""
+
+
+PROBLEM_CODES: t.Final[t.Mapping[str, ProblemCode]] = {
+    "malformed": ProblemCode(400, "Send what HTTP, JSON in UTF-8 and this description allow."),
+    "unauthenticated": ProblemCode(401, "Authenticate as you do for the rest of the app."),
+    "forbidden": ProblemCode(403, "Ask whoever gives rights for `read`, `write` or `secrets`."),
+    "cross_site": ProblemCode(
+        403, "Send it from a page of the same origin, or with an `Authorization` header instead of a cookie."
+    ),
+    "not_found": ProblemCode(404, "Check the id: what belongs to another owner is not there either."),
+    "method_not_allowed": ProblemCode(405, "Use a method that `Allow` names."),
+    "conflict": ProblemCode(409, "Look at `detail`: end or change what is in the way, then repeat."),
+    "exclusive": ProblemCode(
+        409, "Leave out one of the channels that `detail` names, or unsubscribe from it."
+    ),
+    "broken": ProblemCode(409, "Wait until the operator has repaired the message; it is sent then."),
+    "changed": ProblemCode(412, "Read it again, repeat your change on it, and send the new `ETag`."),
+    "too_large": ProblemCode(413, "Send less."),
+    "unsupported_media_type": ProblemCode(415, "Send `Content-Type: application/json`."),
+    "invalid": ProblemCode(422, "Correct each field in `errors`, then repeat."),
+    "key_reused": ProblemCode(422, "Take a new `Idempotency-Key` for another request."),
+    "too_many_requests": ProblemCode(429, "Wait as many seconds as `Retry-After` says, then repeat."),
+    "failed": ProblemCode(
+        500, "Repeat later with the same `Idempotency-Key`; the operator has the reason in the log."
+    ),
+    "unreadable": ProblemCode(500, "Ask the operator, or rotate the secret: the key that opened it is gone."),
+}
+"""By status."""
 
 
 class FieldProblem(ma.Schema):
@@ -40,7 +79,9 @@ class Problem(ma.Schema):
     code = fields.String(
         required=True,
         metadata=described(
-            "What happened, for programs: `invalid`, `exclusive`, `not_found`, …", example="invalid"
+            "What happened, for programs, and what to do about it. "
+            + " ".join(f"`{code}` ({each.status}): {each.remedy}" for code, each in PROBLEM_CODES.items()),
+            example="invalid",
         ),
     )
     errors = fields.List(fields.Nested(FieldProblem), metadata=described("Every field that is wrong."))
