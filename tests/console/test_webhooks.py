@@ -142,7 +142,8 @@ def test_htmx_gets_the_list_alone(visitor: Visitor, state: AppState) -> None:
     assert "<html" not in part
 
 
-def test_a_missing_worker_is_told_with_the_command(visitor: Visitor, state: AppState) -> None:
+def test_a_missing_worker_is_told_with_the_command(app: Flask, state: AppState) -> None:
+    visitor = Visitor(app, operator=True)
     assert "flask webhooks worker" in visitor.get("/").text
 
     for age, is_told in ((timedelta(seconds=100), False), (timedelta(seconds=130), True)):
@@ -151,6 +152,18 @@ def test_a_missing_worker_is_told_with_the_command(visitor: Visitor, state: AppS
             session.commit()
 
         assert ("flask webhooks worker" in visitor.get("/").text) is is_told
+
+
+@on_one_database
+def test_a_customer_reads_that_deliveries_are_delayed_and_no_command(app: Flask, visitor: Visitor) -> None:
+    page = visitor.get("/").text
+
+    assert "Deliveries are delayed." in page
+    assert "flask webhooks worker" not in page
+
+    app.debug = True
+
+    assert "flask webhooks worker" in visitor.get("/").text
 
 
 def test_the_switch_holds_and_asks(visitor: Visitor, state: AppState, log: Log) -> None:
