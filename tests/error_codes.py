@@ -33,8 +33,9 @@ console translates it, and `params`, the values in it.
 try:
     webhooks.subscriptions.create(owner="42", url=url, events=["invoices.*"])
 except SubscriptionError as error:
-    [text] = error.fields["url"]
-    text.code, text.params  # such as "url_low_port", {"port": 22}
+    for text in error.fields.get("url", []):
+        if isinstance(text, ErrorText):
+            print(text.code, text.params)  # such as url_low_port {'port': 22}
 ```
 
 A code keeps its meaning; the wording of its sentence may be improved. What the API says of a request before it looks at

@@ -103,6 +103,23 @@ def test_an_error_keeps_code_and_values_on_its_way_to_another_process(carry: t.A
     assert found.fields["url"][0].code == "url_too_long"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.CatalogError([errors.Problem("a.yaml", 1, "channels", "is text.", "Write a mapping.")]),
+        errors.AddressRefusedError("No.", host="db.internal", address=None, rule="internal name"),
+        errors.OtherEnvironmentError("production"),
+        errors.UnfitTextError(),
+        ThrottledError(ErrorText("still_testing"), 4.5),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_whose_class_takes_other_arguments_can_be_pickled(error: WebhooksError) -> None:
+    found = pickle.loads(pickle.dumps(error))
+
+    assert (type(found), str(found), vars(found)) == (type(error), str(error), vars(error))
+
+
 def test_every_class_has_a_code() -> None:
     found = [
         each for each in vars(errors).values() if inspect.isclass(each) and issubclass(each, WebhooksError)

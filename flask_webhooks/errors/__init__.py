@@ -16,19 +16,22 @@ A receiver's failure is *data* (an attempt row with a failure class); only our o
     │   ├── AddressRefusedError      a destination that we never talk to
     │   ├── ExclusivityError         channels that one subscriber may not hold together
     │   ├── UnfitTextError           characters that the app's database cannot keep or compare
-    │   ├── SubscriptionMissingError it does not exist, or is somebody else's
-    │   └── SubscriptionChangedError somebody else has changed it since it was read
-    ├── ThrottledError               the customer's: more than one owner may ask for at once or in a time
+    │   ├── OtherEnvironmentError    it is of an environment that this app does not send for
+    │   ├── SubscriptionMissingError it does not exist, or is another owner's
+    │   └── SubscriptionChangedError another request has changed it since it was read
+    ├── ThrottledError               the customer's: more than one owner may ask for at once or in a period
     ├── SecretError                  a signing secret or encryption key that is malformed or does not fit
     ├── VerificationError            raised by `receiving.verify`: not from the sender it claims
     └── QueueError                   Redis cannot be reached: logged, and the database brings the work back
 
-Messages say what happened, with the values, and then what to do. Each class has a `code` for programs. What a customer
-may read is an `ErrorText`, which has a code of its own and the values in it; doors that speak other languages make
-their sentence by that.
+Messages say what happened, with the values, and then what to do. Each class has a `code` for programs. A message that a
+customer may read is an `ErrorText`: it has a code of its own and the values in it, so that a door can say it in another
+language.
 
-`sentences`   every such sentence by its code, with what to do about it
-`text`        `ErrorText`: one of them, with its values
+===========  =====================================================================
+`sentences`  every sentence for customers by its code, with what to do about it
+`text`       `ErrorText`: one of these sentences, with its values
+===========  =====================================================================
 """
 
 from __future__ import annotations
@@ -68,13 +71,13 @@ __all__ = [
 
 
 class WebhooksError(Exception):
-    """Something in Flask-Webhooks went wrong.
+    """Flask-Webhooks cannot do what was asked of it.
 
     :param params: values for programs. An `ErrorText` as the first argument brings its own.
     """
 
     code: t.ClassVar[str] = "error"
-    """What went wrong, for programs; of those that the API answers with, its `code`."""
+    """What went wrong, for programs. Where the API answers for the error, the `code` of its problem."""
 
     params: dict[str, str | float]
     """The values in its sentence, by name."""
@@ -83,6 +86,16 @@ class WebhooksError(Exception):
         super().__init__(*args)
         text = args[0] if args else None
         self.params = {**(text.params if isinstance(text, ErrorText) else {}), **params}
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        """Pickle it without calling `__init__`, which takes other arguments than `args` in some classes."""
+        return _unpickled, (type(self), self.args, vars(self))
+
+
+def _unpickled(kind: type[WebhooksError], args: tuple[object, ...], state: dict[str, t.Any]) -> WebhooksError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(WebhooksError):
@@ -123,7 +136,7 @@ class CatalogError(ConfigurationError):
 
 
 class PrincipalError(ConfigurationError):
-    """A principal loader returned what does not say who is calling: nobody is let in by it."""
+    """A principal loader returned a value that does not say who is calling; the request is refused."""
 
     code = "principal"
 
@@ -141,7 +154,7 @@ class UnknownEventError(EmitError):
 
 
 class OwnerMissingError(EmitError):
-    """Nobody owns the data, so nobody could be told about it."""
+    """The data has no owner, so that no subscription can be found for it."""
 
     code = "owner_missing"
 
@@ -181,7 +194,7 @@ class SubscriptionError(WebhooksError):
 class AddressRefusedError(SubscriptionError):
     """The destination is one that we never talk to.
 
-    The owner sees `str(error)`, which tells nothing about the network behind us; the operator's log gets
+    The owner sees `str(error)`, which reveals nothing of the network behind us; the operator's log gets
     the name, the address that it leads to (None: the name or port alone is refused) and the rule.
     """
 
@@ -215,26 +228,26 @@ class OtherEnvironmentError(SubscriptionError):
 
 
 class UnfitTextError(SubscriptionError):
-    """A text has characters that the app's database cannot keep or compare, such as emoji in one of utf8mb3."""
+    """A text has characters that the app's database cannot keep or compare, such as emoji where it is utf8mb3."""
 
     def __init__(self) -> None:
         super().__init__(ErrorText("unfit_text"))
 
 
 class SubscriptionMissingError(SubscriptionError):
-    """There is no such subscription, or it is another owner's: nobody learns which."""
+    """There is no such subscription, or it is another owner's; the error does not say which."""
 
     code = "not_found"
 
 
 class SubscriptionChangedError(SubscriptionError):
-    """Somebody else has changed the subscription since it was read."""
+    """Another request has changed the subscription since it was read."""
 
     code = "changed"
 
 
 class ThrottledError(WebhooksError):
-    """More than one owner may ask for at once or in a time.
+    """An owner has asked for more than is allowed at once or in a period.
 
     :param wait: seconds after which it may ask again.
     """
