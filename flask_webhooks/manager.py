@@ -20,8 +20,7 @@ from .engines import is_same_database
 from .errors import ConfigurationError
 from .principal import Whose
 from .state import AppState
-from .subscriptions.secrets import OVERLAP
-from .subscriptions.validation import UNSET, Unset
+from .subscriptions import OVERLAP, UNSET, SubscriptionInput, Unset
 
 if t.TYPE_CHECKING:
     from sqlalchemy.orm import scoped_session
@@ -125,10 +124,7 @@ class Subscriptions:
         :raises ThrottledError: `limited`, and as many were made as a day may have.
         """
         with self._joined(session) as (state, own):
-            row, made = subscriptions.create(
-                state,
-                own,
-                owner=owner,
+            given = SubscriptionInput(
                 url=url,
                 events=events,
                 channels=channels,
@@ -142,9 +138,8 @@ class Subscriptions:
                 metadata=metadata,
                 signature=signature,
                 secret=secret,
-                limited=limited,
-                look_up=False,
             )
+            row, made = subscriptions.create(state, own, given, owner=owner, limited=limited, look_up=False)
             return _shown(state, row, made)
 
     def get(self, subscription_id: str, *, owner: Whose, session: AnySession | None = None) -> Subscription:
@@ -208,13 +203,7 @@ class Subscriptions:
         :raises SubscriptionError: see `create`.
         """
         with self._joined(session) as (state, own):
-            row = subscriptions.change(
-                state,
-                own,
-                subscription_id,
-                owner=owner,
-                version=version,
-                held=held,
+            given = SubscriptionInput(
                 url=url,
                 events=events,
                 channels=channels,
@@ -226,7 +215,10 @@ class Subscriptions:
                 rate_limit=rate_limit,
                 metadata=metadata,
                 signature=signature,
-                look_up=False,
+                held=held,
+            )
+            row = subscriptions.change(
+                state, own, subscription_id, given, owner=owner, version=version, look_up=False
             )
             return _shown(state, row)
 

@@ -12,6 +12,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .errors import PrincipalError
+from .visible import is_storable
 
 __all__ = ["ALL_OWNERS", "RIGHTS", "AllOwners", "Principal", "Whose", "is_owner"]
 
@@ -98,7 +99,7 @@ def _checked_owner(owner: t.Any) -> str:
         raise _refusal(f"owner is {text!r}", _remedy(None))
     if len(text) > LONGEST:
         raise _refusal(f"owner has {len(text)} characters", f"give at most {LONGEST}")
-    if "\0" in text or not _is_storable(text):
+    if not is_storable(text):
         raise _refusal(f"owner is {text!r}", "give a text without NUL that UTF-8 can hold")
     return text
 
@@ -110,14 +111,6 @@ def _remedy(owner: t.Any) -> str:
             "for an operator who has none"
         )
     return "give a str, such as str(current_user.account_id)"
-
-
-def _is_storable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _checked_rights(rights: t.Any) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Text from outside as text that only says something.
+"""Text from outside as text that only says something, and that every database can keep.
 
 The law of this room: what comes from a receiver, a customer or a database is shown, on a page or in a terminal, without
 any character that does something instead: no control character (C0, DEL, C1, with which terminal escapes begin), none
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 
-__all__ = ["printable", "visible"]
+__all__ = ["is_storable", "printable", "visible"]
 
 
 def visible(text: str, keep: str = "\n\t") -> str:
@@ -29,6 +29,11 @@ def printable(error: Exception) -> Exception | None:
     except UnicodeEncodeError:
         return None
     return error
+
+
+def is_storable(text: str) -> bool:
+    """Whether every database can keep a text: no NUL, no half of a surrogate pair."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _escaped(mark: str) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from flask_webhooks import ALL_OWNERS, outbox, subscriptions
 from flask_webhooks.models import Delivery, Subscription
 from flask_webhooks.state import AppState
+from flask_webhooks.subscriptions import SubscriptionInput
 from flask_webhooks.worker.maintenance import Maintenance
 from tests.host import Client, db
 from tests.stage import deliveries, fill, subscribe, wait_until
@@ -89,7 +90,7 @@ def test_a_commit_that_straddles_switching_on_is_found(state: AppState) -> None:
     @sa.event.listens_for(state.engine, "commit", once=True)
     def switch_on(connection: sa.Connection) -> None:
         with Session(state.engine, info={"webhooks": False}) as session:
-            subscriptions.change(state, session, row.id, owner=ALL_OWNERS, active=True)
+            subscriptions.change(state, session, row.id, SubscriptionInput(active=True), owner=ALL_OWNERS)
             session.commit()
 
     db.session.add(Client(owner="1", name="Ada"))

@@ -26,6 +26,7 @@ from flask_webhooks.models import Message
 from flask_webhooks.queue.redis_client import SentinelAddress
 from flask_webhooks.signing import Vault
 from flask_webhooks.state import state_of
+from flask_webhooks.subscriptions import SubscriptionInput
 from tests.receivers import Receiver
 from tests.stage import fill, recorded
 
@@ -87,9 +88,16 @@ def test_nothing_on_the_way_of_a_delivery_shows_a_secret(app: Flask, inbox: Rece
     state = state_of(app)
     with Session(state.engine, expire_on_commit=False) as session:
         row, secret = subscriptions.create(
-            state, session, owner="1", environment="staging", url=inbox.url(), events=["reports.ready"],
-            headers={"Authorization": "Bearer sesame"},
-        )  # fmt: skip
+            state,
+            session,
+            SubscriptionInput(
+                environment="staging",
+                url=inbox.url(),
+                events=["reports.ready"],
+                headers={"Authorization": "Bearer sesame"},
+            ),
+            owner="1",
+        )
         session.commit()
     fill(state, [row], 1, data='{"iban": "sesame"}')
     [message] = recorded(state)

@@ -23,6 +23,7 @@ from flask_webhooks.errors import (
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Lane, Listener, State, Subscription
 from flask_webhooks.state import AppState
+from flask_webhooks.subscriptions import SubscriptionInput
 from flask_webhooks.subscriptions.secrets import MOST_SECRETS
 from tests.receivers import Receiver
 from tests.stage import fill
@@ -38,8 +39,9 @@ def session(state: AppState) -> t.Iterator[Session]:
 
 
 def make(state: AppState, session: Session, **values: t.Any) -> Subscription:
-    values = {"owner": "1", "environment": "staging", "url": URL, "events": ["invoices.created"], **values}
-    row, _ = subscriptions.create(state, session, **values)
+    owner = values.pop("owner", "1")
+    values = {"environment": "staging", "url": URL, "events": ["invoices.created"], **values}
+    row, _ = subscriptions.create(state, session, SubscriptionInput(**values), owner=owner)
     session.commit()
     return row
 
@@ -48,12 +50,14 @@ def test_a_new_subscription_is_whole(state: AppState, session: Session) -> None:
     row, secret = subscriptions.create(
         state,
         session,
+        SubscriptionInput(
+            environment="staging",
+            url=URL,
+            events=[{"event": "invoices.updated", "includes": ["lines"]}],
+            channels=["clients"],
+            headers={"X-Key": "open sesame"},
+        ),
         owner="1",
-        environment="staging",
-        url=URL,
-        events=[{"event": "invoices.updated", "includes": ["lines"]}],
-        channels=["clients"],
-        headers={"X-Key": "open sesame"},
     )
     session.commit()
 
@@ -101,12 +105,23 @@ def test_exclusive_channels_name_each_other(state: AppState, session: Session) -
         make(state, session, events=["ledgers.closed", "invoices.created"])
 
 
+def test_no_event_is_a_mistake_beside_others(state: AppState, session: Session) -> None:
+    with pytest.raises(SubscriptionError) as caught:
+        make(state, session, events=[], description="\0")
+
+    assert set(caught.value.fields) == {"description", "events"}
+
+
 def test_a_change_replaces_what_it_listens_to(state: AppState, session: Session) -> None:
     row = make(state, session, events=["invoices.created", "invoices.updated"])
     kept = {each.event: each.id for each in row.listeners}
 
     changed = subscriptions.change(
-        state, session, row.id, owner="1", events=["invoices.updated"], channels=["clients"]
+        state,
+        session,
+        row.id,
+        SubscriptionInput(events=["invoices.updated"], channels=["clients"]),
+        owner="1",
     )
     session.commit()
 
@@ -132,7 +147,11 @@ def test_headers_and_metadata_are_merged_by_name(state: AppState, session: Sessi
     row = make(state, session, headers={"X-A": "1", "X-B": "2"}, metadata={"a": 1, "b": 2})
 
     changed = subscriptions.change(
-        state, session, row.id, owner="1", headers={"x-a": None, "X-C": "3"}, metadata={"a": None, "c": 3}
+        state,
+        session,
+        row.id,
+        SubscriptionInput(headers={"x-a": None, "X-C": "3"}, metadata={"a": None, "c": 3}),
+        owner="1",
     )
     session.commit()
 
@@ -142,19 +161,22 @@ def test_headers_and_metadata_are_merged_by_name(state: AppState, session: Sessi
 
 def test_a_lost_update_is_refused(state: AppState, session: Session) -> None:
     row = make(state, session)
-    subscriptions.change(state, session, row.id, owner="1", version=1, description="first")
+    subscriptions.change(state, session, row.id, SubscriptionInput(description="first"), owner="1", version=1)
     session.commit()
 
     with pytest.raises(SubscriptionChangedError, match="version 2"):
-        subscriptions.change(state, session, row.id, owner="1", version=1, description="second")
+        subscriptions.change(
+            state, session, row.id, SubscriptionInput(description="second"), owner="1", version=1
+        )
 
 
 def test_somebody_elses_does_not_exist(state: AppState, session: Session) -> None:
     row = make(state, session)
 
-    for act in (subscriptions.change, subscriptions.remove):
-        with pytest.raises(SubscriptionMissingError):
-            act(state, session, row.id, owner="2")
+    with pytest.raises(SubscriptionMissingError):
+        subscriptions.change(state, session, row.id, SubscriptionInput(active=False), owner="2")
+    with pytest.raises(SubscriptionMissingError):
+        subscriptions.remove(state, session, row.id, owner="2")
 
 
 def pending(session: Session, row: Subscription, state: State = State.PENDING) -> str:
@@ -184,15 +206,15 @@ def test_switching_off_holds_and_on_asks_what_becomes_of_it(state: AppState, ses
     )
     session.commit()
 
-    subscriptions.change(state, session, row.id, owner="1", active=False)
+    subscriptions.change(state, session, row.id, SubscriptionInput(active=False), owner="1")
     session.commit()
     assert session.get_one(Delivery, key, populate_existing=True).state == "held"
 
     with pytest.raises(SubscriptionError) as caught:
-        subscriptions.change(state, session, row.id, owner="1", active=True)
+        subscriptions.change(state, session, row.id, SubscriptionInput(active=True), owner="1")
     assert "1 delivery is held" in caught.value.fields["held"][0]
 
-    subscriptions.change(state, session, row.id, owner="1", active=True, held="send")
+    subscriptions.change(state, session, row.id, SubscriptionInput(active=True, held="send"), owner="1")
     session.commit()
     assert session.get_one(Delivery, key, populate_existing=True).state == "pending"
     lane = session.get_one(Lane, row.id, populate_existing=True)
@@ -216,7 +238,7 @@ def test_the_lane_is_locked_before_the_subscription_as_workers_do(
     if act == "remove":
         subscriptions.remove(state, session, row.id, owner="1")
     else:
-        subscriptions.change(state, session, row.id, owner="1", active=act == "on")
+        subscriptions.change(state, session, row.id, SubscriptionInput(active=act == "on"), owner="1")
     session.commit()
 
     assert written.index("webhook_lanes") < written.index("webhook_subscriptions")
@@ -226,7 +248,7 @@ def test_discarding_cancels_what_was_held(state: AppState, session: Session) -> 
     row = make(state, session, active=False)
     key = pending(session, row, State.HELD)
 
-    subscriptions.change(state, session, row.id, owner="1", active=True, held="discard")
+    subscriptions.change(state, session, row.id, SubscriptionInput(active=True, held="discard"), owner="1")
     session.commit()
 
     found = session.get_one(Delivery, key, populate_existing=True)
@@ -254,12 +276,15 @@ def test_the_signal_waits_for_the_commit(app: Flask, state: AppState, session: S
 
     with signals.subscription_changed.connected_to(hear, app):
         row, _ = subscriptions.create(
-            state, session, owner="1", environment="staging", url=URL, events=["invoices.created"]
+            state,
+            session,
+            SubscriptionInput(environment="staging", url=URL, events=["invoices.created"]),
+            owner="1",
         )
         assert told == []
         session.commit()
         assert told == ["created"]
-        subscriptions.change(state, session, row.id, owner="1", description="x")
+        subscriptions.change(state, session, row.id, SubscriptionInput(description="x"), owner="1")
         session.rollback()
         session.commit()
 
@@ -288,7 +313,10 @@ def test_twenty_overlapping_secrets_each_verify(
 ) -> None:
     now = datetime.now(UTC)
     row, first = subscriptions.create(
-        state, session, owner="1", environment="staging", url=inbox.url(), events=["*"], signature=kind
+        state,
+        session,
+        SubscriptionInput(environment="staging", url=inbox.url(), events=["*"], signature=kind),
+        owner="1",
     )
     session.commit()
     more = [subscriptions.rotate(state, session, row, now=now, overlap=timedelta(days=1)) for _ in range(19)]
@@ -319,12 +347,15 @@ def test_a_secret_of_ones_own_must_be_real(state: AppState, session: Session) ->
     own = signing.generate(size=24).text
 
     _, secret = subscriptions.create(
-        state, session, owner="1", environment="staging", url=URL, events=["*"], secret=own
+        state, session, SubscriptionInput(environment="staging", url=URL, events=["*"], secret=own), owner="1"
     )
     assert secret.text == own
     for bad in ("whsec_" + "A" * 40 + "=", "whsec_" + "QUJD", "password", "whsk_" + "A" * 43 + "="):
         with pytest.raises(SubscriptionError) as caught:
             subscriptions.create(
-                state, session, owner="1", environment="staging", url=URL, events=["*"], secret=bad
+                state,
+                session,
+                SubscriptionInput(environment="staging", url=URL, events=["*"], secret=bad),
+                owner="1",
             )
         assert bad not in str(caught.value.fields)

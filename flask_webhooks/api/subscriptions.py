@@ -8,6 +8,7 @@ from .. import models, subscriptions
 from ..errors import SubscriptionMissingError
 from ..principal import ALL_OWNERS
 from ..state import AppState
+from ..subscriptions import SubscriptionInput
 from ..web import Refused
 from . import schemas
 from .operations import Answer, Call, operation
@@ -58,7 +59,7 @@ def _recreated(call: Call, made: t.Sequence[str]) -> t.Any:
 
 
 def _faults(state: AppState, values: dict[str, t.Any]) -> dict[str, list[str]]:
-    return subscriptions.examine(state, values)
+    return subscriptions.examine(state, SubscriptionInput.of(values))
 
 
 @operation(
@@ -79,11 +80,10 @@ def create_subscription(call: Call) -> t.Any:
 
     It is in force for every change that is committed after this answer.
     """
-    values = dict(call.body)
-    owner = values.pop("owner", call.principal.owner)
+    owner = call.body.get("owner", call.principal.owner)
     if call.owner not in (ALL_OWNERS, owner):
         raise Refused(403, "Only operators may make subscriptions for another owner.")
-    row, secret = subscriptions.create(call.state, call.session, owner=owner, **values)
+    row, secret = subscriptions.create(call.state, call.session, SubscriptionInput.of(call.body), owner=owner)
     made = row.id, subscriptions.secret_id(call.session, row)
     return Answer({**shown(call, row), "secret": secret.shown}, version=row.version, made=made)
 
@@ -119,8 +119,9 @@ def change_subscription(call: Call, subscription_id: str) -> t.Any:
     Switching off holds what is pending. Switching on again begins with a clean record, and needs `held` if there are
     held deliveries: `send` or `discard`.
     """
+    given = SubscriptionInput.of(call.body)
     row = subscriptions.change(
-        call.state, call.session, subscription_id, owner=call.owner, version=call.version, **call.body
+        call.state, call.session, subscription_id, given, owner=call.owner, version=call.version
     )
     return Answer(shown(call, row), version=row.version)
 

@@ -12,6 +12,7 @@ from .. import subscriptions
 from ..config import ENVIRONMENTS
 from ..errors import SubscriptionError
 from ..sql.transactions import repeated
+from ..subscriptions import SubscriptionInput
 from .context import open_state
 from .output import say
 
@@ -44,18 +45,10 @@ def subscribe(
     What is checked is what the API checks, but for the number of subscriptions that an owner may have.
     """
     state = open_state()
+    given = SubscriptionInput(url=url, events=events, environment=environment, description=description)
 
     def make(session: Session) -> dict[str, t.Any]:
-        row, secret = subscriptions.create(
-            state,
-            session,
-            owner=owner,
-            url=url,
-            events=events,
-            environment=environment,
-            description=description,
-            limited=False,
-        )
+        row, secret = subscriptions.create(state, session, given, owner=owner, limited=False)
         session.commit()
         return {**subscriptions.shown(state, row), "secret": secret.shown}
 

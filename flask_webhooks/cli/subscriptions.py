@@ -19,7 +19,7 @@ from ..models import Attempt
 from ..principal import ALL_OWNERS, Whose
 from ..reference import sample_data
 from ..state import AppState
-from ..subscriptions.validation import is_storable
+from ..visible import is_storable
 from .context import open_session, open_state, refusals
 from .output import say
 

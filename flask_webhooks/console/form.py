@@ -12,6 +12,7 @@ from .. import subscriptions
 from ..errors import SecretError, SubscriptionError
 from ..models import Subscription
 from ..queries.bounds import html_size
+from ..subscriptions import SubscriptionInput
 from .i18n import _
 from .sentences import sentence, sentence_of
 
@@ -58,18 +59,20 @@ class Form:
     version: int | None = None
     errors: dict[str, list[str]] = field(default_factory=dict)
 
-    def values(self) -> dict[str, t.Any]:
-        """Return the arguments for `subscriptions`, without environment, signature and version."""
-        return {
-            "url": self.url.strip(),
-            "description": self.description.strip(),
-            "active": self.active,
-            "format": self.format or None,
-            "events": [{"event": pattern, "includes": names} for pattern, names in self.wanted.items()],
-            "headers": self._headers(),
-            "retry": self._retry(),
-            "rate_limit": self._rate(),
-        }
+    def given(self) -> SubscriptionInput:
+        """Return what is filled in, but for the environment, which cannot be changed."""
+        return SubscriptionInput(
+            url=self.url.strip(),
+            description=self.description.strip(),
+            active=self.active,
+            format=self.format or None,
+            events=[{"event": pattern, "includes": names} for pattern, names in self.wanted.items()],
+            headers=self._headers(),
+            retry=self._retry(),
+            rate_limit=self._rate(),
+            signature=self.signature,
+            held=self.held or None,
+        )
 
     def _headers(self) -> dict[str, str | None]:
         given: dict[str, str | None] = dict.fromkeys(self.dropped)
@@ -82,7 +85,7 @@ class Form:
         words = self.waits.replace(",", " ").split()
         return [float(word) if _NUMBER.fullmatch(word) else word for word in words]
 
-    def _rate(self) -> float | str | None:
+    def _rate(self) -> t.Any:
         text = self.rate_limit.strip().replace(",", ".")
         if not text:
             return None
@@ -186,7 +189,7 @@ def of_row(state: AppState, row: Subscription) -> Form:
 def shape_faults(form: Form) -> dict[str, list[str]]:
     """Return what a form can get wrong and an API call cannot."""
     faults: dict[str, list[str]] = {}
-    if form.rate_limit.strip() and isinstance(form.values()["rate_limit"], str):
+    if form.rate_limit.strip() and isinstance(form.given().rate_limit, str):
         faults["rate_limit"] = [_("Give a number of requests a second, or leave it empty.")]
     if form.retry == "own" and not form.waits.strip():
         faults["retry"] = [_("Give the seconds before each retry, such as 5, 300, 3600.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 from .. import signing, subscriptions, throttle
@@ -13,6 +14,7 @@ from ..models import Subscription
 from ..principal import ALL_OWNERS
 from ..queries.bounds import html_size
 from ..retry import Failure
+from ..subscriptions import SubscriptionInput
 from ..transport import REFUSED
 from ..web import Refused
 from . import form as forms
@@ -56,15 +58,9 @@ def create(visit: PageContext) -> Page | Redirect:
     form.errors = forms.shape_faults(form)
     try:
         if form.errors:
-            raise SubscriptionError("", subscriptions.examine(visit.state, form.values()))
-        row, _secret = subscriptions.create(
-            visit.state,
-            visit.session,
-            owner=_account(visit),
-            environment=form.environment,
-            signature=form.signature,
-            **form.values(),
-        )
+            raise SubscriptionError("", subscriptions.examine(visit.state, form.given()))
+        given = dataclasses.replace(form.given(), environment=form.environment)
+        row, _secret = subscriptions.create(visit.state, visit.session, given, owner=_account(visit))
         made: t.Sequence[str] = row.id, subscriptions.secret_id(visit.session, row)
         first = slot.commit(200, made) if slot is not None else None
         if first is not None:  # the other half of a double click was first
@@ -108,16 +104,9 @@ def save(visit: PageContext, subscription_id: object) -> Page | Redirect:
     form.errors = forms.shape_faults(form)
     try:
         if form.errors:
-            raise SubscriptionError("", subscriptions.examine(visit.state, form.values()))
+            raise SubscriptionError("", subscriptions.examine(visit.state, form.given()))
         subscriptions.change(
-            visit.state,
-            visit.session,
-            key,
-            owner=visit.owner,
-            version=form.version,
-            held=form.held or None,
-            signature=form.signature,
-            **form.values(),
+            visit.state, visit.session, key, form.given(), owner=visit.owner, version=form.version
         )
         visit.session.commit()
     except SubscriptionError as error:
@@ -180,7 +169,7 @@ def check_url(visit: PageContext) -> Page:
     url = visit.form.get("url", "").strip()
     if url in ("", "https://"):
         return _url_page(checked=False)
-    faults = subscriptions.examine(visit.state, {"url": url}).get("url", [])
+    faults = subscriptions.examine(visit.state, SubscriptionInput(url=url)).get("url", [])
     if not faults and visit.state.transport.needs_lookup(url):
         with throttle.turn(visit.state, visit.session, visit.account):
             faults = subscriptions.look_up(visit.state, url)
@@ -196,7 +185,7 @@ def _url_page(*faults: str, checked: bool = True, **more: t.Any) -> Page:
 def probe(visit: PageContext) -> Page:
     """Send one test to a URL, so that its owner sees whether it can be reached at all, and what with."""
     url = visit.form.get("url", "").strip()
-    faults = subscriptions.examine(visit.state, {"url": url}).get("url", [])
+    faults = subscriptions.examine(visit.state, SubscriptionInput(url=url)).get("url", [])
     if faults:
         return _url_page(*faults)
     key = visit.form.get("subscription", "")

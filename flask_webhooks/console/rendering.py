@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..principal import Principal
 from ..state import AppState, current_webhooks
-from ..subscriptions.validation import is_storable
+from ..visible import is_storable
 from ..web import Initiator, Refused, current_state, forget_request, initiator_of, run_in_session
 from . import colours, csrf, sign_in
 from .formatting import span

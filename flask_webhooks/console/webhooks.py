@@ -9,6 +9,7 @@ from ..errors import SubscriptionError
 from ..models import State
 from ..queries import Overview, SubscriptionStatus
 from ..queries.subscriptions import count_in
+from ..subscriptions import SubscriptionInput
 from .i18n import _
 from .pages import Page, PageContext, Redirect, page
 
@@ -61,7 +62,8 @@ def switch(visit: PageContext, subscription_id: object) -> Page | Redirect:
     on = visit.form.get("active") == "on"
     held = visit.form.get("held") or None
     try:
-        subscriptions.change(visit.state, visit.session, key, owner=visit.owner, active=on, held=held)
+        given = SubscriptionInput(active=on, held=held)
+        subscriptions.change(visit.state, visit.session, key, given, owner=visit.owner)
     except SubscriptionError as error:
         if "held" not in error.fields:
             raise

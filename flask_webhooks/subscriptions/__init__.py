@@ -6,7 +6,9 @@ here commits: the session is the caller's own and short, with nothing of the hos
 its commit; in a transaction of the host's, for that of the host.
 
 ================  ======================================================================
+`input`           what is given of a subscription, and what it says of itself
 `validation`      what the customer wrote, checked; every mistake at once
+`patterns`        the part of it that is about events and their envelope
 `headers`         custom headers, the part of it that could be turned against a receiver
 `owner_lock`      one change of an owner's subscriptions at a time
 `changes`         lock, look, write
@@ -25,12 +27,17 @@ from .after_commit import afterwards
 from .certificates import give_client_certificate, take_client_certificate
 from .changes import change, create, find, remove
 from .headers import names
+from .input import UNSET, SubscriptionInput, Unset
 from .joined_session import joined
 from .lists import listed, listened_to, shown
-from .secrets import reveal, reveal_one, rotate, secret_id
+from .secrets import OVERLAP, reveal, reveal_one, rotate, secret_id
 from .validation import examine, look_up
 
 __all__ = [
+    "OVERLAP",
+    "UNSET",
+    "SubscriptionInput",
+    "Unset",
     "afterwards",
     "change",
     "create",

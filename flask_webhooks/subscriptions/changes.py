@@ -17,10 +17,12 @@ from ..sql import ranges
 from ..sql.transactions import may_be_repeated
 from . import secrets, validation
 from .after_commit import afterwards
+from .input import SubscriptionInput, Unset, signature
 from .joined_session import is_joined
 from .lists import listened_to
 from .owner_lock import lock
-from .validation import UNSET, Unset, ValidationErrors, Wanted
+from .patterns import Patterns
+from .validation_errors import ValidationErrors
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -85,21 +87,9 @@ def find(
 def create(
     state: AppState,
     session: Session,
+    given: SubscriptionInput,
     *,
     owner: Whose,
-    url: str,
-    environment: str | None = None,
-    events: t.Sequence[t.Any] = (),
-    channels: t.Sequence[str] = (),
-    description: str = "",
-    active: bool = True,
-    format: str | None = None,
-    headers: t.Mapping[str, str] | None = None,
-    retry: t.Any = None,
-    rate_limit: float | None = None,
-    metadata: t.Mapping[str, t.Any] | None = None,
-    signature: str = "v1",
-    secret: str | None = None,
     look_up: bool = True,
     limited: bool = True,
 ) -> tuple[Subscription, signing.Secret]:
@@ -107,43 +97,31 @@ def create(
 
     Looks the URL's name up before anything is locked. Flushes; the caller commits.
 
-    :param environment: None: the app's own.
-    :param events: patterns, or ``{"event": pattern, "includes": [names]}``.
-    :param channels: short for every event of each.
     :param look_up: False: the URL's name is judged by the attempts alone.
     :param limited: False: the owner may have any number of subscriptions.
     :raises SubscriptionError: with every mistake of every field; `ExclusivityError` if that is the only one.
     :raises ThrottledError: the owner has made as many as a day may have.
     """
-    faults, key = ValidationErrors(), uuid7()
-    kind = validation.signature(signature, faults)
-    new = validation.secret(secret, kind, faults)
-    whose = validation.owner(owner, faults)
-    values: dict[str, t.Any] = {
-        "url": _url(state, session, whose, url, faults, look_up=look_up and not faults.fields),
-        "environment": validation.environment(state, environment, faults),
-        "description": validation.description(description, faults),
-        "active": validation.flag("active", active, faults),
-        "retry": validation.retry_(retry, faults),
-        "rate_limit": validation.rate_limit(rate_limit, faults),
-        "details": validation.metadata(state, validation.merged({}, metadata), faults),
-        "headers": validation.headers_(state, None, headers, faults, subscription_id=key),
-        "signature": kind,
-    }
-    wanted = validation.wanted(state, events, channels, faults)
-    values["format"] = validation.format_(state, format, wanted, faults)
-    faults.stop()
-    assert new is not None  # noqa: S101  # stop() has raised otherwise
-    now = _now()
+    faults, given = ValidationErrors(), given.completed()
+    row = Subscription(id=uuid7(), version=1)
+    new = validation.secret(given.secret, signature(given.signature, faults), faults)
+    row.owner = validation.owner(owner, faults)
+    is_looked_up = look_up and not faults.fields
+    row.url = _url(state, session, row.owner, given.url, faults, look_up=is_looked_up)
+    row.environment = validation.environment(state, given.environment, faults)
+    columns, patterns = validation.check(state, given, faults, row)
+    faults.raise_if_any()
+    assert new is not None  # noqa: S101  # raise_if_any() has raised otherwise
+    _set(row, columns)
+    row.created_at = row.updated_at = now = _now()
     session.rollback()
-    lock(session, whose, values["environment"])
+    lock(session, row.owner, row.environment)
     if limited:
-        _check_limit(state, session, whose, values["environment"])
-    _check_together(state, session, whose, values["environment"], wanted if active else {}, None)
+        _check_limit(state, session, row.owner, row.environment)
+    _check_together(state, session, row.owner, row.environment, patterns if row.active else {}, None)
     if limited:
-        throttle.count_creation(state, session, whose)
-    row = Subscription(id=key, owner=whose, created_at=now, updated_at=now, version=1, **values)
-    row.listeners = _listeners(row, wanted)
+        throttle.count_creation(state, session, row.owner)
+    row.listeners = _listeners(row, patterns)
     session.add(row)
     session.flush()
     session.add(Lane(subscription_id=row.id, **HEALTHY))
@@ -157,80 +135,48 @@ def change(
     state: AppState,
     session: Session,
     subscription_id: str,
+    given: SubscriptionInput,
     *,
     owner: Whose,
     version: int | None = None,
-    held: str | None = None,
-    url: str | Unset = UNSET,
-    events: t.Sequence[t.Any] | Unset = UNSET,
-    channels: t.Sequence[str] | Unset = UNSET,
-    description: str | Unset = UNSET,
-    active: bool | Unset = UNSET,
-    format: str | Unset | None = UNSET,
-    headers: t.Mapping[str, str | None] | Unset | None = UNSET,
-    retry: t.Any = UNSET,
-    rate_limit: float | Unset | None = UNSET,
-    metadata: t.Mapping[str, t.Any] | Unset | None = UNSET,
-    environment: str | Unset = UNSET,
-    signature: str | Unset = UNSET,
     look_up: bool = True,
 ) -> Subscription:
     """Change what is given and return the subscription. Ends the session's transaction first; the caller commits.
 
-    `events` and `channels` together replace what it listens to; what is pending stays pending. `headers` and
-    `metadata` are merged by name: None removes one, None for all of it clears (RFC 7396).
-
-    Of very many deliveries, switching holds or sends a portion, and workers the rest. Discarding commits on the way.
+    What is pending stays pending when it listens to something else. Of very many deliveries, switching holds or sends a
+    portion, and workers the rest. Discarding commits on the way.
 
     :param owner: whose it must be.
     :param version: the one the caller has seen; None for any.
-    :param held: with `active=True`: `send` or `discard` what was held while it was off.
     :param look_up: see `create`.
     :raises SubscriptionMissingError: there is none of that owner.
     :raises SubscriptionChangedError: it has another version.
     :raises SubscriptionError: as `create`.
     """
     faults = ValidationErrors()
-    # Before anything is locked.
-    checked_url = _or(url, lambda value: _url(state, session, owner, value, faults, look_up=look_up))
+    columns: dict[str, t.Any] = {}
+    if not isinstance(given.url, Unset):  # before anything is locked
+        columns["url"] = _url(state, session, owner, given.url, faults, look_up=look_up)
     row = find(session, subscription_id, owner=owner, to_change=True, version=version)
-    before = _listening(row)
-    wanted = before
-    if not (isinstance(events, Unset) and isinstance(channels, Unset)):
-        wanted = validation.wanted(state, events, channels, faults)
-    values: dict[str, t.Any] = {"url": checked_url}
-    values["description"] = _or(description, lambda value: validation.description(value, faults))
-    values["active"] = _or(active, lambda value: validation.flag("active", value, faults))
-    values["retry"] = _or(retry, lambda value: validation.retry_(value, faults))
-    values["rate_limit"] = _or(rate_limit, lambda value: validation.rate_limit(value, faults))
-    values["details"] = _or(
-        metadata, lambda value: validation.metadata(state, validation.merged(row.details, value), faults)
-    )
-    values["headers"] = _or(
-        headers, lambda value: validation.headers_(state, row.headers, value, faults, subscription_id=row.id)
-    )
-    if not (isinstance(format, Unset) and wanted is before):
-        chosen = row.format if isinstance(format, Unset) else format
-        values["format"] = validation.format_(state, chosen, wanted, faults)
-    values["signature"] = _or(signature, lambda value: validation.signature(value, faults))
-    if not isinstance(environment, Unset) and environment != row.environment:
+    checked, patterns = validation.check(state, given, faults, row)
+    columns |= checked
+    if not isinstance(given.environment, Unset) and given.environment != row.environment:
         faults.add("environment", ErrorText("environment_fixed"))
-    becomes_active = values["active"] if not isinstance(values["active"], Unset) else row.active
+    becomes_active = columns.get("active", row.active)
+    held = None if isinstance(given.held, Unset) else given.held
     _check_held(session, row, becomes_active, held, faults)
-    faults.stop()
-    if becomes_active and (not row.active or wanted is not before):
-        _check_together(state, session, row.owner, row.environment, wanted, row.id)
+    faults.raise_if_any()
+    if becomes_active and (not row.active or given.names_events):
+        _check_together(state, session, row.owner, row.environment, patterns, row.id)
     if held == "discard":
-        row = _discard(state, session, row, wanted)
+        row = _discard(state, session, row, patterns)
     _switch(state, session, row, becomes_active, held)
-    if not isinstance(values["rate_limit"], Unset) and values["rate_limit"] != row.rate_limit:
+    if columns.get("rate_limit", row.rate_limit) != row.rate_limit:
         # What the old one has put off is due again.
         session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(sendable_at=None))
-    for name, value in values.items():
-        if not isinstance(value, Unset):
-            setattr(row, name, value)
-    if wanted is not before:
-        _listen(session, row, wanted)
+    _set(row, columns)
+    if given.names_events:
+        _listen(session, row, patterns)
     row.version += 1
     row.updated_at = _now()
     session.flush()
@@ -278,24 +224,25 @@ def _url(
     return url
 
 
-def _or(value: t.Any, check: t.Callable[[t.Any], t.Any]) -> t.Any:
-    return value if isinstance(value, Unset) else check(value)
+def _set(row: Subscription, columns: t.Mapping[str, t.Any]) -> None:
+    for name, value in columns.items():
+        setattr(row, name, value)
 
 
 # ---- looking at the owner's other subscriptions ----------------------------------------------------------
 
 
 def _check_together(
-    state: AppState, session: Session, owner: str, environment: str, wanted: Wanted, own: str | None
+    state: AppState, session: Session, owner: str, environment: str, patterns: Patterns, own: str | None
 ) -> None:
     """Refuse what the owner's other active subscriptions exclude.
 
     :raises ExclusivityError: names both channels.
     """
-    if not wanted:
+    if not patterns:
         return
     others = listened_to(session, owner, environment, besides=own)
-    state.catalog.check_exclusive(wanted, others)
+    state.catalog.check_exclusive(patterns, others)
 
 
 def _check_limit(state: AppState, session: Session, owner: str, environment: str) -> None:
@@ -316,27 +263,23 @@ def _check_limit(state: AppState, session: Session, owner: str, environment: str
 # ---- listeners, switching --------------------------------------------------------------------------------
 
 
-def _listening(row: Subscription) -> Wanted:
-    return {listener.event: list(listener.includes) for listener in row.listeners}
-
-
-def _listeners(row: Subscription, wanted: Wanted) -> list[Listener]:
+def _listeners(row: Subscription, patterns: Patterns) -> list[Listener]:
     return [
         Listener(id=uuid7(), subscription_id=row.id, owner=row.owner, event=pattern, includes=includes)
-        for pattern, includes in wanted.items()
+        for pattern, includes in patterns.items()
     ]
 
 
-def _listen(session: Session, row: Subscription, wanted: Wanted) -> None:
+def _listen(session: Session, row: Subscription, patterns: Patterns) -> None:
     """Replace what it listens to: a listener that stays keeps its row."""
     for listener in list(row.listeners):
-        if listener.event not in wanted:
+        if listener.event not in patterns:
             row.listeners.remove(listener)
-        elif listener.includes != wanted[listener.event]:
-            listener.includes = wanted[listener.event]
+        elif listener.includes != patterns[listener.event]:
+            listener.includes = patterns[listener.event]
     known = {listener.event for listener in row.listeners}
     session.flush()  # deletes before inserts: (subscription, event) is unique
-    row.listeners.extend(_listeners(row, {name: wanted[name] for name in wanted if name not in known}))
+    row.listeners.extend(_listeners(row, {name: patterns[name] for name in patterns if name not in known}))
 
 
 def _check_held(
@@ -366,7 +309,7 @@ def _count_held(session: Session, subscription_id: str) -> int:
     return total
 
 
-def _discard(state: AppState, session: Session, row: Subscription, wanted: Wanted) -> Subscription:
+def _discard(state: AppState, session: Session, row: Subscription, patterns: Patterns) -> Subscription:
     """Cancel what is held, each portion but the last in a transaction of its own; return the row, locked again.
 
     While it is still off, unlike what workers do afterwards: what is held for one that is on they send.
@@ -379,7 +322,7 @@ def _discard(state: AppState, session: Session, row: Subscription, wanted: Wante
         session.commit()
         may_be_repeated(session)
         row = find(session, key, owner=owner, to_change=True, version=version)
-        _check_together(state, session, owner, row.environment, wanted, key)
+        _check_together(state, session, owner, row.environment, patterns, key)
     return row
 
 

@@ -11,6 +11,7 @@ from ..errors import SecretError
 from ..models import Listener, Subscription
 from ..principal import ALL_OWNERS, Whose
 from . import headers
+from .input import PLAIN
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -18,8 +19,8 @@ if t.TYPE_CHECKING:
 __all__ = ["listed", "listened_to", "shown"]
 
 _AS_THEY_ARE = (
-    *("id", "owner", "url", "description", "environment", "active", "format", "retry", "rate_limit"),
-    *("signature", "disabled_reason", "disabled_at", "created_at", "updated_at"),
+    *("id", "owner", "url", "environment", "format", *PLAIN),
+    *("disabled_reason", "disabled_at", "created_at", "updated_at"),
 )
 
 

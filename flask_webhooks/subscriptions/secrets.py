@@ -12,6 +12,7 @@ from .. import models, signing
 from ..errors import ErrorText, SecretError, SubscriptionError
 from ..ids import uuid7
 from . import validation
+from .validation_errors import ValidationErrors
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -89,12 +90,12 @@ def rotate(
     :param secret: the customer's own, of the subscription's signature scheme; None makes one.
     :raises SubscriptionError: a secret that is refused, an overlap out of bounds, too many secrets in force.
     """
-    faults = validation.ValidationErrors()
+    faults = ValidationErrors()
     if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
         faults.add("overlap", ErrorText("overlap_range", most=LONGEST_OVERLAP // timedelta(seconds=1)))
     new = validation.secret(secret, t.cast("t.Literal['v1', 'v1a']", subscription.signature), faults)
-    faults.stop()
-    assert new is not None  # noqa: S101  # stop() has raised otherwise
+    faults.raise_if_any()
+    assert new is not None  # noqa: S101  # raise_if_any() has raised otherwise
     in_force = _in_force(subscription, now)
     if any(_text(state, row) == new.text for row in in_force):
         raise SubscriptionError(text := ErrorText("secret_in_force"), {"secret": [text]})

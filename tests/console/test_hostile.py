@@ -105,9 +105,9 @@ def test_nothing_in_a_form_breaks_a_page(visitor: Visitor, state: AppState, log:
 def test_numbers_of_a_form_are_digits(text: str) -> None:
     from flask_webhooks.console.form import Form
 
-    values = Form(retry="own", waits=text, rate_limit=text).values()
+    given = Form(retry="own", waits=text, rate_limit=text).given()
 
-    for number in (*values["retry"], values["rate_limit"]):
+    for number in (*given.retry, given.rate_limit):
         assert number is None or isinstance(number, str) or 0 <= number < 1e16
 
 

@@ -22,6 +22,7 @@ from flask_webhooks.queries.delivery import MOST, story
 from flask_webhooks.replay import backfill as backfilling
 from flask_webhooks.replay import filters, repair, replays
 from flask_webhooks.sql.parameters import KeyedStatement
+from flask_webhooks.subscriptions import SubscriptionInput
 from flask_webhooks.worker import completer
 
 if t.TYPE_CHECKING:
@@ -49,11 +50,11 @@ _ON: dict[str, t.Any] = {"active": True, "held": "send"}
 def _switch(session: Session, scene: Scene) -> None:
     state, key = scene.log.state, scene.log.large.id
     for values in (_OFF, _ON, {"rate_limit": 5.0, "events": ["invoices.*"]}, _OFF):
-        subscriptions.change(state, session, key, owner="1", **values)
+        subscriptions.change(state, session, key, SubscriptionInput(**values), owner="1")
         session.commit()
         outbox.reconcile(session.connection(), key, scene.now)
     with contextlib.suppress(SubscriptionError):  # what shall become of what is held?
-        subscriptions.change(state, session, key, owner="1", active=True)
+        subscriptions.change(state, session, key, SubscriptionInput(active=True), owner="1")
     subscriptions.remove(state, session, key, owner="1")
     outbox.reconcile(session.connection(), key, scene.now)
 
@@ -61,7 +62,10 @@ def _switch(session: Session, scene: Scene) -> None:
 def _subscription(session: Session, scene: Scene) -> None:
     state = scene.log.state
     row, _ = subscriptions.create(
-        state, session, owner="1", environment="staging", url="http://127.0.0.1:1/", events=["invoices.*"]
+        state,
+        session,
+        SubscriptionInput(environment="staging", url="http://127.0.0.1:1/", events=["invoices.*"]),
+        owner="1",
     )
     subscriptions.rotate(state, session, row, now=scene.now)
     subscriptions.secret_id(session, row)

@@ -16,6 +16,7 @@ from flask_webhooks.errors import SubscriptionError
 from flask_webhooks.models import Delivery, Replay, Subscription
 from flask_webhooks.replay import Filter
 from flask_webhooks.state import AppState, state_of
+from flask_webhooks.subscriptions import SubscriptionInput
 from tests.receivers import Receiver, ok
 from tests.stage import deliveries, fill, subscribe
 from tests.worker.answers import run
@@ -50,11 +51,8 @@ def refused(state: AppState, retry: t.Any) -> t.Any:
         subscribing.create(
             state,
             session,
+            SubscriptionInput(environment="staging", url="https://example.com/", events=["*"], retry=retry),
             owner="1",
-            environment="staging",
-            url="https://example.com/",
-            events=["*"],
-            retry=retry,
         )
     return caught.value.fields["retry"]
 
@@ -88,7 +86,10 @@ def test_a_host_is_saved_in_one_way_however_it_is_written(state):
     with Session(state.engine) as session:
         rows = [
             subscribing.create(
-                state, session, owner=str(number), environment="staging", url=url, events=["*"]
+                state,
+                session,
+                SubscriptionInput(environment="staging", url=url, events=["*"]),
+                owner=str(number),
             )[0]
             for number, url in enumerate(ways)
         ]

@@ -15,6 +15,7 @@ from flask_webhooks import signals
 from flask_webhooks import subscriptions as subscribing
 from flask_webhooks.models import Delivery, Lane, Message, Secret, Subscription
 from flask_webhooks.state import AppState, state_of
+from flask_webhooks.subscriptions import SubscriptionInput
 from tests.receivers import Receiver, ok
 from tests.stage import (
     attempts,
@@ -444,7 +445,9 @@ class TestRate:
         update(state, Delivery, state="held", due_at=None, reason="off")
         began = datetime.now(UTC)
         with Session(state.engine, info={"webhooks": False}) as session:
-            subscribing.change(state, session, subscription.id, owner="1", active=True, held="send")
+            subscribing.change(
+                state, session, subscription.id, SubscriptionInput(active=True, held="send"), owner="1"
+            )
             session.commit()
         wait_until(lambda: run(state) and len(inbox.requests) == 6)
 

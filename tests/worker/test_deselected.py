@@ -13,6 +13,7 @@ from flask_webhooks import replay, subscriptions
 from flask_webhooks.models import Delivery, Listener, Message, Subscription
 from flask_webhooks.replay import Filter
 from flask_webhooks.state import AppState, state_of
+from flask_webhooks.subscriptions import SubscriptionInput
 from tests.receivers import Receiver, ok
 from tests.stage import attempts, deliveries, fill, recorded, subscribe, wait_until
 from tests.worker.answers import Gate, background, run
@@ -27,7 +28,9 @@ def ended(state: AppState) -> list[tuple[t.Any, ...]]:
 def listen(state: AppState, subscription: Subscription, *events: str) -> None:
     """Change what it listens to, as the API does."""
     with Session(state.engine) as session:
-        subscriptions.change(state, session, subscription.id, owner="1", events=list(events))
+        subscriptions.change(
+            state, session, subscription.id, SubscriptionInput(events=list(events)), owner="1"
+        )
         session.commit()
 
 
@@ -102,7 +105,7 @@ def test_what_was_held_is_cancelled_when_it_would_be_sent(state, inbox):
     move(state, "held")
     with Session(state.engine) as session:
         told = {"events": ["clients.created"], "active": True, "held": "send"}
-        subscriptions.change(state, session, subscription.id, owner="1", **told)
+        subscriptions.change(state, session, subscription.id, SubscriptionInput(**told), owner="1")
         session.commit()
 
     run(state)

@@ -12,6 +12,7 @@ from flask_webhooks.health import Breaker, Health, after, why_paused
 from flask_webhooks.models import Lane, Message, Subscription
 from flask_webhooks.replay import manual
 from flask_webhooks.state import AppState, state_of
+from flask_webhooks.subscriptions import SubscriptionInput
 from tests.receivers import Receiver, Talk, ok, response
 from tests.stage import attempts, deliveries, fill, lane_of, subscribe, wait_until
 from tests.worker.answers import background, one_after_another, run
@@ -246,7 +247,9 @@ class Late:
 
 def switch_on(state: AppState, subscription: Subscription) -> None:
     with Session(state.engine, info={"webhooks": False}) as session:
-        subscriptions.change(state, session, subscription.id, owner="1", active=True, held="discard")
+        subscriptions.change(
+            state, session, subscription.id, SubscriptionInput(active=True, held="discard"), owner="1"
+        )
         session.commit()
 
 

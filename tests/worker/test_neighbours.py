@@ -15,6 +15,7 @@ from flask_webhooks import signals, subscriptions
 from flask_webhooks.errors import SubscriptionError
 from flask_webhooks.models import Secret, Subscription
 from flask_webhooks.state import AppState, state_of
+from flask_webhooks.subscriptions import SubscriptionInput
 from tests.host import db
 from tests.receivers import Receiver, ok
 from tests.stage import attempts, deliveries, fill, lane_of, subscribe
@@ -36,7 +37,9 @@ class TestRates:
     def test_and_is_refused(self, state: AppState) -> None:
         subscription = subscribe(state, "http://127.0.0.1:9/")
         with Session(state.engine) as session, pytest.raises(SubscriptionError, match=r"from 0\.001 to 1000"):
-            subscriptions.change(state, session, subscription.id, owner="1", rate_limit=1e-9)
+            subscriptions.change(
+                state, session, subscription.id, SubscriptionInput(rate_limit=1e-9), owner="1"
+            )
 
     def test_one_that_is_lifted_has_put_off_nothing(self, state: AppState) -> None:
         with Receiver(ok()) as receiver, Session(state.engine) as session:
@@ -45,7 +48,9 @@ class TestRates:
             run(state)
             assert len(receiver.requests) == 1
             assert lane_of(state, subscription).sendable_at is not None
-            subscriptions.change(state, session, subscription.id, owner="1", rate_limit=None)
+            subscriptions.change(
+                state, session, subscription.id, SubscriptionInput(rate_limit=None), owner="1"
+            )
             session.commit()
             run(state)
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from flask_webhooks import signals
 from flask_webhooks.models import Hour
 from flask_webhooks.state import AppState, state_of
+from flask_webhooks.subscriptions import SubscriptionInput
 from tests.faults.conftest import IS_DEEP
 from tests.receivers import Receiver, Talk, ok, response
 from tests.stage import attempts, deliveries, fill, lane_of, subscribe, wait_until
@@ -300,7 +301,11 @@ def test_switching_on_again_forgets_what_was_learnt(state):
     for active in (False, True):
         with Session(state.engine) as session:
             subscriptions.change(
-                state, session, subscription.id, owner="1", active=active, held="send" if active else None
+                state,
+                session,
+                subscription.id,
+                SubscriptionInput(active=active, held="send" if active else None),
+                owner="1",
             )
             session.commit()
 

@@ -18,6 +18,7 @@ from flask_webhooks.errors import SubscriptionChangedError, SubscriptionError
 from flask_webhooks.models import Delivery, Subscription
 from flask_webhooks.shutdown import ShutdownFlag
 from flask_webhooks.state import AppState
+from flask_webhooks.subscriptions import SubscriptionInput
 from flask_webhooks.worker import maintenance
 from tests.receivers import Receiver, ok
 from tests.stage import deliveries, fill, lane_of, subscribe, wait_until
@@ -55,7 +56,7 @@ def states(state: AppState) -> dict[tuple[str, str | None], int]:
 
 def change(state: AppState, subscription: Subscription, **values: t.Any) -> None:
     with Session(state.engine, info={"webhooks": False}) as session:
-        subscriptions.change(state, session, subscription.id, owner="1", **values)
+        subscriptions.change(state, session, subscription.id, SubscriptionInput(**values), owner="1")
         session.commit()
 
 
@@ -184,7 +185,9 @@ class TestSwitchingByHand:
         with Session(state.engine, info={"webhooks": False}) as session:
             sa.event.listen(session, "after_commit", lambda _: others and others.pop()())
             with pytest.raises(SubscriptionChangedError):
-                subscriptions.change(state, session, subscription.id, owner="1", active=True, held="discard")
+                subscriptions.change(
+                    state, session, subscription.id, SubscriptionInput(active=True, held="discard"), owner="1"
+                )
 
         assert states(state)["cancelled", "discarded"] == outbox.PORTION
         change(state, subscription, active=True, held="discard")

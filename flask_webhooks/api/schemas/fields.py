@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 import marshmallow as ma
 from marshmallow import fields, validate
 
+from ...visible import is_storable
+
 __all__ = [
     "UUID",
     "Flag",
@@ -52,7 +54,7 @@ class Text(fields.String):
 
     def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
         text = super()._deserialize(value, attr, data, **kwargs)
-        if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_storable(text):
             raise ma.ValidationError("Not valid text: it holds a NUL or half of a surrogate pair.")
         return text
 

@@ -1,0 +1,158 @@
+"""What is given about a subscription, and the checks of the fields that stand each for itself.
+
+The API makes a `SubscriptionInput` of a body, the console of a form, the command line of options, `manager` of
+arguments. What is checked against other fields, the catalogue or the settings is in `validation`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing as t
+from collections.abc import Mapping, Sequence
+
+from .. import retry
+from ..errors import ErrorText
+from ..visible import is_storable
+from .validation_errors import ValidationErrors
+
+__all__ = ["PLAIN", "UNSET", "SubscriptionInput", "Unset"]
+
+LONGEST_DESCRIPTION = 1024
+SLOWEST, FASTEST = 0.001, 1000.0
+"""Requests a second that a rate limit may name: slower than that is switched off, faster is no limit."""
+
+
+class Unset:
+    """The type of `UNSET`: a field that was not given, where None says something."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = Unset()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class SubscriptionInput:
+    """What a subscription is to be, or what of it is to be changed: only the fields that are given.
+
+    It has no `repr`, for it may hold credentials. Nothing is checked here, whatever the types say.
+    """
+
+    url: str | Unset = UNSET
+    events: Sequence[t.Any] | Unset = UNSET
+    """Patterns, or ``{"event": pattern, "includes": [names]}``; together with `channels` all that it listens to."""
+    channels: Sequence[str] | Unset = UNSET
+    """Short for every event of each."""
+    environment: str | Unset | None = UNSET
+    """None: the app's own. It cannot be changed."""
+    description: str | Unset = UNSET
+    active: bool | Unset = UNSET
+    format: str | Unset | None = UNSET
+    """The envelope; None: what the catalogue gives each event."""
+    headers: Mapping[str, str | None] | Unset | None = UNSET
+    """Merged by name when changed: None removes one, None for all of them clears (RFC 7396)."""
+    retry: t.Any = UNSET
+    """`standard`, `none`, or seconds before each further attempt; None: the event's or the app's."""
+    rate_limit: float | Unset | None = UNSET
+    """Requests a second; None: no limit."""
+    metadata: Mapping[str, t.Any] | Unset | None = UNSET
+    """The customer's own notes, merged as `headers` are."""
+    signature: str | Unset = UNSET
+    """The scheme that secrets are made for."""
+    secret: str | Unset | None = UNSET
+    """The customer's own, when a subscription is made; None: one is made."""
+    held: str | Unset | None = UNSET
+    """With `active`, when it is switched on: `send` or `discard` what was held while it was off."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, t.Any]) -> SubscriptionInput:
+        """Return what is given of a subscription among other values."""
+        return cls(**{name: value for name, value in values.items() if name in NAMES})
+
+    def given(self) -> dict[str, t.Any]:
+        """Return the fields that are given."""
+        every = {name: getattr(self, name) for name in NAMES}
+        return {name: value for name, value in every.items() if not isinstance(value, Unset)}
+
+    def completed(self) -> SubscriptionInput:
+        """Return what a new subscription is to be, with what is taken for fields that are not given."""
+        return dataclasses.replace(NEW, **self.given())
+
+    @property
+    def names_events(self) -> bool:
+        """Whether it says what to listen to."""
+        return not (isinstance(self.events, Unset) and isinstance(self.channels, Unset))
+
+
+NAMES = frozenset(field.name for field in dataclasses.fields(SubscriptionInput))
+NEW = SubscriptionInput(
+    events=(),
+    channels=(),
+    environment=None,
+    description="",
+    active=True,
+    format=None,
+    headers=None,
+    retry=None,
+    rate_limit=None,
+    metadata=None,
+    signature="v1",
+    secret=None,
+)
+
+
+def _retry(value: object, faults: ValidationErrors) -> t.Any:
+    """Return the schedule as it is kept: None, a name, or seconds."""
+    try:
+        retry.customers_schedule(t.cast("t.Any", value))
+    except ValueError as error:
+        faults.add("retry", error.args[0])
+    return value
+
+
+def _rate_limit(value: object, faults: ValidationErrors) -> float | None:
+    """Return requests a second; None for no limit."""
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not SLOWEST <= t.cast("float", value) <= FASTEST:
+        faults.add("rate_limit", ErrorText("rate_limit_range", least=SLOWEST, most=round(FASTEST)))
+        return None
+    return float(t.cast("float", value))
+
+
+def _description(value: object, faults: ValidationErrors) -> str:
+    """Return the customer's own words."""
+    if not isinstance(value, str) or len(value) > LONGEST_DESCRIPTION or not is_storable(value):
+        faults.add("description", ErrorText("description_text", most=LONGEST_DESCRIPTION))
+        return ""
+    return value
+
+
+def _active(value: object, faults: ValidationErrors) -> bool:
+    """Return true or false."""
+    if not isinstance(value, bool):
+        faults.add("active", ErrorText("not_a_flag"))
+        return False
+    return value
+
+
+def signature(value: object, faults: ValidationErrors) -> t.Literal["v1", "v1a"]:
+    """Return the scheme that secrets are made for."""
+    if value not in ("v1", "v1a"):
+        faults.add("signature", ErrorText("unknown_signature"))
+        return "v1"
+    return value
+
+
+PLAIN: Mapping[str, t.Callable[[object, ValidationErrors], object]] = {
+    "description": _description,
+    "active": _active,
+    "retry": _retry,
+    "rate_limit": _rate_limit,
+    "signature": signature,
+}
+"""Fields that are checked by themselves and kept in the column of their name. A new one of that kind is added here and
+to `SubscriptionInput`."""

@@ -1,0 +1,61 @@
+"""What is wrong with what a customer wrote, by field: all of it is said at once."""
+
+from __future__ import annotations
+
+from ..catalog import listed
+from ..errors import ErrorText, ExclusivityError, SubscriptionError
+
+__all__ = ["ValidationErrors", "short"]
+
+MOST_SUGGESTIONS = 5
+"""Misspelt names for which one answer says what was probably meant."""
+
+
+class ValidationErrors:
+    """What is wrong, by field."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, list[str]] = {}
+        self._kind: type[SubscriptionError] = SubscriptionError
+        self._suggestions = MOST_SUGGESTIONS
+
+    def may_suggest(self) -> bool:
+        """Whether to look for what was meant: for the first few, since that takes milliseconds each."""
+        self._suggestions -= 1
+        return self._suggestions >= 0
+
+    def add(self, field: str, *messages: str) -> None:
+        """Note messages about a field: `ErrorText`, except for what a check of the host's own has said."""
+        for message in messages:
+            known = self.fields.setdefault(field, [])
+            if message not in known:
+                known.append(message)
+
+    def take(self, error: SubscriptionError) -> None:
+        """Note what another check raised; a refusal that is nothing but exclusivity stays one."""
+        if isinstance(error, ExclusivityError) and not self.fields:
+            self._kind = ExclusivityError
+        for field, messages in error.fields.items():
+            self.add(field, *messages)
+
+    def raise_if_any(self) -> None:
+        """Raise if there is any fault.
+
+        :raises SubscriptionError: with every fault in `fields`.
+        """
+        if not self.fields:
+            return
+        if self._kind is ExclusivityError and set(self.fields) == {"events"}:
+            raise ExclusivityError(self.fields["events"][0], self.fields)
+        places = len(self.fields)
+        raise SubscriptionError(
+            ErrorText("many_mistakes", fields=listed(sorted(self.fields)))
+            if places > 1
+            else next(iter(self.fields.values()))[0],
+            self.fields,
+        )
+
+
+def short(value: object) -> str:
+    """A value as a message shows it: an answer must not be as large as what was sent."""
+    return repr(value[:80] if isinstance(value, str) else value)[:100]
