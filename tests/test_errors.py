@@ -71,6 +71,37 @@ def test_every_sentence_is_said_somewhere() -> None:
     assert said == set(SENTENCES)
 
 
+CUSTOMERS = {
+    each.__name__
+    for each in vars(errors).values()
+    if inspect.isclass(each) and issubclass(each, SubscriptionError | ThrottledError)
+}
+
+
+def test_what_a_customer_reads_is_no_text_without_a_code() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if any(
+            isinstance(each, ast.JoinedStr) or (isinstance(each, ast.Constant) and each.value)
+            for each in said_to_customers(node)
+        )
+    ]
+
+    assert wrong == []
+
+
+def said_to_customers(node: ast.AST) -> list[ast.expr]:
+    """Return what an error or the list of a field's mistakes is given to say."""
+    match node:
+        case ast.Call(ast.Name(name), [message, *_]) if name in CUSTOMERS - {"OtherEnvironmentError"}:
+            return [message]
+        case ast.Call(ast.Attribute(ast.Name("faults" | "mistakes"), "add"), [_, *messages]):
+            return messages
+    return []
+
+
 @pytest.mark.parametrize("code", SENTENCES)
 def test_a_sentence_says_what_happened_and_the_table_what_to_do(code: str) -> None:
     english, remedy = SENTENCES[code]
