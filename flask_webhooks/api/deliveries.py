@@ -6,54 +6,25 @@ import json
 import typing as t
 from datetime import UTC, datetime
 
-import sqlalchemy as sa
-
 from .. import models, queries, replay, throttle
 from .. import subscriptions as subscribing
-from ..config import ENVIRONMENTS
 from ..delivery import body_of
-from ..ids import first_at, following, made_at
-from ..models import State
-from ..principal import ALL_OWNERS, Whose
+from ..ids import made_at
+from ..principal import ALL_OWNERS
+from ..queries import LogQuery
 from ..queries.bounds import ATTEMPT, BODY, PAGE, fit, json_size
-from ..queries.deliveries import page
-from ..queries.subscriptions import has_log
 from ..retry import Failure
-from ..sql.parameters import KeyedStatement, apart
 from ..web import Refused
-from . import paging, schemas
+from . import schemas
 from .operations import Answer, Call, operation
-from .paging import bounded, event_names, floor_of, newest, owner_of, paged, walk
+from .paging import event_names, owner_of, paged
 
 __all__ = ["one"]
 
-D, M, S = models.Delivery, models.Message, models.Subscription
-_NAMES = (
-    "id",
-    "message_id",
-    "subscription_id",
-    "state",
-    "reason",
-    "attempts",
-    "due_at",
-    "finished_at",
-    "trigger",
-    "format",
-)
 NEWEST = 10
 """Attempts that a delivery is shown with; `list_attempts` has all."""
 TOO_LARGE = "too_large"
 """Why a delivery is shown without its body: `get_body` has it."""
-REMOVED = 25
-"""Removed subscriptions of an environment, the newest, whose log is listed with all others; that of older ones is asked
-for by id."""
-RARE = 1_000
-"""Messages up to which an event is rare for an owner."""
-FIRST, LAST = "00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-ffffffffffff"
-"""The ids before and behind all others."""
-_COLUMNS = tuple(getattr(D, name) for name in _NAMES)
-_TABLE = t.cast("sa.Table", D.__table__)
-_ROWS = KeyedStatement(_TABLE.c.id, lambda these: sa.select(*_COLUMNS).where(these))
 
 
 @operation(
@@ -66,159 +37,45 @@ _ROWS = KeyedStatement(_TABLE.c.id, lambda these: sa.select(*_COLUMNS).where(the
 )
 def list_deliveries(call: Call) -> t.Any:
     """The log, newest first. With a filter a page may hold fewer than `limit`: go on while there is a `next`."""
-    owner = _owner(call)
-    names = event_names(call)
-    subscriptions = _subscriptions(call, owner)
-    if "message" in call.query:
-        return _page(call, _of_message(call, subscriptions), lambda row: str(row.id))
-    if isinstance(owner, str) and names is not None and _goes_by_event(call, names, owner):
-        return _by_event(call, names, subscriptions, owner)
-    rows, behind = _by_delivery(call, subscriptions)
-    return _page(call, rows, lambda row: str(row.id), behind)
+    wanted = _wanted(call)
+    if "_" in wanted.before and not queries.goes_by_event(call.session, wanted):
+        raise Refused(422, message := "This cursor is of another list.", fields={"cursor": [message]})
+    found = queries.list_deliveries(call.session, wanted, call.limit)
+    return paged(
+        found.rows,
+        call.limit,
+        lambda row: _shown(row, found.events.get(row.message_id)),
+        found.cursor,
+        found.next,
+    )
 
 
-def _page(
-    call: Call, rows: t.Sequence[t.Any], cursor: t.Callable[[t.Any], str], floor: str | None = None
-) -> dict[str, t.Any]:
-    ids = {row.message_id for row in rows}
-    events = {
-        message: event
-        for message, event in call.session.execute(sa.select(M.id, M.event).where(M.id.in_(ids)))
-    }
-    return paged(rows, call.limit, lambda row: _shown(row, events.get(row.message_id)), cursor, floor)
+def _wanted(call: Call) -> LogQuery:
+    """Return what is asked for: an operator who names a subscription has named its owner."""
+    owner, asked, names = owner_of(call), call.query.get("subscription"), event_names(call)
+    if owner is ALL_OWNERS and asked is not None:
+        owner = queries.owner_of(call.session, asked) or ALL_OWNERS
+    subscriptions = None
+    if owner is not ALL_OWNERS:
+        subscriptions = tuple(queries.ids_with_log(call.session, owner, subscription_id=asked))
+    elif asked is not None:
+        subscriptions = ()
+    return LogQuery(
+        owner=owner,
+        subscriptions=subscriptions,
+        message=call.query.get("message", ""),
+        state=call.query.get("state", ""),
+        event=call.query["event"] if names is not None else "",
+        names=None if names is None else tuple(names),
+        since=call.query.get("since"),
+        until=call.query.get("until"),
+        before=call.query.get("cursor", ""),
+    )
 
 
 def _shown(row: t.Any, event: str | None) -> dict[str, t.Any]:
-    found = {name: getattr(row, name) for name in _NAMES}
+    found = {name: getattr(row, name) for name in queries.SHOWN}
     return {**found, "event": event, "created_at": made_at(row.id)}
-
-
-def _owner(call: Call) -> Whose:
-    """Return whose deliveries are asked for: an operator who names a subscription has named its owner."""
-    owner = owner_of(call)
-    if owner is ALL_OWNERS and "subscription" in call.query:
-        found = call.session.scalar(sa.select(S.owner).where(S.id == call.query["subscription"]))
-        return ALL_OWNERS if found is None else found
-    return owner
-
-
-def _subscriptions(call: Call, owner: Whose) -> list[str] | None:
-    """Return whose deliveries may be listed, removed subscriptions among them; None: an operator asks for all."""
-    asked = call.query.get("subscription")
-    if owner is ALL_OWNERS:
-        return None if asked is None else []
-    found = sa.select(S.id).where(S.owner == owner)
-    if asked is not None:
-        return list(call.session.scalars(found.where(S.id == asked)))
-    keys = list(call.session.scalars(found.where(S.deleted_at.is_(None))))
-    removed = found.where(S.deleted_at.is_not(None), has_log()).order_by(S.id.desc()).limit(REMOVED)
-    # Each environment is a range of an index, read from its end.
-    parts = [removed.where(S.environment == environment).subquery().select() for environment in ENVIRONMENTS]
-    return [*keys, *call.session.scalars(sa.union_all(*parts))]
-
-
-def _cursor(call: Call) -> str:
-    """Return the delivery behind which a list by id begins; empty: its beginning."""
-    cursor: str = call.query.get("cursor", "")
-    if "_" in cursor:
-        raise Refused(422, message := "This cursor is of another list.", fields={"cursor": [message]})
-    return cursor
-
-
-def _by_delivery(call: Call, subscriptions: t.Sequence[str] | None) -> tuple[list[t.Any], str | None]:
-    """Return a page, and where the next one begins: what the console searches too."""
-    wanted = queries.Search(
-        subscriptions=None if subscriptions is None else tuple(subscriptions),
-        state=call.query.get("state", ""),
-        event="" if call.query.get("event") in (None, "*") else call.query["event"],
-        since=call.query.get("since"),
-        until=call.query.get("until"),
-        before=_cursor(call),
-    )
-    connection = call.session.connection()
-    ids, behind, _ = page(connection, wanted, call.limit, paging.REACH)
-    return sorted(_ROWS.run(connection, ids), key=lambda row: str(row.id), reverse=True), behind
-
-
-def _of_message(call: Call, subscriptions: t.Sequence[str] | None) -> list[t.Any]:
-    found = apart(sa.select(*_COLUMNS).where(D.message_id == call.query["message"]))
-    filters: list[sa.ColumnElement[bool]] = []
-    if subscriptions is not None:
-        filters.append(found.c.subscription_id.in_(subscriptions))
-    if "state" in call.query:
-        filters.append(found.c.state == call.query["state"])
-    if cursor := _cursor(call):
-        filters.append(found.c.id < cursor)
-    ordered = bounded(sa.select(found), found.c.id, call.query).where(*filters).order_by(found.c.id.desc())
-    return list(call.session.execute(ordered.limit(call.limit + 1)))
-
-
-def _goes_by_event(call: Call, names: t.Sequence[str], owner: str) -> bool:
-    """Say whether to walk the messages of some events, or the deliveries in a state; a cursor keeps to its walk.
-
-    Most deliveries are delivered, so there the event tells more. Elsewhere it does if it is rare: no index knows both,
-    and one more on the table that every commit writes is not worth what it would spare this list. A beginning in time
-    bounds deliveries alone: a replay may have made them long after the message.
-    """
-    if "cursor" in call.query:
-        return "_" in call.query["cursor"]
-    if "since" in call.query:
-        return False
-    if call.query.get("state", State.DELIVERED) == State.DELIVERED:
-        return True
-    return floor_of(call.session, _walks(call, names, owner), RARE) is None
-
-
-def _walks(call: Call, names: t.Sequence[str], owner: str, behind: str = LAST) -> list[sa.Select[t.Any]]:
-    """The messages of an owner up to one of them, newest first: each event is a range of (owner, event, id)."""
-    below = following(behind)
-    return [walk(call, sa.select(M.id), M.id, {M.owner: owner, M.event: name}, below=below) for name in names]
-
-
-def _by_event(
-    call: Call, names: t.Sequence[str], subscriptions: t.Sequence[str] | None, owner: str
-) -> dict[str, t.Any]:
-    """Deliveries of some events, by their messages: a step of those, then what they led to, until a page is full.
-
-    Never both in one statement: PostgreSQL would look for the state first where it believes that hardly any has it.
-    """
-    message, _, subscription = call.query.get("cursor", f"{LAST}_{LAST}").partition("_")
-    if "until" in call.query:  # a delivery is never older than its message
-        message = min(message, first_at(call.query["until"]))
-    rows: list[t.Any] = []
-    left, step = paging.REACH, call.limit + 1
-    while left > 0 and len(rows) <= call.limit:
-        ids = newest(call.session, _walks(call, names, owner, message), min(step, left))
-        rows += _of_messages(call, [row.id for row in ids], subscription, subscriptions or ())
-        left -= len(ids)
-        if len(ids) < step:
-            return _page(call, rows, _place)
-        message, subscription, step = ids[-1].id, FIRST, paging.STEP
-    return _page(call, rows, _place, f"{message}_{FIRST}")
-
-
-def _place(row: t.Any) -> str:
-    """Where a list by event goes on behind a row."""
-    return f"{row.message_id}_{row.subscription_id}"
-
-
-def _of_messages(
-    call: Call, ids: t.Sequence[str], behind: str, subscriptions: t.Collection[str]
-) -> list[t.Any]:
-    """Return deliveries of some messages, newest message first; of the first one those behind a subscription."""
-    if not ids:
-        return []
-
-    def make(these: sa.ColumnElement[bool]) -> sa.Select[t.Any]:
-        found = apart(bounded(sa.select(*_COLUMNS), D.id, call.query).where(these))
-        is_behind = sa.or_(found.c.message_id < ids[0], found.c.subscription_id < behind)
-        filters = [is_behind, found.c.subscription_id.in_(subscriptions)]
-        if "state" in call.query:
-            filters.append(found.c.state == call.query["state"])
-        order = found.c.message_id.desc(), found.c.subscription_id.desc()
-        return sa.select(found).where(*filters).order_by(*order).limit(call.limit + 1)
-
-    return list(KeyedStatement(_TABLE.c.message_id, make).run(call.session.connection(), ids))
 
 
 # ---- one -------------------------------------------------------------------------------------------------
@@ -233,7 +90,7 @@ def get_delivery(call: Call, delivery_id: str) -> t.Any:
 def one(call: Call, delivery_id: str) -> dict[str, t.Any]:
     """Return a delivery with its attempts, as the schema takes it."""
     row, _ = _own(call, delivery_id)
-    message = call.session.get(M, row.message_id)
+    events = queries.events_of(call.session, [row.message_id])
     body = body_of(call.state, call.session.connection(), row)
     text = None if body.data is None else body.data.decode(errors="replace")
     size, reason = json_size(text), body.reason
@@ -241,7 +98,7 @@ def one(call: Call, delivery_id: str) -> dict[str, t.Any]:
         text, size, reason = None, 0, TOO_LARGE
     page = _attempts(call, row.id, NEWEST, "", PAGE - size)
     return {
-        **_shown(row, message.event if message is not None else None),
+        **_shown(row, events.get(row.message_id)),
         "body": text,
         "body_reason": reason,
         "attempt_log": page["items"][::-1],
@@ -285,11 +142,10 @@ def _attempts(call: Call, delivery_id: str, limit: int, cursor: str, room: int) 
 
 
 def _own(call: Call, delivery_id: str) -> tuple[models.Delivery, models.Subscription]:
-    row = call.session.get(D, delivery_id, populate_existing=True)
-    subscription = call.session.get(S, row.subscription_id) if row is not None else None
-    if row is None or subscription is None or call.owner not in (ALL_OWNERS, subscription.owner):
+    found = queries.delivery_of(call.session, delivery_id, owner=call.owner)
+    if found is None:
         raise Refused(404, "There is no such delivery.")
-    return row, subscription
+    return found
 
 
 def _attempt(row: models.Attempt) -> dict[str, t.Any]:
@@ -358,8 +214,7 @@ def get_response(call: Call, delivery_id: str) -> t.Any:
 
 def _again(call: Call, delivery_id: str) -> dict[str, t.Any]:
     row, _ = _own(call, delivery_id)
-    event = call.session.scalar(sa.select(M.event).where(M.id == row.message_id))
-    return _shown(row, event)
+    return _shown(row, queries.events_of(call.session, [row.message_id]).get(row.message_id))
 
 
 def _repeated(call: Call, made: t.Sequence[str], delivery_id: str) -> t.Any:

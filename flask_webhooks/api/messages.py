@@ -5,34 +5,16 @@ from __future__ import annotations
 import json
 import typing as t
 
-import sqlalchemy as sa
-
-from .. import models
+from .. import models, queries
 from ..catalog import RESERVED_CHANNEL
-from ..config import ENVIRONMENTS
 from ..ids import is_backfilled
-from ..principal import ALL_OWNERS
+from ..queries import LogQuery
 from ..queries.bounds import BODY, PAGE, json_size
 from ..web import Refused
 from . import schemas
 from .deliveries import TOO_LARGE
 from .operations import Answer, Call, operation
-from .paging import event_names, owner_of, paged, sifted, span, walk
-
-M, D, S = models.Message, models.Delivery, models.Subscription
-_COLUMNS = (
-    M.id,
-    M.event,
-    M.channel,
-    M.owner,
-    M.environment,
-    M.occurred_at,
-    M.text,
-    M.entity_id,
-    M.sequence,
-    M.size,
-)
-"""All but the data, which may be large."""
+from .paging import event_names, owner_of, paged
 
 
 def _shown(call: Call, row: t.Any) -> dict[str, t.Any]:
@@ -50,26 +32,16 @@ def _shown(call: Call, row: t.Any) -> dict[str, t.Any]:
 )
 def list_messages(call: Call) -> t.Any:
     """What happened, newest first. A page may hold fewer than `limit`: go on while there is a `next`."""
-    found = t.cast("t.Any", sa.select(*_COLUMNS))
-    owner = owner_of(call)
     names = event_names(call)
-    environment: str | None = call.query.get("environment")
-    # Each walk is a range of one index, read from its end: the log's length does not matter.
-    ranges: list[dict[t.Any, str]] = [{}]
-    if owner is not ALL_OWNERS and names is not None:
-        ranges = [{M.owner: owner, M.event: name} for name in names]
-    elif owner is not ALL_OWNERS:
-        asked = [environment] if environment is not None else list(ENVIRONMENTS)
-        ranges = [{M.owner: owner, M.environment: each} for each in asked]
-
-    def walks(below: str | None) -> list[sa.Select[t.Any]]:
-        return [walk(call, found, M.id, equal, below=below) for equal in ranges]
-
-    def is_wanted(row: t.Any) -> bool:
-        return environment in (None, row.environment) and (names is None or row.event in names)
-
-    since, below = span(call.query)
-    rows, behind = sifted(call.session, walks, call.limit + 1, is_wanted, since=since, below=below)
+    wanted = LogQuery(
+        owner=owner_of(call),
+        environment=call.query.get("environment", ""),
+        names=None if names is None else tuple(names),
+        since=call.query.get("since"),
+        until=call.query.get("until"),
+        before=call.query.get("cursor", ""),
+    )
+    rows, behind = queries.list_messages(call.session, wanted, call.limit + 1)
     return paged(rows, call.limit, lambda row: _shown(call, row), floor=behind)
 
 
@@ -93,10 +65,10 @@ def get_message(call: Call, message_id: str) -> t.Any:
     found["data"] = None if is_large else data
     found["data_reason"] = TOO_LARGE if is_large else None
     found["includes"] = {} if is_large else includes
-    broken = call.session.get(models.BrokenMessage, message_id)
-    found["broken"] = broken is not None
-    if broken is not None and call.principal.operator:
-        found["error"] = broken.error
+    error = queries.error_of(call.session, message_id)
+    found["broken"] = error is not None
+    if error is not None and call.principal.operator:
+        found["error"] = error
     page = _outcomes(call, row, PAGE - json_size(found))
     return {**found, "subscriptions": page["items"], "next": page["next"]}
 
@@ -112,24 +84,16 @@ def get_data(call: Call, message_id: str) -> t.Any:
 
 
 def _own(call: Call, message_id: str) -> models.Message:
-    row = call.session.get(M, message_id)
-    if row is None or call.owner not in (ALL_OWNERS, row.owner):
+    row = queries.message_of(call.session, message_id, owner=call.owner)
+    if row is None:
         raise Refused(404, "There is no such message. What happened while events were muted leaves none.")
     return row
 
 
 def _outcomes(call: Call, message: models.Message, room: int) -> dict[str, t.Any]:
     """Return a page of the owner's subscriptions; of the removed ones only those that have a delivery of it."""
-    mine = D.message_id == message.id
-    has_delivery = sa.exists().where(mine, D.subscription_id == S.id)
-    found = sa.select(S).where(S.owner == message.owner, sa.or_(S.deleted_at.is_(None), has_delivery))
-    if "cursor" in call.query:
-        found = found.where(S.id > call.query["cursor"])
-    rows = call.session.scalars(found.order_by(S.id).limit(call.limit + 1)).all()
-    those = sa.select(D).where(mine, D.subscription_id.in_([row.id for row in rows]))
-    deliveries = {
-        each.subscription_id: each for each in call.session.scalars(those.options(sa.orm.defer(D.body)))
-    }
+    behind = call.query.get("cursor", "")
+    rows, deliveries = queries.outcomes(call.session, message, behind, call.limit + 1)
     return paged(
         rows, call.limit, lambda row: _outcome(call, message, row, deliveries.get(row.id)), room=room
     )

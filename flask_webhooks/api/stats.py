@@ -7,23 +7,19 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from .. import models, subscriptions
+from .. import outbox, queries, subscriptions
 from ..health import Breaker, Health, health_of, why_paused
 from ..ids import first_at
 from ..models import State
 from ..outbox import statistics
 from ..outbox.statistics import Sums
 from ..pace import rate_at
-from ..sql.ranges import count, in_range
 from ..web import Refused
 from . import schemas
 from .operations import Call, operation
 
-COUNTED = 10_000
-"""What is counted at most, of what is not summed up: a range of an index, some milliseconds."""
 LONGEST = 31 * 24
 """Hours."""
-D, N = (t.cast("sa.Table", model.__table__) for model in (models.Delivery, models.Lane))
 
 
 @operation(
@@ -83,16 +79,14 @@ def _point(at: datetime, row: t.Mapping[str, int] | None) -> dict[str, t.Any]:
 def _count(
     connection: sa.Connection, subscription_id: str, state: State, since: datetime | None = None
 ) -> int:
-    equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
     least = None if since is None else first_at(since)
-    rows = in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id, since=least)
-    return count(connection, rows, COUNTED)
+    return outbox.count_in_state(connection, subscription_id, state.value, since=least)
 
 
 def _health(
     connection: sa.Connection, subscription_id: str, now: datetime, breaker: Breaker | None
 ) -> dict[str, t.Any]:
-    row = connection.execute(sa.select(N).where(N.c.subscription_id == subscription_id)).one_or_none()
+    row = queries.lane_of(connection, subscription_id)
     health = Health() if row is None else health_of(row)
     names = ("failures", "failing_since", "succeeded_at", "paused_until")
     reason = why_paused(health, breaker or Breaker()) if health.is_paused(now) else None

@@ -7,11 +7,9 @@ import typing as t
 from datetime import UTC, datetime
 
 import click
-import sqlalchemy as sa
 from flask.cli import with_appcontext
-from sqlalchemy.orm import Session
 
-from .. import subscriptions
+from .. import queries, subscriptions
 from ..errors import SecretError
 from ..models import Subscription
 from ..principal import ALL_OWNERS
@@ -74,12 +72,7 @@ def client_certificates(
 
 def _all(state: AppState) -> list[dict[str, t.Any]]:
     with open_session(state) as session:
-        return [_values(state, row) for row in _with_one(session)]
-
-
-def _with_one(session: Session) -> t.Iterable[Subscription]:
-    found = sa.select(Subscription).where(Subscription.client_certificate.is_not(None))
-    return session.scalars(found.order_by(Subscription.id.desc()))
+        return [_values(state, row) for row in queries.with_certificate(session)]
 
 
 def _values(state: AppState, row: Subscription) -> dict[str, t.Any]:

@@ -6,11 +6,8 @@ import json
 import typing as t
 from itertools import groupby
 
-import sqlalchemy as sa
-
+from .. import queries
 from ..bindings import CHANGES
-from ..models import Listener, Subscription
-from ..principal import ALL_OWNERS
 from ..queries.bounds import fit, html_size
 from ..reference import data_schema
 from . import samples
@@ -32,7 +29,7 @@ MOST = 50
 @page("GET", "/events", right="read")
 def events(visit: PageContext) -> Page:
     """Show every channel and its events."""
-    listeners = _listeners(visit)
+    listeners = queries.ids_by_pattern(visit.session, owner=visit.owner)
     known = list(visit.state.catalog.events.values())
     first = next((at + 1 for at, each in enumerate(known) if each.name == visit.query.get("after")), 0)
     listed = known[first : first + PAGE]
@@ -60,8 +57,8 @@ def event(visit: PageContext, event_name: str) -> Page:
     bound = visit.state.bound[found.channel]
     shared = visit.state.settings.only_environment or "staging"
     schema = data_schema(bound, found)
-    who = sorted(_who(visit, _listeners(visit), found.name), reverse=True)
-    listed = sa.select(Subscription).where(Subscription.id.in_(who[:MOST])).order_by(Subscription.id.desc())
+    listeners = queries.ids_by_pattern(visit.session, owner=visit.owner)
+    who = sorted(_who(visit, listeners, found.name), reverse=True)
     values = {
         "event": found,
         "channel": channel,
@@ -74,24 +71,10 @@ def event(visit: PageContext, event_name: str) -> Page:
         "schema": json.dumps(schema, indent=2, ensure_ascii=False),
         "includes": [*bound.includes, CHANGES],
         "samples": [(name, samples.body(visit.state, found, name, shared)) for name in found.formats],
-        "subscriptions": visit.session.scalars(listed).all(),
+        "subscriptions": queries.some_of(visit.session, who[:MOST]),
         "unlisted": len(who[MOST:]),
     }
     return Page("event.html", values)
-
-
-def _listeners(visit: PageContext) -> dict[str, set[str]]:
-    """Return pattern to the ids of the visitor's webhooks that have it."""
-    rows = sa.select(Listener.event, Listener.subscription_id).join(
-        Subscription, Subscription.id == Listener.subscription_id
-    )
-    rows = rows.where(Subscription.deleted_at.is_(None))
-    if visit.owner is not ALL_OWNERS:
-        rows = rows.where(Listener.owner == visit.owner)
-    found: dict[str, set[str]] = {}
-    for pattern, key in visit.session.execute(rows.limit(20_000)):
-        found.setdefault(pattern, set()).add(key)
-    return found
 
 
 def _who(visit: PageContext, listeners: t.Mapping[str, set[str]], name: str) -> set[str]:

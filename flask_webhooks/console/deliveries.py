@@ -5,20 +5,19 @@ from __future__ import annotations
 import typing as t
 from datetime import UTC, datetime, timedelta
 
-import sqlalchemy as sa
-
 from .. import queries
 from ..ids import uuid7
 from ..models import State, Subscription
 from ..principal import ALL_OWNERS
-from ..queries import Search
-from ..queries.subscriptions import has_log
+from ..queries import LogQuery
 from .event_picker import few
 from .pages import Page, PageContext, page
 
 __all__ = ["deliveries", "live"]
 
 MOST = 40
+WEBHOOKS = 200
+"""Webhooks that can be chosen, removed ones among them: their log stays."""
 LIVE = 200
 """Lines that the live part shows at most; older ones are on the next page."""
 SPANS: t.Mapping[str, timedelta] = {
@@ -35,7 +34,7 @@ _FIELDS = ("webhook", "state", "event", "time", "status", "q")
 def deliveries(visit: PageContext) -> Page:
     """Show the log; a part of it where htmx asks for more."""
     query = {name: visit.query.get(name, "").strip() for name in _FIELDS}
-    known = _subscriptions(visit)
+    known = queries.with_log(visit.session, owner=visit.owner, most=WEBHOOKS)
     before = visit.identifier("before")
     found = queries.search(visit.session.connection(), _wanted(visit, query, known, before=before), MOST)
     values = {
@@ -58,7 +57,7 @@ def deliveries(visit: PageContext) -> Page:
 def live(visit: PageContext) -> Page:
     """Show what is newer than an anchor: what came, and what became of what was there."""
     query = {name: visit.query.get(name, "").strip() for name in _FIELDS}
-    known = _subscriptions(visit)
+    known = queries.with_log(visit.session, owner=visit.owner, most=WEBHOOKS)
     anchor = visit.identifier("anchor") or uuid7()
     found = queries.search(visit.session.connection(), _wanted(visit, query, known, anchor=anchor), LIVE)
     values = {
@@ -72,15 +71,6 @@ def live(visit: PageContext) -> Page:
     return Page("_live.html", values)
 
 
-def _subscriptions(visit: PageContext) -> list[Subscription]:
-    """Return the webhooks that can be chosen, removed ones among them: their log stays."""
-    found = sa.select(Subscription).where(has_log())
-    found = found.order_by(Subscription.deleted_at.is_not(None), Subscription.id.desc())
-    if visit.owner is not ALL_OWNERS:
-        found = found.where(Subscription.owner == visit.owner)
-    return list(visit.session.scalars(found.limit(200)))
-
-
 def _wanted(
     visit: PageContext,
     query: t.Mapping[str, str],
@@ -88,7 +78,7 @@ def _wanted(
     *,
     before: str = "",
     anchor: str = "",
-) -> Search:
+) -> LogQuery:
     ids: tuple[str, ...] | None = tuple(row.id for row in known)
     if query["webhook"]:
         ids = tuple(row.id for row in known if row.id == query["webhook"])
@@ -96,7 +86,8 @@ def _wanted(
         ids = None
     span = SPANS.get(query["time"])
     status = query["status"]
-    return Search(
+    return LogQuery(
+        owner=visit.owner,
         subscriptions=ids,
         state=query["state"] if query["state"] in set(State) else "",
         event=query["event"][:255],

@@ -120,9 +120,9 @@ def curl(visit: PageContext, delivery_id: object) -> Raw:
     """Return an attempt as a command for a terminal, as plain text: the one that `?attempt=` names, or the last."""
     story = _story(visit, str(delivery_id))
     key, last = visit.identifier("attempt"), story.attempts[-1] if story.attempts else None
-    row = visit.session.get(Attempt, key) if key else last
+    row = queries.attempt_of(visit.session, story.delivery.id, key) if key else last
     body = body_of(visit.state, visit.session.connection(), story.delivery)
-    if row is None or row.delivery_id != story.delivery.id or body.data is None or not body.is_of(row):
+    if row is None or body.data is None or not body.is_of(row):
         raise nothing()
     return Raw(command(row.url, json.loads(row.request_headers or "{}"), body.data))
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from .. import queries, subscriptions
 from ..errors import SubscriptionMissingError
 from ..models import State, Subscription
-from ..queries import Search
+from ..queries import LogQuery
 from . import once
 from .pages import Page, PageContext, Redirect, page
 from .secrets import OVERLAPS, shown_secrets
@@ -37,13 +37,14 @@ def set_up(visit: PageContext, subscription_id: object) -> Page:
     made = once.shown_once(visit)
     row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
     connection = visit.session.connection()
+    delivered = LogQuery(subscriptions=(row.id,), state=State.DELIVERED)
     values: dict[str, t.Any] = {
         "subscription": row,
         "secret": _secret(visit, row, made),
         "secrets": shown_secrets(visit, row, datetime.now(UTC)),
         "overlaps": OVERLAPS,
         "snippets": snippets(row),
-        "has_arrived": bool(queries.search(connection, Search((row.id,), state=State.DELIVERED), 1).entries),
+        "has_arrived": bool(queries.search(connection, delivered, 1).entries),
     }
     return Page("set_up.html", values)
 

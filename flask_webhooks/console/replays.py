@@ -5,8 +5,6 @@ from __future__ import annotations
 import typing as t
 from datetime import UTC, datetime, timedelta
 
-import sqlalchemy as sa
-
 from .. import models, subscriptions, throttle
 from .. import replay as replaying
 from ..errors import SubscriptionError
@@ -26,6 +24,8 @@ SPANS: t.Mapping[str, timedelta] = {
     "7d": timedelta(days=7),
     "30d": timedelta(days=30),
 }
+SHOWN = 10
+"""Replays that the page lists, the newest."""
 LONGEST_NAME, MOST_EVENTS = 255, 100
 MODES = ("failed", "held", "all", "missed")
 
@@ -127,17 +127,13 @@ def _filter(visit: PageContext, asked: t.Mapping[str, t.Any]) -> replaying.Filte
 def _wizard(
     visit: PageContext, row: models.Subscription, asked: dict[str, t.Any], *, status: int = 200, **more: t.Any
 ) -> Page:
-    R = models.Replay
-    before = visit.session.scalars(
-        sa.select(R).where(R.subscription_id == row.id).order_by(R.id.desc()).limit(10)
-    ).all()
     values = {
         "subscription": row,
         "asked": asked,
         "modes": _modes(visit),
         "spans": list(SPANS),
         "events": few(sorted(listened_to(visit.state, row))),
-        "replays": before,
+        "replays": replaying.newest(visit.session, row.id, SHOWN),
         **more,
     }
     return Page("replay_new.html", values, status)

@@ -6,13 +6,12 @@ import json
 import typing as t
 from datetime import UTC, datetime
 
-from .. import models, queries
+from .. import models, outbox, queries
 from ..delivery import TEST_EVENT
 from ..ids import made_at
 from ..models import State
 from ..outbox.statistics import OUTCOMES
-from ..queries import WINDOWS, Search, Series
-from ..queries.subscriptions import count_in, oldest_waiting
+from ..queries import WINDOWS, LogQuery, Series
 from ..retry import schedule
 from .event_picker import Names, count_events, few
 from .pages import Page, PageContext, Raw, page
@@ -33,7 +32,7 @@ def webhook(visit: PageContext, subscription_id: object) -> Page:
     row = overview.subscription
     connection = visit.session.connection()
     window = _window(visit)
-    oldest = oldest_waiting(connection, row.id, State.PENDING)
+    oldest = queries.oldest_waiting(connection, row.id, State.PENDING)
     values = {
         "overview": overview,
         "tagged": _other_environment(visit, row.environment),
@@ -41,9 +40,9 @@ def webhook(visit: PageContext, subscription_id: object) -> Page:
         "note": standing_note(overview),
         "week": queries.series(connection, row.id, "7d", now).total,
         "oldest": made_at(oldest) if oldest is not None else None,
-        "pending": count_in(connection, row.id, State.PENDING),
-        "held": count_in(connection, row.id, State.HELD),
-        "recent": queries.search(connection, Search((row.id,)), RECENT).entries,
+        "pending": outbox.count_in_state(connection, row.id, State.PENDING.value),
+        "held": outbox.count_in_state(connection, row.id, State.HELD.value),
+        "recent": queries.search(connection, LogQuery(subscriptions=(row.id,)), RECENT).entries,
         "window": window,
         "windows": list(WINDOWS),
         "series": queries.series(connection, row.id, window, now),

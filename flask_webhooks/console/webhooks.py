@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from .. import queries, subscriptions
+from .. import outbox, queries, subscriptions
 from ..errors import SubscriptionError
 from ..models import State
 from ..queries import Overview, SubscriptionStatus
-from ..queries.subscriptions import count_in
 from ..subscriptions import SubscriptionInput
 from .i18n import _
 from .pages import Page, PageContext, Redirect, page
@@ -87,7 +86,7 @@ def remove(visit: PageContext, subscription_id: object) -> Redirect:
 
 def held_count(visit: PageContext, subscription_id: str) -> int:
     """Return how many deliveries wait for a word of their owner."""
-    return count_in(visit.session.connection(), subscription_id, State.HELD)
+    return outbox.count_in_state(visit.session.connection(), subscription_id, State.HELD.value)
 
 
 def standing_note(overview: Overview) -> str:

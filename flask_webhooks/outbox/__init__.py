@@ -23,7 +23,19 @@ wait for each other in one order, and never crosswise.
 """
 
 from ..sql.clock import Clock, now
-from .deliveries import Window, bodies, log, logged, messages, reschedule, select_due, still_due, succeed
+from .deliveries import (
+    Window,
+    bodies,
+    count_in_state,
+    in_state,
+    log,
+    logged,
+    messages,
+    reschedule,
+    select_due,
+    still_due,
+    succeed,
+)
 from .leases import Lease, fence, give_back, health, lease, lock, next_due, waiting
 from .retention import purge, purge_messages, purge_removed
 from .superseded import Told, outdated
@@ -58,6 +70,7 @@ __all__ = [
     "cancel_all",
     "chunks",
     "count",
+    "count_in_state",
     "discard_held",
     "elsewhere",
     "fence",
@@ -66,6 +79,7 @@ __all__ = [
     "health",
     "heartbeat",
     "hold",
+    "in_state",
     "lease",
     "lock",
     "log",

@@ -11,11 +11,14 @@ import sqlalchemy as sa
 from ..models import State, Trigger, text
 from ..sql import parameters
 from ..sql.parameters import KeyedStatement, unindexed
+from ..sql.ranges import count, in_range
 from .tables import A, D, M, Row, S, chunks
 
 __all__ = [
     "Window",
     "bodies",
+    "count_in_state",
+    "in_state",
     "log",
     "logged",
     "messages",
@@ -24,6 +27,40 @@ __all__ = [
     "still_due",
     "succeed",
 ]
+
+
+COUNTED = 10_000
+"""Deliveries that are counted at most: a range of an index, some milliseconds."""
+
+
+def in_state(
+    dialect: sa.Dialect,
+    subscription_id: str,
+    state: str,
+    *,
+    since: str | None = None,
+    below: str | None = None,
+    is_newest_first: bool = False,
+) -> sa.Select[t.Any]:
+    """Select the ids of the deliveries of a subscription in a state: a range of an index, in the order of ids.
+
+    :param since: the least id; newest first it does not end the range.
+    :param below: the first id that is too large.
+    """
+    equal = {D.c.subscription_id: subscription_id, D.c.state: state}
+    return in_range(
+        sa.select(D.c.id), dialect, equal, D.c.id, is_newest_first=is_newest_first, since=since, below=below
+    )
+
+
+def count_in_state(
+    connection: sa.Connection, subscription_id: str, state: str, most: int = COUNTED, since: str | None = None
+) -> int:
+    """Return how many deliveries of a subscription are in a state; counting ends at `most`.
+
+    :param since: the least id of those that are counted.
+    """
+    return count(connection, in_state(connection.dialect, subscription_id, state, since=since), most)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from ..models import State
 from ..sql.parameters import KeyedStatement, unindexed
 from ..sql.ranges import first, in_range
+from .deliveries import in_state
 from .leases import lock
 from .tables import D, S, chunks
 
@@ -73,8 +74,7 @@ def _oldest(dialect: sa.Dialect, subscription_id: t.Any, state: State) -> sa.Sel
     if state is State.PENDING:
         pending = sa.select(D.c.id).where(D.c.due_at.is_not(None))
         return in_range(pending, dialect, {D.c.subscription_id: subscription_id}, D.c.due_at, D.c.id)
-    equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
-    return in_range(sa.select(D.c.id), dialect, equal, D.c.id)
+    return in_state(dialect, subscription_id, state.value)
 
 
 def reconcile(connection: sa.Connection, subscription_id: str, now: datetime, most: int = PORTION) -> int:

@@ -3,50 +3,89 @@
 The law of this room: nothing here counts or sorts the log. Every statement walks an index from its newest end and stops
 at a limit, so a page costs the same with a thousand deliveries and with a million.
 
-===============  ==================================================
-`subscriptions`  subscriptions with how their receivers are doing
-`charts`         sums over time, in as many points as a chart shows
-`deliveries`     pages of the log, filtered
-`delivery`       one delivery with its message and every attempt
-`answers`        what a receiver answered, unpacked and decoded
-`status`         workers, backlog, the worst receivers
-`tail`           attempts as they are made
-===============  ==================================================
+================  ===================================================
+`log`             what is asked of the log: filters, and the page
+`walks`           several ranges of indexes read together
+`deliveries`      searches of the log: lines with their last attempt
+`delivery_lists`  lists of deliveries, by the walk that tells most
+`messages`        pages of messages, and where each went
+`delivery`        one delivery with its message and every attempt
+`subscriptions`   subscriptions with how their receivers are doing
+`charts`          sums over time, in as many points as a chart shows
+`answers`         what a receiver answered, unpacked and decoded
+`status`          workers, backlog, the worst receivers
+`tail`            attempts as they are made
+`bounds`          how much of what others wrote one answer shows
+================  ===================================================
 """
 
 from __future__ import annotations
 
 from .answers import NOTES, Legible, attempt_of, legible, of_attempt
 from .charts import WINDOWS, Point, Series, series
-from .deliveries import Entry, Search, Slice, search
-from .delivery import DeliveryDetail, attempts_of, story
+from .deliveries import Entry, Slice, search
+from .delivery import DeliveryDetail, attempts_of, delivery_of, story
+from .delivery_lists import SHOWN, DeliveryList, goes_by_event, list_deliveries
+from .log import LogQuery
+from .messages import error_of, events_of, list_messages, message_of, outcomes
 from .status import EngineStatus, engine, is_worked
-from .subscriptions import Overview, SubscriptionStatus, one_overview, overviews
+from .subscriptions import (
+    Overview,
+    SubscriptionStatus,
+    ids_by_pattern,
+    ids_with_log,
+    lane_of,
+    oldest_waiting,
+    one_overview,
+    overviews,
+    owner_of,
+    some_of,
+    with_certificate,
+    with_log,
+)
 from .tail import Tail
 
 __all__ = [
     "NOTES",
+    "SHOWN",
     "WINDOWS",
     "DeliveryDetail",
+    "DeliveryList",
     "EngineStatus",
     "Entry",
     "Legible",
+    "LogQuery",
     "Overview",
     "Point",
-    "Search",
     "Series",
     "Slice",
     "SubscriptionStatus",
     "Tail",
     "attempt_of",
     "attempts_of",
+    "delivery_of",
     "engine",
+    "error_of",
+    "events_of",
+    "goes_by_event",
+    "ids_by_pattern",
+    "ids_with_log",
     "is_worked",
+    "lane_of",
     "legible",
+    "list_deliveries",
+    "list_messages",
+    "message_of",
     "of_attempt",
+    "oldest_waiting",
     "one_overview",
+    "outcomes",
     "overviews",
+    "owner_of",
     "search",
     "series",
+    "some_of",
     "story",
+    "with_certificate",
+    "with_log",
 ]

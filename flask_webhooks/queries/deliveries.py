@@ -12,16 +12,16 @@ import heapq
 import itertools
 import typing as t
 from dataclasses import dataclass
-from datetime import datetime
 
 import sqlalchemy as sa
 
-from ..ids import first_at
+from .. import outbox
 from ..models import Attempt, Delivery, Message, State
 from ..sql import ranges
 from ..sql.parameters import KeyedStatement
+from .log import LogQuery
 
-__all__ = ["Entry", "Search", "Slice", "page", "search"]
+__all__ = ["Entry", "Slice", "page", "search"]
 
 A, D, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message))
 CHUNK = 500
@@ -35,32 +35,6 @@ CLASSES: t.Mapping[str, tuple[int, int]] = {
     "4xx": (400, 499),
     "5xx": (500, 599),
 }
-
-
-@dataclass(frozen=True)
-class Search:
-    """What is asked for; empty means any."""
-
-    subscriptions: tuple[str, ...] | None
-    """Ids; None for all there are, which is for operators."""
-    state: str = ""
-    event: str = ""
-    """An event type, or `invoices.*`."""
-    since: datetime | None = None
-    until: datetime | None = None
-    status: str = ""
-    """`2xx` to `5xx`, a number, or `none`: no answer."""
-    text: str = ""
-    """Part of the id of a delivery or of its message."""
-    before: str = ""
-    """Only older ones than this id."""
-    anchor: str = ""
-    """Only this one and newer ones."""
-
-    @property
-    def is_narrow(self) -> bool:
-        """Whether it has a filter that no index answers; over all subscriptions none answers the state."""
-        return bool(self.event or self.status or self.text or (self.state and self.subscriptions is None))
 
 
 @dataclass(frozen=True)
@@ -85,7 +59,7 @@ class Slice:
     """Whether the search gave up at `REACH`: there may be more behind `next`."""
 
 
-def search(connection: sa.Connection, wanted: Search, most: int, reach: int = REACH) -> Slice:
+def search(connection: sa.Connection, wanted: LogQuery, most: int, reach: int = REACH) -> Slice:
     """Return up to `most` deliveries.
 
     :param reach: how many are looked through for a filter that no index answers.
@@ -95,7 +69,7 @@ def search(connection: sa.Connection, wanted: Search, most: int, reach: int = RE
 
 
 def page(
-    connection: sa.Connection, wanted: Search, most: int, reach: int = REACH
+    connection: sa.Connection, wanted: LogQuery, most: int, reach: int = REACH
 ) -> tuple[list[str], str | None, bool]:
     """Return the ids of a page, where the next one begins, and whether the search gave up at `reach`."""
     ids = _walk(connection, wanted, most + 1)
@@ -114,36 +88,36 @@ def page(
     return found, None, False
 
 
-def _walk(connection: sa.Connection, wanted: Search, first: int) -> t.Iterator[str]:
+def _walk(connection: sa.Connection, wanted: LogQuery, first: int) -> t.Iterator[str]:
     """Yield what the indexes can tell, newest first: each branch is read on only when the merge has used it up.
 
     :param first: how many of each branch are read at once to begin with.
     """
-    lower = max(wanted.anchor, first_at(wanted.since) if wanted.since else "")
-    upper = min(filter(None, (wanted.before, first_at(wanted.until) if wanted.until else "")), default=None)
     branches = _branches(connection.dialect, wanted)
-    heads = _heads(connection, [branch(upper) for branch in branches], first)
+    heads = _heads(connection, [branch(wanted.below) for branch in branches], first)
     rests = [_rest(connection, branch, head, first) for branch, head in zip(branches, heads, strict=True)]
-    return itertools.takewhile(lambda key: key >= lower, heapq.merge(*rests, reverse=True))
+    return itertools.takewhile(lambda key: key >= wanted.least, heapq.merge(*rests, reverse=True))
 
 
 Branch = t.Callable[[str | None], sa.Select[t.Any]]
 """Makes the walk that begins below an id."""
 
 
-def _branches(dialect: sa.Dialect, wanted: Search) -> list[Branch]:
+def _branches(dialect: sa.Dialect, wanted: LogQuery) -> list[Branch]:
     if wanted.subscriptions is None:
-        return [functools.partial(_branch, dialect, {})]
+        return [lambda below: _newest_first(dialect, below)]
     states = [wanted.state] if wanted.state else [state.value for state in State]
     return [
-        functools.partial(_branch, dialect, {D.c.subscription_id: key, D.c.state: state})
-        for key in wanted.subscriptions
-        for state in states
+        functools.partial(_newest_in, dialect, key, state) for key in wanted.subscriptions for state in states
     ]
 
 
-def _branch(dialect: sa.Dialect, equal: t.Mapping[t.Any, str], below: str | None) -> sa.Select[t.Any]:
-    return ranges.in_range(sa.select(D.c.id), dialect, equal, D.c.id, is_newest_first=True, below=below)
+def _newest_first(dialect: sa.Dialect, below: str | None) -> sa.Select[t.Any]:
+    return ranges.in_range(sa.select(D.c.id), dialect, {}, D.c.id, is_newest_first=True, below=below)
+
+
+def _newest_in(dialect: sa.Dialect, key: str, state: str, below: str | None) -> sa.Select[t.Any]:
+    return outbox.in_state(dialect, key, state, is_newest_first=True, below=below)
 
 
 def _heads(connection: sa.Connection, branches: t.Sequence[sa.Select[t.Any]], size: int) -> list[list[str]]:
@@ -170,7 +144,7 @@ def _rest(connection: sa.Connection, branch: Branch, ids: list[str], size: int) 
         ids = list(connection.scalars(ranges.first(branch(ids[-1]), size)))
 
 
-def _fitting(connection: sa.Connection, wanted: Search, ids: t.Sequence[str]) -> list[str]:
+def _fitting(connection: sa.Connection, wanted: LogQuery, ids: t.Sequence[str]) -> list[str]:
     """Return those of some ids that pass the filters no index answers, in the same order."""
     if not ids:
         return []

@@ -13,7 +13,7 @@ from ..principal import ALL_OWNERS, Whose
 from ..sql.parameters import apart
 from ..sql.ranges import count
 
-__all__ = ["DeliveryDetail", "attempts_of", "story"]
+__all__ = ["DeliveryDetail", "attempts_of", "delivery_of", "story"]
 
 MOST = 5
 """Attempts that a page shows; older ones are on the next."""
@@ -35,15 +35,24 @@ class DeliveryDetail:
     """How many were made before these."""
 
 
+def delivery_of(session: Session, delivery_id: str, *, owner: Whose) -> tuple[Delivery, Subscription] | None:
+    """Return a delivery as it is now with its subscription, also a removed one; None if the owner has none such."""
+    delivery = session.get(Delivery, delivery_id, populate_existing=True)
+    subscription = session.get(Subscription, delivery.subscription_id) if delivery is not None else None
+    if delivery is None or subscription is None or owner not in (ALL_OWNERS, subscription.owner):
+        return None
+    return delivery, subscription
+
+
 def story(session: Session, delivery_id: str, *, owner: Whose, before: str = "") -> DeliveryDetail | None:
     """Return a delivery of an owner's; None if there is none. Also of subscriptions that have been removed.
 
     :param before: only attempts that are older than this one; empty: the newest.
     """
-    delivery = session.get(Delivery, delivery_id)
-    subscription = session.get(Subscription, delivery.subscription_id) if delivery is not None else None
-    if delivery is None or subscription is None or owner not in (ALL_OWNERS, subscription.owner):
+    found = delivery_of(session, delivery_id, owner=owner)
+    if found is None:
         return None
+    delivery, subscription = found
     attempts = tuple(reversed(attempts_of(session, delivery_id, MOST, before)))
     older = _older(session, attempts[0]) if len(attempts) == MOST else 0
     return DeliveryDetail(delivery, session.get(Message, delivery.message_id), subscription, attempts, older)

@@ -10,14 +10,33 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from ..models import Attempt, Delivery, Hour, Lane, State, Subscription
+from .. import outbox
+from ..config import ENVIRONMENTS
+from ..models import Attempt, Delivery, Hour, Lane, Listener, State, Subscription
 from ..outbox.statistics import Sums, hour_of
 from ..principal import ALL_OWNERS, Whose
-from ..sql.ranges import count, in_range
 
-__all__ = ["Overview", "SubscriptionStatus", "one_overview", "overviews"]
+__all__ = [
+    "Overview",
+    "SubscriptionStatus",
+    "has_log",
+    "ids_by_pattern",
+    "ids_with_log",
+    "lane_of",
+    "oldest_waiting",
+    "one_overview",
+    "overviews",
+    "owner_of",
+    "some_of",
+    "with_certificate",
+    "with_log",
+]
 
 A, D, H, N = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Hour, Lane))
+REMOVED = 25
+"""Removed subscriptions of an environment, the newest, whose log is listed with all others; that of older ones is asked
+for by id."""
+PATTERNS = 20_000
 SPARK = 24
 """Hours that a sparkline shows."""
 
@@ -182,12 +201,66 @@ def _stands(name: str, now: datetime) -> sa.ColumnElement[bool]:
 
 def oldest_waiting(connection: sa.Connection, subscription_id: str, state: State) -> str | None:
     """Return the id of the oldest delivery of a subscription in a state."""
-    equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
-    oldest = in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id).limit(1)
+    oldest = outbox.in_state(connection.dialect, subscription_id, state.value).limit(1)
     return t.cast("str | None", connection.scalar(oldest))
 
 
-def count_in(connection: sa.Connection, subscription_id: str, state: State, most: int = 10_000) -> int:
-    """Return how many deliveries of a subscription are in a state; counting ends at `most`."""
-    equal = {D.c.subscription_id: subscription_id, D.c.state: state.value}
-    return count(connection, in_range(sa.select(D.c.id), connection.dialect, equal, D.c.id), most)
+def with_log(session: Session, *, owner: Whose, most: int) -> t.Sequence[Subscription]:
+    """Return subscriptions that have a log or may get one, removed ones behind the others; each newest first."""
+    found = sa.select(Subscription).where(has_log())
+    found = found.order_by(Subscription.deleted_at.is_not(None), Subscription.id.desc())
+    if owner is not ALL_OWNERS:
+        found = found.where(Subscription.owner == owner)
+    return session.scalars(found.limit(most)).all()
+
+
+def ids_with_log(session: Session, owner: str, *, subscription_id: str | None = None) -> list[str]:
+    """Return the ids of an owner's subscriptions whose deliveries are listed: of removed ones the newest `REMOVED`.
+
+    :param subscription_id: only this one, if it is the owner's.
+    """
+    found = sa.select(Subscription.id).where(Subscription.owner == owner)
+    if subscription_id is not None:
+        return list(session.scalars(found.where(Subscription.id == subscription_id)))
+    keys = list(session.scalars(found.where(Subscription.deleted_at.is_(None))))
+    removed = found.where(Subscription.deleted_at.is_not(None), has_log())
+    removed = removed.order_by(Subscription.id.desc()).limit(REMOVED)
+    # Each environment is a range of an index, read from its end.
+    parts = [removed.where(Subscription.environment == each).subquery().select() for each in ENVIRONMENTS]
+    return [*keys, *session.scalars(sa.union_all(*parts))]
+
+
+def owner_of(session: Session, subscription_id: str) -> str | None:
+    """Return whose a subscription is, removed ones among them; None if there is none."""
+    return session.scalar(sa.select(Subscription.owner).where(Subscription.id == subscription_id))
+
+
+def lane_of(connection: sa.Connection, subscription_id: str) -> sa.Row[t.Any] | None:
+    """Return how the receiver of a subscription is doing: the columns of `Lane`; None: nothing was ever sent."""
+    return connection.execute(sa.select(N).where(N.c.subscription_id == subscription_id)).one_or_none()
+
+
+def some_of(session: Session, ids: t.Collection[str]) -> t.Sequence[Subscription]:
+    """Return subscriptions by their ids, newest first."""
+    found = sa.select(Subscription).where(Subscription.id.in_(ids))
+    return session.scalars(found.order_by(Subscription.id.desc())).all()
+
+
+def ids_by_pattern(session: Session, *, owner: Whose) -> dict[str, set[str]]:
+    """Return the ids of the subscriptions that listen to each pattern; those of `PATTERNS` listeners at most."""
+    rows = sa.select(Listener.event, Listener.subscription_id).join(
+        Subscription, Subscription.id == Listener.subscription_id
+    )
+    rows = rows.where(Subscription.deleted_at.is_(None))
+    if owner is not ALL_OWNERS:
+        rows = rows.where(Listener.owner == owner)
+    found: dict[str, set[str]] = {}
+    for pattern, key in session.execute(rows.limit(PATTERNS)):
+        found.setdefault(pattern, set()).add(key)
+    return found
+
+
+def with_certificate(session: Session) -> t.Sequence[Subscription]:
+    """Return the subscriptions that have a client certificate, newest first."""
+    found = sa.select(Subscription).where(Subscription.client_certificate.is_not(None))
+    return session.scalars(found.order_by(Subscription.id.desc())).all()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from .filters import MODES, STATES, Filter, count, digest
 from .manual import cancel, is_broken, retry
-from .replays import find, listened_to, start, stop, turn
+from .replays import find, listened_to, newest, start, stop, turn
 
 __all__ = [
     "MODES",
@@ -30,6 +30,7 @@ __all__ = [
     "find",
     "is_broken",
     "listened_to",
+    "newest",
     "retry",
     "start",
     "stop",

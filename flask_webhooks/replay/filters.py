@@ -14,6 +14,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from .. import outbox
 from ..catalog import RESERVED_CHANNEL
 from ..ids import BACKFILL, BACKFILL_KEY, first_at, following
 from ..models import BrokenMessage, Delivery, Message, State, Subscription
@@ -72,15 +73,15 @@ def delivered(
     dialect: sa.Dialect, subscription_id: str, wanted: Filter, state: str, cursor: str | None
 ) -> sa.Select[t.Any]:
     """Select the ids of deliveries in a state, behind the cursor. Tests are left out."""
-    found = sa.select(D.c.id).where(D.c.trigger != "test")
+    since, below = _span(wanted, cursor)
+    found = outbox.in_state(dialect, subscription_id, state, since=since, below=below)
+    found = found.where(D.c.trigger != "test")
     if state == State.CANCELLED:  # a broken message that was given up has nothing to send
         found = found.where(_is_whole(D.c.message_id))
     if wanted.events:  # no join, of which PostgreSQL might take the other end first
         event = sa.select(M.c.event).where(M.c.id == D.c.message_id).correlate(D).scalar_subquery()
         found = found.where(event.in_(wanted.events))
-    equal = {D.c.subscription_id: subscription_id, D.c.state: state}
-    since, below = _span(wanted, cursor)
-    return in_range(found, dialect, equal, D.c.id, since=since, below=below)
+    return found
 
 
 def _span(wanted: Filter, cursor: str | None) -> tuple[str, str]:

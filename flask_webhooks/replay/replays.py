@@ -28,7 +28,7 @@ from .filters import MISSED, Filter
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["find", "listened_to", "start", "stop", "turn"]
+__all__ = ["find", "listened_to", "newest", "start", "stop", "turn"]
 
 logger = logging.getLogger("flask_webhooks.replaying")
 
@@ -53,6 +53,12 @@ def find(session: Session, replay_id: str, *, owner: Whose) -> Replay | None:
         return found
     subscription = session.get(Subscription, found.subscription_id)
     return found if subscription is not None and subscription.owner == owner else None
+
+
+def newest(session: Session, subscription_id: str, count: int) -> t.Sequence[Replay]:
+    """Return the last replays of a subscription, the newest first."""
+    mine = sa.select(Replay).where(Replay.subscription_id == subscription_id)
+    return session.scalars(mine.order_by(Replay.id.desc()).limit(count)).all()
 
 
 def start(

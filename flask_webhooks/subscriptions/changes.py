@@ -11,9 +11,8 @@ from sqlalchemy.orm import Session
 from .. import outbox, signals, signing, throttle
 from ..errors import ErrorText, SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..ids import is_id, uuid7
-from ..models import Delivery, Lane, Listener, State, Subscription
+from ..models import Lane, Listener, State, Subscription
 from ..principal import ALL_OWNERS, Whose
-from ..sql import ranges
 from ..sql.transactions import may_be_repeated
 from . import secrets, validation
 from .after_commit import afterwards
@@ -303,9 +302,7 @@ def _count_held(session: Session, subscription_id: str) -> int:
     """Count what is held for a subscription that is off, and what is still to be; counting ends at `COUNTED`."""
     connection, total = session.connection(), 0
     for state in (State.HELD, State.PENDING):
-        equal = {Delivery.subscription_id: subscription_id, Delivery.state: state.value}
-        found = ranges.in_range(sa.select(Delivery.id), connection.dialect, equal, Delivery.id)
-        total += ranges.count(connection, found, COUNTED - total)
+        total += outbox.count_in_state(connection, subscription_id, state.value, COUNTED - total)
     return total
 
 

@@ -16,7 +16,7 @@ from flask_webhooks import queries
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Lane, Replay, Subscription, Worker
 from flask_webhooks.outbox import statistics
-from flask_webhooks.queries import Search
+from flask_webhooks.queries import LogQuery
 from flask_webhooks.state import AppState
 from tests.console.conftest import Log, Visitor, on_one_database, state_in_database, write_log
 from tests.receivers import Receiver, ok
@@ -167,7 +167,9 @@ def test_pages_follow_one_another_without_loss(state: AppState) -> None:
         found: list[str] = []
         cursor: str | None = ""
         while cursor is not None:
-            part = queries.search(session.connection(), Search((first.id, second.id), before=cursor), 20)
+            part = queries.search(
+                session.connection(), LogQuery(subscriptions=(first.id, second.id), before=cursor), 20
+            )
             found += [entry.row.id for entry in part.entries]
             cursor = part.next
 
@@ -178,12 +180,12 @@ def test_a_search_gives_up_and_goes_on(state: AppState) -> None:
     logs = [write_log(state) for _ in range(4)]
     oldest = logs[0].deliveries["pending"]
     with state.engine.connect() as connection:
-        wanted = Search(None, text=oldest)
+        wanted = LogQuery(text=oldest)
         first = queries.search(connection, wanted, 10, reach=6)
         turns = 1
         while first.next is not None:
             assert first.is_cut
-            first = queries.search(connection, Search(None, text=oldest, before=first.next), 10, reach=6)
+            first = queries.search(connection, LogQuery(text=oldest, before=first.next), 10, reach=6)
             turns += 1
 
     assert [entry.row.id for entry in first.entries] == [oldest]

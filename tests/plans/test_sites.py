@@ -20,7 +20,6 @@ KEY = "By a whole primary key: there is one plan."
 OTHER = "Of other databases than PostgreSQL."
 SMALL = "Subscriptions alone, by an operator's hand."
 UNPLANNED = {
-    "api/deliveries.py:_again": KEY,
     "api/replays.py:cancel_replay": KEY,
     "api/test_send.py:_row": HOST,
     "replay/backfill.py:Backfill._read": HOST,
@@ -34,12 +33,10 @@ UNPLANNED = {
     "checks/services.py:_caseless": OTHER,
     "checks/services.py:_narrow": "It asks for a setting.",
     "checks/rows.py:_look": HOST,
-    "cli/certificates.py:_with_one": SMALL,
+    "queries/subscriptions.py:with_certificate": SMALL,
     "cli/replay.py:_follow": KEY,
-    "console/delivery.py:curl": KEY,
     "console/replays.py:_found": KEY,
     "web/idempotency.py:Slot._execute": KEY,
-    "web/idempotency.py:_find": KEY,
     "web/idempotency.py:_forget": KEY,
     "web/idempotency.py:take": KEY,
     "delivery/test_send.py:_write": "Into a database in memory, of one subscription.",

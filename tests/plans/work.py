@@ -19,11 +19,12 @@ from flask_webhooks.health import Health
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, State
 from flask_webhooks.outbox import Lease, Window, recording, statistics
+from flask_webhooks.queries import LogQuery
 from flask_webhooks.queries.charts import series
-from flask_webhooks.queries.deliveries import Search, search
+from flask_webhooks.queries.deliveries import search
 from flask_webhooks.queries.delivery import story
 from flask_webhooks.queries.status import engine
-from flask_webhooks.queries.subscriptions import count_in, oldest_waiting, overviews
+from flask_webhooks.queries.subscriptions import oldest_waiting, overviews
 from flask_webhooks.queries.tail import Tail
 from flask_webhooks.replay import backfill, filters
 from flask_webhooks.sql.ranges import first
@@ -208,7 +209,7 @@ def _select(
 
 
 def _search(**wanted: t.Any) -> t.Callable[[sa.Connection, Scene], object]:
-    return lambda connection, scene: search(connection, Search(subscriptions=scene.lanes, **wanted), 50)
+    return lambda connection, scene: search(connection, LogQuery(subscriptions=scene.lanes, **wanted), 50)
 
 
 def _tail(connection: sa.Connection, scene: Scene) -> None:
@@ -234,7 +235,7 @@ def _lists(connection: sa.Connection, scene: Scene) -> None:
         overviews(session, owner="1", now=scene.now)
     for state in State:
         oldest_waiting(connection, scene.log.large.id, state)
-        count_in(connection, scene.log.large.id, state)
+        outbox.count_in_state(connection, scene.log.large.id, state)
 
 
 def _of_environments(connection: sa.Connection, scene: Scene) -> None:
