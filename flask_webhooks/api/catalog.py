@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from .. import reference
-from ..catalog import EventType
+from ..catalog import EventType, suggestion
 from ..reference import data_schema
 from ..state import AppState
 from ..web import Refused
@@ -43,10 +43,8 @@ def get_event(call: Call, event: str) -> t.Any:
     """What a receiver of it gets: JSON Schema of `data`, and a body in every format."""
     found = call.state.catalog.events.get(event)
     if found is None:
-        near = call.state.catalog.suggest(event[:200])
-        raise Refused(
-            404, f"There is no such event in the catalogue.{f' Did you mean {near}?' if near else ''}"
-        )
+        hint = suggestion(call.state.catalog.suggest(event[:200]), mark="")
+        raise Refused(404, f"There is no such event in the catalogue. {hint}".rstrip())
     return told(call.state, found)
 
 

@@ -10,7 +10,7 @@ import uuid
 
 import sqlalchemy as sa
 
-from ..catalog import EventType, did_you_mean
+from ..catalog import EventType, did_you_mean, suggestion
 from .paths import AnyMapper, column_of, columns_of, has
 
 Finding: t.TypeAlias = tuple[str, str, str]
@@ -53,8 +53,7 @@ def column_problems(event: EventType, mapper: AnyMapper, *, check_ignore: bool) 
 def _no_column(name: str, mapper: AnyMapper) -> tuple[str, str]:
     model = mapper.class_.__name__
     if name in mapper.relationships:
-        key = column_of(mapper, name)
-        remedy = f'Did you mean "{key}"?' if key is not None else "Name a column."
+        remedy = suggestion(column_of(mapper, name), "Name a column.")
         return f'"{name}" is a relationship of {model}, not a column.', remedy
     remedy = did_you_mean(name, sorted(columns_of(mapper)), "Name a column of the model.")
     if has(mapper, name):

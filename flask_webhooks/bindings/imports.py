@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import typing as t
 
-from ..catalog import did_you_mean, nearest
+from ..catalog import did_you_mean, nearest, suggestion
 
 
 class Unfound(Exception):
@@ -60,6 +60,5 @@ def _module_remedy(missing: str) -> str:
     else:
         beside = [found.name for found in pkgutil.iter_modules()]
     close = nearest(last, beside)
-    if close is None:
-        return "Write package.module:Name, as Python would import it from where the app runs."
-    return f'Did you mean "{parent}.{close}"?' if parent else f'Did you mean "{close}"?'
+    meant = f"{parent}.{close}" if parent and close is not None else close
+    return suggestion(meant, "Write package.module:Name, as Python would import it from where the app runs.")

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.ext.associationproxy import AssociationProxy
 
-from ..catalog import did_you_mean
+from ..catalog import did_you_mean, suggestion
 
 AnyMapper: t.TypeAlias = orm.Mapper[t.Any]
 
@@ -149,5 +149,5 @@ def column_of(mapper: AnyMapper, relationship: str) -> str | None:
 def _relationship_for(mapper: AnyMapper, column: str, then: str) -> str:
     for relationship in mapper.relationships:
         if column_of(mapper, relationship.key) == column:
-            return f'Did you mean "{relationship.key}.{then}"?'
+            return suggestion(f"{relationship.key}.{then}")
     return f'Stop at "{column}".'

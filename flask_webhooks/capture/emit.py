@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
 
 from .. import payload
-from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError, UnknownEventError
+from ..errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError
 from ..messages import size_of
 from .events import Emitted
 from .failures import check_fits, name_of
@@ -54,11 +54,7 @@ def emit_many(
     :raises PayloadTooLargeError: over `WEBHOOKS_PAYLOAD_LIMIT`.
     """
     refuse("emit()")
-    known = state.catalog.events.get(event)
-    if known is None:
-        near = state.catalog.suggest(event)
-        remedy = f"Did you mean {near}?" if near else "Declare it in the catalogue."
-        raise UnknownEventError(f"{event!r} is not an event of the catalogue. {remedy}", event=event)
+    known = state.catalog.event_called(event, "Declare it in the catalogue.")
     owner = None if owner is None else str(owner)
     if owner is not None and not owner.strip():
         raise OwnerMissingError(

@@ -25,7 +25,16 @@ from .format import SCHEMA_ID, json_schema
 from .loader import examine, load
 from .lock import ANY, Change, Fields, build_lock, compare
 from .model import Catalog, Channel, Condition, Deprecation, EventType, Include, Kind, Scope, same
-from .names import RESERVED_CHANNEL, did_you_mean, listed, nearest, plural, unknown_channel, unknown_event
+from .names import (
+    RESERVED_CHANNEL,
+    did_you_mean,
+    listed,
+    nearest,
+    plural,
+    suggestion,
+    unknown_channel,
+    unknown_event,
+)
 
 __all__ = [
     "ANY",
@@ -52,6 +61,7 @@ __all__ = [
     "nearest",
     "plural",
     "same",
+    "suggestion",
     "unknown_channel",
     "unknown_event",
 ]

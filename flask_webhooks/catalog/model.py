@@ -11,8 +11,9 @@ import dataclasses
 import enum
 import typing as t
 
+from ..errors import UnknownEventError
 from .exclusivity import check_exclusive
-from .names import nearest
+from .names import nearest, suggestion
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -316,3 +317,14 @@ class Catalog:
     def suggest(self, name: str) -> str | None:
         """Return the event type that an unknown name was probably meant to be."""
         return nearest(name, self.events)
+
+    def event_called(self, name: str, otherwise: str) -> EventType:
+        """Return an event type.
+
+        :param otherwise: what to do where nobody can tell which one was meant.
+        :raises UnknownEventError: there is none.
+        """
+        if name not in self.events:
+            remedy = suggestion(self.suggest(name), otherwise, mark="")
+            raise UnknownEventError(f"{name!r} is not an event of the catalogue. {remedy}", event=name)
+        return self.events[name]

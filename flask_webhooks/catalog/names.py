@@ -86,8 +86,15 @@ def _fold(name: str) -> str:
 
 def did_you_mean(name: str, candidates: t.Iterable[str], otherwise: str = "") -> str:
     """Return `Did you mean "x"?`, or `otherwise` where nothing is near."""
-    found = nearest(name, candidates)
-    return f'Did you mean "{found}"?' if found is not None else otherwise
+    return suggestion(nearest(name, candidates), otherwise)
+
+
+def suggestion(meant: str | None, otherwise: str = "", *, mark: str = '"') -> str:
+    """Return `Did you mean "x"?`, or `otherwise` where nobody can tell what was meant.
+
+    :param mark: what stands on both sides of the name.
+    """
+    return f"Did you mean {mark}{meant}{mark}?" if meant is not None else otherwise
 
 
 def listed(names: t.Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import typing as t
 from pathlib import Path
 
 from ..errors import Problem
-from .names import did_you_mean, nearest
+from .names import did_you_mean, nearest, suggestion
 
 ENTRY_POINTS = "flask_webhooks.catalogs"
 """Group of entry points `name = package:resource` for packages that bring a catalogue along."""
@@ -77,7 +77,7 @@ def _missing(name: str, root: Path, error: Exception) -> Problem:
         beside = nearest(path.name, [entry.name for entry in path.parent.iterdir()])
     except (OSError, ValueError):
         beside = None
-    remedy = f'Did you mean "{beside}"?' if beside else _none_yet(path, root)
+    remedy = suggestion(beside) or _none_yet(path, root)
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return Problem(name, 1, "(document)", f"cannot be read: {reason}.", remedy)
 

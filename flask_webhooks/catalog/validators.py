@@ -13,7 +13,7 @@ import json
 import re
 import typing as t
 
-from .names import did_you_mean, listed
+from .names import did_you_mean, listed, suggestion
 from .yaml_reader import Node, Report, plain, scalar, type_of
 
 Json: t.TypeAlias = dict[str, t.Any]
@@ -112,7 +112,7 @@ class Text(Validator):
         if not value:
             report.refuse(node, path, "is empty.", f"Write {self.expected}.")
         elif mended is not None and self._match(mended):
-            report.refuse(node, path, f'"{value}" is not {self.expected}.', f'Did you mean "{mended}"?')
+            report.refuse(node, path, f'"{value}" is not {self.expected}.', suggestion(mended))
         else:
             report.refuse(
                 node, path, f'"{value}" is not {self.expected}.', f'Write it like "{self.example}".'

@@ -14,7 +14,6 @@ from .. import queries
 from .. import subscriptions as subscribing
 from ..config import ENVIRONMENTS
 from ..delivery import TEST_EVENT, Subject, send_test_request
-from ..errors import UnknownEventError
 from ..models import Attempt
 from ..principal import ALL_OWNERS, Whose
 from ..reference import sample_data
@@ -114,11 +113,7 @@ def send_test(subscription_id: str, event: str, as_json: bool) -> None:
 def _subject(state: AppState, name: str) -> Subject:
     if name == TEST_EVENT:
         return Subject()
-    event = state.catalog.events.get(name)
-    if event is None:
-        near = state.catalog.suggest(name)
-        remedy = f"Did you mean {near}?" if near else "`flask webhooks catalog` lists them."
-        raise UnknownEventError(f"{name!r} is not an event of the catalogue. {remedy}", event=name)
+    event = state.catalog.event_called(name, "`flask webhooks catalog` lists them.")
     return Subject(name, sample_data(state.bound[event.channel], event))
 
 

@@ -14,6 +14,7 @@ import typing as t
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from ..catalog import suggestion
 from ..errors import ConfigurationError
 from ..health import Breaker
 from ..models import DEFAULT_PREFIX, LONGEST_PREFIX
@@ -241,7 +242,7 @@ def slips(config: t.Iterable[str]) -> t.Iterator[str]:
         name = key.removeprefix(PREFIX)
         if key.startswith(PREFIX) and name not in ours:
             for near in difflib.get_close_matches(name, ours, n=1, cutoff=0.7):
-                yield f"{key} is not a setting of Flask-Webhooks. Did you mean {PREFIX}{near}?"
+                yield f"{key} is not a setting of Flask-Webhooks. {suggestion(PREFIX + near, mark='')}"
 
 
 def _checked(key: str, value: t.Any, item: dataclasses.Field[t.Any]) -> t.Any:
