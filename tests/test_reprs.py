@@ -41,8 +41,8 @@ HARMLESS = {
     "config.settings.Settings.base_url", "delivery.request.Destination.secrets",
     "capture.events.Emitted.text", "capture.events.PendingEvent.text",
     "capture.events.PendingEvent.values", "console.pages.Redirect.values", "console.pages.Page.headers",
-    "delivery.test_send.Subject.data", "payload.Message.text", "queries.answers.Legible.text",
-    "queries.deliveries.Search.text", "cli.scaffold.channels.Sketch.private",
+    "delivery.test_send.Subject.data", "payload.formats.Message.text", "queries.answers.Legible.text",
+    "queries.log.LogQuery.text", "cli.scaffold.channels.Sketch.private",
     "cli.scaffold.channels.Sketch.holds_secrets", "cli.scaffold.writer.Draft.text",
     "testing.RecordedMessage.data", "testing.RecordedMessage.text",
 }  # fmt: skip
