@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import typing as t
-from datetime import UTC, datetime
 
-from .. import models, queries, replay, throttle
-from .. import subscriptions as subscribing
+from .. import models, queries
 from ..delivery import body_of
 from ..ids import made_at
 from ..principal import ALL_OWNERS
 from ..queries import LogQuery
 from ..queries.bounds import ATTEMPT, BODY, PAGE, fit, json_size
 from ..retry import Failure
-from ..web import Refused
+from ..web import Refused, manual
 from . import schemas
 from .operations import Answer, Call, operation
 from .paging import event_names, owner_of, paged
@@ -234,15 +232,13 @@ def _repeated(call: Call, made: t.Sequence[str], delivery_id: str) -> t.Any:
 def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     """Makes it due at once, whatever became of it: same idempotency key, same bytes, its whole schedule before it."""
     owner = _own(call, delivery_id)[1].owner
-    throttle.count(call.state, call.session, call.account)
-    throttle.begin_retry(call.state, call.session, owner, delivery_id)
-    if replay.is_broken(call.session.connection(), delivery_id):
+    retried = manual.retry(call, delivery_id, owner)
+    if retried is manual.Retried.BROKEN:
         raise Refused(
             409, "Its data could not be made: there is nothing to send until that is repaired.", code="broken"
         )
-    if not replay.retry(call.session.connection(), delivery_id, datetime.now(UTC)):
+    if retried is manual.Retried.SWITCHED_OFF:
         raise Refused(409, "The subscription is switched off. Switch it on first.")
-    subscribing.afterwards(call.session, call.state.bell.ring)
     return _again(call, delivery_id)
 
 
@@ -259,7 +255,6 @@ def cancel_delivery(call: Call, delivery_id: str) -> t.Any:
     """Calls it off, if it is pending, held or broken. A request that is under way is not called back."""
     row, _ = _own(call, delivery_id)
     was = row.state
-    call.session.rollback()
-    if not replay.cancel(call.session.connection(), delivery_id, datetime.now(UTC)):
+    if not manual.cancel_delivery(call, delivery_id):
         raise Refused(409, f"It is {was}: there is nothing to call off.")
     return _again(call, delivery_id)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import typing as t
 from datetime import UTC, datetime
 
-from .. import models, subscriptions, throttle
-from .. import replay as replaying
+from .. import models, replay, subscriptions
 from ..catalog import unknown_event
-from ..errors import SubscriptionError
+from ..errors import SubscriptionError, SubscriptionMissingError
 from ..state import AppState
-from ..web import Refused
+from ..web import Refused, manual
 from . import schemas
 from .operations import Answer, Call, operation
 
@@ -59,32 +58,28 @@ def replay_subscription(call: Call, subscription_id: str) -> t.Any:
     twice sends nothing twice. With `dry_run` it answers 200 with the count and does nothing.
     """
     now = datetime.now(UTC)
-    row = subscriptions.find(call.session, subscription_id, owner=call.owner)
+    subscriptions.find(call.session, subscription_id, owner=call.owner)
     wanted = _filter(call, now)
     if call.body["dry_run"]:
-        throttle.count_scan(call.state, call.session, call.account)
-        row = subscriptions.find(call.session, subscription_id, owner=call.owner)
-        return Answer(_dry(call, row, wanted, now), status=200, made=None)
-    throttle.count(call.state, call.session, call.account)
-    row = subscriptions.find(call.session, subscription_id, owner=call.owner, to_change=True)
-    throttle.begin_replay(call.state, call.session, row.owner, row.id)
+        return Answer(_dry(call, subscription_id, wanted, now), status=200, made=None)
     try:
-        replay, _ = replaying.start(call.state, call.session, row, wanted)
+        row = manual.start_replay(call, subscription_id, wanted)
+    except SubscriptionMissingError:
+        raise
     except SubscriptionError as error:
         raise Refused(409, str(error)) from error
-    subscriptions.afterwards(call.session, call.state.bell.ring)
-    return Answer(_shown(replay), made=(replay.id,))
+    return Answer(_shown(row), made=(row.id,))
 
 
-def _filter(call: Call, now: datetime) -> replaying.Filter:
+def _filter(call: Call, now: datetime) -> replay.Filter:
     body = call.body
-    states = body.get("states") or replaying.MODES[body.get("mode", "failed")]
-    chosen = tuple(state for state in replaying.STATES if state in states)
+    states = body.get("states") or replay.MODES[body.get("mode", "failed")]
+    chosen = tuple(state for state in replay.STATES if state in states)
     told = {name: str(body[name]) for name in ("since", "until") if name in body}
     events = _events(call.state, body.get("events", ()))
-    digest = replaying.digest(chosen, sorted(events), told)
+    digest = replay.digest(chosen, sorted(events), told)
     since = body.get("since") or now - call.state.settings.retention
-    return replaying.Filter(chosen, events, since, min(body.get("until") or now, now), digest)
+    return replay.Filter(chosen, events, since, min(body.get("until") or now, now), digest)
 
 
 def _events(state: AppState, patterns: t.Sequence[str]) -> tuple[str, ...]:
@@ -98,12 +93,12 @@ def _events(state: AppState, patterns: t.Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _dry(call: Call, row: models.Subscription, wanted: replaying.Filter, now: datetime) -> dict[str, t.Any]:
-    total = replaying.count(call.session.connection(), row, wanted, replaying.listened_to(call.state, row))
+def _dry(call: Call, subscription_id: str, wanted: replay.Filter, now: datetime) -> dict[str, t.Any]:
+    total = manual.count_replay(call, subscription_id, wanted)
     call.session.rollback()  # a transaction that has read cannot begin to write on SQLite: the kept answer needs it
     return {
         "id": None,
-        "subscription_id": row.id,
+        "subscription_id": subscription_id,
         "state": "dry_run",
         "states": wanted.states,
         "events": wanted.events,
@@ -133,13 +128,12 @@ def get_replay(call: Call, replay_id: str) -> t.Any:
 def cancel_replay(call: Call, replay_id: str) -> t.Any:
     """Queues no more. What is queued already, some seconds' worth, is still sent."""
     _found(call, replay_id)
-    call.session.rollback()
-    replaying.stop(call.session.connection(), replay_id, datetime.now(UTC))
+    manual.stop_replay(call, replay_id)
     return _shown(call.session.get_one(models.Replay, replay_id, populate_existing=True))
 
 
 def _found(call: Call, replay_id: str) -> models.Replay:
-    row = replaying.find(call.session, replay_id, owner=call.owner)
+    row = replay.find(call.session, replay_id, owner=call.owner)
     if row is None:
         raise Refused(404, "There is no such replay.")
     return row

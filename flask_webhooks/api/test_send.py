@@ -8,13 +8,13 @@ import typing as t
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from .. import absolute, subscriptions, throttle
+from .. import absolute, subscriptions
 from ..catalog import unknown_event
-from ..delivery import TEST_EVENT, Subject, send_test_request
+from ..delivery import TEST_EVENT, Subject
 from ..errors import PayloadError
 from ..reference import sample_data
 from ..state import AppState
-from ..web import Refused
+from ..web import Refused, manual
 from . import schemas
 from .deliveries import one
 from .operations import Answer, Call, operation
@@ -44,13 +44,10 @@ def try_subscription(call: Call, subscription_id: str) -> t.Any:
     owner, format = row.owner, row.format
     call.session.rollback()  # the host's schemas may need the connection
     subject = _subject(call, owner)
-    limit = call.state.settings.manual_timeout
     try:
-        with throttle.turn(call.state, call.session, call.account):
-            delivery_id = send_test_request(call.state, subscription_id, subject, format=format, limit=limit)
+        delivery_id = manual.send_test(call, subscription_id, subject, format)
     except PayloadError as error:
         raise Refused(422, str(error), fields={"event": [str(error)]}) from error
-    call.session.commit()
     found = one(call, delivery_id)
     call.session.rollback()  # a transaction that has read cannot begin to write on SQLite: the kept answer needs it
     return Answer(found, made=(delivery_id,))

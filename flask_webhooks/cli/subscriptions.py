@@ -11,13 +11,13 @@ from flask.cli import with_appcontext
 from sqlalchemy.orm import Session
 
 from .. import queries
-from .. import subscriptions as subscribing
 from ..config import ENVIRONMENTS
 from ..delivery import TEST_EVENT, Subject, send_test_request
 from ..models import Attempt
 from ..principal import ALL_OWNERS, Whose
 from ..reference import sample_data
 from ..state import AppState
+from ..subscriptions import find
 from ..visible import is_storable
 from .context import open_session, open_state, refusals
 from .output import say
@@ -99,7 +99,7 @@ def send_test(subscription_id: str, event: str, as_json: bool) -> None:
     """
     state = open_state()
     with refusals(), open_session(state) as session:
-        row = subscribing.find(session, subscription_id, owner=ALL_OWNERS)
+        row = find(session, subscription_id, owner=ALL_OWNERS)
         key, format = row.id, row.format
         session.rollback()  # no transaction is open while a request is under way
         delivery_id = send_test_request(state, key, _subject(state, event), format=format)

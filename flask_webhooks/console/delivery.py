@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import typing as t
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from .. import queries, replay, subscriptions, throttle
+from .. import queries
 from ..delivery import CHANGED, MASK, Body, body_of
 from ..models import Attempt
 from ..queries import DeliveryDetail
 from ..queries.bounds import fit, html_size
-from ..web import Refused
+from ..web import Refused, manual
 from .curl import LONGEST_INLINE, command
 from .formatting import pretty, reason_label, remedy, shown, text_of
 from .i18n import N_, _
@@ -132,13 +131,11 @@ def retry(visit: PageContext, delivery_id: object) -> Redirect:
     """Make it due now: same key, same bytes, a fresh signature."""
     key = str(delivery_id)
     owner = _story(visit, key).subscription.owner
-    throttle.count(visit.state, visit.session, visit.account)
-    throttle.begin_retry(visit.state, visit.session, owner, key)
-    if replay.is_broken(visit.session.connection(), key):
+    retried = manual.retry(visit, key, owner)
+    if retried is manual.Retried.BROKEN:
         raise Refused(409, _("Its data could not be made: there is nothing to send until that is repaired."))
-    if not replay.retry(visit.session.connection(), key, datetime.now(UTC)):
+    if retried is manual.Retried.SWITCHED_OFF:
         raise Refused(409, _("The webhook is switched off. Switch it on first."))
-    _ring(visit)
     return Redirect("delivery", {"delivery_id": key}, notice="retried")
 
 
@@ -147,14 +144,9 @@ def cancel(visit: PageContext, delivery_id: object) -> Redirect:
     """Call it off, if it waits."""
     key = str(delivery_id)
     _story(visit, key)
-    visit.session.rollback()
-    if not replay.cancel(visit.session.connection(), key, datetime.now(UTC)):
+    if not manual.cancel_delivery(visit, key):
         raise Refused(409, _("It does not wait any more: there is nothing to call off."))
     return Redirect("delivery", {"delivery_id": key}, notice="cancelled")
-
-
-def _ring(visit: PageContext) -> None:
-    subscriptions.afterwards(visit.session, visit.state.bell.ring)
 
 
 def _story(visit: PageContext, delivery_id: str, before: str = "") -> DeliveryDetail:

@@ -17,11 +17,10 @@ from ..retry import Failure
 from ..subscriptions import SubscriptionInput
 from ..transport import REFUSED
 from ..web import Refused
-from . import form as forms
 from . import once, samples
 from .event_picker import TYPED, count_events, few, picker
 from .first_steps import arrive
-from .form import Form
+from .form import Form, of_form, of_row, shape_faults
 from .i18n import _
 from .pages import Page, PageContext, Redirect, page
 from .secrets import secrets_of
@@ -50,12 +49,12 @@ def new(visit: PageContext) -> Page:
 def create(visit: PageContext) -> Page | Redirect:
     """Make a webhook and lead to its first steps; the same form sent again leads to those of the same."""
     if LOOK in visit.form:
-        return _form_page(visit, forms.of_form(visit.form), None)
+        return _form_page(visit, of_form(visit.form), None)
     slot = once.made_by_form(visit)
     if slot is not None and slot.first is not None:
         return arrive(visit, *slot.first.made)
-    form = forms.of_form(visit.form)
-    form.errors = forms.shape_faults(form)
+    form = of_form(visit.form)
+    form.errors = shape_faults(form)
     try:
         if form.errors:
             raise SubscriptionError("", subscriptions.examine(visit.state, form.given()))
@@ -89,19 +88,19 @@ def _account(visit: PageContext) -> str:
 def edit(visit: PageContext, subscription_id: object) -> Page:
     """Show the form of a webhook."""
     row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
-    return _form_page(visit, forms.of_row(visit.state, row), row)
+    return _form_page(visit, of_row(visit.state, row), row)
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/edit", right="write")
 def save(visit: PageContext, subscription_id: object) -> Page | Redirect:
     """Change a webhook, unless somebody else has meanwhile."""
     key = str(subscription_id)
-    form = forms.of_form(visit.form)
+    form = of_form(visit.form)
     if LOOK in visit.form:
         row = subscriptions.find(visit.session, key, owner=visit.owner)
         form.environment = row.environment
         return _form_page(visit, form, row)
-    form.errors = forms.shape_faults(form)
+    form.errors = shape_faults(form)
     try:
         if form.errors:
             raise SubscriptionError("", subscriptions.examine(visit.state, form.given()))
@@ -201,7 +200,7 @@ def probe(visit: PageContext) -> Page:
 @page("POST", "/preview", right="read")
 def preview(visit: PageContext) -> Page:
     """Show the body of an event in a format."""
-    form = forms.of_form(visit.form)
+    form = of_form(visit.form)
     name = visit.form.get("preview_event", "")
     if name not in visit.state.catalog.events:
         raise Refused(404, _("There is no such event."))

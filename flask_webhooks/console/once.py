@@ -19,7 +19,7 @@ from datetime import timedelta
 from flask import request
 
 from ..web import idempotency
-from .csrf import FIELD as TOKEN
+from . import csrf
 
 if t.TYPE_CHECKING:
     from .pages import PageContext
@@ -48,7 +48,7 @@ def made_by_form(visit: PageContext) -> idempotency.Slot | None:
     """Return the place of what this form makes; None for a form without a key."""
     if not visit.form.get(FORM_KEY):
         return None
-    filled = sorted((name, value) for name, value in visit.form.items(multi=True) if name != TOKEN)
+    filled = sorted((name, value) for name, value in visit.form.items(multi=True) if name != csrf.FIELD)
     digest = hashlib.sha256(json.dumps(filled).encode()).hexdigest()
     return idempotency.begin(visit, f"console:{digest}", digest, is_limited=False)
 

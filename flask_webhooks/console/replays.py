@@ -5,11 +5,10 @@ from __future__ import annotations
 import typing as t
 from datetime import UTC, datetime, timedelta
 
-from .. import models, subscriptions, throttle
-from .. import replay as replaying
-from ..errors import SubscriptionError
-from ..replay.replays import listened_to
-from ..web import Refused
+from .. import models, subscriptions
+from ..errors import SubscriptionError, SubscriptionMissingError
+from ..replay import MODES, Filter, digest, find, listened_to, newest
+from ..web import Refused, manual
 from .event_picker import few
 from .i18n import _
 from .pages import Page, PageContext, Redirect, page
@@ -27,7 +26,6 @@ SPANS: t.Mapping[str, timedelta] = {
 SHOWN = 10
 """Replays that the page lists, the newest."""
 LONGEST_NAME, MOST_EVENTS = 255, 100
-MODES = ("failed", "held", "all", "missed")
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/replay", right="write")
@@ -41,12 +39,9 @@ def new_replay(visit: PageContext, subscription_id: object) -> Page:
 def count_replay(visit: PageContext, subscription_id: object) -> Page:
     """Say how many it would be."""
     key = str(subscription_id)
-    subscriptions.find(visit.session, key, owner=visit.owner)
-    throttle.count_scan(visit.state, visit.session, visit.account)
     row = subscriptions.find(visit.session, key, owner=visit.owner)
     asked = _asked(visit.form)
-    wanted = _filter(visit, asked)
-    total = replaying.count(visit.session.connection(), row, wanted, listened_to(visit.state, row))
+    total = manual.count_replay(visit, key, _filter(visit, asked))
     if visit.is_partial:
         return Page("_replay_count.html", {"subscription": row, "asked": asked, "total": total})
     return _wizard(visit, row, asked, total=total)
@@ -58,16 +53,14 @@ def start_replay(visit: PageContext, subscription_id: object) -> Page | Redirect
     key = str(subscription_id)
     subscriptions.find(visit.session, key, owner=visit.owner)
     asked = _asked(visit.form)
-    throttle.count(visit.state, visit.session, visit.account)
-    row = subscriptions.find(visit.session, key, owner=visit.owner, to_change=True)
-    throttle.begin_replay(visit.state, visit.session, row.owner, row.id)
     try:
-        found, _is_new = replaying.start(visit.state, visit.session, row, _filter(visit, asked))
+        found = manual.start_replay(visit, key, _filter(visit, asked))
+    except SubscriptionMissingError:
+        raise
     except SubscriptionError as error:
         visit.session.rollback()
         row = subscriptions.find(visit.session, key, owner=visit.owner)
         return _wizard(visit, row, asked, status=409, fault=sentence_of(error))
-    _ring(visit)
     return Redirect("replay", {"replay_id": found.id}, notice="replaying")
 
 
@@ -84,21 +77,16 @@ def stop_replay(visit: PageContext, replay_id: object) -> Redirect:
     """Queue no more."""
     row, _subscription = _found(visit, str(replay_id))
     key = row.id
-    visit.session.rollback()
-    replaying.stop(visit.session.connection(), key, datetime.now(UTC))
+    manual.stop_replay(visit, key)
     return Redirect("replay", {"replay_id": key}, notice="stopped")
 
 
 def _found(visit: PageContext, replay_id: str) -> tuple[models.Replay, models.Subscription]:
-    row = replaying.find(visit.session, replay_id, owner=visit.owner)
+    row = find(visit.session, replay_id, owner=visit.owner)
     subscription = visit.session.get(models.Subscription, row.subscription_id) if row is not None else None
     if row is None or subscription is None:
         raise nothing()
     return row, subscription
-
-
-def _ring(visit: PageContext) -> None:
-    subscriptions.afterwards(visit.session, visit.state.bell.ring)
 
 
 def _asked(sent: t.Any) -> dict[str, t.Any]:
@@ -110,17 +98,17 @@ def _asked(sent: t.Any) -> dict[str, t.Any]:
     }
 
 
-def _filter(visit: PageContext, asked: t.Mapping[str, t.Any]) -> replaying.Filter:
+def _filter(visit: PageContext, asked: t.Mapping[str, t.Any]) -> Filter:
     now = datetime.now(UTC)
     events = tuple(filter(None, asked["events"]))
     if not visit.state.catalog.events.keys() >= set(events):  # else it would be a replay of all
         raise Refused(404, _("There is no such event."))
-    return replaying.Filter(
-        states=replaying.MODES[asked["mode"]],
+    return Filter(
+        states=MODES[asked["mode"]],
         events=events,
         since=now - SPANS[asked["time"]],
         until=now,
-        digest=replaying.digest("console", asked["mode"], asked["time"], sorted(events)),
+        digest=digest("console", asked["mode"], asked["time"], sorted(events)),
     )
 
 
@@ -133,7 +121,7 @@ def _wizard(
         "modes": _modes(visit),
         "spans": list(SPANS),
         "events": few(sorted(listened_to(visit.state, row))),
-        "replays": replaying.newest(visit.session, row.id, SHOWN),
+        "replays": newest(visit.session, row.id, SHOWN),
         **more,
     }
     return Page("replay_new.html", values, status)

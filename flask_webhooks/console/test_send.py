@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .. import queries, subscriptions, throttle
-from ..delivery import TEST_EVENT, Body, Subject, send_test_request
+from .. import queries, subscriptions
+from ..delivery import TEST_EVENT, Body, Subject
 from ..errors import PayloadError
-from ..web import Refused
+from ..web import Refused, manual
 from . import samples
 from .delivery import told
 from .i18n import _
@@ -20,13 +20,10 @@ def send_test(visit: PageContext, subscription_id: object) -> Page | Redirect:
     key = str(subscription_id)
     asked = subscriptions.find(visit.session, key, owner=visit.owner).format
     subject = _subject(visit, visit.form.get("event", TEST_EVENT))
-    limit = visit.state.settings.manual_timeout
     try:
-        with throttle.turn(visit.state, visit.session, visit.account):
-            delivery_id = send_test_request(visit.state, key, subject, format=asked, limit=limit)
+        delivery_id = manual.send_test(visit, key, subject, asked)
     except PayloadError as error:
         raise Refused(422, str(error)) from error
-    visit.session.commit()
     if not visit.is_partial:
         return Redirect("delivery", {"delivery_id": delivery_id})
     story = queries.story(visit.session, delivery_id, owner=visit.owner)

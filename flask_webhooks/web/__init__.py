@@ -8,13 +8,14 @@ refused, and renders; what both would have to decide alike is decided here.
 `origin`       which site made the browser send a request
 `context`      an authenticated request, and the session that it is answered in
 `idempotency`  what is sent again does nothing again
+`manual`       a test, a retry, a replay
 `problems`     a refused request, as a value; and what must not stay behind of one that failed
 =============  ================================================================================
 """
 
 from __future__ import annotations
 
-from . import idempotency
+from . import idempotency, manual
 from .context import RequestContext, current_state, run_in_session
 from .mounting import Door, host_of
 from .origin import Initiator, initiator_of
@@ -31,5 +32,6 @@ __all__ = [
     "host_of",
     "idempotency",
     "initiator_of",
+    "manual",
     "run_in_session",
 ]
