@@ -8,18 +8,18 @@ address, hold a thread past the deadline, or use more memory than `response_limi
 `urls`           the form of a destination
 `development`    plain http to loopback on a developer's machine
 `addresses`      which networks are refused
-`dns`            looks names up, within a limit
-`dialer`         opens a socket to an address that the guard has passed
+`dns`            resolves host names within a time limit
+`dialer`         opens a socket, only to an address that the guard has accepted
 `certificates`   client certificates and certificate authorities
 `contexts`       TLS contexts, one for each client certificate
-`connections`    kept connections, and the pools of requests and urllib3 around them
+`connections`    idle connections, and the pools of requests and urllib3 around them
 `exchange`       one request in flight: deadline and measurements
-`deadline`       the thread that ends requests whose time is up
-`request`        what is asked for, and the form in which it goes out
-`response`       reads an answer within bounds
+`deadline`       the thread that ends requests at their deadline
+`request`        the request to make, and the form in which it is sent
+`response`       reads an answer within bounds of size
 `reply`          the outcome: an answer, or the class of the failure
-`outage`         whether the failure is on our own side
-`refusal_log`    tells the operator what the guard refused
+`outage`         whether a failure is a fault of the receiver or of our own side
+`refusal_log`    logs for the operator what the guard refused
 ===============  ================================================================================
 """
 

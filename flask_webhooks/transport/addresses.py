@@ -1,12 +1,12 @@
-"""Which IP addresses we talk to: pure policy, no I/O.
+"""Which IP addresses we may send to: pure policy, no I/O.
 
-The law of this room: judge the address that will be connected to, never its spelling. An IPv6 address that only
-carries an IPv4 (mapped, NAT64) is judged as that IPv4; of the rest of IPv6 only 2000::/3 may be reached at all,
-so whatever is assigned tomorrow outside of it is refused without being named here.
+The law of this room: the address that will be connected to is judged, never its spelling. An IPv6 address that embeds
+an IPv4 address (mapped, NAT64) is judged as that IPv4. Of the rest of IPv6 only 2000::/3 is allowed, so a range that is
+assigned outside of it in the future is refused without a change here.
 
-`ipaddress.is_global` is not enough: on Python 3.11 it passes multicast, `::127.0.0.1`, `64:ff9b::/96`,
+`ipaddress.is_global` is not enough: on Python 3.11 it accepts multicast, `::127.0.0.1`, `64:ff9b::/96`,
 `168.63.129.16` and more. `microsoft-antissrf` was considered: its list (1.0.0) refuses nothing that this one
-lets through, is empty for the mapped, compatible and ISATAP forms, and brings a second way of connecting.
+accepts, has no entries for the mapped, compatible and ISATAP forms, and the library brings a second way of connecting.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Address", "Network", "effective", "is_exempt", "parse_address", "ref
 Address: t.TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: t.TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890), plus what clouds answer on.
+# IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890), plus addresses of cloud metadata services.
 _V4_REFUSED: t.Final = {
     ipaddress.IPv4Network(network): rule
     for network, rule in {
@@ -62,7 +62,7 @@ _ISATAP: t.Final = frozenset({0x00005EFE, 0x02005EFE})
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address that `text` spells canonically, or `None` if it is anything else (such as a name)."""
+    """Return the address that `text` spells in canonical form, or `None` if it is anything else, such as a name."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:
@@ -70,9 +70,9 @@ def parse_address(text: str) -> Address | None:
 
 
 def effective(address: Address) -> Address:
-    """Return the IPv4 that an IPv6 address leads to (mapped or NAT64), otherwise the address itself.
+    """Return the IPv4 address embedded in a mapped or NAT64 address, otherwise the address itself.
 
-    NAT64 is unwrapped, not refused: a host with IPv6 only reaches every IPv4 receiver through it (RFC 6147).
+    NAT64 is not refused, because a host with IPv6 only reaches every IPv4 receiver through it (RFC 6147).
     """
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
@@ -83,16 +83,16 @@ def effective(address: Address) -> Address:
 
 
 def is_exempt(address: Address, allowed: Sequence[Network]) -> bool:
-    """Whether the operator has exempted this very address, looked at after unwrapping."""
+    """Whether the operator's exemptions contain this address, or the IPv4 address embedded in it."""
     target = effective(address)
     return any(target.version == network.version and target in network for network in allowed)
 
 
 def refusal(address: Address, allowed: Sequence[Network] = ()) -> str | None:
-    """Return the rule that forbids talking to `address`, or `None` if it is fine.
+    """Return the rule that refuses `address`, or `None` if it is allowed.
 
-    :param allowed: the operator's exemptions, consulted after unwrapping, so `127.0.0.0/8` also exempts
-        `::ffff:127.0.0.1`, and `::/0` exempts no IPv4.
+    :param allowed: the operator's exemptions, compared with the embedded IPv4 address if there is one: `127.0.0.0/8`
+        also exempts `::ffff:127.0.0.1`, and `::/0` exempts no IPv4.
     """
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
         return "scoped address (RFC 4007)"

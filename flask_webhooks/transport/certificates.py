@@ -1,7 +1,8 @@
-"""Whom we trust under TLS, and who we are: authorities, client certificates, and what a failed handshake means.
+"""Certificates for TLS: trusted authorities, our client certificates, and the meaning of a failed handshake.
 
-The law of this room: authorities are added, never replaced, and a private key is in the clear only in memory. Python's
-`ssl` reads keys from files alone, so a key passes through one encrypted with a password that nobody else ever has.
+The law of this room: bundles add authorities and never replace them, and a private key is unencrypted only in memory.
+Python's `ssl` reads keys only from files, so a key is written to a temporary file, encrypted with a random password
+that never leaves this process.
 """
 
 from __future__ import annotations
@@ -51,36 +52,36 @@ class CertificateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
-    """What we show a receiver that asks who we are."""
+    """A certificate with its key, which we present to a receiver that requests one."""
 
     certificate: str = field(repr=False)
-    """PEM: ours first, then those of its authorities up to what the receiver knows."""
+    """PEM: our certificate first, then its intermediate authorities, up to one that the receiver knows."""
     key: str = field(repr=False)
-    """PEM, in the clear."""
+    """PEM, not encrypted."""
     host: str = ""
-    """Whom alone it is shown to, as URLs spell it."""
+    """The only host that it is presented to, spelled as in URLs."""
 
     @classmethod
     def load(cls, text: str) -> ClientCertificate:
-        """Return what `dump` was called on."""
+        """Return the certificate from the JSON that `dump` made."""
         return cls(**json.loads(text))
 
     def dump(self) -> str:
-        """Return all of it as JSON, to be sealed."""
+        """Return certificate, key and host as JSON; the caller encrypts it before it is stored."""
         return json.dumps({"certificate": self.certificate, "key": self.key, "host": self.host})
 
     def fits(self, url: str) -> bool:
-        """Whether it may be shown to the host of a URL."""
+        """Whether it may be presented to the host of a URL."""
         return urlsplit(url).hostname == self.host
 
     @property
     def subject(self) -> str:
-        """Whom it names, such as `CN=webhooks.example.com`."""
+        """Its subject, such as `CN=webhooks.example.com` (RFC 4514)."""
         return self._first.subject.rfc4514_string()
 
     @property
     def expires_at(self) -> datetime:
-        """When it ends to be valid."""
+        """The instant after which it is no longer valid (UTC)."""
         return self._first.not_valid_after_utc
 
     @property
@@ -92,13 +93,15 @@ class ClientCertificate:
 
 
 def bundle_fault(path: str) -> str | None:
-    """Return what is wrong with a file of authorities; None if nothing is."""
+    """Return the fault of a file of authorities; None if it can be used."""
     if not os.path.isfile(path):
         return "there is no such file"
     return _content_fault(path, os.stat(path).st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=8)  # each app of a process asks, and reading a hundred authorities takes a while
+@functools.lru_cache(
+    maxsize=8
+)  # each app of a process checks its files, and parsing a hundred authorities is slow
 def _content_fault(path: str, changed_at: int) -> str | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
@@ -111,10 +114,10 @@ def _content_fault(path: str, changed_at: int) -> str | None:
 
 
 def new_context(verify: bool | str, bundles: Sequence[str]) -> ssl.SSLContext:
-    """Return a context of a client.
+    """Return a TLS context for clients.
 
     :param verify: see `Transport`.
-    :param bundles: files of authorities that are trusted besides.
+    :param bundles: files of additional trusted authorities.
     """
     if verify is False:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -135,12 +138,13 @@ def new_context(verify: bool | str, bundles: Sequence[str]) -> ssl.SSLContext:
 
 
 def parse_client_certificate(certificate: str, key: str, host: str, now: datetime) -> ClientCertificate:
-    """Return a certificate with its key, in one form, having checked that they can be used.
+    """Check that a certificate and its key can be used, and return both in normal form.
 
-    :param certificate: PEM, ours first, then its chain.
+    :param certificate: PEM: our certificate first, then its chain.
     :param key: PEM, not encrypted.
-    :param host: whom alone it is shown to.
-    :raises CertificateError: with what is wrong, and what to do.
+    :param host: the only host that it is presented to.
+    :param now: the instant at which it has to be valid.
+    :raises CertificateError: says what is wrong, and what to do.
     """
     if max(len(certificate), len(key)) > MOST_PEM:
         raise CertificateError(ErrorText("certificate_too_long", most=MOST_PEM))
@@ -176,12 +180,12 @@ def _certificates(text: str) -> list[x509.Certificate]:
 
 
 def _key(text: str) -> t.Any:
-    block = _KEY_BLOCK.search(text)  # its file may hold the certificate too
+    block = _KEY_BLOCK.search(text)  # the file may hold the certificate as well
     try:
         return serialization.load_pem_private_key((block[0] if block else "").encode(), password=None)
     except TypeError:
         raise CertificateError(ErrorText("certificate_key_encrypted")) from None
-    except Exception:  # several kinds, also for a curve or an algorithm that is not known
+    except Exception:  # cryptography raises several classes, also for an unknown curve or algorithm
         raise CertificateError(ErrorText("certificate_key_unreadable")) from None
 
 
@@ -194,16 +198,16 @@ def _is_for_clients(certificate: x509.Certificate) -> bool:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return True
-    except ValueError:  # OpenSSL is the judge of what is written oddly
+    except ValueError:  # the extensions cannot be parsed: let OpenSSL decide
         return True
     wanted = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
     return any(each in usage for each in wanted)
 
 
 def add_client_certificate(context: ssl.SSLContext, identity: ClientCertificate) -> None:
-    """Have a context show a certificate to whoever asks for one.
+    """Make a context present a certificate to receivers that request one.
 
-    :raises OSError: OpenSSL does not take it.
+    :raises OSError: OpenSSL refuses the certificate or its key.
     """
     private: t.Any = serialization.load_pem_private_key(identity.key.encode(), password=None)
     password = secrets.token_bytes(32).hex().encode()
@@ -244,7 +248,7 @@ _REASONS: t.Final = (
     ("WRONG_VERSION_NUMBER", "what answers does not speak TLS"),
     ("HTTP_REQUEST", "what answers does not speak TLS"),
 )
-"""Parts of OpenSSL's names of reasons, which differ between its versions, and what they mean here."""
+"""Parts of OpenSSL's reason names (the whole names differ between versions), and their meaning for an attempt."""
 
 
 def tls_detail(error: OSError) -> str:

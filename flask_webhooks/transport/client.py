@@ -1,4 +1,4 @@
-"""The client of receivers: checks a destination, makes one attempt, and says what came of it."""
+"""The HTTP client for receivers: checks a destination, makes one attempt, and returns its outcome as a `Reply`."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ __all__ = ["Transport"]
 logger = logging.getLogger("flask_webhooks.transport")
 
 KNOWN_NAME: t.Final = "a.root-servers.net"
-"""A name that exists as long as the internet has names."""
+"""A name that every public DNS resolver knows: looked up to see whether this machine's resolver works."""
 
 READ_FACTOR: t.Final = 4
-"""Times `response_limit` that is read before the connection is closed instead of drained."""
+"""How many times `response_limit` is read to drain a body; a longer one closes the connection."""
 
 _NO_TIMEOUT: t.Final[t.Any] = urllib3.Timeout()
-"""The connections keep the time themselves; an instance spares requests making one."""
+"""Our connections limit the time themselves; passing an instance saves requests making one for each call."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """What a transport has in one process: sockets, locks, threads, and the TLS context."""
+    """The part of a transport that belongs to one process: sockets, locks, threads, and the TLS context."""
 
     names: Names
     dialer: Dialer
@@ -63,24 +63,24 @@ class _Running:
 class Transport:
     """Sends requests to receivers; safe to share between threads and across a fork.
 
-    Nothing that belongs to a process is made before its first use: the app may be made in a parent, and before gevent
-    replaces sockets, locks and threads by its own (`gunicorn --preload -k gevent`).
+    Whatever belongs to a process is made at first use: the app may be created in a parent process, and before gevent
+    replaces sockets, locks and threads with its own (`gunicorn --preload -k gevent`).
 
     :param timeout: seconds to connect (name lookup included), and for the whole attempt on the wall clock.
     :param allow_http: accept plain `http://` destinations.
     :param allowed_networks: networks exempt from the guard, and from its rule about ports.
-    :param allowed_ports: ports that may be used besides those that anybody may use.
+    :param allowed_ports: ports allowed in addition to those that `urls.is_unfit_port` accepts.
     :param response_limit: bytes of the body that are kept.
-    :param pool_size: idle connections that are kept, over all destinations.
+    :param pool_size: idle connections that are kept, for all destinations together.
     :param lifetime: seconds after which a connection carries no further request.
     :param idle: seconds without a request after which a connection is closed.
     :param proxy: egress proxy, `http://host:port`. It then resolves and connects, so it must guard the
         addresses; URLs are still checked. Proxies of the environment are never used.
     :param verify: `True` for certifi's authorities, a path to others, `False` only for development.
-    :param bundles: files of authorities that are trusted besides.
-    :param resolver: called like `socket.getaddrinfo`, which it is by default.
-    :param clock: seconds, like `time.monotonic`, by which connections grow old.
-    :param is_developing: asked whether this is a developer's machine, which may then be reached over http.
+    :param bundles: files of additional trusted authorities.
+    :param resolver: called like `socket.getaddrinfo`, the default.
+    :param clock: returns seconds like `time.monotonic`; the age of connections is measured by it.
+    :param is_developing: returns whether this is a developer's machine, where http to loopback is allowed.
     """
 
     def __init__(
@@ -134,11 +134,11 @@ class Transport:
         return self._running.outage
 
     def _begin(self) -> _Running:
-        with self._beginning:  # a process's threads may all be the first to come
+        with self._beginning:  # several threads may make the first request at the same time
             if self._made is None:
                 if self._is_closed:
                     raise RuntimeError("This transport has been closed.")
-                # Looked up now: gevent may have replaced it since this module was imported.
+                # Read at first use: gevent may have replaced it since this module was imported.
                 resolver = self._resolver or socket.getaddrinfo
                 names = Names(resolver)
                 contexts = Contexts(*self._trust)
@@ -153,13 +153,13 @@ class Transport:
             return self._made
 
     def begin_anew(self) -> None:
-        """Forget what belongs to the parent, in a child that has just been forked."""
+        """Drop the parent's sockets, locks and threads, in a child that has just been forked."""
         if self._made is not None:
             self._made.adapter.idle.abandon()
         self._made, self._beginning = None, threading.Lock()
 
     def close(self) -> None:
-        """Close every kept connection and end the watch; attempts in flight end as `timeout`."""
+        """Close every idle connection and stop the deadline thread; attempts in flight end as `timeout`."""
         _transports.discard(self)
         self._is_closed = True
         if self._made is not None:
@@ -169,22 +169,23 @@ class Transport:
     def check(self, url: str, *, resolve: bool = True, limit: float | None = None) -> str:
         """Return the normal form of `url`, which is what to save.
 
-        A name that cannot be looked up now is accepted: it may be a moment's trouble, and each attempt looks again. One
-        that does not exist is refused like one that leads inside: else anybody could try which inside names there are.
+        A name whose look-up fails is accepted: the failure may be temporary, and each attempt looks the name up again.
+        A name that does not exist is refused with the same text as one with an internal address: otherwise a customer
+        could find out which internal names exist.
 
         :param resolve: also look the name up and judge its addresses; waits at most the seconds to connect.
-        :param limit: or these, if they are fewer.
+        :param limit: seconds for the look-up, if fewer than the seconds to connect.
         :raises AddressRefusedError: a destination that we never talk to; one constant text.
         :raises SubscriptionError: the URL is malformed.
         """
         try:
             return self._checked(url, resolve, self._connect_limit if limit is None else limit)
         except AddressRefusedError as error:
-            self._running.refusals.tell(error)
+            self._running.refusals.log(error)
             raise
 
     def needs_lookup(self, url: str) -> bool:
-        """Whether `check` would look a name up for this URL, which it accepts without."""
+        """Whether `check` has to look up a name for this URL, beyond judging its form."""
         return self._proxy is None and self._parse(url).address is None
 
     def _checked(self, url: str, resolve: bool, limit: float) -> str:
@@ -211,17 +212,17 @@ class Transport:
             logger.info("address.unresolved", extra={"host": destination.host, "reason": str(error)})
 
     def addresses_of(self, host: str, limit: float) -> tuple[Address, ...]:
-        """Return the addresses that a name leads to; none if nobody says so in time."""
+        """Return the addresses of a name; none if the look-up fails or takes longer than `limit` seconds."""
         try:
             return self._names.lookup(host, 443, limit)
         except LookupFailed:
             return ()
 
     def _knows_names(self, ends: float) -> bool:
-        """Whether the system's resolver knows the names of the internet: else what it says of one means nothing.
+        """Whether the system's resolver can resolve public names; if it cannot, "no such name" from it means nothing.
 
-        So it is on a machine without a network, and in many tests: there every name is saved, as one that cannot be
-        looked up now is, and each attempt judges it.
+        It cannot on a machine without a network, as in many tests: there every name is accepted like one whose look-up
+        fails, and each attempt judges its addresses.
         """
         if self._names.resolver is not socket.getaddrinfo:
             return True
@@ -232,9 +233,9 @@ class Transport:
         return True
 
     def send(self, outbound: Outbound, *, limit: float | None = None) -> Reply:
-        """Make one attempt and return what came of it.
+        """Make one attempt and return its outcome.
 
-        What a receiver or a customer's configuration does is never an exception, but a `Reply` with its class:
+        A failure caused by a receiver or by a customer's configuration is no exception, but a `Reply` with its class:
 
         - `dns`, `blocked_address`, `connect`, `tls`: no request was made;
         - `connect` also where the connection was closed before anything came back;
@@ -266,13 +267,14 @@ class Transport:
             running.watch.end(exchange)
 
     def _refused(self, exchange: Exchange, url: str, error: SubscriptionError) -> Reply:
-        """Return the reply for a destination that we never talk to, and tell the operator.
+        """Return the reply for a destination that we never talk to, and log it for the operator.
 
-        A URL that is refused for its form, such as http where that is switched off by now, has a name too.
+        A URL that is refused only for its form, such as http after the operator disallowed it, is logged with its host
+        name as well.
         """
         if not isinstance(error, AddressRefusedError):
             error = AddressRefusedError(str(error), host=_name_in(url), address=None, rule=str(error))
-        self._running.refusals.tell(error)
+        self._running.refusals.log(error)
         return failed(exchange, Failure.BLOCKED_ADDRESS, str(error), error.detail)
 
     def _perform(self, running: _Running, request: Prepared, exchange: Exchange) -> Reply:
@@ -294,7 +296,7 @@ class Transport:
             outage.is_ours(request.destination.host, error, is_connected=False)
             text = "The sender has no memory left for an attempt."
             return replace(failed(exchange, Failure.CONNECT, text, repr(error)[:300]), is_ours=True)
-        # Before the status is believed: a connection that was shut down looks like one that came to its end.
+        # Checked before the status: a connection that the deadline thread shut down looks like a complete answer.
         if exchange.expired:
             return overdue(exchange)
         reply = answered(exchange, response, body, truncated)
@@ -305,17 +307,17 @@ class Transport:
 
     @property
     def patience(self) -> float:
-        """Seconds to wait after a reply that `is_ours` before another try."""
+        """Seconds to wait before the next attempt, after a reply with `is_ours`."""
         return self._outage.patience
 
     def tell_outage(self) -> None:
-        """Log that our side can reach nobody, once for each time; that it can again is logged by itself."""
-        self._outage.tell()
+        """Log once for each outage that our side cannot reach receivers; its end is logged by `Outage.reached`."""
+        self._outage.log_once()
 
     def _read(self, raw: t.Any) -> tuple[bytes, bool]:
         """Return at most `response_limit` bytes of the body, and whether there are more.
 
-        A little more than that is drained, so that the connection can be kept; the rest is never read.
+        Up to `READ_FACTOR` times as many are drained, so that the connection can be kept; the rest is never read.
         """
         kept, most = bytearray(), self._response_limit
         seen = 0
@@ -325,22 +327,22 @@ class Transport:
                 break
             kept += piece[: most - len(kept)]
             seen += len(piece)
-        # Asked with a default, for an app's tests may put another library's answer here.
+        # With a default: in an app's tests a library such as `responses` may return an answer of its own class.
         return bytes(kept), seen > most or getattr(raw, "is_cut", False)
 
 
 def _post(adapter: Adapter, request: Prepared, exchange: Exchange) -> requests.Response:
-    """Send, and once more where a kept connection turned out closed, or forgotten, before anything came back.
+    """Send a request; send it again on a new connection if a kept one turns out to be closed before any answer.
 
-    That is no attempt of its own: the receiver has closed an idle connection in the moment of our sending
-    (RFC 9112, section 9.3.1), or something between us has lost it, which says nothing about how it is doing.
+    The repetition does not count as an attempt: the receiver closed an idle connection while we were sending
+    (RFC 9112, section 9.3.1), or a NAT or load balancer dropped it. Neither says anything about the receiver.
     """
     try:
         return adapter.send(request, stream=True, timeout=_NO_TIMEOUT)
     except (requests.ConnectionError, Broken) as error:
         if not exchange.reused or exchange.first_byte is not None or exchange.expired:
             raise
-        # Who has the request and then is lost, has it: once more would be twice.
+        # The receiver's kernel acknowledged the whole request before the connection was lost: do not send it twice.
         if is_lost(error) and not exchange.is_unacknowledged:
             raise
     exchange.fresh = True

@@ -1,12 +1,12 @@
-"""Connections and their pools: requests' adapter and urllib3's pools, with our own exchange in the middle.
+"""Connections and their pools: requests' adapter and urllib3's pools, which send and read by our own code.
 
-requests and urllib3 do what they are good at (TLS with names verified, tunnels through a proxy, one entry that
-`responses` and its like can replace in an app's tests); what they do per request (merging, three header
-containers, a mail parser, polling before each read) costs several times the rest of an attempt, so a request is
-one `sendall` here and its answer usually one `recv`.
+requests and urllib3 provide TLS with verified names, tunnels through a proxy, and the one entry that libraries such as
+`responses` replace in an app's tests. What they do for each request (merging settings, three header containers, a mail
+parser, polling before each read) costs several times the rest of an attempt; so here a request is one `sendall`, and
+its answer usually one `recv`.
 
-A connection is used for a while only: names move, and what lies between (NAT, load balancers, firewalls) forgets a
-connection without telling anybody. `Idle` knows how long; within that time the kernel is asked to notice.
+A connection is used for a limited time: DNS records change, and NATs, load balancers and firewalls drop idle
+connections without notice. `Idle` closes them by age; until then, kernel timeouts detect one that was dropped.
 """
 
 from __future__ import annotations
@@ -49,29 +49,29 @@ __all__ = ["Adapter", "Idle", "Prepared", "current"]
 ContextOf: t.TypeAlias = "Callable[[ClientCertificate | None], ssl.SSLContext]"
 
 MOST_POOLS: t.Final = 1024
-"""Destinations whose pool is remembered; the connections themselves are bounded by `Idle`."""
+"""Destinations whose pool is remembered; the number of connections is bounded by `Idle`."""
 
 
 LIFETIME: t.Final = 60.0
-"""Seconds after which a connection carries no further request, so that a name that has moved is followed."""
+"""Seconds after which a connection carries no further request, so that a changed DNS record takes effect."""
 
 IDLE: t.Final = 30.0
-"""Seconds without a request after which a connection is closed: NATs and load balancers keep them for 60 and more."""
+"""Seconds without a request after which a connection is closed: NATs and load balancers keep them for 60 or more."""
 
 UNACKNOWLEDGED: t.Final = 4.0
-"""Seconds that a request on a kept connection may be without an acknowledgement of the other kernel."""
+"""Seconds that a request on a kept connection may wait for the acknowledgement of the receiver's kernel (TCP ACK)."""
 
 
 current: ContextVar[Exchange] = ContextVar("webhooks_attempt")
-"""What this thread is attempting: urllib3 offers no way to hand it down to a connection.
+"""The exchange of this thread: urllib3 has no parameter to pass it to a connection.
 
-Not `threading.local`: this module may be imported before gevent makes greenlets of threads (`gunicorn --preload`),
-and a native local is then one for all of them. Greenlets know contexts by themselves.
+Not `threading.local`: this module may be imported before gevent replaces threads by greenlets (`gunicorn --preload`),
+and all greenlets would share a native local. Each greenlet has a context of its own.
 """
 
 
 class Prepared(requests.PreparedRequest):
-    """A request that needs no preparation: everything has been checked and is in its final form."""
+    """A request in its final form: `request.prepare` has checked all of it, so requests prepares nothing."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Prepared(requests.PreparedRequest):
         body: bytes,
         identity: ClientCertificate | None = None,
     ) -> None:
-        # Not super().__init__(): it only fills what is filled here, and a jar of cookies.
+        # Not super().__init__(): it sets the same attributes, and makes a cookie jar.
         self.destination, self.identity = destination, identity
         self.method = "POST"
         self.url = destination.url
@@ -92,7 +92,7 @@ class Prepared(requests.PreparedRequest):
 
 
 class _Response(requests.Response):
-    """What the adapter returns, without a jar of cookies."""
+    """The response that the adapter returns, without a cookie jar."""
 
     def __init__(self, request: requests.PreparedRequest, answer: Answer) -> None:
         self.request = request
@@ -103,21 +103,21 @@ class _Response(requests.Response):
 
 
 class _Guarded(urllib3.connection.HTTPConnection):
-    """What both kinds of connection share."""
+    """The common part of plain and TLS connections."""
 
     idle: Idle
     exchange: Exchange | None = None
-    """Whose it is now; `None` while it waits in `Idle`."""
+    """The exchange that uses it now; `None` while it waits in `Idle`."""
     lifeline: socket.socket | None = None
     address: str | None = None
     used = False
     """Whether it has carried a request."""
     silence = 0.0
-    """Seconds without an acknowledgement after which the kernel ends it; 0: when it likes."""
+    """Its `TCP_USER_TIMEOUT` in seconds: the kernel ends it after so long without an ACK. 0: the kernel's default."""
     opened_at = kept_at = 0.0
     """Instants of the clock of `Idle`."""
-    ear: select.poll | None = None
-    """Tells whether something came that nobody reads: made once, where urllib3 makes one for each question."""
+    poller: select.poll | None = None
+    """Polls for unexpected bytes or a close; made once, where urllib3 makes one for each poll."""
 
     def _new_conn(self) -> socket.socket:
         exchange = current.get()
@@ -128,8 +128,8 @@ class _Guarded(urllib3.connection.HTTPConnection):
             sock.close()
             raise
         if hasattr(select, "poll"):  # not on Windows
-            self.ear = select.poll()
-            self.ear.register(sock, select.POLLIN)
+            self.poller = select.poll()
+            self.poller.register(sock, select.POLLIN)
         self.used, self.silence = False, 0.0
         self.opened_at = self.kept_at = self.idle.clock()
         self.address = exchange.address
@@ -149,7 +149,9 @@ class _Guarded(urllib3.connection.HTTPConnection):
         unsent: OSError | None = None
         try:
             self.sock.sendall(message)
-        except OSError as error:  # it may have answered already, such as 413, and closed
+        except (
+            OSError
+        ) as error:  # the receiver may have answered already, such as 413, and closed the connection
             unsent = error
         try:
             answer.read_head()
@@ -163,28 +165,28 @@ class _Guarded(urllib3.connection.HTTPConnection):
         return answer
 
     def _limit_silence(self, exchange: Exchange) -> None:
-        """Have the kernel end this kept connection when nobody acknowledges what is sent on it.
+        """Have the kernel end this kept connection when the request on it is not acknowledged (`TCP_USER_TIMEOUT`).
 
-        Whether it still leads anywhere is not known before. An answer that is slow is no matter: the receiver's kernel
-        has acknowledged the request long before its program answers. A new connection has just been acknowledged, and
-        one whose receiver is slow to *read* a long request would be ended too, so it goes without.
+        Only sending shows whether a kept connection still works. A slow answer is no problem: the receiver's kernel
+        acknowledges the request long before its program answers. A new connection gets no such limit: it has just been
+        acknowledged, and the kernel would also end one whose receiver is slow to *read* a long request.
         """
-        # With short limits, so early that there is time to send it anew.
+        # If the attempt's own limit is short, end the connection early enough to send the request again.
         seconds = min(UNACKNOWLEDGED, max(0.5, (exchange.deadline - exchange.started) / 3))
         if seconds != self.silence and hasattr(socket, "TCP_USER_TIMEOUT") and self.lifeline is not None:
             self.silence = seconds
-            # Through the lifeline, which is the same connection: under TLS `sock` may be a tunnel in a tunnel.
+            # Through the lifeline, a dup of the TCP socket: under TLS `sock` may be TLS within a proxy's TLS.
             self.lifeline.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
     def is_stale(self) -> bool:
-        """Whether the receiver has closed the connection, or said something unasked, while nobody used it."""
-        return bool(self.ear.poll(0)) if self.ear is not None else not self.is_connected
+        """Whether the receiver closed the connection, or sent bytes without a request, while it was idle."""
+        return bool(self.poller.poll(0)) if self.poller is not None else not self.is_connected
 
     def close(self) -> None:
         try:
             super().close()
         finally:
-            lifeline, self.lifeline, self.ear = self.lifeline, None, None
+            lifeline, self.lifeline, self.poller = self.lifeline, None, None
             if lifeline is not None:
                 if self.exchange is not None:
                     self.exchange.release()
@@ -202,7 +204,7 @@ class _Guarded(urllib3.connection.HTTPConnection):
 
 
 def _has_unacknowledged(lifeline: socket.socket | None) -> bool:
-    """Whether bytes of the request were never acknowledged; where that cannot be asked, they are taken to have been."""
+    """Whether the kernel still holds unacknowledged bytes of the request; False where the kernel cannot tell."""
     if termios is None or lifeline is None:
         return False
     try:
@@ -230,17 +232,17 @@ class _TLSConnection(_Guarded, urllib3.connection.HTTPSConnection):
 
 
 class _Pooled(HTTPConnectionPool):
-    """What both kinds of pool share."""
+    """The common part of plain and TLS pools."""
 
     idle: Idle
 
     def __init__(self, *args: t.Any, **kwargs: t.Any) -> None:
         super().__init__(*args, **kwargs)
         self.kept: list[_Guarded] = []
-        """Idle connections, the one used last at the end."""
+        """Idle connections; the one used last is at the end."""
 
     def urlopen(self, method: str, url: str, body: t.Any = None, headers: t.Any = None, **_: t.Any) -> t.Any:  # type: ignore[override]
-        """Make one exchange. Of urllib3's many parameters only those that `HTTPAdapter.send` varies."""
+        """Make one exchange. Of urllib3's parameters it reads only those that `HTTPAdapter.send` varies."""
         if self.proxy is not None and self.scheme == "http":
             headers = {**headers, **self.proxy_headers}
         message = _message(method, url, headers, body)
@@ -273,11 +275,11 @@ class _Pooled(HTTPConnectionPool):
         except TimeoutError as error:
             log = f"{conn.host} {exchange.address}: {error!r}"
             raise ExchangeFailed(Failure.TIMEOUT, "The TLS handshake took too long.", log) from error
-        # From here on the watch alone keeps the time: a socket with a timeout of its own polls before each call.
+        # From here on `DeadlineMonitor` limits the time: a socket with a timeout polls before each call.
         conn.sock.settimeout(None)
 
     def _give_back(self, exchange: Exchange, conn: _Guarded, is_reusable: bool) -> None:
-        # First of all: a connection that others may use must not be shut down by the watch over this attempt.
+        # Release first: the deadline of this attempt must not shut down a connection that another one may use.
         exchange.release()
         if is_reusable:
             conn.exchange = None
@@ -296,11 +298,11 @@ class _TLSPool(_Pooled, HTTPSConnectionPool):
 
 
 class Idle:
-    """All connections that wait for their next use, so that their number is bounded over all destinations.
+    """The idle connections of all pools, so that their number is bounded for all destinations together.
 
-    :param most: how many.
-    :param lifetime: seconds after which one is too old for another request.
-    :param idle: seconds after which one has waited too long for it.
+    :param most: the bound.
+    :param lifetime: seconds after which a connection is too old for another request.
+    :param idle: seconds without a request after which a connection is closed.
     """
 
     def __init__(
@@ -314,10 +316,10 @@ class Idle:
         self._most, self._lifetime, self._idle = most, lifetime, idle
         self._lock = threading.Lock()
         self._waiting: OrderedDict[_Guarded, _Pooled] = OrderedDict()
-        """The one that has waited longest first."""
+        """Ordered by the time of waiting, the longest first."""
 
     def take(self, pool: _Pooled) -> _Guarded | None:
-        """Return the connection of `pool` that was used last, if there is one that is still fit for use."""
+        """Return the usable connection of `pool` that was used last, or None; close those that are too old or stale."""
         while True:
             with self._lock:
                 if not pool.kept:
@@ -331,7 +333,7 @@ class Idle:
             conn.close()
 
     def keep(self, pool: _Pooled, conn: _Guarded) -> None:
-        """Keep a connection, unless it is too old; close those that have waited too long, or are too many."""
+        """Keep a connection unless it is too old; close those that were idle too long or exceed the bound."""
         now = conn.kept_at = self.clock()
         if now - conn.opened_at >= self._lifetime:
             conn.close()
@@ -350,15 +352,15 @@ class Idle:
             each.close()
 
     def close(self) -> None:
-        """Close all, and from now on whatever comes back."""
+        """Close all connections, and from now on each one that is given back."""
         with self._lock:
             self._most = 0
             self.abandon()
 
     def abandon(self) -> None:
-        """Close all without the lock, which a fork may have copied in locked state.
+        """Close all connections without taking the lock, which a fork may have copied while it was held.
 
-        In a forked child this closes the copies only: nothing is sent, the parent's connections go on.
+        In a forked child this closes only the child's copies: nothing is sent, and the parent's connections stay open.
         """
         for conn, pool in self._waiting.items():
             pool.kept.clear()
@@ -367,10 +369,11 @@ class Idle:
 
 
 class Adapter(HTTPAdapter):
-    """requests' adapter with guarded pools, each of one destination and one client certificate.
+    """requests' adapter over our pools; each pool is for one destination and one client certificate.
 
-    :param context_of: the TLS context for a client certificate, or for none.
-    :param idle: the connections that are kept over all destinations.
+    :param context_of: returns the TLS context for a client certificate, or for None.
+    :param idle: the idle connections of all destinations.
+    :param proxy: URL of the egress proxy, if there is one.
     """
 
     def __init__(self, context_of: ContextOf, *, idle: Idle, proxy: str | None) -> None:
@@ -385,28 +388,28 @@ class Adapter(HTTPAdapter):
         }
 
         def make(host: str, port: int, scheme: str, identity: ClientCertificate | None) -> HTTPConnectionPool:
-            # The context is part of the manager's key, so certificates do not share connections.
+            # The manager's key includes the context, so requests with different certificates share no connection.
             more = {"ssl_context": context_of(identity)}
             return t.cast("HTTPConnectionPool", manager.connection_from_host(host, port, scheme, more))
 
         self._pool_of = functools.lru_cache(MOST_POOLS)(make)
 
     def get_connection_with_tls_context(self, request: t.Any, *_: t.Any, **__: t.Any) -> HTTPConnectionPool:
-        """Return the pool of the destination; the proxy, if any, is the one configured, whatever is passed."""
+        """Return the pool of the destination; the proxy is always the configured one, whatever the caller passes."""
         destination: Destination = request.destination
         identity = request.identity if destination.scheme == "https" else None
         return self._pool_of(destination.host, destination.port, destination.scheme, identity)
 
     def cert_verify(self, conn: t.Any, url: t.Any, verify: t.Any, cert: t.Any) -> None:
-        """Do nothing: the context says it all."""
+        """Do nothing: the TLS context already holds authorities and certificate."""
 
     def request_url(self, request: t.Any, proxies: t.Any) -> str:
-        """Return what goes into the request line: the whole URL only for a proxy that forwards."""
+        """Return the target of the request line: the whole URL for plain http through a proxy, else path and query."""
         destination: Destination = request.destination
         return destination.url if self._proxy and destination.scheme == "http" else destination.target
 
     def build_response(self, req: requests.PreparedRequest, resp: t.Any) -> requests.Response:
-        """Return the answer in the shape of requests."""
+        """Return the answer as a `requests.Response`."""
         return _Response(req, resp)
 
     def close(self) -> None:
@@ -417,6 +420,6 @@ class Adapter(HTTPAdapter):
 
 
 def _message(method: str, url: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """Return the whole request; in one piece it usually leaves in one segment."""
+    """Return the whole request as one bytes object, so that it usually leaves in one TCP segment."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     return f"{method} {url} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body

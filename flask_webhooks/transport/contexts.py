@@ -14,20 +14,26 @@ from .dialer import Unready
 __all__ = ["Contexts"]
 
 MOST_IDENTITIES: t.Final = 64
-"""Client certificates whose context is remembered: each has all authorities, about a megabyte."""
+"""Client certificates whose context is cached: each holds all authorities, about a megabyte."""
 
 
 class Contexts:
-    """TLS contexts: one for all that show no certificate, one for each certificate."""
+    """Makes and caches the contexts; see `Transport` for the parameters."""
 
     def __init__(self, verify: bool | str, bundles: tuple[str, ...]) -> None:
         self._verify, self._bundles = verify, bundles
         self._with = functools.lru_cache(MOST_IDENTITIES)(self._make)
-        with contextlib.suppress(OSError):  # of a file: said, and tried again, by whoever needs it
+        with contextlib.suppress(
+            OSError
+        ):  # an unreadable file: the attempt that needs it tries again, and fails
             self.of_all()
 
     def of(self, identity: ClientCertificate | None) -> ssl.SSLContext:
-        """:raises Unready: a file of authorities cannot be read, none can be written, or OpenSSL takes ours no more."""
+        """Return the context for a client certificate, or for None.
+
+        :raises Unready: a file of authorities cannot be read, no temporary file can be written, or OpenSSL refuses our
+            certificate.
+        """
         try:
             return self.of_all() if identity is None else self._with(identity)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -43,9 +49,12 @@ class Contexts:
         return context
 
 
-@functools.lru_cache(maxsize=4)  # reading a hundred authorities takes longer than all the rest of starting
+@functools.lru_cache(maxsize=4)  # parsing a hundred authorities takes longer than the rest of the start
 def _shared_context(
     verify: bool | str, bundles: tuple[str, ...], kind: type[ssl.SSLContext]
 ) -> ssl.SSLContext:
-    """:param kind: what `ssl` makes contexts of now: gevent's have to be of its own class."""
+    """Return the context that all apps of a process share.
+
+    :param kind: the current `ssl.SSLContext`: part of the cache's key, because gevent replaces the class.
+    """
     return new_context(verify, bundles)

@@ -1,12 +1,12 @@
 """The total deadline of an attempt, on the wall clock.
 
-Timeouts of sockets are per read: a receiver that drips one byte at a time would hold its thread for ever. One
-thread watches every attempt in flight, and shuts down the connection of the one whose time is up. Nothing is
-scheduled per attempt: all have the same duration, so the watch sleeps until the oldest is due.
+The timeout of a socket applies to each read: a receiver that sends one byte at a time would hold a thread for ever. One
+thread watches every attempt in flight, and shuts down the connection of each attempt that is past its deadline. Nothing
+is scheduled per attempt: almost all have the same duration, so the thread sleeps until the oldest is due.
 
-Two traps, both tested: under TLS the socket we connected is *detached* by the handshake, so what is shut down is
-a `dup` of it (a lifeline), which belongs to us alone. And a shutdown while headers are read looks like their end,
-with status 200, so whoever reads must ask `Exchange.expired` before believing any answer.
+Two traps, both tested. Under TLS the handshake *detaches* the socket that we connected, so the thread shuts down a
+`dup` of it (the lifeline), which belongs to us alone. And a shutdown while headers are read looks like their end, with
+status 200, so the reading thread must check `Exchange.expired` before it believes an answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["DeadlineMonitor"]
 
 
 class DeadlineMonitor:
-    """Ends attempts whose time is up; one daemon thread, started with the first attempt."""
+    """Ends attempts at their deadline, by one daemon thread that the first attempt starts."""
 
     def __init__(self) -> None:
         self._flying: set[Exchange] = set()
@@ -31,18 +31,18 @@ class DeadlineMonitor:
         self._closed = False
 
     def begin(self, exchange: Exchange) -> None:
-        """Watch over `exchange`. Costs no lock while others are in flight: they are due earlier.
+        """Watch `exchange`. Takes no lock while others are in flight: they are due earlier.
 
-        :raises RuntimeError: the watch has been closed.
+        :raises RuntimeError: the monitor has been closed.
         """
         if self._closed:
             raise RuntimeError("This transport has been closed.")
         self._flying.add(exchange)
         if self._asleep or self._thread is None:
-            self._rouse()
+            self._wake_thread()
 
     def end(self, exchange: Exchange) -> None:
-        """Watch no longer."""
+        """Stop watching `exchange`."""
         self._flying.discard(exchange)
 
     def close(self) -> None:
@@ -53,7 +53,7 @@ class DeadlineMonitor:
         for exchange in tuple(self._flying):
             exchange.expire()
 
-    def _rouse(self) -> None:
+    def _wake_thread(self) -> None:
         with self._wake:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="webhooks-deadline", daemon=True)
@@ -64,7 +64,8 @@ class DeadlineMonitor:
         while True:
             with self._wake:
                 self._asleep = True
-                # Between a look at an empty set and this line one may have begun: look again while asleep.
+                # `begin` takes the lock only if `_asleep` is set. An attempt may have begun just before that, so the
+                # set is read again here.
                 while not self._flying and not self._closed:
                     self._wake.wait()
                 self._asleep = False
@@ -76,7 +77,7 @@ class DeadlineMonitor:
                     self._wake.wait(pause)
 
     def _end_overdue(self) -> float:
-        """End what is overdue, and return the seconds until something may be overdue again."""
+        """End the overdue attempts, and return the seconds until the next one may be overdue."""
         now = time.monotonic()
         pause: float | None = None
         for exchange in self._snapshot():
@@ -92,5 +93,7 @@ class DeadlineMonitor:
         while True:
             try:
                 return list(self._flying)
-            except RuntimeError:  # changed while it was copied, which the GIL prevents where there is one
+            except (
+                RuntimeError
+            ):  # another thread changed the set during the copy: possible only without a GIL
                 continue

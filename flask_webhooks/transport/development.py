@@ -1,7 +1,8 @@
-"""Destinations on this machine while somebody develops: plain http to loopback, and nothing else that is refused.
+"""Destinations on a developer's own machine: plain http to loopback is allowed there, and nothing else.
 
-The law of this room: what is let through here was refused before, is spelled as loopback (`localhost`, `127.0.0.1`,
-`[::1]`), and is judged again by the address that it leads to. A name that somebody else can point here is no such one.
+The law of this room: only a URL that the strict rules refuse comes here; its host must be spelled as loopback
+(`localhost`, `127.0.0.1`, `[::1]`), and the address that it resolves to is judged again. A public name that resolves
+to loopback stays refused, because its owner could point it here.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class Urls:
 
     :param allow_http: accept plain `http://` destinations.
     :param allowed: networks exempt from the guard.
-    :param ports: those that may be used besides.
-    :param is_resolved: whoever connects judges the addresses of names; a proxy does not.
-    :param is_developing: asked whether this process runs on a developer's machine, and so may reach it.
+    :param ports: ports that the operator allows in addition.
+    :param is_resolved: whether `Dialer` judges the addresses of names; it does not where a proxy connects.
+    :param is_developing: returns whether this process runs on a developer's machine, and so may reach it.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Urls:
     ) -> None:
         self._ports = ports
         self._is_developing = is_developing if is_resolved else lambda: False
-        self._is_told = False
+        self._is_logged = False
         self._strict = functools.lru_cache(4096)(
             functools.partial(
                 parse, allow_http=allow_http, allowed=allowed, ports=ports, is_resolved=is_resolved
@@ -67,11 +68,11 @@ class Urls:
                 raise
         if is_unfit_port(found.port, self._ports):
             raise refused_port(found.host, found.address, found.port)
-        self._tell(found)
+        self._log_once(found)
         return found
 
     def _here(self, url: str) -> Destination | None:
-        """Return a destination on this machine, which was refused; None: it is somewhere else, or malformed."""
+        """Return the destination if it is on this machine; None if it is elsewhere or the URL is malformed."""
         try:
             found = parse(url, allow_http=True, allowed=LOOPBACK, ports=self._ports)
         except SubscriptionError:
@@ -79,13 +80,13 @@ class Urls:
         return found if _is_here(found.host, found.address) else None
 
     def exempt(self, host: str, address: Address | None) -> Sequence[Network]:
-        """Return the networks that this host may lead into, beside those of the operator's."""
+        """Return the networks that this host may lead into, in addition to those that the operator allows."""
         return LOOPBACK if _is_here(host, address) and self._is_developing() else ()
 
-    def _tell(self, found: Destination) -> None:
-        if self._is_told:
+    def _log_once(self, found: Destination) -> None:
+        if self._is_logged:
             return
-        self._is_told = True
+        self._is_logged = True
         logger.warning(
             "loopback.allowed: %s is a destination only because this is a developer's machine: the app is in debug "
             "mode, or was started by `flask webhooks dev`. Anywhere else it is refused.",

@@ -1,7 +1,8 @@
-"""Opening connections: the guard at the moment it counts.
+"""Opens connections, and checks the addresses at that moment.
 
-The law of this room: no socket is connected but in `Dialer.dial`, where every address that the name leads to has
-passed the guard. Names stay in `Host`, SNI and certificate check, so nothing is rewritten and nothing to pin.
+The law of this room: only `Dialer.dial` connects a socket, after every address of the name has passed the guard. It
+connects to an address that it has just checked, so DNS rebinding gains nothing; the URL keeps its name, so `Host`, SNI
+and the certificate check need no change.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from .urls import is_unfit_port, refused, refused_port
 __all__ = ["NO_WAY", "Dialer", "ExchangeFailed", "TunnelFailed", "Unready"]
 
 MOST_ADDRESSES: t.Final = 6
-"""Addresses of one name that are tried; all of them are checked."""
+"""Addresses of one name that we try to connect to; all of its addresses are checked."""
 
 
 NO_WAY: t.Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES})
-"""No way there, from here or from somewhere in between."""
+"""No route to the address, from this machine or from a router on the way."""
 _KEEPALIVE: t.Final = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Seconds of silence before the kernel asks whether the other one is still there, between two questions, and how many
-of them may go without an answer. `TCP_KEEPALIVE` is what macOS calls the first. It also keeps a NAT from forgetting."""
+"""Seconds of silence before the kernel sends the first probe, seconds between two probes, and unanswered probes after
+which the connection counts as lost. macOS calls the first one `TCP_KEEPALIVE`. Probes also keep a NAT's entry alive."""
 
 
 class ExchangeFailed(Exception):
-    """A failure classified where it happened; requests and urllib3 let it pass, for they know nothing of it."""
+    """A failure that is classified where it happens. It is no OSError, so requests and urllib3 do not catch it."""
 
     def __init__(self, failure: Failure, detail: str, log: str) -> None:
         super().__init__(log)
@@ -41,15 +42,22 @@ class ExchangeFailed(Exception):
 
 
 class TunnelFailed(ExchangeFailed):
-    """The proxy was reached and made no tunnel: it refused, or went away."""
+    """The proxy was reached but made no tunnel: it refused, or closed the connection."""
 
 
 class Unready(ExchangeFailed):
-    """Our own side is not ready for any request of this kind, so none was made."""
+    """Our own side cannot make any request of this kind, for instance without certificates; no request was made."""
 
 
 class Dialer:
-    """Opens TCP connections to places that the guard lets through."""
+    """Opens TCP connections to destinations that the guard accepts.
+
+    :param names: resolves host names.
+    :param allowed: networks exempt from the guard, and from the rule about ports.
+    :param ports: ports that the operator allows in addition.
+    :param limit: seconds to connect, name look-up included.
+    :param exempt: returns further networks that a host may lead into; see `development`.
+    """
 
     def __init__(
         self,
@@ -67,7 +75,7 @@ class Dialer:
     def dial(self, exchange: Exchange, host: str, port: int, *, is_proxy: bool) -> socket.socket:
         """Return a socket connected to `host`, within the seconds to connect and the attempt's deadline.
 
-        :param is_proxy: the host is the operator's own egress proxy, which guards in our place.
+        :param is_proxy: the host is the operator's own egress proxy, which checks the addresses in our place.
         :raises AddressRefusedError: one of the addresses is one that we never talk to.
         :raises ExchangeFailed: `dns`, `connect` or `timeout`.
         """
@@ -77,6 +85,7 @@ class Dialer:
         addresses = self._resolve(host, port, ends - begun) if literal is None else (literal,)
         if literal is None:
             exchange.dns = time.monotonic() - begun
+        # All addresses are judged, also those that are not tried: a name with one internal address is hostile.
         if not is_proxy:
             self.judge(host, port, addresses)
         begun = time.monotonic()
@@ -85,9 +94,10 @@ class Dialer:
         exchange.connect = exchange.connected - begun
         try:
             peer = sock.getpeername()[0]
+            # What the kernel connected to is judged as well, in case it differs from what was asked for.
             if not is_proxy:
                 self.judge(host, port, [parse_address(peer)])
-        except OSError as error:  # gone already
+        except OSError as error:  # the receiver has closed it already
             sock.close()
             raise _unreachable(host, port, error) from error
         except AddressRefusedError:
@@ -97,9 +107,9 @@ class Dialer:
         return sock
 
     def judge(self, host: str, port: int, addresses: Sequence[Address | None]) -> None:
-        """Refuse a host if only one of its addresses is one that we never talk to, at all or at this port.
+        """Refuse a host if any of its addresses is refused, either at all or at this port.
 
-        :raises AddressRefusedError: with the first of them.
+        :raises AddressRefusedError: names the first such address.
         """
         is_unfit = is_unfit_port(port, self._ports)
         allowed = (*self._allowed, *self._exempt(host, parse_address(host)))
@@ -118,7 +128,7 @@ class Dialer:
             raise ExchangeFailed(Failure.DNS, detail, str(error)) from error
 
     def _connect(self, host: str, port: int, addresses: Sequence[Address], ends: float) -> socket.socket:
-        """Try one address after the other, each with its share of the time that is left."""
+        """Try one address after the other; each gets an equal share of the time that is left."""
         last: OSError | None = None
         for index, address in enumerate(addresses):
             share = (ends - time.monotonic()) / (len(addresses) - index)
@@ -127,7 +137,7 @@ class Dialer:
             try:
                 return _connect_to(address, port, share)
             except OSError as error:
-                # That there is no way to one address, such as no IPv6 here, says less than what became of another.
+                # "No route" (this machine may have no IPv6) says less than another address's error: keep that one.
                 if last is None or error.errno not in NO_WAY:
                     last = error
         last = last or TimeoutError("no time left to connect")
@@ -156,7 +166,7 @@ def _connect_to(address: Address, port: int, limit: float) -> socket.socket:
         sock.connect((str(address), port))
     except BaseException as error:
         sock.close()
-        # So says a machine without IPv6; only for IPv4 does it mean that no port is left.
+        # A machine without IPv6 raises this for an IPv6 address; for IPv4 it means that no local port is free.
         if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL and address.version == 6:
             raise OSError(errno.ENETUNREACH, "no address of our own for IPv6") from None
         raise

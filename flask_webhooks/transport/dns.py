@@ -1,8 +1,8 @@
-"""Names to addresses, with a time limit.
+"""Resolves host names to addresses within a time limit.
 
-`getaddrinfo` has none: a name server that does not answer holds its caller for 10 to 30 seconds. Each lookup
-runs in a daemon thread of its own that the caller stops waiting for; threads are bounded, and callers that ask
-for a name already being looked up wait for the same answer, so that one dead name holds one thread.
+`getaddrinfo` has no limit: a name server that does not answer blocks its caller for 10 to 30 seconds. So each lookup
+runs in a daemon thread of its own, for which the caller waits only up to its limit. The number of threads is bounded,
+and callers that need a name which is being looked up wait for the same answer, so that one dead name holds one thread.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Resolver: t.TypeAlias = Callable[..., t.Sequence[tuple[t.Any, ...]]]
 MOST_LOOKUPS: t.Final = 256
 """Threads that may wait for a name server at the same time.
 
-32 attempts in flight, each given up after 5 s of the 30 s that a lookup may hang: 32 * 30 / 5 = 192. So a
-customer whose names all hang cannot keep the others' from being looked up.
+With 32 attempts in flight, each abandoned after 5 s of the 30 s that a lookup may hang, 32 * 30 / 5 = 192 threads wait.
+So a customer whose names all hang cannot block the lookups of others.
 """
 
 STALE_LOOKUP: t.Final = 10.0
-"""Seconds after which nobody joins a lookup any more: the next caller asks afresh."""
+"""Seconds after which callers no longer join a running lookup; the next caller starts a new one."""
 
 
 class LookupFailed(Exception):
     """The name did not resolve, or not in time; the text is for the operator.
 
-    :param is_missing: whether there is no such name, or none with an address; else it may be a moment's trouble.
+    :param is_missing: the name does not exist or has no address; otherwise the failure may be temporary.
     """
 
     def __init__(self, message: str, *, is_missing: bool = False) -> None:
@@ -53,14 +53,14 @@ class Lookup:
         self.error: BaseException | None = None
 
     def run(self, resolver: Resolver) -> None:
-        """Ask the resolver and keep what it answers, in its order and without repetitions."""
+        """Call the resolver and keep its addresses in their order, without duplicates."""
         try:
             infos = resolver(self.host, self.port, type=socket.SOCK_STREAM)
             found = [parse_address(info[4][0]) for info in infos]
             if None in found:
                 raise LookupFailed(f"the resolver answered something that is no address: {infos!r}"[:300])
             self.addresses = t.cast("tuple[Address, ...]", tuple(dict.fromkeys(found)))
-        except Exception as error:  # a caller reports whatever it is
+        except Exception as error:  # raised again, as LookupFailed, in each thread that waits
             self.error = error
         finally:
             self.done.set()
@@ -82,7 +82,7 @@ class Names:
 
     @property
     def resolver(self) -> Resolver:
-        """Who is asked; may be replaced, such as by one that asks nobody."""
+        """The function that resolves names; tests replace it by one without a network."""
         return self._resolver
 
     @resolver.setter

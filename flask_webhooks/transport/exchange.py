@@ -1,4 +1,4 @@
-"""One request in flight: its deadline, the connection to shut down once that has passed, and its measurements."""
+"""One request in flight: its deadline, the connection to shut down when the deadline passes, and its measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Exchange"]
 
 
 class Dials(t.Protocol):
-    """What opens connections: `dialer.Dialer`."""
+    """The interface of `dialer.Dialer`, which imports this module."""
 
     limit: float
     """Seconds to connect, name lookup included."""
@@ -22,9 +22,9 @@ class Dials(t.Protocol):
 
 
 class Exchange:
-    """One request in flight: its deadline, its lifeline, and what is measured on the way.
+    """One request in flight: its deadline, its lifeline (the socket to shut down), and the time of each phase.
 
-    Instants are of `time.monotonic`; phases are seconds, `None` where they did not happen.
+    Instants are those of `time.monotonic`; phases are seconds, `None` for a phase that did not happen.
     """
 
     __slots__ = (
@@ -46,7 +46,7 @@ class Exchange:
     )
 
     dialer: Dials
-    """What opens its connection, if none is kept."""
+    """Opens a connection if there is no idle one."""
 
     def __init__(self, limit: float) -> None:
         self.started = time.monotonic()
@@ -55,9 +55,9 @@ class Exchange:
         self.lock = threading.Lock()
         self.lifeline: socket.socket | None = None
         self.fresh = False
-        """Whether a kept connection must not be used (again)."""
+        """Whether a new connection is required: an idle one has just turned out to be closed."""
         self.reused = False
-        """Whether the connection in use was kept from an earlier attempt."""
+        """Whether the connection in use was kept from an earlier request."""
         self.is_unacknowledged = False
         """Whether the connection in use broke before all of the request was acknowledged."""
         self.address: str | None = None
@@ -74,7 +74,7 @@ class Exchange:
         return max(0.0, self.deadline - time.monotonic())
 
     def hold(self, lifeline: socket.socket | None) -> None:
-        """Say which connection to shut down when the time is up."""
+        """Set the connection that `expire` shuts down; shut it down now if the deadline has passed already."""
         with self.lock:
             self.lifeline = lifeline
             late = self.expired
@@ -82,12 +82,12 @@ class Exchange:
             _cut(lifeline)
 
     def release(self) -> None:
-        """Say that the connection is no longer ours: from here on it must not be shut down."""
+        """Give the connection up: from here on another attempt may use it, so `expire` must not shut it down."""
         with self.lock:
             self.lifeline = None
 
     def expire(self) -> None:
-        """End the attempt from another thread: whatever it reads or writes returns at once."""
+        """End the attempt from another thread: its blocked read or write returns at once."""
         with self.lock:
             self.expired = True
             _cut(self.lifeline)
@@ -95,5 +95,5 @@ class Exchange:
 
 def _cut(lifeline: socket.socket | None) -> None:
     if lifeline is not None:
-        with contextlib.suppress(OSError):  # the receiver was faster
+        with contextlib.suppress(OSError):  # the receiver has already closed the connection
             lifeline.shutdown(socket.SHUT_RDWR)

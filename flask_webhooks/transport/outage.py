@@ -1,15 +1,15 @@
-"""Whose fault is it that a receiver cannot be reached: its own, or ours?
+"""Decides whether a failed connection is the receiver's fault or a fault of our own side.
 
-Our own faults (the egress proxy, the name server, the network, file descriptors) never count against a receiver. Some
-say themselves what they are. Others look the same as one receiver that is down, and need evidence:
+Faults of our own side (the egress proxy, the name server, the network, file descriptors) never count against a
+receiver. Some errors identify themselves. Others look the same as one receiver that is down, and need evidence:
 
-- No route: connecting a UDP socket sends nothing and fails at once where the machine has no network.
-- No name server: a working one says of a name in `.invalid` (RFC 6761) that there is none; a dead one says nothing.
-- What is left, such as a proxy that answers 502 or a gateway that is gone: if another receiver was reached within the
-  last minute, it is this one's fault; if others fail in the same way, it is ours.
+- No route: connecting a UDP socket sends nothing, and fails at once where the machine has no network.
+- No name server: a working one answers that a name in `.invalid` (RFC 6761) does not exist; a dead one does not answer.
+- The rest, such as a proxy that answers 502 or a gateway that is down: if another receiver was reached within the last
+  minute, the fault is this receiver's; if others fail in the same way, it is ours.
 
-Evidence of the last kind is believed for an hour, so that receivers which are all down do not wait for ever; after a
-day without any, for an hour again.
+Evidence of the last kind is believed for one hour, so that receivers which really are all down are judged in the end.
+After `FORGOTTEN` seconds without such a failure, the next one is believed for an hour again.
 """
 
 from __future__ import annotations
@@ -42,29 +42,30 @@ EXHAUSTED: t.Final = frozenset(
         errno.EPERM,
     }
 )
-"""What this machine has no more of, has switched off or forbids: whoever the receiver is."""
+"""Resources that this machine has exhausted, switched off or forbids: never a fault of the receiver."""
 NOWHERE: t.Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-"""Addresses of the documentation, RFC 5737 and RFC 3849."""
+"""Addresses reserved for documentation (RFC 5737, RFC 3849): used to see whether there is a route."""
 NO_SUCH_NAME: t.Final = "sender-checks-its-name-server.invalid"
 LATELY: t.Final = 60.0
-"""Seconds for which reaching another receiver, or failing to, says how our side is doing."""
+"""Seconds for which an attempt to another receiver, successful or not, is evidence about our side."""
 BELIEVED: t.Final = 3600.0
 """Seconds that an outage without direct evidence is believed."""
 FORGOTTEN: t.Final = max(STANDARD) * (1 + JITTER)
-"""Seconds without a doubt after which the next one begins anew: as long as the usual schedule waits between two tries,
-so that a receiver which is down for good, and alone, does not begin an hour with each of them."""
+"""Seconds without a doubtful failure after which `BELIEVED` starts again. As long as the longest wait of the standard
+schedule: a single receiver that is down for good does not start a new hour with each of its attempts."""
 ASKED: t.Final = 5.0
-"""Seconds for which an answer about the name server is good."""
+"""Seconds for which the result of checking the name server is reused."""
 SHORTEST, LONGEST = 1.0, 30.0
-"""Seconds between two tries of one lane during an outage: a quarter of what it has lasted, between these."""
+"""Bounds, in seconds, of the wait between two attempts of one lane during an outage: a quarter of its duration."""
 _TUNNEL: t.Final = re.compile(r"Tunnel connection failed: (\d{3})")
-"""What the standard library says of an answer to CONNECT; it has no type for it."""
+"""The standard library's text for a refused CONNECT: it raises a bare `OSError`, so there is only the text to read."""
 
 
 class Outage:
-    """What this process knows of its own reach; told once when it is lost, and once when it is back.
+    """Whether this process can reach receivers; logs the start of each outage once, and its end.
 
-    :param resolver: as that of names; asked beside them, so that hanging look-ups do not keep it from answering.
+    :param resolver: called like that of `Names`, but from threads of its own, so that hanging look-ups of receivers do
+        not delay the check of the name server.
     :param clock: monotonic seconds.
     """
 
@@ -76,19 +77,20 @@ class Outage:
         self._reason = ""
         self._lock = threading.Lock()
         self._reached: dict[str, float] = {}
-        """The last two receivers that were reached, and when."""
+        """The last two receivers that answered, and when."""
         self._doubtful: dict[str, float] = {}
-        """Receivers that could not be reached, nobody knows by whose fault, and when."""
+        """The last two receivers whose failure may be theirs or ours, and when they failed."""
         self._doubted_since: float | None = None
         self._doubted_at = float("-inf")
         self._since: float | None = None
-        self._is_told = False
-        self._told_at = self._asked_at = float("-inf")
+        self._is_logged = False
+        self._logged_at = self._asked_at = float("-inf")
         self._is_answered = True
 
     def reached(self, host: str) -> None:
-        """Note that a receiver answered. Cheap while all is well."""
+        """Record that a receiver answered, which ends an outage."""
         now = self._clock()
+        # Called after every answer: without an outage once a second is enough, so that the lock is seldom taken.
         if now - self._reached.get(host, 0.0) < 1.0 and self._since is None:
             return
         with self._lock:
@@ -97,13 +99,13 @@ class Outage:
             self._reached[host] = now
             self._doubtful.clear()
             self._doubted_since = None
-            since, self._since, is_told = self._since, None, self._is_told
-            self._is_told = False
-        if since is not None and is_told:
+            since, self._since, is_logged = self._since, None, self._is_logged
+            self._is_logged = False
+        if since is not None and is_logged:
             logger.warning("sender.back", extra={"seconds": round(now - since, 1)})
 
     def is_ours(self, host: str, error: BaseException, *, is_connected: bool) -> bool:
-        """Whether an attempt that got no answer failed by a fault of our side.
+        """Whether an attempt without an answer failed by a fault of our side; records the outage if so.
 
         :param is_connected: a TCP connection had been made.
         """
@@ -114,37 +116,37 @@ class Outage:
         return is_ours
 
     def refused_by_proxy(self, status: int) -> bool:
-        """Whether an answer is the proxy's own and about us: 407, it does not know who we are."""
+        """Whether the answer is the proxy's own 407 (it demands credentials from us); records the outage if so."""
         if not self._has_proxy or status != 407:
             return False
         self._begin("the proxy answers 407: it asks who we are")
         return True
 
-    def tell(self) -> None:
-        """Log an outage that has not been told yet; not more often than once a minute if it comes and goes."""
+    def log_once(self) -> None:
+        """Log the current outage, once; at most one outage a minute, for a network that fails and recovers often."""
         now = self._clock()
         with self._lock:
-            if self._since is None or self._is_told or now - self._told_at < LATELY:
+            if self._since is None or self._is_logged or now - self._logged_at < LATELY:
                 return
-            self._is_told, self._told_at = True, now
+            self._is_logged, self._logged_at = True, now
         logger.warning("sender.trouble", extra={"reason": self._reason})
 
     @property
     def patience(self) -> float:
-        """Seconds to wait before another try."""
+        """Seconds to wait before the next attempt."""
         since = self._since
         lasted = 0.0 if since is None else self._clock() - since
         return min(max(SHORTEST, lasted / 4), LONGEST)
 
     def _is_certain(self, kinds: t.Sequence[BaseException], is_connected: bool) -> bool:
-        # A RuntimeError: no more threads. Unready: no certificates.
+        # RuntimeError: no thread can be started. Unready: our certificates cannot be loaded.
         if any(isinstance(each, MemoryError | RuntimeError | Unready) for each in kinds):
             return True
         if any(isinstance(each, OSError) and each.errno in EXHAUSTED for each in kinds if not _is_name(each)):
             return True
         if not self._has_proxy:
             return False
-        # Whom we could not connect to is the proxy: it is the only one we connect to.
+        # With a proxy we open connections to nothing else: a connection that failed is one to the proxy.
         is_proxy_away = not is_connected and any(isinstance(each, ExchangeFailed) for each in kinds)
         return is_proxy_away or _tunnel_status(kinds) == 407
 
@@ -155,16 +157,16 @@ class Outage:
         if any(isinstance(each, OSError) and each.errno in NO_WAY for each in kinds if not _is_name(each)):
             return not _has_route() or self._has_witness(host, alone=False)
         lookup = next((each for each in kinds if isinstance(each, LookupFailed)), None)
-        # What is no error of the system's, such as a name that no encoding takes, is about the name.
+        # An error that is not the system's, such as a UnicodeError for a name that cannot be encoded, is the name's.
         cause = lookup.__cause__ if lookup is not None else None
         if lookup is None or lookup.is_missing or not isinstance(cause, OSError | None):
             return False
         return not self._is_name_server_there() or self._has_witness(host, alone=False)
 
     def _has_witness(self, host: str, *, alone: bool) -> bool:
-        """Whether what others came to says that it is our fault.
+        """Whether attempts to other receivers within the last minute show that the fault is ours.
 
-        :param alone: what is taken to be true where there are no others.
+        :param alone: the result where no other receiver was tried.
         """
         now = self._clock()
         with self._lock:
@@ -195,7 +197,7 @@ class Outage:
 
 
 def _causes(error: BaseException) -> t.Iterator[BaseException]:
-    """Yield an error and what it was raised from: requests and urllib3 hand errors on as arguments."""
+    """Yield an error and its causes; requests and urllib3 pass the cause as an argument of their own exception."""
     found: list[BaseException] = []
     pending: list[BaseException | None] = [error]
     while pending and len(found) < 16:
@@ -208,7 +210,7 @@ def _causes(error: BaseException) -> t.Iterator[BaseException]:
 
 
 def _is_name(error: BaseException) -> bool:
-    """Whether it is of a look-up or of TLS, whose numbers are not those of the system: an alert has that of `EPERM`."""
+    """Whether the error is of a look-up or of TLS: its `errno` is no system error (a TLS alert has that of `EPERM`)."""
     return isinstance(error, socket.gaierror | ssl.SSLError)
 
 
@@ -218,7 +220,7 @@ def _tunnel_status(kinds: t.Sequence[BaseException]) -> int | None:
 
 
 def _has_route() -> bool:
-    """Whether the machine has a way to the internet, as far as it knows itself. Sends nothing."""
+    """Whether the kernel has a route to the internet. Sends nothing."""
     for family, address in NOWHERE:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -1,6 +1,6 @@
 """The outcome of a request: an answer, or the class of a failure, with a line for the owner and one for the operator.
 
-The law of this room: the line for the owner reveals nothing about the network behind us.
+The law of this room: the line for the owner reveals nothing about our network.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ ERRORS: t.Final = (
     Broken,
     Malformed,
 )
-"""All that a receiver can cause; anything else is a mistake of ours and is raised."""
+"""All errors that a receiver can cause; any other exception is a bug of ours, and is not caught."""
 
 _LOST: t.Final = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds; `None` where the phase did not happen, such as all of connecting on a kept connection."""
+    """Seconds of each phase; `None` for one that did not happen, such as `connect` on a kept connection."""
 
     dns: float | None
     connect: float | None
@@ -52,30 +52,31 @@ class Timings:
 
 @dataclass(slots=True)
 class Reply:
-    """What came back, or why nothing did."""
+    """The receiver's answer, or the reason why there is none."""
 
     status: int | None
-    """`None` unless the answer came in whole: a 200 whose body never ended is no answer."""
+    """`None` unless the answer was complete: a 200 whose body never ended is no answer."""
     headers: Mapping[str, str] = field(repr=False)
-    """At most 100, names as sent; values of repeated ones joined by a comma."""
+    """At most 100, names as sent; the values of repeated headers are joined by a comma."""
     body: bytes = field(repr=False)
-    """At most `response_limit` bytes as they came: never decompressed."""
+    """At most `response_limit` bytes as received, never decompressed."""
     truncated: bool
-    """Whether there was more of the body."""
+    """Whether the body was longer than `body`."""
     failure: Failure | None
     """`None` only for a complete 2xx."""
     detail: str
-    """One line for the owner; tells nothing of the network behind us."""
+    """One line for the owner; reveals nothing about our network."""
     log: str
     """One line for the operator: name, address, rule, exception."""
     address: str | None
-    """The address connected to; the proxy's, where there is one."""
+    """The address that we connected to; the proxy's, if there is one."""
     timings: Timings
     is_ours: bool = False
-    """Whether it failed by a fault of our side, whatever its class, and says nothing about the receiver."""
+    """Whether the failure is a fault of our side, whatever its class: it then says nothing about the receiver."""
 
 
 def failed(exchange: Exchange, failure: Failure, detail: str, log: str) -> Reply:
+    """Return the reply for an attempt without a complete answer."""
     return Reply(
         status=None,
         headers={},
@@ -90,12 +91,14 @@ def failed(exchange: Exchange, failure: Failure, detail: str, log: str) -> Reply
 
 
 def overdue(exchange: Exchange) -> Reply:
+    """Return the reply for an attempt that reached its deadline."""
     limit = exchange.deadline - exchange.started
     detail = f"No complete answer within {limit:g} seconds."
     return failed(exchange, Failure.TIMEOUT, detail, f"{exchange.address}: {detail}")
 
 
 def classified(exchange: Exchange, error: Exception) -> Reply:
+    """Return the reply for one of `ERRORS`, with the class that it stands for at this point of the exchange."""
     log = f"{exchange.address}: {error!r}"[:500]
     if exchange.expired:
         return overdue(exchange)
@@ -117,6 +120,7 @@ def classified(exchange: Exchange, error: Exception) -> Reply:
 
 
 def answered(exchange: Exchange, response: requests.Response, body: bytes, truncated: bool) -> Reply:
+    """Return the reply for a complete answer, of whatever status."""
     failure = Failure.of_status(response.status_code)
     detail = f"Answered {response.status_code}."
     if failure is not None and failure is Failure.REDIRECT:
@@ -135,16 +139,16 @@ def answered(exchange: Exchange, response: requests.Response, body: bytes, trunc
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether nobody answers any more, down to the kernel; a connection that was closed is something else."""
+    """Whether the connection was lost: not even the receiver's kernel answers. A closed connection is not lost."""
     cause = _cause(error)
     return isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno in _LOST
 
 
 def _is_alert(cause: object) -> t.TypeGuard[ssl.SSLError]:
-    """Whether TLS broke it off, and not the connection below.
+    """Whether the receiver ended the exchange by a TLS alert, and not by closing the connection below TLS.
 
-    With TLS 1.3 our side of the handshake is done before the receiver has looked at our certificate: what it says of
-    that, or of the lack of one, comes in the place of its answer (RFC 8446, section 4.4.2.4).
+    With TLS 1.3 our side completes the handshake before the receiver checks our certificate: an alert about a bad or
+    missing certificate arrives where the answer should be (RFC 8446, section 4.4.2.4).
     """
     return isinstance(cause, ssl.SSLError) and not isinstance(
         cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
@@ -152,7 +156,7 @@ def _is_alert(cause: object) -> t.TypeGuard[ssl.SSLError]:
 
 
 def _cause(error: Exception) -> object:
-    """Return what requests has wrapped."""
+    """Return the exception that requests wrapped, or the error itself."""
     return error.args[0] if isinstance(error, requests.ConnectionError) and error.args else error
 
 
@@ -162,7 +166,7 @@ def _timings(exchange: Exchange) -> Timings:
 
 
 def _shown(response: requests.Response) -> str:
-    """Return the `Location` without user name, query and fragment, which may hold secrets."""
+    """Return the `Location` header without user name, query and fragment, which may hold secrets."""
     try:
         parts = urlsplit(next((v for n, v in response.headers.items() if n.lower() == "location"), ""))
         host = parts.netloc.rpartition("@")[2]

@@ -1,7 +1,7 @@
-"""One request to a receiver: what is asked for, and the form in which it goes out.
+"""One request to a receiver: what the caller gives, and the form in which it is sent.
 
-The law of this room: the headers of the connection are ours; a header that HTTP cannot carry is refused here, before
-anything is sent.
+The law of this room: only we set the headers of the connection (`_OURS`); a header that HTTP cannot carry is refused
+here, before anything is sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .urls import Destination
 __all__ = ["ACCEPT_ENCODING", "Outbound", "is_token", "prepare"]
 
 ACCEPT_ENCODING: t.Final = "identity"
-"""Sent with every request: answers are kept as they come."""
+"""Sent with every request: answers are stored as received, and never decompressed."""
 
 _TOKEN: t.Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNFIT_VALUE: t.Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
@@ -31,29 +31,33 @@ _OURS: t.Final = frozenset(
 )
 
 
-# Not frozen: one is made for each request, and making a frozen one takes three times as long.
+# Not frozen: one is made for each request, and making a frozen instance takes three times as long.
 @dataclass(slots=True)
 class Outbound:
     """One request to make, by POST."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
-    """Without `Host`, `Content-Length` and the other headers of the connection, which are ours and ignored."""
+    """`Host`, `Content-Length` and the other headers in `_OURS` are ignored: we set them ourselves."""
     body: bytes = field(repr=False)
     identity: ClientCertificate | None = None
-    """The certificate that we show a receiver which asks for one."""
+    """Our certificate for a receiver that requests one in the TLS handshake."""
 
 
 def is_token(name: str) -> bool:
-    """Say whether a header can have a name (RFC 9110, section 5.6.2)."""
+    """Whether `name` is a valid name of a header (RFC 9110, section 5.6.2)."""
     return _TOKEN.fullmatch(name) is not None
 
 
 def prepare(destination: Destination, outbound: Outbound) -> Prepared:
+    """Return the request in its final form.
+
+    :raises ExchangeFailed: `protocol`: a header has a name or a value that HTTP cannot carry.
+    """
     given = outbound.headers
     unfit, ours = _judged(tuple(given))
     values = "".join(given.values())
-    # Most values are plain, which is sooner seen of all at once than a pattern is searched for in each.
+    # Most values are printable ASCII; testing that on all of them joined is faster than a search in each.
     if unfit is None and not (values.isascii() and values.isprintable()):
         unfit = next((name for name, value in given.items() if _UNFIT_VALUE.search(value)), None)
     if unfit is not None:
@@ -72,6 +76,6 @@ def prepare(destination: Destination, outbound: Outbound) -> Prepared:
 
 @functools.lru_cache(maxsize=1024)
 def _judged(names: tuple[str, ...]) -> tuple[str | None, frozenset[str]]:
-    """Return the first of a request's names of headers that none can have, and those that only we set."""
+    """Return the first invalid header name, if any, and the names that only we set."""
     unfit = next((name for name in names if not is_token(name)), None)
     return unfit, frozenset(name for name in names if name.lower() in _OURS)

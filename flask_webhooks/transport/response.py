@@ -1,10 +1,10 @@
-"""Reading one HTTP/1.1 answer from a connection (RFC 9112), bounded in every direction.
+"""Reads one HTTP/1.1 answer from a connection (RFC 9112), with a bound on every size.
 
-The law of this room: nothing that a receiver sends makes us keep more than `MOST_HEAD` bytes of head or one
-buffer of body, and nothing is decompressed. Where bytes could be read in two ways, the answer is malformed.
+The law of this room: whatever a receiver sends, we hold at most `MOST_HEAD` bytes of head or one buffer of body, and
+nothing is decompressed. Where two parsers could read the bytes differently, the answer is malformed.
 
-`http.client` reads the same with its mail parser, at several times the cost of the whole attempt; it also takes
-103 (Early Hints) for a final answer, and cannot say whether anything was read before a connection broke.
+`http.client` does the same with a mail parser, at several times the cost of the rest of an attempt. It also treats
+103 (Early Hints) as a final answer, and cannot say whether anything was read before a connection broke.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ MOST_INTERIM: t.Final = 8
 MOST_CHUNKS: t.Final = 512
 """Chunks of a body, after which it is cut like one that is too long: the status counts, the connection is closed.
 
-Reading a chunk costs the same whatever is in it, and 65,536 of one byte held the interpreter for 0.3 s. Not fewer, so
-that a receiver that drips a chunk every 50 ms is still a `timeout`.
+A chunk costs the same time whatever its size, and 65,536 chunks of one byte held the interpreter for 0.3 s. The limit
+is not lower, so that a receiver that sends a chunk every 50 ms still ends as a `timeout`.
 """
 
 BUFFER: t.Final = 65536
-"""Bytes asked from the connection at once."""
+"""Bytes read from the connection at once."""
 
 _HEAD_END: t.Final = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE: t.Final = re.compile(r"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: .*)?")
@@ -42,11 +42,11 @@ _CHUNK_SIZE: t.Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?")
 
 
 class Malformed(Exception):
-    """What came is not HTTP/1.1."""
+    """The receiver's bytes are not HTTP/1.1."""
 
 
 class AnswerTooLarge(Exception):
-    """The head is larger than we are ready to read; a large body is cut instead."""
+    """The head exceeds our limits; a body that exceeds them is cut instead."""
 
 
 class Broken(Exception):
@@ -56,9 +56,9 @@ class Broken(Exception):
 class Answer:
     """A final answer whose head has been read; the body is read from it in pieces.
 
-    :param receive: returns up to so many bytes from the connection, and none at its end.
-    :param finish: called once, as soon as the body is complete or given up, with whether the connection can
-        carry another request.
+    :param receive: returns up to the given number of bytes from the connection; no bytes at its end.
+    :param finish: called once, when the body is complete or abandoned, with whether the connection can carry another
+        request.
     """
 
     __slots__ = (
@@ -81,27 +81,27 @@ class Answer:
         self._finish: Callable[[bool], None] | None = finish
         self._buffer = b""
         self._at = 0
-        """How much of the buffer has been read: what is left is not copied for each line and piece."""
+        """Position in the buffer: the unread rest is not copied for each line and piece."""
         self.first_byte: float | None = None
-        """Instant (`time.monotonic`) at which the first byte came; `None` if nothing did."""
+        """Instant (`time.monotonic`) of the first byte; `None` if no byte arrived."""
         self.status = 0
         """Status code; 101 is final."""
         self.headers: dict[str, str] = {}
-        """In the order and spelling they came; the values of repeated ones joined by a comma."""
+        """In the order and spelling of the receiver; the values of repeated headers are joined by a comma."""
         self._left: int | None = 0
-        """Bytes left of the body, or of the chunk; `None` is up to the end of the connection."""
+        """Bytes left of the body, or of the current chunk; `None` means until the connection ends."""
         self._chunked = False
         self._chunks = 0
         self.is_cut = False
-        """Whether there was more of the body than `MOST_CHUNKS`."""
+        """Whether the body had more than `MOST_CHUNKS` chunks, and was not read to its end."""
         self._keep = False
 
     def read_head(self) -> None:
         """Read the status line and the headers of the final answer.
 
-        :raises Broken: the connection ended first; nothing was read if `first_byte` is `None`.
-        :raises Malformed: not HTTP/1.1.
-        :raises AnswerTooLarge: beyond `MOST_HEAD`, `MOST_HEADERS` or `MOST_INTERIM`.
+        :raises Broken: the connection ended first; if `first_byte` is `None`, before any byte.
+        :raises Malformed: the bytes are not HTTP/1.1.
+        :raises AnswerTooLarge: the answer exceeds `MOST_HEAD`, `MOST_HEADERS` or `MOST_INTERIM`.
         """
         for _ in range(MOST_INTERIM + 1):
             version, fields = self._parse_head(self._take_head())
@@ -110,11 +110,11 @@ class Answer:
         raise AnswerTooLarge(f"more than {MOST_INTERIM} interim answers")
 
     def read(self, amount: int, decode_content: bool = False) -> bytes:
-        """Return up to `amount` bytes of the body as they came, and none only at its end.
+        """Return up to `amount` bytes of the body as received; empty only at its end.
 
-        :param decode_content: for the likeness of urllib3; never done.
+        :param decode_content: ignored; it gives this method the signature of `urllib3.HTTPResponse.read`.
         :raises Broken: the connection ended within the body.
-        :raises Malformed: the chunks are none.
+        :raises Malformed: the chunked coding is invalid.
         """
         if self._finish is None:
             return b""
@@ -142,7 +142,7 @@ class Answer:
         return self._at == len(self._buffer)
 
     def close(self) -> None:
-        """Give up on the rest, and with it on the connection."""
+        """Abandon the rest of the body; the connection cannot be used again."""
         finish, self._finish = self._finish, None
         if finish is not None:
             finish(False)
@@ -150,7 +150,7 @@ class Answer:
     def _end(self) -> bytes:
         finish, self._finish = self._finish, None
         if finish is not None:
-            # Bytes beyond the end answer nothing that we asked: whose they are is anybody's guess.
+            # Bytes after the end of the answer belong to no request of ours: do not use the connection again.
             finish(self._keep and self._is_empty)
         return b""
 
@@ -181,7 +181,7 @@ class Answer:
         return head.decode("latin-1")
 
     def _gather_head(self) -> re.Match[bytes]:
-        """Read until the head is complete; what was searched is not searched again, however little comes."""
+        """Read until the head is complete; bytes already searched are not searched again, however small the pieces."""
         gathered = bytearray(self._buffer[self._at :])
         end = None
         while end is None:
@@ -197,7 +197,7 @@ class Answer:
 
     def _parse_head(self, head: str) -> tuple[int, dict[str, str]]:
         """Return the minor version and the headers by lower-case name; keep status and headers."""
-        if _CONTROLS.search(head):  # a database need not be able to hold them
+        if _CONTROLS.search(head):  # headers are stored, and not every database can hold control characters
             head = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", head)
         lines = head.split("\n")
         match = _STATUS_LINE.fullmatch(lines[0].rstrip("\r"))
@@ -216,7 +216,7 @@ class Answer:
                 continue
             spelled, colon, value = line.partition(":")
             if not colon:
-                name = ""  # no header at all: skipped, like by browsers
+                name = ""  # a line without a colon is no header: skipped, as browsers do
                 continue
             name = spelled.strip().lower()
             value = value.strip()
@@ -228,14 +228,16 @@ class Answer:
         return int(match[1]), fields
 
     def _frame(self, version: int, fields: dict[str, str]) -> None:
-        """Find out where the body ends (RFC 9112, section 6.3) and whether the connection lives on (9.3)."""
+        """Determine where the body ends (RFC 9112, section 6.3) and whether the connection can be kept (9.3)."""
         tokens = fields.get("connection", "").lower()
         self._keep = "keep-alive" in tokens if version == 0 else "close" not in tokens
         coding, length = fields.get("transfer-encoding"), fields.get("content-length")
-        if coding is not None and coding.strip().lower() == "identity":  # RFC 2616: as if it were not there
+        if (
+            coding is not None and coding.strip().lower() == "identity"
+        ):  # RFC 2616: same as without the header
             coding = None
         if self.status in (204, 304):
-            # What says that it has a body may send one.
+            # These statuses have no body. If the headers announce one, it may still follow: do not keep the connection.
             self._keep = self._keep and coding is None and length in (None, "0")
             self._end()
         elif self.status == 101:
@@ -253,7 +255,7 @@ class Answer:
                 self._end()
 
     def _next_chunk(self) -> bool:
-        """Read the size of the next chunk; return whether there is one to read, having read the trailers otherwise."""
+        """Read the size of the next chunk and return True; after the last one read the trailers and return False."""
         match = _CHUNK_SIZE.fullmatch(self._take_line())
         if match is None:
             raise Malformed("a chunk without a size")
@@ -282,7 +284,7 @@ class Answer:
 
 
 def _length(text: str) -> int:
-    """Return the length that all of a repeated Content-Length agree on (RFC 9112, section 6.3, item 5)."""
+    """Return the length; a repeated Content-Length must always have the same value (RFC 9112, section 6.3, item 5)."""
     value = text
     if "," in text:
         value, *others = {each.strip() for each in text.split(",")}

@@ -1,7 +1,7 @@
-"""Destination URLs: one strict reading, one normal form. Pure, no I/O.
+"""Destination URLs: parsed strictly into one normal form. Pure, no I/O.
 
-The law of this room: what two parsers could read differently is refused, not repaired. What is saved is the
-normal form, and what is sent to is exactly what was saved.
+The law of this room: a URL that two parsers could read differently is refused, not repaired. The normal form is what
+is saved, and requests go exactly to what was saved.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .addresses import Address, Network, is_exempt, parse_address, refusal
 __all__ = ["REFUSED", "Destination", "as_sent", "is_unfit_port", "parse", "refused", "refused_port"]
 
 REFUSED: t.Final = ErrorText("url_refused")
-"""The one text that an owner sees for every address or name that we never talk to: it tells nothing of the network."""
+"""The one text that owners see for every refused address or name: it reveals nothing about the network."""
 
 LONGEST_URL: t.Final = 2048
 """Characters, before and after normalising."""
@@ -53,10 +53,10 @@ SERVICE_PORTS: t.Final = {
     11211: "memcached",
     27017: "MongoDB",
 }
-"""Ports above 1023 that serve no webhooks, but answer or obey what happens to look like their protocol."""
+"""Ports above 1023 of services that might interpret a request as their own protocol; they serve no webhooks."""
 
 LOW_PORTS: t.Final = (80, 443)
-"""The only ones below 1024: the others are those of mail, remote shells, directories, file shares."""
+"""The only allowed ports below 1024: the others belong to mail, remote shells, directories and file shares."""
 
 _METADATA_NAMES: t.Final = frozenset(
     {"metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"}
@@ -73,7 +73,7 @@ _DEFAULT_PORTS: t.Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A URL, taken apart once."""
+    """A parsed URL."""
 
     url: str
     """The normal form."""
@@ -86,7 +86,7 @@ class Destination:
     target: str
     """Path and query, as they go into the request line (RFC 9112, section 3.2.1)."""
     authority: str
-    """What goes into `Host`: with the port unless it is the scheme's own (RFC 9110, section 7.2)."""
+    """The value of `Host`: with the port, unless it is the scheme's default (RFC 9110, section 7.2)."""
     address: Address | None
     """The address, where the URL spells one instead of a name."""
 
@@ -94,14 +94,14 @@ class Destination:
 def refused(host: str, address: object, rule: str, text: ErrorText = REFUSED) -> AddressRefusedError:
     """Return the error for a destination that we never talk to.
 
-    :param rule: for the operator only.
-    :param text: what the owner sees.
+    :param rule: the rule that refuses it; only the operator sees it.
+    :param text: the text that the owner sees.
     """
     return AddressRefusedError(text, host=host, address=None if address is None else str(address), rule=rule)
 
 
 def refused_port(host: str, address: object, port: int) -> AddressRefusedError:
-    """Return the error for a port that we never talk to. The owner may know which: it is a rule about the URL."""
+    """Return the error for a refused port. Its text names the port, which reveals nothing but the owner's own URL."""
     service = SERVICE_PORTS.get(port)
     if service is None:
         text = ErrorText("url_low_port", port=port)
@@ -111,9 +111,9 @@ def refused_port(host: str, address: object, port: int) -> AddressRefusedError:
 
 
 def is_unfit_port(port: int, ports: Sequence[range] = ()) -> bool:
-    """Whether a port serves no webhooks.
+    """Whether a port is refused.
 
-    :param ports: those that the operator has allowed besides.
+    :param ports: ports that the operator allows in addition.
     """
     is_low = port < 1024 and port not in LOW_PORTS
     return (is_low or port in SERVICE_PORTS) and not any(port in some for some in ports)
@@ -129,15 +129,16 @@ def parse(
 ) -> Destination:
     """Return the destination that `url` names.
 
-    A name is judged by its form only; whoever connects must judge the address that it leads to.
+    A name is judged by its form only; `Dialer` judges the address that it resolves to.
 
-    :param allowed: the operator's exemptions. `localhost` may be used where they contain a loopback address;
-        other internal names (`*.local`, `*.internal`, a single label such as a container's) where there is any
-        exemption, for then it is on purpose and the addresses decide. So they do about a port that serves no webhooks.
-    :param ports: those that may be used besides.
-    :param is_resolved: whoever connects judges the addresses of names; not where a proxy does.
-    :raises AddressRefusedError: address, name or port that we never talk to; carries one constant text.
-    :raises SubscriptionError: anything else that is wrong with the URL, and how to write it.
+    :param allowed: networks that the operator exempts. `localhost` is accepted if they contain a loopback address;
+        other internal names (`*.local`, `*.internal`, a single label such as that of a container) if there is any
+        exemption: then the operator expects internal receivers, and the addresses decide. They also decide about a
+        refused port.
+    :param ports: ports that the operator allows in addition.
+    :param is_resolved: whether `Dialer` judges the addresses of names; it does not where a proxy connects.
+    :raises AddressRefusedError: an address, name or port that we never talk to; carries one constant text.
+    :raises SubscriptionError: any other fault of the URL; says how to write it.
     """
     scheme, authority, rest = _split(url, allow_http)
     match = _AUTHORITY.fullmatch(authority)
@@ -177,7 +178,7 @@ def _malformed(text: ErrorText) -> SubscriptionError:
 
 
 def _split(url: str, allow_http: bool) -> tuple[str, str, str]:
-    """Return scheme, authority and the rest; refuse what parsers are known to disagree about."""
+    """Return scheme, authority and the rest; refuse characters and forms that parsers read differently."""
     if len(url) > LONGEST_URL:
         raise _malformed(ErrorText("url_too_long", most=LONGEST_URL))
     if any(_is_unfit(character) for character in url):
@@ -201,7 +202,7 @@ def _is_unfit(character: str) -> bool:
 
 
 def _host(text: str) -> tuple[str, Address | None]:
-    """Return the host in normal form, and the address if it is one."""
+    """Return the host in normal form, and its address if it spells one."""
     if text.startswith("["):
         address = parse_address(text[1:-1])
         if not isinstance(address, IPv6Address):
@@ -222,7 +223,7 @@ def _host(text: str) -> tuple[str, Address | None]:
 
 
 def _name(text: str) -> str:
-    """Return the name in lower-case A-labels, without one trailing dot (RFC 5890, section 2.3.2.1)."""
+    """Return the name as lower-case A-labels, without a trailing dot (RFC 5890, section 2.3.2.1)."""
     if not _ASCII.fullmatch(text):
         try:
             text = idna.encode(text, uts46=True).decode("ascii")

@@ -160,7 +160,7 @@ def test_a_name_is_told_once_a_while(caplog: pytest.LogCaptureFixture) -> None:
 
     def refuse(host: str) -> int:
         before = len(told(caplog))
-        refusals.tell(AddressRefusedError(REFUSED, host=host, address=ADDRESS, rule=RULE))
+        refusals.log(AddressRefusedError(REFUSED, host=host, address=ADDRESS, rule=RULE))
         return len(told(caplog)) - before
 
     assert [refuse("a"), refuse("a"), refuse("b")] == [1, 0, 1]
@@ -171,7 +171,7 @@ def test_a_name_is_told_once_a_while(caplog: pytest.LogCaptureFixture) -> None:
     for number in range(MOST_NAMES):
         refuse(f"{number}")
     assert refuse("a") == 1  # forgotten, for so many came between
-    assert len(refusals._told) == MOST_NAMES
+    assert len(refusals._logged_at) == MOST_NAMES
 
 
 @pytest.fixture(autouse=True)
