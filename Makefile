@@ -7,7 +7,7 @@ SECONDS ?=
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 CONSTRAINTS ?=
 
-.PHONY: help demo system test test-mariadb test-plans test-oldest test-neighbours test-deep test-faults check bench screenshots clean
+.PHONY: help demo system test test-mariadb test-plans test-oldest test-neighbours test-deep test-faults check coverage bench screenshots clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -65,11 +65,13 @@ test-deep: $(VENV)/.dev        ## the same with thousands of examples and long f
 test-faults: $(VENV)/.dev      ## workers killed 50 times, Redis and PostgreSQL away: takes minutes
 	WEBHOOKS_TEST_DEEP=1 $(BIN)/python -m pytest tests/faults --durations=0
 
-check: $(VENV)/.dev            ## format, lint, types, import floors, coverage
+check: $(VENV)/.dev            ## format, lint, types, import floors
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+coverage: $(VENV)/.dev         ## which lines and branches the tests of the package's rooms run
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -m 'not deep' --quiet tests/test_*.py tests/catalog tests/integration tests/systems tests/worker
 	$(BIN)/coverage combine --quiet
