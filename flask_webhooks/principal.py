@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from .errors import PrincipalError
 from .visible import is_storable
 
-__all__ = ["ALL_OWNERS", "RIGHTS", "AllOwners", "Principal", "Whose", "is_owner"]
+__all__ = ["ALL_OWNERS", "RIGHTS", "AllOwners", "Principal", "Right", "Whose", "is_owner"]
 
-RIGHTS = frozenset({"read", "write", "secrets"})
+Right = t.Literal["read", "write", "secrets"]
+RIGHTS: frozenset[str] = frozenset(t.get_args(Right))
 LONGEST = 255
 """Characters of an owner: what the columns hold."""
 

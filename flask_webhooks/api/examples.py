@@ -13,7 +13,7 @@ from .. import payload, reference
 from ..delivery import MASK
 from ..reference import SAMPLE_ID, sample_data
 from ..state import AppState
-from . import catalog
+from . import catalog, schemas
 
 __all__ = ["ARGUMENTS", "examples"]
 
@@ -60,26 +60,22 @@ def examples(state: AppState) -> dict[str, t.Any]:
 
 
 def _subscriptions(pattern: str) -> Json:
-    made = {
+    told = {
         "id": SUBSCRIPTION_ID,
         "url": URL,
         "description": "Bookkeeping",
         "environment": "staging",
         "active": True,
-        "format": None,
         "events": [{"event": pattern, "includes": ["changes"]}],
         "channels": [],
         "headers": ["X-Api-Key"],
-        "retry": None,
         "rate_limit": 10.0,
         "metadata": {"team": "finance"},
         "signature": "v1",
-        "disabled_reason": None,
-        "disabled_at": None,
         "created_at": MADE,
         "updated_at": MADE,
-        "note": None,
     }
+    made = {name: told.get(name) for name in schemas.Subscription().fields if name != "owner"}
     return {
         "NewSubscription": {
             "url": URL,

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 import marshmallow as ma
 
+from ..principal import Right
 from ..state import AppState
 from ..web import RequestContext
 
 __all__ = ["OPERATIONS", "Answer", "Call", "Operation", "operation", "paths"]
-
-Right = t.Literal["read", "write", "secrets"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import typing as t
 from http import HTTPStatus
 
@@ -21,7 +20,7 @@ from ..errors import (
     ThrottledError,
 )
 from ..state import current_webhooks
-from ..web import CODES, Refused
+from ..web import CODES, Refused, headers_of, seconds_to_wait
 from .security import challenge
 
 __all__ = ["answer", "nobody", "not_allowed", "of_error", "of_http", "unknown"]
@@ -67,7 +66,7 @@ def of_error(error: Exception) -> Refused:
     if isinstance(error, OtherEnvironmentError):
         return Refused(409, str(error), code=error.code)
     if isinstance(error, ThrottledError):
-        wait = max(1, math.ceil(error.wait))
+        wait = seconds_to_wait(error)
         detail = f"{error} Try again in {wait} seconds."
         return Refused(429, detail, code=error.code, headers={"Retry-After": str(wait)})
     if isinstance(error, SubscriptionError):
@@ -110,9 +109,8 @@ def of_http(error: HTTPException) -> Response | HTTPException:
     detail = error.description or error.name
     if status == 500:  # what an exception says is for the log
         detail = "This went wrong on our side. The operator can find it in the log."
-    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     code = CODES.get(status, error.name.lower().replace(" ", "_"))
-    return answer(Refused(status, detail, code=code, headers=headers))
+    return answer(Refused(status, detail, code=code, headers=headers_of(error)))
 
 
 def not_allowed(allowed: t.Sequence[str]) -> t.Callable[..., Response]:

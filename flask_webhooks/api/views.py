@@ -17,7 +17,7 @@ from werkzeug.http import parse_etags
 
 from ..errors import SecretError, SubscriptionError, ThrottledError
 from ..state import AppState
-from ..web import Refused, current_state, forget_request, idempotency, run_in_session
+from ..web import Refused, current_state, forget_request, idempotency, run_in_session, version_of
 from .operations import Answer, Call, Operation
 from .problems import answer, nobody, of_error
 from .schemas.fields import UUID
@@ -29,7 +29,6 @@ _ID = re.compile(UUID)
 MOST_PLACES = 10
 """Fields that the sentence of a problem names; `errors` has more of them."""
 _KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
-_VERSION = re.compile(r"[1-9][0-9]{0,17}")  # more digits than `int` would read are no version of ours
 _PACKED = re.compile(r'(?:W/)?"([0-9]{1,18})(?:(?:--?|[:;])(?:gzip|deflate|br|zstd))?"')
 """Our tag as it is after whoever packed the answer: `W/"1"` of nginx, `"1-gzip"` of Apache, `"1:gzip"` of
 Flask-Compress. It stands for a version and not for bytes, so that it is packed does not matter."""
@@ -246,7 +245,7 @@ def _version() -> int | None:
         return None
     asked = parse_etags(_unpacked(request.headers["If-Match"]))
     tags = [tag or "" for tag in asked]  # werkzeug makes None of the empty tag `""`
-    return int(tags[0]) if len(tags) == 1 and _VERSION.fullmatch(tags[0]) else -1
+    return version_of(tags[0]) if len(tags) == 1 else -1
 
 
 def _unpacked(tags: str) -> str:

@@ -9,7 +9,7 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 
 =============  ==============================================================================================
 `pages`        what a page is; the URL rules are made from it
-`rendering`    from a request to a page function, and to a response
+`rendering`    from a request to a page function, and to a response; `template_values`, what every template may use
 `sign_in`      the way to the console, and to the host's sign-in
 `csrf`         the token of every form
 `i18n`         gettext, where Flask-Babel is there
@@ -48,8 +48,9 @@ from . import (
 )
 from .formatting import add_filters
 from .pages import PAGES
-from .rendering import accent, context, of_http, secure, unknown, view_of
+from .rendering import of_http, secure, unknown, view_of
 from .sign_in import lead_here
+from .template_values import accent, template_values
 
 __all__ = ["make_blueprint"]
 
@@ -86,7 +87,7 @@ def make_blueprint(name: str, host: str | None) -> Door:
         blueprint.add_url_rule(page.path, page.name, view_of(page), methods=[page.method])
     blueprint.add_url_rule("/accent.css", "accent", accent)
     blueprint.add_url_rule("/<path:path>", "unknown", unknown, methods=METHODS)
-    blueprint.context_processor(context)
+    blueprint.context_processor(template_values)
     blueprint.after_request(secure)
     blueprint.register_error_handler(HTTPException, of_http)
     blueprint.record(lead_here)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["contrast", "is_colour", "legible", "on"]
+__all__ = ["contrast", "is_colour", "legible", "on", "style_sheet"]
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 WANTED = 4.5
+LIGHT, DARK = "#ffffff", "#15171c"
+"""The surfaces that text stands on; `--surface` in the style sheet."""
 
 
 def is_colour(text: str) -> bool:
@@ -27,6 +29,17 @@ def contrast(one: str, other: str) -> float:
     """
     light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
     return round((light + 0.05) / (dark + 0.05), 2)
+
+
+def style_sheet(accent: str | None) -> str:
+    """Return CSS with the accent colour for both looks; empty without one."""
+    if accent is None:
+        return ""
+    light, dark = (
+        f":root{{--accent:{colour};--on-accent:{on(colour)}}}"
+        for colour in (legible(accent, surface) for surface in (LIGHT, DARK))
+    )
+    return f"{light}@media(prefers-color-scheme:dark){{{dark}}}"
 
 
 def legible(accent: str, surface: str) -> str:

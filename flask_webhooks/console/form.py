@@ -13,6 +13,7 @@ from ..errors import SecretError, SubscriptionError
 from ..models import Subscription
 from ..queries.bounds import html_size
 from ..subscriptions import SubscriptionInput
+from ..web import version_of
 from .i18n import _
 from .sentences import sentence, sentence_of
 
@@ -24,7 +25,6 @@ __all__ = ["Form", "of_form", "of_row"]
 
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
 """What a form takes for a number: `float` takes digits of all scripts, `nan`, `1_000` and more."""
-_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 LONGEST = 4_096
 """Characters of a text that are looked at: more than any may have, so what is cut is refused as too long."""
 HEADERS = 48 * 1024
@@ -131,15 +131,8 @@ def of_form(sent: MultiDict[str, str]) -> Form:
         known_headers=sent.getlist("known_header"),
         dropped=sent.getlist("drop_header"),
         held=sent.get("held", ""),
-        version=_version(sent.get("version", "")),
+        version=version_of(sent["version"]) if sent.get("version") else None,
     )
-
-
-def _version(text: str) -> int | None:
-    """Return the version that a form was shown for; -1, which none is, for what is no number."""
-    if not text:
-        return None
-    return int(text) if _VERSION.fullmatch(text) else -1
 
 
 def _wanted(sent: MultiDict[str, str]) -> dict[str, list[str]]:

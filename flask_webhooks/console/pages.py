@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from werkzeug.datastructures import MultiDict
 
 from ..ids import is_id
+from ..principal import Right
 from ..web import RequestContext
 
 __all__ = ["PAGES", "Page", "PageContext", "Raw", "Redirect", "Route", "page"]
-
-Right = t.Literal["read", "write", "secrets"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Redirect:
     """A page of ours."""
     values: dict[str, t.Any] = field(default_factory=dict)
     notice: str = ""
-    """What to say there: a key of `rendering._notices`."""
+    """What to say there: a key of `template_values._notices`."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import math
 import typing as t
-from datetime import UTC, datetime
-from pathlib import Path
 
 import sqlalchemy as sa
 from flask import Response, g, redirect, render_template, request, url_for
@@ -27,19 +22,25 @@ from ..errors import (
 from ..principal import Principal
 from ..state import AppState, current_webhooks
 from ..visible import is_storable
-from ..web import Initiator, Refused, current_state, forget_request, initiator_of, run_in_session
-from . import colours, csrf, sign_in
+from ..web import (
+    Initiator,
+    Refused,
+    current_state,
+    forget_request,
+    headers_of,
+    initiator_of,
+    run_in_session,
+    seconds_to_wait,
+)
+from . import csrf, sign_in
 from .formatting import span
-from .i18n import _, language, ngettext
+from .i18n import _, language
 from .pages import Answer, Page, PageContext, Raw, Redirect, Route
 from .sentences import sentence_of
 
-__all__ = ["accent", "context", "of_http", "secure", "unknown", "view_of"]
+__all__ = ["of_http", "secure", "unknown", "view_of"]
 
-STATIC = Path(__file__).resolve().parent.parent / "static"
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'; object-src 'none'"
-LIGHT, DARK = "#ffffff", "#15171c"
-"""The surfaces that text stands on; `--surface` in the style sheet."""
 
 
 def view_of(route: Route) -> t.Callable[..., Answered]:
@@ -193,7 +194,7 @@ def _problem(error: Refused) -> Response:
 
 def _slowed(error: ThrottledError) -> Response:
     """Say when to go on: in the place of the answer, or as a page."""
-    wait = max(1, math.ceil(error.wait))
+    wait = seconds_to_wait(error)
     text = _("Too many requests at once or in a short time. Go on in %(time)s.", time=span(wait))
     return _waiting(text, {"Retry-After": str(wait)})
 
@@ -230,7 +231,7 @@ def of_http(error: HTTPException) -> Answered | HTTPException:
     status = error.code or 0
     if error.response is not None or not 400 <= status < 500:
         return error
-    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    headers = headers_of(error)
     if status == 429:
         return _waiting(_("Too many requests in a short time. Wait a moment, then go on."), headers)
     return _problem(Refused(status, error.description or error.name, headers=headers))
@@ -252,73 +253,6 @@ def secure(response: Response) -> Response:
     return response
 
 
-def context() -> dict[str, t.Any]:
-    """What every template may use."""
-    state = current_state()
-    principal: Principal | None = g.get("webhooks_principal")
-    return {
-        "_": _,
-        "ngettext": ngettext,
-        "language": language(),
-        "console": state.settings.console,
-        "base_template": state.settings.console.base or "webhooks/base.html",
-        "principal": principal,
-        "settings": state.settings,
-        "token_field": csrf.FIELD,
-        "token": functools.partial(csrf.make, state, principal) if principal is not None else str,
-        "asset": asset,
-        "notice": _notices().get(request.args.get("notice", "")),
-        "clock": functools.partial(datetime.now, UTC),
-        "is_idle": g.get("webhooks_is_idle", False),
-        "has_sign_in": principal is None and sign_in.has_sign_in(state),
-        "may": principal.may if principal is not None else (lambda right: False),
-    }
-
-
 def _look_for_workers(connection: sa.Connection) -> None:
     """Note whether no worker has been seen lately, for the page that is made without a connection."""
     g.webhooks_is_idle = not queries.is_worked(connection)
-
-
-def asset(name: str) -> str:
-    """Return the URL of a file of ours; it changes when the file does, so that browsers may keep it."""
-    return url_for(".static", filename=name, v=_digest(name))
-
-
-@functools.cache
-def _digest(name: str) -> str:
-    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:10]
-
-
-def accent() -> Response:
-    """A style sheet with the host's accent colour; empty without one."""
-    colour = current_webhooks.settings.console.accent
-    body = ""
-    if colour is not None:
-        light, dark = colours.legible(colour, LIGHT), colours.legible(colour, DARK)
-        rule = ":root{{--accent:{};--on-accent:{}}}"
-        body = (
-            rule.format(light, colours.on(light))
-            + "@media(prefers-color-scheme:dark){"
-            + rule.format(dark, colours.on(dark))
-            + "}"
-        )
-    return Response(body, mimetype="text/css", headers={"Cache-Control": "max-age=300"})
-
-
-def _notices() -> dict[str, str]:
-    """Code to what it says: the address can choose a text, and never bring one."""
-    return {
-        "created": _("The webhook is set up. Copy its secret now, then send a test."),
-        "saved": _("Saved."),
-        "removed": _("The webhook is removed. Its log stays until it is purged."),
-        "on": _("Switched on. It starts with a clean record."),
-        "off": _("Switched off. What happens from now on is held for you."),
-        "rotated": _("A new secret signs from now on. The old one overlaps until it runs out."),
-        "retried": _("On its way: the delivery is due now."),
-        "cancelled": _("Cancelled."),
-        "replaying": _("The replay has begun."),
-        "repaired": _("All of these are repaired and on their way."),
-        "still_broken": _("Some are still broken: see what they say."),
-        "stopped": _("The replay is stopped. What was queued already is still sent."),
-    }

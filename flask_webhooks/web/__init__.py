@@ -16,10 +16,10 @@ refused, and renders; what both would have to decide alike is decided here.
 from __future__ import annotations
 
 from . import idempotency, manual
-from .context import RequestContext, current_state, run_in_session
+from .context import RequestContext, current_state, run_in_session, version_of
 from .mounting import Door, host_of
 from .origin import Initiator, initiator_of
-from .problems import CODES, Refused, forget_request
+from .problems import CODES, Refused, forget_request, headers_of, seconds_to_wait
 
 __all__ = [
     "CODES",
@@ -29,9 +29,12 @@ __all__ = [
     "RequestContext",
     "current_state",
     "forget_request",
+    "headers_of",
     "host_of",
     "idempotency",
     "initiator_of",
     "manual",
     "run_in_session",
+    "seconds_to_wait",
+    "version_of",
 ]

@@ -5,6 +5,7 @@ Each door adds what it has read: the API a body, a query and a version, the cons
 
 from __future__ import annotations
 
+import re
 import typing as t
 from dataclasses import dataclass, field
 
@@ -14,9 +15,10 @@ from ..principal import Principal, Whose
 from ..sql.transactions import repeated
 from ..state import AppState, current_webhooks
 
-__all__ = ["RequestContext", "current_state", "run_in_session"]
+__all__ = ["RequestContext", "current_state", "run_in_session", "version_of"]
 
 T = t.TypeVar("T")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")  # more digits than `int` would read are no version of ours
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class RequestContext:
     def account(self) -> str:
         """What the caller's own keys and turns are kept under."""
         return self.principal.account
+
+
+def version_of(text: str) -> int:
+    """Return the version of a subscription that a client has seen; -1, which none has, for what is no version."""
+    return int(text) if _VERSION.fullmatch(text) else -1
 
 
 def current_state() -> AppState:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import typing as t
 from collections.abc import Mapping
 
 from flask import request
+from werkzeug.exceptions import HTTPException
 
+from ..errors import ThrottledError
 from ..frames import emptied
 
-__all__ = ["CODES", "Refused", "forget_request"]
+__all__ = ["CODES", "Refused", "forget_request", "headers_of", "seconds_to_wait"]
 
 CODES = {
     400: "malformed",
@@ -50,6 +53,17 @@ class Refused(Exception):
         self.code = code or CODES.get(status, "refused")
         self.fields = fields or {}
         self.headers = dict(headers or {})
+
+
+def seconds_to_wait(error: ThrottledError) -> int:
+    """Return after how many whole seconds to ask again: what `Retry-After` and a sentence say (RFC 9110, section
+    10.2.3)."""
+    return max(1, math.ceil(error.wait))
+
+
+def headers_of(error: HTTPException) -> dict[str, str]:
+    """Return the headers of what the host has aborted with, for an answer of our own: `Retry-After`, `Allow`."""
+    return {name: value for name, value in error.get_headers() if name != "Content-Type"}
 
 
 def forget_request(error: Exception) -> None:
