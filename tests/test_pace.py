@@ -15,7 +15,7 @@ import pytest
 from flask_webhooks import pace
 from flask_webhooks.health import Breaker, Health, after
 from flask_webhooks.pace import Burst, rate_at, refused, slots_at, wait_of
-from flask_webhooks.worker.scheduler import FairScheduler
+from tests.worker.scheduling import KeyedScheduler
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LATENCY = (0.002, 0.05)
@@ -120,7 +120,7 @@ def send(
 ) -> Told:
     """Send through the real scheduler as a worker does, one event after the other on a clock of our own."""
     scheduler, burst, found, chance = (
-        FairScheduler[int](cap=4),
+        KeyedScheduler(cap=4),
         Burst(has_others=True),
         Told(),
         random.Random(seed),
@@ -134,7 +134,7 @@ def send(
             seconds = chance.uniform(*LATENCY)
             sent = Sent(item, now, now + seconds)
             heapq.heappush(events, (now + seconds * ON_THE_WAY, next(tie), sent))
-        start = scheduler.next_start("a") if scheduler.queued() else 1e9
+        start = scheduler.next_start("a") if scheduler.queued else 1e9
         if start > now and (not events or start < events[0][0]):
             now = start + chance.uniform(0, 0.002)
             continue
@@ -154,7 +154,7 @@ def send(
 
 
 def _judge(
-    scheduler: FairScheduler[int], burst: Burst, found: Told, sent: Sent, now: float, told: float | None
+    scheduler: KeyedScheduler, burst: Burst, found: Told, sent: Sent, now: float, told: float | None
 ) -> None:
     seconds, started = now - sent.began, at(sent.began)
     if sent.is_taken:

@@ -1,16 +1,19 @@
 """The delivery engine: from due deliveries to signed requests and recorded attempts.
 
-=============  ==================================================
+=============  ======================================================
 `coordinator`  one run: read, send, complete, again and again
-`lanes`        the lanes that a worker holds, and for how long
+`held_lane`    one lane: its buffer, health, terms and lease
+`lanes`        all that a worker holds: taken, kept, given back
+`search`       when to look for more of them
 `prefetch`     what is due becomes delivery tasks
-`superseded`   what a backfill must not send any more
+`withdrawals`  what is not to be sent any more
 `scheduler`    in memory: whose delivery goes next
 `senders`      the threads that make attempts
-`completer`    results written back in batches
+`completer`    results written back, and what follows from them
+`batch`        what is written of one batch of results
 `outage`       when the database cannot be reached
 `maintenance`  the thread beside all this: heartbeat, sweep, purge
-=============  ==================================================
+=============  ======================================================
 """
 
 from .coordinator import Coordinator, Report

@@ -1,25 +1,29 @@
 """Reading ahead: what is due in the lanes at hand becomes tasks in the scheduler.
 
-Each lane has its own share of what is read ahead, in number and in bytes: one that hangs fills its own and holds nobody
-up. What all of them have together is bounded, whatever the messages weigh.
+Each lane has its own share of what is read ahead, in number and in bytes: one that hangs fills its own and holds no
+other up. What all of them have together is bounded, whatever the messages weigh.
+
+A backfill never sends what is older than what was sent. What it has recorded waits, because it goes at a bounded rate
+and is retried like any other delivery; meanwhile the same object may change, and the newer event may be sent first. So
+when anything newer about an object goes to a receiver, the backfilled event about it is not sent any more. All that is
+sent to one receiver passes through one lane, and so through one worker: it is enough to ask the database when a
+backfilled delivery is read, and to compare it with what is read into the same lane after it.
 """
 
 from __future__ import annotations
 
-import functools
 import time
 import typing as t
 
 import sqlalchemy as sa
 
 from .. import outbox
-from ..delivery import DeliveryTask
+from ..delivery import DeliveryTask, is_of_backfill
 from ..models import Trigger
-from ..outbox import Window
-from . import superseded
-from .lanes import HeldLane, Lanes
+from .held_lane import HeldLane
+from .lanes import Lanes
 
-__all__ = ["read"]
+__all__ = ["BUDGET", "read"]
 
 AHEAD = 1_000
 """Tasks that are read ahead, over all lanes, about."""
@@ -37,16 +41,29 @@ AUTOMATIC = Trigger.AUTOMATIC.value
 
 def read(lanes: Lanes, connection: sa.Connection) -> None:
     """Read on in the lanes that are about to run out of tasks."""
-    windows = _windows(lanes)
+    now = time.monotonic()
+    share = min(MOST, max(LEAST, AHEAD // max(1, len(lanes.held))))
+    windows = {
+        key: window for key, lane in lanes.held.items() if (window := lane.window(share, now)) is not None
+    }
     if not windows:
         return
     found = outbox.select_due(connection, windows, lanes.clock())
     budget = Budget(lanes.held.values())
-    chosen: list[sa.Row[t.Any]] = []
-    for key, rows in sorted(found.items(), key=lambda each: lanes.held[each[0]].fed_at):
-        chosen += _note(lanes.held[key], rows, windows[key].most, budget, lanes.again)
-    if chosen:
-        _take(lanes, connection, chosen)
+    again_at = time.monotonic() + lanes.search.again
+    chosen: dict[HeldLane, list[sa.Row[t.Any]]] = {}
+    # Those that have waited longest come first, so that each has its turn where there is not memory enough for all.
+    for lane in sorted((lanes.held[key] for key in found), key=lambda each: each.fed_at):
+        fresh = lane.note_read(found[lane.key], windows[lane.key].most, again_at)
+        chosen[lane] = _fitting(lane, fresh, budget, again_at)
+    if rows := [row for some in chosen.values() for row in some]:
+        messages = outbox.messages(connection, {row.message_id for row in rows})
+        # A first automatic attempt has nothing to repeat, and needs no look.
+        bodies = outbox.bodies(
+            connection, [row.id for row in rows if row.attempts or row.trigger != AUTOMATIC]
+        )
+        for lane, some in chosen.items():
+            _take(lanes, connection, lane, some, messages, bodies)
 
 
 class Budget:
@@ -77,40 +94,15 @@ class Budget:
         return True
 
 
-def _windows(lanes: Lanes) -> dict[str, Window]:
-    """Which lanes to read on, and how far. A lane that is being probed gets one task at a time."""
-    share = min(MOST, max(LEAST, AHEAD // max(1, len(lanes.held))))
-    now = time.monotonic()
-    windows = {}
-    for key, lane in lanes.held.items():
-        # One that had no more waits until all is begun: what comes would have to wait behind it, too.
-        enough = 0 if lane.is_dry else share // 4
-        if lane.is_closing or now < lane.read_at or lanes.scheduler.queued(key) > enough:
-            continue
-        if lane.is_dry and lane.buffered and not lanes.scheduler.in_flight(key):
-            continue  # all is done, and given back when that is written, in a moment
-        if not lane.health.is_probed:
-            windows[key] = Window(share + (0 if lane.behind else len(lane.buffered)), lane.behind)
-        elif not lane.buffered:
-            windows[key] = Window(1)
-    return windows
-
-
-def _note(
-    lane: HeldLane, rows: t.Sequence[sa.Row[t.Any]], most: int, budget: Budget, again: float
+def _fitting(
+    lane: HeldLane, fresh: list[sa.Row[t.Any]], budget: Budget, again_at: float
 ) -> list[sa.Row[t.Any]]:
-    """Note how far a lane has been read; return what is new and fits into the budget."""
-    lane.is_dry = len(rows) < most
-    lane.read_at = time.monotonic() + again if lane.is_dry else 0.0
-    # What commits late can be due earlier than what was read: after the last, begin anew.
-    lane.behind = None if lane.is_dry else (rows[-1].due_at, rows[-1].id)
-    fresh = [row for row in rows if row.id not in lane.buffered]
+    """Return as many of the rows of a lane as fit into the budget."""
     taken = 0
     for place, row in enumerate(fresh):
         weight = _weight(row)
         if not budget.spend(lane, weight, more=taken):
-            lane.behind, lane.is_dry = None, False  # the rest is read again when there is room
-            lane.read_at = time.monotonic() + again
+            lane.read_anew(again_at)
             return fresh[:place]
         taken += weight
     return fresh
@@ -121,26 +113,29 @@ def _weight(row: sa.Row[t.Any]) -> int:
     return LIGHTEST + 2 * (row.size or 0)
 
 
-def _take(lanes: Lanes, connection: sa.Connection, rows: t.Sequence[sa.Row[t.Any]]) -> None:
-    messages = outbox.messages(connection, {row.message_id for row in rows})
-    # A first automatic attempt has nothing to repeat, and needs no look.
-    bodies = outbox.bodies(connection, [row.id for row in rows if row.attempts or row.trigger != AUTOMATIC])
-    now, wants = time.monotonic(), functools.cache(lanes.wants)
-    by_lane: dict[str, list[DeliveryTask]] = {}
+def _take(
+    lanes: Lanes,
+    connection: sa.Connection,
+    lane: HeldLane,
+    rows: t.Sequence[sa.Row[t.Any]],
+    messages: t.Mapping[str, t.Any],
+    bodies: t.Mapping[str, bytes],
+) -> None:
+    """Give a lane the tasks that these rows are, without those that its subscription does not listen to any more."""
+    now, tasks, wanted = time.monotonic(), [], {}
     for row in rows:
         message = messages.get(row.message_id)
-        if message is not None and not wants(row.subscription_id, message.event, row.trigger):
-            lanes.call_off(row.id, row.due_at, row.attempts)
-            continue
-        task = _task(row, message, bodies.get(row.id), now)
-        by_lane.setdefault(row.subscription_id, []).append(task)
-    for key, tasks in by_lane.items():
-        lane = lanes.held[key]
-        lane.buffered.update((task.id, task) for task in tasks)
-        lane.bytes += sum(task.size for task in tasks)
-        lane.fed_at = now
-        superseded.mark(connection, key, lane, tasks)
-        lanes.scheduler.extend(key, tasks)
+        if message is not None:
+            asked = message.event, row.trigger
+            if asked not in wanted:
+                wanted[asked] = lanes.wants(lane, *asked)
+            if not wanted[asked]:
+                lanes.withdrawals.deselect(row.id, row.due_at, row.attempts)
+                continue
+        tasks.append(_task(row, message, bodies.get(row.id), now))
+    if tasks:
+        _mark_outdated(connection, lane, tasks)
+        lane.take(tasks, now)
 
 
 def _task(row: sa.Row[t.Any], message: t.Any, body: bytes | None, now: float) -> DeliveryTask:
@@ -157,3 +152,17 @@ def _task(row: sa.Row[t.Any], message: t.Any, body: bytes | None, now: float) ->
         size=_weight(row),
         read_at=now,
     )
+
+
+def _mark_outdated(connection: sa.Connection, lane: HeldLane, tasks: t.Sequence[DeliveryTask]) -> None:
+    """Mark what a newer event has overtaken, among tasks that were just read and those that wait in the lane."""
+    if lane.backfilled:
+        for task in tasks:
+            older = lane.backfilled.get(task.entity) if task.message is not None else None
+            if older is not None and older.message.sequence < task.message.sequence:
+                older.is_outdated = True
+    fresh = {task.id: task for task in tasks if is_of_backfill(task)}
+    if fresh:
+        known = [outbox.Told(each.id, *each.entity, each.message.sequence) for each in fresh.values()]
+        for identifier in outbox.outdated(connection, lane.key, known):
+            fresh[identifier].is_outdated = True

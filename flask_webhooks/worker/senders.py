@@ -12,9 +12,9 @@ import time
 import typing as t
 from datetime import datetime
 
-from ..delivery import AttemptResult, DeliveryTask, Destination, crashed, make_attempt
+from ..delivery import AttemptResult, DeliveryTask, crashed, make_attempt
 from ..frames import emptied
-from .scheduler import FairScheduler
+from .held_lane import HeldLane, Scheduler
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -33,35 +33,30 @@ MOST = 4 * BATCH
 faster than the database, memory would grow without end, and so would what a killed worker has sent and not written."""
 WAIT = 0.02
 """Seconds to wait for the first result."""
+AGED = 2.0
+"""Seconds from which on an attempt under way makes its lane a slow one."""
 
 
 class Senders:
-    """The threads of one run.
-
-    :param destination_of: where a subscription's tasks go, as far as is known now.
-    """
+    """The threads of one run."""
 
     def __init__(
-        self,
-        state: AppState,
-        scheduler: FairScheduler[DeliveryTask],
-        worker: str,
-        clock: t.Callable[[], datetime],
-        destination_of: t.Callable[[str], Destination],
+        self, state: AppState, scheduler: Scheduler, worker: str, clock: t.Callable[[], datetime]
     ) -> None:
         self._state, self._scheduler, self._worker, self._clock = state, scheduler, worker, clock
-        self._destination_of = destination_of
         self._results: queue.SimpleQueue[AttemptResult] = queue.SimpleQueue()
         self._gathered = 0
         self._settled = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._under_way: dict[str, tuple[str, float]] = {}
-        """By thread: which lane's task it has, and since when."""
+        self._under_way: dict[str, tuple[HeldLane, float]] = {}
+        """By thread: of which lane it has a task, and since when."""
+        self._aged_at = 0.0
 
-    def start(self) -> None:
-        """Start threads as there is work for them; they stay until the scheduler is stopped."""
+    def send(self) -> None:
+        """Let threads work on what is queued, as many as there is work for; they stay until the scheduler stops."""
+        self._note_slow()
         most = self._state.settings.concurrency
-        wanted = min(most, self._scheduler.queued() + self._scheduler.in_flight())
+        wanted = min(most, self._scheduler.queued + self._scheduler.in_flight)
         while len(self._threads) < wanted:
             thread = threading.Thread(target=self._work, name=f"webhooks-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
@@ -88,10 +83,28 @@ class Senders:
         self._gathered += len(results)
         return results
 
+    def settle(self) -> None:
+        """Note that all that was gathered is written."""
+        self._gathered = 0
+        self._settled.set()
+
+    def slow(self, after: float) -> set[HeldLane]:
+        """Return the lanes of which something has been under way for so many seconds."""
+        before = time.monotonic() - after
+        return {lane for lane, began in list(self._under_way.values()) if began < before}
+
+    def _note_slow(self) -> None:
+        """Take lanes for slow whose attempt has not ended yet, but has taken as long."""
+        now = time.monotonic()
+        if now >= self._aged_at:
+            self._aged_at = now + AGED / 8
+            if slow := self.slow(AGED):
+                self._scheduler.suspect(slow)
+
     def _linger(self) -> None:
         """Wait for more results while more are under way.
 
-        Nobody is woken for each that comes: that would be one more thread that wants the interpreter just then.
+        It polls, because waking this thread for each result would make one more thread want the interpreter just then.
         """
         began = last = time.monotonic()
         seen = 0
@@ -103,18 +116,8 @@ class Senders:
                 return
             time.sleep(DOZE)
 
-    def slow(self, after: float) -> set[str]:
-        """Return the lanes of which something has been under way for so many seconds."""
-        before = time.monotonic() - after
-        return {key for key, began in list(self._under_way.values()) if began < before}
-
-    def settle(self) -> None:
-        """Note that all that was gathered is written."""
-        self._gathered = 0
-        self._settled.set()
-
     def _is_busy(self) -> bool:
-        return bool(self._scheduler.queued() or self._scheduler.in_flight())
+        return bool(self._scheduler.queued or self._scheduler.in_flight)
 
     def _work(self) -> None:
         name = threading.current_thread().name
@@ -123,23 +126,26 @@ class Senders:
                 self._settled.clear()
                 self._settled.wait(0.1)
                 continue
-            task = self._scheduler.wait_take(time.monotonic, 1.0)
-            if task is not None:
-                self._under_way[name] = task.subscription_id, time.monotonic()
-                self._deliver(task)
+            taken = self._scheduler.wait_take(time.monotonic, 1.0)
+            if taken is not None:
+                self._under_way[name] = taken[0], time.monotonic()
+                self._deliver(*taken)
                 del self._under_way[name]
 
-    def _deliver(self, task: DeliveryTask) -> None:
-        destination = self._destination_of(task.subscription_id)
+    def _deliver(self, lane: HeldLane, task: DeliveryTask) -> None:
+        # Read once: the coordinator may replace it meanwhile, and the log says where this request went.
+        destination = lane.destination
         try:
             result = make_attempt(self._state, destination, task, self._worker, clock=self._clock)
-        except BaseException as error:  # a format of the host's may exit: a thread has nobody to tell
+        except (
+            BaseException
+        ) as error:  # a format of the host's may exit, and nothing above this would hear of it
             logger.error("delivery.crashed", extra={"delivery_id": task.id}, exc_info=emptied(error))
             result = crashed(self._state, destination, task, self._worker, error, self._clock())
         if result.is_ours:
             self._state.transport.tell_outage()
         self._scheduler.done(
-            task.subscription_id,
+            lane,
             ok=result.ok,
             seconds=result.seconds,
             now=time.monotonic(),
@@ -148,5 +154,5 @@ class Senders:
             wait=result.wait,
             halt=result.verdict.gone,
         )
-        # After `done`, so that nothing is judged before it has been counted.
+        # After `done`, so that nothing is recorded before it has been counted.
         self._results.put(result)

@@ -23,7 +23,7 @@ from flask_webhooks.replay import backfill as backfilling
 from flask_webhooks.replay import filters, repair, replays
 from flask_webhooks.sql.parameters import KeyedStatement
 from flask_webhooks.subscriptions import SubscriptionInput
-from flask_webhooks.worker import completer
+from flask_webhooks.worker.batch import disable
 
 if t.TYPE_CHECKING:
     from tests.plans.work import Scene
@@ -139,7 +139,7 @@ def _worker(session: Session, scene: Scene) -> None:
     outbox.unregister(connection, "plans")
     lease = outbox.Lease("plans", uuid7(), scene.now)
     outbox.give_back(connection, lease, scene.lanes, but=True)
-    completer.disable(connection, scene.log.large.id, next(iter(Reason)))
+    disable(connection, scene.log.large.id, next(iter(Reason)))
     _counts(connection, scene.now)
     retention.purge_hours(connection, scene.now - timedelta(days=400))
     tally = statistics.HourlyCounts()

@@ -93,7 +93,9 @@ class TestDelivering:
     def test_the_log_tells_everything_about_an_attempt(self, state):
         with Receiver(ok(b"y" * 20_000, 500, {"X-Note": "é"})) as receiver:
             subscription = subscribe(
-                state, receiver.url(), headers=state.vault.seal(json.dumps({"Authorization": "Bearer 123"}))
+                state,
+                receiver.url(),
+                headers=state.vault.seal(json.dumps({"Authorization": "Bearer sesame"})),
             )
             fill(state, [subscription], 1)
             run(state, "host:1")
@@ -102,10 +104,8 @@ class TestDelivering:
 
         [row] = attempts(state)
         logged = json.loads(row.request_headers)
-        assert sent.headers["authorization"] == "Bearer 123"
-        assert "123" not in row.request_headers.replace(logged["webhook-id"], "").replace(
-            logged["webhook-timestamp"], ""
-        ).replace(logged["webhook-signature"], "")
+        assert sent.headers["authorization"] == "Bearer sesame"
+        assert "sesame" not in row.request_headers
         assert logged["webhook-signature"] == sent.headers["webhook-signature"]
         assert (row.status, row.failure, row.worker, row.trigger) == (500, "http_5xx", "host:1", "automatic")
         assert (len(row.response_body), row.response_truncated) == (16_384, True)

@@ -81,9 +81,11 @@ def test_a_worker_with_enough_to_do_takes_a_new_subscription_of_another_owner(st
         connection.rollback()
         new = [subscribe(state, "http://127.0.0.1:1/", owner=owner) for owner in "AB"]
         fill(state, new, 2)
-        lanes.look_at_once()
-        lanes.take(connection, lanes.room())
+        lanes.search.look_at_once()
+        lanes.take(connection, lanes.search.room(len(lanes.held)))
 
         assert set(lanes.held) == {each.id for each in many} | {new[1].id}
-        lanes.look_at_once()
-        assert lanes.room() == 0  # there is enough to do: the next look for others is a moment later
+        lanes.search.look_at_once()
+        assert (
+            lanes.search.room(len(lanes.held)) == 0
+        )  # there is enough to do: the next look for others is a moment later

@@ -252,7 +252,9 @@ def test_one_that_stopped_taking_anything_uses_it_up_after_ten_refusals_in_a_row
     assert used[:5] == [0] * 5
 
 
-def test_a_wait_that_is_asked_for_while_the_worker_stops_is_not_forgotten(state):
+@pytest.mark.parametrize("slots", [4, 1], ids=["more under way", "the last one under way"])
+def test_a_wait_that_is_asked_for_while_the_worker_stops_is_not_forgotten(make_app, slots):
+    state = state_of(make_app(WEBHOOKS_RETRY="none", WEBHOOKS_SUBSCRIPTION_CONCURRENCY=slots))
     asked, answer = threading.Event(), threading.Event()
 
     def slow(talk: Talk) -> None:

@@ -8,9 +8,10 @@ import typing as t
 import pytest
 import sqlalchemy as sa
 
-from flask_webhooks.delivery.request import DeliveryTask, utcnow
+from flask_webhooks.delivery import utcnow
 from flask_webhooks.models import Lane, Message, Subscription
 from flask_webhooks.state import AppState
+from flask_webhooks.worker.held_lane import Scheduler
 from flask_webhooks.worker.lanes import Lanes
 from flask_webhooks.worker.prefetch import BUDGET, read
 from flask_webhooks.worker.scheduler import FairScheduler
@@ -41,7 +42,7 @@ class Reader:
     """The reading half of a run: takes lanes and reads ahead, and nobody sends."""
 
     def __init__(self, state: AppState) -> None:
-        self.scheduler: FairScheduler[DeliveryTask] = FairScheduler(cap=4)
+        self.scheduler: Scheduler = FairScheduler(cap=4)
         self.lanes = Lanes(state, "test", self.scheduler, utcnow)
         self._engine = state.engine
 
@@ -60,9 +61,8 @@ class Reader:
 
     def take_back(self) -> None:
         """What all lanes had is done."""
-        for key, lane in self.lanes.held.items():
-            for task in self.scheduler.drop(key, set(lane.buffered.values())):
-                lane.let_go(task)
+        for lane in self.lanes.held.values():
+            lane.drop(set(lane.buffered.values()))
             lane.read_at = 0.0
 
 
@@ -132,7 +132,7 @@ def test_a_lane_is_read_on_while_something_is_under_way_and_not_when_all_of_it_i
         assert reader.scheduler.take(time.monotonic()) is not None
 
     def end() -> None:
-        reader.scheduler.done(subscription.id, ok=True, seconds=0.0, now=time.monotonic())
+        reader.scheduler.done(lane, ok=True, seconds=0.0, now=time.monotonic())
 
     def one_more() -> int:
         fill(state, [subscription], 1)

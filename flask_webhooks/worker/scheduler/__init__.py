@@ -15,14 +15,19 @@ A *lane* is one destination with its waiting items. The rules:
     thread, and however many there are, a new one does not wait behind them. (Lanes that slow down while they hold
     slots may exceed the share until those attempts end; they get no new ones meanwhile.)
     An owner that holds none of these slots gets one beyond the share while an eighth of the threads is left, so that a
-    new subscription does not wait for those of others either. An attempt need not end to be slow: `suspect` is told.
+    new subscription does not wait for those of others either. An attempt need not end to be slow: see `suspect`.
 5.  A lane whose lease ends before a whole attempt could does not start one.
 6.  A lane with a rate keeps its distance between two starts, and one that was told to wait starts nothing meanwhile.
     Late turns are made up for, unless the lane is *even*.
 
-Nothing scans all lanes. Each waiting lane stands in exactly one place: `ready` (may send now), `parked` (waits for a
-slot of the probation share), the `timed` heap (waits for its rate), or nowhere (has nothing to send, no free slot, or
-too short a lease). Whoever stands in `ready` on probation holds its slot of the share already: the first can always go.
+Nothing scans all lanes: each that waits stands in exactly one of the `places`.
+
+===========  ================================================
+`lane`       one destination, and what it has earned
+`turns`      lanes in a row: owners take turns
+`places`     where lanes wait, and the share of the slow ones
+`scheduler`  the lock around all of this
+===========  ================================================
 """
 
 from __future__ import annotations

@@ -9,22 +9,22 @@ from .lane import Lane
 
 __all__ = ["Turns"]
 
-T = t.TypeVar("T")
+L = t.TypeVar("L", bound=Lane[t.Any])
 
 
-class Turns(t.Generic[T]):
+class Turns(t.Generic[L]):
     """A row of lanes, by their keys. Whatever is done with one lane takes the same time however many there are."""
 
     def __init__(self) -> None:
-        self.lanes: dict[str, Lane[T]] = {}
+        self.lanes: dict[str, L] = {}
         """All of them, in no order."""
-        self._owners: OrderedDict[str, OrderedDict[str, Lane[T]]] = OrderedDict()
+        self._owners: OrderedDict[str, OrderedDict[str, L]] = OrderedDict()
 
     def has(self, owner: str) -> bool:
         """Whether a lane of this owner waits."""
         return owner in self._owners
 
-    def add(self, lane: Lane[T]) -> None:
+    def add(self, lane: L) -> None:
         """Put a lane behind those of its owner, and an owner who had none behind all others."""
         self.lanes[lane.key] = lane
         lanes = self._owners.get(lane.owner)
@@ -32,7 +32,7 @@ class Turns(t.Generic[T]):
             lanes = self._owners[lane.owner] = OrderedDict()
         lanes[lane.key] = lane
 
-    def remove(self, lane: Lane[T]) -> None:
+    def remove(self, lane: L) -> None:
         """Take a lane out; its owner has had a turn."""
         lanes = self._owners[lane.owner]
         del self.lanes[lane.key], lanes[lane.key]
@@ -41,11 +41,11 @@ class Turns(t.Generic[T]):
         else:
             del self._owners[lane.owner]
 
-    def first(self) -> Lane[T]:
+    def first(self) -> L:
         """Return the lane whose turn it is."""
         return next(iter(next(iter(self._owners.values())).values()))
 
-    def first_of(self, is_next: t.Callable[[str], bool], most: int) -> Lane[T] | None:
+    def first_of(self, is_next: t.Callable[[str], bool], most: int) -> L | None:
         """Return the first lane of the first of `most` owners who are next, if there is one."""
         for owner, lanes in self._owners.items():
             if is_next(owner):

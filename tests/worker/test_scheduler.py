@@ -10,13 +10,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flask_webhooks.worker.scheduler import FairScheduler, Probation
+from flask_webhooks.worker.scheduler import Probation
+from tests.worker.scheduling import KeyedScheduler
 
 FOREVER = 1e9
 
 
 def rotation(*, cap=4, concurrency=8, **options):
-    return FairScheduler[str](cap=cap, concurrency=concurrency, **options)
+    return KeyedScheduler(cap=cap, concurrency=concurrency, **options)
 
 
 def fill(rota, lanes, *, items=100, proven=True, **terms):
@@ -91,7 +92,7 @@ class TestSlots:
         in_flight = []
         for _ in range(4):
             drain(rota)
-            in_flight.append(rota.in_flight("a"))
+            in_flight.append(rota.in_flight_of("a"))
             rota.done("a", ok=True, seconds=0.01, now=0.0)
 
         assert in_flight == [1, 2, 4, 4]
@@ -305,7 +306,7 @@ class TestComingAndGoing:
         rota.take(0.0)
 
         assert rota.remove("a") == ["a1", "a2", "a3"]
-        assert (rota.queued(), rota.in_flight()) == (0, 1)
+        assert (rota.queued, rota.in_flight) == (0, 1)
         assert rota.take(0.0) is None
 
     def test_what_is_in_flight_can_be_reported_after_removal(self):
@@ -316,7 +317,7 @@ class TestComingAndGoing:
 
         rota.done("a", ok=True, seconds=0.01, now=0.0)
 
-        assert rota.in_flight() == 0
+        assert rota.in_flight == 0
         with pytest.raises(KeyError):
             rota.done("a", ok=True, seconds=0.01, now=0.0)
 
@@ -349,8 +350,8 @@ class TestComingAndGoing:
 
         rota.extend("a", ["a0"])
 
-        assert (rota.queued("a"), rota.take(0.0)) == (1, "a0")
-        assert (rota.queued("a"), rota.in_flight("a")) == (0, 1)
+        assert (rota.queued_of("a"), rota.take(0.0)) == (1, "a0")
+        assert (rota.queued_of("a"), rota.in_flight_of("a")) == (0, 1)
 
     def test_stop_starts_nothing_more(self):
         rota = rotation()
@@ -457,7 +458,7 @@ class TestWaiting:
         def send():
             while (item := rota.wait_take(time.monotonic, 30)) is not None:
                 key, number = item
-                most[key] = max(most[key], rota.in_flight(key))
+                most[key] = max(most[key], rota.in_flight_of(key))
                 taken.append(item)
                 last = len(taken) == 2000
                 rota.done(
@@ -477,7 +478,7 @@ class TestWaiting:
         assert not any(thread.is_alive() for thread in threads)
         assert sorted(taken) == sorted((key, n) for key in lanes for n in range(100))
         assert max(most.values()) <= 3
-        assert rota.in_flight() == 0
+        assert rota.in_flight == 0
 
 
 KEYS = st.sampled_from(["a", "b", "c", "d", "e"])
@@ -486,7 +487,7 @@ CAP, CONCURRENCY, ATTEMPT = 3, 6, 20.0
 
 def test_a_lane_that_turns_out_slow_takes_no_slot_that_a_new_one_waits_for():
     """What it gives back itself is handed out as any other: to new lanes first."""
-    rota = FairScheduler(cap=CAP, concurrency=CONCURRENCY, slow_share=0.5, attempt=ATTEMPT)
+    rota = KeyedScheduler(cap=CAP, concurrency=CONCURRENCY, slow_share=0.5, attempt=ATTEMPT)
     for key, count in {"d": 2, "a": 1, "c": 1, "b": 1}.items():
         rota.add(key, [key] * count, lease_until=1e6)
 
@@ -503,7 +504,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.rota = FairScheduler(cap=CAP, concurrency=CONCURRENCY, slow_share=0.5, attempt=ATTEMPT)
+        self.rota = KeyedScheduler(cap=CAP, concurrency=CONCURRENCY, slow_share=0.5, attempt=ATTEMPT)
         self.now = 0.0
         self.numbers = itertools.count()
         self.waiting: dict[str, list] = {}
@@ -596,28 +597,28 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self):
-        assert self.rota.queued() == sum(map(len, self.waiting.values()))
-        assert self.rota.in_flight() == len(self.flying)
+        assert self.rota.queued == sum(map(len, self.waiting.values()))
+        assert self.rota.in_flight == len(self.flying)
         for key in "abcde":
-            assert self.rota.queued(key) == len(self.waiting.get(key, ()))
-            assert self.rota.in_flight(key) == sum(other == key for other, _ in self.flying)
+            assert self.rota.queued_of(key) == len(self.waiting.get(key, ()))
+            assert self.rota.in_flight_of(key) == sum(other == key for other, _ in self.flying)
 
     @invariant()
     def the_books_balance(self):
         """Inside: the share is what its lanes hold, everyone stands in one place, nobody waits in vain."""
         rota = self.rota
-        lanes = list(rota._lanes.values())
-        held = {lane.key: lane.in_flight + (lane.key in rota._ready.lanes) for lane in lanes}
-        suspect = {lane.key for lane in lanes if lane.standing is Probation.SUSPECT}
-        new = {lane.key for lane in lanes if lane.standing is Probation.NEW}
-        assert rota._slots[Probation.NEW] == sum(held[key] for key in new | suspect)
-        assert rota._slots[Probation.SUSPECT] == sum(held[key] for key in suspect)
-        parked = {standing: set(waiting.lanes) for standing, waiting in rota._parked.items()}
-        for standing, keys in parked.items():
-            assert not keys or not rota._has_room(standing)
-            assert keys <= (new if standing is Probation.NEW else suspect)
+        lanes, places = list(rota.known.values()), rota._places
+        held = {lane.key: lane.in_flight + (lane.key in places.ready.lanes) for lane in lanes}
+        suspect = {lane.key for lane in lanes if lane.probation is Probation.SUSPECT}
+        new = {lane.key for lane in lanes if lane.probation is Probation.NEW}
+        assert places.slots[Probation.NEW] == sum(held[key] for key in new | suspect)
+        assert places.slots[Probation.SUSPECT] == sum(held[key] for key in suspect)
+        parked = {probation: set(waiting.lanes) for probation, waiting in places.parked.items()}
+        for probation, keys in parked.items():
+            assert not keys or not places.has_room(probation)
+            assert keys <= (new if probation is Probation.NEW else suspect)
         for lane in lanes:
-            assert (lane.where.name == "READY") == (lane.key in rota._ready.lanes)
+            assert (lane.where.name == "READY") == (lane.key in places.ready.lanes)
             assert (lane.where.name == "PARKED") == any(lane.key in keys for keys in parked.values())
 
 
@@ -631,7 +632,7 @@ class Dying(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.rota = FairScheduler(cap=CAP, concurrency=CONCURRENCY, slow_share=0.5)
+        self.rota = KeyedScheduler(cap=CAP, concurrency=CONCURRENCY, slow_share=0.5)
         self.flying: list[str] = []
 
     @rule(key=KEYS, suspect=st.booleans())
@@ -715,7 +716,7 @@ class TestPausing:
         assert rota.drop("a", {"a1", "elsewhere"}) == ["a1"]
 
         assert drain(rota) == ["a0", "a2"]
-        assert rota.queued() == 0
+        assert rota.queued == 0
 
     def test_dropping_the_last_item_frees_the_slot_of_the_share(self):
         rota = rotation(concurrency=2, slow_share=0.5)
@@ -757,7 +758,7 @@ class TestBarring:
         rota.block(Probation.SUSPECT)
 
         assert {item[0] for item in drain(rota)} == {"a"}
-        assert rota.queued("b") == 10
+        assert rota.queued_of("b") == 10
 
     def test_one_that_becomes_suspect_is_barred_too(self):
         rota = rotation()
