@@ -1,7 +1,8 @@
-"""Which database an app is on: asked when it is needed.
+"""The engines of an app, looked up at each use.
 
-A test fixture may lead an app to another one after `init_app`: with other engines in `db.engines`, with `db.init_app`
-once more. What is written in the host's transaction goes where that is; so everything of ours has to follow.
+A test fixture may move an app to another database after `init_app`, by other engines in `db.engines` or by a second
+`db.init_app`. Our rows are written in the host's transaction, so they go to the new database; all our other statements
+have to go there as well.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ __all__ = ["Engines", "is_in_memory", "is_same_database"]
 
 
 class Follower(t.Protocol):
-    """Who knows something of the database."""
+    """An object that caches facts about the database."""
 
     def renew(self) -> None:
-        """Forget it: the app is on another one."""
+        """Drop the cache: the app is now on another database."""
 
 
 class Engines:
-    """The engines of one app. Made inside its context."""
+    """The engines of one app. Must be created inside its app context."""
 
     def __init__(self, app: Flask, naming: Naming) -> None:
         self._app, self._naming = app, naming
@@ -35,18 +36,18 @@ class Engines:
 
     @property
     def host(self) -> sa.Engine:
-        """Where the tables live, and every catalogued model."""
+        """The engine of our tables and of every catalogued model."""
         return self._look()[0]
 
     @property
     def own(self) -> sa.Engine:
-        """For transactions of our own; the same pool. See `sql.transactions`."""
+        """The engine for transactions of our own; it has the same pool. See `sql.transactions`."""
         return self._look()[1]
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller is in a context of this app's."""
-        # Asked for first, for the truth of `current_app` itself costs ten times as much, and a commit wants to know.
+        """Whether the caller is in an app context of this app."""
+        # `has_app_context` comes first: each commit asks, and `bool(current_app)` costs ten times as much.
         return has_app_context() and current_app._get_current_object() is self._app  # type: ignore[attr-defined]
 
     def _look(self) -> tuple[sa.Engine, sa.Engine]:
@@ -61,7 +62,7 @@ class Engines:
     def _find(self) -> sa.Engine:
         if self.is_current:
             return t.cast("sa.Engine", self._app.extensions["sqlalchemy"].engine)
-        # Threads of a worker have no context, nor should they begin one: its end calls the host's code.
+        # Threads of a worker have no app context, and must not enter one: leaving it runs the host's teardown code.
         return self._all.get(self._key, self._known[0])
 
     def _take(self, engine: sa.Engine) -> tuple[sa.Engine, sa.Engine]:
@@ -73,18 +74,18 @@ class Engines:
 
 
 def is_same_database(one: sa.Engine, other: sa.Engine) -> bool:
-    """Whether two engines lead to one database: by whatever driver, as whomever, with whatever options."""
+    """Whether two engines are on the same database, whatever their drivers, users and options."""
     return one is other or one.url == other.url or _place(one.url) == _place(other.url)
 
 
 def _place(url: sa.URL) -> tuple[t.Any, ...]:
-    # `options` may choose another schema.
+    # `options` is compared too: it may set another search_path.
     where = (url.query.get(name) for name in ("host", "port", "service", "options"))
     return url.get_backend_name(), url.host, url.port, url.database, *where
 
 
 def is_in_memory(url: sa.URL) -> bool:
-    """Whether it is a SQLite in memory: each pool has one of its own, though the URL is the same."""
+    """Whether it is an in-memory SQLite: each pool then has a database of its own, although the URL is the same."""
     if url.get_backend_name() != "sqlite":
         return False
     return not url.database or ":memory:" in url.database or "mode=memory" in str(url)

@@ -1,4 +1,7 @@
-"""`Webhooks`: the only place that wires. It holds behaviour; what belongs to one app is in its `AppState`."""
+"""`Webhooks`: the Flask extension, which connects all parts to an app.
+
+The law of this room: the extension object holds no data of an app; that is in the app's `AppState`.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,8 @@ class Webhooks:
             webhooks.init_app(app, db)
 
     :param app: with `db`, the same as calling `init_app` at once.
-    :param name: of the blueprint with the API; that of the console is `{name}_console`. For apps that have a blueprint
-        called `webhooks`.
+    :param name: the name of the API's blueprint; that of the console is `{name}_console`. For apps that have a
+        blueprint called `webhooks` themselves.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Webhooks:
                 f"Webhooks(name={name!r}) cannot be a blueprint's. Take one without dots."
             )
         self.name = name
-        self._load_principal: PrincipalLoader = _nobody
+        self._load_principal: PrincipalLoader = _load_nothing
         self._formats: dict[str, Format] = dict(payload.FORMATS)
         if app is not None:
             if db is None:
@@ -73,12 +76,12 @@ class Webhooks:
             self.init_app(app, db)
 
     def init_app(self, app: Flask, db: SQLAlchemy) -> None:
-        """Read the configuration and the catalogue, add the tables, and begin to capture.
+        """Read the configuration and the catalogue, add the tables to `db.metadata`, and start to capture changes.
 
-        Call it once for each app, after `db.init_app(app)` and when all models have been imported. What the app
-        changes in its configuration afterwards is not seen.
+        Call it once for each app, after `db.init_app(app)` and after all models have been imported. Later changes of
+        the app's configuration have no effect.
 
-        :raises ConfigurationError: a wrong setting, a catalogue with mistakes, a second call for the same app.
+        :raises ConfigurationError: a wrong setting, a catalogue with mistakes, or a second call for the same app.
         """
         try:
             self._start(app, db)
@@ -129,11 +132,11 @@ class Webhooks:
             embedded=embedded,
             bell=Bell(settings.redis_url, embedded, settings.queue, app.import_name),
             load_principal=self._principal,
-            has_principal_loader=lambda: self._load_principal is not _nobody,
+            has_principal_loader=lambda: self._load_principal is not _load_nothing,
         )
         app.extensions[EXTENSION] = state
         absolute.name_place(app, settings.base_url)
-        _tell_doubts(bound)
+        _log_doubtful_columns(bound)
         capture.install(state)
         self._add_doors(app, settings)
 
@@ -148,7 +151,10 @@ class Webhooks:
             app.register_blueprint(door, url_prefix=f"{settings.url_prefix}{path}")
 
     def _check_doors(self, app: Flask, settings: Settings) -> None:
-        """Refuse blueprints of the host's that are called like ours, and a host that would not be looked at."""
+        """Refuse a blueprint of the host with our name, and a `WEBHOOKS_URL_HOST` that does not fit the app's routing.
+
+        :raises ConfigurationError: says which name or key to change.
+        """
         for name in (self.name, f"{self.name}_console"):
             if name in app.blueprints:
                 raise ConfigurationError(
@@ -167,11 +173,11 @@ class Webhooks:
             )
 
     def principal_loader(self, load: F) -> F:
-        """Register the function that says who is calling the API or the console; None means nobody (401).
+        """Register the function that returns the caller of the API or the console; None means not signed in (401).
 
-        It may be async, as a view may.
+        It may be async, like a view.
 
-        :raises ConfigurationError: it is async, and Flask cannot call it.
+        :raises ConfigurationError: it is async, and Flask's extra `async` is not installed.
         """
         if inspect.iscoroutinefunction(load) and find_spec("asgiref") is None:
             raise ConfigurationError(
@@ -182,16 +188,16 @@ class Webhooks:
         return load
 
     def _principal(self) -> Principal | None:
-        """Return who is calling.
+        """Return the caller, or None.
 
-        :raises PrincipalError: the loader does not say. A mistake there must let nobody in.
+        :raises PrincipalError: the loader returned anything else; the request is refused.
         """
         load = self._load_principal
         name = f"{load.__module__}.{getattr(load, '__qualname__', type(load).__name__)}"
         try:
             found = current_app.ensure_sync(load)()
             if isinstance(found, Principal):
-                Principal.__post_init__(found)  # again: a subclass may have passed it over
+                Principal.__post_init__(found)  # a subclass may have overridden the check without calling it
         except PrincipalError as error:
             raise PrincipalError(f"The principal loader {name} made a Principal whose {error}") from error
         if found is not None and not isinstance(found, Principal):
@@ -202,10 +208,12 @@ class Webhooks:
         return found
 
     def payload_format(self, name: str) -> t.Callable[[Format], Format]:
-        """Register an envelope under a name that the catalogue and subscriptions may use.
+        """Register a payload format under a name that the catalogue and subscriptions may use.
 
-        The function gets a `payload.Message` and a `payload.Recipient` and returns the body as a dict. It must
-        return the same for the same arguments: a retry sends the same bytes.
+        The function gets a `payload.Message` and a `payload.Recipient`, and returns the body as a dict. It must return
+        the same body for the same arguments: a retry sends the same bytes.
+
+        :raises ConfigurationError: the function is async, or the name belongs to a built-in format.
         """
 
         def register(make: Format) -> Format:
@@ -229,13 +237,13 @@ class Webhooks:
         dedupe_key: str | None = None,
         session: AnySession | None = None,
     ) -> None:
-        """Add an event to the current transaction: it exists if and only if that transaction commits.
+        """Add an event to the current transaction: it is recorded if and only if that transaction commits.
 
-        :param data: anything JSON can hold, as it is now; or an instance of the channel's model, which is dumped at
-            commit with its last state.
-        :param owner: whose it is; may be left out for an instance that knows its owner.
-        :param dedupe_key: a second event of this name, owner and key does nothing, also in a later transaction.
-        :param session: another session than `db.session`.
+        :param data: a JSON value, copied now; or an instance of the channel's model, which is serialised at commit with
+            the values that it has then.
+        :param owner: the owner of the event; optional for an instance from which the catalogue can read the owner.
+        :param dedupe_key: a second event with this name, owner and key is dropped, also in a later transaction.
+        :param session: the session to use instead of `db.session`.
         :raises EmitError: see its subclasses.
         """
         self.emit_many(event, [data], owner=owner, dedupe_key=dedupe_key, session=session)
@@ -251,7 +259,8 @@ class Webhooks:
     ) -> None:
         """Add one event for each of `rows`, for changes that capture cannot see; see `emit`.
 
-        :param dedupe_key: with one row only; where each has a key of its own, `emit` them one by one.
+        :param rows: one `data` value of `emit` for each event.
+        :param dedupe_key: allowed with one row only; to give each row a key of its own, call `emit` for each.
         """
         state = self._state()
         capture.emit_many(
@@ -260,7 +269,7 @@ class Webhooks:
 
     @property
     def subscriptions(self) -> Subscriptions:
-        """Subscriptions of the current app, made, read and changed in the current transaction."""
+        """The subscriptions of the current app: created, read and changed in the current transaction."""
         return Subscriptions(self._here)
 
     def _here(self, session: AnySession | None) -> tuple[AppState, Session]:
@@ -269,7 +278,7 @@ class Webhooks:
 
     @contextlib.contextmanager
     def muted(self, session: AnySession | None = None) -> t.Iterator[None]:
-        """Capture nothing of what is changed inside the block; it is flushed on entry and on exit."""
+        """Capture no change that is made inside the block; the session is flushed on entry and on exit."""
         with capture.muted(_session(self._state().app, session)):
             yield
 
@@ -288,12 +297,12 @@ class Webhooks:
                     )
 
 
-def _nobody() -> None:
-    """Say that nobody is calling, until the host says who."""
+def _load_nothing() -> None:
+    """The principal loader until the host registers its own: nobody is signed in."""
 
 
 def _session(app: Flask, given: AnySession | None = None) -> Session:
-    """Return the session that is meant: `db.session` unless another is given, which may be scoped as that is."""
+    """Return the given session, or `db.session` if none is given; a scoped session yields the one of this context."""
     db: SQLAlchemy = app.extensions["sqlalchemy"]
     session: AnySession = db.session if given is None else given
     return session() if isinstance(session, scoped_session) else session
@@ -305,7 +314,7 @@ def _vault(app: Flask, settings: Settings) -> Vault:
         for key in (app.config.get("SECRET_KEY"), *(app.config.get("SECRET_KEY_FALLBACKS") or ()))
         if key
     ]
-    # Derived keys stay behind the configured ones: an app that configures keys later can still open its secrets.
+    # The derived keys stay, after the configured ones: an app that configures keys later can still open old secrets.
     keys = [*settings.encryption_keys, *derived]
     if not keys:
         raise ConfigurationError(
@@ -332,10 +341,10 @@ def _transport(app: Flask, settings: Settings) -> Transport:
 
 
 def _bundles(settings: Settings) -> tuple[str, ...]:
-    """Return the files of authorities that are trusted besides the public ones.
+    """Return the files of authorities that are trusted in addition to the public ones.
 
-    Without a setting, the one that the environment names for requests and OpenSSL: who has set it means all that speaks
-    TLS on this machine. Here it adds to the public ones, too.
+    Without `WEBHOOKS_CA_BUNDLE` it is the file that the environment names for requests or OpenSSL, because the operator
+    set that variable for every TLS client on this machine. It adds to the public authorities here, never replaces them.
     """
     if settings.ca_bundle is not None:
         return (settings.ca_bundle,)
@@ -349,8 +358,8 @@ def _bundles(settings: Settings) -> tuple[str, ...]:
     return ()
 
 
-def _tell_doubts(bound: t.Mapping[str, BoundChannel]) -> None:
-    """Name, before anybody subscribes, the columns that an event may not be able to carry."""
+def _log_doubtful_columns(bound: t.Mapping[str, BoundChannel]) -> None:
+    """Log at start-up, before there are subscriptions, the columns whose values an event may not be able to carry."""
     for name, each in bound.items():
         if each.doubts:
             words = " ".join(map(str, each.doubts))
@@ -363,7 +372,10 @@ def _tell_doubts(bound: t.Mapping[str, BoundChannel]) -> None:
 
 
 def _check_binds(db: SQLAlchemy, engine: sa.Engine, bound: t.Mapping[str, BoundChannel]) -> None:
-    """Refuse models that live on another engine than our tables: an event must be in its change's transaction."""
+    """Refuse models on another engine than our tables: an event must be written in the transaction of its change.
+
+    :raises ConfigurationError: names the model and both engines.
+    """
     with contextlib.closing(db.session()) as session:
         for each in bound.values():
             if each.model is None:

@@ -1,11 +1,11 @@
-"""How a receiver is doing, and what follows: nothing, a pause, or being switched off. Pure functions.
+"""The health of a receiver, and its consequence: none, a pause, or disabling the subscription. Pure functions.
 
-Two mechanisms that must not be confused. The *breaker* is temporary: a subscription that mostly fails in the last
-minutes is paused, then probed with one request, and each failed probe doubles the pause. *Disabling* lasts until the
-owner acts: after so many failures in a row and so long without a success, or at once on 410.
+Two mechanisms that must not be confused. The *breaker* is temporary: a subscription whose attempts mostly failed in the
+last minutes is paused, then probed with one request, and each failed probe doubles the pause. *Disabling* lasts until
+the owner acts: after many failures in a row and a long time without a success, or at once on 410.
 
-Only attempts that ended count, each once; what failed by our own fault does not count. A replay repeats what is past:
-it says whether the receiver is there, so it counts for the breaker, but its failures disable nothing.
+Each finished attempt counts once; failures by a fault of our own do not count. A replay resends old events: it shows
+whether the receiver works, so it counts for the breaker, but its failures never disable a subscription.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["Breaker", "Health", "Reason", "after", "health_of", "why_paused"]
 
 
 class Reason(enum.StrEnum):
-    """Why we switched a subscription off."""
+    """Why we disabled a subscription."""
 
     GONE = "gone"
     """The receiver answered 410."""
     FAILING = "failing"
-    """Too many failures in a row, for too long."""
+    """Too many failures in a row, over too long a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +32,42 @@ class Breaker:
     """When a mostly failing subscription is paused, and for how long."""
 
     window: float = 120.0
-    """Seconds of attempts that are looked at."""
+    """Seconds over which attempts are counted."""
     minimum: int = 10
-    """Attempts in the window below which nothing is decided."""
+    """Attempts in the window without which the breaker does not open."""
     share: float = 0.9
-    """Failed attempts divided by all, from which on the breaker opens."""
+    """The breaker opens if at least this share of the attempts failed."""
     pause: float = 30.0
-    """Seconds of the first pause; each pause that follows a failed probe is twice as long."""
+    """Seconds of the first pause; each failed probe doubles the next one."""
     longest: float = 900.0
-    """Seconds that a pause may grow to."""
+    """Seconds of the longest pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is known of one receiver; the columns of the same names in `Lane`."""
+    """The health of one receiver, as in the columns of the same names in `Lane`."""
 
     failures: int = 0
-    """Attempts in a row that failed."""
+    """Failed attempts since the last success."""
     failing_since: datetime | None = None
     """When the first of them ended."""
     succeeded_at: datetime | None = None
     paused_until: datetime | None = None
-    """Nothing is sent before; then one probe."""
+    """Nothing is sent before this instant; then one probe is."""
     pauses: int = 0
     """Pauses in a row."""
     window_at: datetime | None = None
-    """Since when the two counts run."""
+    """Begin of the window of the two counts."""
     window_ok: int = 0
     window_failed: int = 0
     refusals: int = 0
-    """Requests to slow down since the last success; see `pace`."""
+    """Answers that asked to slow down since the last success; see `pace`."""
     paced_rate: float | None = None
-    """Requests a second that were learnt to be taken, at `paced_at`."""
+    """Requests per second that the receiver accepts, as learnt at `paced_at`."""
     paced_at: datetime | None = None
     """When it last asked to slow down."""
     waits_for: str | None = None
-    """What its lane waits for beside time: `receiver`, which asks to slow down, or `sender`, a fault of ours."""
+    """Why its lane waits, if not for a due time: `receiver` asked to slow down, or `sender` has a fault of its own."""
 
     def is_paused(self, now: datetime) -> bool:
         """Whether the breaker is open."""
@@ -85,7 +85,7 @@ class Health:
 
 
 def health_of(row: t.Any) -> Health:
-    """Return what a row of the lanes tells."""
+    """Return the health from a row of the lanes table."""
     return Health(**{name: getattr(row, name) for name in Health.__dataclass_fields__})
 
 
@@ -98,9 +98,11 @@ def after(
     disable_after: tuple[int, timedelta] | None,
     is_replay: bool = False,
 ) -> tuple[Health, Reason | None]:
-    """Return the health after an attempt that ended `now`, and the reason to disable if there is one.
+    """Return the health after an attempt that ended `now`, and the reason to disable the subscription if there is one.
 
-    :param is_replay: it repeats what is past: its failure, a 4xx too, counts for the breaker only.
+    :param breaker: None: never pause.
+    :param disable_after: failures in a row, and the time since the first of them; None: never disable.
+    :param is_replay: the attempt belongs to a replay: its failure, also a 4xx, counts for the breaker only.
     """
     counted = _counted(health, breaker, now)
     if counted.waits_for is not None:
@@ -120,7 +122,7 @@ def after(
 
 
 def _succeeded(health: Health, now: datetime) -> Health:
-    if health.is_probed:  # what opened the breaker is past
+    if health.is_probed:  # the probe succeeded: forget the failures that opened the breaker
         health = replace(health, window_at=now, window_ok=0, window_failed=0)
     return Health(
         succeeded_at=now,
@@ -133,7 +135,7 @@ def _succeeded(health: Health, now: datetime) -> Health:
 
 
 def why_paused(health: Health, breaker: Breaker) -> str:
-    """Say in one sentence why the breaker is open: while it is, what it has counted stays."""
+    """Return in one sentence why the breaker is open; its counts do not change while it is."""
     if health.pauses > 1:
         probes = health.pauses - 1
         return "The probe after the pause failed." if probes == 1 else f"{probes} probes in a row failed."
@@ -142,10 +144,10 @@ def why_paused(health: Health, breaker: Breaker) -> str:
 
 
 def _counted(health: Health, breaker: Breaker | None, now: datetime) -> Health:
-    """Begin a new window when the old one has passed, with half of what that had.
+    """Start a new window when the old one has passed, with half of its counts.
 
-    Half, and not nothing: a receiver that takes 15 seconds to fail gives eight failures in two minutes, and would
-    never come to ten if each window began at nothing.
+    Half, and not zero: a receiver that takes 15 seconds to fail has eight failures in two minutes, and would never
+    reach ten if each window started at zero.
     """
     length = timedelta(seconds=breaker.window if breaker else 120)
     if health.window_at is not None and timedelta(0) <= now - health.window_at <= length:
@@ -156,9 +158,10 @@ def _counted(health: Health, breaker: Breaker | None, now: datetime) -> Health:
 
 
 def _is_hopeless(health: Health, now: datetime, most: int, silence: timedelta) -> bool:
-    """Whether it has failed for so long, and not merely been idle: twenty events in one bad minute are no three days.
+    """Whether it has failed often enough and for long enough.
 
-    The last success is always before `failing_since`, so it is at least as long ago.
+    Twenty failures within one bad minute are not enough, even if the last success is days ago because there was nothing
+    to send: the time counts from the first failure. The last success is always before that.
     """
     since = health.failing_since or now
     return health.failures >= most and now - since >= silence
@@ -166,7 +169,7 @@ def _is_hopeless(health: Health, now: datetime, most: int, silence: timedelta) -
 
 def _opens(health: Health, breaker: Breaker, now: datetime) -> bool:
     if health.paused_until is not None and health.paused_until > now:
-        return False  # an attempt that was under way when the breaker opened
+        return False  # this attempt was in flight when the breaker opened
     if health.is_probed:
         return True
     attempts = health.window_ok + health.window_failed

@@ -1,6 +1,6 @@
-"""Identifiers: UUIDv7 (RFC 9562, section 5.7), so that ids sort by the time they were made.
+"""Identifiers: UUIDv7 (RFC 9562, section 5.7), so that ids sort by the time of their creation.
 
-Python gains `uuid.uuid7` in 3.14; this one serves 3.11 and newer alike.
+Python has `uuid.uuid7` since 3.14; this implementation serves all versions from 3.11 on.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from datetime import UTC, datetime, timedelta
 __all__ = ["BACKFILL", "BACKFILL_KEY", "first_at", "following", "is_backfilled", "is_id", "made_at", "uuid7"]
 
 BACKFILL = "backfill"
-"""Begins the dedupe keys of what a backfill has recorded, for one subscription alone."""
+"""Prefix of the dedupe keys of messages that a backfill recorded, for one subscription alone."""
 BACKFILL_KEY = (36, 64)
-"""Characters of what follows: the subscription's id, and a digest of the row's primary key."""
+"""Lengths of the two parts after the prefix: the subscription's id, and a digest of the row's primary key."""
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _lock = threading.Lock()
 _last = 0
 _random: list[int] = []
-"""73 bits each, for the ids to come."""
+"""Random numbers of 73 bits, drawn in advance for the next ids."""
 
 
 def uuid7() -> str:
@@ -35,7 +35,8 @@ def uuid7() -> str:
     global _last
     moment = (time.time_ns() // 1_000_000) << 74
     with _lock:
-        if not _random:  # many at once: whoever asks the system has to wait for the interpreter afterwards
+        # Draw many at once: the system call releases the GIL, and the thread has to wait to get it back.
+        if not _random:
             drawn = os.urandom(2560)
             _random.extend(int.from_bytes(drawn[at : at + 10]) >> 7 for at in range(0, 2560, 10))
         value = moment | _random.pop()
@@ -47,12 +48,12 @@ def uuid7() -> str:
 
 
 def is_id(text: str) -> bool:
-    """Say whether it is written as our ids are: PostgreSQL fails where it is asked for another."""
+    """Whether a text has the form of our ids. PostgreSQL raises an error for a text that is no UUID."""
     return _ID.fullmatch(text) is not None
 
 
 def _begin_anew_after_fork() -> None:
-    """Make no id twice, and wait for no thread that is not here."""
+    """Drop the parent's random numbers, which would make its ids again, and its lock, which a lost thread may hold."""
     global _lock
     _lock = threading.Lock()
     _random.clear()
@@ -63,23 +64,23 @@ if hasattr(os, "register_at_fork"):
 
 
 def first_at(moment: datetime) -> str:
-    """Return the lowest id that can be made at a moment: `id >= first_at(since)` uses the index on ids."""
+    """Return the lowest id that can be created at a moment: `id >= first_at(since)` uses the index on ids."""
     digits = f"{max(0, (moment - _EPOCH) // timedelta(milliseconds=1)):012x}"[-12:]
     return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
 
 
 def following(identifier: str) -> str:
-    """Return the next id in order, whether it was ever made or not: the least one behind."""
+    """Return the smallest id that sorts after this one, whether it exists or not."""
     return str(uuid.UUID(int=min(uuid.UUID(identifier).int + 1, (1 << 128) - 1)))
 
 
 def made_at(identifier: str) -> datetime:
-    """Return when an id was made, to the millisecond."""
+    """Return the time at which an id was created, to the millisecond."""
     return _EPOCH + timedelta(milliseconds=int(identifier[:8] + identifier[9:13], 16))
 
 
 def is_backfilled(dedupe_key: str | None) -> bool:
-    """Whether a message is of a backfill: it was made for one subscription, and others have not missed it."""
+    """Whether a message comes from a backfill: it was made for one subscription, and others did not miss it."""
     if dedupe_key is None:
         return False
     word, *rest = dedupe_key.split(":")

@@ -1,8 +1,8 @@
-"""RQ's door: the one job, which works through everything that is due, or wakes the engine that does.
+"""The door of RQ: one job, which delivers everything that is due, or wakes the thread that does.
 
-A stock `rq worker webhooks` imports this module by name. It finds the app through `FLASK_APP`, or through the path
-that the job carries, and delivers in the job. `flask webhooks worker` has its app loaded already and a
-`DeliveryThread` that delivers beside RQ; there the job only wakes it.
+A stock `rq worker webhooks` imports this module by name. It finds the app by `FLASK_APP`, or by the path in the job's
+arguments, and delivers within the job. `flask webhooks worker` has loaded its app already, and delivers in a
+`DeliveryThread` that runs in parallel with RQ; there the job only wakes that thread.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ __all__ = ["DeliveryThread", "deliver", "stopping", "worker_name"]
 logger = logging.getLogger(__name__)
 
 SECONDS = 30.0
-"""After which a job in a stock worker ends as soon as nobody notices it: others may wait in the queue, and a warm
-shutdown waits for it, for the process that RQ forks is not told."""
+"""Seconds after which a job in a stock worker ends at the next opportunity: other jobs may wait in the queue, and a
+warm shutdown waits for the job, because RQ does not pass the signal to the process that it forked."""
 LINGER = 6.0
-"""Seconds that a job in a stock worker waits for the next delivery to fall due: as long as the first retry takes."""
+"""Seconds that a job in a stock worker waits for the next delivery that falls due: enough for the first retry."""
 
 BREATH = 0.02
-"""Seconds between two runs of an engine."""
+"""Seconds between two runs of a delivery thread."""
 SOON = 0.1
-"""Seconds for which an engine goes on looking rather than wait for the sweep: replays fall due one after the other."""
+"""If a delivery falls due within so many seconds, the thread runs again at once instead of waiting to be woken: the
+deliveries of a replay fall due one after the other."""
 
 _engine: DeliveryThread | None = None
 _pid: int | None = None
@@ -53,26 +54,27 @@ _ready: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 
 
 _names: dict[int, str] = {}
-"""By process: a forked child is another worker."""
+"""Worker names by process id: a forked child is another worker."""
 
 
 def worker_name() -> str:
-    """`host:chance:pid`, as it stands in the log and on leases.
+    """Return `host:random:pid`, the name of this worker in the log and on leases.
 
-    By chance too, because in containers all are process 1, and hosts may have one name (`vm:1`): two workers of one
-    name would be counted as one, and the first to end would sign off both.
+    It has a random part because in containers every worker is process 1, and several hosts may have the same name: two
+    workers with one name would count as one, and the first to end would unregister both.
     """
     pid = os.getpid()
     return _names.get(pid) or _names.setdefault(pid, f"{socket.gethostname()}:{secrets.token_hex(4)}:{pid}")
 
 
 class DeliveryThread:
-    """The thread of a worker that delivers whenever it is woken, as long as there is something to do.
+    """The thread of a worker that delivers, each time it is woken, until nothing is due.
 
-    Beside RQ, not in its job: a job must end in time, and with it the run, for which everybody has to wait who is
-    delivered to while a receiver hangs. Use it as a context manager; leaving it waits until nothing is due.
+    It is not part of RQ's job: a job must end in time, and its run ends only when the slowest receiver has answered, so
+    all other deliveries would wait for that one. Use it as a context manager; leaving it waits until nothing is due.
 
-    :param stop: the worker's own: finish what is under way, give back the rest.
+    :param stop: the worker's flag: once set, the thread finishes the attempts in flight and returns its other
+        deliveries to the database.
     """
 
     def __init__(self, state: AppState, stop: ShutdownFlag) -> None:
@@ -93,11 +95,11 @@ class DeliveryThread:
         _engine = None
         self._is_leaving = True
         self.wake()
-        if kind is None:  # else a second signal, which means at once
+        if kind is None:  # an exception means a second signal: end at once, without waiting
             self._thread.join()
 
     def wake(self) -> None:
-        """Look for what is due, now or once more."""
+        """Make the thread look for due deliveries: at once, or again after its current run."""
         self._woken.set()
 
     def _work(self) -> None:
@@ -109,9 +111,8 @@ class DeliveryThread:
                 is_last = self._is_leaving or self._stop.is_set()
                 try:
                     self._deliver()
-                except (
-                    Exception
-                ) as error:  # the sweep wakes it again; without this thread nothing would be sent
+                # Any exception: without this thread nothing would be sent. The next wake-up tries again.
+                except Exception as error:
                     extra = {"worker": worker_name()}
                     logger.error("run.failed", extra=extra, exc_info=emptied(error))
 
@@ -119,7 +120,7 @@ class DeliveryThread:
         while not self._stop.is_set() and self._state.settings.enabled:
             self._state.bell.clear()
             report = Coordinator(self._state, holder=worker_name(), stop=self._stop, clock=self._clock).run()
-            # Replays afterwards: what was just committed does not wait for that look.
+            # Replays come second, so that a delivery which was just committed does not wait for their statements.
             queued = 0 if self._stop.is_set() else _replay(self._state)
             if not queued and (report.next_in is None or report.next_in > SOON):
                 return
@@ -128,9 +129,10 @@ class DeliveryThread:
 
 
 def deliver(app_path: str) -> dict[str, t.Any]:
-    """Deliver what is due, until nothing is or the job's time is up; then see to it that somebody goes on.
+    """Deliver until nothing is due or the job's time is up; in the latter case ring again, for the next job.
 
-    :param app_path: what to import when there is no `FLASK_APP`: `package` or `module:factory`.
+    :param app_path: the app to import if `FLASK_APP` is not set: `package` or `module:factory`.
+    :return: the numbers of `delivered` and `failed` deliveries; empty if the job only woke the `DeliveryThread`.
     """
     if _engine is not None:
         _engine.wake()
@@ -146,14 +148,14 @@ def deliver(app_path: str) -> dict[str, t.Any]:
         stop = stack.enter_context(stopping())
         try:
             total = _work(state, stop)
-        except Exception as error:  # which RQ logs, and the error tracker takes from there
+        except Exception as error:  # RQ logs it with its frames, whose variables may hold secrets
             emptied(error)
             raise
     return {"delivered": total.delivered, "failed": total.failed}
 
 
 def _is_ready(state: AppState) -> bool:
-    """Whether the database has been migrated; looked at until it has. A run would wait minutes for its tables."""
+    """Whether our tables exist; checked until they do. A run without them would retry for minutes."""
     if state.engine not in _ready:
         try:
             refuse_missing_tables(state.engine)
@@ -165,8 +167,10 @@ def _is_ready(state: AppState) -> bool:
 
 
 def _replay(state: AppState) -> int:
-    """Have replays make their next deliveries due; return how many."""
-    with contextlib.suppress(*TRANSIENT_ERRORS):  # which the run bears, and says once
+    """Make the next deliveries of running replays due; return how many."""
+    with contextlib.suppress(
+        *TRANSIENT_ERRORS
+    ):  # the database is unreachable: the next run logs it, and waits
         return replay.turn(state)
     return 0
 
@@ -178,7 +182,7 @@ def _is_due(report: Report) -> bool:
 def _work(state: AppState, stop: ShutdownFlag) -> Report:
     total, until = Report(), time.monotonic() + SECONDS
     while True:
-        state.bell.clear()  # whoever commits from now on rings again
+        state.bell.clear()  # a commit from now on rings again
         if state.settings.enabled:
             _replay(state)
         report = Coordinator(state, holder=worker_name(), stop=stop).run(
@@ -193,7 +197,7 @@ def _work(state: AppState, stop: ShutdownFlag) -> Report:
 
 
 def _linger(state: AppState, report: Report, stop: ShutdownFlag, until: float) -> bool:
-    """Wait for a retry that falls due soon, for there is no sweep; False when there is none."""
+    """Wait for a delivery that falls due soon, as a stock worker has no sweep; return False if there is none."""
     if report.next_in is None:
         return False
     due = time.monotonic() + max(0.0, report.next_in)
@@ -206,7 +210,7 @@ def _linger(state: AppState, report: Report, stop: ShutdownFlag, until: float) -
 
 
 def _go_on(state: AppState, report: Report, stop: ShutdownFlag) -> None:
-    """Ring again for what is left, or have RQ's scheduler do it when the next delivery is due."""
+    """Ring for the deliveries that are left, or have RQ's scheduler ring when the next one falls due."""
     if report.next_in is None or not state.settings.enabled:
         return
     if _is_due(report) or stop.is_set():
@@ -222,7 +226,7 @@ def _load(app_path: str) -> Flask:
 
 
 def _renew_after_fork(state: AppState) -> None:
-    """A forked child must not use its parent's connections."""
+    """Dispose of the parent's database connections in a forked child, which must not use them."""
     global _pid
     if _pid is not None and _pid != os.getpid():
         state.engine.dispose(close=False)
@@ -230,7 +234,7 @@ def _renew_after_fork(state: AppState) -> None:
 
 
 def _call(handler: t.Callable[..., t.Any], number: int, frame: t.Any) -> None:
-    """Call another's handler. RQ's writes to Redis: that it is gone must not break off the run that is to end well."""
+    """Call the previous signal handler. RQ's writes to Redis, whose absence must not break off the current run."""
     try:
         handler(number, frame)
     except Exception as error:
@@ -239,7 +243,7 @@ def _call(handler: t.Callable[..., t.Any], number: int, frame: t.Any) -> None:
 
 @contextlib.contextmanager
 def stopping() -> t.Iterator[ShutdownFlag]:
-    """Yield what SIGTERM and SIGINT set, besides what somebody else's handlers do; a second one is hard."""
+    """Yield a flag that SIGTERM and SIGINT set, in addition to calling the previous handlers; a second signal exits."""
     stop = ShutdownFlag()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -251,7 +255,7 @@ def stopping() -> t.Iterator[ShutdownFlag]:
         stop.set()
         handler = before[signal.Signals(number)]
         if callable(handler) and handler is not signal.default_int_handler:
-            _call(handler, number, frame)  # RQ's: warm at the first signal, hard at the second
+            _call(handler, number, frame)  # RQ's: warm shutdown at the first signal, hard at the second
         elif first:
             logger.warning("worker.stopping", extra={"worker": worker_name()})
         else:

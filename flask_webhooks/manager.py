@@ -1,7 +1,7 @@
 """Subscriptions from the host's own code: `webhooks.subscriptions`.
 
-The law of this room: it decides nothing itself. What is taken and how it is written is said in `subscriptions`, as for
-the API and the console; here is only in whose transaction that happens, and what the caller gets.
+The law of this room: it decides nothing itself. The room `subscriptions` checks and writes, as for the API and the
+console; this module only joins the caller's transaction and makes the returned `Subscription`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Events: t.TypeAlias = t.Sequence[str | t.Mapping[str, t.Any]]
 
 @dataclass(frozen=True)
 class Subscription:
-    """A subscription as it was when it was read: what the API shows of it.
+    """A subscription as it was when it was read, with the fields that the API shows.
 
-    Its `repr` has neither the secret nor what may be one: many a URL is a password.
+    Its `repr` shows neither the secret nor any field that may hold one: many URLs contain a token.
     """
 
     id: str
@@ -44,16 +44,16 @@ class Subscription:
     environment: str
     active: bool
     version: int
-    """Grows with each change: give it to `update`, and what somebody else has changed is not overwritten."""
+    """Grows with each change. Pass it to `update`, which then refuses to overwrite a change made in between."""
     url: str = field(repr=False)
     description: str = field(repr=False)
     format: str | None = field(repr=False)
     events: t.Sequence[t.Mapping[str, t.Any]] = field(repr=False)
-    """``{"event": pattern, "includes": [names]}`` each, by name."""
+    """Each is ``{"event": pattern, "includes": [names]}``; sorted by pattern."""
     channels: t.Sequence[str] = field(repr=False)
-    """Those of which every event is listened to."""
+    """Channels of which the subscription gets every event."""
     headers: t.Sequence[str] = field(repr=False)
-    """The names."""
+    """Names only: the values are never shown."""
     retry: t.Any = field(repr=False)
     rate_limit: float | None = field(repr=False)
     metadata: t.Mapping[str, t.Any] = field(repr=False)
@@ -63,30 +63,31 @@ class Subscription:
     created_at: datetime = field(repr=False)
     updated_at: datetime = field(repr=False)
     note: str | None = field(repr=False)
-    """Why it gets nothing from this app: it is for another environment."""
+    """Why this app sends it nothing: it belongs to an environment that this app does not send for."""
     secret: str | None = field(default=None, repr=False)
-    """What to verify with, as `create` and `rotate` return it, this once: `whsec_…`, or for `v1a` the public key."""
+    """The key that the receiver verifies with: `whsec_…`, or for `v1a` the public key. Only `create` and `rotate`
+    return it; afterwards it cannot be read again."""
 
 
 class Subscriptions:
-    """Makes, reads, changes and removes subscriptions in the transaction of the calling code, as `emit` does.
+    """Creates, reads, changes and removes subscriptions in the caller's transaction, like `emit`.
 
     ::
 
         db.session.add(account)
-        db.session.flush()  # gives it its id
+        db.session.flush()  # sets account.id
         made = webhooks.subscriptions.create(
             owner=str(account.id), url="https://example.com/hooks", events=["invoices.*"]
         )
         db.session.commit()  # the account and its subscription, or neither
 
-    It hears what is committed from then on, and what that same transaction does. What is checked, and what is raised,
-    is the API's: `error.code` and `error.fields` are what its answers say. What is refused leaves the transaction as it
-    was. Two things differ, for code is trusted and a transaction is open: how many subscriptions an owner may have is
-    not limited unless you ask, and the URL's name is not looked up. (Each attempt looks at where it leads.)
+    A subscription gets the events of its own transaction, and of all later ones. The checks and errors are those of the
+    API: `error.code` and `error.fields` are what its answers contain. A refused call leaves the transaction unchanged.
+    Two checks differ, because the caller is trusted and a transaction is open: the number of an owner's subscriptions
+    is not limited unless `limited` is set, and the host name of the URL is not looked up (each attempt checks it).
 
-    Every method takes a `session` other than `db.session`. `owner` says whose it must be: give it whenever an id comes
-    from outside, and `ALL_OWNERS` where it may be anybody's.
+    Every method takes a `session` to use instead of `db.session`. `owner` is the owner that the subscription must have:
+    pass it whenever an id comes from outside, and `ALL_OWNERS` where any owner is right.
     """
 
     def __init__(self, here: t.Callable[[AnySession | None], tuple[AppState, Session]]) -> None:
@@ -112,16 +113,17 @@ class Subscriptions:
         limited: bool = False,
         session: AnySession | None = None,
     ) -> Subscription:
-        """Make a subscription and return it with its secret.
+        """Create a subscription and return it with its secret.
 
         :param events: patterns (`invoices.created`, `invoices.*`, `*`), or ``{"event": …, "includes": […]}``.
-        :param channels: short for every event of each.
-        :param environment: `staging` or `production`; `WEBHOOKS_ENVIRONMENT` without it.
+        :param channels: channels of which it gets every event.
+        :param environment: `staging` or `production`; by default `WEBHOOKS_ENVIRONMENT`.
         :param retry: `standard`, `none`, or seconds before each further attempt.
-        :param secret: the receiver's own; one is made without it.
-        :param limited: keep to `WEBHOOKS_SUBSCRIPTION_LIMIT` and `WEBHOOKS_CREATION_LIMIT`.
-        :raises SubscriptionError: with every mistake in `fields`; `ExclusivityError` if that is the only one.
-        :raises ThrottledError: `limited`, and as many were made as a day may have.
+        :param rate_limit: requests per second.
+        :param secret: the receiver's own secret; by default a new one is generated.
+        :param limited: enforce `WEBHOOKS_SUBSCRIPTION_LIMIT` and `WEBHOOKS_CREATION_LIMIT`.
+        :raises SubscriptionError: lists every mistake in `fields`; `ExclusivityError` if that is the only one.
+        :raises ThrottledError: `limited` is set, and the owner has reached `WEBHOOKS_CREATION_LIMIT`.
         """
         with self._joined(session) as (state, own):
             given = SubscriptionInput(
@@ -143,9 +145,9 @@ class Subscriptions:
             return _shown(state, row, made)
 
     def get(self, subscription_id: str, *, owner: Whose, session: AnySession | None = None) -> Subscription:
-        """Return one.
+        """Return one subscription.
 
-        :raises SubscriptionMissingError: there is none, or it is another owner's.
+        :raises SubscriptionMissingError: it does not exist, or belongs to another owner.
         """
         with self._joined(session) as (state, own):
             return _shown(state, subscriptions.find(own, subscription_id, owner=owner))
@@ -160,10 +162,10 @@ class Subscriptions:
         limit: int | None = None,
         session: AnySession | None = None,
     ) -> t.Sequence[Subscription]:
-        """Return those of an owner, newest first.
+        """Return the subscriptions of an owner, newest first.
 
-        :param before: the id of the last one of the page before.
-        :param limit: None: all.
+        :param before: return those older than this id: the last one of the previous page.
+        :param limit: the most to return; None for all.
         """
         with self._joined(session) as (state, own):
             rows = subscriptions.listed(
@@ -191,15 +193,15 @@ class Subscriptions:
         signature: str | Unset = UNSET,
         session: AnySession | None = None,
     ) -> Subscription:
-        """Change what is given and return what it is now.
+        """Change the given fields and return the subscription with its new values.
 
-        `events` and `channels` together replace what it listens to. `headers` and `metadata` are merged by name, and
-        None removes one.
+        `events` and `channels` together replace the old selection. `headers` and `metadata` are merged by name; the
+        value None removes a name.
 
-        :param version: that of the subscription which the change is made from; None: whatever it is by now.
+        :param version: the `version` that the change is based on; None to change the subscription whatever its version.
         :param held: see `enable`.
         :raises SubscriptionMissingError: see `get`.
-        :raises SubscriptionChangedError: it has another version.
+        :raises SubscriptionChangedError: the subscription has another version.
         :raises SubscriptionError: see `create`.
         """
         with self._joined(session) as (state, own):
@@ -223,7 +225,7 @@ class Subscriptions:
             return _shown(state, row)
 
     def pause(self, subscription_id: str, *, owner: Whose, session: AnySession | None = None) -> Subscription:
-        """Switch it off: what is pending, and what happens from now on, is held."""
+        """Switch it off: its pending deliveries, and those of further events, are held until `enable`."""
         return self.update(subscription_id, owner=owner, active=False, session=session)
 
     def enable(
@@ -234,9 +236,9 @@ class Subscriptions:
         held: str | None = None,
         session: AnySession | None = None,
     ) -> Subscription:
-        """Switch it on again, with a clean record; also one that we have switched off.
+        """Switch it on again, also after we disabled it; its count of failures starts at zero.
 
-        :param held: what becomes of what was held meanwhile, `send` or `discard`: must be given if there is any.
+        :param held: `send` or `discard` the deliveries that were held meanwhile; required if there are any.
         """
         return self.update(subscription_id, owner=owner, active=True, held=held, session=session)
 
@@ -250,11 +252,11 @@ class Subscriptions:
         version: int | None = None,
         session: AnySession | None = None,
     ) -> Subscription:
-        """Put a new secret in force and return the subscription with it.
+        """Replace the signing secret and return the subscription with the new one.
 
-        :param overlap: for so long requests are signed with the old ones too; at most 7 days.
-        :param secret: the receiver's own; one is made without it.
-        :raises SubscriptionError: a secret or an overlap that is refused; see `update` too.
+        :param overlap: how long requests are also signed with the previous secrets; at most 7 days.
+        :param secret: the receiver's own secret; by default a new one is generated.
+        :raises SubscriptionError: the secret or the overlap is refused; see also `update`.
         """
         with self._joined(session) as (state, own):
             row = subscriptions.find(own, subscription_id, owner=owner, to_change=True, version=version)
@@ -271,10 +273,10 @@ class Subscriptions:
         version: int | None = None,
         session: AnySession | None = None,
     ) -> None:
-        """Remove it and cancel what is pending for it. Its log stays until it is purged.
+        """Remove it and cancel its pending deliveries. Its log stays until retention purges it.
 
         :raises SubscriptionMissingError: see `get`.
-        :raises SubscriptionChangedError: it has another version.
+        :raises SubscriptionChangedError: the subscription has another version.
         """
         with self._joined(session) as (state, own):
             subscriptions.remove(state, own, subscription_id, owner=owner, version=version)
@@ -283,7 +285,7 @@ class Subscriptions:
     def _joined(self, session: AnySession | None) -> t.Iterator[tuple[AppState, Session]]:
         """Open a session of ours in the caller's transaction.
 
-        :raises ConfigurationError: that is in another database.
+        :raises ConfigurationError: the caller's transaction is on another database.
         """
         state, host = self._here(session)
         connection = connection_of(registry_of(state), host, None)

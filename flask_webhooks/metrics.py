@@ -1,4 +1,4 @@
-"""Prometheus: how the sending goes, read from the database at each scrape. Needs the extra `metrics`.
+"""A Prometheus collector, which reads its values from the database at each scrape. Needs the extra `metrics`.
 
 ::
 
@@ -7,8 +7,9 @@
 
     REGISTRY.register(Collector(app))
 
-It adds no route: who may scrape is the host's to decide, where it decides it for its other metrics. Register it in one
-process; every process would tell the same. With the database out of reach the scrape fails, which is an alarm too.
+It adds no route: the host serves it with its other metrics, and decides who may scrape them. Register it in one
+process: every process would report the same values. While the database cannot be reached the scrape fails, which raises
+an alarm as well.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ class Collector(Base):
         self._state = state_of(app)
 
     def describe(self) -> t.Iterable[Family]:
-        """Tell a registry nothing beforehand: the database need not be there when the app starts."""
+        """Describe nothing at registration: the database need not be reachable when the app starts."""
         return ()
 
     def collect(self) -> t.Iterator[Family]:
-        """Read and yield; costs as much as `flask webhooks status`."""
+        """Read the values and yield the families; costs as much as `flask webhooks status`."""
         ours = self._state.settings.sent_environments
         with self._state.own_engine.connect() as connection:
             now = outbox.now(connection)
@@ -79,7 +80,7 @@ class Collector(Base):
 
 
 def _counts(connection: sa.Connection, now: datetime) -> dict[str, int]:
-    """The sums of the current hour: one probe of the primary key for each subscription, tests left out."""
+    """Return the sums of the current hour without test sends: one lookup of the primary key for each subscription."""
     names = ("delivered", "failed", *statistics.OUTCOMES)
     sums = sa.select(*(sa.func.coalesce(sa.func.sum(H.c[name]), 0).label(name) for name in names))
     joined = S.join(H, sa.and_(H.c.subscription_id == S.c.id, H.c.hour == statistics.hour_of(now)))
@@ -96,7 +97,7 @@ def _attempts(counts: t.Mapping[str, int]) -> CounterMetricFamily:
 
 
 def _ownerless(counts: t.Mapping[str, int]) -> CounterMetricFamily:
-    text = "Events of rows without an owner, so that nobody was told, in the process that is asked."
+    text = "Events that matched no subscription because their row has no owner, in the scraped process."
     family = CounterMetricFamily("webhooks_ownerless", text, labels=["event"])
     for name, count in sorted(counts.items()):
         family.add_metric([name], count)
@@ -104,9 +105,7 @@ def _ownerless(counts: t.Mapping[str, int]) -> CounterMetricFamily:
 
 
 def _unrecorded(counts: t.Mapping[str, int]) -> CounterMetricFamily:
-    text = (
-        "Commits of which nothing could be recorded while nobody could listen, in the process that is asked."
-    )
+    text = "Commits whose events were not recorded, as no subscription could exist there, in the scraped process."
     family = CounterMetricFamily("webhooks_unrecorded", text, labels=["why"])
     for name in ("tables", "database"):
         family.add_metric([name], counts[name])

@@ -1,23 +1,25 @@
-"""How fast a receiver wants to be sent to, learnt from its answers. Pure functions.
+"""Learns from a receiver's answers how many requests per second it accepts. Pure functions.
 
-A 429, and a 503 with `Retry-After`, is pace and not failure: the receiver is there, and asks for less. So it changes
-the pace of the lane and nothing else: the lane waits as told, and starts fewer requests a second afterwards. Neither
-breaker nor disabling count it, and no attempt of a schedule is used up while the receiver goes on taking others.
+A *refusal* is a 429, or a 503 with `Retry-After`. It is no failure: the receiver works, and asks to slow down. So it
+changes only the rate of the lane: the lane waits as long as the answer says, and afterwards starts fewer requests per
+second. Breaker and disabling ignore it, and it uses up no attempt of a schedule while the receiver accepts others.
 
-A limit is a number in a window, a bucket, or a distance, and nothing in an answer says which. Every refusal costs the
-wait that it asks for, so there must be few of them, and each has to tell as much as it can. Requests are spaced evenly,
-and no more are under way at once than the rate needs. What is done after a refusal depends on what is known:
+A limit may be a count per window, a token bucket, or a minimal interval, and no answer says which. Every refusal costs
+the wait that it asks for, so there must be few of them, and each must yield as much information as possible. Requests
+are spaced evenly, and no more are in flight at once than the rate needs. After a refusal, the new rate depends on what
+is known:
 
-1.  *Nothing.* What was taken within a second of the burst is what a window has, so the rate begins just below that and
-    is held for as long. A receiver that took one or two may want distances: there it begins at a few a second.
-2.  *Seeking.* Then the rate doubles in less than a second until it is refused. If no more were taken in the last second
-    than in the first burst, that is the limit: the rate stays just below.
-3.  *Between.* Else the limit is between what was taken in the last second, less what a bucket had saved, and the rate
-    that was refused. It begins at the lower one, climbs to the upper one, and each refusal narrows it.
-4.  *Without either*, such as when a limit has moved: the mean of what was refused and of what was taken meanwhile.
-5.  *Growing.* Without a refusal the rate grows with the cube of the time, as in CUBIC (RFC 9438): flat near what was
-    refused, steep when the receiver must have become faster; at last it is sought anew. The longer the wait that was
-    asked for, the slower. It is a function of the time, so it needs no write.
+1.  *Nothing is known.* The number accepted within the first second (the burst) is taken for the count of a window: the
+    rate starts just below it, and is held for one window. If only one or two were accepted, the limit may be an
+    interval: the rate starts at `FIRST_RATE`.
+2.  *Seeking.* Then the rate doubles in less than a second until a request is refused. If no more were accepted in the
+    last second than in the burst, that number is the limit: the rate stays just below it.
+3.  *Between.* Otherwise the limit lies between the number accepted in the last second, without what a bucket had saved,
+    and the refused rate. The rate starts at the lower bound and climbs to the upper one; each refusal narrows them.
+4.  *Without either bound*, such as after the limit has changed: the mean of the refused rate and the accepted one.
+5.  *Growing.* Without refusals the rate grows with the cube of the time, as in CUBIC (RFC 9438): slowly near the
+    refused rate, then steeply; in the end seeking starts again. The longer the wait that was asked for, the slower it
+    grows. It is a function of time, so it needs no write.
 """
 
 from __future__ import annotations
@@ -45,107 +47,111 @@ __all__ = [
 ]
 
 PATIENCE = 10
-"""Refusals in a row, each after the wait that it asked for, from which on they count as attempts of the schedule: then
-it does not ask for less, it takes nothing. With no longer waits than ours that is after about five minutes."""
+"""Refusals in a row, each after the wait that the one before asked for, from which on a refusal uses up an attempt of
+the schedule: such a receiver accepts nothing. With our own waits that is after about five minutes."""
 FIRST_WAIT, LONGEST_WAIT, DAY = 1.0, 60.0, 86_400.0
-"""Seconds: after a 429 that does not say how long, what our own waits grow to, and the longest that is asked for."""
+"""Seconds to wait: after a 429 without `Retry-After`, the most that our own waits grow to, and the most that we wait
+for a `Retry-After`."""
 FIRST_RATE = 4.0
-"""Requests a second that seeking begins with where the first burst tells nothing."""
+"""Requests per second at which seeking starts if the burst says nothing."""
 MANY = 3
-"""Requests taken in the first burst from which on it was no distance that refused the next."""
+"""Requests accepted in the burst from which on the limit cannot be a minimal interval."""
 SEEKS, DOUBLES_IN = 1.25, 0.7
-"""What the rate is multiplied by at most with each request that is taken while it is sought, and the seconds in which
-it doubles: a second must be able to tell what it takes in one."""
+"""While seeking: the largest factor by which one accepted request raises the rate, and the seconds in which the rate
+doubles. It must not double faster, or the last second would not show how many requests a second accepts."""
 HOLDS = 1.2
-"""Seconds for which what was taken in the first burst is kept to before more is sought: more than a window of one."""
+"""Seconds for which the rate of the burst is held before seeking: more than a window of one second."""
 CLIMBS, CLIMBS_OF_BUCKETS = 1.0, 4.0
-"""Seconds in which most of what is missing to the target is climbed; times the wait that was asked for."""
+"""Seconds, times the wait that was asked for, in which the rate covers most of the distance to its target."""
 CAREFUL, SURE = 0.95, 0.97
-"""Of what was taken in a second: once, and twice the same."""
+"""Share of the number accepted in a second at which the rate starts: measured once, or twice with the same result."""
 A_LITTLE = 0.93
-"""Of a rate that was refused, where the last one before it was taken."""
+"""Share of a refused rate that is tried next where the limit is an interval: the request before it was accepted."""
 NEAR = 1.3
-"""Times the lower bound, within which the upper one is not worth another wait."""
+"""If the upper bound is less than this times the lower one, a search between them is not worth another wait."""
 MUCH_LESS = 0.5
-"""Of a rate that was refused, at least."""
+"""Least share of a refused rate that is tried next."""
 PAUSE = 10.0
-"""Seconds from which on a wait is a pause, as for a deployment or a quota of a day, and tells nothing of the rate."""
+"""Seconds from which on a wait is a pause, as for a deployment or a daily quota, and says nothing about the rate."""
 DOUBLES = 60.0
-"""Seconds without a refusal in which the rate doubles; times the wait that was asked for."""
+"""Seconds without a refusal, times the wait that was asked for, in which the rate doubles."""
 QUIET = 45.0
-"""Seconds without a refusal after which the limit must have moved; times the wait that was asked for."""
+"""Seconds without a refusal, times the wait that was asked for, after which the limit must have changed."""
 FASTEST = 1e4
-"""Requests a second that are as good as no limit."""
+"""Requests per second that count as no limit."""
 FORGET = 600.0
-"""Seconds without a refusal after which there is no limit any more."""
+"""Seconds without a refusal after which the learnt rate is dropped."""
 SECOND = timedelta(seconds=1)
 REMEMBERED = 256
-"""Requests whose start is kept."""
+"""Requests whose start is remembered."""
 
 
 @dataclass(slots=True)
 class Burst:
-    """What a receiver has taken since it last refused: in the memory of the worker that holds the lane."""
+    """The requests that a receiver accepted since its last refusal; kept in the memory of the worker with its lane."""
 
     starts: deque[datetime] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
-    """When the last ones that were taken were started."""
+    """Start times of the last accepted requests."""
     has_others: bool = False
-    """Whether more is at hand, so that nobody can say yet that it takes nothing."""
+    """Whether the lane has further deliveries, so it is not yet known that the receiver accepts nothing."""
     began: datetime | None = None
-    """When it was first sent to at a learnt rate after a refusal."""
+    """Start of the first request at a learnt rate since the last refusal."""
     taken: int = 0
-    """How many since then."""
+    """Accepted requests since `began`."""
     at_once: float = 0.0
-    """What it took within a second before anything was known."""
+    """Requests accepted within one second before anything was known: the size of the burst."""
     depth: float = 0.0
-    """What it may have saved up, if it is a bucket."""
+    """Requests that a token bucket may have saved up."""
     low: float = 0.0
-    """A rate that it most likely takes; 0: unknown."""
+    """A rate that the receiver most likely accepts; 0: unknown."""
     target: float = 0.0
-    """What the rate climbs to with each that is taken; 0: nothing."""
+    """The rate to which accepted requests raise the current one; 0: none."""
     is_seeking: bool = False
-    """Whether the rate doubles, after it was held."""
+    """Whether the rate doubles until a refusal, once it has been held for `HOLDS`."""
     wait: float = FIRST_WAIT
-    """Seconds that it last asked to wait: what a refusal costs."""
+    """Seconds that the last refusal asked to wait: the cost of a refusal."""
     latency: float = 0.0
-    """Seconds that a request takes, on an average of the last ones."""
+    """Moving average of the seconds that a request takes."""
 
     def last_second(self, now: datetime) -> float:
-        """How many it has taken in the last second."""
+        """Return the number of requests accepted in the last second."""
         count = sum(1 for each in self.starts if each > now - SECOND)
         if count < REMEMBERED:
             return count
         return count / max((now - self.starts[0]).total_seconds(), 1 / FASTEST)
 
     def seconds(self, now: datetime) -> float:
-        """How long it has been sent to since the last refusal."""
+        """Return the seconds since `began`; 0 if nothing was accepted since the last refusal."""
         return max(0.0, (now - self.began).total_seconds()) if self.began is not None else 0.0
 
     def note(self, started: datetime, ended: datetime) -> None:
-        """Count a request that was taken at a rate that is learnt."""
+        """Count a request that was accepted at a learnt rate."""
         self.began = self.began or started
         self.taken += 1
         seconds = max(0.0, (ended - started).total_seconds())
         self.latency += (seconds - self.latency) / 8 if self.latency else seconds
 
     def seek(self, low: float, now: datetime) -> None:
-        """Begin to look for a limit that has moved, above a rate that is taken."""
+        """Start seeking again, because the limit has changed.
+
+        :param low: requests per second that the receiver accepts.
+        """
         self.is_seeking, self.began = True, now
         self.at_once = self.depth = self.target = 0.0
         self.low = low
 
     def end(self) -> None:
-        """Begin anew: it was refused."""
+        """Forget the accepted requests, after a refusal."""
         self.starts.clear()
         self.began, self.taken = None, 0
 
 
 def rate_at(health: Health, now: datetime, wait: float = FIRST_WAIT) -> float | None:
-    """Return how many requests a second may start by what was learnt; None: as many as there are.
+    """Return how many requests may start per second; None: no limit is known.
 
-    It grows slowly at first, near what was refused, and the faster the longer nothing is.
+    The longer there was no refusal, the faster the rate grows; near the refused rate it grows slowly.
 
-    :param wait: seconds that were asked for: what trying too much costs.
+    :param wait: seconds that the last refusal asked to wait: the larger, the slower the rate grows.
     """
     if health.paced_rate is None or health.paced_at is None:
         return None
@@ -156,29 +162,34 @@ def rate_at(health: Health, now: datetime, wait: float = FIRST_WAIT) -> float | 
 
 
 def slots_at(rate: float, burst: Burst) -> int | None:
-    """Return how many requests need be under way at once for a rate: a receiver may mind two. None: nobody knows.
+    """Return how many requests must be in flight at once to keep a rate; None: the latency is not known yet.
 
-    Half as many again as the average needs, for some take longer.
+    No more are allowed, because a receiver may also limit concurrent requests. The number is 1.5 times what the average
+    latency needs, because some requests take longer.
     """
     return max(1, math.ceil(1.5 * rate * burst.latency)) if burst.latency else None
 
 
 def is_patient(health: Health, burst: Burst) -> bool:
-    """Whether the receiver goes on taking others, as far as is known, so that a refusal uses up no attempt.
+    """Whether a refusal uses up no attempt of the schedule, because the receiver accepts other requests.
 
-    Not one that has never taken anything and has but this one to take, or that took nothing in so many tries in a row.
+    False for a receiver that never accepted a request and has only this one, or that refused `PATIENCE` times in a row.
     """
     return (health.succeeded_at is not None or burst.has_others) and health.refusals < PATIENCE
 
 
 def taken(before: Health, health: Health, burst: Burst, *, started: datetime, now: datetime) -> Health:
-    """Return the health after a success: of those under way when the receiver asked to slow down only the first count.
+    """Return the health after a success.
 
-    :param health: with everything else that the success means.
+    A request that was in flight when the receiver refused another does not raise the rate; of those after the very
+    first refusal, it enlarges the burst.
+
+    :param before: the health before this success.
+    :param health: the health after it, without the rate.
     """
     if before.paced_at is not None and started <= before.paced_at:
         rate = before.paced_rate
-        if burst.is_seeking and burst.began is None:  # of the first burst
+        if burst.is_seeking and burst.began is None:  # part of the burst
             burst.at_once += 1
             rate = CAREFUL * burst.at_once if burst.at_once >= MANY else rate
         return replace(health, refusals=before.refusals, waits_for=before.waits_for, paced_rate=rate)
@@ -189,13 +200,17 @@ def taken(before: Health, health: Health, burst: Burst, *, started: datetime, no
     burst.note(started, now)
     if not burst.is_seeking and (started - health.paced_at).total_seconds() > QUIET * burst.wait:
         burst.seek(health.paced_rate, started)
-    is_busy = gap * health.paced_rate < SEEKS**2  # else there is little to send, which shows nothing
+    # If the gap is longer, there was little to send: success at a lower rate proves nothing about this one.
+    is_busy = gap * health.paced_rate < SEEKS**2
     rate = _raised(health.paced_rate, burst, max(gap, 0.0), started) if is_busy else health.paced_rate
     return health if rate == health.paced_rate else replace(health, paced_rate=rate)
 
 
 def _raised(rate: float, burst: Burst, gap: float, started: datetime) -> float:
-    """Return the rate after another request was taken, so many seconds after the one before."""
+    """Return the rate after another request was accepted.
+
+    :param gap: seconds between its start and that of the one before.
+    """
     if burst.target:
         climbs = (CLIMBS_OF_BUCKETS if burst.depth else CLIMBS) * burst.wait
         return rate + max(0.0, burst.target - rate) * min(gap / climbs, 0.5)
@@ -205,9 +220,9 @@ def _raised(rate: float, burst: Burst, gap: float, started: datetime) -> float:
 
 
 def wait_of(told: float | None, refusals: int) -> float:
-    """Return the seconds to wait: as told, and longer each time that nothing was taken in between.
+    """Return the seconds to wait after a refusal: as `Retry-After` says, but longer with each refusal in a row.
 
-    :param told: by `Retry-After`; None: it said nothing that can be read.
+    :param told: seconds from `Retry-After`; None: it is missing or malformed.
     :param refusals: in a row, this one included.
     """
     own = min(FIRST_WAIT * 2 ** min(max(refusals - 1, 0), 10), LONGEST_WAIT)
@@ -219,9 +234,10 @@ def refused(
 ) -> tuple[Health, float]:
     """Return the health after a refusal, and the seconds to wait.
 
-    Requests that were under way when the first was refused are one refusal with it.
+    Refusals of requests that were in flight at the first refusal count as one with it.
 
-    :param started: when the request was; `now` it was refused.
+    :param started: the start of the request; it was refused at `now`.
+    :param told: see `wait_of`.
     """
     if health.paced_at is not None and started <= health.paced_at:
         return replace(health, waits_for="receiver"), wait_of(told, health.refusals)
@@ -235,6 +251,7 @@ def refused(
 
 
 def _lower(rate: float | None, burst: Burst, started: datetime, wait: float) -> float:
+    """Return the rate after a refusal, by the cases in the text of this module; None: no rate was known."""
     last = burst.last_second(started)
     if rate is None:
         burst.is_seeking, burst.at_once = True, last
@@ -243,7 +260,7 @@ def _lower(rate: float | None, burst: Burst, started: datetime, wait: float) -> 
         return FIRST_RATE if last or wait <= FIRST_WAIT else 0.0
     was_seeking, burst.is_seeking = burst.is_seeking, False
     burst.target = 0.0
-    if not burst.starts:  # nothing was taken: the wait was too short
+    if not burst.starts:  # no request was accepted since the last refusal: the wait was too short
         burst.low = 0.0
         return CAREFUL * rate
     gap = (started - burst.starts[-1]).total_seconds()
@@ -254,11 +271,12 @@ def _lower(rate: float | None, burst: Burst, started: datetime, wait: float) -> 
 
 
 def _found(rate: float, burst: Burst, seconds: float, last: float) -> float:
-    """Return the rate after seeking was refused; 0: it was before the rate had grown."""
+    """Return the rate after a refusal that ends seeking; 0: the rate had not grown yet."""
     if burst.low and last <= NEAR * burst.low:
         return burst.low
     if burst.at_once < MANY:
-        low, burst.depth = last + 0.5 if last >= MANY else last, 0.0  # a distance has no whole numbers
+        # An interval need not divide a second: between `last` and `last + 1` requests fit into one.
+        low, burst.depth = last + 0.5 if last >= MANY else last, 0.0
         high = rate / min(SEEKS, 2 ** (1 / (rate * DOUBLES_IN)))
     elif seconds < HOLDS:
         return 0.0
@@ -275,12 +293,12 @@ def _found(rate: float, burst: Burst, seconds: float, last: float) -> float:
 
 
 def _narrowed(rate: float, burst: Burst, seconds: float, last: float) -> float:
-    """Return the rate after another one was refused."""
+    """Return the rate after a further refusal: between the bounds, or below the refused rate if there are none."""
     if burst.low and burst.low < SURE * rate:
         is_bucket = burst.depth > 0 and seconds > 1
         proven = min(last, (burst.taken - burst.depth) / seconds) if is_bucket else last
         low = burst.low = min(max(burst.low, CAREFUL * proven), CAREFUL * rate)
-        if burst.at_once < MANY < rate:  # a distance: the last one before was taken
+        if burst.at_once < MANY < rate:  # an interval: the request before this one was accepted
             return max(low, (low + A_LITTLE * rate) / 2)
         if low * NEAR > rate:
             return low

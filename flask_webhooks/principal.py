@@ -1,7 +1,7 @@
-"""Who is calling, and whose rows they may see.
+"""The caller of the API or the console, and the owners whose rows the caller may see.
 
-The law of this room: a missing value never means "everybody's". Every owner is a text with something in it, compared
-byte for byte; all owners together are `ALL_OWNERS`, which equals nothing else and has to be written on purpose.
+The law of this room: a missing value never means "all owners". An owner is a non-empty text, compared byte for byte;
+all owners together are `ALL_OWNERS`, which equals no other value, so it is never passed by accident.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ALL_OWNERS", "RIGHTS", "AllOwners", "Principal", "Right", "Whose", "
 Right = t.Literal["read", "write", "secrets"]
 RIGHTS: frozenset[str] = frozenset(t.get_args(Right))
 LONGEST = 255
-"""Characters of an owner: what the columns hold."""
+"""Characters of an owner: the length of the columns."""
 
 
 class AllOwners(enum.Enum):
@@ -32,7 +32,7 @@ class AllOwners(enum.Enum):
 
 
 ALL_OWNERS: t.Final = AllOwners.ALL_OWNERS
-"""The rows of every owner. As a principal's owner: an operator who is no customer."""
+"""Stands for the rows of every owner. As a principal's owner: an operator who is no customer."""
 
 Whose = str | t.Literal[AllOwners.ALL_OWNERS]
 """One owner, or all of them."""
@@ -40,12 +40,14 @@ Whose = str | t.Literal[AllOwners.ALL_OWNERS]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling the API or the console, and what they may do.
+    """The caller of the API or the console, and the caller's rights.
 
-    :param owner: the customer that they belong to, a non-empty str; `ALL_OWNERS` for an operator who is no customer.
+    :param owner: the customer that the caller belongs to, a non-empty str; `ALL_OWNERS` for an operator who is no
+        customer.
     :param rights: a set of `read`, `write` and `secrets`.
-    :param operator: sees the subscriptions of every owner. What they make is their own, unless they say whose.
-    :raises PrincipalError: anything else. None, an empty text, a number or a UUID is no owner.
+    :param operator: the caller sees the subscriptions of every owner. One that an operator creates belongs to the
+        operator's own owner, unless the request names another.
+    :raises PrincipalError: any other value. None, an empty text, a number or a UUID is no owner.
     """
 
     owner: Whose
@@ -62,22 +64,23 @@ class Principal:
             object.__setattr__(self, "owner", _checked_owner(self.owner))
 
     def may(self, right: str) -> bool:
-        """Say whether this principal has a right."""
+        """Whether this principal has a right."""
         return right in self.rights
 
     @property
     def sees(self) -> Whose:
-        """Whose rows this principal may see."""
+        """The owner whose rows this principal may see, or `ALL_OWNERS`."""
         return ALL_OWNERS if self.operator else self.owner
 
     @property
     def account(self) -> str:
-        """What this principal's own things are kept under: the owner; empty, as no owner is, for one without."""
+        """The key of this principal's own rows, such as its idempotency keys: the owner, or "" for an operator without
+        one. No owner is an empty text, so the two never collide."""
         return self.owner if isinstance(self.owner, str) else ""
 
 
 def is_owner(text: str) -> bool:
-    """Say whether a principal may have this owner."""
+    """Whether a principal may have this owner."""
     try:
         return _checked_owner(text) == text
     except PrincipalError:
@@ -89,14 +92,15 @@ def _refusal(wrong: str, remedy: str) -> PrincipalError:
 
 
 def _checked_owner(owner: t.Any) -> str:
-    """Return the text itself: neither a proxy, which may be another text later, nor a subclass, which may compare as it
-    likes."""
+    """Return the owner as a plain str. A proxy may be another text later, and a subclass may override comparison."""
     if not issubclass(type(owner), str):
-        # Not what it is: a user or a session may show anything of itself.
+        # Only the type is shown: the `repr` of a user or session object may hold secrets.
         wrong = "owner is None" if owner is None else f"owner is of the type {type(owner).__name__}"
         raise _refusal(wrong, _remedy(owner))
     text = str.__str__(owner)
-    if not text.strip() or text == "None":  # str(None): everybody without an account would share it
+    if (
+        not text.strip() or text == "None"
+    ):  # from str(None): all users without an account would share this owner
         raise _refusal(f"owner is {text!r}", _remedy(None))
     if len(text) > LONGEST:
         raise _refusal(f"owner has {len(text)} characters", f"give at most {LONGEST}")

@@ -1,7 +1,8 @@
-"""The other side: verify a delivery in a Flask app that receives one.
+"""Verifies deliveries in a Flask app that receives webhooks.
 
-The law of this door: whatever does not verify raises, with the part that failed; a body that is returned came from
-the sender, just now, unchanged. It serves any sender that follows the Standard Webhooks specification::
+The law of this door: a request that does not verify raises an error which names the part that failed; a returned body
+was sent by the holder of the secret within `tolerance`, and is unchanged. It accepts requests of every sender that
+follows the Standard Webhooks specification::
 
     @app.post("/hooks")
     def hooks():
@@ -12,7 +13,7 @@ the sender, just now, unchanged. It serves any sender that follows the Standard 
         if not seen_before(received.id):
             ...
 
-A delivery can arrive twice: keep the `webhook-id` and skip what is known.
+A delivery can arrive more than once: store each `webhook-id`, and skip the ones that you have seen.
 """
 
 from __future__ import annotations
@@ -33,29 +34,29 @@ from .signing import PublicKey, content, parse
 __all__ = ["Received", "verify"]
 
 MOST_SIGNATURES = 100
-"""That are looked at: a sender has one for each secret in force, and checking them takes time."""
+"""Signatures that are checked: a sender sends one for each valid secret, and each check takes time."""
 TOLERANCE = 300
-"""Seconds, as in the official libraries: longer than clocks drift, shorter than a replay is useful."""
+"""Seconds, as in the official libraries: more than clocks drift, less than a replay attack needs."""
 
 
 class Request(t.Protocol):
-    """What is needed of a request; Flask's and Werkzeug's have it."""
+    """The part of a request that `verify` uses; the requests of Flask and Werkzeug have it."""
 
     @property
     def headers(self) -> t.Any:
-        """A mapping, or whatever else has `items()`; names in any case."""
+        """A mapping, or another object with `items()`; names in upper or lower case."""
 
     def get_data(self) -> bytes:
-        """Return the raw body. Parsed and written again it would no longer verify."""
+        """Return the raw body: a body that was parsed and serialised again would no longer verify."""
         ...
 
 
 class Received(dict[str, t.Any]):
-    """The body of a request that was verified, a dict, and as attributes what its headers tell of it.
+    """The body of a verified request, as a dict, with the values of its headers as attributes.
 
-    Only `id` and the body are signed. The other headers come as TLS has carried them: use them to order events and to
-    count attempts, never to decide what somebody may do. One that is missing, as other senders of Standard Webhooks
-    leave them out, or that cannot be read, is None.
+    Only `id` and the body are signed. The other headers are protected by TLS alone: use them to order events and to
+    count attempts, never to decide about permissions. A header that is malformed or missing is None; other senders of
+    Standard Webhooks omit most of them.
     """
 
     id: str
@@ -65,11 +66,11 @@ class Received(dict[str, t.Any]):
     occurred_at: datetime | None
     """When it happened: aware, with microseconds."""
     sequence: int | None
-    """Grows with each event about one object: the larger one is the newer."""
+    """Grows with each event about one object: the event with the larger number is newer."""
     attempt: int | None
-    """Which attempt of the delivery it is, from 1."""
+    """The number of this attempt of the delivery, from 1."""
     delivery: str | None
-    """The id of the delivery, as the sender's log has it."""
+    """The id of the delivery in the sender's log."""
     trigger: str | None
     """Why it was sent: `live`, `replay`, `backfill` or `test`."""
 
@@ -93,7 +94,7 @@ def _instant(text: str) -> datetime | None:
 
 
 def _number(text: str) -> int | None:
-    # 19 digits are the most that a BIGINT has.
+    # A BIGINT has at most 19 digits.
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
 
 
@@ -113,16 +114,16 @@ def verify(
     tolerance: float = TOLERANCE,
     now: datetime | None = None,
 ) -> Received:
-    """Return the body of a request that was verified (Standard Webhooks, "Verifying signatures").
+    """Verify a request and return its body (Standard Webhooks, "Verifying signatures").
 
-    It is a dict, and has what the headers tell as attributes: see `Received`.
+    The body is a dict whose attributes are the values of the headers: see `Received`.
 
     :param secret: ``whsec_…``, or ``whpk_…`` for ed25519 signatures; several while a secret is rotated. One
-        match of any signature with any secret is enough.
+        signature that matches one secret is enough.
     :param tolerance: seconds that `webhook-timestamp` may lie in the past or the future.
-    :param now: aware; the clock unless given.
-    :raises VerificationError: the message begins with the header that failed, or with "body".
-    :raises SecretError: when a secret of ours is malformed: a mistake in the receiving app, not in the request.
+    :param now: an aware time; by default the current one.
+    :raises VerificationError: the message begins with the name of the header that failed, or with "body".
+    :raises SecretError: a given secret is malformed: a mistake in the receiving app, not in the request.
     """
     secrets = [secret] if isinstance(secret, str) else list(secret)
     if not secrets:
@@ -160,7 +161,7 @@ def _read(request: Request) -> _Delivery:
 
 
 def _signatures(header: str) -> Iterable[tuple[str, bytes]]:
-    """Yield kind and bytes of each signature; one that is malformed or of a later version is skipped."""
+    """Yield kind and bytes of each signature; skip malformed ones. `_Check` ignores kinds of later versions."""
     for entry in header.split(None, MOST_SIGNATURES)[:MOST_SIGNATURES]:
         kind, _, digits = entry.partition(",")
         try:
@@ -182,7 +183,7 @@ def _check_age(timestamp: int, tolerance: float, now: float) -> None:
 
 
 class _Check:
-    """One secret of the receiver, and whether it fits a delivery."""
+    """One secret of the receiver, ready to verify deliveries."""
 
     def __init__(self, text: str) -> None:
         self._public = PublicKey(text) if text.startswith("whpk_") else None
@@ -205,7 +206,7 @@ class _Check:
         )
 
     def _expected(self, delivery: _Delivery) -> bytes:
-        # The library's own `verify` has a fixed tolerance, and stumbles over malformed entries of the header.
+        # The library's own `verify` has a fixed tolerance, and raises on malformed entries of the header.
         signature = self._symmetric.sign(
             msg_id=delivery.message_id,
             timestamp=datetime.fromtimestamp(delivery.timestamp, UTC),

@@ -1,9 +1,9 @@
-"""From the outcome of an attempt to the next step: delivered, try again after so long, or failed.
+"""Decides the next step after an attempt: delivered, try again after so many seconds, or failed.
 
-The law of this room: pure functions. Time arrives as `now`, randomness as `draw`; nothing is read or written.
+The law of this room: pure functions. Time is the parameter `now`, randomness the parameter `draw`.
 
-In the order of time: `Failure.of_status` (or the transport) says what an answer was, `retry_after` reads the
-receiver's wish, `decide` makes a `Verdict` of both and of the subscription's `schedule`.
+The order of calls: `Failure.of_status` (or the transport) classifies the answer, `retry_after` reads the receiver's
+header, and `decide` makes a `Verdict` from both and from the subscription's `schedule`.
 """
 
 from __future__ import annotations
@@ -42,25 +42,27 @@ STANDARD: tuple[float, ...] = (
     10 * HOUR,  #                      7   17.6
     14 * HOUR,  #                      8   31.6
     20 * HOUR,  #                      9   51.6
-    24 * HOUR,  #                     10   75.6: broken on Friday evening, there is Monday to mend it
+    24
+    * HOUR,  #                     10   75.6: a receiver that breaks on Friday evening can be fixed on Monday
 )
 """Seconds to wait before attempts 2 to 10; the first is made at once. Standard Webhooks, "Deliverability"."""
 
 JITTER = 0.2
-"""Largest share added to a wait, so that what failed together does not come back together."""
+"""Largest share added to a wait, so that deliveries which failed together are not retried together."""
 
 LONGEST_HINT = DAY
-"""Seconds; a longer `Retry-After` counts as this, so that a typing error cannot park us for years."""
+"""Seconds; a longer `Retry-After` counts as this, so that a mistake in it cannot stop a delivery for years."""
 
 LONGEST_WAIT, MOST_WAITS = 7 * DAY, 50
-"""Bounds of a schedule of one's own: seconds per wait, and number of waits."""
+"""Bounds of a custom schedule: seconds per wait, and number of waits."""
 
 LONGEST_SHOWN = 160
-"""Characters of what is no schedule that the error repeats: an answer must not be as large as what was sent."""
+"""Characters of a malformed schedule that the error repeats, so that a large request gets no large answer."""
 
 LEAST_WAIT, MANY, LEAST_OF_MANY = 1.0, 10, 60.0
-"""Seconds that a wait of a customer's own schedule has at least: so many first ones, and those after them. Without
-that, fifty attempts at once could be had of us against any server. The schedules of the operator are not bound."""
+"""Shortest waits, in seconds, of a schedule that a customer gives: of the first `MANY`, and of those after them.
+Without them a customer could make us send fifty requests at once to any server. Schedules of the operator have no such
+bound."""
 
 _HINTS: dict[str, str] = {
     "dns": "The host name did not resolve: check its spelling and that its DNS records are public.",
@@ -78,11 +80,11 @@ _HINTS: dict[str, str] = {
 
 
 class Failure(enum.StrEnum):
-    """Why an attempt failed. Every class is tried again by the schedule.
+    """Why an attempt failed. Every class is retried by the schedule.
 
-    Also `BLOCKED_ADDRESS` and `POISON`, which other systems drop at once: a zone that points to 0.0.0.0 for
-    an hour, or a worker deployed without its encryption key, must not lose what was promised. Such a retry
-    touches no network, and a subscription that only fails is disabled in the end.
+    That includes `BLOCKED_ADDRESS` and `POISON`, which other systems drop at once: a DNS zone that points to 0.0.0.0
+    for an hour, or a worker deployed without its encryption key, must not lose deliveries. Such a retry opens no
+    connection, and a subscription that only fails is disabled in the end.
     """
 
     DNS = "dns"
@@ -96,9 +98,9 @@ class Failure(enum.StrEnum):
     TIMEOUT = "timeout"
     """The time to connect, or for the whole attempt on the wall clock, ran out."""
     PROTOCOL = "protocol"
-    """Something answered, but not with a final HTTP response."""
+    """The receiver's bytes are no final HTTP response."""
     TOO_LARGE = "too_large"
-    """The response was longer than we are ready to read."""
+    """The status line and headers exceed our limits."""
     REDIRECT = "redirect"
     """A 3xx status, never followed."""
     HTTP_4XX = "http_4xx"
@@ -110,19 +112,19 @@ class Failure(enum.StrEnum):
 
     @property
     def hint(self) -> str:
-        """What the receiver's developer can do about it, in one line."""
+        """One line that tells the receiver's developer how to fix it."""
         return _HINTS[self.value]
 
     @property
     def is_ours(self) -> bool:
-        """Whether the receiver has no part in it, so that it must not count against the subscription."""
+        """Whether it is a fault of ours, which must not count against the subscription."""
         return self is Failure.POISON
 
     @classmethod
     def of_status(cls, status: int) -> Failure | None:
         """Return the class of a status; `None` for 2xx.
 
-        A status beyond 599 counts as 5xx (RFC 9110, section 15); one below 200 is not final, so no answer.
+        A status above 599 counts as 5xx (RFC 9110, section 15); one below 200 is not final, so it is `PROTOCOL`.
         """
         if 200 <= status < 300:
             return None
@@ -135,7 +137,7 @@ class Failure(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a delivery after an attempt."""
+    """The next state of a delivery after an attempt."""
 
     state: t.Literal["delivered", "pending", "failed", "cancelled"]
     """The delivery's next state."""
@@ -148,11 +150,11 @@ class Verdict:
 def schedule(
     spec: str | Sequence[float] | None, default: str | Sequence[float] = "standard"
 ) -> tuple[float, ...]:
-    """Return the seconds to wait before attempts 2, 3, …; one attempt more than the tuple is long.
+    """Return the seconds to wait before attempts 2, 3, …; there is one attempt more than waits.
 
     :param spec: ``"standard"``, ``"none"`` (one attempt only), or a list: ``[10, 60]`` makes three attempts,
         the second 10 to 12 seconds after the first. `None` takes the default.
-    :raises ValueError: says what is accepted, as an `ErrorText`.
+    :raises ValueError: an `ErrorText` that says what is accepted.
     """
     chosen = default if spec is None else spec
     if chosen == "standard":
@@ -168,14 +170,14 @@ def schedule(
 
 
 def least_wait(index: int) -> float:
-    """Seconds that a wait of a customer's own schedule has at least; the first has the index 0."""
+    """Return the shortest wait, in seconds, that a customer may set; the first wait has the index 0."""
     return LEAST_WAIT if index < MANY else LEAST_OF_MANY
 
 
 def customers_schedule(spec: str | Sequence[float] | None) -> tuple[float, ...] | None:
-    """Return a schedule that a customer asks for; None for none of its own.
+    """Return the schedule that a customer gives; None for the default one.
 
-    :raises ValueError: it is none, or its waits are too short.
+    :raises ValueError: it is malformed, or its waits are too short.
     """
     if spec is None:
         return None
@@ -188,7 +190,7 @@ def customers_schedule(spec: str | Sequence[float] | None) -> tuple[float, ...] 
 
 
 def bounded(waits: Sequence[float]) -> tuple[float, ...]:
-    """Return a customer's schedule as it is kept to: one that was saved before there was a least wait may have less."""
+    """Return a customer's schedule with waits raised to the least ones: old rows may have been saved without them."""
     return tuple(max(wait, least_wait(index)) for index, wait in enumerate(waits))
 
 
@@ -209,16 +211,16 @@ def decide(
     retry_after: float | None = None,
     draw: float,
 ) -> Verdict:
-    """Return what becomes of a delivery whose attempt number `attempts` has just ended.
+    """Return the next state of a delivery whose attempt number `attempts` has just ended.
 
-    A given failure outranks the status: a response cut off by the deadline can still carry status 200.
+    `failure` has precedence over the status: a response cut off by the deadline can have the status 200.
 
-    :param status: of the response; `None` when there was none.
-    :param failure: what the transport says; `None` leaves it to the status.
+    :param status: of the response; `None` if there was none.
+    :param failure: the class that the transport found; `None` to classify by the status.
     :param attempts: made so far, this one included, since the delivery was created or last retried by hand.
     :param schedule: as `schedule` returns it.
-    :param retry_after: the receiver's wish in seconds; obeyed for 429 and 503 only (RFC 6585, section 4;
-        RFC 9110, section 15.6.4), and only to wait longer than the schedule says, never to try more often.
+    :param retry_after: seconds that the receiver asked for; obeyed for 429 and 503 only (RFC 6585, section 4;
+        RFC 9110, section 15.6.4), and only if longer than the schedule's wait.
     :param draw: uniform in [0, 1): the share of the jitter to add.
     """
     if failure is None:
@@ -236,7 +238,7 @@ def decide(
 
 
 def is_pace(status: int | None, hint: float | None) -> bool:
-    """Whether an answer asks for less and says nothing against the receiver: 429, and 503 with `Retry-After`.
+    """Whether an answer only asks to slow down, and is no failure of the receiver: 429, and 503 with `Retry-After`.
 
     :param hint: as `retry_after` returns it.
     """
@@ -247,19 +249,19 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?(\s*,\s*[0-9]+(\.[0-9]*)?)*")
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
-    """Return how many seconds a `Retry-After` header asks to wait, from 0 to 24 hours.
+    """Return the seconds that a `Retry-After` header asks to wait, from 0 to 24 hours.
 
-    Takes seconds or an HTTP-date (RFC 9110, section 10.2.3), of several seconds the most; decimals, which the RFC does
-    not know, are sent too. A date in the past is 0. `None` for a missing header and for anything else, so that a broken
-    header leaves the schedule as it is.
+    Accepts seconds or an HTTP-date (RFC 9110, section 10.2.3), of several numbers the largest, and decimals, which the
+    RFC does not allow but some receivers send. A date in the past is 0. Returns `None` for a missing or malformed
+    header, which leaves the schedule unchanged.
 
-    :param now: aware; a date is counted from here.
+    :param now: aware; the wait until an HTTP-date is counted from it.
     """
     text = value.strip() if value is not None else ""
     if not text:
         return None
     if _SECONDS.fullmatch(text):
-        # float() because int() refuses texts of more than 4,300 digits.
+        # float(), because int() raises for texts of more than 4,300 digits.
         return min(max(float(each) for each in text.split(",")), LONGEST_HINT)
     try:
         date = parsedate_to_datetime(text)

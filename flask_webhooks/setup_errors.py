@@ -1,8 +1,8 @@
-"""What stopped the extension from starting, for the commands that have to run nevertheless.
+"""Errors at start-up, collected for the commands that have to run nevertheless.
 
-`flask webhooks init` writes the catalogue that is missing, and `flask webhooks check` tells everything that is wrong
-with the one that is there. Both need the app, and its factory would stop at the first mistake. Inside `forgiving()`
-the extension notes what it would have raised, and lets the factory go on.
+`flask webhooks init` writes the missing catalogue, and `flask webhooks check` lists all mistakes of an existing one.
+Both need the app, whose factory would fail at the first mistake. Inside `forgiving()` the extension records the error
+instead of raising it, and the factory continues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Setback:
     app: Flask
     error: Exception
     formats: frozenset[str]
-    """Names of the formats that were registered by then."""
+    """Names of the payload formats that were registered before the error."""
 
 
 _setbacks: ContextVar[list[Setback] | None] = ContextVar("webhooks_setbacks", default=None)
@@ -33,7 +33,7 @@ _setbacks: ContextVar[list[Setback] | None] = ContextVar("webhooks_setbacks", de
 
 @contextlib.contextmanager
 def forgiving() -> t.Iterator[list[Setback]]:
-    """Let apps be made whose webhooks cannot be initialised; the list gets one entry for each."""
+    """Let the factory create an app although its webhooks cannot be initialised; yield the list of such apps."""
     found: list[Setback] = []
     token = _setbacks.set(found)
     try:
@@ -43,7 +43,7 @@ def forgiving() -> t.Iterator[list[Setback]]:
 
 
 def forgive(app: Flask, error: Exception, formats: t.Iterable[str]) -> bool:
-    """Say whether an error at start-up is to be passed over; it is noted then."""
+    """Record an error at start-up and return True; outside of `forgiving()` return False, and the caller raises it."""
     found = _setbacks.get()
     if found is None:
         return False

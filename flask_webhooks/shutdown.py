@@ -1,7 +1,7 @@
-"""The sign to stop that a signal handler gives to those who wait for it.
+"""A flag that a signal handler sets to make threads stop.
 
-`threading.Event.set` takes a lock. A handler runs in the main thread, between two of its instructions: if that thread
-is inside `Event.wait` just then, it holds the lock already, and waits for itself for ever.
+`threading.Event` cannot be used: its `set` takes a lock. A signal handler runs in the main thread, between two of its
+instructions. If that thread is inside `Event.wait`, it holds the lock already, and the handler waits for ever.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ __all__ = ["ShutdownFlag"]
 
 
 class ShutdownFlag:
-    """Set once, never cleared. `set` only lets go of a lock, so it may be called anywhere; any thread may wait.
+    """Set once, never cleared. `set` only releases a lock, so a signal handler may call it; any thread may wait.
 
-    A forked child has its own from then on: there is no pipe that both would share.
+    After a fork, parent and child have separate flags: there is no pipe that both share.
     """
 
     def __init__(self) -> None:
@@ -24,20 +24,20 @@ class ShutdownFlag:
         self._gate.acquire()
 
     def is_set(self) -> bool:
-        """Whether it is time to stop."""
+        """Whether the flag is set."""
         return self._is_set
 
     def set(self) -> None:
-        """Wake everybody who waits."""
+        """Set the flag and wake all waiting threads."""
         self._is_set = True
         self._open()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it is set, at most so long; return whether it is."""
+        """Wait until the flag is set, at most `seconds`; return whether it is."""
         if not self._is_set and self._gate.acquire(timeout=max(0.0, seconds)):
-            self._open()  # for the next who waits
+            self._open()  # for the next waiting thread
         return self._is_set
 
     def _open(self) -> None:
-        with contextlib.suppress(RuntimeError):  # open already
+        with contextlib.suppress(RuntimeError):  # the lock is released already
             self._gate.release()

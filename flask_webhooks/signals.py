@@ -1,7 +1,7 @@
-"""Blinker signals: what the host may observe. Nothing inside the package connects to them.
+"""Blinker signals for the host. Nothing inside the package connects to them.
 
-The sender is always the Flask app. A receiver that fails is logged and stops neither the others nor the work.
-Connect lambdas and closures with `weak=False`, or they are gone before the first event.
+The sender is always the Flask app. A receiver that raises is logged, and stops neither other receivers nor the work.
+Connect lambdas and closures with `weak=False`: otherwise they are collected before the first event.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ message_recorded = _namespace.signal("webhooks-message-recorded")
 `environment`, `occurred_at`, `text`, `data` (JSON text) and the further columns of `Message`."""
 
 message_broken = _namespace.signal("webhooks-message-broken")
-"""After a commit whose schemas failed. Arguments: `messages`, a list of dicts with `id`, `event`, `owner`,
+"""After a commit in which schemas failed. Arguments: `messages`, a list of dicts with `id`, `event`, `owner`,
 `environment`, `occurred_at`, `entity_id` and `error`, which is for operators: it may show values of the row."""
 
 delivery_attempted = _namespace.signal("webhooks-delivery-attempted")
@@ -44,20 +44,20 @@ delivery_failed = _namespace.signal("webhooks-delivery-failed")
 """After the last attempt of a delivery failed. Arguments: `delivery_id`, `subscription_id`, `event`, `reason`."""
 
 subscription_changed = _namespace.signal("webhooks-subscription-changed")
-"""After a subscription was made, changed or removed. Arguments: `subscription_id`, `owner`, `action`."""
+"""After a subscription was created, changed or removed. Arguments: `subscription_id`, `owner`, `action`."""
 
 subscription_disabled = _namespace.signal("webhooks-subscription-disabled")
-"""After a subscription was disabled by us. Arguments: `subscription_id`, `owner`, `reason`."""
+"""After we disabled a subscription (`health.Reason`). Arguments: `subscription_id`, `owner`, `reason`."""
 
 
 def is_anybody() -> bool:
-    """Whether somebody listens to what a worker has to say."""
-    told = (delivery_attempted, delivery_delivered, delivery_failed, subscription_disabled)
-    return any(signal.receivers for signal in told)
+    """Whether the host has connected a receiver to any signal that a worker sends."""
+    sent = (delivery_attempted, delivery_delivered, delivery_failed, subscription_disabled)
+    return any(signal.receivers for signal in sent)
 
 
 def send(signal: NamedSignal, sender: t.Any, **values: t.Any) -> None:
-    """Call every receiver of `signal`; log the ones that fail (blinker itself would stop at the first)."""
+    """Call every receiver of `signal`, and log those that raise; blinker itself would stop at the first."""
     if not signal.receivers:
         return
     for receiver in signal.receivers_for(sender):

@@ -1,8 +1,7 @@
 """Signatures and secrets, by the Standard Webhooks specification 1.0.0.
 
-The law of this room: a secret never shows itself (not in a `repr`, not in an error, not in an exception's
-context), and nothing leaves without a signature. Pure functions: the time is a parameter and so is the source
-of randomness; only Fernet reads both by itself.
+The law of this room: a secret appears in no `repr`, in no error and in no exception's context, and nothing is sent
+without a signature. Pure functions: time and the source of randomness are parameters; only Fernet reads both itself.
 
 Signatures are made with `hmac` and not with `standardwebhooks`, whose `sign` takes text (our bodies are bytes)
 and overwrites the zone of an aware time instead of converting it. The tests verify with that library.
@@ -50,14 +49,14 @@ SHORTEST, LONGEST = 24, 64
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """A secret that signs; made by `parse` or `generate`. Its `repr` tells only the kind."""
+    """A signing secret; made by `parse` or `generate`. Its `repr` shows only the kind."""
 
     kind: Kind
     """`v1`: HMAC-SHA256, shared with the receiver. `v1a`: ed25519, the receiver holds only `public`."""
     text: str
-    """The whole secret, `whsec_…` or `whsk_…`: to be sealed, and for `v1` to be shown to its owner."""
+    """The whole secret, `whsec_…` or `whsk_…`: stored encrypted, and for `v1` shown to its owner once."""
     public: str | None
-    """What a receiver verifies `v1a` with, `whpk_…`; `None` for `v1`."""
+    """The key with which a receiver verifies `v1a`, `whpk_…`; `None` for `v1`."""
     _sign: Callable[[bytes], bytes] = field(compare=False)
 
     def __repr__(self) -> str:
@@ -65,11 +64,11 @@ class Secret:
 
     @property
     def shown(self) -> str:
-        """What a receiver needs to verify, and all that anybody is ever shown."""
+        """The key that a receiver verifies with: the only form that is ever shown, so never a private key."""
         return self.public or self.text
 
     def sign(self, signed_content: bytes) -> str:
-        """Return one signature as it stands in `webhook-signature`: ``v1,<base64>``."""
+        """Return one signature in the form of the header `webhook-signature`: ``v1,<base64>``."""
         return f"{self.kind},{base64.b64encode(self._sign(signed_content)).decode()}"
 
 
@@ -77,7 +76,7 @@ def generate(kind: Kind = "v1", *, size: int = 32, random: Callable[[int], bytes
     """Return a new secret.
 
     :param size: bytes of a `v1` secret, 24 to 64; an ed25519 key always has 32.
-    :param random: where the bytes come from; must be fit for cryptography.
+    :param random: returns so many random bytes; must be a cryptographic source.
     """
     if kind == "v1a":
         return _asymmetric(random(32))
@@ -85,12 +84,12 @@ def generate(kind: Kind = "v1", *, size: int = 32, random: Callable[[int], bytes
 
 
 def parse(text: str) -> Secret:
-    """Return the secret that a text such as ``whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw`` stands for.
+    """Return the secret of a text such as ``whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw``.
 
     ``whsk_`` takes a 32-byte seed, or seed and public key together (64 bytes) as some senders write it.
 
-    :raises SecretError: for anything but canonical base64 of the right length behind a known prefix. The
-        message never holds the secret or a part of it.
+    :raises SecretError: the text is not a known prefix and canonical base64 of the right length. The message never
+        holds any part of the secret.
     """
     if text.startswith(SYMMETRIC):
         key = _decode(text, SYMMETRIC)
@@ -109,13 +108,13 @@ def parse(text: str) -> Secret:
 
 
 FEWEST_BYTES = 8
-"""Different bytes that a random key has at least. Of 24 random ones fewer than 12 come once in 10^13 times."""
+"""Distinct bytes that a random key has at least: a key of 24 random bytes has fewer than 12 once in 10^13 cases."""
 
 
 def is_guessable(secret: Secret) -> bool:
-    """Whether somebody has made this secret up: it has few different bytes, repeats itself, or counts.
+    """Whether the secret is not random: it has few distinct bytes, repeats itself, or counts up.
 
-    Text is let through, since many take hexadecimal digits for a key.
+    A key that is text is accepted, because many people use hexadecimal digits as a key.
     """
     key = base64.b64decode(secret.text.partition("_")[2])
     steps = {(after - before) % 256 for before, after in itertools.pairwise(key)}
@@ -124,7 +123,7 @@ def is_guessable(secret: Secret) -> bool:
 
 
 def _symmetric(key: bytes) -> Callable[[bytes], bytes]:
-    """Return what signs by HMAC-SHA256: the key is taken in once, and not for each signature."""
+    """Return the function that signs by HMAC-SHA256. The key schedule is computed once, not for each signature."""
     keyed = hmac.new(key, digestmod="sha256")
 
     def sign(data: bytes) -> bytes:
@@ -142,14 +141,14 @@ def _asymmetric(seed: bytes) -> Secret:
 
 
 def _decode(text: str, prefix: str) -> bytes:
-    """Decode canonical base64, so that two texts are two keys."""
+    """Decode base64, but only its canonical form, so that two different texts are two different keys."""
     digits = text.removeprefix(prefix)
     key = b""
     try:
         key = base64.b64decode(digits, validate=True)
     except ValueError:
         pass
-    # Raised out here so that the error carries no context: a UnicodeEncodeError holds the whole text.
+    # Raised outside of the `except` block, so that it has no context: a UnicodeEncodeError holds the whole text.
     if not key or base64.b64encode(key).decode() != digits:
         raise SecretError(ErrorText("secret_base64", prefix=prefix))
     return key
@@ -159,7 +158,7 @@ class PublicKey:
     """The receiver's half of a `v1a` secret.
 
     :param text: ``whpk_…``
-    :raises SecretError: when it is no ed25519 public key.
+    :raises SecretError: the text is no ed25519 public key.
     """
 
     def __init__(self, text: str) -> None:
@@ -169,7 +168,7 @@ class PublicKey:
         self._key = Ed25519PublicKey.from_public_bytes(raw)
 
     def fits(self, signature: bytes, signed_content: bytes) -> bool:
-        """Return whether the signature was made by the private half over exactly this content."""
+        """Whether the signature was made with the private key, over exactly this content."""
         try:
             self._key.verify(signature, signed_content)
         except InvalidSignature:
@@ -178,9 +177,9 @@ class PublicKey:
 
 
 def content(message_id: str, timestamp: int, body: bytes) -> bytes:
-    """Return what is signed: ``{id}.{timestamp}.{body}``.
+    """Return the content to sign: ``{id}.{timestamp}.{body}``.
 
-    :raises ValueError: when the id has a full stop, which would let one message pass for another.
+    :raises ValueError: the id has a full stop, so the content could be read as that of another id and timestamp.
     """
     if "." in message_id:
         raise ValueError(f"The message id {message_id!r} has a full stop. Use a UUID.")
@@ -188,13 +187,13 @@ def content(message_id: str, timestamp: int, body: bytes) -> bytes:
 
 
 def headers(message_id: str, body: bytes, now: datetime, secrets: Sequence[Secret]) -> dict[str, str]:
-    """Return the three headers of a delivery; made afresh for each attempt, over the same bytes.
+    """Return the three signature headers of a delivery; made anew for each attempt, over the same bytes.
 
     :param message_id: the idempotency key, the same on every retry.
     :param now: the time of the attempt, aware in any zone; sent in whole seconds.
-    :param secrets: one signature each, in this order; several while rotated secrets overlap.
-    :raises SecretError: without a secret; nothing is ever sent unsigned.
-    :raises ValueError: for a naive time, which could mean any instant.
+    :param secrets: each makes one signature, in this order; several while rotated secrets overlap.
+    :raises SecretError: there is no secret; nothing is ever sent unsigned.
+    :raises ValueError: the time is naive, and could mean any instant.
     """
     if not secrets:
         raise SecretError("The subscription has no secret to sign with. Rotate its secret.")
@@ -210,12 +209,12 @@ def headers(message_id: str, body: bytes, now: datetime, secrets: Sequence[Secre
 
 
 def derive_key(secret_key: str | bytes) -> str:
-    """Return the Fernet key that belongs to an app's `SECRET_KEY`, by HKDF-SHA256 (RFC 5869).
+    """Return the Fernet key derived from an app's `SECRET_KEY` by HKDF-SHA256 (RFC 5869).
 
-    The label keeps it apart from whatever else is derived from the same key. HKDF does not stretch: a
+    The label makes it differ from other keys that the app derives from the same `SECRET_KEY`. HKDF does not stretch: a
     guessable `SECRET_KEY` makes a guessable Fernet key.
 
-    :raises SecretError: for an empty key.
+    :raises SecretError: the key is empty.
     """
     raw = secret_key.encode() if isinstance(secret_key, str) else secret_key
     if not raw:
@@ -227,16 +226,15 @@ def derive_key(secret_key: str | bytes) -> str:
 
 
 class Vault:
-    """Seals secrets for the database, each for the one place where it stands.
+    """Encrypts ("seals") secrets for the database, each bound to the place where it is stored.
 
-    What is sealed says in itself where it belongs, such as `headers/<subscription>` or `secret/<subscription>/<id>`:
-    copied into another row, or moved with it to another subscription, by whoever may write the database and has no
-    key, it does not open. What older versions sealed says nothing, or only `secret/<id>`: that opens until `rotate`
-    binds it.
+    The encrypted text contains its place, such as `headers/<subscription>` or `secret/<subscription>/<id>`. So an
+    attacker who can write to the database but has no key cannot copy it to another row or subscription: it does not
+    open there. Texts of older versions contain no place, or only `secret/<id>`: they open until `rotate` binds them.
 
-    :param keys: Fernet keys; the first seals, all open. To change keys put the new one first, `rotate` every
+    :param keys: Fernet keys; the first encrypts, all decrypt. To change keys, put the new one first, `rotate` every
         row, then drop the old one.
-    :raises SecretError: without keys, or for one that is no Fernet key.
+    :raises SecretError: there are no keys, or one is no Fernet key.
     """
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
@@ -262,17 +260,17 @@ class Vault:
         return "<Vault>"
 
     def seal(self, text: str, place: str = "") -> str:
-        """Return the text encrypted; a different one each time.
+        """Return the encrypted text, which differs at each call.
 
-        :param place: where it belongs; empty: anywhere.
+        :param place: where it is stored; if empty, it opens anywhere.
         """
         return self._fernets.encrypt(_bound(text, place).encode()).decode()
 
     def open(self, sealed: str, place: str = "") -> str:
-        """Return what was sealed.
+        """Return the text that was sealed.
 
-        :param place: where it was found; empty: it does not matter.
-        :raises SecretError: when no key fits, the text was changed, or it belongs elsewhere.
+        :param place: where it was found; if empty, its place is not checked.
+        :raises SecretError: no key fits, the sealed text was changed, or it was sealed for another place.
         """
         belongs, text = self._opened(sealed)
         if place and belongs and belongs not in (place, _without_subscription(place)):
@@ -283,7 +281,7 @@ class Vault:
         return text
 
     def rotate(self, sealed: str, place: str = "") -> str:
-        """Return the same secret sealed with the first key, and bound to its place.
+        """Return the same text, sealed with the first key and bound to its place.
 
         :raises SecretError: as `open`.
         """
@@ -291,7 +289,7 @@ class Vault:
         return self.seal(text, place or self._opened(sealed)[0])
 
     def _opened(self, sealed: str) -> tuple[str, str]:
-        """Return where a text belongs, and the text."""
+        """Return the place for which a text was sealed, which may be empty, and the text."""
         try:
             found = self._fernets.decrypt(sealed.encode()).decode()
         except InvalidToken as error:
@@ -306,7 +304,7 @@ class Vault:
 
 
 _BOUND = "\0"
-"""Before and behind a place: no secret, and no JSON, begins with it."""
+"""Stands before and after a place: neither a secret nor JSON begins with it."""
 
 
 def _bound(text: str, place: str) -> str:
@@ -314,13 +312,13 @@ def _bound(text: str, place: str) -> str:
 
 
 def _without_subscription(place: str) -> str:
-    """Return how older versions called a place."""
+    """Return the name that older versions gave to a place."""
     kind, *_, row_id = place.split("/")
     return f"{kind}/{row_id}"
 
 
 def place_of(kind: t.Literal["secret", "headers", "certificate", "answer"], *ids: str) -> str:
-    """Return where a sealed text stands: what it is, the subscription of a secret, and the id of its row."""
+    """Return the place of a sealed text: its kind, for a secret the id of its subscription, and the id of its row."""
     return "/".join((kind, *ids))
 
 

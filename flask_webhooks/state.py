@@ -1,6 +1,6 @@
-"""Everything the package knows about one app, in one frozen bundle; and how a door finds it.
+"""`AppState`: configuration, catalogue and connections of one app, in one frozen object; and how a door finds it.
 
-Nothing about an app is kept on the extension object, so two apps in one process do not meet.
+The law of this room: nothing about an app is kept on the extension object, so two apps in one process share nothing.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ __all__ = [
 
 EXTENSION = "flask_webhooks"
 DEVELOPING = "_FLASK_WEBHOOKS_DEV"
-"""In the environment of what `flask webhooks dev` starts. No key of `app.config.from_prefixed_env()` begins so."""
+"""Environment variable that `flask webhooks dev` sets for the processes it starts. The leading underscore keeps it out
+of `app.config.from_prefixed_env()`."""
 
 
 @dataclass(frozen=True, eq=False)
 class AppState:
-    """One app's webhooks: what was configured, and the connections to the outside."""
+    """One app's webhooks: what was configured, and the connections to database, Redis and receivers."""
 
     app: Flask
     engines: Engines
     naming: Naming
-    """What our tables are called."""
+    """Names of our tables."""
     settings: Settings
     catalog: Catalog
     bound: t.Mapping[str, BoundChannel]
@@ -62,22 +63,22 @@ class AppState:
     bell: Bell
     load_principal: t.Callable[[], Principal | None] = field(repr=False)
     has_principal_loader: t.Callable[[], bool] = field(default=lambda: True, repr=False)
-    """Whether the host has said who is calling; it may do so after `init_app`."""
+    """Whether the host has registered a principal loader, which it may do after `init_app`."""
     ownerless: Counter[str] = field(default_factory=Counter)
-    """Events of rows without an owner that somebody listens to, since this process began, by name."""
+    """Number of events, by name, that a subscription matches but whose row has no owner, since this process began."""
 
     unrecorded: Counter[str] = field(default_factory=Counter)
-    """Commits of which nothing could be recorded while nobody could listen, by why: `tables` that are not there yet,
-    another `database` than the app's."""
+    """Number of commits whose events were not recorded because no subscription can exist there, by reason: `tables`
+    (ours are not created yet) or `database` (the commit was on another database than the app's)."""
 
     @property
     def engine(self) -> sa.Engine:
-        """Where the tables live, and every catalogued model: now, for a test may lead the app elsewhere."""
+        """The engine of our tables and of every catalogued model. Looked up at each use: a test may change it."""
         return self.engines.host
 
     @property
     def own_engine(self) -> sa.Engine:
-        """For transactions of our own; the same pool. See `sql.transactions`."""
+        """The engine for transactions of our own; it has the same pool. See `sql.transactions`."""
         return self.engines.own
 
     @property
@@ -90,30 +91,30 @@ class AppState:
         """Whether this process runs on a developer's machine."""
         return is_developing(self.app)
 
-    def let_go(self) -> None:
-        """End the transaction that the host's session may have begun to find out who is calling.
+    def end_host_transaction(self) -> None:
+        """End the transaction that the host's principal loader may have begun on its session.
 
-        It holds a connection, and a door that is about to take another one would wait for itself as soon as the pool
-        has no more; on SQLite it may hold the only write lock besides. What the host wrote is committed: only we know
-        that nothing of this request comes after.
+        That transaction holds a connection, and a door needs a second one for its own work: with a pool of one, or
+        under load, the request would wait for itself. On SQLite the transaction may also hold the only write lock. It
+        is committed, because the host's code of this request, which may have written, is over.
         """
         host = self.host_session
         if host.in_transaction():
             if host.is_active:
                 host.commit()
-            else:  # after an error that the host has passed over
+            else:  # a statement failed, and the host caught the error without a rollback
                 host.rollback()
 
 
 def is_developing(app: Flask) -> bool:
-    """Say whether an app runs on a developer's machine: in debug mode, or under `flask webhooks dev`."""
+    """Whether an app runs on a developer's machine: in debug mode, or under `flask webhooks dev`."""
     return bool(app.debug) or DEVELOPING in os.environ
 
 
 def state_of(app: Flask) -> AppState:
-    """Return the bundle of `app`.
+    """Return the state of `app`.
 
-    :raises ConfigurationError: when the extension was not initialised on it.
+    :raises ConfigurationError: the extension was not initialised on it.
     """
     try:
         return t.cast("AppState", app.extensions[EXTENSION])

@@ -1,4 +1,4 @@
-"""For the tests of host apps: see what an action would send, with no Redis, no HTTP and no subscription."""
+"""For the tests of host apps: lists the messages that an action commits, without Redis, HTTP and subscriptions."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class RecordedMessage:
     """A message that was committed."""
 
     id: str
-    """The idempotency key."""
+    """The idempotency key: the header `webhook-id` of each of its deliveries."""
     event: str
     owner: str
     environment: str
     text: str
     data: t.Any
-    """The main object, as a receiver gets it without includes."""
+    """The main object as a receiver gets it, without includes."""
     occurred_at: datetime
 
 
 class _SilentBell(Bell):
-    """Wakes nobody."""
+    """A doorbell that wakes no worker."""
 
     def __init__(self) -> None:
         pass
@@ -49,7 +49,7 @@ class _SilentBell(Bell):
 
 @contextlib.contextmanager
 def recorded(webhooks: Webhooks, app: Flask | None = None) -> t.Iterator[list[RecordedMessage]]:
-    """Yield the list of messages that are committed inside the block, in order, listened to or not.
+    """Yield the list of messages that are committed inside the block, in order; no subscription is needed.
 
     ::
 
@@ -57,7 +57,7 @@ def recorded(webhooks: Webhooks, app: Flask | None = None) -> t.Iterator[list[Re
             client.post("/invoices", json=...)
         assert [message.event for message in messages] == ["invoices.created"]
 
-    A schema that fails fails the commit here, whatever is set for that: in tests that shall be seen.
+    A schema that raises fails the commit here, whatever `WEBHOOKS_ON_ERROR` says, so that the test shows the error.
 
     :param app: by default the current app.
     """

@@ -185,7 +185,7 @@ def _shown(visit: PageContext, found: Answer) -> Answered:
 def _problem(error: Refused) -> Response:
     if "webhooks_principal" in g:
         state = current_state()
-        state.let_go()
+        state.end_host_transaction()
         with state.own_engine.connect() as connection:
             _look_for_workers(connection)
     html = render_template("webhooks/problem.html", problem=error)

@@ -57,5 +57,5 @@ def run_in_session(state: AppState, work: t.Callable[[Session], T]) -> T:
     The transaction in which the host has found out who is calling is ended first: it holds a connection, and we are
     about to take another one.
     """
-    state.let_go()
+    state.end_host_transaction()
     return repeated(state.own_engine, work)
