@@ -66,10 +66,10 @@ bound."""
 
 _HINTS: dict[str, str] = {
     "dns": "The host name did not resolve: check its spelling and that its DNS records are public.",
-    "blocked_address": "The host name leads to an address we never talk to: use a publicly reachable one.",
+    "blocked_address": "The host name resolves to an address that we never connect to: use a publicly reachable one.",
     "connect": "No connection: check that the server is up and that its firewall lets us in on this port.",
     "tls": "TLS failed: check that the certificate is valid, complete and made for this host name.",
-    "timeout": "No complete answer in time: answer 2xx first and do the work afterwards.",
+    "timeout": "No complete response in time: answer 2xx first and process the event afterwards.",
     "protocol": "The answer was not valid HTTP: check that the port speaks HTTP or HTTPS, as the URL says.",
     "too_large": "The response was too large: answer 2xx with a short or an empty body.",
     "redirect": "Redirects are never followed: subscribe with the final URL.",

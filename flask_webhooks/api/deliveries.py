@@ -235,7 +235,9 @@ def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     retried = manual.retry(call, delivery_id, owner)
     if retried is manual.Retried.BROKEN:
         raise Refused(
-            409, "Its data could not be made: there is nothing to send until that is repaired.", code="broken"
+            409,
+            "Its data could not be rendered: there is nothing to send until that is repaired.",
+            code="broken",
         )
     if retried is manual.Retried.SWITCHED_OFF:
         raise Refused(409, "The subscription is switched off. Switch it on first.")

@@ -151,7 +151,7 @@ def status(as_json: bool, fail_if_older: timedelta | None) -> None:
             )
         if facts["waiting_for_us"]:
             say(
-                "Workers can reach nobody: look at the proxy, the name server and the network, and at "
+                "Workers cannot reach any receiver: check the proxy, the name server and the network, and "
                 "WEBHOOKS_ENCRYPTION_KEYS (`secret.unreadable` in their log)."
             )
         for name, count in facts["subscribed_elsewhere"].items():

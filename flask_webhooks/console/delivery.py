@@ -30,13 +30,15 @@ CHANGES, VALUE = 50, 500
 
 NOTES: t.Mapping[str, str] = {
     "unknown_coding": N_("It is packed as %(coding)s, which is not unpacked here."),
-    "many_codings": N_("It is packed more than %(most)s times, which is not unpacked here."),
-    "not_packed": N_("It says that it is packed as %(coding)s and is not: it is shown as it came."),
-    "broken": N_("What is packed as %(coding)s breaks off or is damaged: only its beginning can be shown."),
-    "trailing": N_("Behind what is packed as %(coding)s come bytes that are not: they are left out."),
-    "bomb": N_("Only the first %(most)s bytes are unpacked."),
-    "unknown_charset": N_("The charset %(charset)s is not known here: it is read as UTF-8."),
-    "not_text": N_("Some bytes are no %(charset)s: a � stands for them."),
+    "many_codings": N_("It is compressed more than %(most)s times, so it is not decompressed here."),
+    "not_packed": N_(
+        "Its headers say that it is compressed as %(coding)s, but it is not: it is shown as received."
+    ),
+    "broken": N_("The %(coding)s data is incomplete or damaged: only its beginning can be shown."),
+    "trailing": N_("The %(coding)s data is followed by other bytes, which are left out."),
+    "bomb": N_("Only the first %(most)s bytes are decompressed."),
+    "unknown_charset": N_("The charset %(charset)s is unknown: it is read as UTF-8."),
+    "not_text": N_("Some bytes are not valid %(charset)s and are shown as �."),
 }
 """`queries.NOTES`, for the visitor's language."""
 
@@ -133,7 +135,9 @@ def retry(visit: PageContext, delivery_id: object) -> Redirect:
     owner = _story(visit, key).subscription.owner
     retried = manual.retry(visit, key, owner)
     if retried is manual.Retried.BROKEN:
-        raise Refused(409, _("Its data could not be made: there is nothing to send until that is repaired."))
+        raise Refused(
+            409, _("Its data could not be rendered: there is nothing to send until that is repaired.")
+        )
     if retried is manual.Retried.SWITCHED_OFF:
         raise Refused(409, _("The webhook is switched off. Switch it on first."))
     return Redirect("delivery", {"delivery_id": key}, notice="retried")
@@ -145,7 +149,7 @@ def cancel(visit: PageContext, delivery_id: object) -> Redirect:
     key = str(delivery_id)
     _story(visit, key)
     if not manual.cancel_delivery(visit, key):
-        raise Refused(409, _("It does not wait any more: there is nothing to call off."))
+        raise Refused(409, _("It is no longer pending: there is nothing to cancel."))
     return Redirect("delivery", {"delivery_id": key}, notice="cancelled")
 
 
@@ -178,7 +182,8 @@ def _note(body: Body) -> str:
     """Say why there is no body."""
     if body.reason == CHANGED:
         return _(
-            "It was not kept, and made again today it would not be what was sent: a label or the format has changed."
+            "It was not stored, and rendering it again would give something else than what was sent: "
+            "a label or the format has changed."
         )
     return reason_label(body.reason) if body.reason else ""
 

@@ -148,7 +148,7 @@ def _channel(state: AppState, channel: Channel, wanted: t.Mapping[str, t.Sequenc
     whole = Choice(
         pattern=pattern,
         title=_("All events"),
-        occasion=_("Also those that are added to this channel later."),
+        occasion=_("Including events that are added to this channel later."),
         is_picked=pattern in wanted,
         includes=_includes(names, wanted.get(pattern, ())),
         deprecated="",

@@ -24,9 +24,9 @@ def occasion(bound: BoundChannel, event: EventType) -> str:
         if named and event.changed <= shown.keys():
             told += " " + _("Only if one of these changes: %(columns)s.", columns=named)
         else:
-            told += " " + _("Only if certain of its values change.")
+            told += " " + _("Only if certain values change.")
     if ignored := _listed(event.ignore, shown):
-        told += " " + _("A change of only %(columns)s does not count.", columns=ignored)
+        told += " " + _("A change of %(columns)s alone does not count.", columns=ignored)
     return told
 
 
@@ -44,10 +44,10 @@ def _shown(bound: BoundChannel, event: EventType) -> dict[str, str]:
 def _plain(event: EventType) -> str:
     texts = {
         Kind.CREATED: _("When one is created."),
-        Kind.UPDATED: _("When one is changed, or something that belongs to it."),
+        Kind.UPDATED: _("When one is changed, or something that belongs to it is."),
         Kind.DELETED: _("When one is deleted."),
-        Kind.MOVED_IN: _("When one comes from another owner."),
-        Kind.MOVED_OUT: _("When one goes to another owner."),
+        Kind.MOVED_IN: _("When one is moved here from another owner."),
+        Kind.MOVED_OUT: _("When one is moved to another owner."),
     }
     return " ".join(texts[kind] for kind in Kind if kind in event.on)
 

@@ -183,9 +183,9 @@ def shape_faults(form: Form) -> dict[str, list[str]]:
     """Return what a form can get wrong and an API call cannot."""
     faults: dict[str, list[str]] = {}
     if form.rate_limit.strip() and isinstance(form.given().rate_limit, str):
-        faults["rate_limit"] = [_("Give a number of requests a second, or leave it empty.")]
+        faults["rate_limit"] = [_("Enter a number of requests per second, or leave it empty.")]
     if form.retry == "own" and not form.waits.strip():
-        faults["retry"] = [_("Give the seconds before each retry, such as 5, 300, 3600.")]
+        faults["retry"] = [_("Enter the seconds before each retry, such as 5, 300, 3600.")]
     if any(value and not name for name, value in form.headers):
-        faults["headers"] = [_("Give the header a name.")]
+        faults["headers"] = [_("Enter a header name.")]
     return faults

@@ -128,7 +128,7 @@ def _form_page(visit: PageContext, form: Form, row: Subscription | None, status:
     shown = picker(state, form.wanted, query)
     if html_size(shown.typed) > TYPED:
         raise Refused(
-            422, _("This is more than a form can show: change by the API what this webhook listens to.")
+            422, _("This is more than a form can show: use the API to change what this webhook listens to.")
         )
     values = {
         "form": form,

@@ -143,14 +143,14 @@ def reason_label(reason: str | None) -> str:
         "unknown_event": _("Event no longer in the catalogue"),
         "unknown_format": _("Format no longer registered"),
         "off": _("Webhook is off"),
-        "gone": _("Receiver says it is gone (410)"),
+        "gone": _("The receiver answered 410 Gone"),
         "failing": _("Failed for too long"),
         "discarded": _("Discarded"),
         "deselected": _("Event deselected before it was sent"),
         "removed": _("Webhook removed"),
-        "by_hand": _("Cancelled by hand"),
+        "by_hand": _("Cancelled manually"),
         "outdated": _("A newer event was sent instead"),
-        "broken": _("Its data could not be made"),
+        "broken": _("Its data could not be rendered"),
         "other_environment": _("Of another environment"),
     }
     return labels.get(reason or "", reason or "")
@@ -163,17 +163,19 @@ def remedy(failure: str | None) -> str:
             "The host name did not resolve: check its spelling and that its DNS records are public."
         ),
         Failure.BLOCKED_ADDRESS: _(
-            "The host name leads to an address we never talk to: use a publicly reachable one."
+            "The host name resolves to an address that we never connect to: use a publicly reachable one."
         ),
         Failure.CONNECT: _("Check that the server is up and that its firewall lets us in on this port."),
         Failure.TLS: _("Check that the certificate is valid, complete and made for this host name."),
-        Failure.TIMEOUT: _("No complete answer in time: answer 2xx first and do the work afterwards."),
+        Failure.TIMEOUT: _(
+            "No complete response in time: answer 2xx first and process the event afterwards."
+        ),
         Failure.PROTOCOL: _("Check that the port speaks HTTP or HTTPS, as the URL says."),
         Failure.TOO_LARGE: _("Answer 2xx with a short or an empty body."),
         Failure.REDIRECT: _("Redirects are never followed: set the final URL."),
         Failure.HTTP_4XX: _("Check the path, the authentication and the signature check of your receiver."),
         Failure.HTTP_5XX: _("Your receiver failed while handling it: look in its log for this webhook-id."),
-        Failure.POISON: _("Nothing is wrong with your receiver: ask the operator."),
+        Failure.POISON: _("Your receiver is not at fault: ask the operator."),
     }
     try:
         return hints.get(Failure(failure or ""), "")

@@ -57,14 +57,20 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
             return _problem(nothing())
         except SubscriptionChangedError:
             return _problem(
-                Refused(409, _("Somebody else has changed this webhook meanwhile. Go back, reload, repeat."))
+                Refused(
+                    409,
+                    _(
+                        "Somebody else has changed this webhook in the meantime. Go back, reload the page, and "
+                        "repeat your change."
+                    ),
+                )
             )
         except SubscriptionError as error:
             return _problem(Refused(422, sentence_of(error)))
         except ThrottledError as error:
             return _slowed(error)
         except SecretError:
-            return _problem(Refused(500, _("A stored secret cannot be opened. Tell the operator.")))
+            return _problem(Refused(500, _("A stored secret cannot be decrypted. Tell the operator.")))
         except Exception as error:
             forget_request(error)
             raise
@@ -89,7 +95,10 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     form = request.form if route.writes else MultiDict()
     _check_texts(request.args, form)
     if not principal.may(route.right):
-        raise Refused(403, _("You may look at this, but not do that. Ask an administrator of your account."))
+        raise Refused(
+            403,
+            _("You can view this, but you are not allowed to do that. Ask an administrator of your account."),
+        )
     if route.operators and not principal.operator:
         raise nothing()
     language()  # Flask-Babel asks the host for it, once in a request
@@ -115,13 +124,14 @@ def _authenticated(state: AppState) -> Principal:
     if principal is None:
         if sign_in.is_signed_in():
             raise Refused(
-                403, _("You are signed in, but to no account that has webhooks. Ask your administrator.")
+                403,
+                _("You are signed in, but your account has no access to webhooks. Ask your administrator."),
             )
         sign_in.sign_in(state, url_for(".index"), is_partial=_is_partial())
         raise Refused(401, _("Sign in to the application first, then come back to this page."))
     g.webhooks_principal = principal
     if not principal.may("read"):
-        raise Refused(403, _("You may not see webhooks. Ask an administrator of your account."))
+        raise Refused(403, _("You are not allowed to see webhooks. Ask an administrator of your account."))
     return principal
 
 
@@ -149,7 +159,7 @@ def _check_texts(*given: MultiDict[str, str]) -> None:
                 raise Refused(
                     400,
                     _(
-                        "This address or form has characters that cannot be looked for: a NUL, or half of a "
+                        "This address or form contains characters that cannot be searched for: a NUL, or half of a "
                         "surrogate pair."
                     ),
                 )
@@ -195,7 +205,7 @@ def _problem(error: Refused) -> Response:
 def _slowed(error: ThrottledError) -> Response:
     """Say when to go on: in the place of the answer, or as a page."""
     wait = seconds_to_wait(error)
-    text = _("Too many requests at once or in a short time. Go on in %(time)s.", time=span(wait))
+    text = _("Too many requests. Try again in %(time)s.", time=span(wait))
     return _waiting(text, {"Retry-After": str(wait)})
 
 
@@ -233,7 +243,7 @@ def of_http(error: HTTPException) -> Answered | HTTPException:
         return error
     headers = headers_of(error)
     if status == 429:
-        return _waiting(_("Too many requests in a short time. Wait a moment, then go on."), headers)
+        return _waiting(_("Too many requests. Wait a moment, then try again."), headers)
     return _problem(Refused(status, error.description or error.name, headers=headers))
 
 

@@ -128,16 +128,18 @@ def _wizard(
 
 
 def _modes(visit: PageContext) -> list[tuple[str, str, str]]:
-    missed = _("Events that this webhook listens to now and has no delivery of: from before it was set up.")
+    missed = _(
+        "Events that this webhook listens to now but has no delivery of, because they happened before it was set up."
+    )
     if visit.state.settings.record != "all":
-        missed += " " + _("Only events that somebody listened to were kept.")
+        missed += " " + _("Only events that matched a webhook were stored.")
     return [
-        ("failed", _("Failed"), _("What could not be delivered after every retry.")),
-        ("held", _("Held"), _("What was kept back while the webhook was off.")),
+        ("failed", _("Failed"), _("Deliveries that failed after all retries.")),
+        ("held", _("Held"), _("Deliveries that were held while the webhook was off.")),
         (
             "all",
             _("Everything"),
-            _("Also what was delivered already. Your receiver sees the same webhook-id again."),
+            _("Including deliveries that succeeded. Your receiver gets the same webhook-id again."),
         ),
         ("missed", _("Missed"), missed),
     ]

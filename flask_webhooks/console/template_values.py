@@ -65,14 +65,16 @@ def _notices() -> dict[str, str]:
     return {
         "created": _("The webhook is set up. Copy its secret now, then send a test."),
         "saved": _("Saved."),
-        "removed": _("The webhook is removed. Its log stays until it is purged."),
+        "removed": _("The webhook has been removed. Its log stays until it is purged."),
         "on": _("Switched on. It starts with a clean record."),
-        "off": _("Switched off. What happens from now on is held for you."),
-        "rotated": _("A new secret signs from now on. The old one overlaps until it runs out."),
+        "off": _("Switched off. New events are held for you."),
+        "rotated": _(
+            "From now on requests are signed with the new secret. The old one stays valid until its overlap ends."
+        ),
         "retried": _("On its way: the delivery is due now."),
         "cancelled": _("Cancelled."),
-        "replaying": _("The replay has begun."),
+        "replaying": _("The replay has started."),
         "repaired": _("All of these are repaired and on their way."),
-        "still_broken": _("Some are still broken: see what they say."),
-        "stopped": _("The replay is stopped. What was queued already is still sent."),
+        "still_broken": _("Some are still broken: see their errors."),
+        "stopped": _("The replay has been stopped. Deliveries that were already queued are still sent."),
     }

@@ -95,21 +95,25 @@ def standing_note(overview: Overview) -> str:
     if overview.standing is SubscriptionStatus.DISABLED:
         if row.disabled_reason == "gone":
             return _("Your receiver answered 410 Gone, so we switched this webhook off. Events are held.")
-        return _("It failed for too long, so we switched this webhook off. Events are held.")
+        return _("Your receiver failed for too long, so we switched this webhook off. Events are held.")
     if overview.standing is SubscriptionStatus.OFF:
-        return _("Switched off by hand. Events are held.")
+        return _("Switched off manually. Events are held.")
     lane = overview.lane
     if overview.standing is SubscriptionStatus.PAUSED and lane is not None:
         if lane.pauses == 1:
             attempts = lane.window_ok + lane.window_failed
             return _(
-                "%(failed)s of %(all)s requests failed lately. We wait a while, then try with one request.",
+                "%(failed)s of %(all)s recent requests failed. We wait for a while, then try a single request.",
                 failed=lane.window_failed,
                 all=attempts,
             )
-        return _("Most requests failed lately. We wait a while, then try with one request.")
+        return _("Most of the recent requests failed. We wait for a while, then try a single request.")
     if lane is not None and lane.waits_for == "receiver":
-        return _("Your receiver asks us to slow down. We wait as it says and send less; nothing is lost.")
+        return _(
+            "Your receiver asks us to slow down. We wait as requested and send less often; nothing is lost."
+        )
     if lane is not None and lane.waits_for == "sender":
-        return _("We can reach nobody, by a fault on our side. Deliveries wait and go on by themselves.")
+        return _(
+            "We cannot reach any receiver because of a fault on our side. Deliveries wait and continue by themselves."
+        )
     return ""

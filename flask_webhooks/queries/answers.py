@@ -34,13 +34,13 @@ STEP: t.Final = 256
 
 NOTES: t.Final[Mapping[str, str]] = {
     "unknown_coding": "It is packed as %(coding)s, which is not unpacked here.",
-    "many_codings": "It is packed more than %(most)s times, which is not unpacked here.",
-    "not_packed": "It says that it is packed as %(coding)s and is not: it is shown as it came.",
-    "broken": "What is packed as %(coding)s breaks off or is damaged: only its beginning can be shown.",
-    "trailing": "Behind what is packed as %(coding)s come bytes that are not: they are left out.",
-    "bomb": "Only the first %(most)s bytes are unpacked.",
-    "unknown_charset": "The charset %(charset)s is not known here: it is read as UTF-8.",
-    "not_text": "Some bytes are no %(charset)s: a � stands for them.",
+    "many_codings": "It is compressed more than %(most)s times, so it is not decompressed here.",
+    "not_packed": "Its headers say that it is compressed as %(coding)s, but it is not: it is shown as received.",
+    "broken": "The %(coding)s data is incomplete or damaged: only its beginning can be shown.",
+    "trailing": "The %(coding)s data is followed by other bytes, which are left out.",
+    "bomb": "Only the first %(most)s bytes are decompressed.",
+    "unknown_charset": "The charset %(charset)s is unknown: it is read as UTF-8.",
+    "not_text": "Some bytes are not valid %(charset)s and are shown as �.",
 }
 """What there is to say beside a text, by its key."""
 

@@ -35,7 +35,7 @@ def choose_invoices(page: Page) -> None:
         channel.locator("summary").click()
     channel.get_by_role("checkbox", name="Invoice created").check()
     channel.get_by_role("checkbox", name="Invoice updated").check()
-    includes = channel.get_by_role("group", name="Send along with invoices.created")
+    includes = channel.get_by_role("group", name="Include with invoices.created")
     includes.get_by_label("line_items").check()
 
 
@@ -48,7 +48,7 @@ def try_ledgers(page: Page) -> None:
         ledgers.locator("summary").click()
     box = ledgers.locator("input[value='ledgers.created']")
     expect(box).to_be_disabled()
-    expect(ledgers).to_contain_text("cannot be held together with Invoices")
+    expect(ledgers).to_contain_text("cannot be combined with Invoices")
     page.get_by_role("button", name="Clear").click()
     box.check()
     expect(page.locator("[data-picker-note]")).to_contain_text("Ledgers is exclusive")
@@ -135,7 +135,7 @@ def test_a_customers_whole_life(
     page.goto(webhook)
     page.get_by_text("Rotate the secret").click()
     page.get_by_role("button", name="Rotate", exact=True).click()
-    expect(page.locator("#wh-secret")).to_contain_text("A new secret signs from now on.")
+    expect(page.locator("#wh-secret")).to_contain_text("From now on requests are signed with the new secret.")
     second_secret = page.locator("#wh-secret-1").inner_text()
     assert second_secret != first_secret
     customer.status = 204
@@ -248,13 +248,13 @@ def test_every_form_works_without_javascript(open_page: Looks, site: Site, custo
     page.get_by_label("Everything").check()
     page.get_by_role("button", name="Count first").click()
     page.get_by_role("button", name="Replay 1 delivery").click()
-    expect(page.locator(".wh-notice")).to_contain_text("The replay has begun.")
+    expect(page.locator(".wh-notice")).to_contain_text("The replay has started.")
 
     page.goto(webhook)
     page.get_by_role("button", name="Switch off").click()
     expect(page.locator(".wh-notice")).to_contain_text("Switched off")
     page.get_by_text("Remove this webhook").click()
-    page.get_by_role("button", name="Remove for good").click()
+    page.get_by_role("button", name="Remove permanently").click()
     expect(page.locator(".wh-notice")).to_contain_text("removed")
 
 
@@ -275,13 +275,13 @@ def test_filters_of_the_log_work_at_once_and_stay_live(
     tested = page.locator("#wh-log tr", has_text="webhooks.test")
     expect(tested).to_be_visible()
     page.get_by_label("State").select_option("failed")
-    expect(page.locator("#wh-log")).to_contain_text("Nothing fits")
+    expect(page.locator("#wh-log")).to_contain_text("Nothing matches")
     expect(page).to_have_url(re.compile("state=failed"))
     page.get_by_label("State").select_option("delivered")
     expect(tested).to_be_visible()
     issue_invoice(open_page(), site)
     expect(page.locator("#wh-live tr", has_text="invoices.created")).to_be_visible()  # the tail goes on
     page.get_by_placeholder("Part of a webhook-id").type("ffffffff")
-    expect(page.locator("#wh-log")).to_contain_text("Nothing fits")
+    expect(page.locator("#wh-log")).to_contain_text("Nothing matches")
     page.get_by_role("link", name="Clear").click()
     expect(page.locator("#wh-log tr", has_text="webhooks.test").first).to_be_visible()

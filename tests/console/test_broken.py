@@ -67,7 +67,7 @@ def test_an_owner_sees_that_it_waits_and_not_why(app: Flask, state: AppState, me
     visitor = Visitor(app)
     page = visitor.get(f"/deliveries/{delivery.id}").text
 
-    assert "Its data could not be made" in page
+    assert "Its data could not be rendered" in page
     assert "own words" not in page
     assert "Retry now" not in page
     assert visitor.post(f"/deliveries/{delivery.id}/retry", {}).status_code == 409

@@ -213,7 +213,7 @@ def test_a_delivery_can_be_copied_and_made_again(
     again = inbox.requests[1]
     assert (again.target, again.body) == (first.target, first.body)
     assert again.headers == {k: v for k, v in first.headers.items() if k != "authorization"}
-    assert "leaves out custom headers, because their values are not kept: Authorization" in page
+    assert "leaves out custom headers, because their values are not stored: Authorization" in page
 
 
 @in_each_shell

@@ -254,7 +254,7 @@ def test_a_body_that_would_be_another_today_is_not_shown(
     fill(state, [sent], 1)
     assert run(state).delivered == 1
     [made] = [row for row in deliveries(state) if row.subscription_id == sent.id]
-    said = "made again today it would not be what was sent"
+    said = "rendering it again would give something else than what was sent"
 
     page = visitor.get(written).text  # its attempt says that other bytes were sent
     assert said in page
@@ -405,9 +405,9 @@ def test_a_lane_that_waits_says_for_whom(app: Flask, state: AppState, log: Log) 
         said[whom] = visitor.get(f"/webhooks/{log.subscription.id}").text + visitor.get("/operator").text
 
     assert "Your receiver asks us to slow down" in said["receiver"]
-    assert "workers can reach nobody" not in said["receiver"]
-    assert "We can reach nobody, by a fault on our side" in said["sender"]
-    assert "1 webhook waits because workers can reach nobody" in said["sender"]
+    assert "workers cannot reach any receiver" not in said["receiver"]
+    assert "We cannot reach any receiver because of a fault on our side" in said["sender"]
+    assert "1 webhook waits because workers cannot reach any receiver" in said["sender"]
 
 
 def test_the_operator_sees_what_belongs_elsewhere(app: Flask, state: AppState, log: Log) -> None:

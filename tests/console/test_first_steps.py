@@ -62,7 +62,7 @@ def test_steps_are_for_those_who_may_write(app: Flask, state: AppState, log: Log
 
     assert Visitor(app, rights="read").get(path).status_code == 403
     assert Visitor(app, owner="2").get(path).status_code == 404
-    assert "You may not see secrets" in Visitor(app, rights="read,write").get(path).text
+    assert "You are not allowed to see secrets" in Visitor(app, rights="read,write").get(path).text
 
 
 def test_who_may_not_see_secrets_sees_the_one_they_make(app: Flask) -> None:
@@ -96,8 +96,8 @@ def test_a_reload_after_a_rotation_rotates_nothing(visitor: Visitor, state: AppS
 
     assert answer.location.startswith(f"/webhooks/console/webhooks/{log.subscription.id}/renewed?once=")
     assert [len(re.findall(SECRET, page.text)) for page in pages] == [2, 0]
-    assert "A new secret signs from now on." in pages[0].text
-    assert "A new secret signs from now on." not in pages[1].text
+    assert "From now on requests are signed with the new secret." in pages[0].text
+    assert "From now on requests are signed with the new secret." not in pages[1].text
     assert count() == before
 
 
@@ -122,7 +122,7 @@ def test_trying_an_address_sends_what_a_delivery_would_and_says_what(
     assert sent.headers["user-agent"].startswith("Flask-Webhooks/")
     assert f"as {sent.headers['user-agent']}" in page
     assert sent.body.decode() in page
-    assert "a secret that was made for this one request" in page
+    assert "a secret that was made for this request only" in page
 
 
 def test_that_of_a_webhook_is_signed_with_its_own_secret(
@@ -140,7 +140,7 @@ def test_that_of_a_webhook_is_signed_with_its_own_secret(
     assert "Signed with the secret of this webhook" in page
     with pytest.raises(WebhookVerificationError):
         Webhook(secret).verify(second.body, second.headers)
-    assert "made for this one request" in other
+    assert "made for this request only" in other
 
 
 # ---- what does not count ---------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_only_columns_that_are_there_and_shown_are_named(state: AppState) -> Non
 
     told = words(state, "invoices.updated", ignore=ignored)
 
-    assert "A change of only number does not count." in told
+    assert "A change of number alone does not count." in told
     assert "last_seen" not in told
     assert "updated_at" not in told
     assert "does not count" not in words(
@@ -175,7 +175,7 @@ def test_nor_is_a_hidden_column_named_where_it_counts(state: AppState) -> None:
     assert "Only if one of these changes: number, status." in whole
     assert "extra" not in some
     assert "number" not in some
-    assert "Only if certain of its values change." in some
+    assert "Only if certain values change." in some
 
 
 def test_filters_need_no_button(visitor: Visitor, log: Log) -> None:

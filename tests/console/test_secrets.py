@@ -28,11 +28,11 @@ def test_a_public_key_is_not_called_a_secret(app: t.Any, state: AppState, visito
     assert "Show the public key" in page
     assert pair.public in html.unescape(shown)
     for each in (page, shown, rotated):
-        assert "nobody can sign with it" in each
+        assert "it cannot be used to sign" in each
         assert "forge" not in each
         assert "whsec_" not in each.replace("whsec_...", "")
         assert pair.text not in html.unescape(each)
-    assert "A new key signs from now on." in rotated
+    assert "From now on requests are signed with a new key." in rotated
 
 
 def test_while_a_scheme_changes_each_is_called_what_it_is(state: AppState, visitor: Visitor) -> None:
@@ -47,7 +47,7 @@ def test_while_a_scheme_changes_each_is_called_what_it_is(state: AppState, visit
     both = visitor.follow(visitor.post(f"/webhooks/{row.id}/rotate", {"overlap": "86400"})).text
 
     assert "whsec_" in both
-    assert both.count("nobody can sign with it") == 1
+    assert both.count("it cannot be used to sign") == 1
 
 
 def test_a_new_webhook_with_a_pair_shows_its_public_key(visitor: Visitor) -> None:
@@ -59,5 +59,5 @@ def test_a_new_webhook_with_a_pair_shows_its_public_key(visitor: Visitor) -> Non
 
     assert "whpk_" in page
     assert "Give your receiver this public key" in page
-    assert "nobody can sign with it" in page
+    assert "it cannot be used to sign" in page
     assert "forge" not in page

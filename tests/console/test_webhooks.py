@@ -321,7 +321,7 @@ def test_every_mistake_is_told_beside_its_field(visitor: Visitor) -> None:
 def test_a_schedule_of_ones_own_has_waits_in_it(visitor: Visitor, state: AppState) -> None:
     page = visitor.post("/webhooks/new", {**FORM, "retry": "own", "waits": " "}).text
 
-    assert "Give the seconds before each retry" in page
+    assert "Enter the seconds before each retry" in page
     row = subscribe(state, "https://example.com/", "*", retry=[])  # the API lets it be none
     assert '<option value="none" selected>' in visitor.get(f"/webhooks/{row.id}/edit").text
 
@@ -441,7 +441,7 @@ def test_requests_on_a_click_are_limited(
     assert len(inbox.requests) == 20
     for answer in (one_more, test, whole):
         assert answer.status_code == 429
-        assert re.search(r"Go on in \d s", answer.text)
+        assert re.search(r"Try again in \d s", answer.text)
     assert 0 < int(one_more.headers["Retry-After"]) <= 3
     assert "<html" not in one_more.text
     assert "<html" in whole.text

@@ -115,7 +115,7 @@ def test_anonymous_visitors_are_led_to_the_login_view(tmp_path: Path, is_first: 
     assert form.location == "/webhooks/console/"
     assert part.headers["HX-Refresh"] == "true"
     assert signed_in.status_code == 403  # and not led back and forth
-    assert "no account that has webhooks" in signed_in.text
+    assert "your account has no access to webhooks" in signed_in.text
     assert api.status_code == 401
 
 

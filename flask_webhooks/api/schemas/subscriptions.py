@@ -66,7 +66,7 @@ class _Shared(Strict):
         )
     )
     description = Text(validate=validate.Length(max=1024), metadata=described("Your own words."))
-    active = Flag(metadata=described("Off: what happens is held, not sent."))
+    active = Flag(metadata=described("Off: new deliveries are held, not sent."))
     events = fields.List(Event(), metadata=described("What to listen to.", example=["invoices.created"]))
     channels = fields.List(
         Text(), metadata=described("Channels of which every event is wanted: `invoices` is `invoices.*`.")
