@@ -12,6 +12,7 @@ its commit; in a transaction of the host's, for that of the host.
 `headers`         custom headers, the part of it that could be turned against a receiver
 `owner_lock`      one change of an owner's subscriptions at a time
 `changes`         lock, look, write
+`switching`       off and on, and what was held meanwhile
 `lists`           what is shown of one, and lists of them
 `joined_session`  inside a transaction of the host's
 `secrets`         reveal and rotate

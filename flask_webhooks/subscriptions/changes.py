@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from .. import outbox, signals, signing, throttle
 from ..errors import ErrorText, SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..ids import is_id, uuid7
-from ..models import Lane, Listener, State, Subscription
+from ..models import Lane, Listener, Subscription
 from ..principal import ALL_OWNERS, Whose
 from ..sql.transactions import may_be_repeated
 from . import secrets, validation
@@ -21,6 +21,7 @@ from .joined_session import is_joined
 from .lists import listened_to
 from .owner_lock import lock
 from .patterns import Patterns
+from .switching import HEALTHY, check_held, switch
 from .validation_errors import ValidationErrors
 
 if t.TYPE_CHECKING:
@@ -30,24 +31,6 @@ __all__ = ["change", "create", "find", "remove"]
 
 OPERATORS = ""
 """Whose places operators take who change what is others': no owner is called so."""
-COUNTED = 10_000
-"""Held deliveries that are counted at most before they are sent or discarded."""
-HEALTHY: dict[str, t.Any] = {
-    "failures": 0,
-    "failing_since": None,
-    "succeeded_at": None,
-    "paused_until": None,
-    "pauses": 0,
-    "window_at": None,
-    "window_ok": 0,
-    "window_failed": 0,
-    "refusals": 0,
-    "paced_rate": None,
-    "paced_at": None,
-    "waits_for": None,
-    "sendable_at": None,
-}
-"""A lane's health when its subscription is switched on again: what was before does not count."""
 
 
 def find(
@@ -163,13 +146,13 @@ def change(
         faults.add("environment", ErrorText("environment_fixed"))
     becomes_active = columns.get("active", row.active)
     held = None if isinstance(given.held, Unset) else given.held
-    _check_held(session, row, becomes_active, held, faults)
+    check_held(session, row, becomes_active, held, faults)
     faults.raise_if_any()
     if becomes_active and (not row.active or given.names_events):
         _check_together(state, session, row.owner, row.environment, patterns, row.id)
     if held == "discard":
         row = _discard(state, session, row, patterns)
-    _switch(state, session, row, becomes_active, held)
+    switch(session, row, becomes_active, held, _now())
     if columns.get("rate_limit", row.rate_limit) != row.rate_limit:
         # What the old one has put off is due again.
         session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(sendable_at=None))
@@ -195,7 +178,7 @@ def remove(
     """
     row = find(session, subscription_id, owner=owner, to_change=True, version=version)
     now = _now()
-    outbox.cancel_all(session.connection(), row.id, "removed", now)  # locks the lane: see `_switch`
+    outbox.cancel_all(session.connection(), row.id, "removed", now)  # locks the lane: see `switching`
     row.deleted_at = row.updated_at = now
     row.active = False
     row.headers = row.client_certificate = None
@@ -259,7 +242,7 @@ def _check_limit(state: AppState, session: Session, owner: str, environment: str
         raise SubscriptionError(ErrorText("too_many_subscriptions", count=count or 0, name=environment))
 
 
-# ---- listeners, switching --------------------------------------------------------------------------------
+# ---- listeners, what was held --------------------------------------------------------------------------------
 
 
 def _listeners(row: Subscription, patterns: Patterns) -> list[Listener]:
@@ -281,31 +264,6 @@ def _listen(session: Session, row: Subscription, patterns: Patterns) -> None:
     row.listeners.extend(_listeners(row, {name: patterns[name] for name in patterns if name not in known}))
 
 
-def _check_held(
-    session: Session, row: Subscription, active: bool, held: str | None, faults: ValidationErrors
-) -> None:
-    if held not in (None, "send", "discard"):
-        faults.add("held", ErrorText("unknown_held"))
-    elif held is not None and (row.active or not active):
-        faults.add("held", ErrorText("held_without_active"))
-    elif active and not row.active and held is None and (count := _count_held(session, row.id)):
-        faults.add("held", _said_of_held(count))
-
-
-def _said_of_held(count: int) -> ErrorText:
-    if count == 1:
-        return ErrorText("one_held")
-    return ErrorText("many_held", count=count) if count == COUNTED else ErrorText("some_held", count=count)
-
-
-def _count_held(session: Session, subscription_id: str) -> int:
-    """Count what is held for a subscription that is off, and what is still to be; counting ends at `COUNTED`."""
-    connection, total = session.connection(), 0
-    for state in (State.HELD, State.PENDING):
-        total += outbox.count_in_state(connection, subscription_id, state.value, COUNTED - total)
-    return total
-
-
 def _discard(state: AppState, session: Session, row: Subscription, patterns: Patterns) -> Subscription:
     """Cancel what is held, each portion but the last in a transaction of its own; return the row, locked again.
 
@@ -321,22 +279,6 @@ def _discard(state: AppState, session: Session, row: Subscription, patterns: Pat
         row = find(session, key, owner=owner, to_change=True, version=version)
         _check_together(state, session, owner, row.environment, patterns, key)
     return row
-
-
-def _switch(state: AppState, session: Session, row: Subscription, active: bool, held: str | None) -> None:
-    """Hold what is pending when it goes off; when it comes on, forgive its receiver and free what was held.
-
-    The lane's row is locked before the subscription's, as a worker does that disables.
-    """
-    connection = session.connection()
-    if row.active and not active:
-        outbox.hold(connection, row.id, "off")
-    elif active and not row.active:
-        session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(**HEALTHY))
-        if held != "discard":  # which has been done
-            # Also without `held`: what is recorded from the check on to here would stay held for ever.
-            outbox.send_held(connection, row.id, _now())
-        row.disabled_reason = row.disabled_at = None
 
 
 # ---- after the commit ------------------------------------------------------------------------------------
