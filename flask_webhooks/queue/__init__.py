@@ -1,16 +1,16 @@
 """The room of Redis and RQ: the doorbell that wakes workers, and the embedded server.
 
-Redis carries no event. It only knows "there is work": a flag that says a wake-up is already waiting, and RQ's queue
-with at most one job for many deliveries. The flag is cleared *before* a worker looks at the database for the last
-time, so whoever commits after that look rings again, and nobody's work is overlooked. Losing all of Redis loses
-nothing: workers also look at the database by themselves.
+The law of this room: Redis carries no event, and may lose all of its data. It holds only "there is work": a flag that
+says that a wake-up is waiting already, and RQ's queue with at most one job for many deliveries. A worker clears the
+flag *before* it reads the database for the last time, so a commit after that read rings again, and no delivery is
+missed. Workers also poll the database by themselves.
 
-==============  ===================================================================
-`redis_client`  clients for each kind of URL: patient for workers, not for requests
+==============  ============================================================================
+`redis_client`  clients for each kind of URL: workers retry and wait, web requests do not
 `doorbell`      the doorbell, and the thread that rings it
-`embedded`      the Valkey under the app's instance folder
-`worker`        RQ's worker, which bears that Redis is away
-==============  ===================================================================
+`embedded`      the Valkey server in the app's instance folder
+`worker`        RQ's worker, which waits while Redis is unreachable
+==============  ============================================================================
 """
 
 from .doorbell import JOB, Bell, rung

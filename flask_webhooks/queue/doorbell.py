@@ -27,22 +27,23 @@ logger = logging.getLogger("flask_webhooks.queue")
 
 JOB = "flask_webhooks.jobs.deliver"
 QUIET = 5.0
-"""Seconds without another try after Redis could not be reached."""
+"""Seconds without a further attempt after Redis could not be reached."""
 FLAG_LIFE = 10
-"""Seconds after which a waiting wake-up is taken for lost and another is sent."""
+"""Seconds after which a waiting wake-up counts as lost, and the next ring sends another."""
 JOB_TIMEOUT = 900
-"""Seconds after which RQ breaks a job off: far more than it takes with any sane `WEBHOOKS_TIMEOUT`."""
+"""Seconds after which RQ kills a job: far more than one takes with any reasonable `WEBHOOKS_TIMEOUT`."""
 LOOK_BACK = 20
-"""Jobs that failed last and are looked at for what the matter was."""
+"""Number of the last failed jobs whose errors `unreadable` reads."""
 JOB_LIFE = 600
-"""Seconds that a wake-up may wait in the queue; later ones say the same."""
+"""Seconds after which a waiting job is dropped from the queue; any later one does the same work."""
 
 
 class Bell:
-    """Wakes a worker. Rung after a commit: it must be cheap, and it must never break the request.
+    """Wakes a worker after a commit: so it must be cheap, and must never fail the request.
 
-    :param url: None for the embedded server, which is asked only once it runs.
-    :param app_path: what a stock `rq worker` imports to find the app, when its environment has no `FLASK_APP`.
+    :param url: None for the embedded server, which is used only once it runs.
+    :param queue: name of the RQ queue.
+    :param app_path: the import path of the app for a stock `rq worker` whose environment has no `FLASK_APP`.
     """
 
     def __init__(self, url: str | None, embedded: Embedded, queue: str, app_path: str) -> None:
@@ -56,26 +57,28 @@ class Bell:
 
     @property
     def url(self) -> str:
-        """Where Redis is."""
+        """The URL of the Redis server."""
         return self._url or self._embedded.url
 
     def ring(self) -> bool:
-        """Enqueue one job unless one waits already; return whether Redis could be reached. Raises nothing.
+        """Enqueue one job unless one waits already; return whether Redis could be reached. Raises no exception.
 
-        It is rung after a commit, in a request whose answer may be all that somebody ever sees of a secret: whatever
-        the matter is with Redis, its client or its folder, workers look at the database by themselves.
+        It runs after a commit, and the response of that request may show a secret which is never shown again. So no
+        fault of Redis, its client or its folder may fail the request; workers poll the database by themselves.
         """
         if time.monotonic() < self._quiet_until:
             return False
         try:
             if self._url is None and not self._embedded.is_started():
-                return False  # no worker has started it yet, and the first that does looks at the database
+                return (
+                    False  # no worker has started the server yet; the one that does reads the database first
+                )
             client = self._connection()
             if client.set(self._flag, 1, nx=True, ex=FLAG_LIFE):
                 self._enqueue(client)
         except Exception as error:
             self._quiet_until = time.monotonic() + QUIET
-            if not self._is_trouble:  # said once, not at every commit
+            if not self._is_trouble:  # logged once, not at every commit
                 logger.warning("bell.unreachable", extra={"reason": reason_of(error, self.url)})
             self._is_trouble = True
             return False
@@ -83,47 +86,49 @@ class Bell:
         return True
 
     def ring_soon(self) -> None:
-        """Ring from a thread beside: a request must not wait for Redis, which may be far away, or gone.
+        """Ring from another thread: a request must not wait for Redis, which may be slow or unreachable.
 
-        What is asked for while a ring is still to come is the same ring. One that is lost, because the process is
-        killed, costs the time until a worker looks by itself.
+        Calls before the thread has rung are one ring. If the process is killed before that, the delivery waits until a
+        worker polls the database.
         """
         pid = os.getpid()
-        if self._asked_in != pid:  # of another process: asked for there just before the fork
+        if (
+            self._asked_in != pid
+        ):  # a different id comes from the parent, whose ringing thread the fork did not copy
             self._asked_in = pid
             if not _Ringer.ask(self):
                 self._asked_in = 0
                 self.ring()
 
     def ring_as_asked(self) -> None:
-        """Ring, for `ring_soon`: whoever asks from here on asks for another."""
+        """Ring, in the thread of `ring_soon`. A call of `ring_soon` from here on is a new ring."""
         self._asked_in = 0
         self.ring()
 
     def clear(self) -> None:
-        """Take the flag down, before a look at the database: what is committed from now on rings again."""
+        """Delete the flag; called before a worker reads the database, so that a commit from now on rings again."""
         with contextlib.suppress(Exception):
             if time.monotonic() >= self._quiet_until:
                 self._connection().delete(self._flag)
 
     def wake_at(self, moment: t.Any) -> None:
-        """Have RQ's scheduler ring at a time, for stock workers that run with one; nothing without Redis."""
+        """Have RQ's scheduler ring at a moment, for stock workers that run with one. Does nothing without Redis."""
         with contextlib.suppress(Exception):
             queue = Queue(self._name, connection=self._connection())
-            # It must outlive its moment. And it must not have the id of the job that asks for it, perhaps woken so
-            # itself: RQ lets go of that when it is done. One a minute is enough.
+            # No ttl: the job must still exist at its moment. Its id must differ from that of the running job, which may
+            # have been scheduled here too: RQ deletes that one when it ends. One job a minute is enough.
             settings = {**self._job(), "ttl": None}
             name = f"{self._name}-due-{int(moment.timestamp()) // 60}"
             queue.enqueue_at(moment, JOB, self._app_path, job_id=name, **settings)
 
     def is_rung(self) -> bool:
-        """Say whether somebody has rung since the last `clear`; False where Redis cannot be reached."""
+        """Whether there was a ring since the last `clear`; False if Redis cannot be reached."""
         with contextlib.suppress(Exception):
             return bool(self._connection().exists(self._flag))
         return False
 
     def depth(self) -> int:
-        """Return how many jobs wait in the queue.
+        """Return the number of jobs in the queue.
 
         :raises QueueError: Redis cannot be reached.
         """
@@ -136,7 +141,7 @@ class Bell:
             raise QueueError(f"Redis at {shown(self.url)} cannot be reached: {reason}") from None
 
     def refusal(self) -> str | None:
-        """Return why the embedded server's folder is not used; None if it is, or if Redis is elsewhere."""
+        """Return why the embedded server's folder is refused; None if it is not, or if Redis has a URL."""
         try:
             if self._url is None:
                 self._embedded.verify()
@@ -145,12 +150,12 @@ class Bell:
         return None
 
     def unreadable(self) -> int:
-        """Return how many of the last jobs failed because a worker could not read them, such as one with JSON.
+        """Return how many of the last failed jobs a worker could not deserialise.
 
-        A stock `rq worker` that was started with another serializer tells nobody so but in its own log.
+        A stock `rq worker` that was started with another serializer, such as JSON, reports that only in its own log.
         """
         found = 0
-        with contextlib.suppress(Exception):  # that Redis is away is told by `depth`
+        with contextlib.suppress(Exception):  # `depth` reports that Redis is unreachable
             client = self._connection()
             for key in FailedJobRegistry(self._name, connection=client).get_job_ids(-LOOK_BACK, -1):
                 result = Job.fetch(key, connection=client).latest_result()
@@ -162,8 +167,8 @@ class Bell:
 
     @staticmethod
     def _job() -> dict[str, t.Any]:
-        # failure_ttl is a year by default; result_ttl=0 would cost RQ half its speed. The timeout is only a backstop:
-        # the job keeps its own time, and attempts have a deadline.
+        # failure_ttl is a year by default; result_ttl=0 would halve RQ's speed. The timeout is only a backstop: the
+        # job limits its own time, and attempts have a deadline.
         return {"ttl": JOB_LIFE, "result_ttl": 60, "failure_ttl": 86_400, "job_timeout": JOB_TIMEOUT}
 
     def _connection(self) -> redis.Redis:
@@ -177,7 +182,7 @@ class Bell:
 
 
 class _Ringer:
-    """The thread that rings bells: one for all apps of a process, begun at its first ring, anew after a fork."""
+    """The thread that rings: one for all apps of a process, started at the first ring, and again after a fork."""
 
     current: t.ClassVar[_Ringer | None] = None
 
@@ -189,13 +194,14 @@ class _Ringer:
 
     @classmethod
     def ask(cls, bell: Bell) -> bool:
-        """Have a bell rung; False where no thread can be had: at the very end of a process, and in some uWSGI."""
+        """Queue a bell to be rung. Return False if no thread can run: at the exit of a process, and in some uWSGI."""
         ringer = cls.current
         if ringer is None or ringer._pid != os.getpid():
             if not _has_threads():
                 return False
             try:
-                # Two threads may both come here: then there are two ringers. A lock might be held at a fork.
+                # Two threads may get here at once and start two ringers, which is harmless. A lock is not: a fork may
+                # copy it while it is held.
                 ringer = cls.current = cls()
             except RuntimeError:
                 return False
@@ -203,7 +209,7 @@ class _Ringer:
         return True
 
     def finish(self, timeout: float) -> bool:
-        """Wait until everything that was asked for has been rung; return whether it was."""
+        """Wait up to `timeout` seconds until all queued bells have been rung; return whether they were."""
         if self._pid != os.getpid():
             return True
         done = threading.Event()
@@ -216,20 +222,20 @@ class _Ringer:
             if isinstance(asked, Bell):
                 try:
                     asked.ring_as_asked()
-                except Exception:  # this thread is the only one
+                except Exception:  # the process has no other ringing thread: it must go on
                     logger.exception("bell.failed")
             else:
                 asked.set()
-            del asked  # an app may be gone while nobody rings
+            del asked  # do not keep an app alive while waiting for the next ring
 
 
 def rung(timeout: float = 1.0) -> bool:
-    """Wait until every bell that this process was asked to ring has been rung."""
+    """Wait up to `timeout` seconds until all queued bells of this process have been rung; return whether they were."""
     return _Ringer.current is None or _Ringer.current.finish(timeout)
 
 
 def _has_threads() -> bool:
-    """Whether a thread would run: in uWSGI without `enable-threads` none does."""
+    """Whether a new thread would run: in uWSGI without `enable-threads` none does."""
     uwsgi = sys.modules.get("uwsgi")
     options = getattr(uwsgi, "opt", {})
     return uwsgi is None or bool(options.get("enable-threads") or options.get("threads"))

@@ -1,7 +1,8 @@
-"""The embedded Valkey: for one machine, without anything to install or to operate.
+"""The embedded Valkey: a server for one machine that needs no installation and no operation.
 
-The law of this room: jobs are pickles, so whoever owns the server's socket can run code as us. A socket is used only
-in a folder that is ours and that nobody else can write to; `verify` asks that before each client is made.
+The law of this room: jobs are pickles, so a user who owns the server's socket can run code in our process. A socket is
+used only in a folder that belongs to our user and that no other user can write to; `verify` checks that before each
+client is made.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from .redis_client import client_name, connect
 __all__ = ["Embedded"]
 
 LONGEST_SOCKET = 100
-"""Bytes that the path of a socket may have: systems take 104 to 108."""
+"""Bytes that the path of a socket may have: operating systems allow 104 to 108."""
 _OTHERWISE = "Or set WEBHOOKS_REDIS_URL to a server of your own."
 
 
 class Embedded:
     """A Valkey server under the app's instance folder, shared by all of the app's processes.
 
-    The first process that needs it starts it; it outlives that process and is stopped by the last that leaves
-    in good order. It writes nothing to disk: whatever it holds can be lost.
+    The first process that needs it starts it. It outlives that process, and the last process that exits normally stops
+    it. It writes no data to disk: all that it holds may be lost.
 
-    :param folder: where its socket and log live; made with mode 0700.
+    :param folder: holds its socket and its log; created with mode 0700.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -48,27 +49,27 @@ class Embedded:
 
     @property
     def url(self) -> str:
-        """For clients, and for `rq worker --url`."""
+        """The URL for clients, and for `rq worker --url`."""
         return f"unix://{self._socket}"
 
     def is_started(self) -> bool:
-        """Say whether its socket is there; cheap enough to ask at every commit.
+        """Whether its socket exists; cheap enough for every commit.
 
         :raises QueueError: as `verify`.
         """
-        if not os.path.exists(self._socket):  # Path.exists raises where it may not look
+        if not os.path.exists(self._socket):  # Path.exists raises PermissionError where it may not read
             return False
         self.verify()
         return True
 
     def verify(self) -> None:
-        """Refuse a folder in which somebody else could have put the socket.
+        """Refuse a folder in which another user could have put the socket.
 
-        :raises QueueError: one of its folders is not ours alone; nothing if they are not there yet.
+        :raises QueueError: another user can write to one of the folders. A folder that does not exist yet is accepted.
         """
         with contextlib.suppress(FileNotFoundError):
             _refuse_foreign(self.folder, _WRITABLE)
-            if not self._is_parent_ours:  # once: this is asked at every commit
+            if not self._is_parent_ours:  # checked once, because `verify` runs at every commit
                 _refuse_shared_parent(self.folder, stat.S_IWOTH, "Make the instance folder this user's.")
                 self._is_parent_ours = True
         if self._socket.parent != self.folder:
@@ -77,11 +78,11 @@ class Embedded:
                 _refuse_shared_parent(self._socket.parent, _WRITABLE, _OWN_PLACE)
 
     def start(self, timeout: float = 10.0) -> str:
-        """Start it unless it runs, and return its URL.
+        """Start the server unless it runs, and return its URL.
 
         :param timeout: seconds to wait until it answers.
-        :raises QueueError: its folder cannot be written or is not ours alone, the wheel is not installed, or the
-            server does not come up.
+        :raises QueueError: its folder cannot be written or another user can write to it, the wheel is not installed, or
+            the server does not start.
         """
         if len(os.fsencode(self._socket)) > LONGEST_SOCKET:
             raise QueueError(
@@ -107,7 +108,7 @@ class Embedded:
         return self.url
 
     def stop_if_last(self) -> None:
-        """Shut it down if nobody else is connected; call it when a worker or a server ends."""
+        """Shut the server down if no other process is connected; called when a worker or a web server ends."""
         with contextlib.suppress(redis.RedisError, OSError, QueueError):
             self.verify()
             with self._locked(), self._client() as client:
@@ -117,7 +118,7 @@ class Embedded:
 
     @contextlib.contextmanager
     def _locked(self) -> t.Iterator[None]:
-        """Hold the lock that start and stop take; a link in its place is neither followed nor truncated."""
+        """Hold the file lock of start and stop. A symbolic link in its place is neither followed nor truncated."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         lock = os.open(self.folder / "valkey.lock", flags, 0o600)
         try:
@@ -174,10 +175,10 @@ class Embedded:
 
 
 def _fallback(name: str) -> Path:
-    """Return where the socket goes when the path of the instance folder is too long for one.
+    """Return the folder of the socket if the path of the instance folder is too long for one.
 
-    The runtime directory is the user's own by definition (XDG Base Directory Specification); one that is not is left
-    alone. The folder for temporary files is everybody's, so there `verify` decides.
+    The runtime directory belongs to the user by definition (XDG Base Directory Specification); one that does not is not
+    used. Every user can write to the folder for temporary files, so there `verify` decides.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     folder = Path(runtime) / name
@@ -192,11 +193,11 @@ _WRITABLE, _OPEN = stat.S_IWGRP | stat.S_IWOTH, stat.S_IRWXG | stat.S_IRWXO
 
 
 def _refuse_foreign(folder: Path, forbidden: int) -> None:
-    """Refuse what is no directory of ours, looked at without following a link.
+    """Refuse a path that is no directory of our user; a symbolic link is not followed.
 
-    :param forbidden: permissions that others must not have.
-    :raises QueueError: with what is wrong with it.
-    :raises FileNotFoundError: it is not there.
+    :param forbidden: mode bits that must not be set.
+    :raises QueueError: says what is wrong with it.
+    :raises FileNotFoundError: it does not exist.
     """
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
@@ -217,9 +218,9 @@ _OWN_PLACE = "Set XDG_RUNTIME_DIR or TMPDIR to a directory of this user."
 
 
 def _refuse_shared_parent(folder: Path, forbidden: int, remedy: str) -> None:
-    """Refuse a folder that others could replace: its place is theirs, or they can write to it without a sticky bit.
+    """Refuse a folder that other users could replace: they own its parent, or can write to it without a sticky bit.
 
-    :param forbidden: permissions by which they can.
+    :param forbidden: mode bits of the parent that let others write.
     :raises QueueError: it could be replaced.
     """
     found = folder.parent.stat()

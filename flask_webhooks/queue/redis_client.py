@@ -1,9 +1,9 @@
-"""Clients of Redis, for each kind of URL; nothing is sent yet.
+"""Makes clients of Redis from each kind of URL; they do not connect yet.
 
-The law of this room: what a URL says is what redis-py reads in it, and what redis-py would pass over in silence (a
-fragment, a database that is no number, a host in the place of a path) is refused, for it would mean another server.
-What stands before the host never leaves this room, neither in a message nor in a reason: a password may be written in
-the place of the user name.
+The law of this room: redis-py reads the URL, and any part that it would ignore silently (a fragment, a database that is
+no number, a host in the place of a path) is refused, because the client would connect to another server than the URL
+means. Credentials never leave this room in a message or a reason, and everything before the host counts as credentials:
+a password may be written in the place of the user name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..errors import WebhooksError
 __all__ = ["CONNECT_TIMEOUT", "TALK_TIMEOUT", "client_name", "connect", "fault_in", "reason_of", "shown"]
 
 CONNECT_TIMEOUT, TALK_TIMEOUT = 0.2, 0.25
-"""Seconds that a web request waits for Redis at most, together well under half a second."""
+"""The most seconds that a web request waits to connect and for each answer: well under half a second together."""
 
 SCHEMES = ("redis", "rediss", "unix")
 SENTINEL_SCHEMES = ("sentinel", "redis+sentinel")
@@ -34,13 +34,13 @@ _NO_TEXT = frozenset(
     "command_packer credential_provider event_dispatcher host port redis_connect_func retry retry_on_error "
     "socket_keepalive_options socket_type".split()
 )
-"""Options of a connection that are objects, or that a URL has a place of its own for."""
+"""Options of a connection that need an object and not a text, or that have another place in the URL."""
 _ENCODE = "Write #, ?, /, @, [ and ] in a user name or password percent-encoded, such as %23 for #"
 
 
 @dataclass(frozen=True)
 class SentinelAddress:
-    """What a `sentinel://` URL says."""
+    """The parts of a `sentinel://` URL."""
 
     nodes: tuple[tuple[str, int], ...]
     service: str
@@ -57,7 +57,7 @@ def shown(url: str) -> str:
 
 
 def fault_in(url: str) -> str | None:
-    """Return what is wrong with a Redis URL; None if nothing is. It tells no part of the URL but the scheme."""
+    """Return the fault of a Redis URL; None if it has none. The text shows no part of the URL but the scheme."""
     scheme = url.partition("://")[0] if "://" in url else ""
     if scheme not in SCHEMES + SENTINEL_SCHEMES:
         return "it does not begin with redis://, rediss://, unix:// or sentinel://"
@@ -65,18 +65,18 @@ def fault_in(url: str) -> str | None:
         _refuse_what_is_passed_over(url)
         client = connect(url)
         encoder: t.Any = client.connection_pool.get_encoder()
-        encoder.encode("")  # there may be no such encoding
-        client.connection_pool.make_connection()  # without connecting: it checks the options
+        encoder.encode("")  # raises if the encoding is unknown
+        client.connection_pool.make_connection()  # checks the options, and does not connect
         _check_options(parse_qsl(urlsplit(url).query), client.connection_pool.connection_kwargs)
     except _Unfit as error:
         return str(error)
-    except Exception:  # whatever redis-py makes of it; its text may tell a part of the password
+    except Exception:  # redis-py raises several classes, whose texts may contain a part of the password
         return f"redis-py cannot read its host, port or options. {_ENCODE}"
     return "decode_responses must be off: jobs are bytes" if encoder.decode_responses else None
 
 
 class _Unfit(ValueError):
-    """What is wrong with a URL, in words that tell no part of it."""
+    """The fault of a URL, in a text that shows no part of it."""
 
 
 def _refuse_what_is_passed_over(url: str) -> None:
@@ -87,7 +87,7 @@ def _refuse_what_is_passed_over(url: str) -> None:
         raise _Unfit("it has a space or a control character")
     if "@" in parts.query or ("@" in parts.path and parts.scheme != "unix"):
         raise _Unfit(f"it has an @ behind the host. {_ENCODE}")
-    parse_qsl(parts.query, strict_parsing=bool(parts.query))  # redis-py passes over what has no "="
+    parse_qsl(parts.query, strict_parsing=bool(parts.query))  # redis-py ignores an option without "="
     if parts.scheme == "unix":
         if not parts.path.strip("/") or parts.netloc.rpartition("@")[2]:
             raise _Unfit("a unix:// URL has the path of a socket after three slashes: unix:///run/redis.sock")
@@ -98,9 +98,10 @@ def _refuse_what_is_passed_over(url: str) -> None:
 
 
 def _check_options(given: t.Sequence[tuple[str, str]], read: t.Mapping[str, t.Any]) -> None:
-    """Refuse options with which every connection would fail, or which are passed over.
+    """Refuse options with which every connection would fail, or which redis-py ignores.
 
-    :param read: what redis-py has made of all of the URL.
+    :param given: names and values from the URL's query.
+    :param read: the options that redis-py has read from the whole URL.
     """
     names = [name for name, _ in given]
     if len(names) != len(set(names)) or not _NO_TEXT.isdisjoint(names):
@@ -121,12 +122,12 @@ def _check_database(path: str) -> int:
 
 
 def reason_of(error: BaseException, url: str) -> str:
-    """Return why Redis could not be talked to, in words that may be logged and shown."""
+    """Return why Redis could not be reached, in a text without credentials, which may be logged and shown."""
     if not isinstance(error, redis.RedisError | OSError | WebhooksError):
-        return type(error).__name__  # its text may hold anything
+        return type(error).__name__  # the text of an unknown error may contain credentials in any form
     text = str(error)
     for secret in _credentials(url):
-        # A short one, such as a user `h`, is no part of other words.
+        # A short one, such as the user `h`, is replaced as a whole word only.
         text = re.sub(
             rf"(?<!\w){re.escape(secret)}(?!\w)" if len(secret) < _SHORT else re.escape(secret), "***", text
         )
@@ -137,7 +138,7 @@ _SHORT = 4
 
 
 def _credentials(url: str) -> list[str]:
-    """All user names and passwords that a URL holds, as written and in the clear; the longest first."""
+    """Return all user names and passwords in a URL, as written and percent-decoded; the longest first."""
     user, _, password = url.partition("://")[2].partition("?")[0].rpartition("@")[0].partition(":")
     given = parse_qsl(url.partition("?")[2])
     words = {user, password, *(value for name, value in given if name.endswith(("password", "username")))}
@@ -145,9 +146,9 @@ def _credentials(url: str) -> list[str]:
 
 
 def connect(url: str, *, patient: bool = True) -> redis.Redis:
-    """Return a client for a redis://, rediss://, unix:// or sentinel:// URL; nothing is sent yet.
+    """Return a client for a redis://, rediss://, unix:// or sentinel:// URL; it does not connect yet.
 
-    :param patient: for a worker, which waits and retries; else for a web request, which must not.
+    :param patient: True for a worker, which waits and retries; False for a web request, which must not.
     """
     options: dict[str, t.Any] = {"client_name": client_name()}
     if not patient:
@@ -168,7 +169,7 @@ def connect(url: str, *, patient: bool = True) -> redis.Redis:
 
 
 def client_name() -> str:
-    """How this process calls itself: the embedded server is stopped when only its own connections are left."""
+    """Return the client name of this process; `stop_if_last` recognises our own connections by it."""
     return f"webhooks:{os.getpid()}"
 
 

@@ -1,4 +1,4 @@
-"""RQ's worker in this process. While Redis is away it waits, says so once, and is itself again when it is back."""
+"""RQ's worker in this process. While Redis is unreachable it logs that once and waits; then it registers again."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["make", "work"]
 logger = logging.getLogger("flask_webhooks.queue")
 
 WAIT = 5
-"""Seconds that RQ waits for a job at a time. A signal that comes just before the call of the system that waits does not
-end it: about one in a thousand where other threads run."""
+"""Seconds that RQ blocks for a job at a time. A signal that arrives just before the blocking system call does not
+interrupt it (about one in a thousand if other threads run), so this bounds the delay of a shutdown."""
 
 
 class _Worker(SimpleWorker):
@@ -31,7 +31,9 @@ class _Worker(SimpleWorker):
     stop: ShutdownFlag
     once: _OutageFilter
     is_leaving = False
-    max_connection_wait_time = 5.0  # seconds; RQ's minute is long for somebody who waits for a delivery
+    max_connection_wait_time = (
+        5.0  # seconds; with RQ's 60, deliveries would wait a minute after Redis is back
+    )
 
     def handle_warm_shutdown_request(self) -> None:
         """Called at the first SIGTERM or SIGINT."""
@@ -40,13 +42,14 @@ class _Worker(SimpleWorker):
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
 
     def check_for_suspension(self, burst: bool) -> None:
-        """Called before each wait: a signal may have come before RQ's handlers were there."""
+        """Called before each wait: a signal may have arrived before RQ installed its handlers."""
         if self.stop.is_set():
             raise StopRequested
         super().check_for_suspension(burst)
 
     def heartbeat(self, timeout: int | None = None, pipeline: t.Any = None) -> None:
-        """Called at each try to get a job: Redis is back when it succeeds, maybe empty. RQ itself would not notice."""
+        """Called at each attempt to get a job. When it succeeds, Redis is back, perhaps without its data: register the
+        worker again, which RQ itself does not do."""
         super().heartbeat(timeout, pipeline)
         if pipeline is None and (self.once.is_trouble or not self.connection.hexists(self.key, "birth")):
             self.register_birth()
@@ -54,23 +57,24 @@ class _Worker(SimpleWorker):
             self.once.end()
 
     def unsubscribe(self) -> None:
-        """Called at the end. End the thread that listens to RQ's commands by a message, which it does not heed.
+        """Called at the end. End the thread that listens for RQ's commands by publishing a message, which it ignores.
 
-        RQ would unsubscribe on that thread's connection. Where it is just being made anew, for Redis was away, both do
-        that, and each takes the other's replies: the thread dies of it, or this one waits for ever.
+        RQ would unsubscribe on that thread's connection. If the thread is just reconnecting, because Redis was away,
+        both threads use the connection, and each reads replies meant for the other: the listening thread dies, or this
+        one waits for ever.
         """
         if self.pubsub_thread is None:
             return
         self.is_leaving = True
         self.pubsub_thread.stop()
-        until = time.monotonic() + 1.0  # it may just wait for Redis, and ends by itself then
+        until = time.monotonic() + 1.0  # if the thread is waiting for Redis, it ends by itself later
         with contextlib.suppress(redis.RedisError):
             while self.pubsub_thread.is_alive() and time.monotonic() < until:
                 self.connection.publish(self.pubsub_channel_name, "")
                 self.pubsub_thread.join(timeout=0.05)
 
     def handle_payload(self, message: t.Any) -> None:
-        """Called for each of RQ's commands. One that is none must not end the thread that waits for the next."""
+        """Called for each of RQ's commands. An invalid one must not end the thread that waits for the next."""
         if self.is_leaving:
             return
         try:
@@ -80,14 +84,14 @@ class _Worker(SimpleWorker):
             logger.warning("command.failed", extra=extra)
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: t.Any, pubsub_thread: t.Any) -> None:
-        """Called in the thread that listens. Whatever it was, such as an answer out of place: begin anew.
+        """Called in the listening thread. Reconnect after every error, such as an unexpected reply.
 
-        RQ only does when the connection is lost. On the next one redis-py subscribes again.
+        RQ does so only when the connection is lost. redis-py subscribes again on the new connection.
         """
         if isinstance(exc, redis.ConnectionError) or not isinstance(exc, Exception):
             super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
             return
-        if not isinstance(exc, redis.TimeoutError | redis.ResponseError):  # of those the working thread tells
+        if not isinstance(exc, redis.TimeoutError | redis.ResponseError):  # the working thread logs those
             extra = {"worker": self.name, "reason": f"{type(exc).__name__}: {exc}"}
             logger.warning("commands.interrupted", extra=extra)
         if pubsub.connection is not None:
@@ -95,15 +99,16 @@ class _Worker(SimpleWorker):
         self.stop.wait(1.0)
 
     def register_birth(self) -> None:
-        """Take the place of whoever had this name: it is ours, left by a cut connection or a killed container."""
+        """Delete the entry with this name first: it is our own, left by a lost connection or a killed container."""
         self.connection.delete(self.key)
         super().register_birth()  # type: ignore[no-untyped-call]
 
 
 class _OutageFilter(logging.Filter):
-    """Tells once that Redis is gone, in our words; RQ complains at every try, in two threads.
+    """Replaces RQ's messages about an unreachable Redis, one for each attempt in two threads, by one log event.
 
-    Only the working thread's word counts, which also sees it come back: else the other's could be the last.
+    Only the working thread logs, because it also notices that Redis is back. Otherwise the last event could be that of
+    the other thread, and say that Redis is unreachable when it is not.
     """
 
     def __init__(self, worker: str, url: str) -> None:
@@ -115,27 +120,28 @@ class _OutageFilter(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if "Redis" not in record.msg and not isinstance(error, redis.RedisError):
             return True
-        self.tell(error or redis.RedisError(record.getMessage()))
+        self.begin(error or redis.RedisError(record.getMessage()))
         return False
 
-    def tell(self, error: BaseException) -> None:
-        """Say that Redis cannot be reached, unless that has been said."""
+    def begin(self, error: BaseException) -> None:
+        """Log that Redis cannot be reached, unless that was logged already."""
         reason = reason_of(error, self._url)
         if self._thread == threading.get_ident() and not self.is_trouble:
             self.is_trouble = True
             logger.warning("redis.trouble", extra={"worker": self._worker, "reason": reason})
 
     def end(self) -> None:
-        """Say that it is back, if it was gone."""
+        """Log that Redis is back, if its absence was logged."""
         if self.is_trouble:
             self.is_trouble = False
             logger.warning("redis.back", extra={"worker": self._worker})
 
 
 def work(url: str, queue: str, name: str, *, stop: ShutdownFlag, burst: bool = False) -> None:
-    """Run RQ's worker in this thread, the main one, until `stop` is set; without Redis, wait and try again.
+    """Run RQ's worker in the main thread until `stop` is set; while Redis is unreachable, wait and try again.
 
     :param burst: return when the queue is empty.
+    :raises SystemExit: RQ's answer to a second signal.
     """
     once = _OutageFilter(name, url)
     rq_log = logging.getLogger("rq.worker")
@@ -145,7 +151,6 @@ def work(url: str, queue: str, name: str, *, stop: ShutdownFlag, burst: bool = F
         while not stop.is_set():
             began = time.monotonic()
             with _own_signals(), contextlib.suppress(StopRequested):
-                # SystemExit passes: RQ's answer to a second signal
                 if _work_once(url, queue, name, stop=stop, burst=burst, once=once) and burst:
                     return
             wait = 0.5 if time.monotonic() - began > 10 else min(wait * 2, 5.0)
@@ -163,20 +168,20 @@ def _work_once(
         worker.work(burst=burst, logging_level="WARNING")
         return True
     except (redis.RedisError, OSError) as error:
-        once.tell(error)
+        once.begin(error)
         return False
 
 
 def make(
     url: str, queue: str, name: str, *, stop: ShutdownFlag, once: _OutageFilter | None = None
 ) -> _Worker:
-    """Return RQ's worker, which does not work yet.
+    """Return RQ's worker, not started yet.
 
     :raises redis.RedisError: Redis cannot be reached.
     """
     connection = connect(url)
     connection.ping()
-    queues, ttl = [Queue(queue, connection=connection)], WAIT + 15  # by so much RQ waits less than this
+    queues, ttl = [Queue(queue, connection=connection)], WAIT + 15  # RQ blocks for worker_ttl - 15 seconds
     worker = _Worker(queues, name=name, connection=connection, worker_ttl=ttl)
     worker.stop, worker.once = stop, once or _OutageFilter(name, url)
     return worker
@@ -184,7 +189,7 @@ def make(
 
 @contextlib.contextmanager
 def _own_signals() -> t.Iterator[None]:
-    """Put the handlers back that were there before RQ installed its own, which would act on a worker that is gone."""
+    """Restore the previous signal handlers at the end: RQ's own ones would act on a worker that no longer exists."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

@@ -1,8 +1,8 @@
-"""What time it is: the database's, by which all workers go.
+"""The database's time, which all workers use.
 
-A lease, a due time, a pause is written by one machine and judged by another. Were each to go by its own clock, two that
-differ by more than a lease is long would take each other's lanes for ever. Servers tell what time it is; SQLite is on
-this machine, and so is everybody who writes to it.
+One machine writes a lease, a due time or a pause, and another one compares it with the current time. If each used its
+own clock, two machines whose clocks differ by more than the length of a lease would take each other's lanes for ever.
+Database servers have a clock; a SQLite database has none, but all processes that write to it are on this machine.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from ..models import Instant
 __all__ = ["Clock", "microseconds", "now"]
 
 AGAIN = 10.0
-"""Seconds after which a server is asked again: its clock may be put right, and ours does not run quite as fast."""
+"""Seconds after which the server is asked again: its clock may be corrected, and ours runs at a slightly other
+speed."""
 _ASKED = {
-    # Not now(), which is when the transaction began.
+    # Not now(), which is the time at which the transaction began.
     "postgresql": sa.select(sa.func.clock_timestamp(type_=Instant())),
     "mysql": sa.select(sa.func.utc_timestamp(6, type_=Instant())),
     "mariadb": sa.select(sa.func.utc_timestamp(6, type_=Instant())),
@@ -32,21 +33,24 @@ def _utcnow() -> datetime:
 
 
 def now(connection: sa.Connection, local: t.Callable[[], datetime] = _utcnow) -> datetime:
-    """Ask the database what time it is."""
+    """Return the current time of the database.
+
+    :param local: this machine's clock, for SQLite.
+    """
     asked = _ASKED.get(connection.dialect.name)
     return local() if asked is None else t.cast("datetime", connection.scalar(asked))
 
 
 def microseconds(moment: datetime) -> int:
-    """Return a moment as columns of whole numbers have it: microseconds since 1970."""
+    """Return a moment as microseconds since 1970, the form of integer columns."""
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 class Clock:
-    """The database's time, for threads that do not talk to it: what it said last, and the seconds since.
+    """The database's time for threads without a connection: its last answer plus the seconds since then.
 
-    :param local: this machine's clock, for SQLite, and until `set` is called; elsewhere it may be wrong, and may jump.
-    :param seconds: what counts the seconds since.
+    :param local: this machine's clock, which may be wrong and may jump; used for SQLite, and until `set` is called.
+    :param seconds: a monotonic clock, which counts the seconds since the last answer.
     """
 
     def __init__(
@@ -59,26 +63,26 @@ class Clock:
         self._again = float("-inf")
 
     def __call__(self) -> datetime:
-        """Return what time it is."""
+        """Return the current time."""
         if self._known is None:
             return self._local()
-        told, at = self._known
-        return told + timedelta(seconds=self._seconds() - at)
+        moment, at = self._known
+        return moment + timedelta(seconds=self._seconds() - at)
 
     def set(self, connection: sa.Connection, again: float = AGAIN) -> None:
-        """Ask the database, unless that was just done.
+        """Ask the database for its time, unless the last answer is recent.
 
-        What it says is true at some moment between question and answer. As long as the clock agrees with that it goes
-        on as it does; so an answer that took long changes nothing, unless the clock is wrong by more than that.
+        The answer is the time at some moment between question and answer. If this clock lies within that span it is not
+        changed, so a slow answer does not move it unless it is wrong by more than the answer's own uncertainty.
 
-        :param again: seconds for which an answer is good.
+        :param again: seconds for which an answer is used before the database is asked again.
         """
         began = self._seconds()
         if connection.dialect.name not in _ASKED or began < self._again:
             return
-        told = now(connection)
+        answer = now(connection)
         ended = self._seconds()
         half = timedelta(seconds=(ended - began) / 2)
-        if self._known is None or abs(told + half - self()) > half:
-            self._known = told + half, ended
+        if self._known is None or abs(answer + half - self()) > half:
+            self._known = answer + half, ended
         self._again = ended + again

@@ -1,7 +1,7 @@
-"""Many values as one parameter: for PostgreSQL, which takes them apart.
+"""Many values as one parameter, which PostgreSQL unpacks.
 
-psycopg prepares each value by itself, and a statement whose text depends on their number is planned anew each time.
-Packed, rows are one text of JSON, and keys are one array: any number of them is the same statement.
+psycopg adapts each parameter separately, and a statement whose text depends on the number of values is planned again
+each time. Packed, rows are one JSON text and keys are one array: the statement is the same for any number of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["KeyedStatement", "apart", "each_of", "rows", "unindexed", "unpacked"
 def unpacked(
     name: str, table: sa.Table, columns: t.Sequence[str], other: sa.types.TypeEngine[t.Any] | None = None
 ) -> sa.TableValuedAlias:
-    """Rows given as the parameter `name` (see `rows`), with the types of a table's columns.
+    """Return a FROM item with the rows in the parameter `name` (see `rows`), with the types of a table's columns.
 
     :param other: the type of columns that the table does not have.
     """
@@ -29,7 +29,7 @@ def unpacked(
 
 
 def rows(rows: t.Sequence[t.Mapping[str, t.Any]]) -> str:
-    """Make one parameter of rows. They may hold what JSON holds, moments and bytes."""
+    """Return rows as one parameter. They may hold JSON values, datetimes and bytes."""
     return _encoder.encode(rows)
 
 
@@ -45,17 +45,17 @@ _encoder = json.JSONEncoder(default=_plain, separators=(",", ":"), check_circula
 
 
 class KeyedStatement:
-    """A statement about some keys, put together once: SQLAlchemy takes longer for that than a database to answer.
+    """A statement on rows with given keys, built once: SQLAlchemy needs longer to build it than a database to answer.
 
-    PostgreSQL plans it by what it last counted in the tables, or once for all keys, so its plan must not rest on
-    either. Keys come as one native array: the text of an array would be parsed again for each row that a scan looks
-    at. A column that is no primary key is first looked up key by key, behind an `OFFSET 0` that PostgreSQL cannot move
-    conditions through; then the statement goes by the primary keys that were found. Put no indexed column beside the
-    keys: an index that looked empty when its table was counted would be read instead, from end to end. `unindexed`
-    hides one.
+    PostgreSQL plans it by statistics that may be outdated, or once for all parameters, so a good plan must not depend
+    on either. Keys are one native array: the text of an array would be parsed again for each row of a scan. For a
+    column that is no primary key, the primary keys are looked up first, key by key, in a subquery with `OFFSET 0`, into
+    which PostgreSQL cannot move conditions. Do not add a condition on an indexed column: PostgreSQL might read all of
+    its index instead, if that looked empty when the statistics were made. `unindexed` hides a column's index.
 
-    :param column: of UUIDs.
-    :param make: makes the statement of the condition that the column has one of the values in `keys`.
+    :param column: a column of UUIDs.
+    :param make: returns the statement for the given condition, which says that `column` has one of the values in
+        `keys`.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class KeyedStatement:
     def run(
         self, connection: sa.Connection, keys: t.Collection[str], **values: t.Any
     ) -> sa.CursorResult[t.Any]:
-        """Execute it.
+        """Execute the statement.
 
-        :param values: what else it asks for.
+        :param values: its other parameters.
         """
         if connection.dialect.name == "postgresql":
             return connection.execute(self._packed, {"keys": "{" + ",".join(keys) + "}", **values})
         return connection.execute(self._listed, {"keys": list(keys), **values})
 
 
-# Without a type the driver leaves it to PostgreSQL, to which the parameter is an array then, and no text to be cast.
+# NULLTYPE: the driver sends no type, so PostgreSQL takes the parameter for the array, and not for a text to cast.
 _KEYS = sa.cast(sa.bindparam("keys", type_=sa.types.NULLTYPE), postgresql.ARRAY(sa.Uuid(as_uuid=False)))
 
 
@@ -93,17 +93,17 @@ def _among(column: sa.Column[t.Any]) -> sa.ColumnElement[bool]:
 
 
 def each_of(keys: sa.ColumnElement[t.Any]) -> sa.TableValuedAlias:
-    """The values of an array as rows with the column `key`."""
+    """Return the values of an array as rows with the column `key`."""
     return sa.func.unnest(keys).table_valued("key").render_derived(name="each")
 
 
 def unindexed(column: t.Any) -> sa.ColumnElement[t.Any]:
-    """Return the value of a column of text as no index holds it: for conditions beside keys."""
+    """Return an expression for a text column that no index matches: for a further condition of a `KeyedStatement`."""
     return t.cast("sa.ColumnElement[t.Any]", column.concat(sa.literal_column("''")))
 
 
 def apart(found: sa.Select[t.Any]) -> sa.Subquery:
-    """Return a SELECT as a table into which the planner moves no condition: for those that are put beside its keys."""
+    """Return a SELECT as a subquery into which the planner moves no condition of the outer statement."""
     return found.offset(_NONE).subquery()
 
 

@@ -1,12 +1,12 @@
-"""Ranges of an index, read in its order: what a list, a search, a count walks through.
+"""Ranges of an index, read in its order: for lists, searches and counts.
 
-PostgreSQL chooses between such a range and walking the primary key with a filter by what it last counted. Where it
-believes that most rows match it walks, and reads the whole log if by now none do; where it believes that hardly any
-row is between two ids it reads those of everybody; and where it believes that the range is shorter than what is asked
-for, it reads all of it and sorts. So the statement is written such that no other index answers it: the equality on the
-first column as `= ANY (ARRAY[value])`, which the planner does not take for a constant, so that the order asks for that
-column too; and a bound on the key together with the column before it, as a comparison of rows. And it is told of more
-rows than anybody would sort (`_MANY`).
+PostgreSQL chooses its plan by statistics that may be outdated. If they say that most rows match, it walks the primary
+key with a filter, and reads the whole log if no row matches any more. If they say that few rows lie between two ids, it
+reads the rows of all owners between them. If they say that the range is shorter than the limit, it reads all of it and
+sorts. So the statement is written in a form that only the right index can answer: the equality on the first column is
+`= ANY (ARRAY[value])`, which the planner does not treat as a constant, so that the order includes that column; a bound
+on the key is a row comparison together with the column before it. And a join with `_MANY` makes the planner expect more
+rows than it would sort.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from sqlalchemy.dialects import postgresql
 __all__ = ["count", "first", "in_range"]
 
 FIRST = "00000000-0000-0000-0000-000000000000"
-"""The id before all others."""
+"""Sorts before all ids."""
 _MANY = sa.func.regexp_split_to_table(sa.literal_column("''"), sa.literal_column("''")).alias("many")
-"""One row, of which PostgreSQL believes that it is a thousand: a range that is joined with it seems so much longer."""
+"""One row, which PostgreSQL estimates as a thousand: a range that is joined with it seems a thousand times longer."""
 
 
 def in_range(
@@ -35,9 +35,10 @@ def in_range(
 ) -> sa.Select[t.Any]:
     """Limit a SELECT to a range of the index on the columns of `equal` and `keys`, in the order of `keys`.
 
-    :param equal: the columns before `keys`, in their order in the index, and their values; none for a whole table.
-    :param since: the least first key. Newest first it would not end the walk, so that the caller has to stop there.
-    :param below: the first key that is too large. Oldest first it does not end the walk either.
+    :param equal: the columns before `keys`, in the order of the index, with their values; empty for a whole table.
+    :param since: lower bound of the first key, included. If the newest rows come first it does not end the scan: the
+        caller has to stop reading there.
+    :param below: upper bound of the first key, excluded. If the oldest rows come first it does not end the scan.
     """
     columns = [*equal, *keys]
     is_postgresql = dialect.name == "postgresql"
@@ -71,7 +72,7 @@ def _bounds(key: t.Any, since: str | None, below: str | None) -> t.Iterator[sa.C
 def _together(
     column: t.Any, value: t.Any, key: t.Any, since: str | None, below: str | None, is_newest_first: bool
 ) -> t.Iterator[sa.ColumnElement[bool]]:
-    """Bound a key below a value of the column before it: where the walk begins by both, where it ends by the value."""
+    """Bound a key within one value of the column before it. Both set the start of the scan, the value sets its end."""
     pair, typed = sa.tuple_(column, key), sa.literal(value, column.type)
     if since is None and not is_newest_first:
         since = FIRST
@@ -83,14 +84,14 @@ def _together(
 
 
 def first(found: sa.Select[t.Any], count: int) -> sa.Select[t.Any]:
-    """Limit a SELECT to so many rows, written out.
+    """Limit a SELECT to `count` rows, as a literal in its text.
 
-    For any number PostgreSQL would make a plan that takes a tenth of the table for it, and sort all instead of walking.
+    For a parameter PostgreSQL assumes a tenth of the table, and would sort all rows instead of reading the index.
     """
     return found.limit(sa.literal_column(str(int(count)), sa.Integer))
 
 
 def count(connection: sa.Connection, found: sa.Select[t.Any], most: int) -> int:
-    """Return how many rows a SELECT has; counting ends at `most`."""
+    """Return the number of rows of a SELECT, at most `most`; counting stops there."""
     some = sa.select(sa.func.count()).select_from(first(found, most).subquery())
     return t.cast("int", connection.scalar(some))

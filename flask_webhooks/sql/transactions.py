@@ -1,10 +1,10 @@
-"""Transactions of our own: how they are isolated, and what is done when the database refuses one.
+"""Transactions of our own: their isolation level, and their repetition after a conflict.
 
-The law of this room: whatever a database or an engine has as its default is for the host's transactions. Ours compare
-and set, and look again behind a lock: they are made for READ COMMITTED. Under a stricter level a change that has waited
-for a worker's lock is refused (40001; 1020 where `innodb_snapshot_isolation` is on). What is refused all the same, as
-one of two that wait for each other is, is done again, a few times, a moment later. The host's own transactions are
-neither changed nor repeated by us.
+The law of this room: the default isolation level of a database or engine applies to the host's transactions. Ours are
+written for READ COMMITTED: they compare and set, and read again after they got a lock. Under a stricter level, a change
+that has waited for a worker's lock would be refused (40001; 1020 with `innodb_snapshot_isolation`). A transaction that
+is refused nevertheless, such as one of two in a deadlock, is repeated a few times after short waits. We neither change
+nor repeat transactions of the host.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["is_autocommit", "is_conflict", "may_be_repeated", "own_engine", "rep
 T = t.TypeVar("T")
 LEVEL = "READ COMMITTED"
 MOST = 8
-"""Times that something is tried."""
+"""Tries of one transaction, the first included."""
 LONGEST = 5.0
 """Seconds after which it is not tried again."""
 FIRST_WAIT = 0.005
-"""Seconds; each wait is up to twice as long as the one before, and a part of it is chance."""
+"""Seconds of the first wait. Each next one is twice as long; a random part of each, up to half, is left out."""
 _COMMITTED = "webhooks_committed"
 _CONFLICTS = frozenset(
     {
@@ -36,34 +36,36 @@ _CONFLICTS = frozenset(
         "40P01",  # deadlock
         "55P03",  # a lock_timeout of the host's
         1020,  # MariaDB: the record has changed since the snapshot
-        1205,  # a wait for a lock that took too long
+        1205,  # lock wait timeout
         1213,  # deadlock
     }
 )
 _UNFIT = frozenset(
     {
-        "22021",  # not in the repertoire of characters
-        "22P05",  # no equivalent in the database's encoding
-        1267,  # MariaDB: collations that do not mix, as of what is in utf8mb3 and what is in utf8mb4
-        1300,  # no text of the connection's encoding
-        1366,  # a value that the column's encoding has not
+        "22021",  # character not in repertoire
+        "22P05",  # untranslatable character
+        1267,  # MariaDB: illegal mix of collations, such as of utf8mb3 and utf8mb4
+        1300,  # invalid text in the connection's encoding
+        1366,  # the column's encoding does not have the character
         3854,  # MySQL: cannot be converted
         3988,
     }
 )
-"""What databases say of a text that their encoding, or that of the host's connection, has no characters for."""
+"""Errors for a text with characters that the encoding of the database, or of the host's connection, does not have."""
 _SNAPSHOT = 517
-"""SQLite: a transaction that has read cannot write any more, for another has written (SQLITE_BUSY_SNAPSHOT)."""
+"""SQLite: a transaction that has read can no longer write, because another one has written (SQLITE_BUSY_SNAPSHOT)."""
 
 
 def own_engine(engine: sa.Engine) -> sa.Engine:
-    """Return the engine for transactions of our own: it shares the host's pool, and reads what is committed."""
+    """Return the engine for transactions of our own: with the host's pool, and with READ COMMITTED."""
     name = engine.dialect.name
     if name == "sqlite":
-        return engine  # serializable whatever is asked for
+        return engine  # always serializable
     if name == "postgresql":
-        return engine.execution_options(isolation_level=LEVEL)  # part of the driver's BEGIN: no trip
-    # To set it for the connection and back again would be four trips; this is one.
+        return engine.execution_options(
+            isolation_level=LEVEL
+        )  # part of the driver's BEGIN: no further round trip
+    # Setting the level of the connection and resetting it would take four round trips; this takes one.
     own = engine.execution_options(webhooks=True)
     event.listen(own, "begin", _begin)
     return own
@@ -76,18 +78,18 @@ def _begin(connection: sa.Connection) -> None:
 
 
 def is_autocommit(connection: sa.Connection) -> bool:
-    """Whether the host's engine is made so that a transaction is none."""
+    """Whether the host has set its engine to AUTOCOMMIT, so that each statement is its own transaction."""
     made = getattr(connection.dialect, "_on_connect_isolation_level", None)
     return "AUTOCOMMIT" in (made, connection.get_execution_options().get("isolation_level"))
 
 
 def is_conflict(error: sa.exc.DBAPIError) -> bool:
-    """Whether a transaction was refused because of what others do at the same time: repeated it may pass."""
+    """Whether a transaction was refused because of a concurrent one, so that a repetition may succeed."""
     return getattr(error.orig, "sqlite_errorcode", None) == _SNAPSHOT or says(error, _CONFLICTS)
 
 
 def says(error: Exception, codes: t.Container[t.Any]) -> bool:
-    """Whether an error has one of these codes: PyMySQL has a number, and newer ones a state beside it."""
+    """Whether a database error has one of these codes: an SQLSTATE, or the error number of PyMySQL."""
     cause: t.Any = getattr(error, "orig", None)
     found = (
         getattr(cause, "sqlstate", None),
@@ -98,16 +100,16 @@ def says(error: Exception, codes: t.Container[t.Any]) -> bool:
 
 
 def may_be_repeated(session: Session) -> None:
-    """Say that what the session has committed so far does no harm if it is done again."""
+    """Declare that the commits of a session so far may be repeated; see `repeated`."""
     session.info[_COMMITTED] = False
 
 
 def repeated(engine: sa.Engine, work: t.Callable[[Session], T]) -> T:
-    """Do something in a session of our own, which `work` commits; again if the database refuses it.
+    """Call `work` with a session of our own, which `work` commits; call it again if the database reports a conflict.
 
-    Never after a commit, unless that was one of `may_be_repeated`.
+    It is not called again once it has committed, unless it called `may_be_repeated` after the commit.
 
-    :raises UnfitTextError: a text is none that the database can keep.
+    :raises UnfitTextError: a text has characters that the database cannot store.
     """
     until, wait = time.monotonic() + LONGEST, FIRST_WAIT
     for tries_left in range(MOST - 1, -1, -1):
@@ -115,7 +117,7 @@ def repeated(engine: sa.Engine, work: t.Callable[[Session], T]) -> T:
             event.listen(session, "after_commit", _note)
             try:
                 return work(session)
-            except UnicodeEncodeError as error:  # psycopg writes in the database's encoding itself
+            except UnicodeEncodeError as error:  # psycopg encodes text in the database's encoding itself
                 raise UnfitTextError from error
             except sa.exc.DBAPIError as error:
                 if says(error, _UNFIT):
