@@ -1,16 +1,19 @@
-"""What one owner may ask for at once and in a time: counted in the database, so for all web processes together.
+"""Limits what one owner can ask for at once and in a period. The database counts, so the limits hold over all web
+processes together.
 
-Tests, URL checks, retries by hand and replays are asked for by a click, so a script can ask for them too. They share
-one pace. The first two hold a thread of the web server, so an owner has few places for them. Each is leased: if its
-process dies, it is free after `LEASE`. The other two hold a worker until they are done: an owner has some places for
-them too. A retry keeps its place, named by the delivery, until that was attempted, or for `WAITS` if it is not; a
-replay has one while it runs. Counts of what a replay would send are scans of the log: they have a pace of their own.
+Tests, URL checks, retries by hand and replays are started by a click, so a script can start them too. They share one
+rate. Tests and URL checks also occupy a thread of the web server, so an owner has few places for them. Each place is
+leased: if its process dies, the place is free after `LEASE`. Retries and replays occupy a worker until they are done,
+and an owner has a limited number of places for them too. A retry keeps its place, which is named after the delivery,
+until the delivery has been attempted, or for `WAITS`; a replay has one while it runs. Counting what a replay would send
+scans the log, so counts have a rate of their own.
 
-The law of this room: each decision is one UPDATE that takes what is free or changes nothing; nothing is read first and
-written afterwards, unless behind a `lock`.
+The law of this room: each decision is one UPDATE that takes what is free or changes nothing. Nothing is read first and
+written afterwards, except behind a `lock`.
 
-Pace by the generic cell rate algorithm: of each owner and name one instant is kept, at which all its turns are free
-again. A turn moves it one interval on, and is refused if that would be more than all turns ahead.
+Rates follow the generic cell rate algorithm: one instant is stored for each owner and name, at which all its turns are
+free again. A turn moves the instant on by one interval, and is refused if the instant would then be more than all turns
+ahead.
 """
 
 from __future__ import annotations
@@ -47,11 +50,11 @@ __all__ = [
 
 D, R, S, T = (t.cast("sa.Table", model.__table__) for model in (Delivery, Replay, Subscription, Throttle))
 LEASE = timedelta(seconds=20)
-"""How long a place is taken at most: four times what a request in it may last."""
+"""The longest time that a place can be taken: four times what a request in it may last."""
 WAITS = timedelta(hours=1)
-"""How long a retry that cannot be attempted keeps its place: its receiver may be paused."""
+"""How long a retry that cannot be attempted keeps its place; its receiver may be paused."""
 AGAIN = 5.0
-"""Seconds after which to ask again when all places are taken by what a worker does."""
+"""Seconds after which a caller should ask again when all places are taken by work of a worker."""
 DAY = 86_400.0
 """Seconds."""
 MICROSECONDS = 1_000_000
@@ -61,16 +64,16 @@ _NEVER = 2**62
 def count(state: AppState, session: Session, owner: str) -> None:
     """Count a request of an owner that makes us send something. Ends the session's transaction.
 
-    :raises ThrottledError: there were many; it says when to ask again.
+    :raises ThrottledError: the owner has used up the rate; the error says when to ask again.
     """
     _count(state, session, owner)
     may_be_repeated(session)
 
 
 def count_scan(state: AppState, session: Session, owner: str) -> None:
-    """Count a look at how much a replay would send. Ends the session's transaction.
+    """Count a request for how much a replay would send. Ends the session's transaction.
 
-    :raises ThrottledError: there were many; it says when to ask again.
+    :raises ThrottledError: the owner has used up the rate; the error says when to ask again.
     """
     session.rollback()
     wait = _take(session, owner, "counts", state.settings.manual_rate, 60.0)
@@ -81,10 +84,10 @@ def count_scan(state: AppState, session: Session, owner: str) -> None:
 
 
 def begin_retry(state: AppState, session: Session, owner: str, delivery_id: str) -> None:
-    """Give a retry by hand one of its owner's places, in the transaction that begins it: as its first statement.
+    """Take one of the owner's places for a retry by hand, as the first statement of the transaction that begins it.
 
-    :param owner: of the delivery, whoever asks for it.
-    :raises ThrottledError: as many are not done.
+    :param owner: the owner of the delivery, also if an operator asks for the retry.
+    :raises ThrottledError: all places are taken by retries and replays that are not done.
     """
     lock(session, owner, "unfinished")
     now = microseconds(outbox.now(session.connection()))
@@ -96,9 +99,9 @@ def begin_retry(state: AppState, session: Session, owner: str, delivery_id: str)
 
 
 def begin_replay(state: AppState, session: Session, owner: str, subscription_id: str) -> None:
-    """Let a replay begin if its owner has a place for it, in the transaction that begins it.
+    """Check that the owner has a place for a replay, in the transaction that begins it.
 
-    :raises ThrottledError: as many are not done.
+    :raises ThrottledError: all places are taken by retries and replays that are not done.
     """
     lock(session, owner, "unfinished")
     now = microseconds(outbox.now(session.connection()))
@@ -118,11 +121,11 @@ def _check_places(state: AppState, session: Session, owner: str, retries: int, b
 
 
 def _unsent(session: Session, owner: str, now: int) -> set[str]:
-    """Return the deliveries that were retried by hand and not attempted since, and forget the others."""
+    """Return the deliveries that were retried by hand and not attempted since, and free the places of the others."""
     places = sa.select(T.c.name, T.c.free_at).where(T.c.owner == owner, sa.func.length(T.c.name) == 32)
     kept = {row.name: row.free_at for row in session.execute(places)}
     keys = {str(uuid.UUID(name)): name for name, until in kept.items() if until > now}
-    # By keys alone: a state beside them would let statistics choose the plan.
+    # The condition has keys alone: with a state in it, the statistics would choose the plan.
     found = sa.select(D.c.id, D.c.state, D.c.trigger, D.c.attempts).where(D.c.id.in_(keys))
     manual = State.PENDING.value, Trigger.MANUAL.value, 0
     unsent = {row[0] for row in session.execute(found) if tuple(row[1:]) == manual} if keys else set()
@@ -133,7 +136,7 @@ def _unsent(session: Session, owner: str, now: int) -> set[str]:
 
 
 def _name(delivery_id: str) -> str:
-    """What a retry's place is called: the name of a place has 32 characters at most."""
+    """Return the name of a retry's place; the column holds at most 32 characters."""
     return delivery_id.replace("-", "")
 
 
@@ -147,11 +150,11 @@ def _count(state: AppState, session: Session, owner: str) -> None:
 
 @contextlib.contextmanager
 def turn(state: AppState, session: Session, owner: str) -> t.Iterator[None]:
-    """Count a request that is made in this thread, and let it have one of its owner's places meanwhile.
+    """Count a request that is made in this thread, and take one of the owner's places while the block runs.
 
     Ends the session's transaction first. The place is given back in the transaction that the block has begun.
 
-    :raises ThrottledError: there were many, or others are under way.
+    :raises ThrottledError: the owner has used up the rate, or all places are taken.
     """
     with place(state, session, owner) as wait:
         if wait:
@@ -162,7 +165,7 @@ def turn(state: AppState, session: Session, owner: str) -> t.Iterator[None]:
 
 @contextlib.contextmanager
 def place(state: AppState, session: Session, owner: str) -> t.Iterator[float]:
-    """Take one of an owner's places while the block lasts; yields 0, or the seconds after which to ask again."""
+    """Take one of the owner's places while the block runs; yield 0, or the seconds after which to ask again."""
     session.rollback()
     name, until, wait = _enter(session, owner, state.settings.manual_concurrency)
     session.commit()
@@ -183,7 +186,7 @@ def place(state: AppState, session: Session, owner: str) -> t.Iterator[float]:
 def count_creation(state: AppState, session: Session, owner: str) -> None:
     """Count a new subscription of an owner, in the transaction that makes it.
 
-    :raises ThrottledError: there were as many as a day may have.
+    :raises ThrottledError: the owner has made as many as are allowed in a day.
     """
     most = state.settings.creation_limit
     wait = _take(session, owner, "creations", most, DAY)
@@ -192,13 +195,13 @@ def count_creation(state: AppState, session: Session, owner: str) -> None:
 
 
 def lock(session: Session, owner: str, name: str) -> None:
-    """Let whoever else locks the same wait until this transaction ends: what is counted from here on is true."""
+    """Make other transactions that lock the same name wait until this one ends, so that what it counts stays true."""
     now = microseconds(outbox.now(session.connection()))
     _set_free_at(session, owner, name, now, _NEVER, first=now)
 
 
 def _take(session: Session, owner: str, name: str, most: int, seconds: float) -> float:
-    """Take one of `most` turns in so many seconds; return 0, or the seconds until there is one."""
+    """Take one of `most` turns in a period of so many seconds; return 0, or the seconds until a turn is free."""
     interval = round(seconds * MICROSECONDS / most)
     now = microseconds(outbox.now(session.connection()))
     start = sa.case((T.c.free_at < now, now), else_=T.c.free_at)
@@ -208,7 +211,7 @@ def _take(session: Session, owner: str, name: str, most: int, seconds: float) ->
 
 
 def _enter(session: Session, owner: str, places: int) -> tuple[str, int, float]:
-    """Take the first place that is free; return its name and lease, or an empty name and the seconds to wait."""
+    """Take the first free place; return its name and the end of its lease, or an empty name and the seconds to wait."""
     now = microseconds(outbox.now(session.connection()))
     until = now + LEASE // timedelta(microseconds=1)
     waits: list[float] = []
@@ -224,9 +227,9 @@ def _enter(session: Session, owner: str, places: int) -> tuple[str, int, float]:
 def _set_free_at(
     session: Session, owner: str, name: str, value: t.Any, latest: int, *, first: int
 ) -> int | None:
-    """Change the instant if it is not later than `latest`; return None, or the instant that is.
+    """Change the stored instant if it is not later than `latest`; return None, or the later instant.
 
-    :param first: what stands there if nothing did.
+    :param first: what to store where there is no row yet.
     """
     mine = T.c.owner == owner, T.c.name == name
     change = sa.update(T).where(*mine, T.c.free_at <= latest).values(free_at=value)
@@ -234,12 +237,12 @@ def _set_free_at(
     while True:
         if _changed(session, change):
             return None
-        # Locked, so as to see what was committed last, also in a transaction that MariaDB began before.
+        # The lock makes MariaDB read the last committed row, also in a transaction whose snapshot is older.
         found = session.scalar(sa.select(T.c.free_at).where(*mine).with_for_update())
         if found is not None and found > latest:
             return int(found)
         if found is None and _changed(session, new):
-            return None  # else somebody was faster: look again
+            return None  # else another transaction has inserted the row first: read it
 
 
 def _changed(session: Session, statement: sa.Executable) -> int:
@@ -248,7 +251,7 @@ def _changed(session: Session, statement: sa.Executable) -> int:
 
 
 def _insert(dialect: str) -> t.Any:
-    """An INSERT that does nothing where the row is there already."""
+    """Return an INSERT that does nothing where the row exists already."""
     if dialect in ("mysql", "mariadb"):
         return mysql.insert(T).prefix_with("IGNORE")
     flavour = postgresql if dialect == "postgresql" else sqlite

@@ -3,9 +3,9 @@
 The law of this door: every operation names the right it needs, and nothing is reached without a principal; what is
 not the caller's own does not exist. Views get a `Call` and know nothing of Flask.
 
-In the order of a request: `views` authenticates, proves the origin, parses, opens a session of our own, and commits;
-`paging` cuts lists into pages; `problems` turns what is raised
-into problem details, also for paths and methods that there are none of.
+In the order of a request: `views` authenticates, checks the origin (`security`), parses, opens a session of our own and
+commits; `paging` cuts lists into pages; `problems` makes problem details of what is raised, also for paths and methods
+that do not exist. What the console does alike is in `web`.
 
 ===============  =======================================================================
 `operations`     what a route is; OpenAPI is made from it
@@ -14,7 +14,7 @@ into problem details, also for paths and methods that there are none of.
 `test_send`      the test request
 `stats`          how a subscription performs
 `replays`        many deliveries sent again
-`messages`       what happened, and why somebody did not get it
+`messages`       what happened, and why a subscription did not get it
 `deliveries`     the log; retry and cancel
 `catalog`        what there is to listen to
 `spec`           OpenAPI, with `examples`, `links` and `security`; `documents` serves it
@@ -28,7 +28,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
-from ..web import Door, host_of
+from ..web import Door, host_of, protect
 from . import catalog, deliveries, documents, messages, replays, secrets, stats, subscriptions, test_send
 from .operations import OPERATIONS, paths
 from .problems import not_allowed, of_http, unknown
@@ -86,11 +86,9 @@ POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'no
 
 def _secure(response: Response) -> Response:
     """Let no browser guess that what a receiver has answered is a page, nor run anything in the one that there is."""
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if response.mimetype == "text/html":
-        response.headers.setdefault("Content-Security-Policy", POLICY)
-        response.headers.setdefault("X-Frame-Options", "SAMEORIGIN")
-        response.headers.setdefault("Referrer-Policy", "same-origin")
+        protect(response, POLICY)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
     return response
 
 

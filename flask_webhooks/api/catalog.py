@@ -12,7 +12,7 @@ from ..web import Refused
 from . import schemas
 from .operations import Call, operation
 
-__all__ = ["after_of", "told"]
+__all__ = ["after_of", "event_detail"]
 
 
 MOST = 500 * 1024
@@ -45,10 +45,10 @@ def get_event(call: Call, event: str) -> t.Any:
     if found is None:
         hint = suggestion(call.state.catalog.suggest(event[:200]), mark="")
         raise Refused(404, f"There is no such event in the catalogue. {hint}".rstrip())
-    return told(call.state, found)
+    return event_detail(call.state, found)
 
 
-def told(state: AppState, event: EventType) -> dict[str, t.Any]:
+def event_detail(state: AppState, event: EventType) -> dict[str, t.Any]:
     """Return what there is to say about an event, as the schema takes it."""
     return {
         **reference.event_values(event),

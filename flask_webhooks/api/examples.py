@@ -55,7 +55,7 @@ def examples(state: AppState) -> dict[str, t.Any]:
     if event is not None:
         listed = reference.listing(state, most=EXAMPLE)
         found["Catalog"] = {"title": listed["title"], "channels": listed["channels"][:1]}
-        found["Event"] = catalog.told(state, event)
+        found["Event"] = catalog.event_detail(state, event)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a route is: one value, from which the URL rule, the parsing, the checks and OpenAPI are made."""
+"""A route as one value, from which the URL rule, the parsing, the checks and OpenAPI are made."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Call(RequestContext):
     body: dict[str, t.Any] = field(repr=False)
     query: dict[str, t.Any]
     version: int | None
-    """What `If-Match` asks for; None: anything; -1: what cannot be."""
+    """The version in `If-Match`; None: any; -1: one that no subscription has."""
 
     @property
     def limit(self) -> int:
-        """Rows of a page."""
+        """The number of rows on a page."""
         most = self.state.settings.page_limit
         return min(int(self.query.get("limit", most)), most)
 
@@ -39,14 +39,14 @@ class Answer:
     status: int | None = None
     """None: the operation's own."""
     version: int | None = None
-    """For the ETag."""
+    """Sent as the ETag."""
     raw: bytes | None = field(default=None, repr=False)
     """Sent as it is, instead of `body`."""
     mimetype: str = "application/json"
     made: tuple[str, ...] | None = ()
-    """Ids by which the request can be answered again, beside those in its path; None: it has done nothing."""
+    """Ids with which a repeated request is answered, besides those in its path; None: the request has done nothing."""
     filename: str | None = None
-    """A browser saves the answer under this name, and never shows it."""
+    """A browser saves the answer under this name and does not display it."""
 
 
 View = t.Callable[..., t.Any]
@@ -65,19 +65,20 @@ class Operation:
     body: type[ma.Schema] | None
     query: type[ma.Schema] | None
     answer: type[ma.Schema] | None
-    """None: no content, or not JSON of ours."""
+    """None: no content, or content that no schema describes."""
     status: int
     errors: tuple[int, ...]
     has_version: bool
     """Answers with an ETag, and honours `If-Match`."""
     is_final: bool
-    """Does what no rollback undoes: its `Idempotency-Key` is reserved before it begins."""
+    """Whether it does what a rollback cannot undo: its `Idempotency-Key` is reserved before it begins."""
     repeat: View | None
-    """Answers once more, by the `made` of the first answer, and changes nothing. None: takes no `Idempotency-Key`."""
+    """Answers a repeated request with the `made` of the first answer, and changes nothing. None: it takes no
+    `Idempotency-Key`."""
     mimetype: str | None
-    """Of an answer that is no JSON of ours."""
+    """Of an answer that no schema describes."""
     faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None
-    """Finds what else is wrong with a body whose types are wrong already, so that all is told at once."""
+    """Finds the other mistakes of a body whose types are wrong already, so that one answer names all."""
 
     @property
     def name(self) -> str:
@@ -95,8 +96,8 @@ class Operation:
         return self.repeat is not None
 
     @property
-    def tells_secrets(self) -> bool:
-        """Whether its answer must be kept nowhere."""
+    def shows_secrets(self) -> bool:
+        """Whether its answer holds secrets, so that no cache may keep it."""
         return self.right == "secrets" or (self.answer is not None and "secret" in self.answer().fields)
 
     @property
@@ -106,12 +107,12 @@ class Operation:
 
     @property
     def arguments(self) -> list[str]:
-        """Names in the path."""
+        """The names of the path's variables."""
         return re.findall(r"<(?:\w+:)?(\w+)>", self.path)
 
 
 OPERATIONS: list[Operation] = []
-"""All of them, in the order they are documented."""
+"""All operations, in the order of the documentation."""
 
 F = t.TypeVar("F", bound=View)
 
@@ -165,7 +166,7 @@ def operation(
 
 
 def paths() -> dict[str, list[str]]:
-    """Return every path with the methods it has."""
+    """Return each path with its methods."""
     found: dict[str, list[str]] = {}
     for each in OPERATIONS:
         found.setdefault(each.path, []).append(each.method)

@@ -1,4 +1,4 @@
-"""What goes wrong, as problem details (RFC 9457). Messages never hold a secret: what they show has been checked."""
+"""Answers to refused requests, as problem details (RFC 9457). No message holds a secret."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ..state import current_webhooks
 from ..web import CODES, Refused, headers_of, seconds_to_wait
 from .security import challenge
 
-__all__ = ["answer", "nobody", "not_allowed", "of_error", "of_http", "unknown"]
+__all__ = ["answer", "not_allowed", "of_error", "of_http", "unauthenticated", "unknown"]
 
 logger = logging.getLogger("flask_webhooks.api")
 
 MOST_ERRORS = 200
 LONGEST = 1000
 LONGEST_FIELD = 150
-"""Field errors that one answer names, letters of each, and of the name of its field: an answer must not be larger than
-what was asked."""
+"""The most field errors in one answer, and the most characters of a message and of the name of its field: an answer
+must not be larger than the request."""
 
 
 def details(problem: Refused) -> dict[str, t.Any]:
@@ -54,7 +54,7 @@ def details(problem: Refused) -> dict[str, t.Any]:
 
 
 def of_error(error: Exception) -> Refused:
-    """Return the problem that an error of ours is."""
+    """Return the problem for an error of the package."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, SubscriptionMissingError):
@@ -85,12 +85,12 @@ def answer(problem: Refused) -> Response:
     return response
 
 
-def _is_somebody() -> bool:
+def _is_authenticated() -> bool:
     return current_webhooks.load_principal() is not None
 
 
-def nobody() -> Refused:
-    """The answer to a request without a principal."""
+def unauthenticated() -> Refused:
+    """Return the problem of a request without a principal."""
     return Refused(
         401,
         "Nobody is signed in. Authenticate as you do for the rest of this app.",
@@ -99,37 +99,41 @@ def nobody() -> Refused:
 
 
 def of_http(error: HTTPException) -> Response | HTTPException:
-    """Return the answer to what Flask, Werkzeug or the host's own code aborts with, a 500 among it.
+    """Return the answer where Flask, Werkzeug or the host's own code has aborted the request, also with a 500.
 
-    What comes with a response of its own, such as the way to a login, is left as it is.
+    An abort that brings its own response, such as a redirect to a login, is left as it is.
     """
     status = error.code or 0
     if error.response is not None or status not in {each.value for each in HTTPStatus} or status < 400:
         return error
     detail = error.description or error.name
-    if status == 500:  # what an exception says is for the log
+    if status == 500:  # the message of an exception belongs in the log
         detail = "This went wrong on our side. The operator can find it in the log."
     code = CODES.get(status, error.name.lower().replace(" ", "_"))
     return answer(Refused(status, detail, code=code, headers=headers_of(error)))
 
 
 def not_allowed(allowed: t.Sequence[str]) -> t.Callable[..., Response]:
-    """Return the view of a path for methods that it has not; it tells `OPTIONS` those that it has."""
-    told = ", ".join(sorted({*allowed, "HEAD", "OPTIONS"} if "GET" in allowed else {*allowed, "OPTIONS"}))
+    """Return the view of a path for the methods that it does not have; it answers `OPTIONS` with those that it has."""
+    names = ", ".join(sorted({*allowed, "HEAD", "OPTIONS"} if "GET" in allowed else {*allowed, "OPTIONS"}))
 
     def view(**_: t.Any) -> Response:
-        if request.method == "OPTIONS":  # a browser asks it before a request to another site, as nobody
-            told_all = Response(headers={"Allow": told})
-            del told_all.headers["Content-Type"]
-            return told_all
-        if not _is_somebody():
-            return answer(nobody())
-        detail = f"{request.method[:20]} is not possible here. Possible: {told}."
-        return answer(Refused(405, detail, headers={"Allow": told}))
+        if (
+            request.method == "OPTIONS"
+        ):  # a browser asks this before a cross-site request, without credentials
+            every = Response(headers={"Allow": names})
+            del every.headers["Content-Type"]
+            return every
+        if not _is_authenticated():
+            return answer(unauthenticated())
+        detail = f"{request.method[:20]} is not possible here. Possible: {names}."
+        return answer(Refused(405, detail, headers={"Allow": names}))
 
     return view
 
 
 def unknown(path: str = "") -> Response:
-    """The view of every path that is none of ours."""
-    return answer(Refused(404, "There is nothing at this address.") if _is_somebody() else nobody())
+    """Answer a request for a path below `/api` that no operation has."""
+    return answer(
+        Refused(404, "There is nothing at this address.") if _is_authenticated() else unauthenticated()
+    )

@@ -75,9 +75,9 @@ def _filter(call: Call, now: datetime) -> replay.Filter:
     body = call.body
     states = body.get("states") or replay.MODES[body.get("mode", "failed")]
     chosen = tuple(state for state in replay.STATES if state in states)
-    told = {name: str(body[name]) for name in ("since", "until") if name in body}
+    bounds = {name: str(body[name]) for name in ("since", "until") if name in body}
     events = _events(call.state, body.get("events", ()))
-    digest = replay.digest(chosen, sorted(events), told)
+    digest = replay.digest(chosen, sorted(events), bounds)
     since = body.get("since") or now - call.state.settings.retention
     return replay.Filter(chosen, events, since, min(body.get("until") or now, now), digest)
 

@@ -61,13 +61,13 @@ def document(state: AppState, root: str, after: str = "", most: int = MOST) -> J
 
     Where there are more, `x-next-after` names the last one: the next document begins behind it.
 
-    :param root: the path that the app is mounted at, as servers and proxies tell it (`SCRIPT_NAME`).
+    :param root: the path that the app is mounted at, as the server or proxy passes it (`SCRIPT_NAME`).
     :param after: the event behind which the webhooks begin.
     :param most: bytes.
     """
     if state not in _made:
         _made[state] = _document(state)
-    # A path and no host: the client has just reached us, and what a `Host` says is anybody's word.
+    # A path without a host: the client has just reached the host, and the header `Host` can name any.
     made = {**_made[state], "servers": [{"url": f"{root}{state.settings.url_prefix}/api"}]}
     names, known = list(state.catalog.events), _channels(state)
     found = made["webhooks"] = {}
@@ -114,10 +114,10 @@ def _document(state: AppState) -> Json:
     spec.components.schema("Problem", schema=schemas.Problem)
     for status, text in REASONS.items():
         spec.components.response(f"Problem{status}", _problem(status, text))
-    told = examples(state)
+    shown = examples(state)
     for operation in OPERATIONS:
         described = _operation(operation)
-        _add_examples(operation, described, told)
+        _add_examples(operation, described, shown)
         spec.path(operation.openapi_path, operations={operation.method.lower(): described})
     made: Json = spec.to_dict()
     _name_events(made["components"]["schemas"], state)
@@ -196,18 +196,18 @@ def _tag(operation: Operation) -> str:
     return first if first in TAGS else "description"
 
 
-def _add_examples(operation: Operation, described: Json, told: t.Mapping[str, t.Any]) -> None:
+def _add_examples(operation: Operation, described: Json, shown: t.Mapping[str, t.Any]) -> None:
     """Put an example beside each schema of ours."""
-    if operation.body is not None and operation.body.__name__ in told:
-        described["requestBody"]["content"]["application/json"]["example"] = told[operation.body.__name__]
-    if operation.answer is not None and operation.answer.__name__ in told:
+    if operation.body is not None and operation.body.__name__ in shown:
+        described["requestBody"]["content"]["application/json"]["example"] = shown[operation.body.__name__]
+    if operation.answer is not None and operation.answer.__name__ in shown:
         for status in ("200", "201", "202"):
             if status in described["responses"]:
                 content = described["responses"][status]["content"]
-                content["application/json"]["example"] = told[operation.answer.__name__]
+                content["application/json"]["example"] = shown[operation.answer.__name__]
     for parameter in described["parameters"]:
-        if parameter.get("name") == "event" and "Event" in told:
-            parameter["example"] = told["Event"]["name"]
+        if parameter.get("name") == "event" and "Event" in shown:
+            parameter["example"] = shown["Event"]["name"]
 
 
 def _path_parameters(operation: Operation) -> list[Json]:

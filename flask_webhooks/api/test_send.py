@@ -77,7 +77,7 @@ def _subject(call: Call, owner: str) -> Subject:
 
 
 def _dumped(state: AppState, bound: t.Any, event: t.Any, key: str, owner: str) -> dict[str, t.Any] | None:
-    """Return the data of a record of that owner's; None if there is none, or it is somebody else's."""
+    """Return the data of a record of that owner's; None if there is none, or another owner has it."""
     mapper: t.Any = sa.inspect(bound.model)
     parts = key.split(",")
     if len(parts) != len(mapper.primary_key):

@@ -1,4 +1,4 @@
-"""From a request to a view's arguments, and from what it returns to a response."""
+"""Turns a request into a view's arguments, and what the view returns into a response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..errors import SecretError, SubscriptionError, ThrottledError
 from ..state import AppState
 from ..web import Refused, current_state, forget_request, idempotency, run_in_session, version_of
 from .operations import Answer, Call, Operation
-from .problems import answer, nobody, of_error
+from .problems import answer, of_error, unauthenticated
 from .schemas.fields import UUID
 from .security import check_origin
 
@@ -27,11 +27,11 @@ __all__ = ["view_of"]
 
 _ID = re.compile(UUID)
 MOST_PLACES = 10
-"""Fields that the sentence of a problem names; `errors` has more of them."""
+"""The most fields that `detail` names; `errors` can have more."""
 _KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 _PACKED = re.compile(r'(?:W/)?"([0-9]{1,18})(?:(?:--?|[:;])(?:gzip|deflate|br|zstd))?"')
-"""Our tag as it is after whoever packed the answer: `W/"1"` of nginx, `"1-gzip"` of Apache, `"1:gzip"` of
-Flask-Compress. It stands for a version and not for bytes, so that it is packed does not matter."""
+"""Our tag after a server has compressed the answer: `W/"1"` of nginx, `"1-gzip"` of Apache, `"1:gzip"` of
+Flask-Compress. It stands for a version and not for bytes, so the compression does not matter."""
 
 
 def view_of(operation: Operation) -> t.Callable[..., Response]:
@@ -55,7 +55,7 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
     state = current_state()
     principal = state.load_principal()
     if principal is None:
-        raise nobody()
+        raise unauthenticated()
     if operation.writes:
         check_origin(request, state)
     if not principal.may(operation.right):
@@ -106,7 +106,7 @@ def _slot(call: Call, operation: Operation, raw: bytes) -> idempotency.Slot | No
 def _repeated(
     call: Call, operation: Operation, first: idempotency.First, arguments: dict[str, str]
 ) -> Response:
-    """Answer once more: by what the first request has made, as it is now."""
+    """Answer a repeated request with what the first one has made, as it is now."""
     assert operation.repeat is not None  # noqa: S101  # else it takes no key
     response = first.answer
     if response is None:
@@ -117,7 +117,7 @@ def _repeated(
 
 
 def _check_ids(arguments: dict[str, str]) -> None:
-    """Answer 404 to what cannot be an id, before a database sees it."""
+    """Answer 404 to what cannot be an id, so that no database gets it."""
     for name, value in arguments.items():
         if name.endswith("_id") and not _ID.fullmatch(value):
             raise Refused(404, f"There is no such {name.removesuffix('_id')}.")
@@ -127,17 +127,17 @@ def _check_ids(arguments: dict[str, str]) -> None:
 
 
 def _read(state: AppState) -> bytes:
-    """Return the body, which has to be JSON if there is any, and no larger than the limit."""
+    """Return the body: empty, or JSON within the limit of bytes."""
     most = state.settings.body_limit
     if (request.content_length or 0) > most:
         raise _too_large(most)
     if "Transfer-Encoding" in request.headers and not request.environ.get("wsgi.input_terminated"):
-        # The server does not take chunks apart: what was sent would look like nothing.
+        # The server does not decode chunks, so the body would look empty.
         raise Refused(400, "Send the body in one piece, with the header Content-Length.")
     try:
-        # Whoever has looked at the body before us, such as Flask-Security for a token, has left it in the request.
+        # Code that has read the body before us, such as Flask-Security for a token, has left it in the request.
         raw = request.stream.read(most + 1) or request.get_data()
-    except OSError:  # so servers tell of chunks that are none, and of those that stay away
+    except OSError:  # servers raise it for malformed and for missing chunks
         raise Refused(400, "The body ended early, or is not what its headers say.") from None
     if len(raw) > most:
         raise _too_large(most)
@@ -151,7 +151,7 @@ def _too_large(most: int) -> Refused:
 
 
 class _Parser(FlaskParser):
-    """webargs over a body that has been read already: once, and bounded."""
+    """webargs on a body that has been read already, once and within the limit."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__()
@@ -162,19 +162,19 @@ class _Parser(FlaskParser):
         if not self._raw:
             return {}
         try:
-            # As bytes it would be taken for UTF-16 and 32 too (RFC 8259, section 8.1).
+            # Given bytes, `json` would accept UTF-16 and UTF-32 too (RFC 8259, section 8.1).
             text = self._raw.decode("utf-8-sig")
             return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_members)
         except (ValueError, RecursionError):
             raise Refused(400, "The body is not valid JSON, or an object in it has a name twice.") from None
 
     def handle_error(self, error: ma.ValidationError, *args: t.Any, **kwargs: t.Any) -> t.NoReturn:
-        """Leave it to the caller."""
+        """Let the caller handle it."""
         raise error
 
 
 def _members(pairs: list[tuple[str, t.Any]]) -> dict[str, t.Any]:
-    """Refuse an object with one name twice: whoever has looked at it before us may have taken the other one."""
+    """Refuse an object with one name twice: a proxy or a middleware may have checked the other value."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError
@@ -205,7 +205,7 @@ def _parse_body(state: AppState, operation: Operation, raw: bytes) -> dict[str, 
 
 def _parse_query(operation: Operation) -> dict[str, t.Any]:
     twice = [name for name, values in request.args.lists() if len(values) > 1]
-    if twice:  # somebody before us may have looked at the other one
+    if twice:  # a proxy or a middleware may have checked the other value
         raise _invalid({name: ["Give it once."] for name in twice})
     schema = operation.query or ma.Schema
     try:
@@ -223,7 +223,7 @@ def _inner(error: ma.ValidationError, location: str) -> t.Any:
 
 
 def _flat(messages: t.Any, path: str = "") -> t.Iterator[tuple[str, list[str]]]:
-    """`{"events": {0: {"event": ["…"]}}}` to `events.0.event`."""
+    """Make `events.0.event` of `{"events": {0: {"event": ["…"]}}}`."""
     if isinstance(messages, dict):
         for key, inner in messages.items():
             key = "" if key == "_schema" else str(key)
@@ -244,7 +244,7 @@ def _version() -> int | None:
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
     asked = parse_etags(_unpacked(request.headers["If-Match"]))
-    tags = [tag or "" for tag in asked]  # werkzeug makes None of the empty tag `""`
+    tags = [tag or "" for tag in asked]  # Werkzeug returns None for the empty tag `""`
     return version_of(tags[0]) if len(tags) == 1 else -1
 
 
@@ -271,7 +271,7 @@ def _shown(operation: Operation, returned: t.Any) -> Response:
         response = Response(json.dumps(shown), status, mimetype="application/json")
     if given.version is not None:
         response.set_etag(str(given.version))
-    response.headers["Cache-Control"] = "no-store" if operation.tells_secrets else "private, no-cache"
+    response.headers["Cache-Control"] = "no-store" if operation.shows_secrets else "private, no-cache"
     if operation.has_version and not operation.writes:
         response.make_conditional(_as_asked(request.environ))
         if response.status_code == 412:  # RFC 9110 lets a GET have `If-Match` too
@@ -280,6 +280,6 @@ def _shown(operation: Operation, returned: t.Any) -> Response:
 
 
 def _as_asked(environ: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return a request's environment with the tags that it has seen as we have written them."""
+    """Return a request's environment with its tags as we have written them, before any compression."""
     names = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
     return {**environ, **{name: _unpacked(environ[name]) for name in names if name in environ}}

@@ -29,6 +29,7 @@ from ..web import (
     forget_request,
     headers_of,
     initiator_of,
+    protect,
     run_in_session,
     seconds_to_wait,
 )
@@ -254,11 +255,7 @@ def _led(led: sign_in.Led) -> Answered:
 
 def secure(response: Response) -> Response:
     """Say what these pages need, unless the host says it or has a base template with needs of its own."""
-    if current_webhooks.settings.console.base is None:
-        response.headers.setdefault("Content-Security-Policy", POLICY)
-    response.headers.setdefault("X-Frame-Options", "SAMEORIGIN")
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Referrer-Policy", "same-origin")
+    protect(response, POLICY if current_webhooks.settings.console.base is None else None)
     response.vary.add("HX-Request")
     return response
 

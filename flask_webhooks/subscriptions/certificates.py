@@ -1,7 +1,7 @@
 """Client certificates (mTLS): given by an operator, sealed with their key, and shown to one host alone.
 
-A certificate says who *we* are, so no customer gives one, and none sees one. It is bound to the host that the operator
-gave it for: a customer who moves the subscription elsewhere does not take it along.
+A certificate says who *we* are, so no customer can give or see one. It is bound to the host that the operator gave it
+for: a customer who changes the URL to another host does not take it there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def give_client_certificate(
 ) -> ClientCertificate:
     """Keep a certificate for the host that the subscription sends to; it replaces the one before.
 
-    Call it with the subscription locked (see `changing.find`), and only for an operator.
+    Call it with the subscription locked (see `changes.find`), and only for an operator.
 
     :param certificate: PEM, ours first, then its chain.
     :param key: PEM, not encrypted.

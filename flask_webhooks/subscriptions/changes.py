@@ -269,7 +269,7 @@ def _discard(state: AppState, session: Session, row: Subscription, patterns: Pat
 
     While it is still off, unlike what workers do afterwards: what is held for one that is on they send.
 
-    :raises SubscriptionChangedError: somebody has changed it meanwhile.
+    :raises SubscriptionChangedError: another request has changed it meanwhile.
     :raises ExclusivityError: or another subscription of its owner.
     """
     key, owner, version = row.id, row.owner, row.version
@@ -286,13 +286,13 @@ def _discard(state: AppState, session: Session, row: Subscription, patterns: Pat
 
 def _announce(state: AppState, session: Session, row: Subscription, action: str) -> None:
     """Send the signal and ring the bell once the session's transaction is committed."""
-    told = {"subscription_id": row.id, "owner": row.owner, "action": action}
+    values = {"subscription_id": row.id, "owner": row.owner, "action": action}
 
-    def tell() -> None:
+    def announce() -> None:
         (state.bell.ring_soon if is_joined(session) else state.bell.ring)()
-        signals.send(signals.subscription_changed, state.app, **told)
+        signals.send(signals.subscription_changed, state.app, **values)
 
-    afterwards(session, tell)
+    afterwards(session, announce)
 
 
 def _now() -> datetime:

@@ -1,7 +1,7 @@
 """Custom headers of a subscription: which are taken, and how they are kept.
 
-A customer may name a header and we send it, so this is the place where somebody could try to smuggle a second
-request, pass for us, or break a connection that other deliveries share.
+A customer may name a header and we send it, so a customer could try to smuggle a second
+request, to pass for us, or to break a connection that other deliveries share.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _RESERVED_PREFIXES = tuple(
 
 
 def normal(name: str) -> str:
-    """Return a name as a server may read it: CGI and WSGI tell `-` and `_` not apart, and some no other signs."""
+    """Return a name as a server may read it: CGI and WSGI read `-` and `_` as one, and some servers all other signs."""
     return re.sub(r"[^a-z0-9]", "-", name.lower())
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a header is ours, the connection's, or of those by which proxies tell of a request."""
+    """Whether a header is ours, the connection's, or one in which proxies describe a request."""
     return normal(name) in _RESERVED or normal(name).startswith(_RESERVED_PREFIXES)
 
 
@@ -82,7 +82,7 @@ def _is_value(value: object) -> bool:
 
 
 def _faults(name: object, value: object) -> t.Iterator[ErrorText]:
-    shown = repr(name)[:60]  # repr: a control character must not reach whoever reads the message
+    shown = repr(name)[:60]  # repr, so that no control character gets into a message
     if not isinstance(name, str) or not is_token(name) or len(name) > LONGEST_NAME:
         yield ErrorText("header_name", name=shown, most=LONGEST_NAME)
     elif value is not None and is_reserved(name):  # what an older version took can be removed
@@ -116,5 +116,5 @@ def open_headers(vault: Vault, sealed: str | None, subscription_id: str = "") ->
 
 
 def names(vault: Vault, sealed: str | None, subscription_id: str = "") -> list[str]:
-    """Return the names alone, sorted: all that anybody is ever shown. Values may be credentials."""
+    """Return the names alone, sorted. No door shows the values: they may be credentials."""
     return sorted(open_headers(vault, sealed, subscription_id))

@@ -25,7 +25,7 @@ _AS_THEY_ARE = (
 
 
 def shown(state: AppState, row: Subscription) -> dict[str, t.Any]:
-    """Return all that anybody is shown of a subscription: of headers the names, of secrets nothing."""
+    """Return what all doors show of a subscription: the names of its headers, and nothing of its secrets."""
     listeners = sorted(row.listeners, key=lambda each: each.event)
     return {
         **{name: getattr(row, name) for name in _AS_THEY_ARE},
@@ -49,7 +49,7 @@ def _note(state: AppState, row: Subscription) -> str | None:
 def _header_names(state: AppState, row: Subscription) -> list[str]:
     try:
         return headers.names(state.vault, row.headers, row.id)
-    except SecretError:  # a list must not fail because a key is gone; each attempt tells the operator
+    except SecretError:  # a list must not fail because a key is gone; each attempt logs that
         return []
 
 

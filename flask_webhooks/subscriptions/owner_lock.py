@@ -20,8 +20,8 @@ O = t.cast("sa.Table", models.Owner.__table__)  # noqa: E741
 def lock(session: Session, owner: str, environment: str) -> None:
     """Make all other changes of an owner's subscriptions wait until this transaction ends.
 
-    It must be the first statement: on SQLite, writing takes the only lock there is, and a transaction that has read
-    before cannot take it any more; elsewhere it takes the row, and what is read after it is what is there.
+    It must be the first statement. On SQLite a write takes the only lock there is, and a transaction that has already
+    read can no longer take it. Elsewhere it locks the row, and what is read afterwards is current.
     """
     row = {"owner": owner, "environment": environment, "changes": 1}
     dialect = session.get_bind().dialect.name

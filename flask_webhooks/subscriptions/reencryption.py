@@ -1,7 +1,7 @@
-"""Sealing every stored secret anew, with the first of the encryption keys and for its own row.
+"""Seals every stored secret again, with the first of the encryption keys and for its own row.
 
-Row by row and by compare-and-set: workers and the API go on meanwhile, a second run beside it does no harm, and one
-that is broken off is simply begun again. A row that no key opens is counted and left as it is.
+Each row is changed by compare-and-set, so workers and the API go on meanwhile, two runs at once do no harm, and a run
+that was interrupted is started again. A row that no key opens is counted and left as it is.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ BATCH = 200
 
 @dataclass(slots=True)
 class Resealed:
-    """What was done."""
+    """How many secrets a run has handled."""
 
     done: int = 0
     unreadable: int = 0
 
 
 def count(state: AppState) -> int:
-    """Return how many rows there are to seal anew."""
+    """Return how many rows there are to seal again."""
     with state.own_engine.connect() as connection:
         return sum(
             connection.scalar(sa.select(sa.func.count()).select_from(column.table).where(_is_sealed(column)))
@@ -50,7 +50,7 @@ def count(state: AppState) -> int:
 
 
 def reseal(state: AppState) -> t.Iterator[Resealed]:
-    """Seal all anew; yield the sums after each batch, which is one transaction."""
+    """Seal all again; yield the sums after each batch, which is one transaction."""
     sums = Resealed()
     for place in PLACES:
         column, _, whose = place
@@ -68,7 +68,7 @@ def reseal(state: AppState) -> t.Iterator[Resealed]:
 
 
 def _is_sealed(column: sa.Column[t.Any]) -> sa.ColumnElement[bool]:
-    """Not there, or not yet: the answer to a request that is under way is empty."""
+    """Leave out rows without a sealed text."""
     return sa.and_(column.is_not(None), column != "")
 
 
@@ -83,7 +83,7 @@ def _write(state: AppState, place: Place, rows: t.Sequence[t.Any], sums: Reseale
             sums.unreadable += 1
     if not fresh:
         return
-    # Only where it still says what was read: a secret that was changed meanwhile is sealed with the first key already.
+    # The old text is a condition: a secret that was changed meanwhile is sealed with the first key already.
     update = (
         sa.update(column.table)
         .where(whose[-1] == sa.bindparam("key"), column == sa.bindparam("old"))

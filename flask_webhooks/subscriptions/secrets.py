@@ -58,7 +58,7 @@ def _open(state: AppState, row: models.Secret) -> str:
 
 
 def _text(state: AppState, row: models.Secret) -> str | None:
-    """The secret in the clear; None if no key opens it, which a new one shall mend."""
+    """Return the secret in the clear; None if no key opens it: a rotation must still be possible then."""
     try:
         return _open(state, row)
     except SecretError:
@@ -85,7 +85,7 @@ def rotate(
 ) -> signing.Secret:
     """Put a new secret in force and return it; the old ones go on signing for as long as `overlap`.
 
-    Call it with the subscription locked (see `changing.find`).
+    Call it with the subscription locked (see `changes.find`).
 
     :param secret: the customer's own, of the subscription's signature scheme; None makes one.
     :raises SubscriptionError: a secret that is refused, an overlap out of bounds, too many secrets in force.

@@ -1,7 +1,7 @@
 """What a customer wrote about a subscription, checked against the catalogue, the guard and the limits.
 
 Every function collects into `ValidationErrors`, so that the answer names all mistakes at once. Nothing here reads the
-database; only `url` looks a name up, if told to.
+database; only `url` resolves a name, and only with `resolve`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check(
 
 
 def examine(state: AppState, given: SubscriptionInput) -> dict[str, list[str]]:
-    """Return what is wrong with the fields that are given, so that a form can be told everything at once.
+    """Return what is wrong with the fields that are given, so that a form can show all mistakes at once.
 
     Only what can be judged by itself, and no name is looked up: a creation or change may still be refused for what is
     missing, or for what the owner's other subscriptions exclude.
@@ -75,7 +75,7 @@ def listening(row: Subscription) -> Patterns:
 
 
 def look_up(state: AppState, value: str) -> list[str]:
-    """Return what is wrong with a URL when its name is looked up as well."""
+    """Return what is wrong with a URL when its name is resolved as well."""
     faults = ValidationErrors()
     url(state, value, faults, resolve=True)
     return faults.fields.get("url", [])

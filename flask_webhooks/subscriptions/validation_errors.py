@@ -1,4 +1,4 @@
-"""What is wrong with what a customer wrote, by field: all of it is said at once."""
+"""Collects what is wrong with a customer's input, by field, so that one answer names all mistakes."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from . import idempotency, manual
 from .context import RequestContext, current_state, run_in_session, version_of
-from .mounting import Door, host_of
+from .mounting import Door, host_of, protect
 from .origin import Initiator, initiator_of
 from .problems import CODES, Refused, forget_request, headers_of, seconds_to_wait
 
@@ -34,6 +34,7 @@ __all__ = [
     "idempotency",
     "initiator_of",
     "manual",
+    "protect",
     "run_in_session",
     "seconds_to_wait",
     "version_of",
