@@ -171,7 +171,7 @@ def _replay(state: AppState) -> int:
     with contextlib.suppress(
         *TRANSIENT_ERRORS
     ):  # the database is unreachable: the next run logs it, and waits
-        return replay.turn(state)
+        return replay.enqueue_batches(state)
     return 0
 
 

@@ -11,8 +11,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from flask_webhooks import replay as replaying
-from flask_webhooks import signals
+from flask_webhooks import replay, signals
 from flask_webhooks.delivery import make_attempt
 from flask_webhooks.ids import is_backfilled
 from flask_webhooks.models import Delivery, Subscription
@@ -42,7 +41,7 @@ def run(state: AppState, subscription_id: str) -> list[str]:
         told.extend(json.loads(message["data"])["name"] for message in messages)
 
     with signals.message_recorded.connected_to(hear, state.app):
-        list(Backfill(state, "clients", subscription_id).turns())
+        list(Backfill(state, "clients", subscription_id).batches())
     return told
 
 
@@ -80,7 +79,7 @@ def test_others_have_not_missed_it(app: Flask, state: AppState) -> None:
     mine, second = call.subscribe("clients.*")["id"], call.subscribe("clients.*")["id"]
     add(state, "a")
     run(state, mine)
-    replay = f"/subscriptions/{second}/replay"
+    path = f"/subscriptions/{second}/replay"
 
     [message] = call("GET", "/messages", expect=200)["items"]
     reasons = {
@@ -88,9 +87,9 @@ def test_others_have_not_missed_it(app: Flask, state: AppState) -> None:
         for each in call("GET", f"/messages/{message['id']}")["subscriptions"]
     }
     assert reasons == {mine: None, second: "backfill"}
-    assert call("POST", replay, {"mode": "missed", "dry_run": True}, expect=200)["total"] == 0
-    call("POST", replay, {"mode": "missed"}, expect=202)
-    assert replaying.turn(state) == 0
+    assert call("POST", path, {"mode": "missed", "dry_run": True}, expect=200)["total"] == 0
+    call("POST", path, {"mode": "missed"}, expect=202)
+    assert replay.enqueue_batches(state) == 0
 
 
 def test_a_key_of_the_hosts_own_is_none_of_a_backfill() -> None:
@@ -200,7 +199,7 @@ class TestNothingOlder:
         run(state, row.id)
         change(state, "a", name="a2")
         with state.engine.begin() as connection:
-            replaying.cancel(connection, deliveries(state)[1].id, datetime.now(UTC))
+            replay.cancel(connection, deliveries(state)[1].id, datetime.now(UTC))
 
         deliver(state)
 
@@ -234,7 +233,7 @@ class TestNothingOlder:
         change(state, "a", name="a2")
         deliver(state)
         with state.engine.begin() as connection:
-            replaying.retry(connection, deliveries(state)[0].id, datetime.now(UTC))
+            replay.retry(connection, deliveries(state)[0].id, datetime.now(UTC))
         deliver(state)
 
         assert heard(inbox) == [("clients.updated", "a2"), ("clients.created", "a")]
@@ -243,7 +242,7 @@ class TestNothingOlder:
         self, state: AppState, inbox: Receiver, row: Subscription
     ) -> None:
         add(state, "a", "b")
-        turns = Backfill(state, "clients", row.id, rate=0.2).turns()
+        turns = Backfill(state, "clients", row.id, rate=0.2).batches()
         next(turns)
         change(state, "a", name="a2")
         deliver(state)
@@ -330,7 +329,7 @@ def test_a_row_whose_schema_fails_waits_for_its_repair(
 
     whole, broken = hear("recorded"), hear("broken")
     with signals.message_recorded.connected_to(whole), signals.message_broken.connected_to(broken):
-        [turn] = Backfill(state, "invoices", row.id).turns()
+        [turn] = Backfill(state, "invoices", row.id).batches()
     assert (turn.seen, turn.queued, told) == (3, 1, {"recorded": 1, "broken": 2})
     deliver(state)
     assert [each.state for each in deliveries(state)] == ["broken", "broken", "delivered"]
@@ -343,7 +342,7 @@ def test_a_row_whose_schema_fails_waits_for_its_repair(
         invoice.status = Status.SENT
         db.session.commit()
     for each in deliveries(state)[:2]:
-        repair.repair(state, each.message_id)
+        repair.repair_message(state, each.message_id)
     deliver(state)
     assert [(each.state, each.reason) for each in deliveries(state)[:2]] == [
         ("cancelled", "outdated"),

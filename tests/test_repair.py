@@ -81,7 +81,7 @@ def broken(empty_database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
 
 def repaired(state: AppState, event: str) -> repair.Repair:
     [message] = [each for each in recorded(state) if each.event == event]
-    found = repair.repair(state, message.id)
+    found = repair.repair_message(state, message.id)
     assert found is not None
     return found
 

@@ -117,7 +117,7 @@ def _parts(state: AppState) -> t.Iterator[Finding]:
         )
     try:
         with state.own_engine.connect() as connection:
-            is_worked = queries.is_worked(connection)
+            is_worked = queries.has_worker(connection)
     except sa.exc.SQLAlchemyError:  # which has been told
         return
     if not is_worked:

@@ -10,7 +10,7 @@ import click
 from flask.cli import with_appcontext
 
 from .. import outbox
-from ..replay import repair as repairing
+from ..replay.repair import LONGEST_REASON, Repair, give_up, list_broken, repair_message
 from ..state import AppState
 from .context import open_state
 from .output import progress, say
@@ -47,7 +47,7 @@ def repair(
     if not message_ids and channel is None and not is_all:
         _list(state, as_json)
         return
-    found: list[repairing.Repair] = []
+    found: list[Repair] = []
     with state.own_engine.connect() as connection:
         length = len(message_ids) or (outbox.broken(connection) if channel is None else None)
     with progress(_ids(state, message_ids, channel), length=length, label="Repairing", hidden=as_json) as ids:
@@ -71,8 +71,8 @@ def _check(
     if channel is not None and channel not in state.catalog.channels:
         names = ", ".join(sorted(state.catalog.channels))
         raise click.BadParameter(f"There is no channel {channel!r}: {names}.", param_hint="--channel")
-    if reason is not None and not 0 < len(reason.strip()) <= repairing.LONGEST_REASON:
-        message = f"Give a reason of 1 to {repairing.LONGEST_REASON} characters."
+    if reason is not None and not 0 < len(reason.strip()) <= LONGEST_REASON:
+        message = f"Give a reason of 1 to {LONGEST_REASON} characters."
         raise click.BadParameter(message, param_hint="--give-up")
     if reason is not None and not (message_ids or channel is not None or is_all):
         raise click.UsageError("Say what to give up: ids, --channel or --all.")
@@ -85,23 +85,23 @@ def _ids(state: AppState, message_ids: t.Sequence[str], channel: str | None) -> 
     after = ""
     while True:
         with state.own_engine.connect() as connection:
-            rows = repairing.broken(connection, channel=channel, after=after)
+            rows = list_broken(connection, channel=channel, after=after)
         yield from (row.id for row in rows)
         if not rows:
             return
         after = rows[-1].id
 
 
-def _one(state: AppState, key: str, reason: str | None, dry_run: bool) -> repairing.Repair:
+def _one(state: AppState, key: str, reason: str | None, dry_run: bool) -> Repair:
     if reason is None:
-        found = repairing.repair(state, key, dry_run=dry_run)
+        found = repair_message(state, key, dry_run=dry_run)
     else:
-        is_done = dry_run or repairing.give_up(state, key, reason.strip())
-        found = repairing.Repair(key, "", None) if is_done else None
-    return found or repairing.Repair(key, "", "It is not broken, or was given up.")
+        is_done = dry_run or give_up(state, key, reason.strip())
+        found = Repair(key, "", None) if is_done else None
+    return found or Repair(key, "", "It is not broken, or was given up.")
 
 
-def _tell(found: t.Sequence[repairing.Repair], as_json: bool, *, is_given_up: bool, dry_run: bool) -> None:
+def _tell(found: t.Sequence[Repair], as_json: bool, *, is_given_up: bool, dry_run: bool) -> None:
     done = [each for each in found if each.error is None]
     name = "given_up" if is_given_up else "repaired"
     if as_json:
@@ -130,7 +130,7 @@ def _tell(found: t.Sequence[repairing.Repair], as_json: bool, *, is_given_up: bo
 
 def _list(state: AppState, as_json: bool) -> None:
     with state.own_engine.connect() as connection:
-        rows = repairing.broken(connection)
+        rows = list_broken(connection)
         count = outbox.broken(connection)
     if as_json:
         names = ("id", "event", "owner", "entity_id", "error")

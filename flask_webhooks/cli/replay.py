@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 import click
 from flask.cli import with_appcontext
 
-from .. import replay as replaying
 from .. import subscriptions
 from ..models import Replay
 from ..principal import ALL_OWNERS
+from ..replay import filters, replays
 from ..replay.backfill import Backfill
 from ..state import AppState
 from .context import open_session, open_state, refusals
@@ -39,14 +39,14 @@ def _moment(text: str | None, option: str) -> datetime | None:
 
 def _states(text: str | None, mode: str | None) -> tuple[str, ...]:
     if text is None:
-        return replaying.MODES[mode or "failed"]
+        return filters.MODES[mode or "failed"]
     if mode is not None:
         raise click.UsageError("Give --mode or --states, not both.")
     names = {name.strip() for name in text.split(",")}
-    for name in sorted(names - set(replaying.STATES)):
-        message = f"{name!r} is none of {', '.join(replaying.STATES)}."
+    for name in sorted(names - set(filters.STATES)):
+        message = f"{name!r} is none of {', '.join(filters.STATES)}."
         raise click.BadParameter(message, param_hint="--states")
-    return tuple(state for state in replaying.STATES if state in names)
+    return tuple(state for state in filters.STATES if state in names)
 
 
 # ---- replay ----------------------------------------------------------------------------------------------
@@ -56,10 +56,8 @@ def _states(text: str | None, mode: str | None) -> tuple[str, ...]:
 @click.argument("subscription_id", metavar="ID")
 @click.option("--since", metavar="TIME", help="Recorded at or after; an age such as 24h too.  [default: all]")
 @click.option("--until", metavar="TIME", help="Recorded before.  [default: now]")
-@click.option("--states", metavar="LIST", help=f"Some of {', '.join(replaying.STATES)}, with commas between.")
-@click.option(
-    "--mode", type=click.Choice(list(replaying.MODES)), help="Short for --states.  [default: failed]"
-)
+@click.option("--states", metavar="LIST", help=f"Some of {', '.join(filters.STATES)}, with commas between.")
+@click.option("--mode", type=click.Choice(list(filters.MODES)), help="Short for --states.  [default: failed]")
 @click.option("--event", "patterns", multiple=True, help="Only these event types or patterns.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -80,12 +78,12 @@ def replay(
     """
     state, now, events = open_state(), datetime.now(UTC), tuple(sorted(patterns))
     chosen = _states(states, mode)
-    wanted = replaying.Filter(
+    wanted = filters.Filter(
         states=chosen,
         events=_events(state, events),
         since=_moment(since, "--since") or now - state.settings.retention,
         until=min(_moment(until, "--until") or now, now),
-        digest=replaying.digest("cli", chosen, events, since, until),  # an age stays an age
+        digest=filters.digest("cli", chosen, events, since, until),  # an age stays an age
     )
     with refusals():
         if dry_run:
@@ -108,18 +106,18 @@ def _events(state: AppState, patterns: t.Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _count(state: AppState, subscription_id: str, wanted: replaying.Filter) -> int:
+def _count(state: AppState, subscription_id: str, wanted: filters.Filter) -> int:
     with open_session(state) as session:
         row = subscriptions.find(session, subscription_id, owner=ALL_OWNERS)
-        return replaying.count(session.connection(), row, wanted, replaying.listened_to(state, row))
+        return filters.count(session.connection(), row, wanted, replays.listened_to(state, row))
 
 
-def _begin(state: AppState, subscription_id: str, wanted: replaying.Filter) -> str:
+def _begin(state: AppState, subscription_id: str, wanted: filters.Filter) -> str:
     if not state.settings.enabled:
         raise click.ClickException("WEBHOOKS_ENABLED is False: nothing is sent. Switch it on first.")
     with open_session(state) as session:
         row = subscriptions.find(session, subscription_id, owner=ALL_OWNERS, to_change=True)
-        found, _ = replaying.start(state, session, row, wanted)
+        found, _ = replays.start(state, session, row, wanted)
         session.commit()
         return found.id
 
@@ -132,7 +130,7 @@ def _follow(state: AppState, replay_id: str, is_quiet: bool) -> tuple[int, int, 
         with progress(range(row.total), label="Queueing", hidden=is_quiet) as bar:
             while True:
                 session.rollback()
-                replaying.turn(state)
+                replays.enqueue_batches(state)
                 session.refresh(row)
                 bar.update(row.queued - bar.pos)
                 if row.state != "running":
@@ -169,7 +167,7 @@ def backfill(channel: str, subscription_id: str, rate: float | None, as_json: bo
     with refusals():
         job = Backfill(state, channel, subscription_id, rate=rate)
         with progress(range(job.count()), label="Queueing", hidden=as_json) as bar:
-            for turn in job.turns():
+            for turn in job.batches():
                 bar.update(turn.seen)
                 seen, queued = seen + turn.seen, queued + turn.queued
                 pause.wait(turn.queued / job.rate)

@@ -40,10 +40,10 @@ def tail(lines: int, follow: bool, subscription_id: str | None, failed: bool, as
 
     with contextlib.suppress(KeyboardInterrupt):
         with state.own_engine.connect() as connection:
-            show(seen.last(connection, lines))
+            show(seen.read_last(connection, lines))
         while follow:
             with state.own_engine.connect() as connection:
-                show(seen.look(connection))
+                show(seen.read_new(connection))
             pause.wait(INTERVAL)
 
 

@@ -111,7 +111,7 @@ def _deliver_once(state: AppState, stop: ShutdownFlag, *, is_swept: bool) -> Rep
         with suppress(*TRANSIENT_ERRORS):  # which the run bears, and says once
             if not is_swept:
                 settle(state, stop)
-            replay.turn(state)
+            replay.enqueue_batches(state)
     return Coordinator(state, holder=jobs.worker_name(), stop=stop).run()
 
 

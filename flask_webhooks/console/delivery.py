@@ -154,7 +154,7 @@ def cancel(visit: PageContext, delivery_id: object) -> Redirect:
 
 
 def _story(visit: PageContext, delivery_id: str, before: str = "") -> DeliveryDetail:
-    found = queries.story(visit.session, delivery_id, owner=visit.owner, before=before)
+    found = queries.delivery_detail(visit.session, delivery_id, owner=visit.owner, before=before)
     if found is None:
         raise nothing()
     return found

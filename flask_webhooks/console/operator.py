@@ -7,7 +7,7 @@ from ..config import ENVIRONMENTS
 from ..errors import QueueError
 from ..ids import is_id
 from ..queries.status import ALIVE
-from ..replay import repair as repairing
+from ..replay.repair import list_broken, repair_message
 from .pages import Page, PageContext, Redirect, page
 
 __all__ = ["operator", "repair"]
@@ -22,7 +22,7 @@ def operator(visit: PageContext) -> Page:
     queue = _depth(visit)  # Redis is asked before a connection is held
     now = outbox.now(visit.session.connection())
     ours = visit.state.settings.sent_environments
-    found = queries.engine(visit.session.connection(), now, environments=ours)
+    found = queries.engine_status(visit.session.connection(), now, environments=ours)
     values = {
         "engine": found,
         "lag": found.lag(now),
@@ -30,7 +30,7 @@ def operator(visit: PageContext) -> Page:
         "queue_name": visit.state.settings.queue,
         "now": now,
         "alive": ALIVE,
-        "broken": repairing.broken(visit.session.connection(), most=SHOWN) if found.broken else [],
+        "broken": list_broken(visit.session.connection(), most=SHOWN) if found.broken else [],
         "sends_for": sorted(ours or ENVIRONMENTS),
     }
     return Page("_operator.html" if visit.is_partial else "operator.html", values)
@@ -40,7 +40,7 @@ def operator(visit: PageContext) -> Page:
 def repair(visit: PageContext) -> Redirect:
     """Make the data of the broken messages that were shown anew."""
     visit.session.rollback()  # whoever repairs takes a connection of his own
-    found = [repairing.repair(visit.state, key) for key in visit.form.getlist("id")[:SHOWN] if is_id(key)]
+    found = [repair_message(visit.state, key) for key in visit.form.getlist("id")[:SHOWN] if is_id(key)]
     is_done = all(each is None or each.error is None for each in found)
     return Redirect("operator", {}, notice="repaired" if is_done else "still_broken")
 

@@ -262,4 +262,4 @@ def secure(response: Response) -> Response:
 
 def _look_for_workers(connection: sa.Connection) -> None:
     """Note whether no worker has been seen lately, for the page that is made without a connection."""
-    g.webhooks_is_idle = not queries.is_worked(connection)
+    g.webhooks_is_idle = not queries.has_worker(connection)

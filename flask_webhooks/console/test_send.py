@@ -26,7 +26,7 @@ def send_test(visit: PageContext, subscription_id: object) -> Page | Redirect:
         raise Refused(422, str(error)) from error
     if not visit.is_partial:
         return Redirect("delivery", {"delivery_id": delivery_id})
-    story = queries.story(visit.session, delivery_id, owner=visit.owner)
+    story = queries.delivery_detail(visit.session, delivery_id, owner=visit.owner)
     assert story is not None  # noqa: S101  # it has just been written
     return Page("_trial.html", {"story": story, "attempt": told(story, Body(story.delivery.body))[-1]})
 

@@ -38,7 +38,7 @@ from .deliveries import (
 )
 from .leases import Lease, fence, give_back, health, lease, lock, next_due, waiting
 from .retention import purge, purge_messages, purge_removed
-from .superseded import Told, outdated
+from .superseded import ObjectVersion, find_outdated
 from .switching import PORTION, cancel_all, discard_held, find_inconsistent, hold, reconcile, send_held
 from .tables import CHUNK, Row, autocommit, chunks
 from .workers import (
@@ -60,8 +60,8 @@ __all__ = [
     "Clock",
     "Elsewhere",
     "Lease",
+    "ObjectVersion",
     "Row",
-    "Told",
     "Window",
     "autocommit",
     "backlog",
@@ -75,6 +75,7 @@ __all__ = [
     "elsewhere",
     "fence",
     "find_inconsistent",
+    "find_outdated",
     "give_back",
     "health",
     "heartbeat",
@@ -87,7 +88,6 @@ __all__ = [
     "messages",
     "next_due",
     "now",
-    "outdated",
     "purge",
     "purge_messages",
     "purge_removed",

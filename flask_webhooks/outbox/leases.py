@@ -22,15 +22,15 @@ from .tables import D, N, Row, S, chunks, is_mysql
 
 __all__ = [
     "Lease",
-    "belongs",
-    "earliest",
+    "environment_values",
     "fence",
     "give_back",
     "health",
+    "is_of_environments",
+    "lanes_with_work",
     "lease",
     "lock",
     "next_due",
-    "those",
     "waiting",
 ]
 
@@ -44,12 +44,12 @@ class Lease:
     until: datetime
 
 
-def earliest(is_mysql: bool) -> sa.Select[t.Any]:
+def lanes_with_work(is_mysql: bool) -> sa.Select[t.Any]:
     """Each lane with pending deliveries, and since when the first is due."""
     if is_mysql:
         due = sa.select(D.c.subscription_id.label("key"), sa.func.min(D.c.due_at).label("due_at"))
         return due.where(D.c.due_at.is_not(None)).group_by(D.c.subscription_id)
-    walk = _lanes_with_work()
+    walk = _loose_scan()
     first = (
         sa.select(D.c.due_at)
         .where(D.c.subscription_id == walk.c.key, D.c.due_at.is_not(None))
@@ -61,7 +61,7 @@ def earliest(is_mysql: bool) -> sa.Select[t.Any]:
     return sa.select(walk.c.key, first.label("due_at")).where(walk.c.key.is_not(None))
 
 
-def _lanes_with_work() -> sa.CTE:
+def _loose_scan() -> sa.CTE:
     """A loose index scan: every subscription that has pending deliveries, found one after the other."""
     first = sa.select(D.c.subscription_id).where(D.c.due_at.is_not(None)).order_by(*_in_order).limit(1)
     walk = sa.select(first.scalar_subquery().label("key")).cte("walk", recursive=True)
@@ -104,7 +104,7 @@ def _ready_at(due_at: t.Any) -> sa.Case[t.Any]:
     return sa.case((_was_put_back, due_at), else_=_later(_later(due_at, N.c.paused_until), N.c.sendable_at))
 
 
-def belongs(key: t.Any) -> sa.ColumnElement[bool]:
+def is_of_environments(key: t.Any) -> sa.ColumnElement[bool]:
     """Whether a lane is of one of the `environments`: one probe of a primary key.
 
     A lane without a subscription is everybody's: whoever finds it cancels what is left there.
@@ -114,16 +114,16 @@ def belongs(key: t.Any) -> sa.ColumnElement[bool]:
     return sa.func.coalesce(environment, "").in_(given)
 
 
-def those(environments: t.Collection[str] | None) -> dict[str, t.Any]:
-    """The parameter of `belongs`; nothing where every lane belongs."""
+def environment_values(environments: t.Collection[str] | None) -> dict[str, t.Any]:
+    """The parameter of `is_of_environments`; nothing where every lane belongs."""
     return {} if environments is None else {"environments": ["", *sorted(environments)]}
 
 
 @functools.cache
 def _free(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
     """Lanes that have work due and are nobody's: one of each owner before a second, the longest unserved first."""
-    work = earliest(is_mysql).subquery("work")
-    ours = () if is_every else (belongs(work.c.key),)
+    work = lanes_with_work(is_mysql).subquery("work")
+    ours = () if is_every else (is_of_environments(work.c.key),)
     served_at = sa.case((N.c.served_at <= _now, N.c.served_at))  # in the future: not by this clock
     owner = sa.select(S.c.owner).where(S.c.id == work.c.key).scalar_subquery()
     free = (
@@ -146,11 +146,11 @@ def _free(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
 @functools.cache
 def _next(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
     """When the first lane with work can be leased."""
-    work = earliest(is_mysql).subquery("work")
+    work = lanes_with_work(is_mysql).subquery("work")
     ready_at = _ready_at(work.c.due_at)
     free_at = sa.case((sa.and_(_taken, N.c.leased_until > ready_at), N.c.leased_until), else_=ready_at)
     found = sa.select(sa.func.min(free_at)).select_from(work.outerjoin(N, N.c.subscription_id == work.c.key))
-    return found if is_every else found.where(belongs(work.c.key))
+    return found if is_every else found.where(is_of_environments(work.c.key))
 
 
 def next_due(
@@ -166,7 +166,7 @@ def next_due(
     :param longest: that a lease can be.
     :param environments: of which subscriptions; None: all.
     """
-    values = {"now": now, "far": now + _far_from(longest), **those(environments)}
+    values = {"now": now, "far": now + _far_from(longest), **environment_values(environments)}
     found = _next(is_mysql(connection), environments is None)
     return t.cast("datetime | None", connection.scalar(found, values))
 
@@ -179,7 +179,7 @@ def waiting(
     environments: t.Collection[str] | None = None,
 ) -> int:
     """Count up to `most` lanes that have work due and are nobody's."""
-    values = {"now": now, "far": now + _far_from(longest), "most": most, **those(environments)}
+    values = {"now": now, "far": now + _far_from(longest), "most": most, **environment_values(environments)}
     return len(connection.execute(_free(is_mysql(connection), environments is None), values).all())
 
 
@@ -202,7 +202,7 @@ def lease(
     :param owners: of whom nothing is to be taken, which may leave fewer than there are.
     """
     times = {"now": now, "far": now + _far_from(lease.until - now)}
-    values = {**times, "most": most, **those(environments)}
+    values = {**times, "most": most, **environment_values(environments)}
     found = connection.execute(_free(is_mysql(connection), environments is None), values).all()
     connection.commit()
     keys = [row.key for row in found if row.key not in known and row.owner not in owners]

@@ -11,11 +11,11 @@ from ..models import State
 from ..sql import parameters
 from .tables import D, M, chunks
 
-__all__ = ["Told", "outdated"]
+__all__ = ["ObjectVersion", "find_outdated"]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ObjectVersion:
     """A delivery, and what its message says: this object, as of this sequence."""
 
     delivery_id: str
@@ -25,7 +25,7 @@ class Told:
 
 
 _GIVEN = ("id", "channel", "entity_id", "sequence")
-"""The fields of `Told`, by the columns of messages whose types they have."""
+"""The fields of `ObjectVersion`, by the columns of messages whose types they have."""
 _lane = sa.bindparam("lane", type_=D.c.subscription_id.type)
 _is_sent = sa.and_(D.c.subscription_id == _lane, D.c.state != State.CANCELLED.value)
 _NEWER = (
@@ -74,7 +74,9 @@ def _packed() -> sa.Select[t.Any]:
 _PACKED = _packed()
 
 
-def outdated(connection: sa.Connection, subscription_id: str, told: t.Sequence[Told]) -> set[str]:
+def find_outdated(
+    connection: sa.Connection, subscription_id: str, told: t.Sequence[ObjectVersion]
+) -> set[str]:
     """Return the deliveries whose object has a newer message that the subscription gets or has got.
 
     Also one that failed for good: the receiver may have taken it and answered too late. One that was cancelled was

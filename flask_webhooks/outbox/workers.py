@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from .leases import belongs, earliest, those
+from .leases import environment_values, is_of_environments, lanes_with_work
 from .tables import B, D, N, S, W, is_mysql
 
 __all__ = [
@@ -59,11 +59,11 @@ def backlog(
 
     :param environments: of which subscriptions; None: all.
     """
-    work = earliest(is_mysql(connection)).subquery("work")
+    work = lanes_with_work(is_mysql(connection)).subquery("work")
     found = sa.select(work.c.key, work.c.due_at)
     if environments is not None:
-        found = found.where(belongs(work.c.key))
-    return list(connection.execute(found, those(environments)))
+        found = found.where(is_of_environments(work.c.key))
+    return list(connection.execute(found, environment_values(environments)))
 
 
 class Elsewhere(t.NamedTuple):
@@ -87,7 +87,7 @@ def elsewhere(connection: sa.Connection, environments: t.Collection[str] | None)
     """
     if environments is None:
         return []
-    work = earliest(is_mysql(connection)).subquery("work")
+    work = lanes_with_work(is_mysql(connection)).subquery("work")
     pending = (
         sa.select(sa.func.count())
         .where(D.c.subscription_id == work.c.key, D.c.due_at.is_not(None))

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 from .answers import NOTES, Legible, attempt_of, legible, of_attempt
 from .charts import WINDOWS, Point, Series, series
-from .deliveries import Entry, Slice, search
-from .delivery import DeliveryDetail, attempts_of, delivery_of, story
+from .deliveries import LogLine, LogPage, search
+from .delivery import DeliveryDetail, attempts_of, delivery_detail, delivery_of
 from .delivery_lists import SHOWN, DeliveryList, goes_by_event, list_deliveries
 from .log import LogQuery
 from .messages import error_of, events_of, list_messages, message_of, outcomes
-from .status import EngineStatus, engine, is_worked
+from .status import EngineStatus, engine_status, has_worker
 from .subscriptions import (
     Overview,
     SubscriptionStatus,
@@ -52,25 +52,26 @@ __all__ = [
     "DeliveryDetail",
     "DeliveryList",
     "EngineStatus",
-    "Entry",
     "Legible",
+    "LogLine",
+    "LogPage",
     "LogQuery",
     "Overview",
     "Point",
     "Series",
-    "Slice",
     "SubscriptionStatus",
     "Tail",
     "attempt_of",
     "attempts_of",
+    "delivery_detail",
     "delivery_of",
-    "engine",
+    "engine_status",
     "error_of",
     "events_of",
     "goes_by_event",
+    "has_worker",
     "ids_by_pattern",
     "ids_with_log",
-    "is_worked",
     "lane_of",
     "legible",
     "list_deliveries",
@@ -85,7 +86,6 @@ __all__ = [
     "search",
     "series",
     "some_of",
-    "story",
     "with_certificate",
     "with_log",
 ]

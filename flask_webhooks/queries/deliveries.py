@@ -21,7 +21,7 @@ from ..sql import ranges
 from ..sql.parameters import KeyedStatement
 from .log import LogQuery
 
-__all__ = ["Entry", "Slice", "page", "search"]
+__all__ = ["LogLine", "LogPage", "page", "search"]
 
 A, D, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message))
 CHUNK = 500
@@ -38,7 +38,7 @@ CLASSES: t.Mapping[str, tuple[int, int]] = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogLine:
     """A delivery as a line of the log."""
 
     row: sa.Row[t.Any]
@@ -49,23 +49,23 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Slice:
+class LogPage:
     """A page."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[LogLine, ...]
     next: str | None
     """Where the next page begins; None: there is no more."""
     is_cut: bool
     """Whether the search gave up at `REACH`: there may be more behind `next`."""
 
 
-def search(connection: sa.Connection, wanted: LogQuery, most: int, reach: int = REACH) -> Slice:
+def search(connection: sa.Connection, wanted: LogQuery, most: int, reach: int = REACH) -> LogPage:
     """Return up to `most` deliveries.
 
     :param reach: how many are looked through for a filter that no index answers.
     """
     ids, behind, is_cut = page(connection, wanted, most, reach)
-    return Slice(_entries(connection, ids), behind, is_cut)
+    return LogPage(_entries(connection, ids), behind, is_cut)
 
 
 def page(
@@ -208,9 +208,9 @@ _ATTEMPTS = KeyedStatement(
 )
 
 
-def _entries(connection: sa.Connection, ids: t.Sequence[str]) -> tuple[Entry, ...]:
+def _entries(connection: sa.Connection, ids: t.Sequence[str]) -> tuple[LogLine, ...]:
     if not ids:
         return ()
     rows: t.Any = _ENTRIES.run(connection, ids).all()
     last: dict[str, t.Any] = {row.delivery_id: row for row in _ATTEMPTS.run(connection, ids)}
-    return tuple(Entry(row, last.get(row.id)) for row in rows)
+    return tuple(LogLine(row, last.get(row.id)) for row in rows)

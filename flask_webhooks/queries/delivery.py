@@ -13,7 +13,7 @@ from ..principal import ALL_OWNERS, Whose
 from ..sql.parameters import apart
 from ..sql.ranges import count
 
-__all__ = ["DeliveryDetail", "attempts_of", "delivery_of", "story"]
+__all__ = ["DeliveryDetail", "attempts_of", "delivery_detail", "delivery_of"]
 
 MOST = 5
 """Attempts that a page shows; older ones are on the next."""
@@ -44,7 +44,9 @@ def delivery_of(session: Session, delivery_id: str, *, owner: Whose) -> tuple[De
     return delivery, subscription
 
 
-def story(session: Session, delivery_id: str, *, owner: Whose, before: str = "") -> DeliveryDetail | None:
+def delivery_detail(
+    session: Session, delivery_id: str, *, owner: Whose, before: str = ""
+) -> DeliveryDetail | None:
     """Return a delivery of an owner's; None if there is none. Also of subscriptions that have been removed.
 
     :param before: only attempts that are older than this one; empty: the newest.

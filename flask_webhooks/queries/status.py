@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from .. import outbox
 from ..models import Delivery, Lane, Message, Subscription, Worker
 
-__all__ = ["ALIVE", "EngineStatus", "engine", "is_worked"]
+__all__ = ["ALIVE", "EngineStatus", "engine_status", "has_worker"]
 
 D, M, N, S, W = (
     t.cast("sa.Table", model.__table__) for model in (Delivery, Message, Lane, Subscription, Worker)
@@ -50,13 +50,13 @@ class EngineStatus:
         return max(now - self.oldest_due, timedelta(0)) if self.oldest_due is not None else timedelta(0)
 
 
-def is_worked(connection: sa.Connection, now: datetime | None = None) -> bool:
+def has_worker(connection: sa.Connection, now: datetime | None = None) -> bool:
     """Whether a worker has been seen lately."""
     since = (now or outbox.now(connection)) - ALIVE
     return connection.scalar(sa.select(W.c.name).where(W.c.seen_at > since).limit(1)) is not None
 
 
-def engine(
+def engine_status(
     connection: sa.Connection,
     now: datetime,
     worst: int = 10,

@@ -50,7 +50,7 @@ class Tail:
         self._newest = self._start
         self._seen: set[str] = set()
 
-    def look(self, connection: sa.Connection) -> t.Iterator[t.Any]:
+    def read_new(self, connection: sa.Connection) -> t.Iterator[t.Any]:
         """Yield what has come since the last look, in the order of ids."""
         cursor = self._floor()
         self._seen = {key for key in self._seen if key >= cursor}
@@ -65,7 +65,7 @@ class Tail:
             cursor = ids[-1]
         self._newest = max(self._newest, *self._seen) if self._seen else self._newest
 
-    def last(self, connection: sa.Connection, most: int) -> list[t.Any]:
+    def read_last(self, connection: sa.Connection, most: int) -> list[t.Any]:
         """Return the last few attempts, oldest first; they are not shown again."""
         newest = in_range(_ids, connection.dialect, {}, A.c.id, is_newest_first=True)
         ids = list(connection.scalars(first(newest, most)))

@@ -2,7 +2,7 @@
 
 The law of this room: a delivery is never copied. It is the same row, the same idempotency key and the same bytes; only
 its state goes back to `pending`, so that a second click finds nothing to do. What was attempted before stays in the
-log. Nothing here commits, but `turn`.
+log. Nothing here commits, but `enqueue_batches`.
 
 ==========  ======================================================
 `filters`   which deliveries, and which messages were missed
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from .filters import MODES, STATES, Filter, count, digest
 from .manual import cancel, is_broken, retry
-from .replays import find, listened_to, newest, start, stop, turn
+from .replays import enqueue_batches, find, listened_to, newest, start, stop
 
 __all__ = [
     "MODES",
@@ -27,6 +27,7 @@ __all__ = [
     "cancel",
     "count",
     "digest",
+    "enqueue_batches",
     "find",
     "is_broken",
     "listened_to",
@@ -34,5 +35,4 @@ __all__ = [
     "retry",
     "start",
     "stop",
-    "turn",
 ]

@@ -84,35 +84,35 @@ class Backfill:
             rows = self._where(sa.select(*self._mapper.primary_key).select_from(self._mapper))
             return session.scalar(sa.select(sa.func.count()).select_from(rows.subquery())) or 0
 
-    def turns(self) -> t.Iterator[Batch]:
+    def batches(self) -> t.Iterator[Batch]:
         """Yield turn after turn, each committed. Who waits `queued / rate` seconds in between keeps to the rate."""
         after: Key | None = None
         most = max(1, min(MOST, int(self.rate * AHEAD)))
         busy: list[Key] = []
-        while keys := self._read(after, most):
+        while keys := self._next_keys(after, most):
             after = keys[-1]
             left, recorded = self._repeated(keys, waits=False)
             busy += left
-            yield self._told(len(keys), recorded)
+            yield self._announced(len(keys), recorded)
         for key in busy:
-            yield self._told(0, self._repeated([key], waits=True)[1])
+            yield self._announced(0, self._repeated([key], waits=True)[1])
 
-    def _told(self, seen: int, recorded: list[Recorded]) -> Batch:
+    def _announced(self, seen: int, recorded: list[Recorded]) -> Batch:
         if recorded:
             tell(self.state, recorded)
         return Batch(seen, sum("error" not in message for message in recorded))
 
     def _repeated(self, keys: t.Sequence[Key], *, waits: bool) -> tuple[list[Key], list[Recorded]]:
-        return repeated(self.state.own_engine, functools.partial(self._turn, keys=keys, waits=waits))
+        return repeated(self.state.own_engine, functools.partial(self._enqueue_batch, keys=keys, waits=waits))
 
-    def _turn(
+    def _enqueue_batch(
         self, session: Session, *, keys: t.Sequence[Key], waits: bool
     ) -> tuple[list[Key], list[Recorded]]:
         """Return the keys of rows that somebody else has locked, or that are gone; and what was recorded."""
         wanted = self._subscription(session, to_change=True)
-        rows = self._rows(session, wanted, keys, waits=waits)
+        rows = self._locked_rows(session, wanted, keys, waits=waits)
         found = {tuple(self._mapper.primary_key_from_instance(row)) for row in rows}
-        recorded = self._queue(session, wanted, rows)
+        recorded = self._record(session, wanted, rows)
         session.commit()
         return [key for key in keys if key not in found], recorded
 
@@ -145,7 +145,7 @@ class Backfill:
     # ---- which rows ------------------------------------------------------------------------------------
 
     def _where(self, rows: sa.Select[t.Any]) -> sa.Select[t.Any]:
-        """Only the owner's, where that can be said in SQL; `_queue` looks at each row in any case."""
+        """Only the owner's, where that can be said in SQL; `_record` looks at each row in any case."""
         path = self._bound.owner_path or ()
         if len(path) != 1 or path[0] not in self._mapper.column_attrs:
             return rows
@@ -154,7 +154,7 @@ class Backfill:
             return rows.where(column == int(self._owner))
         return rows.where(column == self._owner) if type(column.type) in (sa.String, sa.Text) else rows
 
-    def _read(self, after: Key | None, most: int) -> list[Key]:
+    def _next_keys(self, after: Key | None, most: int) -> list[Key]:
         """Return the keys of the rows that come next."""
         keys = self._mapper.primary_key
         found = self._where(sa.select(*keys).select_from(self._mapper)).order_by(*keys).limit(most)
@@ -165,7 +165,7 @@ class Backfill:
         with self._session() as session:
             return [tuple(row) for row in session.execute(found)]
 
-    def _rows(
+    def _locked_rows(
         self, session: Session, wanted: MatchedSubscription, keys: t.Sequence[Key], *, waits: bool
     ) -> t.Sequence[t.Any]:
         """Return rows, locked: a change that comes meanwhile is recorded after us, as the newer one.
@@ -186,7 +186,7 @@ class Backfill:
 
     # ---- sending ---------------------------------------------------------------------------------------
 
-    def _queue(
+    def _record(
         self, session: Session, wanted: MatchedSubscription, rows: t.Sequence[t.Any]
     ) -> list[Recorded]:
         with guarding(session):
@@ -196,7 +196,7 @@ class Backfill:
         self, connection: sa.Connection, wanted: MatchedSubscription, rows: t.Sequence[t.Any]
     ) -> list[Recorded]:
         led = load_linked((self._bound, row, {}) for row in rows)  # held while owners are read
-        items = {self._dedupe_key(row): row for row in rows if self._is_meant(row, wanted)}
+        items = {self._dedupe_key(row): row for row in rows if self._is_for(row, wanted)}
         del led
         for key in recorded_keys(connection, wanted.owner, wanted.environment, self._event.name, list(items)):
             del items[key]
@@ -205,10 +205,10 @@ class Backfill:
             for key, row in items.items()
         ]
         recorded = write(registry_of(self.state), connection, occurrences)
-        self._spread(connection, [message["id"] for message in recorded if "error" not in message])
+        self._spread_due_times(connection, [message["id"] for message in recorded if "error" not in message])
         return recorded
 
-    def _is_meant(self, row: t.Any, wanted: MatchedSubscription) -> bool:
+    def _is_for(self, row: t.Any, wanted: MatchedSubscription) -> bool:
         if host_code.owner(self._bound, row) != wanted.owner:
             return False
         environment = self.state.settings.environment
@@ -222,7 +222,7 @@ class Backfill:
         key = repr([str(part) for part in self._mapper.primary_key_from_instance(row)])
         return f"{BACKFILL}:{self._key}:{hashlib.sha256(key.encode()).hexdigest()}"
 
-    def _spread(self, connection: sa.Connection, ids: t.Sequence[str]) -> None:
+    def _spread_due_times(self, connection: sa.Connection, ids: t.Sequence[str]) -> None:
         if not ids:
             return
         now = outbox.now(connection)

@@ -34,7 +34,7 @@ if t.TYPE_CHECKING:
     from ..outbox.recording import MatchedSubscription
     from ..state import AppState
 
-__all__ = ["LONGEST_REASON", "Repair", "broken", "give_up", "repair"]
+__all__ = ["LONGEST_REASON", "Repair", "give_up", "list_broken", "repair_message"]
 
 B, D, M, S = (
     t.cast("sa.Table", model.__table__) for model in (BrokenMessage, Delivery, Message, Subscription)
@@ -55,7 +55,7 @@ class Repair:
     """How many are due or held now."""
 
 
-def broken(
+def list_broken(
     connection: sa.Connection, *, channel: str | None = None, after: str = "", most: int = 100
 ) -> t.Sequence[sa.Row[t.Any]]:
     """Return broken messages that nobody has given up, oldest first: their columns but the data, and `error`.
@@ -72,20 +72,20 @@ def broken(
     return connection.execute(found.order_by(B.c.message_id).limit(most)).all()
 
 
-def repair(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair | None:
+def repair_message(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair | None:
     """Make the data of a broken message anew and its deliveries due; None if it is not broken.
 
     :param dry_run: only say what would come of it.
     """
     with Session(state.own_engine, info={"webhooks": False}, autoflush=False) as session:
-        row = _taken(session, message_id)
+        row = _lock_broken(session, message_id)
         if row is None:
             return None
         try:
             with guarding(session):
-                item, message = _made(state, session, row)
+                item, message = _made_anew(state, session, row)
         except (EmitError, sa.exc.DBAPIError) as error:
-            text = storable(_undone(session, row.event, error))
+            text = storable(_reason_of(session, row.event, error))
             session.connection().execute(sa.update(B).where(B.c.message_id == message_id).values(error=text))
             found = Repair(message_id, row.event, text)
         else:
@@ -99,7 +99,7 @@ def repair(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair
     return found
 
 
-def _undone(session: Session, event: str, error: EmitError | sa.exc.DBAPIError) -> str:
+def _reason_of(session: Session, event: str, error: EmitError | sa.exc.DBAPIError) -> str:
     """Say what was wrong. After an error of the database only a new transaction can note it."""
     if isinstance(error, EmitError):
         return str(error)
@@ -120,16 +120,16 @@ def _given_up(connection: sa.Connection, message_id: str, reason: str) -> bool:
     if not connection.execute(mine.values(given_up=reason)).rowcount:
         return False
     off = {"state": State.CANCELLED.value, "reason": reason, "finished_at": datetime.now(UTC)}
-    connection.execute(sa.update(D).where(*_waiting(message_id)).values(off))
+    connection.execute(sa.update(D).where(*_broken_deliveries(message_id)).values(off))
     return True
 
 
-def _waiting(message_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+def _broken_deliveries(message_id: str) -> tuple[sa.ColumnElement[bool], ...]:
     """What waits for a message to be repaired; no index of states is read for it (decision 37)."""
     return D.c.message_id == message_id, unindexed(D.c.state) == State.BROKEN.value
 
 
-def _taken(session: Session, message_id: str) -> sa.Row[t.Any] | None:
+def _lock_broken(session: Session, message_id: str) -> sa.Row[t.Any] | None:
     connection = session.connection()
     mine = sa.update(B).where(B.c.message_id == message_id, B.c.given_up.is_(None))
     connection.execute(mine.values(broken_at=B.c.broken_at))
@@ -140,7 +140,7 @@ def _taken(session: Session, message_id: str) -> sa.Row[t.Any] | None:
 # ---- making it anew --------------------------------------------------------------------------------------
 
 
-def _made(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[PendingEvent, recording.Row]:
+def _made_anew(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[PendingEvent, recording.Row]:
     event = state.catalog.events.get(row.event)
     if event is None:
         raise EmitError(
@@ -153,7 +153,7 @@ def _made(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[Pendin
     if obj is not None and bound.owner_path is not None:
         owner = _owner(session, bound, event, row)
     item = PendingEvent(event, owner, bound, obj, {}, text, row.entity_id, row.status, row.dedupe_key)
-    item.listeners = _wanted(state, session.connection(), row, owner)
+    item.listeners = _matches_of(state, session.connection(), row, owner)
     message = remade(state, item)
     if row.environment != UNKNOWN:
         message["environment"] = row.environment
@@ -211,7 +211,7 @@ def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
 def _owner(session: Session, bound: BoundChannel, event: EventType, row: sa.Row[t.Any]) -> str:
     """Return whose the row is. It must be whose it was: nobody is told of another's data."""
     try:
-        owner = _present_owner(session, bound, event, row.entity_id)
+        owner = _current_owner(session, bound, event, row.entity_id)
     except EmitError:
         raise
     except Exception as error:  # a property of the host's
@@ -232,7 +232,7 @@ def _owner(session: Session, bound: BoundChannel, event: EventType, row: sa.Row[
     return before
 
 
-def _present_owner(session: Session, bound: BoundChannel, event: EventType, key: str) -> str | None:
+def _current_owner(session: Session, bound: BoundChannel, event: EventType, key: str) -> str | None:
     """Read it behind the host's filters, in a session of its own: a dump shall not see what they hide."""
     info = {"webhooks": False}
     connection = session.connection()
@@ -245,7 +245,7 @@ def _present_owner(session: Session, bound: BoundChannel, event: EventType, key:
         return host_code.owned(bound, obj, owner_of, bound, obj)
 
 
-def _wanted(
+def _matches_of(
     state: AppState, connection: sa.Connection, row: sa.Row[t.Any], owner: str
 ) -> list[MatchedSubscription]:
     """Whom it is for: those that it was recorded for, or, if nobody knew its owner, those who listen now."""
@@ -259,7 +259,7 @@ def _wanted(
         return [each for each in by_id.values() if row.environment in (UNKNOWN, each.environment)]
     columns = (D.c.subscription_id, S.c.environment, S.c.active, S.c.format, D.c.includes)
     waiting = sa.select(*columns).join(S, S.c.id == D.c.subscription_id)
-    waiting = waiting.where(*_waiting(row.id))
+    waiting = waiting.where(*_broken_deliveries(row.id))
     return [
         recording.MatchedSubscription(
             key, owner, environment, active, chosen, frozenset((includes or "").split(",")) - {""}
@@ -285,7 +285,7 @@ def _release(connection: sa.Connection, message_id: str, environment: str, now: 
     """Let its deliveries go the way that they would have gone."""
     columns = (D.c.id, S.c.environment, S.c.active, S.c.deleted_at, S.c.disabled_reason)
     waiting = sa.select(*columns).outerjoin(S, S.c.id == D.c.subscription_id)
-    waiting = waiting.where(*_waiting(message_id))
+    waiting = waiting.where(*_broken_deliveries(message_id))
     count = 0
     for key, theirs, active, deleted_at, disabled in connection.execute(waiting).all():
         if theirs is None or deleted_at is not None:

@@ -28,7 +28,7 @@ from .filters import MISSED, Filter
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["find", "listened_to", "newest", "start", "stop", "turn"]
+__all__ = ["enqueue_batches", "find", "listened_to", "newest", "start", "stop"]
 
 logger = logging.getLogger("flask_webhooks.replaying")
 
@@ -111,7 +111,7 @@ def stop(connection: sa.Connection, replay_id: str, now: datetime) -> None:
     )
 
 
-def turn(state: AppState) -> int:
+def enqueue_batches(state: AppState) -> int:
     """Queue the next few deliveries of every replay whose time has come; return how many. Commits."""
     with state.own_engine.connect() as connection:
         now = outbox.now(connection)
@@ -120,7 +120,7 @@ def turn(state: AppState) -> int:
     ours = [row for row in running if row.environment is None or state.settings.sends_to(row.environment)]
     due = [row for row in ours if row.next_at <= now]
     hosts = budget.hosts_of(state, running) if due else {}
-    return sum(_turn(state, row.id, now, budget.rate_of(state, row, running, hosts)) for row in due)
+    return sum(_enqueue_next(state, row.id, now, budget.rate_of(state, row, running, hosts)) for row in due)
 
 
 def _running() -> sa.Select[t.Any]:
@@ -128,15 +128,15 @@ def _running() -> sa.Select[t.Any]:
     return sa.select(*places).outerjoin(S, S.c.id == R.c.subscription_id)
 
 
-def _turn(state: AppState, replay_id: str, now: datetime, rate: float) -> int:
-    count = repeated(state.own_engine, lambda session: _take_turn(state, session, replay_id, now, rate))
+def _enqueue_next(state: AppState, replay_id: str, now: datetime, rate: float) -> int:
+    count = repeated(state.own_engine, lambda session: _enqueue_batch(state, session, replay_id, now, rate))
     if count:
         state.bell.ring()
     return count
 
 
-def _take_turn(state: AppState, session: Session, replay_id: str, now: datetime, rate: float) -> int:
-    if not _is_free(session, replay_id):
+def _enqueue_batch(state: AppState, session: Session, replay_id: str, now: datetime, rate: float) -> int:
+    if not _lock_unless_taken(session, replay_id):
         return 0
     mine = session.execute(
         sa.update(R)
@@ -151,12 +151,12 @@ def _take_turn(state: AppState, session: Session, replay_id: str, now: datetime,
         replay.state, replay.finished_at = "cancelled", now
         session.commit()
         return 0
-    count = _queue(state, session, replay, subscription, now, rate)
+    count = _fill_batch(state, session, replay, subscription, now, rate)
     session.commit()
     return count
 
 
-def _is_free(session: Session, replay_id: str) -> bool:
+def _lock_unless_taken(session: Session, replay_id: str) -> bool:
     """Lock a replay, unless somebody is just taking a turn; SQLite's only lock is taken by writing.
 
     By its key alone: on MariaDB an UPDATE that also asks for the state locks the index on that first, and two of them
@@ -168,7 +168,7 @@ def _is_free(session: Session, replay_id: str) -> bool:
     return session.scalar(free) is not None
 
 
-def _queue(
+def _fill_batch(
     state: AppState, session: Session, replay: Replay, subscription: Subscription, now: datetime, rate: float
 ) -> int:
     """Queue a few, stage by stage; end the replay when no stage has more.
@@ -183,9 +183,9 @@ def _queue(
         step = replay.states[replay.stage]
         times = [now + timedelta(seconds=(queued + n) / rate) for n in range(room - queued)]
         if step == MISSED:
-            found = _send_missed(state, session, subscription, wanted, listened, replay.cursor, times)
+            found = _enqueue_missed(state, session, subscription, wanted, listened, replay.cursor, times)
         else:
-            found = _send_again(state, session, subscription, wanted, step, replay.cursor, times)
+            found = _enqueue_again(state, session, subscription, wanted, step, replay.cursor, times)
         queued += len(found)
         if len(found) < len(times):
             replay.stage, replay.cursor = replay.stage + 1, None
@@ -214,7 +214,7 @@ _AGAIN = (
 )
 
 
-def _send_again(
+def _enqueue_again(
     state: AppState,
     session: Session,
     subscription: Subscription,
@@ -227,14 +227,14 @@ def _send_again(
     connection = session.connection()
     found = filters.delivered(connection.dialect, subscription.id, wanted, step, cursor)
     ids = list(connection.scalars(first(found, len(times))))
-    listened = _listened(state, connection, subscription, ids)
+    listened = _still_listened(state, connection, subscription, ids)
     if listened:
         rows = [{"delivery": key, "due": due} for key, due in zip(listened, times, strict=False)]
         connection.execute(_AGAIN, rows)
     return ids
 
 
-def _listened(
+def _still_listened(
     state: AppState, connection: sa.Connection, subscription: Subscription, ids: t.Sequence[str]
 ) -> list[str]:
     """Return those deliveries whose event the subscription listens to: a worker would cancel the others.
@@ -251,7 +251,7 @@ def _listened(
     return [key for key in ids if key in found and state.catalog.is_listened(found[key], patterns)]
 
 
-def _send_missed(
+def _enqueue_missed(
     state: AppState,
     session: Session,
     subscription: Subscription,

@@ -107,7 +107,7 @@ class Maintenance:
         if now - self._settle_at >= SETTLE and settle(self.state, self.stop, seconds=SETTLING):
             self._settle_at = now
         if self.state.settings.enabled and self.wakes:
-            replay.turn(self.state)
+            replay.enqueue_batches(self.state)
             self._wake()
         if self._leads and now - self._purge_at >= PURGE and self._purge():
             self._purge_at = now

@@ -163,6 +163,8 @@ def _mark_outdated(connection: sa.Connection, lane: HeldLane, tasks: t.Sequence[
                 older.is_outdated = True
     fresh = {task.id: task for task in tasks if is_of_backfill(task)}
     if fresh:
-        known = [outbox.Told(each.id, *each.entity, each.message.sequence) for each in fresh.values()]
-        for identifier in outbox.outdated(connection, lane.key, known):
+        known = [
+            outbox.ObjectVersion(each.id, *each.entity, each.message.sequence) for each in fresh.values()
+        ]
+        for identifier in outbox.find_outdated(connection, lane.key, known):
             fresh[identifier].is_outdated = True

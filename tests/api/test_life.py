@@ -13,7 +13,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 from standardwebhooks import Webhook
 
-from flask_webhooks import replay as replaying
+from flask_webhooks import replay
 from flask_webhooks.models import Delivery, Lane, Replay
 from flask_webhooks.outbox import statistics
 from flask_webhooks.state import AppState, state_of
@@ -63,7 +63,7 @@ def sell(number: str, owner: str = "1", **values: t.Any) -> Invoice:
 
 
 def deliver(state: AppState) -> None:
-    replaying.turn(state)
+    replay.enqueue_batches(state)
     Coordinator(state, holder="test").run()
 
 
@@ -225,7 +225,7 @@ def test_ten_clicks_are_one_replay(make_app: t.Callable[..., Flask], receiver: R
         thread.start()
     for thread in threads:
         thread.join()
-    turns = [threading.Thread(target=replaying.turn, args=(state,)) for _ in range(4)]
+    turns = [threading.Thread(target=replay.enqueue_batches, args=(state,)) for _ in range(4)]
     for thread in turns:
         thread.start()
     for thread in turns:
@@ -266,7 +266,7 @@ def test_retries_of_a_replay_leave_the_health_alone_too(
         sell("A")
         mine = call.subscribe("invoices.*", url=receiver.url())["id"]
         call("POST", f"/subscriptions/{mine}/replay", {"mode": "missed"}, expect=202)
-        replaying.turn(state)
+        replay.enqueue_batches(state)
         wait_until(lambda: not Coordinator(state, holder="test").run().next_due)
 
         [delivery] = call("GET", "/deliveries")["items"]
@@ -292,8 +292,8 @@ def test_a_replay_goes_at_its_rate_and_can_be_cancelled(
     mine = call.subscribe("invoices.created", url=receiver.url())["id"]
     replay = call("POST", f"/subscriptions/{mine}/replay", {"mode": "missed"}, expect=202)["id"]
 
-    assert replaying.turn(state) == 10  # five seconds' worth
-    assert replaying.turn(state) == 0  # the next few are not due yet
+    assert replay.enqueue_batches(state) == 10  # five seconds' worth
+    assert replay.enqueue_batches(state) == 0  # the next few are not due yet
     due = [each["due_at"] for each in call("GET", "/deliveries?state=pending&limit=100")["items"]]
     span = datetime.fromisoformat(due[0]) - datetime.fromisoformat(due[-1])
     assert span == timedelta(seconds=4.5)
@@ -304,7 +304,7 @@ def test_a_replay_goes_at_its_rate_and_can_be_cancelled(
     with Session(state.engine) as session:
         session.execute(sa.update(Replay).values(next_at=datetime.now(UTC)))
         session.commit()
-    assert replaying.turn(state) == 0
+    assert replay.enqueue_batches(state) == 0
     assert call("GET", f"/replays/{replay}")["state"] == "cancelled"
 
 

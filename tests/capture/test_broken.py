@@ -109,12 +109,12 @@ def test_repairing_makes_the_data_of_the_row_as_it_is_now(state: AppState, fault
     db.session.add(Invoice(id=7, owner="1", lines=[Line(text="good")]))
     db.session.commit()
     [one] = broken(state)
-    still = repair.repair(state, one.message_id)
+    still = repair.repair_message(state, one.message_id)
     fault.error = None
-    tried = repair.repair(state, one.message_id, dry_run=True)
+    tried = repair.repair_message(state, one.message_id, dry_run=True)
     unchanged = broken(state)
-    done = repair.repair(state, one.message_id)
-    again = repair.repair(state, one.message_id)
+    done = repair.repair_message(state, one.message_id)
+    again = repair.repair_message(state, one.message_id)
 
     assert still is not None
     assert "the rate is missing" in str(still.error)
@@ -164,7 +164,7 @@ def test_a_subscription_that_is_off_by_then_gets_it_held_and_a_removed_one_nothi
         session.get_one(type(off), off.id).active = False
         session.get_one(type(gone), gone.id).deleted_at = datetime.now(UTC)
         session.commit()
-    done = repair.repair(state, broken(state)[0].message_id)
+    done = repair.repair_message(state, broken(state)[0].message_id)
 
     assert done is not None
     assert done.deliveries == 2
@@ -183,7 +183,7 @@ def test_purging_leaves_what_may_be_repaired(state: AppState) -> None:
         assert outbox.broken(connection) == 1
     assert repair.give_up(state, one.message_id, "test data")
     assert not repair.give_up(state, one.message_id, "twice")
-    assert repair.repair(state, one.message_id) is None
+    assert repair.repair_message(state, one.message_id) is None
     [delivery] = deliveries(state)
     assert (delivery.state, delivery.reason) == ("cancelled", "test data")
     with state.engine.begin() as connection:
@@ -200,7 +200,7 @@ def test_a_row_that_is_gone_cannot_be_told_any_more(state: AppState, fault: Faul
     db.session.delete(invoice)
     db.session.commit()
     fault.error = None
-    created, deleted = (repair.repair(state, each.message_id) for each in broken(state))
+    created, deleted = (repair.repair_message(state, each.message_id) for each in broken(state))
 
     assert created is not None
     assert "The row 7 of Invoice is gone" in str(created.error)
@@ -216,7 +216,7 @@ def test_a_row_that_has_gone_to_another_owner_is_not_told_to_the_first(state: Ap
     fault.error = None
     invoice.owner = "2"
     db.session.commit()
-    tried = repair.repair(state, one.message_id)
+    tried = repair.repair_message(state, one.message_id)
 
     assert tried is not None
     assert "belongs to another owner by now" in str(tried.error)
@@ -245,7 +245,7 @@ def test_a_row_that_belongs_to_nobody_by_now_is_told_only_where_the_call_may_hav
     fault.error = None
     invoice.owner = ""
     db.session.commit()
-    tried = repair.repair(state, one.message_id)
+    tried = repair.repair_message(state, one.message_id)
 
     assert tried is not None
     [data] = [message.data for message in recorded(state) if message.id == one.message_id]
@@ -273,7 +273,7 @@ def test_an_owner_that_a_filter_hides_is_still_its_owner(state: AppState, fault:
         [one] = broken(state)
         client.name, fault.error = "hidden", None
         db.session.commit()
-        done = repair.repair(state, one.message_id)
+        done = repair.repair_message(state, one.message_id)
     finally:
         sa.event.remove(Session, "do_orm_execute", hide)
         object.__setattr__(bound.channel, "owner", before)
@@ -297,9 +297,9 @@ def test_an_owner_that_cannot_be_told(state: AppState, fault: Fault, monkeypatch
         [one] = broken(state)
         assert deliveries(state) == []
         assert [message.owner for message in recorded(state)] == [""]
-        assert "the rate is missing" in str(repair.repair(state, one.message_id))
+        assert "the rate is missing" in str(repair.repair_message(state, one.message_id))
         whose.error = None
-        done = repair.repair(state, one.message_id)
+        done = repair.repair_message(state, one.message_id)
     finally:
         object.__setattr__(bound.channel, "owner", before)
         object.__setattr__(bound.owner, "path", before)
@@ -345,7 +345,7 @@ def test_an_error_that_a_database_does_not_take(state: AppState, fault: Fault, s
     db.session.add(Invoice(id=7, owner="1"))
     db.session.commit()
     [one] = broken(state)
-    again = repair.repair(state, one.message_id)
+    again = repair.repair_message(state, one.message_id)
 
     shown = said.encode(errors="backslashreplace").decode().replace("\0", "\\x00")[:1000]
     assert shown in one.error
@@ -395,7 +395,7 @@ def test_a_statement_of_the_hosts_that_fails_while_it_is_repaired(
     [one] = broken(state)
     ask = sa.text("SELECT 1 FROM rates")
     monkeypatch.setattr(Invoice, "rate", property(lambda row: object_session(row).scalar(ask)))  # type: ignore[union-attr]
-    found = repair.repair(state, one.message_id)
+    found = repair.repair_message(state, one.message_id)
 
     assert found is not None
     assert "rates" in str(found.error)
@@ -411,7 +411,7 @@ def test_what_was_emitted_once_and_is_broken_again(state: AppState, fault: Fault
         db.session.commit()
     [one] = broken(state)
     fault.error = None
-    repair.repair(state, one.message_id)
+    repair.repair_message(state, one.message_id)
     Webhooks().emit("invoices.paid", invoice, dedupe_key="once")
     db.session.commit()
 

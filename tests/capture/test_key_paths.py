@@ -284,7 +284,7 @@ def test_backfills_look_along_keys(pipeline: AppState, key: str) -> None:
         session.commit()
     one = subscribe(pipeline, NOWHERE, "tasks.*", owner="1")
     with counting(pipeline.engine) as sent:
-        list(Backfill(pipeline, "tasks", one.id).turns())
+        list(Backfill(pipeline, "tasks", one.id).batches())
 
     assert [message.entity_id for message in recorded(pipeline)] == [str(number) for number in range(10, 20)]
     assert sum("FROM keys_project" in each for each in sent) <= 2

@@ -174,7 +174,7 @@ class TestBackfill:
         monkeypatch.setattr("flask_webhooks.replay.backfill.MOST", 2)
         make(Client, 5)
         row = subscribe(state, NOWHERE, "clients.created")
-        broken = Backfill(state, "clients", row.id).turns()
+        broken = Backfill(state, "clients", row.id).batches()
         assert next(broken).queued == 2
         broken.close()
 
@@ -189,7 +189,7 @@ class TestBackfill:
         row = subscribe(state, NOWHERE, "clients.created")
         began = datetime.now(UTC)
 
-        [turn] = Backfill(state, "clients", row.id, rate=2.0).turns()
+        [turn] = Backfill(state, "clients", row.id, rate=2.0).batches()
 
         assert turn.queued == 4
         dues = sorted(t.cast("datetime", each.due_at) for each in deliveries(state))
@@ -214,7 +214,7 @@ class TestBackfill:
     def test_a_change_after_the_backfill_is_the_newer_one(self, state: AppState) -> None:
         make(Client, 1)
         row = subscribe(state, NOWHERE, "clients.*")
-        list(Backfill(state, "clients", row.id).turns())
+        list(Backfill(state, "clients", row.id).batches())
         db.session.query(Client).one().name = "changed"
         db.session.commit()
 
@@ -260,7 +260,7 @@ class TestBackfill:
         monkeypatch.setattr("flask_webhooks.replay.backfill.MOST", 2)
         make(Client, 5)
         row = subscribe(state, NOWHERE, "clients.created")
-        turns = Backfill(state, "clients", row.id).turns()
+        turns = Backfill(state, "clients", row.id).batches()
         next(turns)
         with state.engine.begin() as connection:
             connection.execute(sa.update(Subscription).values(active=False))

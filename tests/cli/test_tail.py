@@ -48,7 +48,7 @@ def log(state: AppState, *ids: str) -> None:
 
 def look(state: AppState, seen: queries.Tail) -> list[str]:
     with state.engine.connect() as connection:
-        return [row.id for row in seen.look(connection)]
+        return [row.id for row in seen.read_new(connection)]
 
 
 class TestTail:

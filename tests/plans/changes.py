@@ -17,8 +17,8 @@ from flask_webhooks.ids import uuid7
 from flask_webhooks.metrics import _counts
 from flask_webhooks.models import Attempt, Delivery, Message, State, Subscription
 from flask_webhooks.outbox import recording, retention, statistics
-from flask_webhooks.outbox.superseded import Told, outdated
-from flask_webhooks.queries.delivery import MOST, story
+from flask_webhooks.outbox.superseded import ObjectVersion, find_outdated
+from flask_webhooks.queries.delivery import MOST, delivery_detail
 from flask_webhooks.replay import backfill as backfilling
 from flask_webhooks.replay import filters, repair, replays
 from flask_webhooks.sql.parameters import KeyedStatement
@@ -84,7 +84,7 @@ def _replay(session: Session, scene: Scene) -> None:
     year = timedelta(days=365)
     wanted = replay.Filter((State.DELIVERED.value, filters.MISSED), (), now - year, now + year, "plans")
     row, _ = replay.start(state, session, scene.log.large, wanted)
-    replays._take_turn(state, session, row.id, now + year, 50)
+    replays._enqueue_batch(state, session, row.id, now + year, 50)
     row.stage, row.cursor = 1, None
     row.next_at = now
     session.flush()
@@ -92,7 +92,7 @@ def _replay(session: Session, scene: Scene) -> None:
     replay.stop(session.connection(), row.id, now)
     retention.purge_replays(session.connection(), now)
     retention.purge_answers(session.connection(), now)
-    replay.turn(state)
+    replays.enqueue_batches(state)
 
 
 def _missed(session: Session, scene: Scene) -> None:
@@ -102,7 +102,7 @@ def _missed(session: Session, scene: Scene) -> None:
     wanted = replay.Filter((filters.MISSED,), (), now - timedelta(days=2), now + timedelta(days=2))
     listened = replay.listened_to(scene.log.state, scene.log.large)
     behind = scene.log.message(max(0, scene.rows - len(scene.keys) - 1))
-    replays._send_missed(scene.log.state, session, scene.log.large, wanted, listened, behind, [now] * 20)
+    replays._enqueue_missed(scene.log.state, session, scene.log.large, wanted, listened, behind, [now] * 20)
 
 
 _FORGET = KeyedStatement(D.c.message_id, lambda these: sa.delete(D).where(these))
@@ -115,14 +115,14 @@ def _broken(session: Session, scene: Scene) -> None:
     recording.record_broken(connection, {key: "?"}, scene.now)
     broken = {"state": State.BROKEN.value, "due_at": None}
     connection.execute(sa.update(D).where(D.c.id == delivery).values(broken))
-    repair.broken(connection)
-    repair.broken(connection, channel="invoices", after=key)
+    repair.list_broken(connection)
+    repair.list_broken(connection, channel="invoices", after=key)
     outbox.broken(connection)
     replay.is_broken(connection, delivery)
     body.body_of(state, connection, session.get_one(Delivery, delivery))
-    row = repair._taken(session, key)
+    row = repair._lock_broken(session, key)
     assert row is not None
-    item, message = repair._made(state, session, row)
+    item, message = repair._made_anew(state, session, row)
     repair._write(connection, row, item, message)
     recording.record_broken(connection, {key: "?"}, scene.now)
     connection.execute(sa.update(D).where(D.c.id == delivery).values(broken))
@@ -153,16 +153,16 @@ def _log(session: Session, scene: Scene) -> None:
     row = session.execute(sa.select(A).where(A.c.delivery_id == key)).mappings().one()
     rows = [{**row, "id": uuid7(), "number": number} for number in range(2, MOST + 3)]
     outbox.log(session.connection(), rows)
-    story(session, key, owner="1")
-    story(session, key, owner="1", before=rows[-1]["id"])
+    delivery_detail(session, key, owner="1")
+    delivery_detail(session, key, owner="1", before=rows[-1]["id"])
 
 
 def _outdated(session: Session, scene: Scene) -> None:
     told = [
-        Told(key, "invoices", str((scene.rows - 1 - n) % 1000), scene.rows - 1 - n)
+        ObjectVersion(key, "invoices", str((scene.rows - 1 - n) % 1000), scene.rows - 1 - n)
         for n, key in enumerate(reversed(scene.keys))
     ]
-    outdated(session.connection(), scene.log.large.id, told)
+    find_outdated(session.connection(), scene.log.large.id, told)
 
 
 def _record(session: Session, scene: Scene) -> None:
@@ -186,6 +186,6 @@ CHANGES: t.Mapping[str, Change] = {
     "a broken message": _broken,
     "a worker's own": _worker,
     "attempts": _log,
-    "outdated": _outdated,
+    "find_outdated": _outdated,
     "recording": _record,
 }

@@ -22,8 +22,8 @@ from flask_webhooks.outbox import Lease, Window, recording, statistics
 from flask_webhooks.queries import LogQuery
 from flask_webhooks.queries.charts import series
 from flask_webhooks.queries.deliveries import search
-from flask_webhooks.queries.delivery import story
-from flask_webhooks.queries.status import engine
+from flask_webhooks.queries.delivery import delivery_detail
+from flask_webhooks.queries.status import engine_status
 from flask_webhooks.queries.subscriptions import oldest_waiting, overviews
 from flask_webhooks.queries.tail import Tail
 from flask_webhooks.replay import backfill, filters
@@ -227,7 +227,7 @@ def _delivery(connection: sa.Connection, scene: Scene) -> None:
     with Session(connection) as session:
         row = session.get_one(Delivery, scene.log.delivery(0))
         body.body_of(scene.log.state, connection, row)
-        story(session, row.id, owner="1")
+        delivery_detail(session, row.id, owner="1")
 
 
 def _lists(connection: sa.Connection, scene: Scene) -> None:
@@ -246,7 +246,7 @@ def _of_environments(connection: sa.Connection, scene: Scene) -> None:
     connection.commit()
     outbox.next_due(connection, scene.now, LONG, {"staging"})
     outbox.waiting(connection, scene.now, LONG, 100, {"staging"})
-    engine(connection, scene.now, environments={"staging"})
+    engine_status(connection, scene.now, environments={"staging"})
 
 
 def _dry_run(connection: sa.Connection, scene: Scene) -> None:
@@ -288,7 +288,7 @@ _WORK: dict[str, t.Callable[[sa.Connection, Scene], object]] = {
         connection, ["1", "2"], ("*", "invoices.*", "invoices.paid")
     ),
     "anybody": lambda connection, scene: recording.is_anybody_listening(connection, ["invoices.paid"]),
-    "engine": lambda connection, scene: engine(connection, scene.now),
+    "engine": lambda connection, scene: engine_status(connection, scene.now),
     "chart, an hour": lambda connection, scene: series(connection, scene.log.large.id, "1h", scene.now),
     "chart, a day": lambda connection, scene: series(connection, scene.log.large.id, "24h", scene.now),
     "hours": lambda connection, scene: statistics.read(

@@ -110,7 +110,7 @@ def test_a_replay_is_guarded_and_told(
     state.transport._running.adapter.idle.abandon()
     asked = {"states": ["delivered"], "since": "2020-01-01T00:00:00Z"}
     call("POST", f"/subscriptions/{subscription.id}/replay", asked, expect=202)
-    replay.turn(state)
+    replay.enqueue_batches(state)
     run(state)
 
     assert [row.failure for row in attempts(state) if row.trigger == "replay"] == ["blocked_address"]

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from flask_webhooks import replay as replaying
+from flask_webhooks import replay
 from flask_webhooks import subscriptions as subscribing
 from flask_webhooks.errors import SubscriptionError
 from flask_webhooks.models import Delivery, Replay, Subscription
@@ -29,12 +29,12 @@ def state(make_app: t.Any) -> AppState:
     return state_of(make_app(WEBHOOKS_REPLAY_RATE=RATE))
 
 
-def replay(state: AppState, subscription: Subscription) -> Replay:
+def begin_replay(state: AppState, subscription: Subscription) -> Replay:
     now = datetime.now(UTC)
     with Session(state.engine, expire_on_commit=False) as session:
         row = session.get_one(Subscription, subscription.id)
         wanted = Filter(("failed",), (), now - timedelta(hours=1), now + timedelta(hours=1))
-        made, _ = replaying.start(state, session, row, wanted)
+        made, _ = replay.start(state, session, row, wanted)
         session.commit()
     return made
 
@@ -102,10 +102,10 @@ class TestReplays:
         with Receiver(ok(status=404)) as receiver:
             subscription = subscribe(state, receiver.url(), "reports.ready")
             failed(state, subscription)
-            replay(state, subscription)
+            begin_replay(state, subscription)
             began = time.monotonic()
             while time.monotonic() - began < 2:
-                replaying.turn(state)
+                replay.enqueue_batches(state)
                 run(state)
 
         assert 10 <= len(receiver.requests) <= 14
@@ -132,9 +132,9 @@ class TestReplays:
         ]
         failed(state, *rows)
         for row in rows:
-            replay(state, row)
+            begin_replay(state, row)
 
-        replaying.turn(state)
+        replay.enqueue_batches(state)
 
         queued = sum(row.state == "pending" for row in deliveries(state))
         assert queued == 2 * RATE * 5 * share
@@ -144,21 +144,21 @@ class TestReplays:
             subscribe(state, f"https://{name}.example/", "reports.ready", owner="A") for name in ("a", "b")
         )
         failed(state, one, two, each=40)
-        replay(state, one)
-        replaying.turn(state)
-        later = replay(state, two)
+        begin_replay(state, one)
+        replay.enqueue_batches(state)
+        later = begin_replay(state, two)
 
         assert later.next_at - datetime.now(UTC) > timedelta(seconds=2)
-        assert replaying.turn(state) == 0
+        assert replay.enqueue_batches(state) == 0
 
     def test_many_are_slow_and_not_stopped(self, state):
         rows = [subscribe(state, f"https://{n}.example/", "reports.ready", owner="A") for n in range(60)]
         failed(state, *rows, each=2)
         for row in rows:
-            replay(state, row)
+            begin_replay(state, row)
 
         began = datetime.now(UTC)
-        assert replaying.turn(state) == 60
+        assert replay.enqueue_batches(state) == 60
         with state.engine.connect() as connection:
             waits = connection.scalars(sa.select(Replay.next_at)).all()
         assert all(each - began > timedelta(seconds=4) for each in waits)

@@ -140,7 +140,7 @@ def test_a_replay_leaves_alone_what_is_not_listened_to(state, inbox):
         wanted = Filter(("delivered",), (), now - timedelta(hours=1), now + timedelta(hours=1))
         replay.start(state, session, row, wanted)
         session.commit()
-    replay.turn(state)
+    replay.enqueue_batches(state)
 
     run(state, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
 

@@ -80,7 +80,7 @@ class TestACopyOfProduction:
         facts = json.loads(status.output)
         with copy.engine.connect() as connection:
             now = datetime.now(UTC)
-            found = queries.engine(connection, now, environments=copy.settings.sent_environments)
+            found = queries.engine_status(connection, now, environments=copy.settings.sent_environments)
 
         assert (facts["sends_for"], facts["pending_elsewhere"]) == (["staging"], {"production": 3})
         assert (facts["subscriptions_due"], facts["oldest_due_seconds"]) == (0, None)
@@ -113,7 +113,7 @@ class TestACopyOfProduction:
             )
             session.commit()
 
-        replay.turn(copy)
+        replay.enqueue_batches(copy)
 
         with copy.engine.connect() as connection:
             assert connection.scalar(sa.select(Replay.state)) == "running"

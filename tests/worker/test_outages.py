@@ -64,7 +64,7 @@ def nothing_counts(state: AppState, subscription: Subscription) -> None:
     assert (lane.failures, lane.window_failed, lane.pauses, lane.paused_until) == (0, 0, 0, None)
     assert lane.waits_for == "sender"
     with state.engine.connect() as connection:
-        assert queries.engine(connection, datetime.now(UTC)).waiting_for_us == 1
+        assert queries.engine_status(connection, datetime.now(UTC)).waiting_for_us == 1
 
 
 def try_for_a_while(state: AppState, subscription: Subscription) -> None:

@@ -140,9 +140,12 @@ def test_what_becomes_of_a_delivery_is_written_by_its_key(state: AppState) -> No
 
 
 def test_what_is_newer_than_a_backfill_is_found_by_its_object(state: AppState) -> None:
-    told = [outbox.Told(uuid7(), "reports", "1", 0), outbox.Told(uuid7(), "reports", "2", 0)]
+    told = [
+        outbox.ObjectVersion(uuid7(), "reports", "1", 0),
+        outbox.ObjectVersion(uuid7(), "reports", "2", 0),
+    ]
 
-    found = asked(state, lambda connection, _: outbox.outdated(connection, lanes(state)[0], told))
+    found = asked(state, lambda connection, _: outbox.find_outdated(connection, lanes(state)[0], told))
 
     assert found
     for plan in found:

@@ -91,7 +91,7 @@ def test_what_is_sent_again_by_hand_or_by_a_replay_says_so(state: AppState, inbo
     with Session(state.engine) as session:
         replay.start(state, session, session.merge(subscription), wanted)
         session.commit()
-    assert replay.turn(state) == 1
+    assert replay.enqueue_batches(state) == 1
     run(state)
 
     assert triggers(inbox.requests) == ["live", "replay", "replay"]
@@ -102,7 +102,7 @@ def test_a_backfill_and_a_test_say_so(state: AppState, inbox: Receiver) -> None:
     subscription = subscribe(state, inbox.url(), "clients.*")
     with state.engine.begin() as connection:
         connection.execute(sa.insert(Client), [{"owner": "1", "name": "Ama"}])
-    list(Backfill(state, "clients", subscription.id).turns())
+    list(Backfill(state, "clients", subscription.id).batches())
     run(state)
     send_test_request(state, subscription.id, Subject("clients.created", {"id": 1}, "1"), format=None)
     send_test_request(state, subscription.id, Subject(), format=None)
