@@ -158,11 +158,11 @@ def _log(session: Session, scene: Scene) -> None:
 
 
 def _outdated(session: Session, scene: Scene) -> None:
-    told = [
+    versions = [
         ObjectVersion(key, "invoices", str((scene.rows - 1 - n) % 1000), scene.rows - 1 - n)
         for n, key in enumerate(reversed(scene.keys))
     ]
-    find_outdated(session.connection(), scene.log.large.id, told)
+    find_outdated(session.connection(), scene.log.large.id, versions)
 
 
 def _record(session: Session, scene: Scene) -> None:
@@ -174,7 +174,7 @@ def _record(session: Session, scene: Scene) -> None:
     deliveries = [{**two, "id": uuid7(), "message_id": row["id"]} for row in messages]
     recording.record(connection, messages, deliveries)
     backfill = backfilling.Backfill(scene.log.state, "invoices", scene.log.large.id)
-    backfill._spread(connection, [row["id"] for row in messages])
+    backfill._spread_due_times(connection, [row["id"] for row in messages])
 
 
 CHANGES: t.Mapping[str, Change] = {

@@ -45,7 +45,7 @@ UNPLANNED = {
     "outbox/leases.py:health": OTHER,
     "outbox/leases.py:lease": OTHER,
     "outbox/leases.py:lock": OTHER,
-    "outbox/superseded.py:outdated": OTHER,
+    "outbox/superseded.py:find_outdated": OTHER,
     "outbox/deliveries.py:select_due": OTHER,
     "outbox/deliveries.py:log": OTHER,
     "outbox/statistics.py:add": OTHER,

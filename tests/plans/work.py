@@ -214,8 +214,8 @@ def _search(**wanted: t.Any) -> t.Callable[[sa.Connection, Scene], object]:
 
 def _tail(connection: sa.Connection, scene: Scene) -> None:
     watcher = Tail(datetime.now(UTC) - timedelta(days=2))
-    watcher.last(connection, 50)
-    list(itertools.islice(Tail(datetime.now(UTC) - timedelta(days=2)).look(connection), 500))
+    watcher.read_last(connection, 50)
+    list(itertools.islice(Tail(datetime.now(UTC) - timedelta(days=2)).read_new(connection), 500))
 
 
 def _dedupe(connection: sa.Connection, scene: Scene) -> None:
