@@ -1,9 +1,9 @@
-"""URLs that the host's schemas make (`url_for`, `URLFor`): of the place that the host has named, whoever asks.
+"""URLs that the host's schemas make (`url_for`, `URLFor`): they use the base URL that the host has configured.
 
-Inside a request Flask makes an absolute URL of the header `Host`, which the client chooses; what is stored and sent to
-others must not be. Outside of one it makes none. So while code of the host's runs for us, its URLs are made of
-`WEBHOOKS_BASE_URL`, else of `SERVER_NAME`: absolute ones, the same in a request, a worker and a repair. Where neither
-is set, a path stays a path, and an absolute URL is refused.
+Within a request Flask builds absolute URLs from the header `Host`, which the client chooses; such URLs must not be
+stored and sent to others. Outside of a request it builds none. So while code of the host runs for us, its URLs are
+absolute, and built from `WEBHOOKS_BASE_URL` or else from `SERVER_NAME`: the same in a request, a worker and a repair.
+If neither is set, a path stays a path, and an absolute URL is refused.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Fixed = list[tuple[t.Any, MapAdapter | None]]
 
 
 class _There(MapAdapter):
-    """Makes absolute URLs of one place."""
+    """Builds absolute URLs from the configured base URL."""
 
     def build(self, *args: t.Any, **options: t.Any) -> str:
         return super().build(*args, **{**options, "force_external": True})
 
 
 class _Nowhere(MapAdapter):
-    """Makes paths alone."""
+    """Builds paths only: no base URL is configured."""
 
     def build(self, *args: t.Any, **options: t.Any) -> str:
         if options.get("force_external"):
@@ -46,7 +46,7 @@ class _Nowhere(MapAdapter):
 
 
 def place_of_app(config: t.Mapping[str, t.Any], base_url: str | None) -> str | None:
-    """Return the URL of an app's root without a slash at its end; None if nobody has named it."""
+    """Return the URL of an app's root without a trailing slash; None if none is configured."""
     if base_url is not None:
         return base_url
     name = config.get("SERVER_NAME")
@@ -57,18 +57,20 @@ def place_of_app(config: t.Mapping[str, t.Any], base_url: str | None) -> str | N
 
 
 def name_place(app: Flask, base_url: str | None) -> None:
-    """Remember where an app is."""
+    """Store the base URL of an app."""
     _places[app] = place_of_app(app.config, base_url)
     _adapters.pop(app, None)
 
 
 def fix() -> Fixed:
-    """Let URLs be made of the place that the host has named, until `release`."""
+    """Make Flask build URLs from the configured base URL, until `release` is called with the returned value."""
     context = flask.globals._cv_app.get(None)
     if context is None or context.app not in _places:
         return []
     variable = getattr(flask.globals, "_cv_request", None)
-    request = variable.get(None) if variable is not None else None  # later versions have one context for both
+    request = (
+        variable.get(None) if variable is not None else None
+    )  # later versions of Flask have one context for both
     before: Fixed = [(each, each.url_adapter) for each in (context, request) if each is not None]
     for each, own in before:
         each.url_adapter = _adapter(context.app, own)
@@ -76,14 +78,14 @@ def fix() -> Fixed:
 
 
 def release(before: Fixed) -> None:
-    """Let URLs be made as they were."""
+    """Make Flask build URLs as before `fix`."""
     for context, own in before:
         context.url_adapter = own
 
 
 @contextlib.contextmanager
 def fixed() -> t.Iterator[None]:
-    """The same as a context."""
+    """Call `fix` on entry and `release` on exit."""
     before = fix()
     try:
         yield
@@ -94,7 +96,7 @@ def fixed() -> t.Iterator[None]:
 def _adapter(app: Flask, own: MapAdapter | None) -> MapAdapter:
     place = _places[app]
     if place is None:
-        # Of the host nothing is used; a path begins where the app is mounted.
+        # The host name "localhost" appears in no URL. Paths begin with the prefix at which the app is mounted.
         script = own.script_name if own is not None else app.config.get("APPLICATION_ROOT") or "/"
         return _made(_Nowhere, app, "localhost", script, "http")
     if app not in _adapters:

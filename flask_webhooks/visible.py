@@ -1,8 +1,8 @@
-"""Text from outside as text that only says something, and that every database can keep.
+"""Makes text from outside safe to show, and checks that every database can store it.
 
-The law of this room: what comes from a receiver, a customer or a database is shown, on a page or in a terminal, without
-any character that does something instead: no control character (C0, DEL, C1, with which terminal escapes begin), none
-that changes the direction of text or cannot be seen, no half of a surrogate pair.
+The law of this room: text from a receiver, a customer or a database is shown, on a page or in a terminal, without
+characters that have an effect instead of a glyph: no control characters (C0, DEL, C1, which begin terminal escapes), no
+invisible ones, none that change the direction of text, and no half of a surrogate pair.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ __all__ = ["is_storable", "printable", "visible"]
 
 
 def visible(text: str, keep: str = "\n\t") -> str:
-    """Return a text with every character that cannot be printed written as JSON would escape it: `\\u001b`.
+    """Return a text in which each non-printable character is escaped as in JSON: `\\u001b`.
 
-    :param keep: those that stay as they are.
+    :param keep: non-printable characters that are not escaped.
     """
     if text.isprintable():
         return text
@@ -23,7 +23,8 @@ def visible(text: str, keep: str = "\n\t") -> str:
 
 
 def printable(error: Exception) -> Exception | None:
-    """Return an error whose traceback a log file can hold: half of a surrogate pair would lose the whole line."""
+    """Return the error if a log file can hold its traceback, else None: half of a surrogate pair, which UTF-8 cannot
+    encode, would lose the whole log line."""
     try:
         "".join(traceback.format_exception(error)).encode()
     except UnicodeEncodeError:
@@ -32,7 +33,7 @@ def printable(error: Exception) -> Exception | None:
 
 
 def is_storable(text: str) -> bool:
-    """Whether every database can keep a text: no NUL, no half of a surrogate pair."""
+    """Whether every database can store a text: it has no NUL and no half of a surrogate pair."""
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -1,24 +1,24 @@
 """The management API: JSON below `WEBHOOKS_URL_PREFIX/api`, for the customers of the host app.
 
-The law of this door: every operation names the right it needs, and nothing is reached without a principal; what is
-not the caller's own does not exist. Views get a `Call` and know nothing of Flask.
+The law of this door: every operation declares the right that it needs, and no operation runs without a principal; the
+rows of other owners are answered as if they did not exist. Views get a `Call` and do not use Flask.
 
 In the order of a request: `views` authenticates, checks the origin (`security`), parses, opens a session of our own and
 commits; `paging` cuts lists into pages; `problems` makes problem details of what is raised, also for paths and methods
 that do not exist. What the console does alike is in `web`.
 
-===============  =======================================================================
-`operations`     what a route is; OpenAPI is made from it
-`subscriptions`  list, make, read, change, remove
+===============  =========================================================================
+`operations`     the definition of a route, from which rule, parsing and OpenAPI are made
+`subscriptions`  list, create, read, change, remove
 `secrets`        show and rotate
 `test_send`      the test request
 `stats`          how a subscription performs
 `replays`        many deliveries sent again
 `messages`       what happened, and why a subscription did not get it
 `deliveries`     the log; retry and cancel
-`catalog`        what there is to listen to
+`catalog`        channels and events to subscribe to
 `spec`           OpenAPI, with `examples`, `links` and `security`; `documents` serves it
-===============  =======================================================================
+===============  =========================================================================
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .views import view_of
 
 __all__ = ["make_blueprint"]
 
-# Importing them fills OPERATIONS.
+# Importing these modules fills OPERATIONS.
 _ROOMS = (
     subscriptions,
     secrets,
@@ -54,9 +54,9 @@ METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
 
 
 class _Every(set[str]):
-    """The methods of a rule that fits all of them.
+    """The methods of a rule that matches every method.
 
-    Werkzeug takes a rule without methods for that too, but what shows a host its rules expects a set of names.
+    Werkzeug accepts a rule without methods for that, but tools that list the rules of an app expect a set of names.
     """
 
     def __contains__(self, method: object) -> bool:
@@ -81,7 +81,7 @@ def make_blueprint(name: str, host: str | None) -> Door:
 
 
 POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-"""Of the page for people: it has one style sheet, and nothing else."""
+"""Content-Security-Policy of the HTML page of the documentation, which loads only a style sheet of ours."""
 
 
 def _secure(response: Response) -> Response:
@@ -93,7 +93,7 @@ def _secure(response: Response) -> Response:
 
 
 def _add_the_rest(setup: BlueprintSetupState) -> None:
-    """Answer for every other method, whatever its name, and every other path: what the rules before do not fit."""
+    """Add rules for every other method and path below `/api`: they are answered with problem details too."""
     views = {path: not_allowed(allowed) for path, allowed in paths().items()}
     views |= {"": unknown, "/": unknown, "/<path:path>": unknown}
     for number, (path, view) in enumerate(views.items()):

@@ -1,4 +1,4 @@
-"""What there is to listen to."""
+"""The catalogue: channels and events that a customer can subscribe to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["after_of", "event_detail"]
 
 
 MOST = 500 * 1024
-"""Bytes of JSON that one part of the catalogue may have."""
+"""Bytes of JSON of one answer; a longer catalogue comes in several."""
 
 
 @operation(
@@ -28,9 +28,9 @@ def get_catalog(call: Call) -> t.Any:
 
 
 def after_of(call: Call) -> str:
-    """Return the event behind which an answer that comes in parts is to begin; empty for the first.
+    """Return the event after which this part of a long answer begins; empty for the first part.
 
-    :raises Refused: there is no such event.
+    :raises Refused: the catalogue has no such event.
     """
     after: str = call.query["after"]
     if after and after not in call.state.catalog.events:

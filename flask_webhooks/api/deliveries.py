@@ -1,4 +1,4 @@
-"""One message to one subscription: what was sent, what came back, and by hand once more."""
+"""Deliveries (one message to one subscription) with their attempts; retry and cancel by hand."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .paging import event_names, owner_of, paged
 __all__ = ["one"]
 
 NEWEST = 10
-"""Attempts that a delivery is shown with; `list_attempts` has all."""
+"""Attempts in the answer for one delivery; `list_attempts` lists all."""
 TOO_LARGE = "too_large"
-"""Why a delivery is shown without its body: `get_body` has it."""
+"""The reason why a delivery is shown without its body; `get_body` returns it."""
 
 
 @operation(
@@ -49,7 +49,7 @@ def list_deliveries(call: Call) -> t.Any:
 
 
 def _wanted(call: Call) -> LogQuery:
-    """Return what is asked for: an operator who names a subscription has named its owner."""
+    """Return the query for the log. If an operator names a subscription, the query is for its owner."""
     owner, asked, names = owner_of(call), call.query.get("subscription"), event_names(call)
     if owner is ALL_OWNERS and asked is not None:
         owner = queries.owner_of(call.session, asked) or ALL_OWNERS
@@ -86,7 +86,7 @@ def get_delivery(call: Call, delivery_id: str) -> t.Any:
 
 
 def one(call: Call, delivery_id: str) -> dict[str, t.Any]:
-    """Return a delivery with its attempts, as the schema takes it."""
+    """Return a delivery with its newest attempts, in the form of `schemas.OneDelivery`."""
     row, _ = _own(call, delivery_id)
     events = queries.events_of(call.session, [row.message_id])
     body = body_of(call.state, call.session.connection(), row)

@@ -1,4 +1,4 @@
-"""The API's own description: OpenAPI, and a page of it without scripts."""
+"""The API's own description: the OpenAPI document, and an HTML page without scripts made from it."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def get_docs_style(call: Call) -> t.Any:
 
 
 def _written(example: t.Any) -> str:
-    """An example as text, as far as there is room: the document has it whole, and many tell of the same event."""
+    """Return an example as text, cut to `EXAMPLE` bytes: the JSON document has it whole, and many are of one event."""
     text = json.dumps(example, indent=2, ensure_ascii=False)
     found = fit(text, EXAMPLE, html_size)
     return found if found == text else f"{found} \u2026"
 
 
 PAGE = 256 * 1024
-"""Bytes of the document that a page is made of: HTML is longer."""
+"""Bytes of the document from which one HTML page is made: less than `spec.MOST`, because the HTML is longer."""
 EXAMPLE = 8 * 1024
-"""Bytes of HTML of one example there."""
+"""Bytes of one example on that page."""
 _STYLE = """\
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem 1.5rem 6rem; max-width: 60rem; }

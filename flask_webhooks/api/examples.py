@@ -1,6 +1,6 @@
-"""An example of every request and answer, told as one story about an event that the catalogue has.
+"""An example of every request and answer, all about one event of the catalogue.
 
-Nothing in them works anywhere: the secrets end where a real one would begin.
+No value in them works: each secret has only its prefix.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ATTEMPT_ID = "01981f6e-5d00-7b1c-9d2e-3f4051627384"
 REPLAY_ID = "01981f90-0a1b-7c2d-8e3f-405162738495"
 MADE = "2025-07-18T21:10:00.000000+00:00"
 HAPPENED = "2025-07-18T21:26:23.002000+00:00"
-"""As `SAMPLE_ID` says it."""
+"""The time that `SAMPLE_ID` contains."""
 SENT = "2025-07-18T21:26:23.232000+00:00"
 URL, SECRET = "https://example.com/hooks", "whsec_…"
 
@@ -35,14 +35,14 @@ ARGUMENTS = {
     "delivery_id": DELIVERY_ID,
     "replay_id": REPLAY_ID,
 }
-"""Examples of what stands in a path."""
+"""Examples of path arguments."""
 
 EXAMPLE = 8 * 1024
 """Bytes of a catalogue as an example."""
 
 
 def examples(state: AppState) -> dict[str, t.Any]:
-    """Return examples by the name of the schema; those of events are missing where the catalogue has none."""
+    """Return examples by the name of the schema; without `Catalog` and `Event` if the catalogue has no events."""
     event = next(iter(state.catalog.events.values()), None)
     name = event.name if event is not None else "webhooks.test"
     found = {
@@ -60,7 +60,7 @@ def examples(state: AppState) -> dict[str, t.Any]:
 
 
 def _subscriptions(pattern: str) -> Json:
-    told = {
+    values = {
         "id": SUBSCRIPTION_ID,
         "url": URL,
         "description": "Bookkeeping",
@@ -75,7 +75,7 @@ def _subscriptions(pattern: str) -> Json:
         "created_at": MADE,
         "updated_at": MADE,
     }
-    made = {name: told.get(name) for name in schemas.Subscription().fields if name != "owner"}
+    made = {name: values.get(name) for name in schemas.Subscription().fields if name != "owner"}
     return {
         "NewSubscription": {
             "url": URL,

@@ -1,4 +1,4 @@
-"""What can be asked next: OpenAPI links from an answer to the operations that take an id of it."""
+"""OpenAPI links: from an answer to the operations that take one of its ids."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _PLACES: t.Mapping[type[ma.Schema], t.Mapping[str, str]] = {
     schemas.MessagePage: {"message_id": "/items/0/id"},
     schemas.Catalog: {"event": "/channels/0/events/0/name"},
 }
-"""Where an answer holds what names something."""
+"""JSON Pointers to the ids in each kind of answer, by the name of the path argument."""
 _FILTERS = {"subscription_id": "subscription", "message_id": "message"}
-"""How the log is asked for what belongs to it."""
+"""Query parameters by which `list_deliveries` filters by an id."""
 
 
 def links(operation: Operation) -> dict[str, t.Any]:
-    """Return the links of an operation's answer, by the name of what they lead to."""
+    """Return the links of an operation's answer, by the name of the operation that each leads to."""
     places = _PLACES.get(operation.answer, {}) if operation.answer is not None else {}
     found: dict[str, t.Any] = {}
     for target in OPERATIONS:

@@ -1,4 +1,4 @@
-"""What happened, and where each went."""
+"""The recorded messages, and for each subscription its delivery, or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _own(call: Call, message_id: str) -> models.Message:
 
 
 def _outcomes(call: Call, message: models.Message, room: int) -> dict[str, t.Any]:
-    """Return a page of the owner's subscriptions; of the removed ones only those that have a delivery of it."""
+    """Return a page of the owner's subscriptions; a removed one is included only if it has a delivery of it."""
     behind = call.query.get("cursor", "")
     rows, deliveries = queries.outcomes(call.session, message, behind, call.limit + 1)
     return paged(
@@ -102,7 +102,7 @@ def _outcomes(call: Call, message: models.Message, room: int) -> dict[str, t.Any
 def _outcome(
     call: Call, message: models.Message, row: models.Subscription, delivery: models.Delivery | None
 ) -> dict[str, t.Any]:
-    reason, explanation = _told(delivery) if delivery is not None else _why_not(call, message, row)
+    reason, explanation = _state_of(delivery) if delivery is not None else _why_not(call, message, row)
     return {
         "subscription_id": row.id,
         "url": row.url,
@@ -128,7 +128,7 @@ _CANCELLED = {
 }
 
 
-def _told(delivery: models.Delivery) -> tuple[str | None, str]:
+def _state_of(delivery: models.Delivery) -> tuple[str | None, str]:
     explanation = _STATES[delivery.state]
     if delivery.state == "cancelled":
         explanation = _CANCELLED.get(delivery.reason or "", explanation)
@@ -136,7 +136,7 @@ def _told(delivery: models.Delivery) -> tuple[str | None, str]:
 
 
 def _why_not(call: Call, message: models.Message, row: models.Subscription) -> tuple[str, str]:
-    """Return why a subscription has no delivery of a message: the first reason that holds."""
+    """Return the code and the text of the first reason why a subscription has no delivery of a message."""
     if message.channel == RESERVED_CHANNEL:
         return "test", "It was a test of another subscription."
     if row.environment != message.environment:

@@ -33,15 +33,15 @@ class Call(RequestContext):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a view returns when a body alone is not enough."""
+    """The return value of a view that sets more than the body."""
 
     body: t.Any = field(repr=False)
     status: int | None = None
-    """None: the operation's own."""
+    """None: the status of the operation."""
     version: int | None = None
     """Sent as the ETag."""
     raw: bytes | None = field(default=None, repr=False)
-    """Sent as it is, instead of `body`."""
+    """Sent unchanged, instead of `body`."""
     mimetype: str = "application/json"
     made: tuple[str, ...] | None = ()
     """Ids with which a repeated request is answered, besides those in its path; None: the request has done nothing."""
@@ -82,7 +82,7 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """The endpoint, without the blueprint's name."""
+        """The name of the endpoint, without that of the blueprint."""
         return self.view.__name__
 
     @property
@@ -102,7 +102,7 @@ class Operation:
 
     @property
     def openapi_path(self) -> str:
-        """The path as OpenAPI writes it: `/subscriptions/{id}`."""
+        """The path in the syntax of OpenAPI: `/subscriptions/{id}`."""
         return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", self.path)
 
     @property
@@ -134,10 +134,11 @@ def operation(
     mimetype: str | None = None,
     faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None = None,
 ) -> t.Callable[[F], F]:
-    """Register a view. Its docstring is the operation's description.
+    """Register a view as an operation. Its docstring becomes the description in OpenAPI.
 
-    :param right: what the principal must have; there is no default, so that none is forgotten.
-    :param errors: statuses beyond those that follow from the rest (401, 403, 404 for ids, 422 for input, ...).
+    :param right: the right that the principal needs; there is no default, so that it cannot be forgotten.
+    :param errors: statuses in addition to those that follow from the other values (401, 403, 404 for ids, 422 for
+        input, ...).
     """
 
     def register(view: F) -> F:

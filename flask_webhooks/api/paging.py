@@ -1,4 +1,4 @@
-"""What all lists have in common: whose rows are asked for, of which events, and how a page of rows becomes JSON."""
+"""The common part of all lists: the owner and the events that are asked for, and the JSON of a page of rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["event_names", "owner_of", "paged"]
 
 
 def owner_of(call: Call) -> Whose:
-    """Return whose rows are asked for: a caller's own, or those that an operator asks for.
+    """Return the owner whose rows are asked for: the caller's own, or the one that an operator names in the query.
 
-    :raises Refused: another owner's, and the caller is no operator.
+    :raises Refused: the query names another owner, and the caller is no operator.
     """
     asked: str | None = call.query.get("owner")
     if call.owner is ALL_OWNERS:
@@ -26,9 +26,9 @@ def owner_of(call: Call) -> Whose:
 
 
 def event_names(call: Call) -> list[str] | None:
-    """Return the event types that the query names; None: all.
+    """Return the event types that match the query's pattern; None: all.
 
-    An event that is in the catalogue no longer can still be looked for by its whole name.
+    An event that was removed from the catalogue can still be searched by its full name.
     """
     pattern = call.query.get("event")
     if pattern is None or pattern == "*":
@@ -44,10 +44,13 @@ def paged(
     floor: str | None = None,
     room: int = PAGE,
 ) -> dict[str, t.Any]:
-    """Return a page of rows, of which there is one more than `limit` if there is another page.
+    """Return a page of rows as JSON.
 
-    :param floor: where the page stopped looking, although it may be short.
-    :param room: bytes that its items may have together; of items that are larger it holds one.
+    :param rows: at most `limit + 1`; the additional row shows that there is another page.
+    :param show: returns the JSON of a row.
+    :param cursor: returns the cursor that continues after a row.
+    :param floor: the cursor at which the query stopped reading, for a page with fewer rows than `limit`.
+    :param room: bytes of all items together; a single larger item makes a page of its own.
     """
     items: list[dict[str, t.Any]] = []
     for row in rows[:limit]:

@@ -35,7 +35,7 @@ must not be larger than the request."""
 
 
 def details(problem: Refused) -> dict[str, t.Any]:
-    """Return the problem details."""
+    """Return the JSON of a problem."""
     errors = [
         {"field": field[:LONGEST_FIELD], "message": message[:LONGEST]}
         for field, messages in problem.fields.items()
@@ -78,7 +78,7 @@ def of_error(error: Exception) -> Refused:
 
 
 def answer(problem: Refused) -> Response:
-    """Return the response of a problem."""
+    """Return the response for a problem."""
     response = Response(json.dumps(details(problem)), problem.status, mimetype="application/problem+json")
     response.headers.update(problem.headers)
     response.headers["Cache-Control"] = "no-store"

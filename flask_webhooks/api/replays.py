@@ -1,4 +1,4 @@
-"""Many deliveries sent again."""
+"""Replays: sending many deliveries again, in the background."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ def _events(state: AppState, patterns: t.Sequence[str]) -> tuple[str, ...]:
 
 def _dry(call: Call, subscription_id: str, wanted: replay.Filter, now: datetime) -> dict[str, t.Any]:
     total = manual.count_replay(call, subscription_id, wanted)
-    call.session.rollback()  # a transaction that has read cannot begin to write on SQLite: the kept answer needs it
+    # On SQLite a transaction that has read may not be able to write, and the kept answer of an Idempotency-Key is
+    # written.
+    call.session.rollback()
     return {
         "id": None,
         "subscription_id": subscription_id,

@@ -1,7 +1,7 @@
-"""How callers of the API say who they are: as the host's own API has it, by `WEBHOOKS_SECURITY_SCHEME`.
+"""How callers of the API authenticate: as for the host's own API, described by `WEBHOOKS_SECURITY_SCHEME`.
 
-We never authenticate anybody; `principal_loader` does. This is what OpenAPI says of it, what a 401 asks for, and which
-changes are let through without a token: those that no other site can make a signed-in browser send.
+The host authenticates, in its `principal_loader`; we never do. This module makes the security schemes of OpenAPI and
+the challenge of a 401, and refuses writing requests that another site may have made a signed-in browser send.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["challenge", "check_origin", "schemes"]
 
 Json = dict[str, t.Any]
 AMBIENT = frozenset({"basic", "digest", "negotiate", "ntlm"})
-"""Schemes whose credentials a browser repeats by itself."""
+"""HTTP authentication schemes whose credentials a browser sends by itself."""
 
 
 def schemes(state: AppState) -> dict[str, Json]:
-    """Return the Security Scheme Objects of OpenAPI by their names; each of them is enough."""
+    """Return the Security Scheme Objects of OpenAPI by their names; a caller needs one of them."""
     found = [_scheme(state, each) for each in state.settings.security_scheme]
     return {f"host{number or ''}": scheme for number, scheme in enumerate(found)}
 
@@ -40,7 +40,7 @@ def _scheme(state: AppState, given: str | t.Mapping[str, t.Any]) -> Json:
 def challenge(state: AppState) -> str:
     """Return the `WWW-Authenticate` of a 401 (RFC 9110, section 11.6.1).
 
-    `Basic` and the like would make a browser ask for a password, which only the host can want.
+    Never `Basic` or a similar scheme: a browser would ask for a password, which is the host's decision.
     """
     for scheme in schemes(state).values():
         if scheme["type"] == "http" and scheme.get("scheme", "").lower() == "bearer":
@@ -53,13 +53,14 @@ def challenge(state: AppState) -> str:
 
 
 def check_origin(request: Request, state: AppState) -> None:
-    """Refuse a change that another site may have made a browser send.
+    """Refuse a writing request that another site may have made a browser send (CSRF).
 
-    It passes if its credentials are none that a browser adds by itself, which is an `Authorization` header of a scheme
-    like `Bearer`, or the header that the host's API keys are in. Any other must come from a page of this origin, and
-    its body must be declared as JSON, which no HTML form can send. What is no browser of today passes without a cookie.
+    A request passes if a browser would not have added its credentials by itself: an `Authorization` header of a scheme
+    such as `Bearer`, or the header of the host's API keys. Any other request must come from a page of this origin, and
+    declare its body as JSON, which no HTML form can send. A client that is no current browser passes if it sends
+    neither a cookie nor an `Authorization` header.
 
-    :raises Refused: 403; or 415 where the body is not declared as JSON.
+    :raises Refused: 403; or 415 if the body is not declared as JSON.
     """
     scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
     if (scheme and scheme not in AMBIENT) or _has_key(request, state):
@@ -81,7 +82,7 @@ def check_origin(request: Request, state: AppState) -> None:
 
 
 def _has_key(request: Request, state: AppState) -> bool:
-    """Say whether a request has the header that an API key is in: no other site can make a browser add one."""
+    """Whether a request has the header of the host's API keys, which another site cannot make a browser send."""
     return any(
         scheme["type"] == "apiKey" and scheme.get("in") == "header" and scheme["name"] in request.headers
         for scheme in schemes(state).values()

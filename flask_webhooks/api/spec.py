@@ -1,4 +1,4 @@
-"""OpenAPI 3.1, made from the operations, their schemas and the catalogue."""
+"""The OpenAPI 3.1 document, made from the operations, their schemas and the catalogue."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ TAGS = {
 
 
 MOST = 508 * 1024
-"""Bytes of a document, without where the next one begins."""
+"""Bytes of a document, without `x-next-after`."""
 MOST_NAMES = 16 * 1024
-"""Bytes of the names of all events, up to which they are listed where they can be chosen: in seven places."""
+"""Bytes of the names of all events up to which the schemas list them as an `enum`, which they do in seven places."""
 
 
 def document(state: AppState, root: str, after: str = "", most: int = MOST) -> Json:
-    """Return the OpenAPI document of an app, with as many webhooks as there is room for; the rest is made once.
+    """Return the OpenAPI document of an app, with as many webhooks as fit; the other parts are made once and cached.
 
-    Where there are more, `x-next-after` names the last one: the next document begins behind it.
+    If there are more webhooks, `x-next-after` names the last one of this document: the next one begins after it.
 
     :param root: the path that the app is mounted at, as the server or proxy passes it (`SCRIPT_NAME`).
     :param after: the event behind which the webhooks begin.
@@ -125,7 +125,7 @@ def _document(state: AppState) -> Json:
 
 
 def _channels(state: AppState) -> dict[str, Json]:
-    """The tags of webhooks, by channel; a channel whose name is one of ours is described by ours."""
+    """Return the tags of webhooks by channel; a channel with the name of one of `TAGS` gets that description."""
     return {tag["name"]: tag for tag in tags(state) if tag["name"] not in TAGS}
 
 
@@ -141,7 +141,7 @@ def _event_schema(_: t.Any, field: t.Any, **__: t.Any) -> Json:
 
 
 def _name_events(known: Json, state: AppState) -> None:
-    """Say which events, channels and formats there are, where they can be chosen; not if there are very many."""
+    """List events, channels and formats as the `enum` of the fields that take one, unless there are too many."""
     channels = [name for name, channel in state.catalog.channels.items() if channel.events]
     patterns = ["*", *(f"{name}.*" for name in channels), *state.catalog.events]
     is_short = len(json.dumps(patterns)) < MOST_NAMES
@@ -276,7 +276,7 @@ _RAW = {
     "text/css": "body { margin: 0 auto }",
     "application/octet-stream": "ok",
 }
-"""The beginnings of answers that are not of our schemas."""
+"""Examples of answers without a schema of ours: their beginnings, by media type."""
 
 
 def _success(operation: Operation) -> Json:

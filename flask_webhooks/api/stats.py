@@ -1,4 +1,4 @@
-"""How a subscription performs: from sums by hour, never from the attempts."""
+"""How a subscription performs: read from sums by hour, never from the rows of attempts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import schemas
 from .operations import Call, operation
 
 LONGEST = 31 * 24
-"""Hours."""
+"""Hours of the longest window."""
 
 
 @operation(

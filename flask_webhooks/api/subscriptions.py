@@ -1,4 +1,4 @@
-"""Subscriptions: list, make, read, change, remove."""
+"""Subscriptions: list, create, read, change, remove."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["shown"]
 
 
 def shown(call: Call, row: models.Subscription) -> dict[str, t.Any]:
-    """Return a subscription as the schema takes it: whose it is, for operators alone."""
+    """Return a subscription in the form of its schema; only operators see the owner."""
     found = subscriptions.shown(call.state, row)
     if not call.principal.operator:
         del found["owner"]
@@ -47,7 +47,7 @@ def list_subscriptions(call: Call) -> t.Any:
 
 
 def _recreated(call: Call, made: t.Sequence[str]) -> t.Any:
-    """Show what a creation made, with the secret that it showed."""
+    """Return the subscription that the first request with this key created, with the same secret."""
     try:
         row = subscriptions.find(call.session, made[0], owner=call.owner)
         secret = subscriptions.reveal_one(call.state, row, made[1])

@@ -42,14 +42,16 @@ def try_subscription(call: Call, subscription_id: str) -> t.Any:
     """
     row = subscriptions.find(call.session, subscription_id, owner=call.owner)
     owner, format = row.owner, row.format
-    call.session.rollback()  # the host's schemas may need the connection
+    call.session.rollback()  # gives the connection back: the host's schemas may need it
     subject = _subject(call, owner)
     try:
         delivery_id = manual.send_test(call, subscription_id, subject, format)
     except PayloadError as error:
         raise Refused(422, str(error), fields={"event": [str(error)]}) from error
     found = one(call, delivery_id)
-    call.session.rollback()  # a transaction that has read cannot begin to write on SQLite: the kept answer needs it
+    # On SQLite a transaction that has read may not be able to write, and the kept answer of an Idempotency-Key is
+    # written.
+    call.session.rollback()
     return Answer(found, made=(delivery_id,))
 
 
@@ -82,7 +84,7 @@ def _dumped(state: AppState, bound: t.Any, event: t.Any, key: str, owner: str) -
     parts = key.split(",")
     if len(parts) != len(mapper.primary_key):
         return None
-    # A schema may ask `db.session` for more: on its connection there is no second one.
+    # On the connection of `db.session`, which a schema may query as well: so the request needs no second connection.
     host = state.host_session
     try:
         connection = host.connection(bind_arguments={"mapper": mapper})
@@ -98,7 +100,7 @@ def _dumped(state: AppState, bound: t.Any, event: t.Any, key: str, owner: str) -
 
 
 def _row(session: Session, model: t.Any, mapper: t.Any, parts: t.Sequence[str]) -> t.Any:
-    """Return the row with this key; None if there is none, or if its columns cannot hold such a key."""
+    """Return the row with this key; None if it does not exist, or if the key's columns cannot hold such values."""
     try:
         identity = [_typed(column, part) for column, part in zip(mapper.primary_key, parts, strict=True)]
         return session.get(model, identity[0] if len(identity) == 1 else tuple(identity))

@@ -43,7 +43,7 @@ def view_of(operation: Operation) -> t.Callable[..., Response]:
         except (Refused, SubscriptionError, SecretError, ThrottledError) as error:
             return answer(of_error(error))
         except Exception as error:
-            forget_request(error)  # the body that was read, and the secrets that it is about
+            forget_request(error)  # the frames hold the body and secrets, which an error tracker would show
             raise
 
     view.__name__ = operation.name
@@ -88,9 +88,9 @@ def _run(operation: Operation, call: Call, raw: bytes, arguments: dict[str, str]
 
 
 def _slot(call: Call, operation: Operation, raw: bytes) -> idempotency.Slot | None:
-    """Return the place of what this request makes; None where it has no key.
+    """Return the slot that stores the answer of this request; None if it has no `Idempotency-Key`.
 
-    :raises Refused: a malformed key, or one that was used for another request.
+    :raises Refused: the key is malformed, or was used for another request.
     """
     key = request.headers.get("Idempotency-Key")
     if key is None or not operation.is_repeatable:
@@ -240,7 +240,7 @@ def _invalid(fields: dict[str, list[str]]) -> Refused:
 
 
 def _version() -> int | None:
-    """Return what `If-Match` asks for (RFC 9110, section 13.1.1)."""
+    """Return the version that `If-Match` names (RFC 9110, section 13.1.1); see `Call.version`."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
     asked = parse_etags(_unpacked(request.headers["If-Match"]))
@@ -274,7 +274,7 @@ def _shown(operation: Operation, returned: t.Any) -> Response:
     response.headers["Cache-Control"] = "no-store" if operation.shows_secrets else "private, no-cache"
     if operation.has_version and not operation.writes:
         response.make_conditional(_as_asked(request.environ))
-        if response.status_code == 412:  # RFC 9110 lets a GET have `If-Match` too
+        if response.status_code == 412:  # RFC 9110 allows `If-Match` in a GET too
             raise Refused(412, "It is at another version than If-Match asks for: leave that header out.")
     return response
 

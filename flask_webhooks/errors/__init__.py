@@ -1,32 +1,31 @@
-"""The error tree, drawn by whose fault it is.
+"""The error tree, ordered by the party that has to correct the mistake.
 
-A receiver's failure is *data* (an attempt row with a failure class); only our own side raises::
+A receiver's failure is *data* (an attempt row with a failure class), never an exception::
 
     WebhooksError
     ├── ConfigurationError           the developer's: `init_app` or `flask webhooks check` refuses to start
     │   ├── CatalogError             every mistake of the YAML catalogue at once, in `.problems`
-    │   └── PrincipalError           a principal loader that does not say who is calling
+    │   └── PrincipalError           a principal loader that returns neither a Principal nor None
     ├── EmitError                    the calling code's: raised inside the host's own transaction
     │   ├── UnknownEventError
     │   ├── OwnerMissingError
     │   ├── PayloadError             data that JSON cannot hold, or that a schema cannot dump
     │   ├── PayloadTooLargeError
-    │   └── BulkStatementError       a bulk statement that `WEBHOOKS_BULK` does not let through
+    │   └── BulkStatementError       a bulk statement that `WEBHOOKS_BULK` does not allow
     ├── SubscriptionError            the customer's: a subscription that cannot be accepted, in `.fields`
     │   ├── AddressRefusedError      a destination that we never talk to
     │   ├── ExclusivityError         channels that one subscriber may not hold together
-    │   ├── UnfitTextError           characters that the app's database cannot keep or compare
+    │   ├── UnfitTextError           characters that the app's database cannot store or compare
     │   ├── OtherEnvironmentError    it is of an environment that this app does not send for
     │   ├── SubscriptionMissingError it does not exist, or is another owner's
     │   └── SubscriptionChangedError another request has changed it since it was read
-    ├── ThrottledError               the customer's: more than one owner may ask for at once or in a period
+    ├── ThrottledError               the customer's: a limit of one owner, at once or per period, is exceeded
     ├── SecretError                  a signing secret or encryption key that is malformed or does not fit
-    ├── VerificationError            raised by `receiving.verify`: not from the sender it claims
-    └── QueueError                   Redis cannot be reached: logged, and the database brings the work back
+    ├── VerificationError            raised by `receiving.verify`: the request has no valid signature
+    └── QueueError                   Redis cannot be reached: logged, and workers find the work in the database
 
-Messages say what happened, with the values, and then what to do. Each class has a `code` for programs. A message that a
-customer may read is an `ErrorText`: it has a code of its own and the values in it, so that a door can say it in another
-language.
+A message says what happened, with the values, and then what to do. Each class has a `code` for programs. A message that
+a customer may read is an `ErrorText`: it has a code of its own and its values, so that a door can translate it.
 
 ===========  =====================================================================
 `sentences`  every sentence for customers by its code, with what to do about it
@@ -71,16 +70,16 @@ __all__ = [
 
 
 class WebhooksError(Exception):
-    """Flask-Webhooks cannot do what was asked of it.
+    """Base of all errors of Flask-Webhooks.
 
-    :param params: values for programs. An `ErrorText` as the first argument brings its own.
+    :param params: the values in the message, for programs. An `ErrorText` as the first argument brings its own.
     """
 
     code: t.ClassVar[str] = "error"
-    """What went wrong, for programs. Where the API answers for the error, the `code` of its problem."""
+    """Names the error for programs; also the `code` of the API's problem details for this class."""
 
     params: dict[str, str | float]
-    """The values in its sentence, by name."""
+    """The values in its message, by name."""
 
     def __init__(self, *args: object, **params: str | float) -> None:
         super().__init__(*args)
@@ -88,7 +87,7 @@ class WebhooksError(Exception):
         self.params = {**(text.params if isinstance(text, ErrorText) else {}), **params}
 
     def __reduce__(self) -> tuple[t.Any, ...]:
-        """Pickle it without calling `__init__`, which takes other arguments than `args` in some classes."""
+        """Unpickle without calling `__init__`, whose arguments differ from `args` in some classes."""
         return _unpickled, (type(self), self.args, vars(self))
 
 
@@ -99,7 +98,7 @@ def _unpickled(kind: type[WebhooksError], args: tuple[object, ...], state: dict[
 
 
 class ConfigurationError(WebhooksError):
-    """The app is set up wrongly; it must not start like this."""
+    """The app is configured wrongly, and must not start."""
 
     code = "configuration"
 
@@ -108,11 +107,11 @@ class Problem(t.NamedTuple):
     """One mistake in a catalogue."""
 
     file: str
-    """Name of the file as it was configured."""
+    """Path of the file as configured."""
     line: int
     """Line in that file, from 1."""
     path: str
-    """Where inside the document: `channels.invoices.events.paid.when`."""
+    """Path inside the document: `channels.invoices.events.paid.when`."""
     message: str
     """What is wrong."""
     remedy: str
@@ -120,7 +119,7 @@ class Problem(t.NamedTuple):
 
     def __str__(self) -> str:
         said = f"{self.file}:{self.line}: {self.path}: {self.message} {self.remedy}".rstrip()
-        return said.replace("\n", "\\n")  # a name may have any character, a problem is one line
+        return said.replace("\n", "\\n")  # a name in YAML may contain a line break, and a problem is one line
 
 
 class CatalogError(ConfigurationError):
@@ -136,7 +135,7 @@ class CatalogError(ConfigurationError):
 
 
 class PrincipalError(ConfigurationError):
-    """A principal loader returned a value that does not say who is calling; the request is refused."""
+    """A principal loader returned neither a valid `Principal` nor None; the request is refused."""
 
     code = "principal"
 
@@ -154,7 +153,7 @@ class UnknownEventError(EmitError):
 
 
 class OwnerMissingError(EmitError):
-    """The data has no owner, so that no subscription can be found for it."""
+    """The data has no owner, so no subscription can match it."""
 
     code = "owner_missing"
 
@@ -172,7 +171,7 @@ class PayloadTooLargeError(EmitError):
 
 
 class BulkStatementError(EmitError):
-    """A bulk statement on a catalogued model is not let through by `WEBHOOKS_BULK`."""
+    """`WEBHOOKS_BULK` does not allow a bulk statement on a catalogued model."""
 
     code = "bulk_statement"
 
@@ -180,8 +179,8 @@ class BulkStatementError(EmitError):
 class SubscriptionError(WebhooksError):
     """A subscription cannot be accepted.
 
-    :param fields: field name to the list of messages about it, as the API returns them. Ours are `ErrorText`, whose
-        `code` says which mistake it is.
+    :param fields: the messages about each field, by its name, as the API returns them. Each is an `ErrorText`, whose
+        `code` names the mistake, unless the host's own code made it.
     """
 
     code = "invalid"
@@ -194,8 +193,8 @@ class SubscriptionError(WebhooksError):
 class AddressRefusedError(SubscriptionError):
     """The destination is one that we never talk to.
 
-    The owner sees `str(error)`, which reveals nothing of the network behind us; the operator's log gets
-    the name, the address that it leads to (None: the name or port alone is refused) and the rule.
+    The owner sees `str(error)`, which reveals nothing about our network; the operator's log gets the name, its address
+    (None: the name or the port alone is refused) and the rule.
     """
 
     def __init__(self, message: str, *, host: str, address: str | None, rule: str) -> None:
@@ -228,7 +227,7 @@ class OtherEnvironmentError(SubscriptionError):
 
 
 class UnfitTextError(SubscriptionError):
-    """A text has characters that the app's database cannot keep or compare, such as emoji where it is utf8mb3."""
+    """A text has characters that the app's database cannot store or compare, such as emoji in utf8mb3."""
 
     def __init__(self) -> None:
         super().__init__(ErrorText("unfit_text"))
@@ -247,9 +246,9 @@ class SubscriptionChangedError(SubscriptionError):
 
 
 class ThrottledError(WebhooksError):
-    """An owner has asked for more than is allowed at once or in a period.
+    """An owner has exceeded a limit on requests at once or per period.
 
-    :param wait: seconds after which it may ask again.
+    :param wait: seconds after which the owner may try again.
     """
 
     code = "too_many_requests"
@@ -272,6 +271,6 @@ class VerificationError(WebhooksError):
 
 
 class QueueError(WebhooksError):
-    """Redis cannot be reached; what is due stays in the database."""
+    """Redis cannot be reached; due deliveries stay in the database."""
 
     code = "queue"

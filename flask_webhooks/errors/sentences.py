@@ -1,7 +1,7 @@
-"""Every sentence that refuses something a customer asked for: its code, its English, and what to do about it.
+"""Every sentence that refuses a request of a customer: its code, its English text, and what to do about it.
 
-The law of this room: a code never changes its meaning, for programs and translations hold on to it. The English is the
-key of the console's translations, and names the same parameters as they do. `python -m tests.error_codes` writes
+The law of this room: the meaning of a code never changes, because programs and translations depend on it. The English
+text is the key of the console's translations, which must name the same parameters. `python -m tests.error_codes` writes
 `docs/error-codes.md` from this table.
 """
 
@@ -13,12 +13,12 @@ __all__ = ["SENTENCES", "Sentence"]
 
 
 class Sentence(t.NamedTuple):
-    """What is said under one code."""
+    """The sentence of one code."""
 
     english: str
-    """With `%(name)s` for each parameter."""
+    """The text, with `%(name)s` for each parameter."""
     remedy: str
-    """What the caller does about it."""
+    """What the caller can do about it."""
 
 
 SENTENCES: t.Final[t.Mapping[str, Sentence]] = {

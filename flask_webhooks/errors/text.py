@@ -1,8 +1,7 @@
-"""A sentence that knows its code and its parameters.
+"""`ErrorText`: a sentence that carries its code and its parameters.
 
-As with the `ErrorDetail` of Django REST Framework it *is* the English text, so that a traceback, the API, the command
-line and a host that catches the error can read it as it is; the console looks its code up and says it in the visitor's
-language.
+Like the `ErrorDetail` of Django REST Framework it *is* the English text, so a traceback, the API, the command line and
+a host that catches the error can use it directly. The console finds the translation by its code.
 """
 
 from __future__ import annotations
@@ -14,28 +13,28 @@ from .sentences import SENTENCES
 __all__ = ["ErrorText", "Value"]
 
 Value: t.TypeAlias = str | float
-"""What a parameter may be: plain, so that any door can write it."""
+"""Types of a parameter: plain values, which every door can format."""
 
 
 class ErrorText(str):
-    """English text, with the code and the parameters that it was made of."""
+    """English text, with its code and parameters as attributes."""
 
     code: str
-    """One of `SENTENCES`."""
+    """A key of `SENTENCES`."""
     params: t.Mapping[str, Value]
-    """By the names that the sentence has."""
+    """Values by the names in the sentence."""
 
     def __new__(cls, code: str, /, **params: Value) -> ErrorText:
-        """Make the sentence.
+        """Format the sentence of a code.
 
-        :raises KeyError: there is no such code, or one of its parameters is missing.
+        :raises KeyError: the code does not exist, or one of its parameters is missing.
         """
         made = super().__new__(cls, SENTENCES[code].english % params)
         made.code, made.params = code, params
         return made
 
     def __reduce__(self) -> tuple[t.Any, ...]:
-        """Pickle and copy it by its code: the text alone would be taken for one."""
+        """Pickle and copy by the code: by default the text would be passed to `__new__` as a code."""
         return _made, (self.code, dict(self.params))
 
 

@@ -50,7 +50,7 @@ class Catalog(ma.Schema):
 
 
 class CatalogQuery(Strict):
-    """Which events of a catalogue that is too long for one answer."""
+    """Query for a part of a catalogue that is too long for one answer."""
 
     after = fields.String(
         load_default="",
@@ -59,7 +59,7 @@ class CatalogQuery(Strict):
 
 
 class Event(EventSummary):
-    """One event type with what a receiver gets."""
+    """One event type with its JSON Schema and examples of bodies."""
 
     channel = fields.String(required=True)
     includes = fields.List(fields.String(), required=True)

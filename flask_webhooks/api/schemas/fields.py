@@ -1,4 +1,4 @@
-"""What several schemas need."""
+"""Fields and base classes that several schemas share."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = [
 
 
 class Strict(ma.Schema):
-    """A request: keys that are not known are refused, so that a misspelt one is noticed."""
+    """A request: unknown keys are refused, so that a misspelt one is noticed."""
 
     class Meta:
         unknown = ma.RAISE
 
 
 class Instant(fields.AwareDateTime):
-    """A moment, ISO 8601; without an offset it is taken for UTC. Always sent in UTC."""
+    """An instant in ISO 8601. One without an offset is read as UTC; answers are always in UTC."""
 
     def __init__(self, **kwargs: t.Any) -> None:
         super().__init__(format="iso", default_timezone=UTC, **kwargs)
@@ -50,7 +50,7 @@ class Instant(fields.AwareDateTime):
 
 
 class Text(fields.String):
-    """Text that every database can keep and look for: no NUL, no half of a surrogate pair."""
+    """Text that every database can store and search: without NUL and halves of surrogate pairs."""
 
     def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
         text = super()._deserialize(value, attr, data, **kwargs)
@@ -60,7 +60,7 @@ class Text(fields.String):
 
 
 class Flag(fields.Boolean):
-    """True or false, and nothing that stands for it."""
+    """True or false only; marshmallow's field also accepts texts and numbers such as "yes" and 1."""
 
     def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
         if not isinstance(value, bool):
@@ -69,7 +69,7 @@ class Flag(fields.Boolean):
 
 
 class Number(fields.Float):
-    """A number, and no text that could be read as one."""
+    """A number only; marshmallow's field also accepts text."""
 
     def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
         if isinstance(value, str):
@@ -78,7 +78,7 @@ class Number(fields.Float):
 
 
 class Count(fields.Integer):
-    """A whole number in a query: digits, without what `int` lets through besides."""
+    """A whole number in a query: ASCII digits only; `int` also accepts underscores, spaces and other digits."""
 
     def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
         if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}", value):
@@ -87,7 +87,7 @@ class Count(fields.Integer):
 
 
 def described(text: str, **more: t.Any) -> dict[str, t.Any]:
-    """Return what OpenAPI says of a field."""
+    """Return the metadata from which OpenAPI describes a field."""
     return {"description": text, **more}
 
 
@@ -104,7 +104,7 @@ def identifier(text: str, **kwargs: t.Any) -> fields.String:
 
 
 class PageQuery(Strict):
-    """Which part of a list."""
+    """Query for a page of a list."""
 
     limit = Count(
         validate=validate.Range(min=1, max=1_000_000),

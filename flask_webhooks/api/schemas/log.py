@@ -1,4 +1,4 @@
-"""Messages, deliveries and attempts in JSON: what happened, where it went, and what came back."""
+"""Messages, deliveries and attempts in JSON."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Message(ma.Schema):
 
 
 class Outcome(ma.Schema):
-    """Where a message went, or why it did not."""
+    """The delivery of a message to one subscription, or the reason why there is none."""
 
     subscription_id = identifier("", required=True)
     url = fields.String(required=True)
@@ -65,7 +65,7 @@ class Outcome(ma.Schema):
 
 
 class MessageDetail(Message):
-    """A message with its data and where it went."""
+    """A message with its data and its outcome for each subscription."""
 
     data = fields.Raw(
         required=True, allow_none=True, metadata=described("The main object as it was at the commit.")
@@ -97,7 +97,7 @@ MessagePage = page(Message, "MessagePage")
 
 
 class _Window(PageQuery):
-    """A list that can be limited to a time."""
+    """Query for a list that can be limited to a period."""
 
     since = Instant(metadata=described("Recorded at or after.", example="2025-07-18T00:00:00Z"))
     until = Instant(metadata=described("Recorded before.", example="2025-07-19T00:00:00Z"))
@@ -111,7 +111,7 @@ class _Window(PageQuery):
 
 
 class MessageQuery(_Window):
-    """Which messages."""
+    """Query for messages."""
 
     environment = fields.String(validate=validate.OneOf(ENVIRONMENTS))
 
@@ -147,7 +147,7 @@ DeliveryPage = page(Delivery, "DeliveryPage")
 
 
 class DeliveryQuery(_Window):
-    """Which deliveries."""
+    """Query for deliveries."""
 
     cursor = fields.String(
         validate=validate.Regexp(
@@ -161,13 +161,13 @@ class DeliveryQuery(_Window):
 
 
 class ResponseQuery(Strict):
-    """Which attempt's."""
+    """Query for the response of one attempt."""
 
     attempt = identifier("Left out: the last one.")
 
 
 class Request(ma.Schema):
-    """What was sent."""
+    """The request of an attempt."""
 
     url = fields.String(required=True)
     headers = fields.Dict(
@@ -181,7 +181,7 @@ class Request(ma.Schema):
 
 
 class Response(ma.Schema):
-    """What came back."""
+    """The receiver's response."""
 
     status = fields.Integer(required=True)
     headers = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
@@ -202,7 +202,7 @@ class Response(ma.Schema):
 
 
 class Timings(ma.Schema):
-    """Seconds; null where a phase did not happen, such as connecting on a kept connection."""
+    """Seconds of each phase; null for one that did not happen, such as connecting on a kept connection."""
 
     dns = fields.Float(required=True, allow_none=True)
     connect = fields.Float(required=True, allow_none=True)
@@ -212,7 +212,7 @@ class Timings(ma.Schema):
 
 
 class Attempt(ma.Schema):
-    """One request."""
+    """One request to the receiver, and its outcome."""
 
     id = identifier("", required=True)
     number = fields.Integer(required=True)
@@ -233,7 +233,7 @@ AttemptPage = page(Attempt, "AttemptPage")
 
 
 class OneDelivery(Delivery):
-    """A delivery with what was sent and came back lately."""
+    """A delivery with its body and its newest attempts."""
 
     body = fields.String(
         required=True,
@@ -262,7 +262,7 @@ class OneDelivery(Delivery):
 
 
 class Trial(Strict):
-    """What to test with."""
+    """The event of a test request."""
 
     event = Text(
         validate=validate.Length(max=200),

@@ -13,12 +13,12 @@ __all__ = ["PROBLEM_CODES", "FieldProblem", "Problem", "ProblemCode"]
 
 
 class ProblemCode(t.NamedTuple):
-    """What a `code` means for who gets it."""
+    """The status of a `code`, and what to do about it."""
 
     status: int
-    """That of every answer with this code."""
+    """The status of every answer with this code."""
     remedy: str
-    """What the caller does about it."""
+    """What the caller can do about it."""
 
 
 PROBLEM_CODES: t.Final[t.Mapping[str, ProblemCode]] = {
@@ -46,11 +46,11 @@ PROBLEM_CODES: t.Final[t.Mapping[str, ProblemCode]] = {
     ),
     "unreadable": ProblemCode(500, "Ask the operator, or rotate the secret: the key that opened it is gone."),
 }
-"""By status."""
+"""In the order of their status."""
 
 
 class FieldProblem(ma.Schema):
-    """What is wrong with one field."""
+    """A mistake in one field."""
 
     field = fields.String(
         required=True, metadata=described("Where: dotted, lists by number.", example="events.0.includes")

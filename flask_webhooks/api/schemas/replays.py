@@ -15,7 +15,7 @@ REPLAYABLE = ("failed", "held", "delivered", "cancelled", "missed")
 
 
 class NewReplay(Strict):
-    """Which deliveries to send again."""
+    """The deliveries to send again."""
 
     mode = fields.String(
         validate=validate.OneOf(("failed", "held", "all", "missed")),
@@ -47,7 +47,7 @@ class NewReplay(Strict):
 
 
 class Replay(ma.Schema):
-    """A replay, and how far it is."""
+    """A replay and its progress."""
 
     id = identifier("", required=True, allow_none=True)
     subscription_id = identifier("", required=True)
@@ -66,7 +66,7 @@ class Replay(ma.Schema):
 
 
 class StatsQuery(Strict):
-    """Which time."""
+    """Query for statistics: the window."""
 
     window = fields.String(
         load_default="24h",
@@ -78,7 +78,7 @@ class StatsQuery(Strict):
 
 
 class Point(ma.Schema):
-    """One hour."""
+    """The figures of one hour."""
 
     at = Instant(required=True, metadata=described("When the hour begins."))
     attempts = fields.Integer(required=True)
@@ -108,7 +108,7 @@ class States(ma.Schema):
 
 
 class Health(ma.Schema):
-    """How the receiver is doing."""
+    """The health of the receiver."""
 
     failures = fields.Integer(required=True, metadata=described("Attempts in a row that failed."))
     failing_since = Instant(required=True, allow_none=True)

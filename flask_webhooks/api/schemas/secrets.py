@@ -1,4 +1,4 @@
-"""Secrets in JSON. Examples in OpenAPI never hold one that works."""
+"""Secrets in JSON. The examples in OpenAPI never hold a working one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Rotation", "Secret", "Secrets"]
 
 
 class Secret(ma.Schema):
-    """One secret in force."""
+    """One valid secret."""
 
     secret = fields.String(
         required=True,
@@ -24,7 +24,7 @@ class Secret(ma.Schema):
 
 
 class Secrets(ma.Schema):
-    """The secrets in force."""
+    """The valid secrets."""
 
     secret = fields.String(required=True, metadata=described("The current one.", example="whsec_…"))
     secrets = fields.List(
@@ -33,7 +33,7 @@ class Secrets(ma.Schema):
 
 
 class Rotation(Strict):
-    """How to rotate."""
+    """Request to rotate the secret."""
 
     overlap = fields.Integer(
         strict=True,

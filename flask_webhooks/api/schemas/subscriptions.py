@@ -24,7 +24,7 @@ SIGNATURES = ("v1", "v1a")
 
 
 class Listener(Strict):
-    """One event type, or several by a pattern, with what it asks to have added to `data`."""
+    """One event type, or a pattern for several, with the includes to add to `data`."""
 
     event = Text(
         required=True,
@@ -46,7 +46,7 @@ else:  # marshmallow 3 has no generic fields
 
 
 class Event(AnyField):
-    """A listener, or short for one without includes: its event as plain text."""
+    """A listener; as plain text it is the event of one without includes."""
 
     def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
         if isinstance(value, str):
@@ -58,7 +58,7 @@ class Event(AnyField):
 
 
 class _Shared(Strict):
-    """What can be given when a subscription is made, and changed later."""
+    """The fields that can be set when a subscription is created, and changed later."""
 
     url = Text(
         metadata=described(
@@ -128,7 +128,7 @@ class _Shared(Strict):
 
 
 class NewSubscription(_Shared):
-    """A subscription to be made. `to_url` is another name for `url`, `event_types` for `events`."""
+    """A subscription to create. `to_url` is another name for `url`, `event_types` for `events`."""
 
     url = Text(
         required=True,
@@ -151,7 +151,7 @@ class NewSubscription(_Shared):
 
 
 class SubscriptionChange(_Shared):
-    """What to change; the rest stays as it is."""
+    """The fields to change; the others keep their values."""
 
     environment = fields.String(
         validate=validate.OneOf(ENVIRONMENTS), metadata=described("Cannot be changed; may be repeated.")
@@ -165,7 +165,7 @@ class SubscriptionChange(_Shared):
 
 
 class Subscription(ma.Schema):
-    """A destination, and what it listens to."""
+    """A subscription: a destination, and the events that it gets."""
 
     id = identifier("Its id.", required=True)
     owner = fields.String(metadata=described("Shown to operators only."))
@@ -212,7 +212,7 @@ class Subscription(ma.Schema):
 
 
 class CreatedSubscription(Subscription):
-    """A new subscription, with its secret: shown here and after a rotation."""
+    """A new subscription with its secret, which is only shown here and after a rotation."""
 
     secret = fields.String(
         required=True,
@@ -224,7 +224,7 @@ SubscriptionPage = page(Subscription, "SubscriptionPage")
 
 
 class SubscriptionQuery(PageQuery):
-    """Which subscriptions."""
+    """Query for subscriptions."""
 
     environment = fields.String(validate=validate.OneOf(ENVIRONMENTS))
     active = fields.Boolean(metadata=described("Only those that are on, or off."))
