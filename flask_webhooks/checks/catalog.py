@@ -142,7 +142,7 @@ def _without(path: Path, lock: t.Mapping[str, t.Any], update: bool) -> Check:
     if update:
         _write(path, lock)
         return Check("lock", f"{path.name} written: commit it beside the catalogue")
-    text = f"There is no {path}. Write it with --update and commit it: breaking changes will be found then."
+    text = f"There is no {path}. Write it with --update and commit it, so that breaking changes are found."
     return Check("lock", "none yet", (Finding(Level.WARNING, text),))
 
 

@@ -44,7 +44,7 @@ def _finding(state: AppState, row: t.Any, now: datetime) -> Finding | None:
             state.vault.open(row.client_certificate, place_of("certificate", row.id))
         )
     except SecretError as error:
-        return Finding(Level.ERROR, f"That of the subscription {row.id} cannot be opened. {error}")
+        return Finding(Level.ERROR, f"The certificate of subscription {row.id} cannot be decrypted. {error}")
     if identity.expires_at > now + SOON:
         return None
     ends = "has ended" if identity.expires_at <= now else "ends"

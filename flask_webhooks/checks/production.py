@@ -48,11 +48,11 @@ def _app(state: AppState) -> t.Iterator[Finding]:
             "FLASK_DEBUG, and not by `flask webhooks dev`."
         )
     if config.get("TESTING"):
-        yield _error("TESTING is on. Leave it out.")
+        yield _error("TESTING is on. Remove it.")
     key = config.get("SECRET_KEY") or ""
     if len(key) < SHORTEST_KEY:
         yield _error(
-            f"SECRET_KEY has {len(key)} characters: whoever guesses it makes tokens of the console, and opens secrets. "
+            f"SECRET_KEY has {len(key)} characters: whoever guesses it can forge console tokens and decrypt secrets. "
             "Set it to what `python -c 'import secrets; print(secrets.token_hex())'` prints."
         )
     if not state.settings.encryption_keys:
@@ -66,7 +66,8 @@ def _app(state: AppState) -> t.Iterator[Finding]:
         )
     if not state.has_principal_loader():
         yield _error(
-            "There is no @webhooks.principal_loader: API and console answer 401 to everybody. Say who is calling."
+            "There is no @webhooks.principal_loader: API and console answer 401 to everybody. Add one that "
+            "identifies the caller."
         )
 
 
@@ -79,16 +80,16 @@ def _environment(settings: Settings) -> t.Iterator[Finding]:
     elif not settings.sends_to("production"):
         yield _error(
             f"Workers send for {', '.join(sorted(settings.sent_environments or ()))} only: set "
-            "WEBHOOKS_SEND_ENVIRONMENTS, or leave it out."
+            "WEBHOOKS_SEND_ENVIRONMENTS, or remove it."
         )
     if not settings.enabled:
-        yield _error("WEBHOOKS_ENABLED is False: events are recorded, and nothing is sent.")
+        yield _error("WEBHOOKS_ENABLED is False: events are recorded, but nothing is sent.")
 
 
 def _guard(settings: Settings) -> t.Iterator[Finding]:
     if settings.allow_http:
         yield _error(
-            "WEBHOOKS_ALLOW_HTTP is on: customers' data and signatures could be read on their way. Leave it out."
+            "WEBHOOKS_ALLOW_HTTP is on: customers' data and signatures could be read on the way. Remove it."
         )
     for network in settings.allowed_networks:
         if network.is_loopback or (network.version == 4 and network.prefixlen == 0):
@@ -98,7 +99,7 @@ def _guard(settings: Settings) -> t.Iterator[Finding]:
             )
         elif not network.is_global:
             yield _warning(
-                f"WEBHOOKS_ALLOWED_NETWORKS has {network}: customers reach all of it by a webhook."
+                f"WEBHOOKS_ALLOWED_NETWORKS has {network}: customers can reach all of it with a webhook."
             )
     if settings.on_error == "raise":
         yield _warning(
@@ -109,7 +110,7 @@ def _guard(settings: Settings) -> t.Iterator[Finding]:
 
 def _parts(state: AppState) -> t.Iterator[Finding]:
     if state.engine.dialect.name == "sqlite":
-        yield _warning("The database is SQLite, in which one process writes at a time.")
+        yield _warning("The database is SQLite, in which only one process can write at a time.")
     if state.settings.redis_url is None:
         yield _warning(
             "WEBHOOKS_REDIS_URL is not set: the embedded Valkey serves one machine. With web and workers on several, "

@@ -49,28 +49,28 @@ def _load(context: click.Context) -> tuple[Flask, Setback | None]:
 
 
 @click.command()
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Another file.")
-@click.option("--force", is_flag=True, help="Overwrite what is there.")
-@click.option("--tenant", metavar="MODEL", help="The class whose data all rows are, in one way or another.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to another file.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.option(
-    "--owner-value", metavar="KEY", help="The one owner of everything, in an app of a single tenant."
+    "--tenant", metavar="MODEL", help="The model that owns the data: each row leads to one of its rows."
 )
+@click.option("--owner-value", metavar="KEY", help="The single owner of all data, in an app with one tenant.")
 @click.pass_context
 def init(
     context: click.Context, output: Path | None, force: bool, tenant: str | None, owner_value: str | None
 ) -> None:
     """Write a first catalogue from the app's own models.
 
-    Every channel has the model's columns, and the way to its owner along relationships and foreign keys. Whose data it
-    is is asked on a terminal, and guessed elsewhere. It loads as written; read it, and keep what your customers shall
-    hear of.
+    Every channel has the columns of its model, and the path to the owner along relationships and foreign keys. In a
+    terminal you are asked who owns the data; elsewhere it is guessed. The file loads as it is: read it, and remove what
+    your customers should not receive.
     """
     if tenant is not None and owner_value is not None:
         raise click.UsageError("--tenant and --owner-value exclude each other.")
     app, _ = _load(context)
     path = output or _target(app)
     if path.exists() and not force:
-        raise click.ClickException(f"{path} is there already. Use --force to overwrite it, or --output FILE.")
+        raise click.ClickException(f"{path} exists already. Use --force to overwrite it, or --output FILE.")
     if "sqlalchemy" not in app.extensions:
         raise click.ClickException("The app has no Flask-SQLAlchemy. Call db.init_app(app) in its factory.")
     try:
@@ -94,17 +94,17 @@ def init(
 def ask_whose(found: t.Sequence[scaffold.Tenancy], count: int) -> scaffold.Tenancy | str | None:
     """Ask on the terminal whose data an app has."""
     shown = found[:5]
-    say("Whose data is it? Only subscriptions of that one hear of a row.")
+    say("Who owns the data? Only subscriptions of the owner receive events about a row.")
     for number, each in enumerate(shown, 1):
         say(
             f"  {number}  {each.name}: {len(each.paths)} of {count} models lead there, most by {each.default}"
         )
     one, none = len(shown) + 1, len(shown) + 2
-    say(f"  {one}  one owner for everything (an app of a single tenant)")
+    say(f"  {one}  a single owner for all data (an app with one tenant)")
     say(f"  {none}  none of these")
     answer: int = click.prompt("Number", type=click.IntRange(1, none), default=1)
     if answer == one:
-        return str(click.prompt("Its key, as your principal_loader returns it", type=str))
+        return str(click.prompt("Its key, as returned by your principal_loader", type=str))
     return shown[answer - 1] if answer < one else None
 
 
@@ -112,7 +112,7 @@ def _target(app: Flask) -> Path:
     sources = checking.settings_of(app.config).catalog
     if ":" in sources[0] and not Path(sources[0]).is_absolute():
         raise click.ClickException(
-            f"WEBHOOKS_CATALOG is {sources[0]!r}, which is no file. Say where to write with --output."
+            f"WEBHOOKS_CATALOG is {sources[0]!r}, which is not a file. Use --output to say where to write."
         )
     return Path(app.root_path) / sources[0]
 
@@ -122,12 +122,16 @@ def _target(app: Flask) -> Path:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option("--update", is_flag=True, help="Write the lock file anew, and so accept what has changed.")
-@click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="Another lock file.")
-@click.option("--offline", is_flag=True, help="Leave out database and Redis.")
+@click.option(
+    "--update", is_flag=True, help="Write the lock file again, and thereby accept what has changed."
+)
+@click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), help="Use another lock file.")
+@click.option("--offline", is_flag=True, help="Skip database and Redis.")
 @click.option("--production", is_flag=True, help="Also check what has to be done before going live.")
-@click.option("--rows", is_flag=True, help="Dump the newest row of each channel too; nothing is written.")
-@click.option("--channel", metavar="NAME", help="With --rows: of this channel alone.")
+@click.option(
+    "--rows", is_flag=True, help="Also serialise the newest row of each channel; nothing is written."
+)
+@click.option("--channel", metavar="NAME", help="With --rows: only this channel.")
 @click.pass_context
 def check(
     context: click.Context,
@@ -141,10 +145,10 @@ def check(
 ) -> None:
     """Check configuration, catalogue, models, schema drift, database and Redis.
 
-    With --rows also what events of rows that are there would say: what fails and at which field, how long a commit
-    would wait for it, and what is loaded row by row.
+    With --rows, also serialise existing rows: report which fields fail, how long a commit would wait, and which
+    relationships are loaded row by row.
 
-    Exit code 1 if anything is wrong; warnings are not.
+    Exit code 1 if there is an error; warnings do not count.
     """
     if offline and rows:
         raise click.UsageError("--rows needs the database: leave out --offline.")
@@ -211,7 +215,7 @@ def _start(app: Flask, setback: Setback | None, *, is_explained: bool) -> t.Iter
     if EXTENSION in app.extensions:
         yield Check("extension", f"initialised on {app.name}")
     elif setback is None:
-        text = "The app does not use it. Call webhooks.init_app(app, db) in its factory."
+        text = "The app does not use Flask-Webhooks. Call webhooks.init_app(app, db) in its factory."
         yield Check("extension", "not initialised", (Finding(Level.ERROR, text),))
     elif not is_explained:
         yield Check("extension", "not initialised", (Finding(Level.ERROR, str(setback.error)),))
@@ -245,10 +249,12 @@ def _tell(checks: t.Sequence[Check]) -> None:
 
 
 @click.command()
-@click.option("--json", "form", flag_value="json", help="As JSON.")
-@click.option("--markdown", "form", flag_value="markdown", help="A page for the customers' documentation.")
+@click.option("--json", "form", flag_value="json", help="Print them as JSON.")
 @click.option(
-    "--openapi", "form", flag_value="openapi", help="OpenAPI 3.1 with a `webhooks` section, as JSON."
+    "--markdown", "form", flag_value="markdown", help="Print a page for your customers' documentation."
+)
+@click.option(
+    "--openapi", "form", flag_value="openapi", help="Print OpenAPI 3.1 with a `webhooks` section, as JSON."
 )
 @with_appcontext
 def catalog(form: str | None) -> None:

@@ -42,9 +42,9 @@ def client_certificates(
     remove: bool,
     as_json: bool,
 ) -> None:
-    """List client certificates, or give one to a subscription or remove it.
+    """List client certificates, or add one to a subscription or remove it.
 
-    It is shown to the host that the subscription sends to now, and to no other. Its key is sealed, and never shown.
+    It is presented only to the host that the subscription sends to now. Its key is stored encrypted and never shown.
     """
     state = open_state()
     if subscription_id is None:
@@ -53,7 +53,7 @@ def client_certificates(
         _tell(_all(state), as_json)
         return
     if remove == (certificate is not None) or (certificate is None) != (key is None):
-        raise click.UsageError("Give --certificate and --key, or --remove.")
+        raise click.UsageError("Use --certificate with --key, or --remove.")
     now = datetime.now(UTC)
     with refusals(), open_session(state) as session:
         row = subscriptions.find(session, subscription_id, owner=ALL_OWNERS, to_change=True)

@@ -42,7 +42,7 @@ def database_fault(app: Flask, error: sa.exc.SQLAlchemyError) -> str | None:
     if not isinstance(error, TRANSIENT_ERRORS):
         return None
     reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-    return f"The database did not answer: {reason}. Try again."
+    return f"The database did not respond: {reason}. Try again."
 
 
 def driver_fault(error: BaseException) -> str | None:

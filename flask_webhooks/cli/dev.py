@@ -35,7 +35,7 @@ def dev(context: click.Context, host: str, port: int, debug: bool) -> None:
     """Run an embedded Valkey, a worker and the web server in this terminal; Ctrl-C stops all.
 
     The web server reloads itself when code changes; the worker does not. For development only: plain http to this
-    machine is a destination too.
+    machine is allowed as a destination.
     """
     state, info = open_state(), context.ensure_object(ScriptInfo)
     app = ["--app", info.app_import_path] if info.app_import_path else []
@@ -67,7 +67,7 @@ def _run(commands: t.Mapping[str, t.Sequence[str]]) -> bool:
             while not stop.wait(0.2):
                 for name, child in children.items():
                     if child.poll() is not None:
-                        say(f"The {name} has ended with exit code {child.returncode}.", err=True)
+                        say(f"The {name} ended with exit code {child.returncode}.", err=True)
                         return False
         return True
     finally:

@@ -49,5 +49,5 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
             return value
         found = duration(str(value), self._unit)
         if found is None:
-            self.fail(f"{value!r} is no time span. Give one such as 90s, 5m, 1h30m or 7d.", param, ctx)
+            self.fail(f"{value!r} is not a duration. Use one such as 90s, 5m, 1h30m or 7d.", param, ctx)
         return found

@@ -18,10 +18,10 @@ __all__ = ["rotate_encryption"]
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @with_appcontext
 def rotate_encryption(as_json: bool) -> None:
-    """Seal every stored secret with the first of WEBHOOKS_ENCRYPTION_KEYS.
+    """Encrypt every stored secret again, with the first of WEBHOOKS_ENCRYPTION_KEYS.
 
-    Put the new key first and restart everything, run this, then drop the old key. Exits 1 if a secret opens with none
-    of the keys; it stays as it is.
+    Put the new key first, restart all processes, run this command, then remove the old key. Exit code 1 if none of
+    the keys decrypts some secret, which is then left unchanged.
     """
     state, sums = current_webhooks, reencryption.Resealed()
     with progress(range(reencryption.count(state)), label="Sealing", hidden=as_json) as bar:
@@ -30,6 +30,6 @@ def rotate_encryption(as_json: bool) -> None:
     if as_json:
         say(json.dumps({"done": sums.done, "unreadable": sums.unreadable}))
     else:
-        say(f"Sealed {sums.done} anew; {sums.unreadable} could not be opened.")
+        say(f"Encrypted {sums.done} again; {sums.unreadable} could not be decrypted.")
     if sums.unreadable:
         raise SystemExit(1)

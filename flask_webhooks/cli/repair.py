@@ -20,12 +20,12 @@ __all__ = ["repair"]
 
 @click.command()
 @click.argument("message_ids", metavar="[ID]...", nargs=-1)
-@click.option("--channel", metavar="NAME", help="All broken messages of a channel.")
-@click.option("--all", "is_all", is_flag=True, help="All broken messages.")
+@click.option("--channel", metavar="NAME", help="Select all broken messages of a channel.")
+@click.option("--all", "is_all", is_flag=True, help="Select all broken messages.")
 @click.option(
-    "--give-up", "reason", metavar="REASON", help="Cancel what waits for them instead, with this reason."
+    "--give-up", "reason", metavar="REASON", help="Cancel their deliveries instead, with this reason."
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would come of it.")
+@click.option("--dry-run", is_flag=True, help="Only report what would happen.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @with_appcontext
 def repair(
@@ -36,11 +36,11 @@ def repair(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make the data of broken messages anew, from the rows as they are now, and send them.
+    """Render the data of broken messages again, from the rows as they are now, and send them.
 
-    A message is broken when a schema or property failed in its commit (WEBHOOKS_ON_ERROR = "record"). Mend that first.
-    What cannot be made anew, as of a row that is gone, is given up with --give-up.
-    Without any message, this lists them.
+    A message is broken if a schema or property failed in its commit (WEBHOOKS_ON_ERROR = "record"). Fix that first.
+    Give up messages that cannot be rendered, for example because their row no longer exists, with --give-up.
+    Without arguments, the command lists the broken messages.
     """
     state = open_state()
     _check(state, message_ids, channel, is_all, reason)
@@ -62,7 +62,7 @@ def _check(
     state: AppState, message_ids: t.Sequence[str], channel: str | None, is_all: bool, reason: str | None
 ) -> None:
     if bool(message_ids) + (channel is not None) + is_all > 1:
-        raise click.UsageError("Give ids, --channel or --all: one of them.")
+        raise click.UsageError("Use only one of ids, --channel and --all.")
     for key in message_ids:
         try:
             uuid.UUID(key)
@@ -72,10 +72,10 @@ def _check(
         names = ", ".join(sorted(state.catalog.channels))
         raise click.BadParameter(f"There is no channel {channel!r}: {names}.", param_hint="--channel")
     if reason is not None and not 0 < len(reason.strip()) <= LONGEST_REASON:
-        message = f"Give a reason of 1 to {LONGEST_REASON} characters."
+        message = f"The reason must have 1 to {LONGEST_REASON} characters."
         raise click.BadParameter(message, param_hint="--give-up")
     if reason is not None and not (message_ids or channel is not None or is_all):
-        raise click.UsageError("Say what to give up: ids, --channel or --all.")
+        raise click.UsageError("Select the messages to give up: ids, --channel or --all.")
 
 
 def _ids(state: AppState, message_ids: t.Sequence[str], channel: str | None) -> t.Iterator[str]:
@@ -98,7 +98,7 @@ def _one(state: AppState, key: str, reason: str | None, dry_run: bool) -> Repair
     else:
         is_done = dry_run or give_up(state, key, reason.strip())
         found = Repair(key, "", None) if is_done else None
-    return found or Repair(key, "", "It is not broken, or was given up.")
+    return found or Repair(key, "", "It is not broken, or has been given up.")
 
 
 def _tell(found: t.Sequence[Repair], as_json: bool, *, is_given_up: bool, dry_run: bool) -> None:
@@ -142,4 +142,4 @@ def _list(state: AppState, as_json: bool) -> None:
         return
     for row in rows:
         say(f"{row.id}  {row.event}  {row.entity_id or '-'}  {row.error}")
-    say(f"{count} broken. `flask webhooks repair --all` makes their data anew.")
+    say(f"{count} broken. `flask webhooks repair --all` renders their data again.")

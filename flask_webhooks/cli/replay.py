@@ -41,7 +41,7 @@ def _states(text: str | None, mode: str | None) -> tuple[str, ...]:
     if text is None:
         return filters.MODES[mode or "failed"]
     if mode is not None:
-        raise click.UsageError("Give --mode or --states, not both.")
+        raise click.UsageError("Use either --mode or --states.")
     names = {name.strip() for name in text.split(",")}
     for name in sorted(names - set(filters.STATES)):
         message = f"{name!r} is none of {', '.join(filters.STATES)}."
@@ -54,12 +54,14 @@ def _states(text: str | None, mode: str | None) -> tuple[str, ...]:
 
 @click.command()
 @click.argument("subscription_id", metavar="ID")
-@click.option("--since", metavar="TIME", help="Recorded at or after; an age such as 24h too.  [default: all]")
-@click.option("--until", metavar="TIME", help="Recorded before.  [default: now]")
-@click.option("--states", metavar="LIST", help=f"Some of {', '.join(filters.STATES)}, with commas between.")
+@click.option(
+    "--since", metavar="TIME", help="Recorded at or after this time, or an age such as 24h.  [default: all]"
+)
+@click.option("--until", metavar="TIME", help="Recorded before this time.  [default: now]")
+@click.option("--states", metavar="LIST", help=f"Some of {', '.join(filters.STATES)}, separated by commas.")
 @click.option("--mode", type=click.Choice(list(filters.MODES)), help="Short for --states.  [default: failed]")
 @click.option("--event", "patterns", multiple=True, help="Only these event types or patterns.")
-@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--dry-run", is_flag=True, help="Only count the deliveries.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @with_appcontext
 def replay(
@@ -74,7 +76,7 @@ def replay(
 ) -> None:
     """Send deliveries again: same idempotency key, same bytes, new signature, at WEBHOOKS_REPLAY_RATE.
 
-    Ctrl-C stops watching only: running workers go on. The same command, given while it runs, watches the same replay.
+    Ctrl-C only stops watching: running workers continue. The same command, while the replay runs, watches it again.
     """
     state, now, events = open_state(), datetime.now(UTC), tuple(sorted(patterns))
     chosen = _states(states, mode)
@@ -114,7 +116,7 @@ def _count(state: AppState, subscription_id: str, wanted: filters.Filter) -> int
 
 def _begin(state: AppState, subscription_id: str, wanted: filters.Filter) -> str:
     if not state.settings.enabled:
-        raise click.ClickException("WEBHOOKS_ENABLED is False: nothing is sent. Switch it on first.")
+        raise click.ClickException("WEBHOOKS_ENABLED is False, so nothing is sent. Set it to True first.")
     with open_session(state) as session:
         row = subscriptions.find(session, subscription_id, owner=ALL_OWNERS, to_change=True)
         found, _ = replays.start(state, session, row, wanted)
@@ -152,16 +154,20 @@ def _tell(total: int, queued: int, state: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("channel")
-@click.option("--subscription", "subscription_id", required=True, metavar="ID", help="Whom to send them to.")
 @click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), help="A second.  [default: WEBHOOKS_REPLAY_RATE]"
+    "--subscription", "subscription_id", required=True, metavar="ID", help="The subscription to send them to."
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Deliveries per second.  [default: WEBHOOKS_REPLAY_RATE]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @with_appcontext
 def backfill(channel: str, subscription_id: str, rate: float | None, as_json: bool) -> None:
-    """Send the rows that CHANNEL has now as `created`, to one subscription.
+    """Send the existing rows of CHANNEL to one subscription, as `created` events.
 
-    May be stopped at any time; the same command goes on where it was. No row is sent twice.
+    May be stopped at any time; the same command continues where it stopped. No row is sent twice.
     """
     state, pause, seen, queued = open_state(), threading.Event(), 0, 0
     with refusals():

@@ -23,14 +23,18 @@ __all__ = ["subscribe"]
 
 
 @click.command()
-@click.option("--owner", required=True, help="Whose it is.")
-@click.option("--url", required=True, help="Where to send.")
+@click.option("--owner", required=True, help="The owner of the subscription.")
+@click.option("--url", required=True, help="The URL to send to.")
 @click.option(
-    "--event", "events", multiple=True, required=True, help="What to listen to: a name, `invoices.*` or `*`."
+    "--event",
+    "events",
+    multiple=True,
+    required=True,
+    help="The events to listen to: a name, `invoices.*` or `*`.",
 )
-@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="The app's own without it.")
-@click.option("--description", default="", help="What it is for.")
-@click.option("--json", "as_json", is_flag=True, help="Print it as the API would.")
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Default: the environment of the app.")
+@click.option("--description", default="", help="A description.")
+@click.option("--json", "as_json", is_flag=True, help="Print it in the form of the API, as JSON.")
 @with_appcontext
 def subscribe(
     owner: str,
@@ -40,9 +44,9 @@ def subscribe(
     description: str,
     as_json: bool,
 ) -> None:
-    """Make a subscription and print its secret, this once. --event may be given several times.
+    """Create a subscription and print its secret, which is shown only once. --event can be given several times.
 
-    What is checked is what the API checks, but for the number of subscriptions that an owner may have.
+    The checks are those of the API, except for the limits on the number of subscriptions per owner.
     """
     state = open_state()
     given = SubscriptionInput(url=url, events=events, environment=environment, description=description)
@@ -62,6 +66,6 @@ def subscribe(
         return
     names = " ".join(each["event"] for each in made["events"])
     say(f"{made['id']}: {names} of {made['owner']} in {made['environment']} go to {made['url']}")
-    say(f"Its secret, shown this once: {made['secret']}")
+    say(f"Its secret, which is shown only once: {made['secret']}")
     if made["note"] is not None:
         say(f"{made['note']} (WEBHOOKS_ENVIRONMENT)")

@@ -36,9 +36,11 @@ PAGE = 100
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 @with_appcontext
 def subscriptions(owner: str | None, environment: str | None, as_json: bool) -> None:
-    """List subscriptions, newest first, with how their receivers have done in the last 24 hours."""
+    """List subscriptions, newest first, with the results of the last 24 hours."""
     if not is_storable(owner or ""):
-        raise click.BadParameter("No owner has a NUL or half a character.", param_hint="--owner")
+        raise click.BadParameter(
+            "An owner cannot contain a NUL or half of a surrogate pair.", param_hint="--owner"
+        )
     with open_session(open_state()) as session:
         found = [
             _values(each) for each in _all(session, ALL_OWNERS if owner is None else owner, environment or "")
@@ -93,9 +95,9 @@ def _values(each: queries.Overview) -> dict[str, t.Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print the attempt as JSON.")
 @with_appcontext
 def send_test(subscription_id: str, event: str, as_json: bool) -> None:
-    """Send one test request now, and tell what came back. Exit code 1 if that was no success.
+    """Send one test request now, and print the response. Exit code 1 if it did not succeed.
 
-    It passes the same guard, is signed and logged like a real delivery, is never retried and changes no statistics.
+    It is checked, signed and logged like a real delivery, but is never retried and does not count in statistics.
     """
     state = open_state()
     with refusals(), open_session(state) as session:

@@ -22,15 +22,20 @@ INTERVAL = 0.5
 
 @click.command()
 @click.option(
-    "-n", "--lines", type=click.IntRange(0, 500), default=10, show_default=True, help="Begin with the last."
+    "-n",
+    "--lines",
+    type=click.IntRange(0, 500),
+    default=10,
+    show_default=True,
+    help="Number of past attempts to show first.",
 )
-@click.option("--follow/--no-follow", default=True, help="Go on until Ctrl-C.", show_default=True)
-@click.option("--subscription", "subscription_id", metavar="ID", help="Only those of one subscription.")
-@click.option("--failed", is_flag=True, help="Only those that failed.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--follow/--no-follow", default=True, help="Continue until Ctrl-C.", show_default=True)
+@click.option("--subscription", "subscription_id", metavar="ID", help="Only attempts of this subscription.")
+@click.option("--failed", is_flag=True, help="Only failed attempts.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @with_appcontext
 def tail(lines: int, follow: bool, subscription_id: str | None, failed: bool, as_json: bool) -> None:
-    """Show attempts as they are made, until Ctrl-C."""
+    """Show attempts as they happen, until Ctrl-C."""
     state, seen, pause = open_state(), queries.Tail(), threading.Event()
 
     def show(rows: t.Iterable[t.Any]) -> None:

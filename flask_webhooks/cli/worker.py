@@ -34,9 +34,9 @@ def _state() -> AppState:
 @click.option("--verbose", is_flag=True, help="Log every attempt.")
 @with_appcontext
 def worker(burst: bool, verbose: bool) -> None:
-    """Deliver whenever the bell rings, and look by itself every two seconds.
+    """Deliver as soon as an event is committed, and look for due deliveries every two seconds.
 
-    Stops at SIGTERM or Ctrl-C when what is under way has ended; at once at the second.
+    SIGTERM or Ctrl-C stops the worker when the requests in flight have finished; a second one stops it at once.
     """
     state = _state()
     log_to_terminal(verbose)
@@ -77,11 +77,11 @@ def log_to_terminal(verbose: bool) -> None:
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Go on until stopped, without Redis.")
+@click.option("--watch", is_flag=True, help="Continue until stopped, without Redis.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @with_appcontext
 def deliver(watch: bool, as_json: bool) -> None:
-    """Work through what is due once, then exit. Needs no Redis."""
+    """Send once what is due, then exit. Needs no Redis."""
     state, total = _state(), Report()
     log_to_terminal(verbose=False)
     checks.refuse_missing_tables(state.engine)
@@ -134,11 +134,11 @@ def _tell(report: Report, as_json: bool) -> None:
     "--fail-if-older",
     type=Duration(),
     metavar="DURATION",
-    help="Exit 1 if something has been due longer: 5m, 1h30m; a number is seconds.",
+    help="Exit 1 if a delivery has been due for longer: 5m, 1h30m; a plain number is seconds.",
 )
 @with_appcontext
 def status(as_json: bool, fail_if_older: timedelta | None) -> None:
-    """Tell the backlog, the oldest due delivery, the queue and the workers."""
+    """Show the backlog, the oldest due delivery, the queue and the workers."""
     facts = _facts()
     if as_json:
         say(json.dumps(facts))
@@ -211,13 +211,13 @@ def _facts() -> dict[str, t.Any]:
     "age",
     type=Duration("d"),
     metavar="DURATION",
-    help="Age to purge from: 36h, 30d; a number is days.  [default: WEBHOOKS_RETENTION]",
+    help="Minimum age: 36h, 30d; a plain number is days.  [default: WEBHOOKS_RETENTION]",
 )
 @with_appcontext
 def purge(age: timedelta | None) -> None:
-    """Delete finished messages with their deliveries and attempts when they are past their retention.
+    """Delete finished messages, with their deliveries and attempts, that are older than the retention.
 
-    Subscriptions that were removed go with their last delivery.
+    Removed subscriptions are deleted with their last delivery.
     """
     state, now, count = current_webhooks, datetime.now(UTC), 0
     try:

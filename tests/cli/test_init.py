@@ -366,7 +366,7 @@ def test_awkward_models_load_as_written(draft: scaffold.Draft, tmp_path: Path) -
 
 def test_what_is_left_out_says_why(draft: scaffold.Draft) -> None:
     assert reasons(draft.text) == {
-        "links": ["It only ties other rows together."],
+        "links": ["It only links other rows."],
         "access_tokens": ["Its name sounds like secrets."],
         "countries": ["Nothing says whose data it is."],
         "old_tokens": ["Its name sounds like secrets.", "Nothing says whose data it is."],

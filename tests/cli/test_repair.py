@@ -75,8 +75,8 @@ def test_giving_up_cancels_with_the_reason(state: AppState, mend: t.Any, flask_w
     [
         (["nonsense"], "no id of a message"),
         (["--channel", "nonsense"], "There is no channel"),
-        (["--all", "--channel", "invoices"], "one of them"),
-        (["--give-up", "x"], "Say what to give up"),
+        (["--all", "--channel", "invoices"], "only one of"),
+        (["--give-up", "x"], "Select the messages to give up"),
         (["--all", "--give-up", "x" * 65], "1 to 64 characters"),
     ],
 )

@@ -172,5 +172,5 @@ class TestDev:
             process = processes.start("flask", "webhooks", "dev", "--no-debug", "--port", port)
 
             assert process.wait() == 1
-            assert "The web server has ended with exit code 1" in process.said
+            assert "The web server ended with exit code 1" in process.said
             assert "All stopped." not in process.said

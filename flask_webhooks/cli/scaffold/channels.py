@@ -50,7 +50,7 @@ class Sketch:
     touches: str | None
     """The relationship to what it is a part of."""
     is_link: bool
-    """It only ties other rows together."""
+    """It only links other rows."""
     holds_secrets: bool
     """Its name says so, and no schema says what may leave the house."""
 

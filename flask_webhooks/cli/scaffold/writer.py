@@ -38,7 +38,7 @@ _EXAMPLE = """\
     events:
       happened: {sample: {id: 1}}   # webhooks.emit("examples.happened", data={"id": 1}, owner="42")
 """
-_SAY_IT = "Say it with --tenant MODEL, or --owner-value KEY for one owner of everything."
+_SAY_IT = "Use --tenant MODEL, or --owner-value KEY for a single owner of all data."
 _WORDS = frozenset("y n yes no on off true false null".split())
 _WIDTH = 108
 
@@ -62,7 +62,7 @@ class Draft:
     def whose(self) -> str:
         """Whose data it was taken for, unless somebody has said so."""
         if self.tenancy is None:
-            return f"Nothing says whose data the rows are. {_SAY_IT}"
+            return f"The owner of the rows could not be determined. {_SAY_IT}"
         if self.tenancy.is_chosen:
             return ""
         return f"Owner: {self.tenancy.name}, a guess. {_SAY_IT}"
@@ -136,9 +136,9 @@ def _reasons(sketch: Sketch) -> list[str]:
     """Why a channel is left out of the first catalogue: all that is to be said of it."""
     found = []
     if sketch.is_link:
-        found.append("It only ties other rows together.")
+        found.append("It only links other rows.")
     if sketch.holds_secrets:
-        found.append("Its name sounds like secrets. Look at what `data` has, or name a `schema`.")
+        found.append("Its name sounds like secrets. Check the fields of `data`, or name a `schema`.")
     if sketch.owner is None:
         found.append(
             "Nothing says whose data it is. Name an attribute or a dotted path with `owner`, or the key of who shall "
