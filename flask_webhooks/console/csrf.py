@@ -18,7 +18,7 @@ __all__ = ["FIELD", "LIFE", "fits", "make"]
 
 FIELD = "webhooks_token"
 LIFE = 12 * 3600
-"""Seconds: a working day. A form that lay open longer is sent again after a reload."""
+"""Seconds: a working day. A form that was open for longer has to be reloaded."""
 
 
 def make(state: AppState, principal: Principal) -> str:
@@ -27,7 +27,7 @@ def make(state: AppState, principal: Principal) -> str:
 
 
 def fits(state: AppState, principal: Principal, token: str) -> bool:
-    """Say whether a token was made for this principal, and lately."""
+    """Whether a token was made for this principal, and has not expired."""
     try:
         bound = _serializer(state).loads(token, max_age=LIFE)
     except BadData:

@@ -18,7 +18,7 @@ __all__ = ["arrive", "set_up"]
 
 
 def arrive(visit: PageContext, key: str, secret_id: str) -> Redirect:
-    """Lead to the steps of a webhook, whose secret is shown there once."""
+    """Redirect to the steps of a webhook, which show its secret once."""
     try:
         row = subscriptions.find(visit.session, key, owner=visit.owner)
     except SubscriptionMissingError:  # and removed since
@@ -33,7 +33,7 @@ def arrive(visit: PageContext, key: str, secret_id: str) -> Redirect:
 
 @page("GET", "/webhooks/<uuid:subscription_id>/set-up", right="write", stores=False)
 def set_up(visit: PageContext, subscription_id: object) -> Page:
-    """Show what is to be done, and what is done; the secret only to who comes from having made it."""
+    """Show the steps and which of them are done; the secret only to the visitor who has just made the webhook."""
     made = once.shown_once(visit)
     row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
     connection = visit.session.connection()

@@ -1,4 +1,4 @@
-"""What the form of a webhook sends, as `subscriptions` takes it; and what it shows."""
+"""The form of a webhook: reads what it sends into a `SubscriptionInput`, and shows what is stored."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["Form", "of_form", "of_row"]
 
 
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
-"""What a form takes for a number: `float` takes digits of all scripts, `nan`, `1_000` and more."""
+"""What a form accepts as a number: `float` accepts digits of all scripts, `nan`, `1_000` and more."""
 LONGEST = 4_096
-"""Characters of a text that are looked at: more than any may have, so what is cut is refused as too long."""
+"""The characters of a text that are read: more than any field allows, so a text that was cut is refused as too long."""
 HEADERS = 48 * 1024
-"""Bytes of HTML that the names of headers may have on a page: more than any that are taken."""
+"""The most bytes of HTML for the names of headers on a page: more than accepted ones can have."""
 
 
 @dataclass
 class Form:
-    """The fields, as text; and what is wrong with them."""
+    """The fields as text, and the mistakes in them."""
 
     url: str = "https://"
     description: str = ""
@@ -111,7 +111,7 @@ class Form:
 
 
 def of_form(sent: MultiDict[str, str]) -> Form:
-    """Read what was sent; nothing is checked here."""
+    """Read a form that was sent, without checking it."""
     names, values = sent.getlist("header_name"), sent.getlist("header_value")
     text = {
         name: sent.get(name, "").strip()[:LONGEST] for name in ("url", "description", "waits", "rate_limit")
@@ -151,13 +151,13 @@ def _wanted(sent: MultiDict[str, str]) -> dict[str, list[str]]:
     return {
         pattern: list(dict.fromkeys(includes.get(pattern, ())))
         for pattern in picked
-        # A single event beside its whole channel says something only if it asks for more.
+        # A single event of a channel that is listened to as a whole matters only if it has includes.
         if pattern.endswith("*") or pattern.partition(".")[0] not in whole or includes.get(pattern)
     }
 
 
 def of_row(state: AppState, row: Subscription) -> Form:
-    """Show what is kept."""
+    """Return the form of a stored subscription."""
     own: list[float] | None = row.retry if isinstance(row.retry, list) else None
     try:
         known = subscriptions.names(state.vault, row.headers, row.id)
@@ -180,7 +180,7 @@ def of_row(state: AppState, row: Subscription) -> Form:
 
 
 def shape_faults(form: Form) -> dict[str, list[str]]:
-    """Return what a form can get wrong and an API call cannot."""
+    """Return the mistakes that only a form can have."""
     faults: dict[str, list[str]] = {}
     if form.rate_limit.strip() and isinstance(form.given().rate_limit, str):
         faults["rate_limit"] = [_("Enter a number of requests per second, or leave it empty.")]

@@ -30,7 +30,7 @@ from .webhooks import held_count
 __all__ = ["check_url", "create", "edit", "new", "preview", "probe", "save"]
 
 LOOK = "look"
-"""Of the button that searches: the form comes back as it was filled in, with other boxes."""
+"""The button that searches events: the form comes back as it was filled in, with other boxes."""
 LONGEST_QUERY = 200
 
 
@@ -47,7 +47,7 @@ def new(visit: PageContext) -> Page:
 
 @page("POST", "/webhooks/new", right="write", stores=False)
 def create(visit: PageContext) -> Page | Redirect:
-    """Make a webhook and lead to its first steps; the same form sent again leads to those of the same."""
+    """Make a webhook and redirect to its first steps. The same form sent again redirects to the same webhook."""
     if LOOK in visit.form:
         return _form_page(visit, of_form(visit.form), None)
     slot = once.made_by_form(visit)
@@ -73,7 +73,7 @@ def create(visit: PageContext) -> Page | Redirect:
 
 
 def _account(visit: PageContext) -> str:
-    """Return whose webhooks the visitor makes.
+    """Return the owner of the webhooks that the visitor makes.
 
     :raises Refused: an operator who belongs to no account.
     """
@@ -93,7 +93,7 @@ def edit(visit: PageContext, subscription_id: object) -> Page:
 
 @page("POST", "/webhooks/<uuid:subscription_id>/edit", right="write")
 def save(visit: PageContext, subscription_id: object) -> Page | Redirect:
-    """Change a webhook, unless somebody else has meanwhile."""
+    """Change a webhook, unless it has been changed since the form was shown."""
     key = str(subscription_id)
     form = of_form(visit.form)
     if LOOK in visit.form:
@@ -164,7 +164,7 @@ def _beside(visit: PageContext, row: Subscription | None, environment: str) -> l
 
 @page("POST", "/check-url", right="write")
 def check_url(visit: PageContext) -> Page:
-    """Say what is wrong with a URL, as saving would."""
+    """Show what is wrong with a URL, as saving would."""
     url = visit.form.get("url", "").strip()
     if url in ("", "https://"):
         return _url_page(checked=False)
@@ -182,7 +182,7 @@ def _url_page(*faults: str, checked: bool = True, **more: t.Any) -> Page:
 
 @page("POST", "/probe", right="write")
 def probe(visit: PageContext) -> Page:
-    """Send one test to a URL, so that its owner sees whether it can be reached at all, and what with."""
+    """Send one test to a URL, and show what was sent and what came back."""
     url = visit.form.get("url", "").strip()
     faults = subscriptions.examine(visit.state, SubscriptionInput(url=url)).get("url", [])
     if faults:
@@ -192,7 +192,10 @@ def probe(visit: PageContext) -> Page:
     with throttle.turn(visit.state, visit.session, visit.account):
         limit = visit.state.settings.manual_timeout
         outbound, reply = run_probe(visit.state, url, own or [signing.generate()], limit=limit)
-    if reply.failure in (Failure.DNS, Failure.BLOCKED_ADDRESS):  # nobody learns which names there are inside
+    if reply.failure in (
+        Failure.DNS,
+        Failure.BLOCKED_ADDRESS,
+    ):  # the answer must not reveal which internal names exist
         return _url_page(REFUSED)
     return _url_page(reply=reply, sent=outbound, is_own=own is not None)
 

@@ -1,11 +1,11 @@
 """What happens once in the console: a form makes its thing once, and a secret is shown once.
 
-A form that makes something carries a key of its own, so that a double click or a reload of the answer makes it once. It
-is kept with what was filled in: going back to change a field is a new form.
+A form that makes something has a key of its own, so that a double click or a reload of the answer makes it once. The
+key counts together with the fields: a form that was changed and sent again is a new one.
 
 The POST that makes a secret redirects to the page that shows it, so that a reload makes nothing. The address carries a
-token that nobody can guess. Whoever opens the page first takes the secret away: a history, a log of addresses or a
-reload has nothing to show.
+token that cannot be guessed, and works once: a reload, the history of the browser or a log of addresses does not show
+the secret again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["FORM_KEY", "SHOWN_ONCE", "form_key", "made_by_form", "show_once", "s
 FORM_KEY = "form_key"
 """The field of a form's key."""
 LONGEST_KEY = 64
-"""Characters of a key that a page shows again; ours have fewer."""
+"""The most characters of a key that a page repeats; ours have fewer."""
 SHOWN_ONCE = "once"
 """What the token is called in an address."""
 LIFE = timedelta(minutes=10)
@@ -39,7 +39,7 @@ LIFE = timedelta(minutes=10)
 def form_key(visit: PageContext) -> str:
     """Return the key of the form that is shown: a new one, or that of the form which comes back with its mistakes.
 
-    Nobody else can guess it, for behind it lies a secret.
+    It cannot be guessed, because a repeated form shows a secret.
     """
     return visit.form.get(FORM_KEY, "")[:LONGEST_KEY] or secrets.token_urlsafe(18)
 
@@ -63,7 +63,7 @@ def show_once(visit: PageContext, made: t.Sequence[str]) -> str:
 def shown_once(visit: PageContext) -> t.Sequence[str] | None:
     """Return what this address may show, and take it away; None if there is nothing, or no more.
 
-    A browser that only looks ahead takes nothing away.
+    A browser that only prefetches the page takes nothing away.
     """
     token = visit.query.get(SHOWN_ONCE, "")
     if not token or request.method != "GET" or "prefetch" in request.headers.get("Sec-Purpose", ""):

@@ -1,4 +1,4 @@
-"""What a page is: one value, from which the URL rule, the checks and the response are made."""
+"""A page as one value, from which the URL rule, the checks and the response are made."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PageContext(RequestContext):
     """Whether htmx asks: a part of the page is enough."""
 
     def identifier(self, name: str) -> str:
-        """Return an id from the query; empty if it is none, so that no database sees what is none."""
+        """Return an id from the query; empty if it cannot be one, so that no database gets it."""
         text = self.query.get(name, "")
         return text if is_id(text) else ""
 
@@ -42,24 +42,24 @@ class Page:
 
 @dataclass(frozen=True)
 class Redirect:
-    """The answer to a POST: look there."""
+    """The answer to a POST: a redirect."""
 
     endpoint: str
-    """A page of ours."""
+    """The name of a page."""
     values: dict[str, t.Any] = field(default_factory=dict)
     notice: str = ""
-    """What to say there: a key of `template_values._notices`."""
+    """The notice that is shown there: a key of `template_values._notices`."""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Something that is no HTML."""
+    """An answer that is not HTML."""
 
     body: str | bytes = field(default="", repr=False)
     mimetype: str = "text/plain"
     status: int = 200
     filename: str = ""
-    """With one, a browser saves it and never shows it."""
+    """With a name, a browser saves the answer and does not display it."""
 
 
 Answer = Page | Redirect | Raw
@@ -76,7 +76,7 @@ class Route:
     function: Function
     right: Right
     operators: bool
-    """Whether it is there for operators alone; for others it does not exist."""
+    """Whether it exists for operators alone."""
     stores: bool
     """Whether its answer may be kept by the browser; pages with secrets may not."""
 

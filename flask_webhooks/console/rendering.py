@@ -1,4 +1,4 @@
-"""From a request to a page function, and from what it returns to a response."""
+"""Turns a request into a call of a page function, and what that returns into a response."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
     def view(**arguments: str) -> Answered:
         try:
             return _respond(route, arguments)
-        except sign_in.Led as led:
-            return _led(led)
+        except sign_in.SignInNeeded as needed:
+            return _redirected(needed)
         except Refused as error:
             return _problem(error)
         except SubscriptionMissingError:
@@ -82,7 +82,7 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
 
 
 def nothing() -> Refused:
-    """What is not there, or is another owner's: nobody learns which."""
+    """Return the problem of what does not exist or belongs to another owner; the answer does not say which."""
     return Refused(404, _("There is nothing at this address."))
 
 
@@ -92,7 +92,7 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     if route.writes:
         _check_form(state)
         _check_token(state, principal)
-    # Of a request that changes nothing no body is read: however long it may be.
+    # The body of a request that changes nothing is not read, for it may be of any length.
     form = request.form if route.writes else MultiDict()
     _check_texts(request.args, form)
     if not principal.may(route.right):
@@ -102,7 +102,7 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
         )
     if route.operators and not principal.operator:
         raise nothing()
-    language()  # Flask-Babel asks the host for it, once in a request
+    language()  # Flask-Babel asks the host for it, once in a request: before its transaction is ended
 
     def run(session: Session) -> tuple[PageContext, Answer]:
         visit = PageContext(state, principal, session, form, request.args, _is_partial())
@@ -113,7 +113,7 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
             _look_for_workers(session.connection())
         return visit, found
 
-    # Shown without a connection: the host's templates and context processors take one of their own.
+    # The page is rendered without a connection: the host's templates and context processors may take one.
     response = _shown(*run_in_session(state, run))
     if not route.stores:
         response.headers["Cache-Control"] = "no-store"
@@ -137,23 +137,23 @@ def _authenticated(state: AppState) -> Principal:
 
 
 def _check_form(state: AppState) -> None:
-    """Read the form, which may have so many bytes and fields."""
+    """Read the form, within the limits of bytes and fields."""
     most = state.settings.body_limit
     too_large = Refused(413, _("This form is too large."))
     if (request.content_length or 0) > most or "Transfer-Encoding" in request.headers:
         raise too_large  # no browser sends a form in chunks
     try:
-        request.form  # noqa: B018  # read here, and once
+        request.form  # noqa: B018  # parses the form
     except HTTPException as error:  # more parts than Werkzeug takes, or the host's own limit
         raise too_large from error
-    except OSError as error:  # so servers tell of a body that ends early
+    except OSError as error:  # servers raise it for a body that ends early
         raise Refused(
             400, _("This form is out of date. Go back, reload the page and send it again.")
         ) from error
 
 
 def _check_texts(*given: MultiDict[str, str]) -> None:
-    """Refuse what no database can look for, so that no page has to think of it."""
+    """Refuse text that no database can compare with, so that no page function has to check it."""
     for values in given:
         for name, value in values.items(multi=True):
             if not (is_storable(name) and is_storable(value)):
@@ -204,7 +204,7 @@ def _problem(error: Refused) -> Response:
 
 
 def _slowed(error: ThrottledError) -> Response:
-    """Say when to go on: in the place of the answer, or as a page."""
+    """Say when the visitor can go on: in the part that htmx has asked for, or as a page."""
     wait = seconds_to_wait(error)
     text = _("Too many requests. Try again in %(time)s.", time=span(wait))
     return _waiting(text, {"Retry-After": str(wait)})
@@ -223,21 +223,21 @@ def _is_partial() -> bool:
 
 
 def unknown(path: str) -> Answered:
-    """The view of every path that is no page of ours."""
+    """Answer a request for a path below the console that no page has."""
     try:
         _authenticated(current_state())
-    except sign_in.Led as led:
-        return _led(led)
+    except sign_in.SignInNeeded as needed:
+        return _redirected(needed)
     except Refused as error:
         return _problem(error)
     return _problem(nothing())
 
 
 def of_http(error: HTTPException) -> Answered | HTTPException:
-    """Show what the host's own code aborts with as a page: a limit of Flask-Limiter, a check before each request.
+    """Show as a page that the host's own code has aborted the request: a limit of Flask-Limiter, a check of its own.
 
-    What comes with a response of its own, such as the way to a login, is left as it is, and so is what the host has a
-    handler of its own for. A fault of the server is the host's to show.
+    An abort that brings its own response, such as a redirect to a login, is left as it is, and so is one for which the
+    host has a handler. Errors of the server are shown by the host.
     """
     status = error.code or 0
     if error.response is not None or not 400 <= status < 500:
@@ -248,18 +248,18 @@ def of_http(error: HTTPException) -> Answered | HTTPException:
     return _problem(Refused(status, error.description or error.name, headers=headers))
 
 
-def _led(led: sign_in.Led) -> Answered:
-    led.response.headers["Cache-Control"] = "no-store"
-    return led.response
+def _redirected(needed: sign_in.SignInNeeded) -> Answered:
+    needed.response.headers["Cache-Control"] = "no-store"
+    return needed.response
 
 
 def secure(response: Response) -> Response:
-    """Say what these pages need, unless the host says it or has a base template with needs of its own."""
+    """Set the headers that protect a page. A base template of the host's may need another policy, so it gets none."""
     protect(response, POLICY if current_webhooks.settings.console.base is None else None)
     response.vary.add("HX-Request")
     return response
 
 
 def _look_for_workers(connection: sa.Connection) -> None:
-    """Note whether no worker has been seen lately, for the page that is made without a connection."""
+    """Note whether no worker has been seen lately: the page, which is rendered without a connection, shows that."""
     g.webhooks_is_idle = not queries.has_worker(connection)

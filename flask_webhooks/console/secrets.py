@@ -1,4 +1,4 @@
-"""The signing secret: shown to those who may and only when asked, rotated with an overlap."""
+"""The signing secret: shown with the right to it and only on request, rotated with an overlap."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def shown_secrets(
 
 
 def _public(visit: PageContext, row: Subscription, now: datetime) -> set[str]:
-    """Return which secrets are pairs. Where one cannot be opened, the scheme of new secrets decides for all."""
+    """Return which secrets are key pairs. If one cannot be opened, the scheme of new secrets decides for all."""
     try:
         return {kept.id for kept, secret in subscriptions.reveal(visit.state, row, now) if secret.public}
     except SecretError:
@@ -92,7 +92,7 @@ def rotate(visit: PageContext, subscription_id: object) -> Page | Redirect:
 
 @page("GET", "/webhooks/<uuid:subscription_id>/renewed", right="secrets", stores=False)
 def renewed(visit: PageContext, subscription_id: object) -> Page:
-    """Show the secrets to who has just put a new one in force, once; to others that they are hidden."""
+    """Show the secrets once after a rotation; later the page says that they are hidden."""
     key = str(subscription_id)
     is_new = once.shown_once(visit) == [key]
     row = subscriptions.find(visit.session, key, owner=visit.owner)
@@ -100,7 +100,7 @@ def renewed(visit: PageContext, subscription_id: object) -> Page:
 
 
 def secrets_of(visit: PageContext, key: str) -> list[Secret] | None:
-    """Return the secrets that a webhook signs with; None if it is not the visitor's, or one does not open."""
+    """Return the secrets that a webhook signs with; None if it is not the visitor's, or a secret cannot be opened."""
     try:
         row = subscriptions.find(visit.session, key, owner=visit.owner)
         return [secret for _kept, secret in subscriptions.reveal(visit.state, row, datetime.now(UTC))]

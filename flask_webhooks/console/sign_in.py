@@ -1,4 +1,4 @@
-"""How visitors come here: from the prefix that we share with the API, and by way of the host's own sign-in."""
+"""Redirects visitors: from the prefix that the console shares with the API, and to the host's own sign-in."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ..config import LoginView
 from ..state import AppState
 from ..web import host_of
 
-__all__ = ["Led", "has_sign_in", "is_signed_in", "lead_here", "sign_in"]
+__all__ = ["SignInNeeded", "has_sign_in", "is_signed_in", "lead_here", "sign_in"]
 
 MARK = "signed_in"
-"""In the address that the host's sign-in leads back to: who is nobody even then is not sent there again."""
+"""A mark in the address that the host's sign-in returns to. A visitor who comes back without a principal is not sent
+there again."""
 
 
 def lead_here(setup: BlueprintSetupState) -> None:
@@ -39,38 +40,38 @@ def lead_here(setup: BlueprintSetupState) -> None:
     setup.app.view_functions[endpoint] = home
 
 
-class Led(Exception):
-    """A visitor who is nobody yet, and the way to the host's sign-in."""
+class SignInNeeded(Exception):
+    """A visitor without a principal, who is redirected to the host's sign-in."""
 
     def __init__(self, response: Response) -> None:
-        super().__init__("This visitor is led to the sign-in.")
+        super().__init__("This visitor is redirected to the sign-in.")
         self.response = response
 
 
 def sign_in(state: AppState, index: str, *, is_partial: bool) -> None:
-    """Lead a visitor who is nobody to the host's sign-in, if there is one and they have not just been there.
+    """Redirect a visitor without a principal to the host's sign-in, if there is one and they do not come from it.
 
     :param index: the URL of the first page, for those who were about to send a form.
-    :raises Led: with the way.
+    :raises SignInNeeded: with the response that leads there.
     """
     if MARK in request.args or not has_sign_in(state):
         return
-    if is_partial:  # a part of a page: let the browser ask for the whole one, which leads there
-        raise Led(Response(status=204, headers={"HX-Refresh": "true"}))
-    if request.method not in ("GET", "HEAD"):  # nobody can come back to that
-        raise Led(redirect(index, 303))
+    if is_partial:  # a part of a page: the browser reloads the whole one, which redirects
+        raise SignInNeeded(Response(status=204, headers={"HX-Refresh": "true"}))
+    if request.method not in ("GET", "HEAD"):  # a sign-in cannot come back to a form that was sent
+        raise SignInNeeded(redirect(index, 303))
     found = _way(state.settings.login_view)
     if found is not None:
-        raise Led(make_response(found))
+        raise SignInNeeded(make_response(found))
 
 
 def has_sign_in(state: AppState) -> bool:
-    """Say whether the host has told where its users sign in."""
+    """Whether we know where the host's users sign in."""
     return state.settings.login_view is not None or _manager() is not None
 
 
 def is_signed_in() -> bool:
-    """Say whether Flask-Login knows the visitor, though for us they are nobody."""
+    """Whether Flask-Login knows a visitor for whom there is no principal."""
     module = _flask_login()
     return module is not None and bool(module.current_user.is_authenticated)
 
@@ -91,7 +92,7 @@ def _way(view: LoginView) -> t.Any:
 
 
 def _flask_login() -> t.Any:
-    """Return the module, where the host uses it."""
+    """Return the module of Flask-Login if the host uses it."""
     module = sys.modules.get("flask_login")
     manager = getattr(current_app, "login_manager", None)
     return module if module is not None and isinstance(manager, module.LoginManager) else None
