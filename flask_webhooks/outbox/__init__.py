@@ -14,12 +14,12 @@ commit, and say so.
 ============  ===============================================================
 
 **Sending** goes by *lanes*. A lane is the sending side of one subscription; a worker leases lanes, not single
-deliveries. While it holds a lane nobody else sends for that subscription, so the limit of requests in flight and the
-rate limit hold over all workers without counting, and claiming costs one UPDATE for many lanes instead of one for
+deliveries. While it holds a lane no other worker sends for that subscription, so the limit of requests in flight and
+the rate limit hold over all workers without counting, and claiming costs one UPDATE for many lanes instead of one for
 each delivery. The lease carries a fencing token: results are written only for lanes that still carry it.
 
-Who moves deliveries of a subscription takes its lane's row first: workers by the fence, switching by `lock`. So they
-wait for each other in one order, and never crosswise.
+Whatever moves deliveries of a subscription locks its lane's row first: workers by the fence, switching by `lock`. So
+they wait for each other in one order, and no two can deadlock.
 """
 
 from ..sql.clock import Clock, now

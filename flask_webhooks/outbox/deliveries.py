@@ -189,7 +189,7 @@ _STILL_DUE = KeyedStatement(D.c.id, lambda these: sa.select(D.c.id, D.c.due_at).
 
 
 def still_due(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
-    """Return which of these deliveries are still pending: not cancelled, held or finished by somebody else."""
+    """Return which of these deliveries are still pending: not cancelled, held or finished since they were read."""
     found: set[str] = set()
     for some in chunks(ids):
         found.update(row.id for row in _STILL_DUE.run(connection, some) if row.due_at is not None)

@@ -107,7 +107,7 @@ def _ready_at(due_at: t.Any) -> sa.Case[t.Any]:
 def is_of_environments(key: t.Any) -> sa.ColumnElement[bool]:
     """Whether a lane is of one of the `environments`: one probe of a primary key.
 
-    A lane without a subscription is everybody's: whoever finds it cancels what is left there.
+    A lane without a subscription belongs to every environment: any worker cancels what is left there.
     """
     environment = sa.select(S.c.environment).where(S.c.id == key).scalar_subquery()
     given = sa.bindparam("environments", type_=S.c.environment.type, expanding=True)
@@ -121,7 +121,7 @@ def environment_values(environments: t.Collection[str] | None) -> dict[str, t.An
 
 @functools.cache
 def _free(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
-    """Lanes that have work due and are nobody's: one of each owner before a second, the longest unserved first."""
+    """Lanes that have work due and no lease: one of each owner before a second, the longest unserved first."""
     work = lanes_with_work(is_mysql).subquery("work")
     ours = () if is_every else (is_of_environments(work.c.key),)
     served_at = sa.case((N.c.served_at <= _now, N.c.served_at))  # in the future: not by this clock
@@ -135,6 +135,7 @@ def _free(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
         .subquery("free")
     )
     order = free.c.served_at.is_not(None), free.c.served_at, free.c.due_at
+    # By owner first: one with a thousand subscriptions must not keep one with a single one waiting.
     turn = sa.func.row_number().over(partition_by=free.c.owner, order_by=order)
     return (
         sa.select(free.c.key, free.c.subscription_id, free.c.owner)
@@ -178,7 +179,7 @@ def waiting(
     most: int,
     environments: t.Collection[str] | None = None,
 ) -> int:
-    """Count up to `most` lanes that have work due and are nobody's."""
+    """Count up to `most` lanes that have work due and no lease."""
     values = {"now": now, "far": now + _far_from(longest), "most": most, **environment_values(environments)}
     return len(connection.execute(_free(is_mysql(connection), environments is None), values).all())
 
@@ -204,7 +205,8 @@ def lease(
     times = {"now": now, "far": now + _far_from(lease.until - now)}
     values = {**times, "most": most, **environment_values(environments)}
     found = connection.execute(_free(is_mysql(connection), environments is None), values).all()
-    connection.commit()
+    connection.commit()  # ends the reading transaction: the next statement writes
+    # Here and not in the statement, which would be another one for each number of them.
     keys = [row.key for row in found if row.key not in known and row.owner not in owners]
     if not keys:
         return []
@@ -212,10 +214,11 @@ def lease(
     values = {**times, "new_token": lease.token, "new_holder": lease.holder, "until": lease.until}
     if connection.dialect.name == "postgresql":
         return list(_TAKE_UNLOCKED.run(connection, keys, **values).all())
-    if connection.dialect.name != "sqlite":
+    if connection.dialect.name != "sqlite":  # MariaDB skips locked rows only in a SELECT
         keys = list(_LOCK.run(connection, keys, **times).scalars())
     if connection.dialect.update_returning:
         return list(_TAKE.run(connection, keys, **values).all())
+    # MySQL's UPDATE returns nothing: the token tells which of them are ours now.
     _TAKE_SILENTLY.run(connection, keys, **values)
     return list(_TAKEN.run(connection, keys, new_token=lease.token))
 
@@ -264,12 +267,13 @@ def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:
     else:
         flavour = postgresql if connection.dialect.name == "postgresql" else sqlite
         statement = flavour.insert(N).on_conflict_do_nothing()
+    # In order: two workers that insert the same lanes wait for each other, and do not deadlock.
     connection.execute(statement, [{"subscription_id": key, **_NEW} for key in sorted(keys)])
     connection.commit()
 
 
 _news = N.c.failures, N.c.pauses, N.c.paused_until, N.c.window_failed
-"""By these it is seen whether somebody else has written how a receiver is doing."""
+"""What another worker changes in a lane when it writes how a receiver is doing: the fence compares them."""
 _RENEW = KeyedStatement(
     _key, lambda these: sa.update(N).where(these, N.c.token == _token).values(leased_until=_until)
 )
@@ -288,7 +292,7 @@ def fence(
 
     With the rows locked no other worker can take a lane between this check and the commit.
 
-    :param known: how they do, as far as is known: returned as it is where nobody else has written anything.
+    :param known: how they do, as far as is known: returned as it is where no other worker has written anything.
     :param renew: also write the lease's end. SQLite always does: its only lock is taken by writing.
     """
     ours: dict[str, Health] = {}
@@ -298,6 +302,7 @@ def fence(
             _RENEW.run(connection, some, new_token=lease.token, until=lease.until)
         for key, *seen in map(list, _LOOK.run(connection, some, new_token=lease.token).all()):
             ours[key] = health = known[key]
+            # The rest of its health is read only where these differ, which they rarely do.
             if seen != [health.failures, health.pauses, health.paused_until, health.window_failed]:
                 news.append(key)
     for some in chunks(news):

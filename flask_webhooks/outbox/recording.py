@@ -87,7 +87,7 @@ def find_matches(
 ) -> tuple[dict[tuple[str, str], list[MatchedSubscription]], bool]:
     """Return who listens: (owner, listener pattern) to the subscriptions, one statement per 500 owners.
 
-    An owner that is no text for a database is nobody.
+    An owner whose key no database can hold has no subscriptions.
     Subscriptions that are switched off are among them (their deliveries are held), removed ones are not.
 
     :return: with it whether the transaction reads from a snapshot, in which the newest may be missing.
@@ -101,6 +101,7 @@ def find_matches(
         for owner, event, includes, key, environment, active, chosen, *how in prepared.rows(
             connection, values
         ):
+            # Above READ COMMITTED the transaction does not see a subscription that was committed since it began.
             if how and how[0] != "read committed":
                 is_snapshot = True
             if key is not None:
@@ -181,10 +182,11 @@ def record(
     for row in messages:
         key = row["channel"], row["entity_id"]
         row["nth"] = counts[key] = counts.get(key, -1) + 1
-    if connection.dialect.name == "postgresql":
+    if connection.dialect.name == "postgresql":  # both INSERTs are one statement there
         return _record_together(connection, messages, deliveries)
     for row in messages:
         row["of_channel"], row["of_entity"] = row["channel"], row["entity_id"]
+    # MariaDB: an INSERT that reads its own table locks gaps, and a transaction's snapshot may miss the last sequence.
     if _is_mysql(connection.dialect):
         with fresh().connect() if fresh is not None else contextlib.nullcontext(connection) as reader:
             _count_on(reader, messages)
@@ -192,7 +194,7 @@ def record(
     once = [row for row in messages if row["dedupe_key"] is not None]
     if kept:
         _recording(connection.dialect, M).run(connection, kept)
-    if once:
+    if once:  # only these may be there already, and only their deliveries have to be looked through
         kept += _record_once(connection, once)
         new = {row["id"] for row in kept}
         deliveries = [row for row in deliveries if row["message_id"] in new]
@@ -218,6 +220,7 @@ def unrecord(connection: sa.Connection, ids: t.Sequence[str], broken: t.Sequence
 
     :param broken: those among them whose data could not be made.
     """
+    # Children first, as `retention` deletes them: there is no foreign key that would find an orphan.
     for some in _chunks(broken):
         connection.execute(sa.delete(B).where(B.c.message_id.in_(some)))
     for some in _chunks(ids):
@@ -298,6 +301,7 @@ def _record_once(connection: sa.Connection, rows: t.Sequence[Row]) -> list[Row]:
     """Insert what is not there yet, also when another transaction is just inserting the same."""
     if _is_mysql(connection.dialect):
         columns = (*_MESSAGE, "sequence")
+        # It changes nothing. INSERT IGNORE would also pass over errors such as a value that is too long.
         statement: t.Any = mysql.insert(M).on_duplicate_key_update(id=M.c.id)
         connection.execute(statement, [{column: row[column] for column in columns} for row in rows])
     else:

@@ -46,7 +46,7 @@ STRAGGLING = timedelta(hours=1)
 ANSWERS = timedelta(days=1)
 """How long the API repeats an answer to a request that has the same idempotency key."""
 RATES = timedelta(seconds=20)
-"""How long a rate is kept that holds nobody up any more: it is late enough for a worker whose clock was read before."""
+"""How long a rate is kept that holds no request up any more: a request that read the clock before still finds it."""
 
 
 def purge(
@@ -59,12 +59,14 @@ def purge(
     :param is_log_only: leave sums, replays, answers and rates alone.
     :return: how many messages each batch has deleted; 0 for one of removed subscriptions.
     """
+    # Messages first: a removed subscription can go only when its last delivery has gone.
     while gone := _committed(engine, purge_messages, before):
         yield gone
     while _committed(engine, purge_removed, max(before, now - STRAGGLING)) == CHUNK:
         yield 0
     if is_log_only:
         return
+    # These are few, some rows for each subscription or owner: one transaction for all.
     with engine.begin() as connection:
         purge_hours(connection, before)
         purge_replays(connection, before)

@@ -48,7 +48,7 @@ class HourlyCounts:
         if row is None:
             row = self._rows[key] = {"subscription_id": subscription_id, "hour": key[1]}
         for name in (outcome_of(status), _TOOK[bisect.bisect_left(BOUNDS, seconds)], state):
-            if name in _ZEROS:  # nobody counts what is still pending
+            if name in _ZEROS:  # a delivery that is still pending is not counted
                 row[name] = row.get(name, 0) + 1
 
     def rows(self) -> list[dict[str, t.Any]]:
@@ -77,7 +77,7 @@ def add(connection: sa.Connection, tally: HourlyCounts) -> None:
     if not rows:
         return
     dialect = connection.dialect.name
-    if dialect == "postgresql":
+    if dialect == "postgresql":  # one parameter for all rows: an executemany would prepare and send each
         connection.execute(_upsert(dialect), {"rows": parameters.rows(rows)})
     else:
         connection.execute(_upsert(dialect), [_ZEROS | row for row in rows])
@@ -96,6 +96,7 @@ def _upsert(dialect: str) -> t.Any:
             into = sqlite.insert(H)
             if dialect == "postgresql":
                 given = parameters.unpacked("rows", H, H.c.keys())
+                # A row has no key for a count that is zero.
                 counts = [sa.func.coalesce(given.c[name], 0) for name in _COUNTS]
                 names = ["subscription_id", "hour", *_COUNTS]
                 values = sa.select(given.c.subscription_id, given.c.hour, *counts)
@@ -146,10 +147,12 @@ def percentile(counts: t.Sequence[int], share: float) -> float | None:
     wanted = sum(counts) * share
     if not wanted:
         return None
+    # Evenly spread within its class: nothing is known of where in it the durations lie.
     seen = 0
     for number, count in enumerate(counts):
         if count and seen + count >= wanted:
             low = BOUNDS[number - 1] if number else 0.0
+            # The last class has no upper end: it is taken to be as wide as the others are, in proportion.
             high = BOUNDS[number] if number < len(BOUNDS) else BOUNDS[-1] * 1.5
             return low + (high - low) * (wanted - seen) / count
         seen += count

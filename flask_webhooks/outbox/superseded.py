@@ -27,6 +27,7 @@ class ObjectVersion:
 _GIVEN = ("id", "channel", "entity_id", "sequence")
 """The fields of `ObjectVersion`, by the columns of messages whose types they have."""
 _lane = sa.bindparam("lane", type_=D.c.subscription_id.type)
+# What was cancelled was never sent: it makes nothing outdated.
 _is_sent = sa.and_(D.c.subscription_id == _lane, D.c.state != State.CANCELLED.value)
 _NEWER = (
     sa.select(M.c.id)
@@ -75,7 +76,7 @@ _PACKED = _packed()
 
 
 def find_outdated(
-    connection: sa.Connection, subscription_id: str, told: t.Sequence[ObjectVersion]
+    connection: sa.Connection, subscription_id: str, versions: t.Sequence[ObjectVersion]
 ) -> set[str]:
     """Return the deliveries whose object has a newer message that the subscription gets or has got.
 
@@ -83,12 +84,13 @@ def find_outdated(
     never sent, or is called off.
     """
     found: set[str] = set()
-    given = [dict(zip(_GIVEN, astuple(each), strict=True)) for each in told]
+    given = [dict(zip(_GIVEN, astuple(each), strict=True)) for each in versions]
     if connection.dialect.name == "postgresql":
         for some in chunks(given):
             values = {"rows": parameters.rows(some), "lane": subscription_id}
             found.update(connection.execute(_PACKED, values).scalars())
         return found
+    # One by one: SQLite has no network to wait for, and MariaDB no LATERAL.
     for row in given:
         identifier = row.pop("id")
         if connection.scalar(_NEWER, {**row, "lane": subscription_id}) is not None:

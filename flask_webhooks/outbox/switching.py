@@ -1,10 +1,10 @@
 """Switching a subscription off and on: what becomes of its deliveries.
 
-They may be any number, and whoever moves them keeps others waiting: the worker that records, SQLite's writers all of
-them. So each call here moves a portion and returns how many it found. If that is fewer than it was allowed, nothing is
-left; else somebody has to go on, in a transaction of its own. Workers do (`reconcile`), whoever has left something.
+They may be any number, and the transaction that moves them keeps others waiting: the worker that writes results of that
+lane, on SQLite all writers. So each call here moves a portion and returns how many it found. If that is fewer than it
+was allowed, nothing is left; else another transaction has to go on. Workers do (`reconcile`), whatever has left it.
 
-Each statement takes the lane's row first; see `lanes.lock`.
+Each statement takes the lane's row first; see `leases.lock`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def cancel_all(
 ) -> int:
     """Cancel what is pending, held or broken for a subscription that is removed."""
     off = {"state": State.CANCELLED.value, "due_at": None, "reason": reason, "finished_at": now}
+    # What is broken stays with a subscription that is only off: an operator may still repair it.
     found = 0
     for state in (State.PENDING, State.HELD, *((State.BROKEN,) if reason == "removed" else ())):
         if found < most:
@@ -106,5 +107,6 @@ def find_inconsistent(connection: sa.Connection) -> list[str]:
         return found.correlate(S).scalar_subquery().is_not(None)
 
     is_on, is_removed = sa.and_(S.c.active, S.c.deleted_at.is_(None)), S.c.deleted_at.is_not(None)
+    # Held although nothing holds it, or pending although it must not be sent.
     unfit = sa.or_(sa.and_(sa.or_(is_on, is_removed), some(State.HELD)), sa.and_(~is_on, some(State.PENDING)))
     return list(connection.scalars(sa.select(S.c.id).where(unfit)))

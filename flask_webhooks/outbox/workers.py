@@ -26,10 +26,12 @@ __all__ = [
 
 def heartbeat(connection: sa.Connection, worker: str, now: datetime) -> None:
     """Write that a worker lives, and forget those that have not been seen for a day."""
+    # The UPDATE first: a heartbeat is the first one of its worker once, and every 15 seconds it is not.
     seen = connection.execute(sa.update(W).where(W.c.name == worker).values(seen_at=now))
     if not seen.rowcount:
         row = {"name": worker, "started_at": now, "seen_at": now, "delivered": 0, "failed": 0}
         connection.execute(W.insert(), row)
+    # A worker that was killed has not unregistered itself.
     connection.execute(sa.delete(W).where(W.c.seen_at < now - timedelta(days=1)))
 
 
@@ -117,15 +119,15 @@ def subscribed(connection: sa.Connection) -> dict[str, int]:
 
 
 def waiting_for_us(connection: sa.Connection, now: datetime) -> int:
-    """Count the lanes that wait because our side can reach nobody: its proxy, name server, network or resources.
+    """Count the lanes that wait because our side can reach no receiver: its proxy, name server, network or resources.
 
-    One that has had no worker for long is not among them: nobody knows how it would be today.
+    One that has had no worker for long is not among them: whether our side could reach it today is not known.
     """
     lately = sa.and_(N.c.waits_for == "sender", N.c.sendable_at > now - timedelta(minutes=5))
     return connection.scalar(sa.select(sa.func.count()).select_from(N).where(lately)) or 0
 
 
 def broken(connection: sa.Connection) -> int:
-    """Count the messages whose data could not be made, and which nobody has repaired or given up."""
+    """Count the messages whose data could not be made, and which were neither repaired nor given up."""
     waiting = sa.select(sa.func.count()).select_from(B).where(B.c.given_up.is_(None))
     return connection.scalar(waiting) or 0

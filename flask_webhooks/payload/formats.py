@@ -127,6 +127,7 @@ def slack(message: Message, recipient: Recipient) -> dict[str, object]:
     Three blocks at most, far below Slack's 50. `verbatim` keeps Slack from making mentions and links out of
     what a customer typed.
     """
+    # Two characters less: the stars around it count too.
     title = _slack_text(message.text, SLACK_TEXT - 2)
     source = _slack_text(f"{message.event} · {message.environment} · {message.id}", SLACK_TEXT)
     blocks: list[dict[str, object]] = [{"type": "section", "text": _mrkdwn(f"*{title}*")}]
@@ -157,7 +158,7 @@ def _slack_text(text: str, most: int) -> str:
     escaped = text[:most].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     if len(escaped) <= most and len(text) <= most:
         return escaped
-    cut = escaped[: most - 1]
+    cut = escaped[: most - 1]  # the ellipsis is one character
     start = cut.rfind("&")
     return (cut[:start] if start >= 0 and ";" not in cut[start:] else cut) + "…"
 
@@ -179,6 +180,7 @@ def render(format: str | Format, message: Message, recipient: Recipient) -> byte
     :raises PayloadError: when the name is unknown, or a format returns what is no JSON object. What a format
         itself raises passes through.
     """
+    # The caller may have the host's own formats too, and passes what it has found there.
     make = FORMATS.get(format) if isinstance(format, str) else format
     if make is None:
         raise PayloadError(f"There is no built-in format {format!r}. There are: {', '.join(FORMATS)}.")
@@ -191,7 +193,7 @@ def render(format: str | Format, message: Message, recipient: Recipient) -> byte
 
 
 def failed(format: str, error: Exception) -> str:
-    """Return what a customer is told of a format that failed; what the host's own code has said is for the log alone.
+    """Return what a customer sees of a format that failed; the host's own words are for the log alone.
 
     Its words may hold anything: a statement with its values, the name of a machine, a key.
     """

@@ -42,7 +42,7 @@ NOTES: t.Final[Mapping[str, str]] = {
     "unknown_charset": "The charset %(charset)s is unknown: it is read as UTF-8.",
     "not_text": "Some bytes are not valid %(charset)s and are shown as �.",
 }
-"""What there is to say beside a text, by its key."""
+"""What there is to say about a text, by its key."""
 
 _CHARSETS: t.Final = frozenset(
     "ascii utf_8 utf_16 utf_16_le utf_16_be utf_32 utf_32_le utf_32_be latin_1 iso8859_2 iso8859_3 iso8859_4 iso8859_5 "

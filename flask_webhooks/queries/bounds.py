@@ -38,6 +38,7 @@ def fit(text: str, room: int, size: t.Callable[[str], int] = json_size) -> str:
     """
     if size(text) <= room:
         return text
+    # A cut moves by whole characters, of which some are six bytes: halving finds the last that fits.
     low, high = 0, min(len(text), max(room, 0))
     while low < high:
         middle = (low + high + 1) // 2

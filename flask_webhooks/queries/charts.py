@@ -69,7 +69,7 @@ def series(connection: sa.Connection, subscription_id: str, window: str, now: da
     :param window: a key of `WINDOWS`.
     """
     shape = WINDOWS[window]
-    if shape.step < HOUR:
+    if shape.step < HOUR:  # finer than the sums that are kept
         return Series(window, tuple(_recent(connection, subscription_id, shape, now)))
     until = hour_of(now) + HOUR
     since = until - shape.length
@@ -85,6 +85,7 @@ def series(connection: sa.Connection, subscription_id: str, window: str, now: da
 def _recent(
     connection: sa.Connection, subscription_id: str, shape: Window, now: datetime
 ) -> t.Iterator[Point]:
+    # Steps begin at whole fives of minutes, so that two looks at one step show the same.
     minute = now.replace(second=0, microsecond=0)
     until = minute - timedelta(minutes=minute.minute % 5) + shape.step
     since = until - shape.length
@@ -96,6 +97,7 @@ def _recent(
     ).all()
     steps: list[dict[str, int]] = [_empty() for _ in range(shape.length // shape.step)]
     for row in rows:
+        # An attempt of the worker's clock may lie a moment ahead of ours: it counts in the last step.
         number = min((row.started_at - since) // shape.step, len(steps) - 1)
         counts = steps[number]
         counts[statistics.outcome_of(row.status)] += 1

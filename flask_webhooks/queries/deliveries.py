@@ -72,7 +72,7 @@ def page(
     connection: sa.Connection, wanted: LogQuery, most: int, reach: int = REACH
 ) -> tuple[list[str], str | None, bool]:
     """Return the ids of a page, where the next one begins, and whether the search gave up at `reach`."""
-    ids = _walk(connection, wanted, most + 1)
+    ids = _walk(connection, wanted, most + 1)  # one more tells whether there is another page
     if not wanted.is_narrow:
         some = list(itertools.islice(ids, most + 1))
         return some[:most], some[most - 1] if len(some) > most else None, False
@@ -83,7 +83,7 @@ def page(
         looked += len(chunk)
         if len(found) > most:
             return found[:most], found[most - 1], False
-        if looked >= reach:
+        if looked >= reach:  # a page may be short, or empty: its reader decides whether to go on
             return found, chunk[-1], True
     return found, None, False
 
@@ -96,6 +96,7 @@ def _walk(connection: sa.Connection, wanted: LogQuery, first: int) -> t.Iterator
     branches = _branches(connection.dialect, wanted)
     heads = _heads(connection, [branch(wanted.below) for branch in branches], first)
     rests = [_rest(connection, branch, head, first) for branch, head in zip(branches, heads, strict=True)]
+    # Newest first a lower bound does not end the walk of an index, so it ends here.
     return itertools.takewhile(lambda key: key >= wanted.least, heapq.merge(*rests, reverse=True))
 
 
@@ -106,6 +107,7 @@ Branch = t.Callable[[str | None], sa.Select[t.Any]]
 def _branches(dialect: sa.Dialect, wanted: LogQuery) -> list[Branch]:
     if wanted.subscriptions is None:
         return [lambda below: _newest_first(dialect, below)]
+    # The index begins with subscription and state, so all states of one are six ranges.
     states = [wanted.state] if wanted.state else [state.value for state in State]
     return [
         functools.partial(_newest_in, dialect, key, state) for key in wanted.subscriptions for state in states
@@ -140,7 +142,7 @@ def _rest(connection: sa.Connection, branch: Branch, ids: list[str], size: int) 
         yield from ids
         if len(ids) < size:
             return
-        size = CHUNK
+        size = CHUNK  # who reads so far is looking for something
         ids = list(connection.scalars(ranges.first(branch(ids[-1]), size)))
 
 
@@ -154,6 +156,7 @@ def _fitting(connection: sa.Connection, wanted: LogQuery, ids: t.Sequence[str]) 
         for row in _KEYS.run(connection, ids)
         if (text in row.id or text in row.message_id) and wanted.state in ("", row.state)
     ]
+    # One after the other, each by keys: what one filter drops the next does not look up.
     if wanted.event and rows:
         messages = _MESSAGES.run(connection, [row.message_id for row in rows])
         known = {row.id for row in messages if _is_of(row.event, wanted.event)}
@@ -212,5 +215,6 @@ def _entries(connection: sa.Connection, ids: t.Sequence[str]) -> tuple[LogLine, 
     if not ids:
         return ()
     rows: t.Any = _ENTRIES.run(connection, ids).all()
+    # In the order of time: of each delivery the last one stays.
     last: dict[str, t.Any] = {row.delivery_id: row for row in _ATTEMPTS.run(connection, ids)}
     return tuple(LogLine(row, last.get(row.id)) for row in rows)

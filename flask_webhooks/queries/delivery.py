@@ -55,7 +55,9 @@ def delivery_detail(
     if found is None:
         return None
     delivery, subscription = found
+    # Read newest first, as the index has them, and shown in the order they were made.
     attempts = tuple(reversed(attempts_of(session, delivery_id, MOST, before)))
+    # A page that is not full has no older ones: nothing to count.
     older = _older(session, attempts[0]) if len(attempts) == MOST else 0
     return DeliveryDetail(delivery, session.get(Message, delivery.message_id), subscription, attempts, older)
 

@@ -63,9 +63,10 @@ class DeliveryList:
 
 def list_deliveries(session: Session, wanted: LogQuery, count: int) -> DeliveryList:
     """Return a page of deliveries."""
+    # Each walk has an order of its own, which its cursor keeps to.
     cursor, behind = _id, None
     rows: t.Sequence[t.Any]
-    if wanted.message:
+    if wanted.message:  # it has some deliveries, one for each subscription: no walk
         rows = _of_message(session, wanted, count)
     elif goes_by_event(session, wanted):
         cursor = _place
@@ -88,7 +89,7 @@ def goes_by_event(session: Session, wanted: LogQuery) -> bool:
         return False
     if wanted.before:
         return "_" in wanted.before
-    if wanted.since:
+    if wanted.since:  # messages from before may have deliveries from after
         return False
     if wanted.state in ("", State.DELIVERED):
         return True
@@ -154,6 +155,7 @@ def _by_event(session: Session, wanted: LogQuery, count: int) -> tuple[list[t.An
         left -= len(ids)
         if len(ids) < step:
             return rows, None
+        # Behind all subscriptions of the last message, so the next step begins at the one before it.
         message, subscription, step = ids[-1].id, FIRST, walks.STEP
     return rows, f"{message}_{FIRST}"
 
@@ -165,6 +167,7 @@ def _of_messages(
     if not ids:
         return []
 
+    # `apart`: beside keys no condition may stand that an index could seem to answer (decision 37).
     def make(these: sa.ColumnElement[bool]) -> sa.Select[t.Any]:
         found = apart(_in_time(sa.select(*_COLUMNS), wanted).where(these))
         is_behind = sa.or_(found.c.message_id < ids[0], found.c.subscription_id < behind)

@@ -39,6 +39,7 @@ def list_messages(session: Session, wanted: LogQuery, most: int) -> tuple[list[t
     """
     found: t.Any = sa.select(*_COLUMNS)
     dialect = session.connection().dialect
+    # An operator's list of all is the primary key; an owner's is one of the two indexes that begin with the owner.
     ranges: list[dict[t.Any, t.Any]] = [{}]
     if wanted.owner is not ALL_OWNERS and wanted.names is not None:
         ranges = [{M.owner: wanted.owner, M.event: name} for name in wanted.names]
@@ -88,6 +89,7 @@ def outcomes(
     if behind:
         found = found.where(S.id > behind)
     rows = session.scalars(found.order_by(S.id).limit(most)).all()
+    # Without their bodies, which may be large: only states are shown.
     those = sa.select(D).where(mine, D.subscription_id.in_([row.id for row in rows]))
     deliveries = session.scalars(those.options(sa.orm.defer(D.body)))
     return rows, {each.subscription_id: each for each in deliveries}

@@ -41,7 +41,7 @@ class EngineStatus:
     broken: int
     """Messages whose data could not be made, and which wait for repair."""
     waiting_for_us: int
-    """Subscriptions that wait because our side can reach nobody."""
+    """Subscriptions that wait because our side can reach no receiver."""
     failing: t.Sequence[sa.Row[t.Any]]
     """`id`, `url`, `owner`, `failures`, `failing_since`, `paused_until` of the worst receivers, worst first."""
 
@@ -68,6 +68,7 @@ def engine_status(
     """
     waiting = outbox.backlog(connection, now, environments)
     others = outbox.elsewhere(connection, environments)
+    # They are pending as well, and are counted in the same index: that many more are read, and taken off again.
     elsewhere = sum(each.deliveries for each in others)
     some = sa.select(D.c.id).where(D.c.due_at.is_not(None)).limit(COUNTED + elsewhere).subquery()
     failing: t.Any = (
@@ -77,6 +78,7 @@ def engine_status(
         .order_by(N.c.failures.desc())
         .limit(worst)
     )
+    # By id, which is the order of time: the primary key begins with it.
     oldest = connection.scalar(sa.select(M.c.occurred_at).order_by(M.c.id).limit(1))
     return EngineStatus(
         workers=outbox.workers(connection),

@@ -121,6 +121,7 @@ def one_overview(session: Session, subscription: Subscription, now: datetime) ->
 
 def _described(session: Session, rows: t.Sequence[Subscription], now: datetime) -> list[Overview]:
     ids = [row.id for row in rows]
+    # Three statements for all of them: one for each subscription would be hundreds on a page.
     connection = session.connection()
     lanes = {
         row.subscription_id: row
@@ -175,6 +176,7 @@ def has_log() -> sa.ColumnElement[bool]:
 
 def standing(subscription: Subscription, lane: sa.Row[t.Any] | None, now: datetime) -> SubscriptionStatus:
     """Say how a subscription stands."""
+    # The most pressing first: one that is off and was failing is off.
     if not subscription.active:
         return SubscriptionStatus.DISABLED if subscription.disabled_reason else SubscriptionStatus.OFF
     if lane is not None and lane.paused_until is not None and lane.paused_until > now:
@@ -208,6 +210,7 @@ def oldest_waiting(connection: sa.Connection, subscription_id: str, state: State
 def with_log(session: Session, *, owner: Whose, most: int) -> t.Sequence[Subscription]:
     """Return subscriptions that have a log or may get one, removed ones behind the others; each newest first."""
     found = sa.select(Subscription).where(has_log())
+    # False sorts before true on each database: those that are there come first.
     found = found.order_by(Subscription.deleted_at.is_not(None), Subscription.id.desc())
     if owner is not ALL_OWNERS:
         found = found.where(Subscription.owner == owner)

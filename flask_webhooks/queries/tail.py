@@ -40,7 +40,7 @@ _SHOWN = (
 
 
 class Tail:
-    """Where somebody who watches the log has come to.
+    """How far a watcher of the log has read.
 
     :param since: attempts made before are not shown; None: from now on.
     """

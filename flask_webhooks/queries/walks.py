@@ -30,6 +30,7 @@ def end_of(session: Session, walks: t.Sequence[sa.Select[t.Any]], reach: int) ->
 
     :param walks: SELECTs of an id alone.
     """
+    # An OFFSET walks that many entries of the index: what one page costs at most anyway.
     ends = [walk.offset(reach - 1).limit(1).subquery().select() for walk in walks]
     found: list[str] = []
     for start in range(0, len(ends), PARTS):
@@ -73,5 +74,6 @@ def sifted(
         if len(rows) >= count or len(some) < step or some[-1].id < since:
             return rows[:count], None
         left -= len(some)
+        # Most filters pass some of the first rows: the first step is small, the others are not.
         below, step = some[-1].id, min(STEP, max(left, 1))
     return rows, below

@@ -4,8 +4,8 @@ The law of this room: a message of a backfill carries a dedupe key made of the s
 so that no second run doubles anything; a run that was broken off goes on where it was, because what has its message
 already is passed over. Rows are read a few at a time, in the order of their primary key, and fall due one after the
 other at a bounded rate, so that live events are sent in between. What has become older by that than what was sent is
-not sent: see `worker.superseded`. Rows that somebody else has locked are passed over and taken one by one in the end,
-so that no transaction of the host's meets us in a deadlock.
+not sent: see `outbox.superseded`. Rows that another transaction has locked are passed over and taken one by one at
+last, so that no transaction of the host's meets us in a deadlock.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MOST = 250
 
 @dataclass(frozen=True)
 class Batch:
-    """What one transaction came to."""
+    """What one transaction did."""
 
     seen: int
     """Rows looked at."""
@@ -91,6 +91,7 @@ class Backfill:
         busy: list[Key] = []
         while keys := self._next_keys(after, most):
             after = keys[-1]
+            # Waiting while we hold the locks of other rows could deadlock with the host's transaction.
             left, recorded = self._repeated(keys, waits=False)
             busy += left
             yield self._announced(len(keys), recorded)
@@ -108,7 +109,7 @@ class Backfill:
     def _enqueue_batch(
         self, session: Session, *, keys: t.Sequence[Key], waits: bool
     ) -> tuple[list[Key], list[Recorded]]:
-        """Return the keys of rows that somebody else has locked, or that are gone; and what was recorded."""
+        """Return the keys of rows that another transaction has locked, or that are gone; and what was recorded."""
         wanted = self._subscription(session, to_change=True)
         rows = self._locked_rows(session, wanted, keys, waits=waits)
         found = {tuple(self._mapper.primary_key_from_instance(row)) for row in rows}
@@ -122,7 +123,7 @@ class Backfill:
         return Session(self.state.own_engine, info={"webhooks": False})
 
     def _subscription(self, session: Session, *, to_change: bool) -> MatchedSubscription:
-        """Look whether it may still be sent to: with its owner's row locked, nobody switches it off meanwhile."""
+        """Look whether it may still be sent to: with its owner's row locked, it cannot be switched off meanwhile."""
         row = subscriptions.find(session, self._key, owner=ALL_OWNERS, to_change=to_change)
         if not row.active:
             raise SubscriptionError(ErrorText("switched_off"))
@@ -150,6 +151,7 @@ class Backfill:
         if len(path) != 1 or path[0] not in self._mapper.column_attrs:
             return rows
         column = self._mapper.column_attrs[path[0]].columns[0]
+        # Only types whose text has one form: of others the database might compare otherwise than we do.
         if isinstance(column.type, sa.Integer) and self._owner.isdecimal():
             return rows.where(column == int(self._owner))
         return rows.where(column == self._owner) if type(column.type) in (sa.String, sa.Text) else rows
@@ -198,6 +200,7 @@ class Backfill:
         led = load_linked((self._bound, row, {}) for row in rows)  # held while owners are read
         items = {self._dedupe_key(row): row for row in rows if self._is_for(row, wanted)}
         del led
+        # The unique index would drop them too, but only after each had been dumped.
         for key in recorded_keys(connection, wanted.owner, wanted.environment, self._event.name, list(items)):
             del items[key]
         occurrences = [

@@ -39,6 +39,7 @@ def rate_of(state: AppState, replay: Place, running: t.Sequence[Place], hosts: t
     :param hosts: theirs, by `hosts_of`.
     """
     owners = sum(1 for each in running if each.owner == replay.owner)
+    # The larger of both counts: neither the owner nor the host gets more than the rate.
     host = hosts[_host(replay)]
     same = sum(1 for each in running if hosts[_host(each)] == host)
     return state.settings.replay_rate / max(1, owners, same)
@@ -71,6 +72,7 @@ def begins_at(now: datetime, subscription: Place, ended: t.Iterable[t.Any]) -> d
         for each in ended
         if each.owner == subscription.owner or _host(each) == _host(subscription)
     ]
+    # Less than a second of it is not waited for: the worker sends that first in any case.
     latest = max(theirs, default=now)
     return latest if latest - now > SOON else now
 

@@ -64,9 +64,9 @@ class Filter:
     """Of what was asked for, before defaults such as "until now": tells two replays apart."""
 
 
-def digest(*told: t.Any) -> str:
-    """Return what tells one replay from another: of what somebody asked for, in words that do not change."""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def digest(*asked: t.Any) -> str:
+    """Return a digest of what was asked for, in words that do not change: two requests with the same are one replay."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def delivered(
@@ -116,8 +116,9 @@ def missed(
         .scalar_subquery()
     )
     found = sa.select(M.c.id, M.c.event).where(
-        M.c.channel != RESERVED_CHANNEL,
+        M.c.channel != RESERVED_CHANNEL,  # tests
         unindexed(M.c.event).in_(sorted(events)),
+        # A backfill's message is for the one subscription that asked for it, whose id is in its key.
         sa.or_(M.c.dedupe_key.is_(None), M.c.dedupe_key.not_like(backfilled)),
         delivery.is_(None),
         _is_whole(M.c.id),
@@ -131,6 +132,7 @@ def count(
     connection: sa.Connection, subscription: Subscription, wanted: Filter, listened: t.Collection[str]
 ) -> int:
     """Return how many match; counting ends at `COUNTED`."""
+    # State by state: each is a range of its own, and counting can end before the last.
     total = 0
     for state in wanted.states:
         matching = (

@@ -39,7 +39,7 @@ def retry(connection: sa.Connection, delivery_id: str, now: datetime) -> bool:
     )
     if connection.execute(due).rowcount:
         return True
-    # Whether it is pending is not asked beside its key: the index of what is due could seem to answer that faster.
+    # The state is no condition next to the key: the index of what is due could seem to answer that faster.
     found = connection.execute(sa.select(D.c.due_at).where(D.c.id == delivery_id, is_on)).one_or_none()
     return found is not None and found.due_at is not None
 

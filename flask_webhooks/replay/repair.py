@@ -1,7 +1,7 @@
 """Broken messages: their data made anew from the rows as they are now, or given up with a reason.
 
-Each in a transaction of its own, so that one which still fails keeps nobody waiting. Whoever is first has it: the first
-statement writes the row of the broken message, and so locks it.
+Each in a transaction of its own, so that one which still fails keeps no other waiting. Of two processes the first one
+has it: the first statement writes the row of the broken message, and so locks it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Repair:
 def list_broken(
     connection: sa.Connection, *, channel: str | None = None, after: str = "", most: int = 100
 ) -> t.Sequence[sa.Row[t.Any]]:
-    """Return broken messages that nobody has given up, oldest first: their columns but the data, and `error`.
+    """Return broken messages that were not given up, oldest first: their columns but the data, and `error`.
 
     :param after: the id behind which to begin.
     """
@@ -103,7 +103,7 @@ def _reason_of(session: Session, event: str, error: EmitError | sa.exc.DBAPIErro
     """Say what was wrong. After an error of the database only a new transaction can note it."""
     if isinstance(error, EmitError):
         return str(error)
-    if error.connection_invalidated:
+    if error.connection_invalidated:  # no fault of this message: the caller may try again
         raise error
     session.rollback()
     return f"{event} cannot be serialised: {type(error).__name__}: {error.orig}."
@@ -155,7 +155,7 @@ def _made_anew(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[P
     item = PendingEvent(event, owner, bound, obj, {}, text, row.entity_id, row.status, row.dedupe_key)
     item.listeners = _matches_of(state, session.connection(), row, owner)
     message = remade(state, item)
-    if row.environment != UNKNOWN:
+    if row.environment != UNKNOWN:  # it was chosen at the commit, and its deliveries are of that one
         message["environment"] = row.environment
     return item, {**message, "id": row.id}
 
@@ -169,6 +169,7 @@ def _row_of(session: Session, bound: BoundChannel, event: EventType, key: str | 
         )
     mapper: t.Any = sa.inspect(bound.model)
     columns = mapper.primary_key
+    # Commas part the columns of a key; a key of one column may have commas of its own.
     parts = [key] if len(columns) == 1 else key.split(",")
     row = None
     if len(parts) == len(columns):
@@ -209,7 +210,7 @@ def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
 
 
 def _owner(session: Session, bound: BoundChannel, event: EventType, row: sa.Row[t.Any]) -> str:
-    """Return whose the row is. It must be whose it was: nobody is told of another's data."""
+    """Return whose the row is. It must be whose it was: no owner may get another owner's data."""
     try:
         owner = _current_owner(session, bound, event, row.entity_id)
     except EmitError:
@@ -248,8 +249,8 @@ def _current_owner(session: Session, bound: BoundChannel, event: EventType, key:
 def _matches_of(
     state: AppState, connection: sa.Connection, row: sa.Row[t.Any], owner: str
 ) -> list[MatchedSubscription]:
-    """Whom it is for: those that it was recorded for, or, if nobody knew its owner, those who listen now."""
-    if row.owner == NOBODY:
+    """Return the subscriptions that it was recorded for, or, if its owner was not known, those that listen now."""
+    if row.owner == NOBODY:  # nothing was recorded for it: at the commit there was no owner to look up
         patterns = registry_of(state).patterns(frozenset({row.event}))
         found, _ = recording.find_matches(connection, {owner}, patterns)
         by_id: dict[str, MatchedSubscription] = {}
@@ -273,7 +274,7 @@ def _write(connection: sa.Connection, row: sa.Row[t.Any], item: PendingEvent, me
     connection.execute(sa.update(M).where(M.c.id == row.id).values({name: message[name] for name in names}))
     connection.execute(sa.delete(B).where(B.c.message_id == row.id))
     now = datetime.now(UTC)
-    if row.owner == NOBODY:
+    if row.owner == NOBODY:  # there are none that wait
         deliveries = deliveries_of(item, message, now)
         if deliveries:
             connection.execute(D.insert(), deliveries)
@@ -297,6 +298,7 @@ def _release(connection: sa.Connection, message_id: str, environment: str, now: 
         else:
             values = {"state": State.HELD.value, "reason": disabled or "off"}
         count += values["state"] != State.CANCELLED.value
+        # By hand it may have been cancelled since it was read.
         still = D.c.id == key, unindexed(D.c.state) == State.BROKEN.value
         connection.execute(sa.update(D).where(*still).values(values))
     return count

@@ -74,6 +74,7 @@ def start(
         raise SubscriptionError(ErrorText("switched_off"))
     if not state.settings.sends_to(subscription.environment):
         raise OtherEnvironmentError(subscription.environment)
+    # One at a time for each subscription: two would queue the same deliveries.
     running = session.scalars(
         sa.select(Replay).where(Replay.subscription_id == subscription.id, Replay.state == "running")
     ).first()
@@ -119,6 +120,7 @@ def enqueue_batches(state: AppState) -> int:
     # The others wait for workers of their environment.
     ours = [row for row in running if row.environment is None or state.settings.sends_to(row.environment)]
     due = [row for row in ours if row.next_at <= now]
+    # Names are looked up before a transaction begins: a name server may take seconds.
     hosts = budget.hosts_of(state, running) if due else {}
     return sum(_enqueue_next(state, row.id, now, budget.rate_of(state, row, running, hosts)) for row in due)
 
@@ -138,13 +140,14 @@ def _enqueue_next(state: AppState, replay_id: str, now: datetime, rate: float) -
 def _enqueue_batch(state: AppState, session: Session, replay_id: str, now: datetime, rate: float) -> int:
     if not _lock_unless_taken(session, replay_id):
         return 0
+    # The first write, so that on SQLite the replay is locked by it; `next_at` keeps others away for this turn's length.
     mine = session.execute(
         sa.update(R)
         .where(R.c.id == replay_id, R.c.state == "running", R.c.next_at <= now)
         .values(next_at=now + timedelta(seconds=max(AHEAD, 1 / rate)))
     )
     if not t.cast("t.Any", mine).rowcount:
-        return 0  # cancelled, or somebody else has taken this turn
+        return 0  # cancelled meanwhile, or another process has taken this turn
     replay = session.get_one(Replay, replay_id)
     subscription = session.get(Subscription, replay.subscription_id)
     if subscription is None or subscription.deleted_at is not None or not subscription.active:
@@ -157,7 +160,7 @@ def _enqueue_batch(state: AppState, session: Session, replay_id: str, now: datet
 
 
 def _lock_unless_taken(session: Session, replay_id: str) -> bool:
-    """Lock a replay, unless somebody is just taking a turn; SQLite's only lock is taken by writing.
+    """Lock a replay, unless another process is just taking a turn; SQLite's only lock is taken by writing.
 
     By its key alone: on MariaDB an UPDATE that also asks for the state locks the index on that first, and two of them
     lock each other.
@@ -181,13 +184,14 @@ def _fill_batch(
     queued = 0
     while queued < room and replay.stage < len(wanted.states):
         step = replay.states[replay.stage]
+        # Each due a moment after the one before: that is the rate, and live events are sent in between.
         times = [now + timedelta(seconds=(queued + n) / rate) for n in range(room - queued)]
         if step == MISSED:
             found = _enqueue_missed(state, session, subscription, wanted, listened, replay.cursor, times)
         else:
             found = _enqueue_again(state, session, subscription, wanted, step, replay.cursor, times)
         queued += len(found)
-        if len(found) < len(times):
+        if len(found) < len(times):  # this state has no more: the next one begins at its oldest
             replay.stage, replay.cursor = replay.stage + 1, None
         else:
             replay.cursor = found[-1]
@@ -202,7 +206,7 @@ def _fill_batch(
 
 _AGAIN = (
     sa.update(D)
-    .where(D.c.id == sa.bindparam("delivery"), D.c.due_at.is_(None))
+    .where(D.c.id == sa.bindparam("delivery"), D.c.due_at.is_(None))  # a click may have been faster
     .values(
         state=State.PENDING.value,
         due_at=sa.bindparam("due"),
@@ -239,7 +243,7 @@ def _still_listened(
 ) -> list[str]:
     """Return those deliveries whose event the subscription listens to: a worker would cancel the others.
 
-    What has been delivered would be told as cancelled then.
+    The log would then call a delivery cancelled that had been delivered.
     """
     patterns = {listener.event for listener in subscription.listeners}
     if not patterns:
