@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import typing as t
 from http import HTTPStatus
 
@@ -20,12 +19,10 @@ from ..errors import (
     ThrottledError,
 )
 from ..state import current_webhooks
-from ..web import CODES, Refused, headers_of, seconds_to_wait
+from ..web import CODES, Refused, headers_of, log_unreadable, seconds_to_wait
 from .security import challenge
 
 __all__ = ["answer", "not_allowed", "of_error", "of_http", "unauthenticated", "unknown"]
-
-logger = logging.getLogger("flask_webhooks.api")
 
 MOST_ERRORS = 200
 LONGEST = 1000
@@ -72,7 +69,7 @@ def of_error(error: Exception) -> Refused:
     if isinstance(error, SubscriptionError):
         return Refused(422, str(error), code=error.code, fields=error.fields)
     if isinstance(error, SecretError):
-        logger.error("secret.unreadable", extra={"reason": str(error)})
+        log_unreadable(error)
         return Refused(500, "A stored secret cannot be opened. The operator has been told.", code=error.code)
     raise error
 

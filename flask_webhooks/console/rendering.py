@@ -29,6 +29,7 @@ from ..web import (
     forget_request,
     headers_of,
     initiator_of,
+    log_unreadable,
     protect,
     run_in_session,
     seconds_to_wait,
@@ -70,7 +71,8 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
             return _problem(Refused(422, sentence_of(error)))
         except ThrottledError as error:
             return _slowed(error)
-        except SecretError:
+        except SecretError as error:
+            log_unreadable(error)
             return _problem(Refused(500, _("A stored secret cannot be decrypted. Tell the operator.")))
         except Exception as error:
             forget_request(error)

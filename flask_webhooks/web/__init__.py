@@ -19,7 +19,7 @@ from . import idempotency, manual
 from .context import RequestContext, current_state, run_in_session, version_of
 from .mounting import Door, host_of, protect
 from .origin import Initiator, initiator_of
-from .problems import CODES, Refused, forget_request, headers_of, seconds_to_wait
+from .problems import CODES, Refused, forget_request, headers_of, log_unreadable, seconds_to_wait
 
 __all__ = [
     "CODES",
@@ -33,6 +33,7 @@ __all__ = [
     "host_of",
     "idempotency",
     "initiator_of",
+    "log_unreadable",
     "manual",
     "protect",
     "run_in_session",

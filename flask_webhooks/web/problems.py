@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import typing as t
 from collections.abc import Mapping
@@ -9,10 +10,13 @@ from collections.abc import Mapping
 from flask import request
 from werkzeug.exceptions import HTTPException
 
-from ..errors import ThrottledError
+from ..errors import SecretError, ThrottledError
 from ..frames import emptied
 
-__all__ = ["CODES", "Refused", "forget_request", "headers_of", "seconds_to_wait"]
+__all__ = ["CODES", "Refused", "forget_request", "headers_of", "log_unreadable", "seconds_to_wait"]
+
+logger = logging.getLogger("flask_webhooks.api")
+"""Hosts know it by this name; the console logs here too."""
 
 CODES = {
     400: "malformed",
@@ -64,6 +68,11 @@ def seconds_to_wait(error: ThrottledError) -> int:
 def headers_of(error: HTTPException) -> dict[str, str]:
     """Return the headers of what the host has aborted with, for an answer of our own: `Retry-After`, `Allow`."""
     return {name: value for name, value in error.get_headers() if name != "Content-Type"}
+
+
+def log_unreadable(error: SecretError) -> None:
+    """Log that a stored secret cannot be opened, which only the operator can mend: the caller learns no reason."""
+    logger.error("secret.unreadable", extra={"reason": str(error)})
 
 
 def forget_request(error: Exception) -> None:

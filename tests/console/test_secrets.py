@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import typing as t
 
+import pytest
 import sqlalchemy as sa
 
 from flask_webhooks import signing
 from flask_webhooks.models import Secret
 from flask_webhooks.state import AppState
-from tests.console.conftest import Visitor
+from tests.console.conftest import Visitor, on_one_database
 from tests.stage import subscribe
 
 
@@ -61,3 +62,20 @@ def test_a_new_webhook_with_a_pair_shows_its_public_key(visitor: Visitor) -> Non
     assert "Give your receiver this public key" in page
     assert "it cannot be used to sign" in page
     assert "forge" not in page
+
+
+@on_one_database
+def test_one_that_cannot_be_opened_is_logged_for_the_operator(
+    state: AppState, visitor: Visitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = subscribe(state, "https://example.com/hooks", "invoices.*")
+    with state.engine.begin() as connection:
+        connection.execute(sa.update(Secret).values(sealed="of a key that is gone"))
+
+    answer = visitor.post(f"/webhooks/{row.id}/secret")
+
+    assert answer.status_code == 500
+    assert "Tell the operator" in answer.text
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "secret.unreadable"
+    ]
