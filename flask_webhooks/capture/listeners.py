@@ -24,6 +24,7 @@ from .registry import Registry, anybody, known, registry_of, watching
 from .sqlalchemy_internals import (
     deleted_states,
     dirty_states,
+    forget_inherited_yield_per,
     modified_states,
     new_states,
     running_method,
@@ -253,7 +254,10 @@ def _settle_late(session: Session, context: UOWTransaction) -> None:
 
 
 def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
-    if not anybody() or execution.is_select or not execution.is_orm_statement:
+    if execution.is_select:
+        forget_inherited_yield_per(execution)
+        return None
+    if not anybody() or not execution.is_orm_statement:
         return None
     session = execution.session
     mapper = execution.bind_mapper

@@ -35,6 +35,7 @@ __all__ = [
     "expire_attributes",
     "expunge_states",
     "flush_if_due",
+    "forget_inherited_yield_per",
     "forget_pending",
     "from_objects",
     "has_row_limit",
@@ -243,3 +244,15 @@ def without_orm_criteria(select: sa.Select[t.Any]) -> sa.Select[t.Any]:
     """Let a SELECT be compiled as one of Core: criteria that the ORM adds to classes do not reach it."""
     select._propagate_attrs = {}
     return select
+
+
+def forget_inherited_yield_per(execution: ORMExecuteState) -> None:
+    """Let a SELECT that loads a relationship run as it does where no `do_orm_execute` listener is registered.
+
+    As soon as there is one, SQLAlchemy before 2.1 works out the options of a statement twice. The second time the
+    SELECT of `selectinload` takes over the `yield_per` of the SELECT whose rows it completes, and raises
+    InvalidRequestError (sqlalchemy#13301). What it was asked for itself stands in its load options.
+    """
+    options = execution.local_execution_options
+    if "yield_per" in options and "sa_top_level_orm_context" in options:
+        execution.update_execution_options(yield_per=execution.load_options._yield_per)
