@@ -125,14 +125,14 @@ def test_a_whole_life(state: AppState, call: Customer, mood: Moody, receiver: Re
     # Replay what failed: same id, same bytes, new signature that both secrets verify.
     mood.status = 200
     assert call("POST", f"{path}/replay", {"dry_run": True}, expect=200)["total"] == 1
-    replay = call("POST", f"{path}/replay", {}, expect=202)
+    made = call("POST", f"{path}/replay", {}, expect=202)
     deliver(state)
     again = receiver.wait_for(4)[-1]
     assert again.body == sent
     assert again.headers["webhook-id"] == failed["message_id"]
     for key in (secret, new):
         Webhook(key).verify(again.body, again.headers)
-    assert call("GET", f"/replays/{replay['id']}", expect=200)["state"] == "done"
+    assert call("GET", f"/replays/{made['id']}", expect=200)["state"] == "done"
     found = call("GET", f"/deliveries/{failed['id']}")
     assert [each["trigger"] for each in found["attempt_log"]] == ["automatic", "replay"]
     assert found["state"] == "delivered"
@@ -290,22 +290,22 @@ def test_a_replay_goes_at_its_rate_and_can_be_cancelled(
         for number in range(30):
             sell(f"F-{number}")
     mine = call.subscribe("invoices.created", url=receiver.url())["id"]
-    replay = call("POST", f"/subscriptions/{mine}/replay", {"mode": "missed"}, expect=202)["id"]
+    made = call("POST", f"/subscriptions/{mine}/replay", {"mode": "missed"}, expect=202)["id"]
 
     assert replay.enqueue_batches(state) == 10  # five seconds' worth
     assert replay.enqueue_batches(state) == 0  # the next few are not due yet
     due = [each["due_at"] for each in call("GET", "/deliveries?state=pending&limit=100")["items"]]
     span = datetime.fromisoformat(due[0]) - datetime.fromisoformat(due[-1])
     assert span == timedelta(seconds=4.5)
-    progress = call("GET", f"/replays/{replay}", expect=200)
+    progress = call("GET", f"/replays/{made}", expect=200)
     assert (progress["total"], progress["queued"], progress["state"]) == (30, 10, "running")
 
-    call("POST", f"/replays/{replay}/cancel", {}, expect=200)
+    call("POST", f"/replays/{made}/cancel", {}, expect=200)
     with Session(state.engine) as session:
         session.execute(sa.update(Replay).values(next_at=datetime.now(UTC)))
         session.commit()
     assert replay.enqueue_batches(state) == 0
-    assert call("GET", f"/replays/{replay}")["state"] == "cancelled"
+    assert call("GET", f"/replays/{made}")["state"] == "cancelled"
 
 
 def test_another_replay_waits(state: AppState, call: Customer) -> None:
