@@ -15,7 +15,7 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_webhooks import Webhooks
 from flask_webhooks.models import Base, Message
 from flask_webhooks.state import AppState, state_of
-from tests.capture import zoo as zoo_module
+from tests.capture import valued_models
 from tests.conftest import DATABASES, release
 from tests.host import db, make_host, make_tables
 from tests.stage import recorded, subscribe
@@ -83,9 +83,9 @@ def capturing(
 
 
 @pytest.fixture
-def zoo(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
+def valued(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """The app with difficult models, inside its context; somebody listens to everything."""
-    with capturing(zoo_module.db, zoo_module.CATALOG, database_url, tmp_path) as state:
+    with capturing(valued_models.db, valued_models.CATALOG, database_url, tmp_path) as state:
         subscribe(state, NOWHERE, "*", includes=["changes"])
         yield state
 
@@ -126,7 +126,7 @@ def kinds(sent: t.Iterable[str]) -> list[str]:
     return found
 
 
-TABLES = {*zoo_module.Base.metadata.tables, *db.metadata.tables, *Base.metadata.tables}
+TABLES = {*valued_models.Base.metadata.tables, *db.metadata.tables, *Base.metadata.tables}
 
 
 def events(state: AppState) -> list[str]:

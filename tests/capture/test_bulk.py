@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from flask_webhooks.errors import BulkStatementError
 from flask_webhooks.state import AppState, state_of
 from tests.capture.conftest import NOWHERE, RECORDING, changes, counting, events, kinds, told
-from tests.capture.zoo import Animal, Dog, Seat
-from tests.capture.zoo import db as zoo_db
+from tests.capture.valued_models import Animal, Dog, Seat
+from tests.capture.valued_models import db as valued_db
 from tests.host import Client, Invoice, Line, Note, Status, db
 from tests.stage import recorded, subscribe
 
@@ -250,37 +250,37 @@ class TestInsert:
 
 
 class TestInheritance:
-    def test_rows_of_subclasses_are_seen_by_their_channels(self, zoo: AppState) -> None:
-        zoo_db.session.add_all([Dog(id=1, name="a", breed="pug"), Animal(id=2, name="b")])
-        zoo_db.session.commit()
-        before = len(recorded(zoo))
-        zoo_db.session.execute(sa.update(Animal).values(name="c"))
-        zoo_db.session.commit()
+    def test_rows_of_subclasses_are_seen_by_their_channels(self, valued: AppState) -> None:
+        valued_db.session.add_all([Dog(id=1, name="a", breed="pug"), Animal(id=2, name="b")])
+        valued_db.session.commit()
+        before = len(recorded(valued))
+        valued_db.session.execute(sa.update(Animal).values(name="c"))
+        valued_db.session.commit()
 
-        found = [(message.event, message.entity_id) for message in recorded(zoo)[before:]]
+        found = [(message.event, message.entity_id) for message in recorded(valued)[before:]]
         assert {pair for pair in found if "updated" in pair[0]} == {
             ("animals.updated", "1"),
             ("animals.updated", "2"),
             ("dogs.updated", "1"),
         }
 
-    def test_a_statement_that_changes_keys_is_refused(self, zoo: AppState) -> None:
-        zoo_db.session.add(Seat(row="A", number=1))
-        zoo_db.session.commit()
+    def test_a_statement_that_changes_keys_is_refused(self, valued: AppState) -> None:
+        valued_db.session.add(Seat(row="A", number=1))
+        valued_db.session.commit()
 
         with pytest.raises(BulkStatementError, match="primary keys"):
-            zoo_db.session.execute(sa.update(Seat).values(number=2))
+            valued_db.session.execute(sa.update(Seat).values(number=2))
 
     @pytest.mark.parametrize("is_held", [True, False])
-    def test_a_statement_that_changes_classes_is_refused(self, zoo: AppState, is_held: bool) -> None:
-        zoo_db.session.add(dog := Dog(id=1, name="a"))
-        zoo_db.session.commit()
+    def test_a_statement_that_changes_classes_is_refused(self, valued: AppState, is_held: bool) -> None:
+        valued_db.session.add(dog := Dog(id=1, name="a"))
+        valued_db.session.commit()
         assert dog.id == 1
         if not is_held:
-            zoo_db.session.expunge_all()
+            valued_db.session.expunge_all()
 
         with pytest.raises(BulkStatementError, match="classes"):
-            zoo_db.session.execute(sa.update(Animal).values(kind="animal"))
+            valued_db.session.execute(sa.update(Animal).values(kind="animal"))
 
 
 class TestLimits:

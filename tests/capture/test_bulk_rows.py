@@ -13,8 +13,8 @@ from sqlalchemy.orm import ORMExecuteState, Session, aliased, with_loader_criter
 from flask_webhooks.errors import BulkStatementError
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, SERVERS, counting, kinds
-from tests.capture.zoo import Animal, Dog, Pup
-from tests.capture.zoo import db as zoo_db
+from tests.capture.valued_models import Animal, Dog, Pup
+from tests.capture.valued_models import db as valued_db
 from tests.host import Invoice, Line, db
 from tests.stage import recorded, subscribe
 
@@ -287,34 +287,34 @@ class TestOthersThatWrite:
 
 
 class TestInheritance:
-    def test_a_condition_on_the_table_of_the_base_class(self, zoo: AppState) -> None:
+    def test_a_condition_on_the_table_of_the_base_class(self, valued: AppState) -> None:
         """To an UPDATE SQLAlchemy does not join that table by itself, as it does to a SELECT."""
-        quietly(zoo, Dog(id=1, name="a", breed="pug"), Dog(id=2, name="b", breed="pug"))
-        zoo_db.session.execute(
+        quietly(valued, Dog(id=1, name="a", breed="pug"), Dog(id=2, name="b", breed="pug"))
+        valued_db.session.execute(
             sa.update(Dog).where(Dog.id == Animal.id, Dog.name == "a").values(breed="mix"),
             execution_options={"synchronize_session": False},
         )
-        zoo_db.session.commit()
+        valued_db.session.commit()
 
-        assert [pair for pair in told(zoo) if pair[0].startswith("dogs")] == [("dogs.updated", "1")]
+        assert [pair for pair in told(valued) if pair[0].startswith("dogs")] == [("dogs.updated", "1")]
 
-    def test_single_tables(self, zoo: AppState) -> None:
-        quietly(zoo, Pup(id=1, name="a"), Animal(id=2, name="b"))
-        zoo_db.session.execute(sa.update(Pup).values(name="c"))
-        zoo_db.session.commit()
+    def test_single_tables(self, valued: AppState) -> None:
+        quietly(valued, Pup(id=1, name="a"), Animal(id=2, name="b"))
+        valued_db.session.execute(sa.update(Pup).values(name="c"))
+        valued_db.session.commit()
 
-        assert {pair for pair in told(zoo) if "updated" in pair[0]} == {
+        assert {pair for pair in told(valued) if "updated" in pair[0]} == {
             ("pups.updated", "1"),
             ("animals.updated", "1"),
         }
         with pytest.raises(BulkStatementError, match="core_only"):
-            zoo_db.session.execute(
+            valued_db.session.execute(
                 sa.update(Pup).values(name="d"), execution_options={"dml_strategy": "core_only"}
             )
 
-    def test_rows_of_subclasses_are_read_together(self, zoo: AppState) -> None:
-        quietly(zoo, *(Dog(id=number, name="a", breed="pug") for number in range(1, 9)))
-        with counting(zoo.engine) as sent:
-            zoo_db.session.execute(sa.update(Animal).values(name="c"))
+    def test_rows_of_subclasses_are_read_together(self, valued: AppState) -> None:
+        quietly(valued, *(Dog(id=number, name="a", breed="pug") for number in range(1, 9)))
+        with counting(valued.engine) as sent:
+            valued_db.session.execute(sa.update(Animal).values(name="c"))
 
         assert len([kind for kind in kinds(sent) if kind.startswith("SELECT")]) == 4

@@ -15,9 +15,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, make_transient
 
 from flask_webhooks.state import AppState
-from tests.capture import yard as yard_module
+from tests.capture import linked_models
 from tests.capture.conftest import NOWHERE, capturing
-from tests.capture.yard import Item, Order
+from tests.capture.linked_models import Item, Order
 from tests.host import Invoice, Line, db
 from tests.stage import recorded, subscribe
 
@@ -137,9 +137,9 @@ def test_it_does_so_when_only_the_invoice_was_expired_and_expunged(
 
 
 @pytest.fixture
-def yard(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
+def linked(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """An order of owner 1 with an item, committed before anybody listens."""
-    with capturing(yard_module.db, yard_module.CATALOG, database_url, tmp_path) as state:
+    with capturing(linked_models.db, linked_models.CATALOG, database_url, tmp_path) as state:
         with Session(state.engine, info={"webhooks": False}) as session:
             session.add(Order(tenant=1, number=1, items=[Item(id=1, name="a")]))
             session.commit()
@@ -152,9 +152,9 @@ def yard(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
 @pytest.mark.parametrize("is_expunged", [True, False])
 @pytest.mark.parametrize("is_cloned", [True, False])
 def test_a_row_belongs_to_whom_its_row_led_to_and_not_to_the_owner_of_the_clone(
-    yard: AppState, event: str, is_expunged: bool, is_cloned: bool
+    linked: AppState, event: str, is_expunged: bool, is_cloned: bool
 ) -> None:
-    session = yard_module.db.session
+    session = linked_models.db.session
     order = session.get_one(Order, (1, 1))
     item = session.get_one(Item, 1)
     assert item.order is order
@@ -178,5 +178,5 @@ def test_a_row_belongs_to_whom_its_row_led_to_and_not_to_the_owner_of_the_clone(
     key = str(sa.inspect(item).identity[0])
     session.commit()
     made = [("orders.created", "2", "1,2")] if is_cloned else []
-    assert told(yard) == sorted([(event, "1", key), *made, ("orders.updated", "1", "1,1")])
-    assert all(each.data != "null" for each in recorded(yard))
+    assert told(linked) == sorted([(event, "1", key), *made, ("orders.updated", "1", "1,1")])
+    assert all(each.data != "null" for each in recorded(linked))

@@ -14,8 +14,18 @@ from sqlalchemy.orm import ORMExecuteState, Session, load_only, with_loader_crit
 
 from flask_webhooks.errors import CatalogError, EmitError
 from flask_webhooks.state import AppState
-from tests.capture import attic
-from tests.capture.attic import (
+from tests.capture import unusual_models
+from tests.capture.conftest import (
+    NOWHERE,
+    Doorless,
+    capturing,
+    changes,
+    counting,
+    events,
+    kinds,
+    last_changes,
+)
+from tests.capture.unusual_models import (
     Box,
     Chief,
     Entry,
@@ -34,16 +44,6 @@ from tests.capture.attic import (
     Tool,
     db,
 )
-from tests.capture.conftest import (
-    NOWHERE,
-    Doorless,
-    capturing,
-    changes,
-    counting,
-    events,
-    kinds,
-    last_changes,
-)
 from tests.stage import recorded, subscribe
 
 S = db.session
@@ -56,7 +56,9 @@ def make(database_url: str, tmp_path: Path) -> t.Iterator[Make]:
     with contextlib.ExitStack() as stack:
 
         def make(**config: t.Any) -> AppState:
-            return stack.enter_context(capturing(db, attic.CATALOG, database_url, tmp_path, **config))
+            return stack.enter_context(
+                capturing(db, unusual_models.CATALOG, database_url, tmp_path, **config)
+            )
 
         yield make
 
@@ -500,7 +502,7 @@ class TestAtTheStart:
     )
     def test_a_query_is_refused(self, make: Make, tmp_path: Path, old: str, new: str, where: str) -> None:
         path = tmp_path / "w.yaml"
-        path.write_text(attic.CATALOG.read_text().replace(old, new))
+        path.write_text(unusual_models.CATALOG.read_text().replace(old, new))
         with pytest.raises(CatalogError) as refused:
             make(WEBHOOKS_CATALOG=str(path))
 
@@ -510,7 +512,9 @@ class TestAtTheStart:
     def test_a_condition_on_what_a_query_computes_is_refused(self, make: Make, tmp_path: Path) -> None:
         path = tmp_path / "w.yaml"
         louder = "events: {updated: , louder: {on: updated, when: {changed: [loud]}}}"
-        path.write_text(attic.CATALOG.read_text().replace("events: [created, updated, deleted]", louder, 1))
+        path.write_text(
+            unusual_models.CATALOG.read_text().replace("events: [created, updated, deleted]", louder, 1)
+        )
         with pytest.raises(CatalogError, match='"loud" of Box is not a column'):
             make(WEBHOOKS_CATALOG=str(path))
 

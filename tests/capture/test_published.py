@@ -13,7 +13,7 @@ from flask_webhooks import reference
 from flask_webhooks.delivery.body import body_of
 from flask_webhooks.models import Delivery, Message, State
 from flask_webhooks.state import AppState
-from tests.capture import zoo as models
+from tests.capture import valued_models as models
 from tests.capture.conftest import NOWHERE
 from tests.host import Client, Invoice, Line, Status, db
 from tests.stage import subscribe
@@ -52,8 +52,8 @@ def test_bodies_of_schemas(state: AppState) -> None:
     }
 
 
-def test_bodies_of_columns(zoo: AppState) -> None:
-    subscribe(zoo, NOWHERE, "*", includes=["changes", "animals", "keepers"])
+def test_bodies_of_columns(valued: AppState) -> None:
+    subscribe(valued, NOWHERE, "*", includes=["changes", "animals", "keepers"])
     animal = models.Animal(name="Leo", tags=["a", None], facts={"x": [1]})
     models.db.session.add_all(
         [models.Cage(id=1, keepers=[models.Keeper()], animals=[animal]), models.Dog(breed="x")]
@@ -64,4 +64,4 @@ def test_bodies_of_columns(zoo: AppState) -> None:
     models.db.session.delete(animal)
     models.db.session.commit()
 
-    assert are_published(zoo) >= {"animals.created", "animals.updated", "animals.deleted", "cages.updated"}
+    assert are_published(valued) >= {"animals.created", "animals.updated", "animals.deleted", "cages.updated"}

@@ -12,7 +12,7 @@ from sqlalchemy.orm import defer, raiseload
 
 from flask_webhooks.state import AppState
 from tests.capture.conftest import NOWHERE, capturing, counting, kinds
-from tests.capture.yard import CATALOG, Author, Book, Car, Item, Order, Page, Shelf, Wheel, db
+from tests.capture.linked_models import CATALOG, Author, Book, Car, Item, Order, Page, Shelf, Wheel, db
 from tests.host import Client, Invoice, Line
 from tests.host import db as host_db
 from tests.stage import recorded, subscribe
@@ -21,7 +21,7 @@ S = db.session
 
 
 @pytest.fixture
-def yard(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
+def linked(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
     """The app with these models, inside its context; both owners listen to everything."""
     with capturing(db, CATALOG, database_url, tmp_path) as state:
         for owner in ("1", "2"):
@@ -48,7 +48,7 @@ def save(*objects: t.Any) -> None:
 
 
 class TestAKeyThatIsSet:
-    def test_owner_include_and_touches_follow_it(self, yard: AppState) -> None:
+    def test_owner_include_and_touches_follow_it(self, linked: AppState) -> None:
         save(Order(tenant=1, number=1, owner="1", items=[Item(id=1)]), Order(tenant=1, number=2, owner="2"))
         item = S.get_one(Item, 1)
         assert item.order is not None
@@ -56,16 +56,16 @@ class TestAKeyThatIsSet:
 
         item.order_number = 2
 
-        assert commit(yard) == [
+        assert commit(linked) == [
             ("items.created", "1", "2"),
             ("items.deleted", "1", "1"),
             ("orders.updated", "1,1", "1"),
             ("orders.updated", "1,2", "2"),
         ]
-        assert last(yard, "items.created")["order"] == {"tenant": 1, "number": 2, "owner": "2"}
-        assert last(yard, "items.deleted")["order"] == {"tenant": 1, "number": 1, "owner": "1"}
+        assert last(linked, "items.created")["order"] == {"tenant": 1, "number": 2, "owner": "2"}
+        assert last(linked, "items.deleted")["order"] == {"tenant": 1, "number": 1, "owner": "1"}
 
-    def test_there_and_back(self, yard: AppState) -> None:
+    def test_there_and_back(self, linked: AppState) -> None:
         save(Order(tenant=1, number=1, owner="1", items=[Item(id=1)]), Order(tenant=1, number=2, owner="2"))
         item = S.get_one(Item, 1)
         item.order_number = 2
@@ -76,18 +76,18 @@ class TestAKeyThatIsSet:
 
         item.order_number, item.name = 1, "x"
 
-        assert commit(yard) == [("items.updated", "1", "1"), ("orders.updated", "1,1", "1")]
+        assert commit(linked) == [("items.updated", "1", "1"), ("orders.updated", "1,1", "1")]
 
-    def test_to_nothing(self, yard: AppState) -> None:
+    def test_to_nothing(self, linked: AppState) -> None:
         save(Car(id=1, wheels=[Wheel(id=1)]))
         wheel = S.get_one(Wheel, 1)
         assert wheel.car is not None
 
         wheel.car_id = None
 
-        assert commit(yard) == [("cars.updated", "1", "1")]
+        assert commit(linked) == [("cars.updated", "1", "1")]
 
-    def test_many_cost_one_statement_for_their_new_parents(self, yard: AppState) -> None:
+    def test_many_cost_one_statement_for_their_new_parents(self, linked: AppState) -> None:
         save(
             Order(tenant=1, number=1, items=[Item(id=number) for number in range(1, 21)]),
             *(Order(tenant=1, number=number) for number in range(2, 22)),
@@ -97,17 +97,17 @@ class TestAKeyThatIsSet:
             assert item.order is not None
             item.order_number = item.id + 1
         S.flush()
-        with counting(yard.engine) as sent:
+        with counting(linked.engine) as sent:
             S.commit()
 
         assert kinds(sent).count("SELECT order") <= 3
 
-    def test_a_joined_table_s_key(self, yard: AppState) -> None:
+    def test_a_joined_table_s_key(self, linked: AppState) -> None:
         save(Car(id=1, wheels=[Wheel(id=1)]), Car(id=2))
 
         S.get_one(Wheel, 1).car_id = 2
 
-        assert [each for each in commit(yard) if each[0] == "cars.updated"] == [
+        assert [each for each in commit(linked) if each[0] == "cars.updated"] == [
             ("cars.updated", "1", "1"),
             ("cars.updated", "2", "1"),
         ]
@@ -118,7 +118,7 @@ class TestTheOwnerOfWhatIsGone:
 
     @pytest.mark.parametrize("is_flushed", [True, False])
     @pytest.mark.parametrize("is_loaded", [True, False])
-    def test_moved_before(self, yard: AppState, is_flushed: bool, is_loaded: bool) -> None:
+    def test_moved_before(self, linked: AppState, is_flushed: bool, is_loaded: bool) -> None:
         save(Order(tenant=1, number=1, owner="1", items=[Item(id=1)]), Order(tenant=1, number=2, owner="2"))
         item, other = S.get_one(Item, 1), S.get_one(Order, (1, 2))
         assert not is_loaded or item.order
@@ -128,20 +128,22 @@ class TestTheOwnerOfWhatIsGone:
                 S.flush()
             S.delete(item)
 
-        assert [each for each in commit(yard) if each[0] == "items.deleted"] == [("items.deleted", "1", "1")]
+        assert [each for each in commit(linked) if each[0] == "items.deleted"] == [
+            ("items.deleted", "1", "1")
+        ]
 
-    def test_moved_afterwards(self, yard: AppState) -> None:
+    def test_moved_afterwards(self, linked: AppState) -> None:
         save(Order(tenant=1, number=1, owner="1", items=[Item(id=1)]), Order(tenant=1, number=2, owner="2"))
         item = S.get_one(Item, 1)
         S.delete(item)
         S.flush()
         item.order = S.get_one(Order, (1, 2))
 
-        assert commit(yard) == [("items.deleted", "1", "1"), ("orders.updated", "1,1", "1")]
+        assert commit(linked) == [("items.deleted", "1", "1"), ("orders.updated", "1,1", "1")]
 
 
 class TestWhatGoesWithAnother:
-    def test_an_orphan_is_told_with_what_is_deferred_and_included(self, yard: AppState) -> None:
+    def test_an_orphan_is_told_with_what_is_deferred_and_included(self, linked: AppState) -> None:
         save(
             Shelf(
                 id=1, books=[Book(id=1, blurb="good", author=Author(name="A"), pages=[Page(id=1, text="p")])]
@@ -150,13 +152,13 @@ class TestWhatGoesWithAnother:
         shelf = S.get_one(Shelf, 1)
         shelf.books.clear()
 
-        assert commit(yard) == [("books.deleted", "1", "1"), ("pages.deleted", "1", "1")]
-        assert last(yard, "books.deleted")["blurb"] == "good"
-        assert last(yard, "books.deleted")["author"]["name"] == "A"
-        assert last(yard, "pages.deleted")["text"] == "p"
+        assert commit(linked) == [("books.deleted", "1", "1"), ("pages.deleted", "1", "1")]
+        assert last(linked, "books.deleted")["blurb"] == "good"
+        assert last(linked, "books.deleted")["author"]["name"] == "A"
+        assert last(linked, "pages.deleted")["text"] == "p"
 
     @pytest.mark.parametrize("expired", [False, True])
-    def test_an_orphan_belongs_to_whom_its_parent_belonged(self, yard: AppState, expired: bool) -> None:
+    def test_an_orphan_belongs_to_whom_its_parent_belonged(self, linked: AppState, expired: bool) -> None:
         save(Order(tenant=1, number=1, owner="2", items=[Item(id=1), Item(id=2)]))
         order = S.get_one(Order, (1, 1))
         item = order.items[0]
@@ -166,12 +168,12 @@ class TestWhatGoesWithAnother:
         S.flush()
         S.expire_all()
 
-        assert commit(yard) == [("items.deleted", str(1), "2"), ("orders.updated", "1,1", "2")]
+        assert commit(linked) == [("items.deleted", str(1), "2"), ("orders.updated", "1,1", "2")]
 
     @pytest.mark.parametrize("is_flushed", [True, False])
     @pytest.mark.parametrize("is_loaded", [True, False])
-    def test_an_include_behind_what_goes(self, yard: AppState, is_flushed: bool, is_loaded: bool) -> None:
-        subscribe(yard, NOWHERE, "shelves.*", owner="1", includes=["authors"])
+    def test_an_include_behind_what_goes(self, linked: AppState, is_flushed: bool, is_loaded: bool) -> None:
+        subscribe(linked, NOWHERE, "shelves.*", owner="1", includes=["authors"])
         save(Shelf(id=1, books=[Book(author=Author(name="A")), Book(author=Author(name="B"))]))
         S.expunge_all()
         shelf = S.get_one(Shelf, 1)
@@ -181,7 +183,7 @@ class TestWhatGoesWithAnother:
             S.flush()
         S.commit()
 
-        assert last(yard, "shelves.deleted")["authors"] == ["A", "B"]
+        assert last(linked, "shelves.deleted")["authors"] == ["A", "B"]
 
     def test_what_the_database_takes_along_is_not_told(self, state: AppState, listening: None) -> None:
         session = host_db.session
@@ -208,19 +210,19 @@ class TestWhatGoesWithAnother:
 
         assert [message.entity_id for message in recorded(state)] == ["2"]
 
-    def test_an_orphan_whose_parent_goes_too(self, yard: AppState) -> None:
+    def test_an_orphan_whose_parent_goes_too(self, linked: AppState) -> None:
         save(Order(tenant=1, number=1, owner="2", items=[Item(id=1)]))
         order = S.get_one(Order, (1, 1))
         order.items.clear()
         S.delete(order)
 
-        assert commit(yard) == [("items.deleted", "1", "2"), ("orders.deleted", "1,1", "2")]
+        assert commit(linked) == [("items.deleted", "1", "2"), ("orders.deleted", "1,1", "2")]
 
-    def test_a_cascade(self, yard: AppState) -> None:
+    def test_a_cascade(self, linked: AppState) -> None:
         save(Shelf(id=1, books=[Book(id=1, blurb="good", pages=[Page(id=1)])]))
         S.delete(S.get_one(Shelf, 1))
 
-        assert commit(yard) == [
+        assert commit(linked) == [
             ("books.deleted", "1", "1"),
             ("pages.deleted", "1", "1"),
             ("shelves.deleted", "1", "1"),
@@ -241,15 +243,15 @@ class TestWhatGoesWithAnother:
 
 
 class TestAListenerOfTheHost:
-    def test_that_sets_what_was_expired_while_the_row_is_written(self, yard: AppState) -> None:
+    def test_that_sets_what_was_expired_while_the_row_is_written(self, linked: AppState) -> None:
         save(Shelf(id=1, books=[Book(id=1)]))
         S.expire(book := S.get_one(Book, 1))
         book.title = "finished"
 
-        assert ("books.done", "1", "1") in commit(yard)
-        assert last(yard, "books.updated")["changes"]["state"] == {"from": "new", "to": "done"}
+        assert ("books.done", "1", "1") in commit(linked)
+        assert last(linked, "books.updated")["changes"]["state"] == {"from": "new", "to": "done"}
 
-    def test_that_sets_what_was_expired_before_the_flush(self, yard: AppState) -> None:
+    def test_that_sets_what_was_expired_before_the_flush(self, linked: AppState) -> None:
         save(Shelf(id=1, books=[Book(id=1)]))
         S.expire(book := S.get_one(Book, 1))
 
@@ -260,10 +262,10 @@ class TestAListenerOfTheHost:
         sa.event.listen(S(), "before_flush", before_flush)
         S.add(Author(name="A"))
 
-        assert commit(yard) == [("books.done", "1", "1"), ("books.updated", "1", "1")]
-        assert last(yard, "books.updated")["changes"] == {"state": {"from": "new", "to": "done"}}
+        assert commit(linked) == [("books.done", "1", "1"), ("books.updated", "1", "1")]
+        assert last(linked, "books.updated")["changes"] == {"state": {"from": "new", "to": "done"}}
 
-    def test_that_deletes_before_the_flush(self, yard: AppState) -> None:
+    def test_that_deletes_before_the_flush(self, linked: AppState) -> None:
         save(Shelf(id=1, books=[Book(id=1, blurb="good", author=Author(name="A"))]))
         S.expire(book := S.get_one(Book, 1))
 
@@ -274,9 +276,9 @@ class TestAListenerOfTheHost:
         sa.event.listen(S(), "before_flush", before_flush)
         S.add(Author(name="B"))
 
-        assert commit(yard) == [("books.deleted", "1", "1")]
-        assert last(yard, "books.deleted")["blurb"] == "good"
-        assert last(yard, "books.deleted")["author"]["name"] == "A"
+        assert commit(linked) == [("books.deleted", "1", "1")]
+        assert last(linked, "books.deleted")["blurb"] == "good"
+        assert last(linked, "books.deleted")["author"]["name"] == "A"
 
 
 class TestWhatTheHostForbidsItselfToLoad:

@@ -10,11 +10,11 @@ from sqlalchemy.orm import load_only, undefer
 
 from flask_webhooks.state import AppState
 from tests.capture.conftest import RECORDING, counting, events, kinds, last_changes, told
-from tests.capture.zoo import Animal, Cage, Dog, Mood, Place, Pup, Seat, Stub, Ticket, db
+from tests.capture.valued_models import Animal, Cage, Dog, Mood, Place, Pup, Seat, Stub, Ticket, db
 
 
 @pytest.fixture
-def animal(zoo: AppState) -> Animal:
+def animal(valued: AppState) -> Animal:
     """Committed, and expired as everything is after a commit."""
     animal = Animal(name="old", story="once", facts={"a": 1}, tags=[1])
     db.session.add(animal)
@@ -31,36 +31,36 @@ def changed(state: AppState, event: str = "animals.updated") -> dict[str, t.Any]
 
 
 class TestForgotten:
-    def test_expired(self, zoo: AppState, animal: Animal) -> None:
+    def test_expired(self, valued: AppState, animal: Animal) -> None:
         animal.name = "new"
         db.session.commit()
 
-        assert changed(zoo) == {"name": ["old", "new"]}
+        assert changed(valued) == {"name": ["old", "new"]}
 
-    def test_expired_and_set_to_the_same(self, zoo: AppState, animal: Animal) -> None:
+    def test_expired_and_set_to_the_same(self, valued: AppState, animal: Animal) -> None:
         animal.name = "old"
         db.session.commit()
 
-        assert events(zoo) == ["animals.created"]
+        assert events(valued) == ["animals.created"]
 
-    def test_many_expired_cost_one_statement(self, zoo: AppState) -> None:
+    def test_many_expired_cost_one_statement(self, valued: AppState) -> None:
         seats = [Seat(row="A", number=number, note="old") for number in range(20)]
         db.session.add_all(seats)
         db.session.commit()
         for seat in seats:
             seat.note = "new"
-        with counting(zoo.engine) as sent:
+        with counting(valued.engine) as sent:
             db.session.commit()
 
         assert kinds(sent) == ["SELECT seat", "UPDATE seat", *RECORDING]
-        assert len(told(zoo, "seats.updated")) == 20
+        assert len(told(valued, "seats.updated")) == 20
 
-    def test_many_deferred_cost_one_statement(self, zoo: AppState) -> None:
+    def test_many_deferred_cost_one_statement(self, valued: AppState) -> None:
         db.session.add_all(Animal() for _ in range(20))
         db.session.commit()
         for animal in db.session.scalars(sa.select(Animal)).all():
             animal.mood = Mood.TAME
-        with counting(zoo.engine) as sent:
+        with counting(valued.engine) as sent:
             db.session.commit()
 
         assert kinds(sent) == [
@@ -71,84 +71,84 @@ class TestForgotten:
             *RECORDING[1:],
         ]
 
-    def test_deferred(self, zoo: AppState, animal: Animal) -> None:
+    def test_deferred(self, valued: AppState, animal: Animal) -> None:
         db.session.expire_all()
         found = db.session.scalars(sa.select(Animal)).one()
         assert "story" in sa.inspect(found).unloaded
         found.story = "twice"
         db.session.commit()
 
-        assert changed(zoo) == {"story": ["once", "twice"]}
+        assert changed(valued) == {"story": ["once", "twice"]}
 
-    def test_not_among_the_loaded(self, zoo: AppState, animal: Animal) -> None:
+    def test_not_among_the_loaded(self, valued: AppState, animal: Animal) -> None:
         db.session.expunge_all()
         found = db.session.scalars(sa.select(Animal).options(load_only(Animal.id))).one()
         found.name = "new"
         db.session.commit()
 
-        assert changed(zoo) == {"name": ["old", "new"]}
+        assert changed(valued) == {"name": ["old", "new"]}
 
-    def test_a_server_default(self, zoo: AppState, animal: Animal) -> None:
+    def test_a_server_default(self, valued: AppState, animal: Animal) -> None:
         animal.born = "now"
         db.session.commit()
 
-        assert changed(zoo) == {"born": ["then", "now"]}
+        assert changed(valued) == {"born": ["then", "now"]}
 
-    def test_a_condition_on_a_server_default_of_the_same_transaction(self, zoo: AppState) -> None:
+    def test_a_condition_on_a_server_default_of_the_same_transaction(self, valued: AppState) -> None:
         ticket = Ticket()
         db.session.add(ticket)
         db.session.flush()
         ticket.state = "sold"
         db.session.commit()
 
-        assert sorted(events(zoo)) == ["tickets.created", "tickets.sold"]
+        assert sorted(events(valued)) == ["tickets.created", "tickets.sold"]
 
-    def test_a_condition_on_an_expired_enum(self, zoo: AppState, animal: Animal) -> None:
+    def test_a_condition_on_an_expired_enum(self, valued: AppState, animal: Animal) -> None:
         animal.mood = Mood.TAME
         db.session.commit()
 
-        assert "animals.tamed" in events(zoo)
-        assert changed(zoo) == {"mood": ["wild", "tame"]}
+        assert "animals.tamed" in events(valued)
+        assert changed(valued) == {"mood": ["wild", "tame"]}
 
-    def test_an_sql_expression(self, zoo: AppState, animal: Animal) -> None:
+    def test_an_sql_expression(self, valued: AppState, animal: Animal) -> None:
         animal.x = Animal.x + 5  # type: ignore[assignment]
         db.session.commit()
 
-        assert changed(zoo) == {"x": [0, 5]}
-        assert "animals.moved" in events(zoo)
+        assert changed(valued) == {"x": [0, 5]}
+        assert "animals.moved" in events(valued)
 
-    def test_an_sql_expression_that_changes_nothing(self, zoo: AppState, animal: Animal) -> None:
+    def test_an_sql_expression_that_changes_nothing(self, valued: AppState, animal: Animal) -> None:
         animal.x = Animal.x + 0  # type: ignore[assignment]
         db.session.commit()
 
-        assert changed(zoo) == {}
+        assert changed(valued) == {}
 
 
 class TestAutomatic:
-    def test_onupdate_in_python_and_in_sql(self, zoo: AppState, animal: Animal) -> None:
+    def test_onupdate_in_python_and_in_sql(self, valued: AppState, animal: Animal) -> None:
         animal.name = "new"
         db.session.commit()
 
-        assert last_changes(zoo, "animals.updated") == {
+        assert last_changes(valued, "animals.updated") == {
             "name": ["old", "new"],
             "count": [1, 2],
             "revised": [0, 1],
         }
 
-    def test_a_condition_on_it(self, zoo: AppState, animal: Animal) -> None:
+    def test_a_condition_on_it(self, valued: AppState, animal: Animal) -> None:
         animal.name = "new"
         db.session.commit()
 
-        assert "animals.counted" in events(zoo)
+        assert "animals.counted" in events(valued)
 
-    def test_a_version_counter(self, zoo: AppState) -> None:
+    def test_a_version_counter(self, valued: AppState) -> None:
         ticket = Ticket()
         db.session.add(ticket)
         db.session.commit()
         ticket.state = "sold"
         db.session.commit()
 
-        assert last_changes(zoo, "tickets.updated") == {
+        assert last_changes(valued, "tickets.updated") == {
             "state": ["new", "sold"],
             "summary": ["new 1", "sold 2"],
         }
@@ -156,92 +156,92 @@ class TestAutomatic:
 
 class TestInPlace:
     @pytest.mark.parametrize("is_loaded", [True, False])
-    def test_a_mutable_dict(self, zoo: AppState, animal: Animal, is_loaded: bool) -> None:
+    def test_a_mutable_dict(self, valued: AppState, animal: Animal, is_loaded: bool) -> None:
         if is_loaded:
             assert animal.name
         animal.facts["a"] = 2
         db.session.commit()
 
-        assert changed(zoo) == {"facts": [{"a": 1}, {"a": 2}]}
+        assert changed(valued) == {"facts": [{"a": 1}, {"a": 2}]}
 
-    def test_a_mutable_list(self, zoo: AppState, animal: Animal) -> None:
+    def test_a_mutable_list(self, valued: AppState, animal: Animal) -> None:
         animal.tags.append(2)
         db.session.commit()
 
-        assert changed(zoo) == {"tags": [[1], [1, 2]]}
+        assert changed(valued) == {"tags": [[1], [1, 2]]}
 
-    def test_there_and_back(self, zoo: AppState, animal: Animal) -> None:
+    def test_there_and_back(self, valued: AppState, animal: Animal) -> None:
         animal.facts["a"] = 2
         db.session.flush()
         animal.facts["a"] = 1
         db.session.commit()
 
-        assert changed(zoo) == {}
+        assert changed(valued) == {}
 
-    def test_several_flushes(self, zoo: AppState, animal: Animal) -> None:
+    def test_several_flushes(self, valued: AppState, animal: Animal) -> None:
         for number in (2, 3, 4):
             animal.facts["a"] = number
             db.session.flush()
         db.session.commit()
 
-        assert changed(zoo) == {"facts": [{"a": 1}, {"a": 4}]}
+        assert changed(valued) == {"facts": [{"a": 1}, {"a": 4}]}
 
-    def test_many_cost_one_statement(self, zoo: AppState) -> None:
+    def test_many_cost_one_statement(self, valued: AppState) -> None:
         animals = [Animal(facts={"a": number}) for number in range(20)]
         db.session.add_all(animals)
         db.session.commit()
         for animal in db.session.scalars(sa.select(Animal).options(undefer("*"))).all():
             animal.facts["b"] = 1
-        with counting(zoo.engine) as sent:
+        with counting(valued.engine) as sent:
             db.session.flush()
 
         assert len([statement for statement in sent if statement.startswith("SELECT")]) == 1
 
 
 class TestShapes:
-    def test_a_composite(self, zoo: AppState, animal: Animal) -> None:
+    def test_a_composite(self, valued: AppState, animal: Animal) -> None:
         animal.place = Place(3, 4)
         db.session.commit()
 
-        assert changed(zoo) == {"x": [0, 3], "y": [0, 4]}
-        assert "animals.moved" in events(zoo)
+        assert changed(valued) == {"x": [0, 3], "y": [0, 4]}
+        assert "animals.moved" in events(valued)
 
-    def test_a_hybrid_shows_the_last_state(self, zoo: AppState) -> None:
+    def test_a_hybrid_shows_the_last_state(self, valued: AppState) -> None:
         ticket = Ticket()
         db.session.add(ticket)
         db.session.commit()
         ticket.state = "sold"
         db.session.commit()
 
-        assert [data["summary"] for data in told(zoo, "tickets.updated")] == ["sold 2"]
+        assert [data["summary"] for data in told(valued, "tickets.updated")] == ["sold 2"]
 
-    def test_joined_inheritance_is_seen_by_both_channels(self, zoo: AppState) -> None:
+    def test_joined_inheritance_is_seen_by_both_channels(self, valued: AppState) -> None:
         dog = Dog(name="Rex", breed="pug")
         db.session.add(dog)
         db.session.commit()
         dog.name, dog.breed = "Max", "mix"
         db.session.commit()
 
-        assert sorted(set(events(zoo))) == [
+        assert sorted(set(events(valued))) == [
             "animals.counted",
             "animals.created",
             "animals.updated",
             "dogs.created",
             "dogs.updated",
         ]
-        assert changed(zoo, "dogs.updated") == {"name": ["Rex", "Max"], "breed": ["pug", "mix"]}
-        assert changed(zoo, "animals.updated") == {"name": ["Rex", "Max"]}
+        assert changed(valued, "dogs.updated") == {"name": ["Rex", "Max"], "breed": ["pug", "mix"]}
+        assert changed(valued, "animals.updated") == {"name": ["Rex", "Max"]}
 
-    def test_a_column_of_the_subclass_is_none_of_the_base(self, zoo: AppState) -> None:
+    def test_a_column_of_the_subclass_is_none_of_the_base(self, valued: AppState) -> None:
         dog = Dog(breed="pug")
         db.session.add(dog)
         db.session.commit()
         dog.breed = "mix"
         db.session.commit()
 
-        assert changed(zoo, "dogs.updated") == {"breed": ["pug", "mix"]}
+        assert changed(valued, "dogs.updated") == {"breed": ["pug", "mix"]}
 
-    def test_single_table_inheritance(self, zoo: AppState) -> None:
+    def test_single_table_inheritance(self, valued: AppState) -> None:
         pup = Pup(trick="sit")
         db.session.add(pup)
         db.session.commit()
@@ -250,12 +250,12 @@ class TestShapes:
         db.session.delete(pup)
         db.session.commit()
 
-        assert changed(zoo, "pups.updated") == {"trick": ["sit", "roll"]}
-        assert [data["trick"] for data in told(zoo, "pups.deleted")] == ["roll"]
-        assert "animals.deleted" in events(zoo)
-        assert "dogs.created" not in events(zoo)
+        assert changed(valued, "pups.updated") == {"trick": ["sit", "roll"]}
+        assert [data["trick"] for data in told(valued, "pups.deleted")] == ["roll"]
+        assert "animals.deleted" in events(valued)
+        assert "dogs.created" not in events(valued)
 
-    def test_a_composite_primary_key(self, zoo: AppState) -> None:
+    def test_a_composite_primary_key(self, valued: AppState) -> None:
         seats = [Seat(row=row, number=1) for row in "AB"]
         db.session.add_all(seats)
         db.session.commit()
@@ -263,9 +263,9 @@ class TestShapes:
             seat.note = seat.row
         db.session.commit()
 
-        assert [data["note"] for data in told(zoo, "seats.updated")] == ["A", "B"]
+        assert [data["note"] for data in told(valued, "seats.updated")] == ["A", "B"]
 
-    def test_a_primary_key_that_changes(self, zoo: AppState) -> None:
+    def test_a_primary_key_that_changes(self, valued: AppState) -> None:
         seat = Seat(row="A", number=1)
         db.session.add(seat)
         db.session.commit()
@@ -274,10 +274,10 @@ class TestShapes:
         seat.note = "x"
         db.session.commit()
 
-        assert events(zoo) == ["seats.created", "seats.updated"]
-        assert last_changes(zoo, "seats.updated") == {"number": [1, 2], "note": ["", "x"]}
+        assert events(valued) == ["seats.created", "seats.updated"]
+        assert last_changes(valued, "seats.updated") == {"number": [1, 2], "note": ["", "x"]}
 
-    def test_a_key_that_takes_the_place_of_a_deleted_one(self, zoo: AppState) -> None:
+    def test_a_key_that_takes_the_place_of_a_deleted_one(self, valued: AppState) -> None:
         first, second = Seat(row="A", number=1), Seat(row="A", number=2)
         db.session.add_all([first, second])
         db.session.commit()
@@ -286,34 +286,34 @@ class TestShapes:
         first.number = 2
         db.session.commit()
 
-        assert sorted(events(zoo)[2:]) == ["seats.deleted", "seats.updated"]
+        assert sorted(events(valued)[2:]) == ["seats.deleted", "seats.updated"]
 
 
 class TestReferences:
     @pytest.fixture
-    def cages(self, zoo: AppState) -> list[Cage]:
+    def cages(self, valued: AppState) -> list[Cage]:
         cages = [Cage(name="one"), Cage(name="two")]
         db.session.add_all([*cages, Animal(cage=cages[0])])
         db.session.commit()
         return cages
 
-    def test_a_many_to_one_that_only_the_flush_sets(self, zoo: AppState, cages: list[Cage]) -> None:
+    def test_a_many_to_one_that_only_the_flush_sets(self, valued: AppState, cages: list[Cage]) -> None:
         animal = db.session.scalars(sa.select(Animal)).one()
         keys = [cage.id for cage in cages]
         db.session.expire(animal)
         animal.cage = cages[1]
         db.session.commit()
 
-        assert changed(zoo) == {"cage_id": keys}
+        assert changed(valued) == {"cage_id": keys}
 
-    def test_both_ends_are_touched_when_it_moves(self, zoo: AppState, cages: list[Cage]) -> None:
+    def test_both_ends_are_touched_when_it_moves(self, valued: AppState, cages: list[Cage]) -> None:
         animal = db.session.scalars(sa.select(Animal)).one()
         animal.cage = cages[1]
         db.session.commit()
 
-        assert sorted(data["name"] for data in told(zoo, "cages.updated")) == ["one", "two"]
+        assert sorted(data["name"] for data in told(valued, "cages.updated")) == ["one", "two"]
 
-    def test_a_collection_without_a_way_back(self, zoo: AppState) -> None:
+    def test_a_collection_without_a_way_back(self, valued: AppState) -> None:
         one, two, stub = Ticket(), Ticket(), Stub()
         one.stubs = [stub]
         db.session.add_all([one, two])
@@ -324,4 +324,4 @@ class TestReferences:
         db.session.expire(stub)
         db.session.commit()
 
-        assert last_changes(zoo, "stubs.updated") == {"ticket_id": keys}
+        assert last_changes(valued, "stubs.updated") == {"ticket_id": keys}

@@ -1,4 +1,4 @@
-"""Models with everything whose old value is hard to know, each in a channel of `zoo.yaml`."""
+"""Models with everything whose old value is hard to know, each in a channel of `valued_models.yaml`."""
 
 from __future__ import annotations
 
@@ -163,4 +163,4 @@ class TicketSchema(ma.Schema):
     summary = ma.fields.String()
 
 
-CATALOG = Path(__file__).with_name("zoo.yaml")
+CATALOG = Path(__file__).with_name("valued_models.yaml")

@@ -1,4 +1,4 @@
-"""Models whose relationships are hard to follow, each in a channel of `yard.yaml`."""
+"""Models whose relationships are hard to follow, each in a channel of `linked_models.yaml`."""
 
 from __future__ import annotations
 
@@ -112,4 +112,4 @@ def shelve(_: t.Any, __: t.Any, book: Book) -> None:
         book.state = "done"
 
 
-CATALOG = Path(__file__).with_name("yard.yaml")
+CATALOG = Path(__file__).with_name("linked_models.yaml")

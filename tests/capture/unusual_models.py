@@ -1,4 +1,4 @@
-"""Models in unusual corners of SQLAlchemy, each in a channel of `attic.yaml`."""
+"""Models in unusual corners of SQLAlchemy, each in a channel of `unusual_models.yaml`."""
 
 from __future__ import annotations
 
@@ -230,4 +230,4 @@ class Gate(db.Model):  # type: ignore[name-defined]
         return "1"
 
 
-CATALOG = Path(__file__).with_name("attic.yaml")
+CATALOG = Path(__file__).with_name("unusual_models.yaml")
