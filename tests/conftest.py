@@ -25,7 +25,7 @@ from werkzeug.routing import Rule
 
 from flask_webhooks.queue import Embedded
 from flask_webhooks.state import AppState, state_of
-from tests import shelf
+from tests import reused_databases
 from tests.host import db, make_host
 from tests.receivers import Receiver, ok
 from tests.stage import wait_until
@@ -170,11 +170,11 @@ def new_mariadb_database(server: str) -> t.Iterator[str]:
 @contextlib.contextmanager
 def new_database(server: str, template: str = "template1") -> t.Iterator[str]:
     """An empty PostgreSQL database, or a copy of another, dropped afterwards even if connections are left."""
-    url = shelf.create(server, template)
+    url = reused_databases.create(server, template)
     try:
         yield url
     finally:
-        shelf.drop(server, url)
+        reused_databases.drop(server, url)
 
 
 @pytest.fixture(params=DATABASES)
@@ -200,9 +200,9 @@ def template(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> t.Itera
 
 
 @pytest.fixture(scope="session")
-def copies(postgres: str, template: str) -> t.Iterator[shelf.Shelf]:
+def copies(postgres: str, template: str) -> t.Iterator[reused_databases.DatabasePool]:
     """Copies of `template`."""
-    made = shelf.Shelf(postgres, template)
+    made = reused_databases.DatabasePool(postgres, template)
     yield made
     made.clear()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 from pathlib import Path
 
-from tests import warm
+from tests import forked
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,7 +36,7 @@ class Folder:
         for path in (out, err):
             path.write_text("")
         env = {"PYTHONPATH": f"{ROOT}", "PYTHONWARNINGS": "ignore", **environment}
-        process = warm.start(["flask", "--app", app, *words], env, self.path, out, err, is_cold=is_cold)
+        process = forked.start(["flask", "--app", app, *words], env, self.path, out, err, is_cold=is_cold)
         process.join(120)
         assert process.exitcode is not None, err.read_text()
         return Result(process.exitcode, out.read_text(), err.read_text())

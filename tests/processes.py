@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flask_webhooks.state import AppState
-from tests import warm
+from tests import forked
 from tests.stage import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +27,7 @@ class Process:
     ) -> None:
         self.log = log
         log.touch()
-        self._process = warm.start(words, env, ROOT, log, log, is_cold=is_cold)
+        self._process = forked.start(words, env, ROOT, log, log, is_cold=is_cold)
         self.pid = t.cast("int", self._process.pid)
 
     @property

@@ -24,7 +24,7 @@ from flask_webhooks import (
 from flask_webhooks.models import Message
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.testing import recorded as recorded_inside
-from tests import elsewhere
+from tests import made_models
 from tests.host import CATALOG, Invoice, Status, db, make_host
 from tests.stage import deliveries, recorded, subscribe
 
@@ -105,10 +105,10 @@ def _app_with_two_binds(tmp_path: Path) -> None:
         id: Mapped[int] = mapped_column(primary_key=True)
         owner: Mapped[str]
 
-    elsewhere.Archived = Archived
+    made_models.Archived = Archived
     (tmp_path / "webhooks.yaml").write_text(
         "version: 1\ntitle: T\nchannels:\n"
-        "  archive: {title: A, model: 'tests.elsewhere:Archived', owner: owner, events: [created]}\n"
+        "  archive: {title: A, model: 'tests.made_models:Archived', owner: owner, events: [created]}\n"
     )
     app = Flask("two", root_path=str(tmp_path), instance_path=str(tmp_path))
     app.config.update(

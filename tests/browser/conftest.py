@@ -25,7 +25,7 @@ from example_app.models import db
 from example_app.seed import seed
 from flask_webhooks.state import state_of
 from tests.browser.chromium import ARGUMENTS, find_chromium
-from tests.browser.guises import let_dress_up
+from tests.browser.principals import let_dress_up
 from tests.receivers import Receiver, Talk, response
 from tests.stage import wait_until
 

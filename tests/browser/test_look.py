@@ -14,7 +14,7 @@ from flask_webhooks.models import Message, Subscription
 from flask_webhooks.state import state_of
 from tests.browser import history
 from tests.browser.conftest import Customer, Looks, Site, check_accessibility, looks
-from tests.browser.guises import NEWCOMER, OPERATOR
+from tests.browser.principals import NEWCOMER, OPERATOR
 from tests.console.conftest import Log, write_log
 from tests.stage import wait_until
 

@@ -49,7 +49,7 @@ class Machine:
     def __init__(self, processes: Processes, folder: Path, name: str, ahead: float) -> None:
         self._file = folder / f"ahead-of-{name}"
         self.set(ahead)
-        words = ("tests.askew", str(self._file), "flask", "webhooks", "deliver", "--watch")
+        words = ("tests.shifted_clock", str(self._file), "flask", "webhooks", "deliver", "--watch")
         self.process: Process = processes.start(*words, is_cold=True)
 
     def set(self, ahead: float) -> None:

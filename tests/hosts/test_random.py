@@ -25,8 +25,8 @@ from flask_webhooks.models import Base as OurBase
 from flask_webhooks.models import Message
 from flask_webhooks.state import AppState
 from tests.capture.test_published import are_published
-from tests.hosts.drawn import Example, Mood, examples
-from tests.hosts.house import House, Play
+from tests.hosts.app import House, Play
+from tests.hosts.examples import Example, Mood, examples
 
 PHASES = tuple(Phase) if "WEBHOOKS_TEST_DEEP" in os.environ else (Phase.explicit, Phase.generate)
 """To shrink an example takes minutes: with WEBHOOKS_TEST_DEEP alone."""

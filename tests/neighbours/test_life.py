@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.neighbours.house import beside, live
-from tests.neighbours.them import NEIGHBOURS, Neighbour
+from tests.neighbours.app import beside, live
+from tests.neighbours.extensions import NEIGHBOURS, Neighbour
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])

@@ -17,7 +17,7 @@ from flask_webhooks.receiving import Received
 from flask_webhooks.state import state_of
 from tests.host import CATALOG, Invoice, db
 from tests.neighbours import archive
-from tests.neighbours.house import beside, live, verified
+from tests.neighbours.app import beside, live, verified
 from tests.receivers import Receiver, ok
 from tests.stage import recorded, secret_of, subscribe
 from tests.worker.answers import run

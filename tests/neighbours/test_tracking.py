@@ -23,7 +23,7 @@ from flask_webhooks.state import state_of
 from flask_webhooks.subscriptions import headers
 from tests.console.conftest import Visitor
 from tests.host import db
-from tests.neighbours.house import API, CREDENTIAL, HEADERS, beside, live
+from tests.neighbours.app import API, CREDENTIAL, HEADERS, beside, live
 from tests.stage import fill, subscribe
 from tests.worker.answers import run
 

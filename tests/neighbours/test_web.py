@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from tests.console.conftest import Visitor
-from tests.neighbours.house import HEADERS, beside
+from tests.neighbours.app import HEADERS, beside
 
 BODY = {"url": "http://127.0.0.1:5999/hooks", "events": ["invoices.*"]}
 in_any_order = pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])

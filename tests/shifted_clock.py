@@ -1,4 +1,4 @@
-"""A process whose machine has another clock: `python -m tests.askew FILE MODULE WORDS…` runs a module in it.
+"""A process whose machine has another clock: `python -m tests.shifted_clock FILE MODULE WORDS…` runs a module in it.
 
 The file holds the seconds by which the clock is ahead, and may change meanwhile: then the clock jumps. Everything that
 Python code asks for the time is told the wrong one; the monotonic clock, which no operator can set, is left alone.

@@ -19,7 +19,7 @@ from flask_webhooks import state as states
 from flask_webhooks.capture import muted
 from tests.capture.conftest import NOWHERE, Doorless
 from tests.host import make_transactional
-from tests.hosts.drawn import IN_BULK, KINDS, Example
+from tests.hosts.examples import IN_BULK, KINDS, Example
 from tests.stage import subscribe
 
 OWNERS = ("1", "2")

@@ -10,7 +10,7 @@ from flask import Flask, jsonify, session
 from flask_webhooks.console.rendering import POLICY
 from tests.console.conftest import Visitor
 from tests.host import Client, Invoice, db
-from tests.neighbours.house import API, HEADERS, Add
+from tests.neighbours.app import API, HEADERS, Add
 
 
 def _nothing(_: Flask) -> None:

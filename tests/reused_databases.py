@@ -9,7 +9,7 @@ import typing as t
 import psycopg
 import sqlalchemy as sa
 
-__all__ = ["Shelf", "create", "drop"]
+__all__ = ["DatabasePool", "create", "drop"]
 
 _numbers = itertools.count(1)
 
@@ -54,7 +54,7 @@ def _connected(server: str, name: str) -> psycopg.Connection[t.Any]:
     return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
 
 
-class Shelf:
+class DatabasePool:
     """Copies of one template; whoever takes one gives it back."""
 
     def __init__(self, server: str, template: str) -> None:
