@@ -20,8 +20,7 @@ from flask_webhooks.config import Settings
 from flask_webhooks.console.form import of_form
 from flask_webhooks.console.pages import Page
 from flask_webhooks.console.secrets import ShownSecret
-from flask_webhooks.delivery import make_attempt, request
-from flask_webhooks.delivery.request import utcnow
+from flask_webhooks.delivery import DeliveryTask, destinations, make_attempt, request, utcnow
 from flask_webhooks.models import Message
 from flask_webhooks.queue.redis_client import SentinelAddress
 from flask_webhooks.signing import Vault
@@ -38,7 +37,7 @@ SECRET = re.compile(
 HARMLESS = {
     "api.operations.Operation.body", "api.operations.Operation.answer",  # kinds of schemas
     "capture.change.Change.values", "catalog.model.Channel.data", "catalog.containers.Record.private",
-    "config.settings.Settings.base_url", "delivery.request.Destination.secrets",
+    "config.settings.Settings.base_url", "delivery.destination.Destination.secrets",
     "capture.events.Emitted.text", "capture.events.PendingEvent.text",
     "capture.events.PendingEvent.values", "console.pages.Redirect.values", "console.pages.Page.headers",
     "delivery.test_send.Subject.data", "payload.formats.Message.text", "queries.answers.Legible.text",
@@ -102,8 +101,8 @@ def test_nothing_on_the_way_of_a_delivery_shows_a_secret(app: Flask, inbox: Rece
     fill(state, [row], 1, data='{"iban": "sesame"}')
     [message] = recorded(state)
     with state.engine.connect() as connection:
-        destination = request.destinations(state, connection, [row.id], utcnow())[row.id]
-    task = request.DeliveryTask(
+        destination = destinations(state, connection, [row.id], utcnow())[row.id]
+    task = DeliveryTask(
         id=message.id, subscription_id=row.id, number=1, trigger="automatic", format="channel",
         includes=frozenset(), message=message, body=None,
     )  # fmt: skip

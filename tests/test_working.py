@@ -437,14 +437,14 @@ class TestSweep:
         sweep = Maintenance(forgetful(state), "host:1", purging=0.0)
         left = []
         for turn in range(4):
-            sweep.turn(turn * 20.0)
+            sweep.cycle(turn * 20.0)
             left.append(count(state))
 
         assert left == [1_500, 500, 0, 0]
         finished(state, 1)
-        sweep.turn(3_600.0 + 40.0)  # an hour after the purge that found nothing more, and not before
+        sweep.cycle(3_600.0 + 40.0)  # an hour after the purge that found nothing more, and not before
         assert count(state) == 1
-        sweep.turn(3_600.0 + 60.0)
+        sweep.cycle(3_600.0 + 60.0)
         assert count(state) == 0
 
     def test_one_of_several_workers_purges(self, state):
@@ -452,12 +452,12 @@ class TestSweep:
         with state.engine.begin() as connection:
             outbox.heartbeat(connection, "host:1", datetime.now(UTC))
         sweep = Maintenance(forgetful(state), "host:2")
-        sweep.turn(0.0)
+        sweep.cycle(0.0)
         assert count(state) == 1
 
         with state.engine.begin() as connection:
             outbox.heartbeat(connection, "host:1", datetime.now(UTC) - timedelta(seconds=125))  # and dies
-        sweep.turn(20.0)
+        sweep.cycle(20.0)
 
         assert count(state) == 0
 

@@ -18,7 +18,7 @@ from ..errors import QueueError
 from ..shutdown import ShutdownFlag
 from ..state import AppState, current_webhooks, state_of
 from ..visible import visible
-from ..worker import TRANSIENT_ERRORS, Coordinator, Maintenance, Report, is_stalled, settle
+from ..worker import TRANSIENT_ERRORS, Coordinator, Maintenance, Report, is_stalled, reconcile_all
 from .durations import Duration
 from .output import say
 
@@ -110,7 +110,7 @@ def _deliver_once(state: AppState, stop: ShutdownFlag, *, is_swept: bool) -> Rep
     if state.settings.enabled:
         with suppress(*TRANSIENT_ERRORS):  # which the run bears, and says once
             if not is_swept:
-                settle(state, stop)
+                reconcile_all(state, stop)
             replay.enqueue_batches(state)
     return Coordinator(state, holder=jobs.worker_name(), stop=stop).run()
 

@@ -3,7 +3,8 @@
 The law of this room: nothing here leases, loops or waits; workers, the API and the console call it alike.
 
 =============  ===========================================================
-`request`      destinations and delivery tasks; rendering, signing
+`destination`  a subscription, opened for sending
+`request`      a delivery that is to be sent; rendering, signing
 `attempt`      build a request, send it, decide what follows; no database
 `attempt_log`  the row of an attempt, within bounds
 `announce`     the line and the signals of an attempt
@@ -16,12 +17,11 @@ from .announce import announce_attempt, is_announced
 from .attempt import AttemptResult, called_off, crashed, make_attempt
 from .attempt_log import attempt_row, drop_answer
 from .body import CHANGED, Body, body_of
+from .destination import Destination, destinations
 from .request import (
     MASK,
     DeliveryTask,
-    Destination,
     RequestError,
-    destinations,
     is_of_backfill,
     render,
     utcnow,

@@ -12,7 +12,8 @@ from .. import pace, retry
 from ..retry import Failure, Verdict
 from ..transport import Reply
 from .attempt_log import Row, attempt_row
-from .request import DeliveryTask, Destination, Locked, Request, RequestError, build, utcnow
+from .destination import Destination
+from .request import DeliveryTask, Locked, Request, RequestError, build, utcnow
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -44,16 +45,16 @@ class AttemptResult:
     row: Row = field(default_factory=dict, repr=False)
     """The attempt's row; empty where no attempt was made."""
     log: str = ""
-    """One line for the operator, with what the owner is not told."""
+    """One line for the operator, with what the owner does not get to see."""
     is_logged: bool = True
     """Whether the worker writes the row."""
     started_at: datetime | None = None
     wait: float | None = None
-    """Seconds that the lane waits: the receiver asks to slow down, or our side can reach nobody."""
+    """Seconds that the lane waits: the receiver asks to slow down, or our side can reach no receiver."""
     asked: float | None = None
     """Seconds that the receiver asks to wait, if it says so."""
     is_ours: bool = False
-    """Whether our side can reach nobody, whatever the class of the failure."""
+    """Whether our side can reach no receiver, whatever the class of the failure."""
     is_deferred: bool = False
     """Whether the same delivery is sent again after that wait, and this was no attempt of its schedule."""
 
@@ -234,9 +235,10 @@ def crashed(
         # The process had not enough of something, which says nothing about this delivery.
         made = AttemptResult(task, now, Verdict("pending"), failure=Failure.POISON.value, body=task.body)
         return _deferred(made, SHORTAGE)
-    trouble = RequestError(f"The attempt failed within the sender: {type(error).__name__}.")
-    verdict = _after_unsendable(state, destination, task, trouble, random.random)
-    return _unsendable(destination, task, worker, now, trouble, verdict)
+    # Only its type: the message may hold values of the host's, and the owner reads the log of attempts.
+    failed = RequestError(f"The attempt failed within the sender: {type(error).__name__}.")
+    verdict = _after_unsendable(state, destination, task, failed, random.random)
+    return _unsendable(destination, task, worker, now, failed, verdict)
 
 
 def schedule(state: AppState, destination: Destination, task: DeliveryTask) -> t.Sequence[float]:

@@ -172,7 +172,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def body_excerpt(body: bytes, *texts: str | None) -> bytes:
-    """Return as much of a body as an attempt has room for beside these texts."""
+    """Return as much of a body as an attempt has room for, together with these texts."""
     if len(body) <= MOST_ATTEMPT // 4:  # as always, unless the operator wants more
         return body
     taken = sum(len(text.encode()) for text in texts if text is not None)

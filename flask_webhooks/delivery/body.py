@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from ..models import Attempt, BrokenMessage, Delivery, Message, State
-from . import request
+from .destination import destinations
+from .request import DeliveryTask, RequestError, render, utcnow
 
 if t.TYPE_CHECKING:
     from ..state import AppState
@@ -29,7 +30,7 @@ BROKEN = "broken"
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What was sent last or will be sent, or why nobody can tell."""
+    """What was sent last or will be sent, or why it cannot be shown."""
 
     data: bytes | None = field(repr=False)
     reason: str | None = None
@@ -46,20 +47,12 @@ def body_of(state: AppState, connection: sa.Connection, row: Delivery) -> Body:
         return Body(row.body)
     if row.state in (State.BROKEN, State.CANCELLED) and _is_broken(connection, row.message_id):
         return Body(None, BROKEN)
-    found = request.destinations(state, connection, [row.subscription_id], request.utcnow())
-    task = request.DeliveryTask(
-        id=row.id,
-        subscription_id=row.subscription_id,
-        number=1,
-        trigger=row.trigger,
-        format=row.format,
-        includes=frozenset(row.includes.split(",")) if row.includes else frozenset(),
-        message=connection.execute(sa.select(M).where(M.c.id == row.message_id)).one_or_none(),
-        body=None,
-    )
+    found = destinations(state, connection, [row.subscription_id], utcnow())
+    message = connection.execute(sa.select(M).where(M.c.id == row.message_id)).one_or_none()
+    task = DeliveryTask.of(row, message, number=1)
     try:
-        data = request.render(state, found[row.subscription_id].recipient, task)
-    except request.RequestError as error:
+        data = render(state, found[row.subscription_id].recipient, task)
+    except RequestError as error:
         return Body(None, error.reason)
     # All of them: to find the last, PostgreSQL might walk the whole log from its end.
     attempts = connection.execute(sa.select(A.c.id, A.c.body_sha256).where(A.c.delivery_id == row.id)).all()

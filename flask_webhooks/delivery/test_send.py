@@ -1,7 +1,7 @@
 """One test request, now: the same guard, signature and log as a real delivery, marked as a test.
 
 It is never retried and says nothing about the receiver's health. The attempt comes first and is written afterwards, in
-one transaction: nobody else can pick it up meanwhile, and no connection is held while it is under way.
+one transaction: no worker can take it up meanwhile, and no connection is held while it is under way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from ..models import Attempt, Delivery, Message, State, Trigger
 from ..transport import Outbound
 from .announce import announce_attempt
 from .attempt import AttemptResult, make_attempt
-from .request import DeliveryTask, Destination, destinations, headers, utcnow
+from .destination import Destination, destinations
+from .request import DeliveryTask, headers, utcnow
 
 if t.TYPE_CHECKING:
     from ..signing import Secret

@@ -12,13 +12,13 @@
 `completer`    results written back, and what follows from them
 `batch`        what is written of one batch of results
 `outage`       when the database cannot be reached
-`maintenance`  the thread beside all this: heartbeat, sweep, purge
+`maintenance`  a thread of its own: heartbeat, sweep, purge
 =============  ======================================================
 """
 
 from .coordinator import Coordinator, Report
 from .lanes import lease_length
-from .maintenance import Maintenance, is_stalled, settle
+from .maintenance import Maintenance, is_stalled, reconcile_all
 from .outage import TRANSIENT_ERRORS, OutageBackoff, first_line
 
 __all__ = [
@@ -30,5 +30,5 @@ __all__ = [
     "first_line",
     "is_stalled",
     "lease_length",
-    "settle",
+    "reconcile_all",
 ]

@@ -63,6 +63,7 @@ def write_batch(
     if done:
         outbox.succeed(connection, done, max(result.ended_at for result in kept))
     outbox.reschedule(connection, [_rescheduled(result) for result in kept if not result.ok])
+    # Last: it locks rows of subscriptions, which are locked after lanes everywhere.
     for key, reason in reasons.items():
         if disable(connection, key, reason):
             batch.disabled[key] = reason

@@ -79,7 +79,7 @@ class Completer:
     def write(self) -> None:
         """Write all that has been gathered."""
         self._record(self.unwritten)
-        self._senders.settle()
+        self._senders.mark_written()
 
     def recover(self) -> None:
         """After an outage: learn what it has left of the last transaction and of the leases, and write what waits."""
@@ -132,6 +132,7 @@ class Completer:
         keys = {result.task.subscription_id for result in results}
         counted, is_renewal_due = self._counted, lanes.is_renewal_due
         with self._state.own_engine.begin() as connection:
+            # First of all statements: with these rows locked no other worker can take a lane before the commit.
             ours = lanes.fence(connection, keys.union(closing))
             batch = write_batch(self._state, connection, results, ours)
             lanes.hold(results)
@@ -139,7 +140,7 @@ class Completer:
             if is_renewal_due:
                 counted = self.count(connection)
             batch.closed = closing
-            # Until the commit returns nobody knows whether it took place: `recover` asks.
+            # Until the commit returns it is not known whether it took place: `recover` asks the database.
             self._unacknowledged = tuple(results), batch
         self._unacknowledged, self._counted = None, counted
         return batch
@@ -211,6 +212,7 @@ class Completer:
             lanes.switch_off(lane)
         elif lane.health.is_paused(lanes.clock()):
             lane.close()
+        # Last, because a lane that was halted after failures must not go on before it is closed or probed.
         lanes.scheduler.release(lane, count)
 
 

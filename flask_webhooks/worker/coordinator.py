@@ -32,7 +32,7 @@ logger = logging.getLogger("flask_webhooks.delivering")
 GRACE = 2.0
 """Seconds beyond the longest attempt that the end of a run waits for results."""
 FAREWELL = 120.0
-"""Seconds that the end of a run waits for a database in trouble, unless it was told to stop."""
+"""Seconds that the end of a run waits for a database that cannot be reached, unless `stop` is set."""
 SLOW = 1.0
 """Seconds from which on an attempt under way is slow: a run whose time is up does not make the others wait for it."""
 
@@ -81,7 +81,7 @@ class Coordinator:
         """Work until nothing is due, `stop` is set, or the time is up; return what was done.
 
         :param seconds: after which the run ends as soon as no attempt under way is cut short by that; None: no limit.
-        :raises SQLAlchemyError: the database has been in trouble for minutes, or is not as it should be.
+        :raises SQLAlchemyError: the database could not be reached for minutes, or is not as it should be.
         """
         try:
             if not self._work(seconds):
@@ -174,7 +174,7 @@ class Coordinator:
         """Go on for those that answer quickly, until no attempt is under way that the end would have to wait for.
 
         Meanwhile receivers that were slow are left for the next run. Those it knows nothing of may begin at first; if
-        one of them hangs, not even those, so that this ends whoever comes.
+        one of them hangs, not even those, so that this ends however many new ones there are.
         """
         self._is_draining = True
         longest = self.state.settings.timeout[1] + GRACE

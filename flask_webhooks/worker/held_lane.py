@@ -80,7 +80,7 @@ class HeldLane(Lane[DeliveryTask]):
         if self.is_closing or now < self.read_at or len(self.queue) > enough:
             return None
         if self.is_dry and self.buffered and not self.in_flight:
-            return None  # all is done, and given back when that is written, in a moment
+            return None  # all is done, and the lane is given back when that is written, in a moment
         if not self.health.is_probed:
             return Window(share + (0 if self.behind else len(self.buffered)), self.behind)
         return None if self.buffered else Window(1)
@@ -124,7 +124,7 @@ class HeldLane(Lane[DeliveryTask]):
             self.let_go(result.task)
 
     def put_back(self, task: DeliveryTask) -> None:
-        """Have a task sent again, before all others; if the lane is closing, by whoever takes it next."""
+        """Have a task sent again, before all others; if the lane is closing, by the worker that takes it next."""
         if not self.scheduler.put_back(self, task):
             self.let_go(task)
             self.is_dry = False
@@ -166,7 +166,7 @@ class HeldLane(Lane[DeliveryTask]):
         return self.burst
 
     def hold(self, until: float) -> None:
-        """Start nothing before a time, in monotonic seconds; a lane that is given back tells the next worker."""
+        """Start nothing before a time, in monotonic seconds; `row_to_save` has it for the next worker."""
         self.scheduler.hold(self, until)
 
     # ---- its terms -------------------------------------------------------------------------------------
@@ -225,6 +225,7 @@ class HeldLane(Lane[DeliveryTask]):
         :param is_last: the lane is given back with it.
         """
         moment = time.monotonic()
+        # Not with every batch: at full speed that would be one more row to write for each lane.
         if not (is_last or moment - self.saved_at > SAVE or self._is_news(health)):
             return None
         sendable_at = self._sendable_at(moment, now)

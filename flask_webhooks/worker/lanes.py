@@ -46,7 +46,7 @@ def lease_length(timeout: float) -> timedelta:
 class Lanes:
     """All lanes of one run.
 
-    :param clock: tells what time the database's times are compared with; waiting goes by the monotonic clock.
+    :param clock: returns what time the database's times are compared with; waiting goes by the monotonic clock.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class Lanes:
         self._is_in_doubt = True
         known = {*self.held, *self.withdrawals.switched_off}
         ours = {lane.owner for lane in self.held.values()} if self.search.is_sated else ()
+        # Not those that are known, switched off ones among them, even if their lease has run out meanwhile.
         rows = outbox.lease(connection, self._lease(), now, most, known, self.environments, ours)
         connection.commit()
         self.search.note(began, len(rows), most)
@@ -253,6 +254,7 @@ class Lanes:
         if now < self._turn_at:
             return
         self._turn_at = now + TURN / 2
+        # What can do nothing here for a while goes first: it costs this worker nothing.
         for lane in self.held.values():
             can_wait = (lane.start_at > now + TURN and not lane.in_flight) or lane.is_starving(now)
             if can_wait and not lane.is_closing:

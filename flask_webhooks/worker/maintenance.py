@@ -1,9 +1,9 @@
-"""The life of a worker process beside its jobs: heartbeat, sweep, purge.
+"""What a worker process does apart from its jobs: heartbeat, sweep, purge.
 
-RQ's worker waits for the bell in the main thread. This room's thread does what must not depend on a bell: it tells that
-the worker lives, finds deliveries that fell due (retries, or wake-ups that Redis lost) and rings for them, delivers by
-itself while Redis cannot be reached, settles deliveries that do not fit how their subscription is switched, and purges
-what is past its retention.
+RQ's worker waits for the bell in the main thread. The thread of this module does what must not depend on a bell: it
+writes that the worker lives, finds deliveries that fell due (retries, or wake-ups that Redis lost) and rings for them,
+delivers by itself while Redis cannot be reached, reconciles deliveries with the switch of their subscription, and
+purges what is past its retention.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .outage import TRANSIENT_ERRORS, OutageBackoff, first_line
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["Maintenance", "is_stalled", "settle"]
+__all__ = ["Maintenance", "is_stalled", "reconcile_all"]
 
 logger = logging.getLogger("flask_webhooks.working")
 
@@ -31,23 +31,23 @@ INTERVAL = 2.0
 """Seconds between two looks at most: a wake-up that Redis lost is noticed after that."""
 HEARTBEAT = 15.0
 """Seconds between two heartbeats."""
-SETTLE = 30.0
+RECONCILE = 30.0
 """Seconds between two looks for deliveries that do not fit how their subscription is switched."""
-SETTLING = 1.0
-"""Seconds that settling them may hold up a turn, and a portion more; what is left then waits for the next turn."""
+RECONCILING = 1.0
+"""Seconds that this may hold up a cycle, and a portion more; what is left then waits for the next cycle."""
 PURGE = 3600.0
 """Seconds between two purges."""
 PURGING = 1.0
-"""Seconds that a purge may hold up a turn, and a batch more; what is left then waits for the next turn."""
+"""Seconds that a purge may hold up a cycle, and a batch more; what is left then waits for the next cycle."""
 
 
 class Maintenance:
     """A thread that looks after one worker. Use it as a context manager.
 
     :param stop: the worker's own, so that a signal also ends what is delivered from here; set at the latest by leaving.
-    :param wakes: also look for what is due, and wake somebody for it.
+    :param wakes: also look for what is due, and wake a worker for it.
     :param wake: how: the engine of this process; None: by the bell, or by delivering here while Redis is away.
-    :param purging: seconds that a turn purges.
+    :param purging: seconds that a cycle purges.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Maintenance:
         self.state, self.worker, self.interval, self.wakes = state, worker, interval, wakes
         self.stop, self.wake = stop or ShutdownFlag(), wake
         self._thread = threading.Thread(target=self._run, name="webhooks-sweep", daemon=True)
-        self._beat_at = self._settle_at = self._purge_at = float("-inf")
+        self._heartbeat_at = self._reconcile_at = self._purge_at = float("-inf")
         self._lease = lease_length(state.settings.timeout[1])
         self._backoff = OutageBackoff(worker, self.stop, state.engine)
         self._leads, self._purging, self._purged = False, purging, 0
@@ -89,7 +89,7 @@ class Maintenance:
     def _run(self) -> None:
         while not self.stop.is_set():
             try:
-                self.turn(time.monotonic())
+                self.cycle(time.monotonic())
                 self._backoff.reset()
                 self.stop.wait(self.interval)
             except TRANSIENT_ERRORS as error:
@@ -99,25 +99,27 @@ class Maintenance:
                 logger.exception("sweep.failed", extra={"worker": self.worker})
                 self.stop.wait(self.interval * 5)
 
-    def turn(self, now: float) -> None:
+    def cycle(self, now: float) -> None:
         """Do what is to be done at this moment of the monotonic clock."""
-        if now - self._beat_at >= HEARTBEAT:
-            self._beat()
-            self._beat_at = now
-        if now - self._settle_at >= SETTLE and settle(self.state, self.stop, seconds=SETTLING):
-            self._settle_at = now
+        if now - self._heartbeat_at >= HEARTBEAT:
+            self._write_heartbeat()
+            self._heartbeat_at = now
+        is_due = now - self._reconcile_at >= RECONCILE
+        if is_due and reconcile_all(self.state, self.stop, seconds=RECONCILING):
+            self._reconcile_at = now
         if self.state.settings.enabled and self.wakes:
             replay.enqueue_batches(self.state)
             self._wake()
         if self._leads and now - self._purge_at >= PURGE and self._purge():
             self._purge_at = now
 
-    def _beat(self) -> None:
-        """Tell that the worker lives. The first by name of those that do purges for all: they would lock each other."""
+    def _write_heartbeat(self) -> None:
+        """Write that the worker lives, and see which others do."""
         with self.state.own_engine.begin() as connection:
             now = outbox.now(connection)
             outbox.heartbeat(connection, self.worker, now)
             alive = [row.name for row in outbox.workers(connection) if not is_stalled(row.seen_at, now)]
+        # One purges for all, the first by name: several would wait for each other's locks.
         self._leads = self.worker == min(alive)
 
     def _wake(self) -> None:
@@ -126,12 +128,14 @@ class Maintenance:
             due = outbox.next_due(connection, now, self._lease, self.state.settings.sent_environments)
         if due is None:
             return
+        # What falls due before the next look is waited for here: a first retry would come up to an interval too late.
         ahead = (due - now).total_seconds()
         if ahead >= self.interval or self.stop.wait(max(0.0, ahead)):
             return
         if self.wake is not None:
             self.wake()
         elif not self.state.bell.ring() and not self.stop.is_set():
+            # Redis is away, so that no worker can be woken.
             Coordinator(self.state, holder=f"{self.worker}:sweep", stop=self.stop).run(seconds=10.0)
 
     def _purge(self) -> bool:
@@ -148,7 +152,7 @@ class Maintenance:
         return True
 
 
-def settle(state: AppState, stop: ShutdownFlag, *, seconds: float = float("inf")) -> bool:
+def reconcile_all(state: AppState, stop: ShutdownFlag, *, seconds: float = float("inf")) -> bool:
     """Move deliveries that do not fit how their subscription is switched; return whether that was all.
 
     A switch moves only a portion of them, and a commit may straddle it.

@@ -30,7 +30,7 @@ _CUT_SHORT = ("57014", 1969, 3024)
 """`statement_timeout` of PostgreSQL, `max_statement_time` of MariaDB, `max_execution_time` of MySQL."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 LONGEST_TROUBLE = 300.0
-"""Seconds after which the error is raised: then somebody has to look."""
+"""Seconds after which the error is raised: an operator has to look."""
 
 
 def is_cut_short(error: Exception) -> bool:

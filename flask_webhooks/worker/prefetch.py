@@ -49,6 +49,7 @@ def read(lanes: Lanes, connection: sa.Connection) -> None:
     if not windows:
         return
     found = outbox.select_due(connection, windows, lanes.clock())
+    # The lanes that are not read on count as well: what they have buffered is in memory too.
     budget = Budget(lanes.held.values())
     again_at = time.monotonic() + lanes.search.again
     chosen: dict[HeldLane, list[sa.Row[t.Any]]] = {}
@@ -132,26 +133,12 @@ def _take(
             if not wanted[asked]:
                 lanes.withdrawals.deselect(row.id, row.due_at, row.attempts)
                 continue
-        tasks.append(_task(row, message, bodies.get(row.id), now))
+        task = DeliveryTask.of(row, message, number=row.attempts + 1, body=bodies.get(row.id))
+        task.size, task.read_at = _weight(row), now
+        tasks.append(task)
     if tasks:
         _mark_outdated(connection, lane, tasks)
         lane.take(tasks, now)
-
-
-def _task(row: sa.Row[t.Any], message: t.Any, body: bytes | None, now: float) -> DeliveryTask:
-    return DeliveryTask(
-        id=row.id,
-        subscription_id=row.subscription_id,
-        number=row.attempts + 1,
-        trigger=row.trigger,
-        format=row.format,
-        includes=frozenset(row.includes.split(",")) if row.includes else frozenset(),
-        message=message,
-        body=body,
-        due_at=row.due_at,
-        size=_weight(row),
-        read_at=now,
-    )
 
 
 def _mark_outdated(connection: sa.Connection, lane: HeldLane, tasks: t.Sequence[DeliveryTask]) -> None:

@@ -46,7 +46,7 @@ class Senders:
         self._state, self._scheduler, self._worker, self._clock = state, scheduler, worker, clock
         self._results: queue.SimpleQueue[AttemptResult] = queue.SimpleQueue()
         self._gathered = 0
-        self._settled = threading.Event()
+        self._written = threading.Event()
         self._threads: list[threading.Thread] = []
         self._under_way: dict[str, tuple[HeldLane, float]] = {}
         """By thread: of which lane it has a task, and since when."""
@@ -57,6 +57,7 @@ class Senders:
         self._note_slow()
         most = self._state.settings.concurrency
         wanted = min(most, self._scheduler.queued + self._scheduler.in_flight)
+        # Started as they are needed: a run that delivers one thing needs one thread, and most runs are such.
         while len(self._threads) < wanted:
             thread = threading.Thread(target=self._work, name=f"webhooks-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
@@ -83,10 +84,10 @@ class Senders:
         self._gathered += len(results)
         return results
 
-    def settle(self) -> None:
-        """Note that all that was gathered is written."""
+    def mark_written(self) -> None:
+        """Note that all that was gathered is written: senders that waited for that go on."""
         self._gathered = 0
-        self._settled.set()
+        self._written.set()
 
     def slow(self, after: float) -> set[HeldLane]:
         """Return the lanes of which something has been under way for so many seconds."""
@@ -123,8 +124,9 @@ class Senders:
         name = threading.current_thread().name
         while not self._scheduler.is_stopped:
             if self._results.qsize() + self._gathered >= MOST:
-                self._settled.clear()
-                self._settled.wait(0.1)
+                # The set comes from another thread and may come before the clear, so the wait is a short one.
+                self._written.clear()
+                self._written.wait(0.1)
                 continue
             taken = self._scheduler.wait_take(time.monotonic, 1.0)
             if taken is not None:

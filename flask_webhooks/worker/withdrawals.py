@@ -70,6 +70,7 @@ class Withdrawals:
         """Hold up to so many deliveries of a lane; give it back when nothing is left. Return how many there were."""
         try:
             with self._state.own_engine.begin() as connection:
+                # While something is left the lane stays leased, or every look of every worker would find it.
                 found = outbox.reconcile(connection, key, self._clock(), most)
                 if found < most and key not in self._held:
                     outbox.give_back(connection, self._lease(), [key])

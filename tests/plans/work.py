@@ -13,8 +13,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from flask_webhooks import Principal, outbox, replay
-from flask_webhooks.delivery import body
-from flask_webhooks.delivery import request as delivery_request
+from flask_webhooks.delivery import body, destinations
 from flask_webhooks.health import Health
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, State
@@ -273,7 +272,7 @@ _WORK: dict[str, t.Callable[[sa.Connection, Scene], object]] = {
     "logged": lambda connection, scene: outbox.logged(connection, scene.keys),
     "succeed": lambda connection, scene: outbox.succeed(connection, scene.keys, scene.now),
     "succeed, few": lambda connection, scene: outbox.succeed(connection, scene.keys[:20], scene.now),
-    "destinations": lambda connection, scene: delivery_request.destinations(
+    "destinations": lambda connection, scene: destinations(
         scene.log.state, connection, scene.lanes, scene.now
     ),
     "hold": lambda connection, scene: outbox.hold(connection, scene.log.large.id, "off"),

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from flask_webhooks import outbox
-from flask_webhooks.delivery import request
+from flask_webhooks.delivery import destination
 from flask_webhooks.health import Health
 from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Attempt, Delivery, Lane
@@ -166,7 +166,7 @@ def test_what_somebody_else_wrote_of_a_receiver_is_told_whole(
 
 KEYED = {
     name.strip("_").lower(): each
-    for module in (outbox.leases, outbox.deliveries, request)
+    for module in (outbox.leases, outbox.deliveries, destination)
     for name, each in vars(module).items()
     if isinstance(each, KeyedStatement)
 }

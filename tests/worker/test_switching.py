@@ -61,7 +61,7 @@ def change(state: AppState, subscription: Subscription, **values: t.Any) -> None
 
 
 def settle(state: AppState) -> None:
-    assert maintenance.settle(state, ShutdownFlag())
+    assert maintenance.reconcile_all(state, ShutdownFlag())
 
 
 def later() -> datetime:
