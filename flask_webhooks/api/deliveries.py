@@ -72,7 +72,7 @@ def _wanted(call: Call) -> LogQuery:
 
 
 def _shown(row: t.Any, event: str | None) -> dict[str, t.Any]:
-    found = {name: getattr(row, name) for name in queries.SHOWN}
+    found = {name: getattr(row, name) for name in queries.LINE}
     return {**found, "event": event, "created_at": made_at(row.id)}
 
 
@@ -160,16 +160,17 @@ def _attempt(row: models.Attempt) -> dict[str, t.Any]:
     return found
 
 
+_ATTEMPT = tuple(name for name in schemas.Attempt().fields if name in models.Attempt.__table__.c)
+"""What the log has under the name that the schema gives it."""
+
+
 def _attempt_without_body(row: models.Attempt) -> dict[str, t.Any]:
     response = {
         "status": row.status,
         "headers": json.loads(row.response_headers) if row.response_headers else {},
     }
     return {
-        **{
-            name: getattr(row, name)
-            for name in ("id", "number", "trigger", "started_at", "failure", "detail", "worker")
-        },
+        **{name: getattr(row, name) for name in _ATTEMPT},
         "hint": Failure(row.failure).hint if row.failure in set(Failure) else None,
         "request": {
             "url": row.url,
@@ -178,9 +179,7 @@ def _attempt_without_body(row: models.Attempt) -> dict[str, t.Any]:
             "body_size": row.body_size,
         },
         "response": response if row.status is not None else None,
-        "timings": {
-            name: getattr(row, f"{name}_seconds") for name in ("dns", "connect", "tls", "first_byte", "total")
-        },
+        "timings": {name: getattr(row, f"{name}_seconds") for name in schemas.Timings().fields},
     }
 
 

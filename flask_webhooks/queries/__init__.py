@@ -23,9 +23,9 @@ from __future__ import annotations
 
 from .answers import NOTES, Legible, attempt_of, legible, of_attempt
 from .charts import WINDOWS, Point, Series, series
-from .deliveries import LogLine, LogPage, search
+from .deliveries import LINE, LogLine, LogPage, search
 from .delivery import DeliveryDetail, attempts_of, delivery_detail, delivery_of
-from .delivery_lists import SHOWN, DeliveryList, goes_by_event, list_deliveries
+from .delivery_lists import DeliveryList, goes_by_event, list_deliveries
 from .log import LogQuery
 from .messages import error_of, events_of, list_messages, message_of, outcomes
 from .status import EngineStatus, engine_status, has_worker
@@ -46,8 +46,8 @@ from .subscriptions import (
 from .tail import Tail
 
 __all__ = [
+    "LINE",
     "NOTES",
-    "SHOWN",
     "WINDOWS",
     "DeliveryDetail",
     "DeliveryList",

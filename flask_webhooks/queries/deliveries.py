@@ -21,9 +21,11 @@ from ..sql import ranges
 from ..sql.parameters import KeyedStatement
 from .log import LogQuery
 
-__all__ = ["LogLine", "LogPage", "page", "search"]
+__all__ = ["LINE", "LogLine", "LogPage", "page", "search"]
 
 A, D, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message))
+LINE = tuple(column.name for column in D.c if column.name not in ("body", "includes"))
+"""The columns of `Delivery` that a line of the log has: all but what may be large, and what is for the sender alone."""
 CHUNK = 500
 REACH = 10_000
 """Deliveries that one search looks through."""
@@ -42,7 +44,7 @@ class LogLine:
     """A delivery as a line of the log."""
 
     row: sa.Row[t.Any]
-    """The columns of `Delivery` but its body, and `event`, `text`, `occurred_at`, `entity_id` of its message; None if
+    """The columns `LINE`, and `event`, `text`, `occurred_at`, `entity_id` of its message; None if
     that has been purged."""
     last: sa.Row[t.Any] | None
     """`status`, `failure`, `total_seconds`, `started_at` of its last attempt."""
@@ -190,7 +192,7 @@ _ENTRIES = KeyedStatement(
     D.c.id,
     lambda these: (
         sa.select(
-            *(column for column in D.c if column.name not in ("body", "includes")),
+            *(D.c[name] for name in LINE),
             M.c.event,
             M.c.text,
             M.c.occurred_at,

@@ -17,39 +17,26 @@ from ..models import Delivery, Message, State
 from ..sql.parameters import KeyedStatement, apart
 from ..sql.ranges import in_range
 from . import walks
-from .deliveries import page
+from .deliveries import LINE, page
 from .log import LogQuery
 from .messages import events_of
 from .walks import end_of, newest
 
-__all__ = ["SHOWN", "DeliveryList", "goes_by_event", "list_deliveries"]
+__all__ = ["DeliveryList", "goes_by_event", "list_deliveries"]
 
 D, M = Delivery, Message
-SHOWN = (
-    "id",
-    "message_id",
-    "subscription_id",
-    "state",
-    "reason",
-    "attempts",
-    "due_at",
-    "finished_at",
-    "trigger",
-    "format",
-)
-"""The columns of `Delivery` that a list has."""
 RARE = 1_000
 """Messages up to which an event is rare for an owner."""
 FIRST, LAST = "00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-ffffffffffff"
 """The ids before and behind all others."""
-_COLUMNS = tuple(getattr(D, name) for name in SHOWN)
+_COLUMNS = tuple(getattr(D, name) for name in LINE)
 _TABLE = t.cast("sa.Table", D.__table__)
 _ROWS = KeyedStatement(_TABLE.c.id, lambda these: sa.select(*_COLUMNS).where(these))
 
 
 @dataclass(frozen=True)
 class DeliveryList:
-    """A page of deliveries: the columns `SHOWN`."""
+    """A page of deliveries: the columns `LINE`."""
 
     rows: t.Sequence[t.Any]
     """One more than was asked for if there is another page and `next` is None."""

@@ -20,6 +20,7 @@ from .log import (
     MessageQuery,
     OneDelivery,
     ResponseQuery,
+    Timings,
     Trial,
 )
 from .problems import FieldProblem, Problem
@@ -66,5 +67,6 @@ __all__ = [
     "SubscriptionChange",
     "SubscriptionPage",
     "SubscriptionQuery",
+    "Timings",
     "Trial",
 ]
