@@ -1,7 +1,7 @@
 """The form in which a column's value comes back from the database: `"5"` assigned to a number is 5 in the row.
 
 SQLAlchemy takes more than a type gives back. What that is can be said of its own types without asking; of a type of the
-host's, and of what a database rounds, pads or cuts, only the row can tell (`LATER`).
+host's, and of what a database rounds, pads or cuts, only the row can tell (`SERVER_GENERATED`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from sqlalchemy import types
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.mutable import Mutable
 
-__all__ = ["LATER", "Form", "Forms", "form_of"]
+__all__ = ["SERVER_GENERATED", "Form", "Forms", "form_of"]
 
 
-class _Later(enum.Enum):
-    LATER = enum.auto()
+class _ServerGenerated(enum.Enum):
+    SERVER_GENERATED = enum.auto()
 
 
-LATER = _Later.LATER
+SERVER_GENERATED = _ServerGenerated.SERVER_GENERATED
 """Stands for a value that only the database knows."""
 
 Convert = t.Callable[[t.Any], t.Any]
@@ -52,7 +52,7 @@ class Form:
     """The database gives it back in the zone of the connection."""
 
     def __call__(self, value: t.Any) -> t.Any:
-        """Return what the row has for a value, itself if that is the same; `LATER` if only the row can tell."""
+        """Return what the row has for a value, itself if it is that; `SERVER_GENERATED` if only the row can tell."""
         if value is None:
             return None
         if type(value) in self.kinds and (self.fits is None or self.fits(value)):
@@ -62,7 +62,7 @@ class Form:
                 return self.convert(value)
             except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
                 pass
-        return LATER
+        return SERVER_GENERATED
 
     def may_change(self, kind: type) -> bool:
         """Whether a value of a class may come back as another; of None this is asked as of what is not there."""
@@ -392,7 +392,7 @@ def _array(kind: types.ARRAY[t.Any], dialect: sa.Dialect) -> Form:
         if type(value) in (list, tuple):
             return [within(each) for each in value]
         found = item(value)
-        return _refuse(value) if found is LATER else found
+        return _refuse(value) if found is SERVER_GENERATED else found
 
     def fits(value: list[t.Any]) -> bool:
         return all(fits(each) if type(each) is list else item(each) is each for each in value)

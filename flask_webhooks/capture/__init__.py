@@ -9,8 +9,8 @@ The steps, in the order they happen in one transaction:
 3. `do_orm_execute`: a bulk statement becomes a `Change` for each of its rows.
 4. A savepoint is released (`after_commit` while nested): its list goes to the transaction around it. It is rolled
    back (`after_soft_rollback`): its list is dropped.
-5. `before_commit` of the root: flush, coalesce, ask once who listens, dump, write. Whatever other listeners of the
-   host's flush after that is written at once.
+5. `before_commit` of the root: flush, then the stages of `commit`: net changes, resolved changes, events, matched
+   events, rows. What other listeners of the host's flush after that is written at once.
 6. `after_commit` of the root: have the bell rung, send the signal. Nothing here may touch the database.
 
 The listeners are set once per process, on `sqlalchemy.orm.Session`, so that plain `Session(engine)` is seen as well
@@ -31,16 +31,19 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `conflict_targets`      by which keys an upsert meets rows that are there
 `bulk_upserts`          an upsert
 `side_session`          where the rows of bulk statements are read
-`change`                changes to what they come to (pure)
+`change`                changes of an object to its net change (pure)
 `relationships`         what else that updates
 `owner_moves`           what went to another owner, and what it was before
 `stored_values`         values as the rows have them
 `loading`               rows by their keys, and what hangs on them
 `database`              the app's own database
 `connections`           on which connection a session's changes were written
-`matching_cache`        whether certainly nobody listens
-`matching`              who listens
-`commit`                all of it together, at commit
+`commit`                the stages of a commit, one after the other
+`candidates`            whom it may concern, read from memory
+`resolution`            net changes with their objects and values
+`detection`             which events they are, and whose
+`matching`              which subscriptions match them: one look-up
+`dump_loading`          what their dumps will read, loaded before
 `events`                events that happened, as values
 `messages`              events to rows
 `failures`              what becomes of an event that cannot be made into a row

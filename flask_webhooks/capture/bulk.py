@@ -26,7 +26,7 @@ from .connections import check_database
 from .registry import watching
 from .side_session import SideSession
 from .sqlalchemy_internals import annotations_of, flush_if_due, key_attributes, later_listeners, listen_last
-from .statements import Result, Unfollowed, is_anybody_listening, is_moving, set_by
+from .statements import Result, Unfollowed, has_listener, is_moving, set_by
 
 if t.TYPE_CHECKING:
     from .registry import Registry
@@ -147,13 +147,13 @@ def _capture(
         _check(execution, connection)
         return _followed(execution, watch, aside, mapper, connection)
     except Unfollowed as error:
-        aside.loose.add(mapper.class_)
+        aside.unread_classes.add(mapper.class_)
         what = f"{about} {error}."
         if is_on_the_way:
             logger.info("bulk.not_captured: %s", what)
         elif is_ours:
             watch.warn(f"{what} It is let through, and its rows are told to nobody. {_INSTEAD}")
-        elif is_anybody_listening(execution, watch, mapper, connection, None):
+        elif has_listener(execution, watch, mapper, connection, None):
             raise BulkStatementError(f"{what} {_INSTEAD}") from None
         else:
             watch.warn(

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from ..catalog import Kind, same
 from .bulk_inserts import Insert
-from .change import Change, Key, Values, gone
+from .change import Change, Key, Values, deleted_keys
 from .conflict_targets import ConflictTargets
 from .loading import CHUNK, rows_where
 from .side_session import unfiltered
@@ -186,7 +186,7 @@ class Upsert(Insert):
         if not keys or name == "sqlite" or not self.conflicts.updates:
             return {}
         found: Olds = {}
-        with self.watch.beside(self.connection).connect() as fresh:
+        with self.watch.fresh_engine(self.connection).connect() as fresh:
             info = {**self.session.info}
             with Session(fresh, autoflush=False, info=info) as session, unfiltered(session):
                 for start in range(0, len(keys), CHUNK):
@@ -199,7 +199,7 @@ class Upsert(Insert):
         buffers = kept(self.execution.session.get_transaction())
         buffer = buffers.get(self.watch) if buffers is not None else None
         items = [item for some in buffer.items.values() for item in some] if buffer is not None else []
-        return {key[1:] for key in gone(items) if key[0] is head_class(self.mapper)}
+        return {key[1:] for key in deleted_keys(items) if key[0] is head_class(self.mapper)}
 
     # ---- what happened ----
 

@@ -1,42 +1,46 @@
-"""What happened to objects in one transaction, and what it comes to. Pure: nothing here touches a session.
+"""What happened to objects in one transaction, all in all. Pure: nothing here touches a session.
 
-A `Change` is one object in one flush. `coalesce` makes one of all changes of an object: created and then updated is
-created, created and then deleted is nothing, several updates are one with the first old and the last new values, there
-and back is nothing, deleted and made again is updated. What happened in between is kept in `steps`, so that a
-transition within the transaction is still seen.
+A `Change` is what one flush, or one bulk statement, did to one object. `net_changes` makes one of all changes of an
+object: created and then updated is created, created and then deleted is nothing, several updates are one with the first
+old and the last new values, there and back is nothing, deleted and made again is updated. What happened in between is
+kept in `steps`, so that a transition within the transaction is still seen.
+
+The law of this room: a change is never altered, also not by the stages that come after. So a commit that fails can be
+tried again with the same changes.
 """
 
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, replace
 
-from ..bindings.stored_values import LATER
+from ..bindings.stored_values import SERVER_GENERATED
 from ..catalog import EventType, Kind, same
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
 
-__all__ = ["LATER", "Change", "Key", "Values", "coalesce", "gone", "stands_for"]
+__all__ = ["SERVER_GENERATED", "Change", "Key", "Values", "deleted_keys", "net_changes", "stands_for"]
 
 Key = tuple[t.Any, ...]
 """Channel, the class that heads the inheritance, primary key."""
 Values = dict[str, tuple[t.Any, t.Any]]
-"""Column to (old, new); a new value that only the database knows yet is `LATER`."""
+"""Column to (old, new); a new value that only the database knows yet is `SERVER_GENERATED`."""
 
 
-_UNKNOWN = (None, LATER)
+_UNKNOWN = (None, SERVER_GENERATED)
 
 
-@dataclass(slots=True, eq=False)
-class Change:
-    """What happened to one object: in one flush, or all in all."""
+class Change(t.NamedTuple):
+    """What happened to one object: in one flush, or all in all.
+
+    A named tuple and no frozen dataclass: one is made for each row, and a frozen dataclass takes three times as long.
+    """
 
     kind: Kind
     bound: BoundChannel
     key: Key
     obj: t.Any
-    """The instance; of a deletion what remains, an object of our own. None after a bulk statement, when what instances
+    """The instance; of a deletion its snapshot, an object of our own. None after a bulk statement, when what instances
     say may be out of date."""
     values: Values
     """Of an update what changed, of a deletion everything, of a creation at least what conditions look at."""
@@ -45,16 +49,15 @@ class Change:
     steps: tuple[Change, ...] = ()
     """What it was put together from; empty for a single one."""
     is_later: bool = False
-    """Some of its new values are `LATER`."""
+    """Some of its new values are `SERVER_GENERATED`."""
     is_touched: bool = False
     """Something that touches it changed: an update, even if none of its own columns did."""
     is_remade: bool = False
     """It was deleted and made again."""
 
-    def is_changed(self) -> bool:
-        """Say whether an update changed anything after all; what came back to its first value is dropped."""
-        self.values = {name: pair for name, pair in self.values.items() if not same(*pair)}
-        return bool(self.values)
+    def without_unchanged(self) -> Change:
+        """Return an update without the columns that came back to their first value."""
+        return self._replace(values={name: pair for name, pair in self.values.items() if not same(*pair)})
 
     def has_set(self, names: t.Collection[str]) -> bool:
         """Say whether any of these columns was set, even if it came back to its first value."""
@@ -63,7 +66,7 @@ class Change:
         return any(not each.values.keys().isdisjoint(names) for each in (self, *self.steps))
 
     def matches(self, event: EventType) -> bool:
-        """Say whether `event` happened: by what it comes to, or by a step whose columns stayed changed."""
+        """Say whether `event` happened: all in all, or by a step whose columns stayed changed."""
         if event.matches(self.kind, self.values, touched=self.is_touched):
             return True
         if not self.steps or not event.when or self.kind is Kind.DELETED:
@@ -81,7 +84,7 @@ def stands_for(state: t.Any, change: Change) -> bool:
     return state.key is not None and state.key[1] == change.key[2 : 2 + len(state.key[1])]
 
 
-def gone(items: t.Iterable[object]) -> set[Key]:
+def deleted_keys(items: t.Iterable[object]) -> set[Key]:
     """Return the keys, without channels, of rows that were there in a transaction and are no more."""
     found: set[Key] = set()
     for item in items:
@@ -93,11 +96,8 @@ def gone(items: t.Iterable[object]) -> set[Key]:
     return found
 
 
-def coalesce(changes: t.Iterable[Change]) -> dict[Key, Change]:
-    """Return what the changes of each object come to, in the order in which the objects were first changed.
-
-    What is given is not altered, so that a commit that fails can be tried again.
-    """
+def net_changes(changes: t.Iterable[Change]) -> list[Change]:
+    """Return one change for each object, in the order in which the objects were first changed."""
     nets: dict[Key, Change] = {}
     for change in changes:
         key = change.key
@@ -110,12 +110,9 @@ def coalesce(changes: t.Iterable[Change]) -> dict[Key, Change]:
             nets[key] = _merged(known, change)
         if change.moved is not None and key in nets:
             _move(nets, key, change.moved)
-    back = [
-        key for key, net in nets.items() if net.kind is Kind.UPDATED and net.steps and not net.is_changed()
-    ]
-    for key in back:
-        del nets[key]
-    return nets
+    updated = Kind.UPDATED
+    found = [net.without_unchanged() if net.steps and net.kind is updated else net for net in nets.values()]
+    return [net for net in found if net.values or not net.steps or net.kind is not updated]
 
 
 def _merged(known: Change, change: Change) -> Change:
@@ -128,6 +125,7 @@ def _merged(known: Change, change: Change) -> Change:
         if change.kind is Kind.DELETED:
             kind = Kind.DELETED
         elif known.obj is None:
+            # A bulk statement changed the row before: what the instance has may be older than that.
             obj = None
     values = dict(known.values)
     for name, (old, new) in news.items():
@@ -135,8 +133,7 @@ def _merged(known: Change, change: Change) -> Change:
         values[name] = (first, new)
     steps = (*(_known_since(step, change) for step in known.steps or (known,)), change)
     is_later = known.is_later or change.is_later or is_remade
-    return replace(
-        known,
+    return known._replace(
         kind=kind,
         obj=obj,
         values=values,
@@ -151,10 +148,10 @@ def _known_since(step: Change, then: Change) -> Change:
     if not step.is_later:
         return step
     values = {
-        name: (old, then.values[name][0] if new is LATER and name in then.values else new)
+        name: (old, then.values[name][0] if new is SERVER_GENERATED and name in then.values else new)
         for name, (old, new) in step.values.items()
     }
-    return replace(step, values=values)
+    return step._replace(values=values)
 
 
 def _move(nets: dict[Key, Change], old: Key, new: Key) -> None:
@@ -162,4 +159,4 @@ def _move(nets: dict[Key, Change], old: Key, new: Key) -> None:
     before = nets.pop(new, None)
     if before is not None:
         nets[(*new, len(nets))] = before
-    nets[new] = replace(nets.pop(old), key=new)
+    nets[new] = nets.pop(old)._replace(key=new)

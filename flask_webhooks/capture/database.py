@@ -75,7 +75,7 @@ class HostDatabase:
             self._said_at[what] = time.monotonic()
             logger.log(level, "%s: %s", what, message)
 
-    def beside(self, connection: sa.Connection | None = None) -> sa.Engine:
+    def fresh_engine(self, connection: sa.Connection | None = None) -> sa.Engine:
         """Connections to the app's database beside the host's, for looks that must see what was committed last.
 
         A pool of its own: a transaction that waits for a second connection of the same pool can wait for ever.

@@ -23,7 +23,7 @@ from sqlalchemy.orm.base import (
     instance_state,
 )
 
-from .change import LATER
+from .change import SERVER_GENERATED
 from .history import FlushState, OldValues, State, ask, is_assigned, mistrusted
 from .loading import attributes_of, load, load_linked, referred, unreadable
 from .snapshots import is_unknown, written
@@ -161,7 +161,7 @@ def _assigned(state: State, plan: MapperPlan) -> set[str]:
         and (
             is_assigned(state, name, row[name])
             if name in plan.opaque
-            else plan.stored(name, row[name]) is LATER
+            else plan.stored(name, row[name]) is SERVER_GENERATED
         )
     }
 

@@ -39,8 +39,7 @@ class Emitted:
     dedupe_key: str | None = None
 
 
-@dataclass(slots=True)
-class PendingEvent:
+class PendingEvent(t.NamedTuple):
     """An event that happened, on its way to becoming a message."""
 
     event: EventType
@@ -59,18 +58,22 @@ class PendingEvent:
     error: Exception | None = None
     """Why it is not even known whose it is."""
 
-    def asked(self) -> t.Sequence[BoundInclude]:
-        """The includes that its listeners ask for."""
+    def includes_wanted(self) -> t.Sequence[BoundInclude]:
+        """Return the includes that its listeners ask for."""
         if self.bound is None or not self.bound.includes or self.obj is None:
             return ()
-        asking = [listener.includes for listener in self.listeners if listener.includes]
-        if not asking:  # as mostly
+        chosen = [listener.includes for listener in self.listeners if listener.includes]
+        if not chosen:  # as mostly
             return ()
-        names = frozenset().union(*asking)
+        names = frozenset().union(*chosen)
         return [include for name, include in self.bound.includes.items() if name in names]
 
     def paths(self) -> t.Sequence[tuple[str, ...]]:
-        """The relationships that its data and what its listeners ask for are read along."""
-        trails = self.bound.trails if self.bound is not None else ()
-        asked = self.asked()
-        return (*trails, *[include.relationships for include in asked]) if asked else trails
+        """Return the relationships that its data, and the includes that its listeners ask for, are read along."""
+        bound = self.bound
+        if bound is None:
+            return ()
+        # Asked several times for each event, and mostly no listener has includes.
+        if not bound.includes or not any([listener.includes for listener in self.listeners]):
+            return bound.trails
+        return (*bound.trails, *[include.relationships for include in self.includes_wanted()])

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, attributes
 from sqlalchemy.orm.base import NO_VALUE
 
 from ..catalog import Kind, same
-from .change import LATER, Change, Values
+from .change import SERVER_GENERATED, Change, Values
 from .loading import CHUNK, rows_where, unreadable
 from .snapshots import ASSIGNED, frozen, make_remains
 from .sqlalchemy_internals import expire_attributes, state_of
@@ -173,13 +173,13 @@ def _is_unsaid(state: State, plan: MapperPlan, name: str, old: t.Any) -> bool:
         return True
     if name in plan.opaque:
         return is_assigned(state, name, old)
-    return plan.stored(name, old) is LATER
+    return plan.stored(name, old) is SERVER_GENERATED
 
 
 def is_assigned(state: State, name: str, value: t.Any) -> bool:
     """Whether a value of a column that only the row can tell is not the row's, but what was assigned."""
     known = state.info.get(ASSIGNED)
-    return known is not None and known.get(name, LATER) is value
+    return known is not None and known.get(name, SERVER_GENERATED) is value
 
 
 def _note_assigned(state: State, plan: MapperPlan, names: t.Iterable[str]) -> None:
@@ -310,7 +310,7 @@ def changes(states: t.Sequence[tuple[Kind, State, MapperPlan]], before: FlushSta
                 values = {name: (held[name], None) for name in bound.columns if name in held}
             elif bound.conditions:
                 values = {name: (None, _new(plan, name, held)) for name in bound.conditions}
-                is_later = any(new is LATER for _, new in values.values())
+                is_later = any(new is SERVER_GENERATED for _, new in values.values())
             where = (bound.channel.name, plan.head, *key)
             found.append(Change(kind, bound, where, obj, values, is_later=is_later))
     return found
@@ -321,16 +321,16 @@ def _known(plan: MapperPlan, name: str, old: t.Any) -> t.Any:
     if old is NO_VALUE:
         return None
     found = plan.stored(name, old)
-    return old if found is LATER else found
+    return old if found is SERVER_GENERATED else found
 
 
 def _new(plan: MapperPlan, name: str, held: t.Mapping[str, t.Any]) -> t.Any:
     """Return what the row has that a flush has written."""
-    value = held.get(name, LATER)
+    value = held.get(name, SERVER_GENERATED)
     form = plan.forms.get(name)
-    if form is None or value is LATER or (type(value) in form.kinds and form.fits is None):
+    if form is None or value is SERVER_GENERATED or (type(value) in form.kinds and form.fits is None):
         return frozen(value)
-    return LATER if form.is_opaque else frozen(form(value))
+    return SERVER_GENERATED if form.is_opaque else frozen(form(value))
 
 
 def _forget_unset(state: State) -> None:
@@ -355,7 +355,7 @@ def _updated(found: list[Change], state: State, plan: MapperPlan, olds: OldValue
         if seen:
             name = bound.channel.name
             moved = (name, plan.head, *new) if new != old else None
-            is_later = any(pair[1] is LATER for pair in seen.values())
+            is_later = any(pair[1] is SERVER_GENERATED for pair in seen.values())
             found.append(
                 Change(Kind.UPDATED, bound, (name, plan.head, *old), obj, seen, moved, is_later=is_later)
             )
@@ -376,16 +376,20 @@ def _history(state: State, plan: MapperPlan, olds: OldValues | None) -> Values:
         old = olds.get(name, NO_VALUE) if olds is not None else NO_VALUE
         if old is NO_VALUE:
             old = _known(plan, name, state.committed_state[name])
-        new = held.get(name, LATER)
-        if new is LATER or not _same(state, name, old, new):
+        new = held.get(name, SERVER_GENERATED)
+        if new is SERVER_GENERATED or not _same(state, name, old, new):
             new = _new(plan, name, held)
-            if new is LATER or not same(old, new):
+            if new is SERVER_GENERATED or not same(old, new):
                 values[name] = (frozen(old), new)
     if olds is not None and (values or olds.expression):
         for name, old in olds.items():
             is_set = name in plan.automatic or olds.expression
             new = _new(plan, name, held) if is_set or name not in held else plan.stored(name, held[name])
-            if name in plan.columns and name not in changed and (new is LATER or not same(old, new)):
+            if (
+                name in plan.columns
+                and name not in changed
+                and (new is SERVER_GENERATED or not same(old, new))
+            ):
                 values[name] = (old, new)
     return values
 

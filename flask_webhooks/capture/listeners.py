@@ -14,7 +14,7 @@ from ..catalog import Kind
 from ..errors import EmitError
 from ..outbox import recording
 from . import bulk, history
-from .commit import settle
+from .commit import record_events
 from .deletes import load_for_delete, orphans, reassigned
 from .events import Recorded
 from .loading import leaving_no_trace
@@ -88,7 +88,7 @@ def _settle(session: Session, buffer: UnitOfWork) -> None:
     everything = [item for some in items.values() for item in some]
     try:
         with _NOTHING if session.expire_on_commit else leaving_no_trace(session):
-            recorded = settle(buffer.watch, session, hearing, buffer.aside, everything)
+            recorded = record_events(buffer.watch, session, hearing, buffer.aside, everything)
     except DBAPIError as error:
         buffer.broken = f"{type(error).__name__}: {error}"
         raise
@@ -185,7 +185,7 @@ def _is_heard(session: Session, buffer: UnitOfWork, states: t.Sequence[Seen]) ->
         return True
     others = _watched(session, [*new_states(session), *dirty_states(session)]).get(buffer.watch, ())
     buffer.aside.begin()
-    return buffer.hearing.is_deletion_heard(session, states, others, buffer.aside.led_to)
+    return buffer.hearing.matches_deletion(session, states, others, buffer.aside.hidden_row)
 
 
 def _after_flush(session: Session, context: UOWTransaction) -> None:
@@ -271,7 +271,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
     if changes:
         add(session, watch, changes)
     elif result is None:
-        aside.loose.add(t.cast("t.Any", mapper).class_)
+        aside.unread_classes.add(t.cast("t.Any", mapper).class_)
     return result
 
 

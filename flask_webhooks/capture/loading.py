@@ -26,7 +26,7 @@ __all__ = [
     "agrees",
     "attributes_of",
     "is_astray",
-    "leads_home",
+    "is_certainly_its_row",
     "leaving_no_trace",
     "led",
     "load",
@@ -34,6 +34,7 @@ __all__ = [
     "may_be_hidden",
     "owner_of",
     "referred",
+    "refresh",
     "rows_where",
     "unfiltered",
     "unreadable",
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 Path = tuple[str, ...]
-LedTo = t.Callable[[Relation, t.Mapping[str, t.Any]], t.Any]
+HiddenRow = t.Callable[[Relation, t.Mapping[str, t.Any]], t.Any]
 """Finds the row that a relationship leads to by the values of its columns."""
 
 
@@ -231,34 +232,34 @@ def _ahead(obj: t.Any, name: str, is_loading: bool) -> list[t.Any]:
     return each_in(value(obj, name) if is_loading else obj.__dict__.get(name))
 
 
-def owner_of(bound: BoundChannel, obj: t.Any, led_to: LedTo | None = None) -> str | None:
+def owner_of(bound: BoundChannel, obj: t.Any, hidden_row: HiddenRow | None = None) -> str | None:
     """Return whose an object is.
 
-    :param led_to: finds a row on the way that a filter of the host's hides (soft deletion, tenants).
+    :param hidden_row: finds a row on the way that a filter of the host's hides (soft deletion, tenants).
     """
     path = bound.owner_path
     if not path or (len(path) == 1 and path[0] in obj.__dict__):
         return bound.owner(obj)
     found = obj
     for name in path:
-        found = led(found, name, led_to)
+        found = led(found, name, hidden_row)
         if found is None:
             return None
     return str(found) or None
 
 
-def led(obj: t.Any, name: str, led_to: LedTo | None) -> t.Any:
+def led(obj: t.Any, name: str, hidden_row: HiddenRow | None) -> t.Any:
     """Return an attribute of an object on the way to an owner."""
     state = getattr(obj, STATE, None)
     if state is None:
         return getattr(obj, name, None)
     found = value(obj, name)
     is_row = name in state.mapper.relationships
-    if led_to is None or (found is not None and not (is_row and is_astray(state, name))):
+    if hidden_row is None or (found is not None and not (is_row and is_astray(state, name))):
         return found
     keys = _keys_led_by(obj, name)
     relation = link_of(state.mapper, name)
-    return (led_to(relation, keys) if keys and relation is not None else None) or found
+    return (hidden_row(relation, keys) if keys and relation is not None else None) or found
 
 
 def may_be_hidden(bound: BoundChannel, obj: t.Any) -> bool:
@@ -302,12 +303,14 @@ def is_astray(state: orm.InstanceState[t.Any], name: str) -> bool:
     """
     held = state.dict
     its = getattr(held.get(name), STATE, None)
-    if its is None or leads_home(state.class_, held, name, its):
+    if its is None or is_certainly_its_row(state.class_, held, name, its):
         return False
     return _is_astray(state, name, its)
 
 
-def leads_home(cls: t.Any, held: t.Mapping[str, t.Any], name: str, its: orm.InstanceState[t.Any]) -> bool:
+def is_certainly_its_row(
+    cls: t.Any, held: t.Mapping[str, t.Any], name: str, its: orm.InstanceState[t.Any]
+) -> bool:
     """Say whether a loaded relationship certainly leads to what stands for its row, as nearly all do.
 
     :param held: the attributes of the object that has it.
@@ -407,3 +410,17 @@ def unreadable(mapper: orm.Mapper[t.Any], error: Exception) -> str | None:
             ]
             return ", ".join(dict.fromkeys(names)) or f"a {type(kind).__name__}"
     return None
+
+
+def refresh(objects: t.Iterable[t.Any]) -> None:
+    """Load objects that are expired as a whole, in one statement for each class instead of one for each object."""
+    stale = [obj for obj in objects if (state := state_of(obj)).expired_attributes and state.persistent]
+    if len(stale) < 2:
+        return
+    groups: dict[tuple[Session, type], list[t.Any]] = {}
+    for obj in stale:
+        state = state_of(obj)
+        if state.session is not None:
+            groups.setdefault((state.session, type(obj)), []).append(state.identity)
+    for (session, model), identities in groups.items():
+        load(session, model, identities)

@@ -119,7 +119,7 @@ class MapperPlan:
         )
 
     def stored(self, name: str, value: t.Any) -> t.Any:
-        """Return what the row has where this was assigned; `LATER` where only the row can tell."""
+        """Return what the row has where this was assigned; `SERVER_GENERATED` where only the row can tell."""
         form = self.forms.get(name)
         return value if form is None or form.is_opaque else form(value)
 

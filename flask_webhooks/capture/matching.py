@@ -16,36 +16,40 @@ from ..catalog import EventType, Kind
 from ..engines import is_in_memory
 from ..outbox import recording
 from ..outbox.recording import MatchedSubscription
-from .change import LATER
-from .connections import connection_of
+from .change import SERVER_GENERATED
+from .connections import check_database, connection_of, connections_of
+from .events import NOBODY
 from .host_code import owned, reading_owners
-from .loading import LedTo, owner_of
+from .loading import HiddenRow, owner_of
 from .stored_values import owner_stored
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
+    from ..config import Settings
+    from .candidates import Candidates
+    from .events import PendingEvent
     from .mapper_plan import MapperPlan
     from .registry import Registry
 
     Seen = tuple[orm.InstanceState[t.Any], MapperPlan]
 
-__all__ = ["SubscriptionLookup"]
+__all__ = ["SubscriptionLookup", "is_anybody_listening", "match"]
 
 
 class SubscriptionLookup:
     """What one commit has learnt about listeners. A second question is asked only for what the first left out."""
 
-    def __init__(self, watch: Registry) -> None:
-        self._watch = watch
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self._found: dict[tuple[str, str], list[MatchedSubscription]] = {}
         self._owners: set[str] = set()
         self._events: set[str] = set()
-        self.why: str | None = None
+        self.reason: str | None = None
         """Why nothing can be recorded, though no error of anybody's: for the metrics."""
         self.connection: sa.Connection | None = None
         """What a first glance has found to be the one that everything was written on."""
 
-    def ask(
+    def query(
         self,
         connection: sa.Connection,
         owners: set[str],
@@ -62,41 +66,57 @@ class SubscriptionLookup:
         """
         if owners <= self._owners and events <= self._events:
             return
-        watch = self._watch
-        if not (watch.has_tables(connection) if is_home else watch.is_installed(connection)):
-            self.why = "tables"
+        registry = self._registry
+        if not (registry.has_tables(connection) if is_home else registry.is_installed(connection)):
+            self.reason = "tables"
             return
-        self.why = None
+        self.reason = None
         self._owners |= owners
         self._events |= events
-        patterns = self._watch.patterns(frozenset(self._events))
+        patterns = self._registry.patterns(frozenset(self._events))
         if has_written or not _is_shared(connection):
             self._found, is_snapshot = recording.find_matches(connection, self._owners, patterns)
             if not is_snapshot:
                 return
-        with self._watch.beside(connection).connect() as fresh:
+        with self._registry.fresh_engine(connection).connect() as fresh:
             found, _ = recording.find_matches(fresh, self._owners, patterns)
         self._found = _joined(self._found, found)
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether nobody listens to anything that was asked for."""
+    def has_no_match(self, session: Session, candidates: Candidates) -> bool:
+        """Say whether certainly nobody listens to what changes may be, so that there is nothing to be worked out.
+
+        The owners that were asked for need not be asked for again.
+        """
+        if not candidates.owners or not candidates.is_complete:
+            return False
+        connections = connections_of(session)
+        if len(connections) != 1:  # which of them each row was written on is worked out with its event
+            return False
+        registry, connection = self._registry, connections.pop()
+        model = registry.state.bound[next(iter(candidates.channels))].model
+        if not check_database(registry, connection.engine, model):
+            self.reason = "database"
+            return True
+        self.connection = connection
+        names = {event.name for channel in candidates.channels for event in registry.events[channel, None]}
+        self.query(connection, candidates.owners, names, is_home=True)
         return not self._found
 
-    def is_anybody(self, event: EventType) -> bool:
-        """Whether an event has a listener of whatever owner: asked for what failed before its owner was known."""
-        if self.connection is None or not self._watch.is_installed(self.connection):
-            return self.connection is None
-        return recording.is_anybody_listening(self.connection, self._watch.patterns(frozenset({event.name})))
+    def has_listener(self, event: EventType) -> bool:
+        """Say whether an event has a listener of any owner: for what failed before its owner was known.
 
-    def wanted(self, event: EventType, owner: str) -> list[MatchedSubscription]:
+        Without a connection nothing is known, so there may be one.
+        """
+        return self.connection is None or self._registry.has_listener(self.connection, [event.name])
+
+    def matches(self, event: EventType, owner: str) -> list[MatchedSubscription]:
         """Return who wants an event of an owner, one entry a subscription.
 
         What `invoices.updated` and `invoices.*` ask for is asked for together.
         """
         lists = [
             listeners
-            for pattern in self._watch.state.catalog.patterns(event.name)
+            for pattern in self._registry.state.catalog.patterns(event.name)
             if (listeners := self._found.get((owner, pattern))) is not None
         ]
         if len(lists) < 2:
@@ -108,27 +128,27 @@ class SubscriptionLookup:
                 by_id[each.subscription_id] = each if known is None else known.joined(each)
         return list(by_id.values())
 
-    def is_deletion_heard(
-        self, session: Session, doomed: t.Iterable[Seen], others: t.Iterable[Seen], led_to: LedTo
+    def matches_deletion(
+        self, session: Session, deleted: t.Iterable[Seen], others: t.Iterable[Seen], hidden_row: HiddenRow
     ) -> bool:
         """Say whether anybody listens to the deletion of one of these.
 
         :param others: what else will be flushed: asked for with them, so that one question does for the commit.
         """
-        if self._watch.state.settings.record == "all":
+        if self._registry.state.settings.record == "all":
             return True
         owners: set[str] = set()
         deletions: set[str] = set()
         events: set[str] = set()
         model: type | None = None
-        some = list(_bounds(doomed))
+        some = list(_bounds(deleted))
         bounds = {id(bound): bound for bound, _ in some}.values()
-        with reading_owners(session, bounds, self._watch.told):
+        with reading_owners(session, bounds, self._registry.told):
             for bound, obj in some:
                 found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
                 try:
-                    owner = self._owner(bound, obj, led_to) if found else None
-                    if owner is LATER:
+                    owner = self._owner(bound, obj, hidden_row) if found else None
+                    if owner is SERVER_GENERATED:
                         return True
                 except Exception:  # a property of the host's; who dumps the object will say so
                     return True
@@ -147,22 +167,22 @@ class SubscriptionLookup:
                 waiting.add(bound.channel.sole_owner)
             elif path is not None and len(path) == 1 and obj.__dict__.get(path[0]) is not None:
                 waiting.add(str(obj.__dict__[path[0]]))
-        self.ask(connection_of(self._watch, session, model), owners | waiting, events)
-        catalog = self._watch.state.catalog
-        return any(self.wanted(catalog.events[event], owner) for owner in owners for event in deletions)
+        self.query(connection_of(self._registry, session, model), owners | waiting, events)
+        catalog = self._registry.state.catalog
+        return any(self.matches(catalog.events[event], owner) for owner in owners for event in deletions)
 
-    def _owner(self, bound: BoundChannel, obj: t.Any, led_to: LedTo) -> t.Any:
-        """Whose an object is by the form that the row has; `LATER` where only the row can tell."""
-        path, plan = bound.owner_path, self._watch.plan(type(obj))
+    def _owner(self, bound: BoundChannel, obj: t.Any, hidden_row: HiddenRow) -> t.Any:
+        """Whose an object is by the form that the row has; `SERVER_GENERATED` where only the row can tell."""
+        path, plan = bound.owner_path, self._registry.plan(type(obj))
         if not path or len(path) > 1 or plan is None or path[0] not in obj.__dict__:
-            return owned(bound, obj, owner_of, bound, obj, led_to)
+            return owned(bound, obj, owner_of, bound, obj, hidden_row)
         found = owner_stored(plan, obj, path[0])
-        return found if found is None or found is LATER else str(found)
+        return found if found is None or found is SERVER_GENERATED else str(found)
 
     def _possible(self, bound: BoundChannel) -> set[str]:
         """Names of all events of a channel and of those it touches."""
         channels = (bound.channel.name, *(touch.channel for touch in bound.touches))
-        return {event.name for channel in channels for event in self._watch.events[channel, None]}
+        return {event.name for channel in channels for event in self._registry.events[channel, None]}
 
 
 def _bounds(seen: t.Iterable[Seen]) -> t.Iterator[tuple[BoundChannel, t.Any]]:
@@ -189,3 +209,57 @@ def _joined(
             *(each for each in listeners if each.subscription_id not in known),
         ]
     return found
+
+
+def match(
+    settings: Settings, lookup: SubscriptionLookup, events: t.Sequence[PendingEvent]
+) -> list[PendingEvent]:
+    """Return the events that subscriptions match, each with these (all events with `WEBHOOKS_RECORD = "all"`).
+
+    An event whose owner could not be read is kept if anyone at all listens to its like.
+    """
+    environment, is_all = settings.environment, settings.record == "all"
+    found: list[PendingEvent] = []
+    known: dict[tuple[str, str], list[MatchedSubscription]] = {}
+    for item in events:
+        key = item.event.name, item.owner
+        listeners = known.get(key)
+        if listeners is None:
+            listeners = lookup.matches(item.event, item.owner)
+            if isinstance(environment, str):
+                listeners = [each for each in listeners if each.environment == environment]
+            known[key] = listeners
+        if listeners:
+            found.append(item._replace(listeners=listeners))
+        elif is_all or (item.owner == NOBODY and lookup.has_listener(item.event)):
+            found.append(item)
+    return found
+
+
+def is_anybody_listening(
+    registry: Registry, connection: sa.Connection, changes: set[tuple[str, Kind | None]]
+) -> bool:
+    """Say whether anybody at all, of whatever owner, listens to what changes can cause: one look into an index.
+
+    :param changes: names of channels, and kinds of change; None for any kind. What they touch is thought of.
+    """
+    if registry.state.settings.record == "all":
+        return True
+    events = registry.events_of(changes)
+    if registry.has_listener(connection, events):
+        return True
+    if not events or not _may_be_snapshot(connection) or not registry.is_installed(connection):
+        return False
+    with registry.fresh_engine(connection).connect() as fresh:
+        return recording.is_anybody_listening(fresh, registry.patterns(frozenset(events)))
+
+
+def _may_be_snapshot(connection: sa.Connection) -> bool:
+    """Whether a subscription that was made since the transaction began may not be seen in it.
+
+    Not on SQLite: nobody else can write while the host's transaction does.
+    """
+    name = connection.dialect.name
+    if name == "postgresql":
+        return connection.get_isolation_level() != "READ COMMITTED"
+    return name != "sqlite"

@@ -23,7 +23,7 @@ from ..messages import Row, delivery_row, message_row, size_of
 from ..models import State
 from ..outbox import recording
 from . import guard, host_code
-from .change import LATER
+from .change import SERVER_GENERATED
 from .events import NOBODY, UNKNOWN, PendingEvent, Recorded
 from .failures import LONGEST, REMEDY, about_of, check_fits, failed, named_error, unserialisable
 from .sqlalchemy_internals import state_of
@@ -44,28 +44,28 @@ Dumps = dict[tuple[int, t.Hashable], tuple[t.Any, str]]
 
 
 def write(
-    watch: Registry,
+    registry: Registry,
     connection: sa.Connection,
-    occurrences: t.Sequence[PendingEvent],
+    events: t.Sequence[PendingEvent],
     rereading: Rereading | None = None,
 ) -> list[Recorded]:
     """Write messages and deliveries; return the messages that were new.
 
     :param rereading: what to do where an object cannot be dumped; None if all were read a moment ago.
     """
-    state = watch.state
+    state = registry.state
     now = datetime.now(UTC)
     clock = time.time_ns() // 1000
     dumps: Dumps = {}
     messages: list[Row] = []
     deliveries: list[Row] = []
     errors: dict[str, str] = {}
-    for item in occurrences:
+    make = functools.partial(_message, state, now, clock, dumps)
+    for item in events:
         try:
             if item.error is not None:
                 raise item.error
-            make = functools.partial(_message, state, item, now, clock, dumps)
-            message = make() if rereading is None else rereading.made(item, make)
+            message = make(item) if rereading is None else rereading.made(item, events, make)
         except Exception as error:  # whatever the host's schemas and properties raise
             reason = failed(state, item.event, item.obj, error)
             if reason is None:
@@ -74,7 +74,7 @@ def write(
             errors[message["id"]] = reason
         messages.append(message)
         deliveries.extend(_deliveries(item, message, now, is_broken=message["id"] in errors))
-    recorded = recording.record(connection, messages, deliveries, lambda: watch.beside(connection))
+    recorded = recording.record(connection, messages, deliveries, lambda: registry.fresh_engine(connection))
     return _noted(connection, recorded, errors, now) if errors else recorded
 
 
@@ -86,7 +86,7 @@ def remade(state: AppState, item: PendingEvent) -> Row:
     :raises EmitError: it cannot be made, with what is wrong.
     """
     try:
-        return _message(state, item, datetime.now(UTC), 0, {})
+        return _message(state, datetime.now(UTC), 0, {}, item)
     except Exception as error:  # whatever the host's schemas and properties raise
         if isinstance(error, sa.exc.DBAPIError) and not guard.is_survived(error):
             raise
@@ -144,7 +144,7 @@ def _identity_of(obj: t.Any) -> str | None:
     return text if None not in key and len(text) <= LONGEST and recording.is_text(text) else None
 
 
-def _message(state: AppState, item: PendingEvent, now: datetime, clock: int, dumps: Dumps) -> Row:
+def _message(state: AppState, now: datetime, clock: int, dumps: Dumps, item: PendingEvent) -> Row:
     data, text = _data(item, dumps)
     extras = _extras(item, data)
     entity_id, status = _entity(item, data)
@@ -189,7 +189,7 @@ def _data(item: PendingEvent, dumps: Dumps) -> tuple[t.Any, str]:
 
 def _extras(item: PendingEvent, data: t.Any) -> str | None:
     """Return as JSON what listeners asked for beside the main object, all of it together; None for nothing."""
-    asked = item.asked()
+    asked = item.includes_wanted()
     if not asked and not item.values:
         return None
     extras = {include.name: _included(item.event, include, item.obj) for include in asked}
@@ -247,7 +247,7 @@ def _changes(item: PendingEvent, data: t.Any) -> dict[str, dict[str, t.Any]]:
     olds = {}
     for name in changes.columns & item.values.keys():
         old, new = item.values[name]
-        if not same(old, getattr(item.obj, name) if new is LATER else new):
+        if not same(old, getattr(item.obj, name) if new is SERVER_GENERATED else new):
             olds[name] = old
     found = host_code.by_schema(item.bound, item.event, item.obj, changes, item.obj, olds, data)
     return dict(sorted(found.items()))
@@ -265,7 +265,6 @@ def _environment(state: AppState, item: PendingEvent, data: t.Any) -> str:
         raise EmitError(
             f"WEBHOOKS_ENVIRONMENT returned {chosen!r} for {item.event.name}. Return one of {ENVIRONMENTS}."
         )
-    item.listeners = [wanted for wanted in item.listeners if wanted.environment == chosen]
     return chosen
 
 
@@ -315,7 +314,11 @@ def _deliveries(item: PendingEvent, message: Row, now: datetime, *, is_broken: b
     """Make a row for each listener: due now, held while its subscription is off, or waiting for the data's repair."""
     known = frozenset(item.bound.includes if item.bound else ()) | {CHANGES}
     rows = []
+    environment = message["environment"]
     for wanted in item.listeners:
+        # Which environment it is may only be known with its data (a callable in the settings).
+        if environment not in (wanted.environment, UNKNOWN):
+            continue
         state, reason = _BROKEN if is_broken else _PENDING if wanted.active else _HELD
         row = delivery_row(
             item.event,

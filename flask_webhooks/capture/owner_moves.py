@@ -35,7 +35,7 @@ __all__ = ["Past"]
 
 _QUERIES = ("dynamic", "write_only")
 
-Told = tuple[EventType, str, t.Any]
+MoveEvent = tuple[EventType, str, t.Any]
 """An event, whom it is for, and the object that it shows."""
 
 
@@ -53,16 +53,16 @@ class Past:
 
     def __init__(
         self,
-        watch: Registry,
+        registry: Registry,
         session: Session,
-        nets: t.Mapping[Key, Change],
+        changes: t.Sequence[Change],
         traces: t.Sequence[Trace],
-        aside: SideSession,
+        side_session: SideSession,
     ) -> None:
-        self._watch, self._session, self._nets, self._traces = watch, session, nets, traces
-        self._led_to, self._loose = aside.led_to, tuple(aside.loose)
+        self._registry, self._session, self._changes, self._traces = registry, session, changes, traces
+        self._hidden_row, self._unread_classes = side_session.hidden_row, tuple(side_session.unread_classes)
         updated = Kind.UPDATED
-        self._is_led = {net.key for net in nets.values() if net.kind is updated and self._leads(net)}
+        self._leading = {change.key for change in changes if change.kind is updated and self._leads(change)}
         """Rows whose path may have led to another owner before: mostly none."""
         self._rows: dict[Key, _Row] | None = None
         self._rows_before: dict[Key, _Row] = {}
@@ -72,27 +72,27 @@ class Past:
 
     # ---- whose it was ----
 
-    def _leads(self, net: Change) -> bool:
+    def _leads(self, change: Change) -> bool:
         """Say whether something was changed that a path to an owner goes by; unknown of properties."""
-        model, path = net.bound.model, net.bound.owner_path
-        if model is None or not net.values:
+        model, path = change.bound.model, change.bound.owner_path
+        if model is None or not change.values:
             return False
-        leading = self._watch.leading.get(model, frozenset())
-        if path and path[0] not in leading and path[0] not in net.bound.columns:
+        leading = self._registry.leading.get(model, frozenset())
+        if path and path[0] not in leading and path[0] not in change.bound.columns:
             return True
-        return not leading.isdisjoint(net.values)
+        return not leading.isdisjoint(change.values)
 
-    def may_have_moved(self, net: Change) -> bool:
+    def may_have_moved(self, change: Change) -> bool:
         """Say whether its owner may have been another before."""
-        path = net.bound.owner_path
-        if not self._is_led or not path or net.kind is Kind.CREATED:
+        path = change.bound.owner_path
+        if not self._leading or not path or change.kind is Kind.CREATED:
             return False
-        return net.key in self._is_led or (len(path) > 1 and path[0] not in net.bound.columns)
+        return change.key in self._leading or (len(path) > 1 and path[0] not in change.bound.columns)
 
-    def owner(self, net: Change) -> str | None:
+    def owner(self, change: Change) -> str | None:
         """Return whose the row was."""
-        found: t.Any = net.obj
-        for name in net.bound.owner_path or ():
+        found: t.Any = change.obj
+        for name in change.bound.owner_path or ():
             found = self._led(found, name) if hasattr(found, STATE) else getattr(found, name)
             if found is None:
                 return None
@@ -113,52 +113,52 @@ class Past:
 
     # ---- what it was ----
 
-    def told(self, net: Change, before: str | None, now: str | None) -> list[Told]:
+    def events_of_move(self, change: Change, before: str | None, now: str | None) -> list[MoveEvent]:
         """Return the events of a move, or of a deletion of what was another's before.
 
         `moved_out` and `moved_in` take the place of `deleted` and `created` in a channel that has them.
         """
-        if net.kind is Kind.DELETED:
-            possible = self._watch.events[net.bound.channel.name, Kind.DELETED]
-            gone = [event for event in possible if before is not None and net.matches(event)]
-            return [(event, str(before), self._show(net.obj)) for event in gone]
-        found: list[Told] = []
-        names = net.bound.watch
+        if change.kind is Kind.DELETED:
+            possible = self._registry.events[change.bound.channel.name, Kind.DELETED]
+            gone = [event for event in possible if before is not None and change.matches(event)]
+            return [(event, str(before), self._show(change.obj)) for event in gone]
+        found: list[MoveEvent] = []
+        names = change.bound.watch
         if before is not None:
-            olds = self._olds(net.obj)
-            lasts = {name: (olds[name] if name in olds else value(net.obj, name), None) for name in names}
-            happened = list(self._happened(net.bound, (Kind.MOVED_OUT, Kind.DELETED), lasts))
-            found += [(event, before, self._show(net.obj)) for event in happened]
+            olds = self._olds(change.obj)
+            lasts = {name: (olds[name] if name in olds else value(change.obj, name), None) for name in names}
+            happened = list(self._happened(change.bound, (Kind.MOVED_OUT, Kind.DELETED), lasts))
+            found += [(event, before, self._show(change.obj)) for event in happened]
         if now is not None:
-            firsts = {name: (None, value(net.obj, name)) for name in names}
-            happened = list(self._happened(net.bound, (Kind.MOVED_IN, Kind.CREATED), firsts))
-            found += [(event, now, net.obj) for event in happened]
+            firsts = {name: (None, value(change.obj, name)) for name in names}
+            happened = list(self._happened(change.bound, (Kind.MOVED_IN, Kind.CREATED), firsts))
+            found += [(event, now, change.obj) for event in happened]
         return found
 
-    def gone(self, net: Change) -> t.Any:
+    def snapshot_of(self, change: Change) -> t.Any:
         """Return the object that shows a deleted row: as it was before, if it had moved when it was deleted."""
-        plan = self._watch.plan(type(net.obj))
-        moves = (step for step in net.steps if step.kind is Kind.UPDATED)
+        plan = self._registry.plan(type(change.obj))
+        moves = (step for step in change.steps if step.kind is Kind.UPDATED)
         if plan is None or all(plan.leading.isdisjoint(step.values) for step in moves):
-            return net.obj
-        return self._show(net.obj)
+            return change.obj
+        return self._show(change.obj)
 
     def _happened(
         self, bound: BoundChannel, kinds: tuple[Kind, Kind], values: Values
     ) -> t.Iterator[EventType]:
-        events = self._watch.events
+        events = self._registry.events
         kind = next((each for each in kinds if events[bound.channel.name, each]), kinds[-1])
         yield from (event for event in events[bound.channel.name, kind] if event.matches(kind, values))
 
-    def complete(self, heard: t.Iterable[PendingEvent]) -> None:
+    def complete(self, events: t.Iterable[PendingEvent]) -> None:
         """Give the objects that show what was everything that somebody will read of them."""
         wanted: dict[int, tuple[t.Any, set[Path]]] = {}
-        for item in heard:
+        for item in events:
             source = self._sources.get(id(item.obj))
             if source is not None and item.bound is not None:
                 _, paths = wanted.setdefault(id(item.obj), (item.obj, set()))
                 paths.update(item.bound.trails)
-                paths.update(path for include in item.asked() for path in include.trails)
+                paths.update(path for include in item.includes_wanted() for path in include.trails)
         groups: dict[tuple[Session, type], tuple[list[t.Any], set[Path]]] = {}
         for number, (_, paths) in wanted.items():
             source = self._sources[number]
@@ -209,7 +209,7 @@ class Past:
         self, obj: t.Any, relation: orm.RelationshipProperty[t.Any], now: t.Iterable[t.Any]
     ) -> list[t.Any]:
         found = [*self._stayed(obj, relation, now), *self._links.taken(relation, obj)]
-        found = [each for each in found if not isinstance(each, self._loose)]
+        found = [each for each in found if not isinstance(each, self._unread_classes)]
         known = {inspect(each).key for each in found}
         found += [
             row.obj
@@ -236,7 +236,7 @@ class Past:
 
     def _is_passing(self, obj: t.Any) -> bool:
         """Say whether it was made in this transaction and deleted again."""
-        return is_deleted(inspect(obj)) and self._watch.plan(type(obj)) is not None
+        return is_deleted(inspect(obj)) and self._registry.plan(type(obj)) is not None
 
     def _belonged(self, row: _Row, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> bool | None:
         """Say whether a row was a member before; None if that was not changed."""
@@ -261,7 +261,7 @@ class Past:
         olds = self._olds(obj)
         names = attributes_of(relation.parent, relation.local_columns)
         if relation.direction is not orm.MANYTOONE or olds.keys().isdisjoint(names):
-            return value(obj, relation.key) if is_shown else led(obj, relation.key, self._led_to)
+            return value(obj, relation.key) if is_shown else led(obj, relation.key, self._hidden_row)
         values = {name: olds[name] if name in olds else value(obj, name) for name in names}
         gone = self._rows_before.get(_key_led_to(relation, values))
         if gone is not None:
@@ -270,7 +270,7 @@ class Past:
         if found is None and None not in values.values():
             found = self._gone_by(relation, values)
         is_hidden = found is None and not is_shown and None not in values.values()
-        return self._led_to(relation, values) if is_hidden else found
+        return self._hidden_row(relation, values) if is_hidden else found
 
     def _gone_by(self, relation: Relation, values: t.Mapping[str, t.Any]) -> t.Any:
         """Return what remains of a deleted row that a foreign key led to by another column than the key."""
@@ -286,7 +286,7 @@ class Past:
         return None
 
     def _shown_or_none(self, obj: t.Any) -> t.Any:
-        return None if obj is None or isinstance(obj, self._loose) else self._show(obj)
+        return None if obj is None or isinstance(obj, self._unread_classes) else self._show(obj)
 
     def _show(self, obj: t.Any) -> t.Any:
         """Return an object that shows a row as it was."""
@@ -337,12 +337,12 @@ class Past:
     def _rows_known(self) -> dict[Key, _Row]:
         if self._rows is None:
             self._rows = {}
-            for net in self._nets.values():
-                if net.obj is None or state_of(net.obj).key is None:
+            for change in self._changes:
+                if change.obj is None or state_of(change.obj).key is None:
                     continue
-                row = self._rows.setdefault(_key_of(state_of(net.obj)), _Row(net.kind, net.obj))
-                if net.kind is not Kind.CREATED:
-                    row.olds.update({name: old for name, (old, _) in net.values.items()})
+                row = self._rows.setdefault(_key_of(state_of(change.obj)), _Row(change.kind, change.obj))
+                if change.kind is not Kind.CREATED:
+                    row.olds.update({name: old for name, (old, _) in change.values.items()})
             for each in self._traces:
                 if (state := inspect(each.obj)).key is not None:
                     kind = Kind.CREATED if each.is_new else Kind.UPDATED

@@ -19,6 +19,7 @@ from ..bindings.stored_values import Form, Forms, form_of
 from ..catalog import Kind
 from ..engines import is_in_memory, is_same_database
 from ..errors import EmitError
+from ..outbox import recording
 from .database import HostDatabase
 from .mapper_plan import MapperPlan, column_of, owner_steps
 from .traces import Shown, Sights
@@ -178,6 +179,13 @@ class Registry(HostDatabase):
             patterns = {pattern for event in events for pattern in self.state.catalog.patterns(event)}
             found = self._patterns[events] = tuple(sorted(patterns))
         return found
+
+    def has_listener(self, connection: sa.Connection, events: t.Iterable[str]) -> bool:
+        """Say whether anyone, of whatever owner, listens to one of these events: one look into an index."""
+        patterns = self.patterns(frozenset(events))
+        if not patterns or not self.is_installed(connection):
+            return False
+        return recording.is_anybody_listening(connection, patterns)
 
     def events_of(self, changes: set[tuple[str, Kind | None]]) -> set[str]:
         """Return the names of all events that changes can cause, also by what they touch.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import replace
 
 from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session, object_session
@@ -16,90 +15,109 @@ from .sqlalchemy_internals import head_class, reverse_relationships, state_of
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
-    from ..state import AppState
     from .events import PendingEvent
+    from .registry import Registry
     from .side_session import SideSession
-    from .stored_values import Stored
+    from .stored_values import StoredValues
 
-__all__ = ["TouchedParents", "led_before"]
+__all__ = ["TouchedParents", "previous_parent"]
 
 
 class TouchedParents:
-    """Who touched whom in one transaction."""
+    """What was touched by what in one transaction."""
 
     def __init__(
-        self, state: AppState, session: Session, aside: SideSession, home: t.Container[t.Any] = ()
+        self,
+        registry: Registry,
+        session: Session,
+        side_session: SideSession,
+        consistent: t.Container[t.Any] = (),
     ) -> None:
-        """Begin with nobody.
+        """Begin with nothing.
 
-        :param home: states of objects of which all that they touch is loaded, and is what their keys name.
+        :param consistent: states of objects of which all that they touch is loaded, and is what their keys name.
         """
-        self._state, self._session, self._aside, self._home = state, session, aside, home
-        self._met: list[tuple[Change, str, t.Any]] = []
+        self._bound, self._session, self._side_session = registry.state.bound, session, side_session
+        self._consistent = consistent
+        self._touches: list[tuple[Change, str, t.Any]] = []
 
-    def touch(self, nets: dict[Key, Change]) -> None:
-        """Add the updates of what changed objects touch, and of what these touch in turn; mark what is there."""
-        reached: set[tuple[str, int]] = set()
-        waiting = [net for net in nets.values() if net.bound.touches]
+    def with_touched(self, changes: t.Sequence[Change]) -> t.Sequence[Change]:
+        """Add the updates of what changed objects touch, and of what these touch in turn; mark those that are there."""
+        waiting = [change for change in changes if change.bound.touches]
+        if not waiting:
+            return changes
+        found = list(changes)
+        places = {change.key: place for place, change in enumerate(found)}
+        seen: set[tuple[str, int]] = set()
         created = Kind.CREATED
-        for net in waiting:
-            held = net.obj.__dict__
-            is_home = net.kind is created and state_of(net.obj) in self._home
-            for touch in net.bound.touches:
+        for change in waiting:
+            held = change.obj.__dict__
+            is_consistent = change.kind is created and state_of(change.obj) in self._consistent
+            for touch in change.bound.touches:
                 name = touch.relationship
-                for other in (held[name],) if is_home else _others(self._session, net, name):
-                    self._met.append((net, name, other))
-                    contact = touch.channel, id(other)
-                    if contact in reached:
+                for other in (held[name],) if is_consistent else _parents(self._session, change, name):
+                    self._touches.append((change, name, other))
+                    mark = touch.channel, id(other)
+                    if mark in seen:
                         continue
-                    reached.add(contact)
-                    made = self._touch(nets, self._state.bound[touch.channel], other)
+                    seen.add(mark)
+                    made = self._touch(found, places, self._bound[touch.channel], other)
                     if made is not None and made.bound.touches:
                         waiting.append(made)
+        return found
 
-    def _touch(self, nets: dict[Key, Change], bound: BoundChannel, obj: t.Any) -> Change | None:
-        """Note that it was touched; return the change if there was none."""
+    def _touch(
+        self, found: list[Change], places: dict[Key, int], bound: BoundChannel, obj: t.Any
+    ) -> Change | None:
+        """Mark the change of an object as touched; make one if there is none, and return that."""
         if bound.model is None or not isinstance(obj, bound.model):
             return None
         state: t.Any = inspect(obj)
         # Its row may be gone already: nothing may be loaded for it.
         identity = state.identity or state.mapper.primary_key_from_instance(obj)
         key = (bound.channel.name, head_class(state.mapper), *identity)
-        net = nets.get(key)
-        if net is None:
-            net = nets[key] = Change(Kind.UPDATED, bound, key, obj, {}, is_touched=True)
-            if state.deleted or state.detached:  # another object stands for the row now, or none does
-                net.obj = None
-                self._aside.fetch(nets)
-            return nets.get(key)
-        if net.kind is Kind.UPDATED and not net.is_touched:
-            # Not in place: when a commit that failed is tried again, nothing may touch it any more.
-            nets[key] = replace(net, is_touched=True)
-        return None
+        place = places.get(key)
+        if place is not None:
+            if found[place].kind is Kind.UPDATED and not found[place].is_touched:
+                found[place] = found[place]._replace(is_touched=True)
+            return None
+        made = [Change(Kind.UPDATED, bound, key, obj, {}, is_touched=True)]
+        if state.deleted or state.detached:  # another object stands for the row now, or none does
+            made = self._side_session.fetch([made[0]._replace(obj=None)])
+        if not made:
+            return None
+        places[key] = len(found)
+        found += made
+        return made[0]
 
-    def agree(self, heard: t.Iterable[PendingEvent], stored: Stored) -> None:
+    def expire_stale(self, events: t.Iterable[PendingEvent], stored: StoredValues) -> None:
         """See to it that loaded collections of touched objects hold what the database does, where they are read.
 
         `Line(invoice_id=7)` does not appear in `invoice.lines` if that was loaded before; the event would lack it.
         """
-        if not self._met:
+        if not self._touches:
             return
         read = {
             (id(item.obj), path[0])
-            for item in heard
+            for item in events
             if item.bound is not None and item.obj is not None
             for path in item.paths()
             if path
         }
         held: dict[tuple[int, str], set[t.Any]] = {}
-        for net, name, other in self._met if read else ():
-            for back in reverse_relationships(inspect(net.obj).mapper.relationships[name]):
+        for change, name, other in self._touches if read else ():
+            for back in reverse_relationships(inspect(change.obj).mapper.relationships[name]):
                 if (id(other), back.key) in read and back.uselist:
-                    _agree(held, net, name, other, back.key, stored)
+                    _expire_stale(held, change, name, other, back.key, stored)
 
 
-def _agree(
-    held: dict[tuple[int, str], set[int]], net: Change, name: str, other: t.Any, back: str, stored: Stored
+def _expire_stale(
+    held: dict[tuple[int, str], set[int]],
+    change: Change,
+    name: str,
+    other: t.Any,
+    back: str,
+    stored: StoredValues,
 ) -> None:
     """Lay aside a collection that contradicts what happened to one of its members."""
     state = inspect(other)
@@ -107,60 +125,60 @@ def _agree(
         return
     if (id(other), back) not in held:
         held[id(other), back] = {inspect(each).key for each in listed(getattr(other, back))}
-    belongs = net.kind is not Kind.DELETED and getattr(net.obj, name) is other
-    if (inspect(net.obj).key in held[id(other), back]) != belongs:
-        stored.lay_aside(other, back)
+    belongs = change.kind is not Kind.DELETED and getattr(change.obj, name) is other
+    if (inspect(change.obj).key in held[id(other), back]) != belongs:
+        stored.set_aside(other, back)
 
 
-def _others(session: Session, net: Change, name: str) -> t.Sequence[t.Any]:
+def _parents(session: Session, change: Change, name: str) -> t.Sequence[t.Any]:
     """What it leads to, and what it led to before: a line that moves changes two invoices.
 
     What is gone has changed only what it led to before: where it was moved to meanwhile nothing is left of it.
     """
     try:
-        reached = listed(value(net.obj, name))
+        reached = listed(value(change.obj, name))
     except orm.exc.ObjectDeletedError:  # by the database, along with what it belonged to
         return ()
     if reached is not None and not isinstance(reached, list):
         is_row = state_of(reached).key is not None
-        if not is_row or is_astray(state_of(net.obj), name):
-            reached = _row_behind(session, net, name) or (reached if is_row else None)
+        if not is_row or is_astray(state_of(change.obj), name):
+            reached = _row_referred_to(session, change, name) or (reached if is_row else None)
     found = reached if isinstance(reached, list) else () if reached is None else (reached,)
-    if not net.values or net.kind is Kind.CREATED:
+    if not change.values or change.kind is Kind.CREATED:
         return found
-    relation: orm.RelationshipProperty[t.Any] = inspect(net.obj).mapper.relationships[name]
+    relation: orm.RelationshipProperty[t.Any] = inspect(change.obj).mapper.relationships[name]
     if relation.direction is not orm.MANYTOONE:
         return found
     keys = attributes_of(relation.parent, relation.local_columns)
-    held = net.obj.__dict__
-    if net.kind is Kind.DELETED:
+    held = change.obj.__dict__
+    if change.kind is Kind.DELETED:
         # An orphan has lost its parent when it is deleted, but not yet its foreign key. And what was loaded may be
         # where it has been meanwhile.
-        is_kept = all(net.values.get(key, (held.get(key),))[0] == held.get(key) for key in keys)
-        if reached is not None and is_kept and agrees(inspect(net.obj), name):
+        is_kept = all(change.values.get(key, (held.get(key),))[0] == held.get(key) for key in keys)
+        if reached is not None and is_kept and agrees(inspect(change.obj), name):
             return found
         found = ()
-    before = led_before(session, net, name)
+    before = previous_parent(session, change, name)
     return found if before is None or any(before is each for each in found) else [*found, before]
 
 
-def _row_behind(session: Session, net: Change, name: str) -> t.Any:
+def _row_referred_to(session: Session, change: Change, name: str) -> t.Any:
     """What the keys lead to, where the object that was loaded has become that of another row, or of none."""
-    relation: orm.RelationshipProperty[t.Any] = inspect(net.obj).mapper.relationships[name]
+    relation: orm.RelationshipProperty[t.Any] = inspect(change.obj).mapper.relationships[name]
     if relation.direction is not orm.MANYTOONE:
         return None
-    return referred(object_session(net.obj) or session, relation, net.obj.__dict__)
+    return referred(object_session(change.obj) or session, relation, change.obj.__dict__)
 
 
-def led_before(session: Session, net: Change, name: str) -> t.Any:
+def previous_parent(session: Session, change: Change, name: str) -> t.Any:
     """Return what a many-to-one relationship led to before the transaction, if its key was changed; else None."""
-    relation: orm.RelationshipProperty[t.Any] | None = inspect(net.obj).mapper.relationships.get(name)
+    relation: orm.RelationshipProperty[t.Any] | None = inspect(change.obj).mapper.relationships.get(name)
     if relation is None or relation.direction is not orm.MANYTOONE:
         return None
     keys = attributes_of(relation.parent, relation.local_columns)
-    changed = {key: net.values[key] for key in keys if key in net.values}
+    changed = {key: change.values[key] for key in keys if key in change.values}
     if all(old == new for old, new in changed.values()):
         return None
     olds = {key: old for key, (old, _) in changed.items()}
-    kept = {key: net.obj.__dict__.get(key) for key in keys if key not in olds}
-    return referred(object_session(net.obj) or session, relation, {**kept, **olds})
+    kept = {key: change.obj.__dict__.get(key) for key in keys if key not in olds}
+    return referred(object_session(change.obj) or session, relation, {**kept, **olds})

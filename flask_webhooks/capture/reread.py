@@ -25,7 +25,7 @@ if t.TYPE_CHECKING:
     from .events import PendingEvent
     from .loading import Path
     from .side_session import SideSession
-    from .stored_values import Stored
+    from .stored_values import StoredValues
 
 __all__ = ["Rereading"]
 
@@ -36,12 +36,10 @@ logger = logging.getLogger("flask_webhooks.capture")
 class Rereading:
     """What one commit has read once more."""
 
-    def __init__(self, session: Session, aside: SideSession, stored: Stored) -> None:
-        self._session, self._aside, self._stored = session, aside, stored
+    def __init__(self, session: Session, side_session: SideSession, stored: StoredValues) -> None:
+        self._session, self._side_session, self._stored = session, side_session, stored
         self._found: dict[type, dict[t.Any, t.Any]] = {}
         self._is_shown = False
-        self.heard: Sequence[PendingEvent] = ()
-        """The events whose rows are read together."""
 
     def owned(self, read: Callable[..., T], *args: t.Any) -> T:
         """Read whose a row is; if that fails, with the values that the database has, of whatever rows were written."""
@@ -56,50 +54,55 @@ class Rereading:
     def _show(self) -> None:
         if not self._is_shown:
             self._is_shown = True
-            self._stored.show(_touched(self._session))
+            self._stored.show_rows(_touched(self._session))
 
-    def made(self, item: PendingEvent, make: Callable[[], T]) -> T:
-        """Make something of an event; if that fails, of a fresh object for its row, which `item` keeps then.
+    def made(
+        self, item: PendingEvent, events: Sequence[PendingEvent], make: Callable[[PendingEvent], T]
+    ) -> T:
+        """Make something of an event; if that fails, of the same event with a fresh object for its row.
 
+        :param events: all events of the commit: their rows are read together.
         :raises Exception: the first error, if the second object is no better.
         """
         try:
-            return make()
+            return make(item)
         except Exception as error:  # whatever the host's schemas and properties raise
             if not _is_worth_it(error):
                 raise
             first = error
-        obj = item.obj
-        item.obj = self._fresh(obj)
-        if item.obj is not None:
+        obj = self._fresh(item.obj, events)
+        if obj is not None:
             try:
-                found = make()
+                found = make(item._replace(obj=obj))
             except Exception as error:  # as above
                 if isinstance(error, sa.exc.DBAPIError) and not guard.is_survived(error):
                     raise
             else:
                 logger.debug("message.reread: %s, for %s", item.event.name, first)
                 return found
-        item.obj = obj
         raise first
 
-    def _fresh(self, obj: t.Any) -> t.Any:
+    def _fresh(self, obj: t.Any, events: Sequence[PendingEvent]) -> t.Any:
         """Return a fresh object for the row of another; None if there is none, or it is fresh itself."""
         if obj is None or not self._is_hosts(obj):
             return None
         model = type(obj)
         if model not in self._found:
             self._show()
-            same = [item for item in self.heard if type(item.obj) is model and self._is_hosts(item.obj)]
+            same = [item for item in events if type(item.obj) is model and self._is_hosts(item.obj)]
             paths: set[Path] = {path for item in same for path in item.paths()}
             keys = {state_of(each).identity: None for each in (obj, *(item.obj for item in same))}
-            self._found[model] = self._aside.again(model, list(keys), paths)
+            self._found[model] = self._side_session.again(model, list(keys), paths)
         return self._found[model].get(state_of(obj).identity)
 
     def _is_hosts(self, obj: t.Any) -> bool:
         """Say whether it stands for a row and was not read by us."""
         state = state_of(obj)
-        return bool(state.persistent) and state.session is not None and not self._aside.owns(state.session)
+        return (
+            bool(state.persistent)
+            and state.session is not None
+            and not self._side_session.owns(state.session)
+        )
 
 
 def _is_worth_it(error: Exception) -> bool:

@@ -10,17 +10,17 @@ from sqlalchemy.orm import Session
 
 from ..bindings.owner_steps import Relation
 from ..catalog import Kind
-from ..outbox import recording
 from .change import Change, Key
 from .connections import connection_of
 from .history import complete
 from .loading import Path, load, referred, unfiltered
+from .matching import is_anybody_listening
 from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
     from .registry import Registry
 
-__all__ = ["SideSession", "is_heard", "unfiltered"]
+__all__ = ["SideSession", "unfiltered"]
 
 
 class SideSession:
@@ -32,13 +32,13 @@ class SideSession:
     kept = 0
     """How many rows of bulk statements this transaction has taken, heard or not."""
 
-    def __init__(self, session: Session, watch: Registry) -> None:
-        self._host, self._watch = session, watch
+    def __init__(self, session: Session, registry: Registry) -> None:
+        self._host, self._registry = session, registry
         self._shared: dict[sa.Connection, Session] = {}
         self._all: list[Session] = []
         self._hidden: Session | None = None
         self._found: dict[t.Any, t.Any] = {}
-        self.loose: set[type] = set()
+        self.unread_classes: set[type] = set()
         """Classes of which a bulk statement has changed rows that were not read: how they were is not known."""
 
     def session(self, connection: sa.Connection) -> Session:
@@ -61,7 +61,7 @@ class SideSession:
         self._hidden = None
         self._found.clear()
 
-    def led_to(self, relation: Relation, values: t.Mapping[str, t.Any]) -> t.Any:
+    def hidden_row(self, relation: Relation, values: t.Mapping[str, t.Any]) -> t.Any:
         """Return the row that a relationship leads to, whatever filter of the host's hides it; None if there is none.
 
         It is read into a session of ours: the host's shall not come upon what its filter hides.
@@ -77,31 +77,35 @@ class SideSession:
             found = self._found[key] = referred(self._hidden, relation, values)
         return found
 
-    def fetch(self, nets: dict[Key, Change]) -> None:
-        """Give nets of bulk statements their objects, as they are now; drop those whose row is gone.
+    def fetch(self, changes: t.Sequence[Change]) -> list[Change]:
+        """Give changes of bulk statements their objects, as they are now; leave out those whose row is gone.
 
-        Dropped as well is what nobody listens to: it takes one look into an index to spare reading all rows again.
+        Left out as well is what nobody listens to: one look into an index spares reading all rows again.
         """
-        lost = [net for net in nets.values() if net.obj is None and net.bound.model is not None]
-        is_needed = all(net.is_touched for net in lost) or self._leads(lost, nets)
-        if lost and not is_needed and not self._is_heard(lost):
-            for net in lost:
-                del nets[net.key]
-            return
-        groups: dict[type, list[Change]] = {}
-        for net in lost:
-            groups.setdefault(t.cast("type", net.bound.model), []).append(net)
-        for model, some in groups.items():
-            mapper: t.Any = inspect(model)
-            session = self.session(self._connection(model))
-            with unfiltered(session):
-                found = load(session, model, [net.key[2:] for net in some], columns=True, again=True)
-                complete(session, model, found)
-            by_key = {tuple(mapper.primary_key_from_instance(obj)): obj for obj in found}
-            for net in some:
-                net.obj = by_key.get(tuple(net.key[2:]))
-                if net.obj is None:
-                    del nets[net.key]
+        lost = [change for change in changes if change.obj is None and change.bound.model is not None]
+        is_needed = all(change.is_touched for change in lost) or self._leads(lost, changes)
+        rows: dict[tuple[type, Key], t.Any] = {}
+        if is_needed or self._has_listener(lost):
+            groups: dict[type, list[Key]] = {}
+            for change in lost:
+                groups.setdefault(t.cast("type", change.bound.model), []).append(change.key[2:])
+            for model, keys in groups.items():
+                rows |= {(model, key): obj for key, obj in self._rows(model, keys).items()}
+        found = [
+            change._replace(obj=rows.get((change.bound.model, tuple(change.key[2:]))))
+            if change.obj is None and change.bound.model is not None
+            else change
+            for change in changes
+        ]
+        return [change for change in found if change.obj is not None or change.bound.model is None]
+
+    def _rows(self, model: type, keys: t.Sequence[Key]) -> dict[Key, t.Any]:
+        mapper: t.Any = inspect(model)
+        session = self.session(self._connection(model))
+        with unfiltered(session):
+            found = load(session, model, keys, columns=True, again=True)
+            complete(session, model, found)
+        return {tuple(mapper.primary_key_from_instance(obj)): obj for obj in found}
 
     def again(self, model: type, keys: t.Sequence[t.Any], paths: t.Collection[Path]) -> dict[t.Any, t.Any]:
         """Return fresh objects for rows by their keys, with what lies along the paths: as all that is now."""
@@ -117,63 +121,29 @@ class SideSession:
         """Say whether a session is one of these."""
         return any(each is session for each in self._all)
 
-    def _leads(self, lost: t.Sequence[Change], nets: t.Mapping[Key, Change]) -> bool:
-        """Say whether it decides whose others are that have changed too."""
-        leading = self._watch.leading
-        return len(lost) < len(nets) and any(
-            not leading.get(t.cast("type", net.bound.model), frozenset()).isdisjoint(net.values)
-            for net in lost
+    def _leads(self, lost: t.Sequence[Change], changes: t.Sequence[Change]) -> bool:
+        """Say whether some of them decide who owns others that have changed too."""
+        leading = self._registry.leading
+        return len(lost) < len(changes) and any(
+            not leading.get(t.cast("type", change.bound.model), frozenset()).isdisjoint(change.values)
+            for change in lost
         )
 
-    def _is_heard(self, nets: t.Sequence[Change]) -> bool:
-        connection = self._connection(t.cast("type", nets[0].bound.model))
-        # A net may stand for several kinds of change: a row that was made, and then came to be paid.
-        return is_heard(self._watch, connection, {(net.bound.channel.name, None) for net in nets})
+    def _has_listener(self, changes: t.Sequence[Change]) -> bool:
+        connection = self._connection(t.cast("type", changes[0].bound.model))
+        # A net change may stand for several kinds: a row that was made, and then became paid.
+        kinds: set[tuple[str, Kind | None]] = {(change.bound.channel.name, None) for change in changes}
+        return is_anybody_listening(self._registry, connection, kinds)
 
-    def is_event_heard(self, events: t.Iterable[str]) -> bool:
-        """Say whether anybody listens to one of these events, of whatever owner."""
-        patterns = self._watch.patterns(frozenset(events))
-        if not patterns:
-            return False
-        connection = connection_of(self._watch, self._host, None)
-        return self._watch.is_installed(connection) and recording.is_anybody_listening(connection, patterns)
+    def has_listener(self, events: t.Iterable[str]) -> bool:
+        """Say whether anyone, of whatever owner, listens to one of these events."""
+        return self._registry.has_listener(connection_of(self._registry, self._host, None), events)
 
     def _connection(self, model: type) -> sa.Connection:
-        return connection_of(self._watch, self._host, model)
+        return connection_of(self._registry, self._host, model)
 
     def close(self) -> None:
         """Let go of the rows; the transaction is not touched."""
         self.begin()
         for session in self._all:
             session.close()
-
-
-def is_heard(watch: Registry, connection: sa.Connection, changes: set[tuple[str, Kind | None]]) -> bool:
-    """Say whether anybody at all, of whatever owner, listens to what changes can cause: one look into an index.
-
-    :param changes: names of channels, and kinds of change; None for any kind. What they touch is thought of.
-    """
-    if watch.state.settings.record == "all":
-        return True
-    patterns = watch.patterns(frozenset(watch.events_of(changes)))
-    if not patterns:
-        return False
-    if not watch.is_installed(connection):
-        return False
-    if recording.is_anybody_listening(connection, patterns):
-        return True
-    if not _may_be_snapshot(connection):
-        return False
-    with watch.beside(connection).connect() as fresh:
-        return recording.is_anybody_listening(fresh, patterns)
-
-
-def _may_be_snapshot(connection: sa.Connection) -> bool:
-    """Whether a subscription that was made since the transaction began may not be seen in it.
-
-    Not on SQLite: nobody else can write while the host's transaction does.
-    """
-    name = connection.dialect.name
-    if name == "postgresql":
-        return connection.get_isolation_level() != "READ COMMITTED"
-    return name != "sqlite"

@@ -17,7 +17,7 @@ from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_RESULT, instance_state
 from sqlalchemy.orm.collections import collection_adapter
 
 from ..bindings.owner_steps import LED, keep
-from ..bindings.stored_values import LATER
+from ..bindings.stored_values import SERVER_GENERATED
 from ..catalog import same
 from .sqlalchemy_internals import STATE, mark_deleted, set_adapter
 
@@ -95,7 +95,11 @@ def _made(state: State, plan: MapperPlan, row: t.Mapping[str, t.Any], kept: dict
 def _stored(plan: MapperPlan, row: dict[str, t.Any]) -> dict[str, t.Any]:
     """The row in the forms that the database has, as far as that can be said."""
     found = {name: plan.stored(name, row[name]) for name in plan.forms if name in row}
-    found = {name: value for name, value in found.items() if value is not row[name] and value is not LATER}
+    found = {
+        name: value
+        for name, value in found.items()
+        if value is not row[name] and value is not SERVER_GENERATED
+    }
     return {**row, **found} if found else row
 
 
@@ -107,7 +111,7 @@ def _left(state: State, plan: MapperPlan, name: str, value: t.Any) -> t.Any:
     if name not in state.committed_state:
         return value
     found = plan.stored(name, state.dict.get(name, value))
-    return value if found is LATER or same(found, value) else found
+    return value if found is SERVER_GENERATED or same(found, value) else found
 
 
 def as_before(state: State, olds: t.Mapping[str, t.Any]) -> t.Any:

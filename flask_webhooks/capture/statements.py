@@ -15,7 +15,8 @@ from ..errors import BulkStatementError
 from ..outbox.recording import CHUNK
 from .change import Change, Key, Values
 from .loading import rows_where, unreadable
-from .side_session import SideSession, is_heard, unfiltered
+from .matching import is_anybody_listening
+from .side_session import SideSession, unfiltered
 from .snapshots import frozen
 from .sqlalchemy_internals import (
     annotations_of,
@@ -30,7 +31,7 @@ if t.TYPE_CHECKING:
     from .mapper_plan import MapperPlan
     from .registry import Registry
 
-__all__ = ["Result", "Statement", "Unfollowed", "clauses_of", "is_anybody_listening", "is_moving", "set_by"]
+__all__ = ["Result", "Statement", "Unfollowed", "clauses_of", "has_listener", "is_moving", "set_by"]
 
 logger = logging.getLogger("flask_webhooks.capture")
 Result = sa.Result[t.Any]
@@ -91,7 +92,7 @@ class Statement:
                 cause,
                 type(error).__name__,
             )
-            self.aside.loose.add(self.mapper.class_)
+            self.aside.unread_classes.add(self.mapper.class_)
             return self.result, []
 
     def capture(self) -> tuple[Result | None, list[Change]]:
@@ -132,7 +133,7 @@ class Statement:
 
     @functools.cached_property
     def _is_heard(self) -> bool:
-        return is_anybody_listening(self.execution, self.watch, self.mapper, self.connection, self.kind)
+        return has_listener(self.execution, self.watch, self.mapper, self.connection, self.kind)
 
     # ---- its rows ----
 
@@ -239,7 +240,7 @@ class Statement:
         return Unfollowed(f"changes {what}, so its rows cannot be followed", result)
 
 
-def is_anybody_listening(
+def has_listener(
     execution: ORMExecuteState,
     watch: Registry,
     mapper: orm.Mapper[t.Any],
@@ -260,7 +261,7 @@ def is_anybody_listening(
     # An UPDATE that moves rows to other owners is a deletion and a creation.
     if is_moving(execution, watch, mapper):
         kind = None
-    return is_heard(watch, connection, {(channel, kind) for channel in channels})
+    return is_anybody_listening(watch, connection, {(channel, kind) for channel in channels})
 
 
 def clauses_of(statement: t.Any) -> tuple[t.Any, ...]:

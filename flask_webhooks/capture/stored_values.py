@@ -16,7 +16,7 @@ from ..bindings.owner_steps import SIGN, KeyLink, at_hand, link_of
 from ..bindings.serializers import each_in
 from ..bindings.stored_values import Forms
 from ..catalog import Kind
-from .change import LATER, Change, Key
+from .change import SERVER_GENERATED, Change, Key
 from .history import OldValues, State, ask, is_assigned, mistrusted
 from .sqlalchemy_internals import (
     STATE,
@@ -34,104 +34,108 @@ if t.TYPE_CHECKING:
     from .mapper_plan import MapperPlan
     from .registry import Registry
 
-__all__ = ["Stored", "owner_stored"]
+__all__ = ["StoredValues", "owner_stored"]
 
 Missing = dict[tuple[Session, type], list[tuple[State, set[str]]]]
 
 
-class Stored:
+class StoredValues:
     """The values that were changed for values of rows in one commit."""
 
-    def __init__(self, watch: Registry, session: Session) -> None:
-        self._watch = watch
-        self._doubted = mistrusted(session)
+    def __init__(self, registry: Registry, session: Session) -> None:
+        self._registry = registry
+        self._mistrusted = mistrusted(session)
         self._done: set[State] = set()
         self._put: list[tuple[dict[str, t.Any], str, t.Any, t.Any]] = []
         self._aside: dict[tuple[int, str], tuple[dict[str, t.Any], t.Any]] = {}
 
-    def __enter__(self) -> Stored:
+    def __enter__(self) -> StoredValues:
         return self
 
     def __exit__(self, *_: t.Any) -> None:
         for (_id, name), (held, led) in self._aside.items():
             held[name] = led
         for held, name, assigned, shown in reversed(self._put):
-            if held.get(name, LATER) is shown:
+            if held.get(name, SERVER_GENERATED) is shown:
                 held[name] = assigned
 
-    def decide(self, nets: t.Sequence[Change], vague: t.Collection[Change]) -> None:
+    def show_deciding(self, changes: t.Sequence[Change], open_ones: t.Sequence[Change]) -> None:
         """Show what decides whose rows are and what happened to them.
 
-        :param vague: changes whose new values have to be known. What is read is read for all rows of a class.
+        :param open_ones: changes whose new values have to be known. What is read is read for all rows of a class.
         """
-        asked = {type(net.obj) for net in vague if self._is_waiting(net)}
+        asked = {type(change.obj) for change in open_ones if self._is_waiting(change)}
         last: type | None = None
         forms: Forms | None = None
-        for obj in self._deciding(nets):
+        for obj in self._deciding(changes):
             if type(obj) is not last:  # they come class by class
                 last = type(obj)
-                plan = self._watch.plan(last)
+                plan = self._registry.plan(last)
                 forms = plan.leading_forms if plan is not None else None
             state: State = state_of(obj)
-            if (forms is not None and self._show(state, forms)) or (self._doubted and state in self._doubted):
+            if (forms is not None and self._show(state, forms)) or (
+                self._mistrusted and state in self._mistrusted
+            ):
                 asked.add(type(obj))
         if asked:
-            self.show(obj for obj in list(self._deciding(nets)) if type(obj) in asked)
+            self.show_rows(obj for obj in list(self._deciding(changes)) if type(obj) in asked)
 
-    def _deciding(self, nets: t.Sequence[Change]) -> t.Iterator[t.Any]:
+    def _deciding(self, changes: t.Sequence[Change]) -> t.Iterator[t.Any]:
         """The rows that changed and those on the way to their owners, some perhaps several times."""
         deleted = Kind.DELETED
-        for net in nets:
-            if net.kind is not deleted:
-                yield net.obj
-            path = net.bound.owner_path
+        for change in changes:
+            if change.kind is not deleted:
+                yield change.obj
+            path = change.bound.owner_path
             if path is not None and len(path) > 1:
                 reached: dict[int, t.Any] = {}
-                _reach(reached, [net.obj], path)
+                _reach(reached, [change.obj], path)
                 yield from reached.values()
 
-    def _is_waiting(self, net: Change) -> bool:
+    def _is_waiting(self, change: Change) -> bool:
         """Whether a value that is to be known is in the object, as it was assigned."""
-        held = net.obj.__dict__
-        return any(new is LATER and name in held for name, (_, new) in net.values.items())
+        held = change.obj.__dict__
+        return any(new is SERVER_GENERATED and name in held for name, (_, new) in change.values.items())
 
-    def complete(self, heard: t.Iterable[PendingEvent]) -> None:
+    def show_read(self, events: t.Iterable[PendingEvent]) -> None:
         """Show rows whose events somebody listens to, and what they lead to where that is read too."""
         reached: dict[int, t.Any] = {}
-        for item in heard:
+        for item in events:
             if item.bound is None or item.obj is None:
                 continue
             reached[id(item.obj)] = item.obj
             for path in item.paths():
                 _reach(reached, [item.obj], path)
-        self.show(reached.values())
+        self.show_rows(reached.values())
 
-    def lay_aside(self, obj: t.Any, name: str) -> None:
+    def set_aside(self, obj: t.Any, name: str) -> None:
         """Let a relationship that was loaded be loaded anew; afterwards the host finds what it had."""
         held = obj.__dict__
         self._aside.setdefault((id(held), name), (held, held[name]))
         del held[name]
 
-    def part(self, session: Session, heard: t.Iterable[PendingEvent], gone: t.Container[Key]) -> None:
-        """Lay aside what leads to rows that are there no more: objects go on holding these until they expire.
+    def set_aside_deleted(
+        self, session: Session, events: t.Iterable[PendingEvent], deleted: t.Container[Key]
+    ) -> None:
+        """Set aside what leads to rows that are there no more: objects go on holding these until they expire.
 
-        :param gone: keys of rows that statements have deleted, of whose objects SQLAlchemy may not know it.
+        :param deleted: keys of rows that statements have deleted, of whose objects SQLAlchemy may not know it.
         """
-        if not gone and not _has_deleted(session):
+        if not deleted and not _has_deleted(session):
             return
         here = session.hash_key
-        for item in heard:
+        for item in events:
             for path in item.paths() if item.obj is not None else ():
                 objects = [item.obj]
                 for name in path:
                     for obj in objects:
                         state: State = state_of(obj)
                         if state.session_id == here and state.persistent and name in state.dict:
-                            if any(_is_gone(each, gone) for each in each_in(state.dict[name])):
-                                self.lay_aside(obj, name)
+                            if any(_is_gone(each, deleted) for each in each_in(state.dict[name])):
+                                self.set_aside(obj, name)
                     objects = _ahead(objects, name)
 
-    def show(self, objects: t.Iterable[t.Any]) -> None:
+    def show_rows(self, objects: t.Iterable[t.Any]) -> None:
         """Show all columns of rows."""
         missing: Missing = {}
         for obj in objects:
@@ -139,7 +143,7 @@ class Stored:
             if state in self._done or not state.persistent:
                 continue
             self._done.add(state)
-            unsure = self._show(state, self._watch.all_forms(type(obj)))
+            unsure = self._show(state, self._registry.all_forms(type(obj)))
             if unsure:
                 session = t.cast("Session", state.session)
                 missing.setdefault((session, type(obj)), []).append((state, unsure))
@@ -165,16 +169,16 @@ class Stored:
             found = form(value)
             if form.is_zoned and type(value) is dt.datetime and value.tzinfo is not None:
                 found = self._in_zone(state, value, found)
-            if found is LATER:
+            if found is SERVER_GENERATED:
                 unsure.add(name)
             elif found is not value:
                 self._replace(held, name, found)
-        if self._doubted and state in self._doubted:
+        if self._mistrusted and state in self._mistrusted:
             unsure.update(state.mapper.column_attrs.keys() & held.keys())
         return unsure
 
     def _is_assigned(self, state: State, name: str, value: t.Any) -> bool:
-        if self._watch.plan(state.class_) is not None:
+        if self._registry.plan(state.class_) is not None:
             return is_assigned(state, name, value)
         # Nobody watches the class: whatever was written in this transaction may have been assigned.
         transaction: t.Any = t.cast("Session", state.session).get_nested_transaction()
@@ -239,11 +243,11 @@ def _loaded(obj: t.Any, name: str) -> t.Any:
 
 
 def owner_stored(plan: MapperPlan, obj: t.Any, name: str) -> t.Any:
-    """Return a column that names the owner as the row has it; `LATER` where only the row can tell."""
+    """Return a column that names the owner as the row has it; `SERVER_GENERATED` where only the row can tell."""
     value = obj.__dict__.get(name)
     form = plan.forms.get(name)
     if form is None or not form.may_change(type(value)):
         return value
     if form.is_opaque:
-        return LATER if is_assigned(state_of(obj), name, value) else value
+        return SERVER_GENERATED if is_assigned(state_of(obj), name, value) else value
     return plan.stored(name, value)

@@ -152,8 +152,10 @@ def _made_anew(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[P
     owner = row.owner
     if obj is not None and bound.owner_path is not None:
         owner = _owner(session, bound, event, row)
-    item = PendingEvent(event, owner, bound, obj, {}, text, row.entity_id, row.status, row.dedupe_key)
-    item.listeners = _matches_of(state, session.connection(), row, owner)
+    listeners = _matches_of(state, session.connection(), row, owner)
+    item = PendingEvent(
+        event, owner, bound, obj, {}, text, row.entity_id, row.status, row.dedupe_key, listeners
+    )
     message = remade(state, item)
     if row.environment != UNKNOWN:  # it was chosen at the commit, and its deliveries are of that one
         message["environment"] = row.environment
