@@ -74,7 +74,7 @@ __all__ = ["emit_many", "install", "muted"]
 def install(state: AppState) -> None:
     """Begin to capture the models of an app's catalogue, for as long as the app lives."""
     listen()
-    watch = Registry(state, ROW_LISTENERS)
-    if watch.is_minding:
+    registry = Registry(state, ROW_LISTENERS)
+    if registry.follows_bulk:
         listen_to_statements()
-    register(watch)
+    register(registry)

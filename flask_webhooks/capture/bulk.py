@@ -23,7 +23,7 @@ from .bulk_upserts import Upsert
 from .change import Change
 from .conflict_targets import is_upsert
 from .connections import check_database
-from .registry import watching
+from .registry import registry_for
 from .side_session import SideSession
 from .sqlalchemy_internals import annotations_of, flush_if_due, key_attributes, later_listeners, listen_last
 from .statements import Result, Unfollowed, has_listener, is_moving, set_by
@@ -31,22 +31,22 @@ from .statements import Result, Unfollowed, has_listener, is_moving, set_by
 if t.TYPE_CHECKING:
     from .registry import Registry
 
-__all__ = ["SideSession", "run", "watch_below"]
+__all__ = ["SideSession", "registry_below", "run"]
 
 logger = logging.getLogger("flask_webhooks.capture")
 Captured = tuple[Result | None, list[Change]]
 
 
-def watch_below(session: Session, mapper: orm.Mapper[t.Any]) -> Registry | None:
+def registry_below(session: Session, mapper: orm.Mapper[t.Any]) -> Registry | None:
     """Return the app that captures a class which inherits from the statement's."""
     for below in mapper.self_and_descendants:
-        watch = watching(session, below.class_)
-        if watch is not None:
-            return watch
+        registry = registry_for(session, below.class_)
+        if registry is not None:
+            return registry
     return None
 
 
-def run(execution: ORMExecuteState, watch: Registry, aside: SideSession) -> Captured:
+def run(execution: ORMExecuteState, registry: Registry, side_session: SideSession) -> Captured:
     """Run a bulk statement and return its result with what it changed.
 
     :return: None as the result: SQLAlchemy shall run the statement as if nobody had looked.
@@ -55,19 +55,20 @@ def run(execution: ORMExecuteState, watch: Registry, aside: SideSession) -> Capt
     """
     mapper = t.cast("orm.Mapper[t.Any]", execution.bind_mapper)
     kinds = _kinds(execution) if _is_of(execution, mapper) else set()
-    may_move = bool(kinds) and is_moving(execution, watch, mapper)
+    may_move = bool(kinds) and is_moving(execution, registry, mapper)
     kinds |= set(Kind) if may_move else set()
-    plans = [plan for below in mapper.self_and_descendants if (plan := watch.plan(below.class_))]
+    plans = [plan for below in mapper.self_and_descendants if (plan := registry.plan(below.class_))]
     concerned = [bound for plan in plans for bound in plan.bounds if not kinds.isdisjoint(bound.kinds)]
     about = f"A bulk {_verb(execution)} of {mapper.class_.__name__}"
     if may_move and not any(bound.kinds for plan in plans for bound in plan.bounds):
         is_followed = set_by(execution, mapper).isdisjoint(_keys_of(mapper))
-        if watch.state.settings.bulk != "capture" or not is_followed:
+        if registry.state.settings.bulk != "capture" or not is_followed:
             return None, []
         return _last(
-            execution, lambda inner: _capture(inner, watch, aside, mapper, about, is_on_the_way=True)
+            execution,
+            lambda inner: _capture(inner, registry, side_session, mapper, about, is_on_the_way=True),
         )
-    modes = {watch.bulk(bound) for bound in concerned}
+    modes = {registry.bulk(bound) for bound in concerned}
     if "raise" in modes:
         raise BulkStatementError(
             f"{about} is not let through by WEBHOOKS_BULK = 'raise'. Change the objects one by one, or set "
@@ -77,7 +78,7 @@ def run(execution: ORMExecuteState, watch: Registry, aside: SideSession) -> Capt
         logger.warning("bulk.not_captured: %s. Use emit_many, or WEBHOOKS_BULK = 'capture'.", about)
     if "capture" not in modes:
         return None, []
-    return _last(execution, lambda inner: _capture(inner, watch, aside, mapper, about))
+    return _last(execution, lambda inner: _capture(inner, registry, side_session, mapper, about))
 
 
 def _keys_of(mapper: orm.Mapper[t.Any]) -> t.Iterator[str]:
@@ -128,8 +129,8 @@ def _last(execution: ORMExecuteState, capture: t.Callable[[ORMExecuteState], Cap
 
 def _capture(
     execution: ORMExecuteState,
-    watch: Registry,
-    aside: SideSession,
+    registry: Registry,
+    side_session: SideSession,
     mapper: orm.Mapper[t.Any],
     about: str,
     *,
@@ -140,23 +141,23 @@ def _capture(
     :param is_on_the_way: it is of a class that has no channel, but leads to owners: nothing of it is refused.
     """
     connection = execution.session.connection(bind_arguments={**execution.bind_arguments})
-    if not check_database(watch, connection.engine, mapper.class_):
+    if not check_database(registry, connection.engine, mapper.class_):
         return None, []
     is_ours = execution.is_insert and not execution.is_from_statement and is_upsert(execution.statement)
     try:
         _check(execution, connection)
-        return _followed(execution, watch, aside, mapper, connection)
+        return _followed(execution, registry, side_session, mapper, connection)
     except Unfollowed as error:
-        aside.unread_classes.add(mapper.class_)
+        side_session.unread_classes.add(mapper.class_)
         what = f"{about} {error}."
         if is_on_the_way:
             logger.info("bulk.not_captured: %s", what)
         elif is_ours:
-            watch.warn(f"{what} It is let through, and its rows are told to nobody. {_INSTEAD}")
-        elif has_listener(execution, watch, mapper, connection, None):
+            registry.warn(f"{what} It is let through, and its rows are told to nobody. {_INSTEAD}")
+        elif has_listener(execution, registry, mapper, connection, None):
             raise BulkStatementError(f"{what} {_INSTEAD}") from None
         else:
-            watch.warn(
+            registry.warn(
                 f"{what} Nobody listens: it is let through. Once somebody does, it is refused. {_INSTEAD}"
             )
         return error.result, []
@@ -170,8 +171,8 @@ _INSTEAD = (
 
 def _followed(
     execution: ORMExecuteState,
-    watch: Registry,
-    aside: SideSession,
+    registry: Registry,
+    side_session: SideSession,
     mapper: orm.Mapper[t.Any],
     connection: sa.Connection,
 ) -> Captured:
@@ -180,13 +181,13 @@ def _followed(
         flush_if_due(execution.session)
     if execution.is_insert:
         kind = Upsert if is_upsert(execution.statement) else Insert
-        return kind(execution, watch, aside, mapper, connection).captured()
+        return kind(execution, registry, side_session, mapper, connection).captured()
     if isinstance(execution.parameters, list):
         names = [prop.key for prop in key_attributes(mapper)]
         if execution.is_delete or any(name not in row for row in execution.parameters for name in names):
             return None, []  # SQLAlchemy has its own error for that
     cls = Update if execution.is_update else Deletion
-    return cls(execution, watch, aside, mapper, connection).captured()
+    return cls(execution, registry, side_session, mapper, connection).captured()
 
 
 def _check(execution: ORMExecuteState, connection: sa.Connection) -> None:

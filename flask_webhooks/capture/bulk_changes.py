@@ -44,15 +44,15 @@ class BulkChange(Statement):
 
     def read(self) -> list[t.Any] | None:
         """Return the rows that the statement will change, locked; None if they are not taken."""
-        if self.aside.kept >= self.limit and not self.takes(1):
+        if self.side_session.captured_rows >= self.limit and not self.admits(1):
             return None
         self.become_writer()
         if self.given is not None:
-            return self.rows_of(self.named(), lock=True) if self.takes(len(self.given)) else None
+            return self.rows_of(self.named(), lock=True) if self.admits(len(self.given)) else None
         select = self.locked(self._matching().limit(self._most()))
         with unfiltered(self.session):
             rows = list(self.session.scalars(select, self.execution.parameters or {}))
-        return rows if self.takes(len(rows)) else None
+        return rows if self.admits(len(rows)) else None
 
     def named(self) -> list[Key]:
         """The primary keys in the rows that the statement comes with."""
@@ -166,7 +166,7 @@ class Deletion(BulkChange):
 
     def capture(self) -> tuple[Result | None, list[Change]]:
         """Read the rows with all that a listener may ask for, run it, and see which are gone."""
-        self.session = self.aside.another(self.connection)
+        self.session = self.side_session.new_session(self.connection)
         rows = self.read()
         if rows is None:
             return None, []
@@ -186,7 +186,7 @@ class Deletion(BulkChange):
         for row in rows:
             by_class.setdefault(type(row), []).append(self.key(row))
         for cls, keys in by_class.items():
-            plan = self.watch.plan(cls)
+            plan = self.registry.plan(cls)
             paths = plan.read | plan.along if plan is not None else ()
             if paths:
                 load(self.session, cls, keys, paths)

@@ -57,7 +57,7 @@ class Insert(Statement):
 
     def capture(self) -> tuple[Result | None, list[Change]]:
         """Run it and read its rows."""
-        if not self.takes(self._count()):
+        if not self.admits(self._count()):
             return None, []
         result, keys = self._insert()
         self.result = result

@@ -26,11 +26,11 @@ from .loading import CHUNK, rows_where
 from .side_session import unfiltered
 from .sqlalchemy_internals import head_class, key_attributes, returned_columns
 from .statements import Result, Unfollowed
-from .unit_of_work import kept
+from .unit_of_work import units_in
 
 __all__ = ["Upsert"]
 
-Olds = dict[Key, dict[str, t.Any]]
+OldRows = dict[Key, dict[str, t.Any]]
 """What rows had, by primary key."""
 
 
@@ -41,26 +41,26 @@ class Upsert(Insert):
 
     def capture(self) -> tuple[Result | None, list[Change]]:
         """Look, run it, and look again."""
-        self._met: list[Key] = []
+        self._updated_keys: list[Key] = []
         self.conflicts.check_known()
         is_found = self.conflicts.is_identified
         if not is_found and not self._can_ask:
             raise self._keyless()
-        if not self.takes(self._count()):
+        if not self.admits(self._count()):
             return None, []
         self.become_writer()
         try:
-            there = self._look()
+            there = self._existing_keys()
         except sa.exc.DBAPIError:
             raise
         except sa.exc.StatementError as error:  # values that its types do not take: the statement will say so
             raise Unfollowed("has values that cannot be looked for") from error
-        before = self._held(there) if self.conflicts.updates else {key: {} for key in there}
-        result, news = self._run(before) if is_found else self._ask(before)
+        before = self._locked_values(there) if self.conflicts.updates else {key: {} for key in there}
+        result, news = self._run(before) if is_found else self._run_returning(before)
         self.result = result
-        olds = self._olds(news)
+        old_rows = self._committed_between(news)
         keys = [*(before if self.conflicts.updates else ()), *news]
-        return result, list(self._changes(keys, {**before, **olds}, result))
+        return result, list(self._changes(keys, {**before, **old_rows}, result))
 
     @functools.cached_property
     def conflicts(self) -> ConflictTargets:
@@ -80,11 +80,11 @@ class Upsert(Insert):
 
     # ---- before ----
 
-    def _look(self) -> list[Key]:
+    def _existing_keys(self) -> list[Key]:
         """The primary keys of the rows that are there and may be met."""
         conflicts = self.conflicts
         if conflicts.source is None:
-            return [tuple(row) for row in self._find(self._columns)]
+            return [tuple(row) for row in self._rows_with_values(self._columns)]
         if not conflicts.updates:
             return []
         given = conflicts.source_columns
@@ -101,7 +101,7 @@ class Upsert(Insert):
         with unfiltered(self.session):
             return [tuple(row) for row in self.session.execute(select, self.execution.parameters or {})]
 
-    def _find(self, columns: t.Sequence[t.Any]) -> list[t.Any]:
+    def _rows_with_values(self, columns: t.Sequence[t.Any]) -> list[t.Any]:
         """Columns of the rows that have the values of this statement in a unique key, each row once."""
         found: dict[t.Any, t.Any] = {}
         for place, values in self.conflicts.conditions():
@@ -130,7 +130,7 @@ class Upsert(Insert):
             for prop in key_attributes(self.mapper)
         ]
 
-    def _held(self, keys: t.Sequence[Key]) -> Olds:
+    def _locked_values(self, keys: t.Sequence[Key]) -> OldRows:
         """What these rows have, which now stay as they are until we change them.
 
         By their primary keys: to lock what is not there would keep others, on MariaDB, from inserting anything near.
@@ -139,18 +139,20 @@ class Upsert(Insert):
 
     # ---- the statement ----
 
-    def _run(self, before: Olds) -> tuple[Result, list[Key]]:
+    def _run(self, before: OldRows) -> tuple[Result, list[Key]]:
         """Run it untouched, and find what was not there."""
         result = self.send()
         if self.connection.dialect.name != "postgresql":
-            return result, [key for row in self._find(self._columns) if (key := tuple(row)) not in before]
+            return result, [
+                key for row in self._rows_with_values(self._columns) if (key := tuple(row)) not in before
+            ]
         width = len(self._columns)
-        found = self._find([*self._columns, *_made_by_us(self.conflicts.table)])
+        found = self._rows_with_values([*self._columns, *_made_by_us(self.conflicts.table)])
         ours = [tuple(row) for row in found if row[width] and tuple(row[:width]) not in before]
-        self._met = [row[:width] for row in ours if not row[-1]]
+        self._updated_keys = [row[:width] for row in ours if not row[-1]]
         return result, [row[:width] for row in ours]
 
-    def _ask(self, before: Olds) -> tuple[Result, list[Key]]:
+    def _run_returning(self, before: OldRows) -> tuple[Result, list[Key]]:
         """Run it, and learn its keys from the database itself."""
         if isinstance(self.execution.parameters, list) and not returned_columns(self.dml):
             # PostgreSQL updates no row twice in one statement, and the host's were one for each row.
@@ -162,7 +164,9 @@ class Upsert(Insert):
             for start in range(0, len(news), CHUNK):
                 condition = rows_where(self._columns, news[start : start + CHUNK])
                 select = sa.select(*self._columns, *marks).where(condition)
-                self._met.extend(tuple(row)[:-2] for row in self.connection.execute(select) if not row[-1])
+                self._updated_keys.extend(
+                    tuple(row)[:-2] for row in self.connection.execute(select) if not row[-1]
+                )
         return result, news
 
     def _insert_one(self) -> tuple[Result, list[Key]]:
@@ -175,18 +179,18 @@ class Upsert(Insert):
 
     # ---- what others have committed in between ----
 
-    def _olds(self, news: t.Sequence[Key]) -> Olds:
+    def _committed_between(self, news: t.Sequence[Key]) -> OldRows:
         """What those of the new rows had that are not new, but were committed by others since we looked."""
         name = self.connection.dialect.name
-        keys = list(self._met) if name == "postgresql" else list(news)
+        keys = list(self._updated_keys) if name == "postgresql" else list(news)
         if name not in ("postgresql", "sqlite"):
             # What we have deleted ourselves looks there as if it had been committed in between.
             ours = self._deleted()
             keys = [key for key in keys if key not in ours]
         if not keys or name == "sqlite" or not self.conflicts.updates:
             return {}
-        found: Olds = {}
-        with self.watch.fresh_engine(self.connection).connect() as fresh:
+        found: OldRows = {}
+        with self.registry.fresh_engine(self.connection).connect() as fresh:
             info = {**self.session.info}
             with Session(fresh, autoflush=False, info=info) as session, unfiltered(session):
                 for start in range(0, len(keys), CHUNK):
@@ -196,19 +200,19 @@ class Upsert(Insert):
 
     def _deleted(self) -> set[Key]:
         """The primary keys of rows of this class that the transaction has deleted."""
-        buffers = kept(self.execution.session.get_transaction())
-        buffer = buffers.get(self.watch) if buffers is not None else None
-        items = [item for some in buffer.items.values() for item in some] if buffer is not None else []
+        units = units_in(self.execution.session.get_transaction())
+        unit = units.get(self.registry) if units is not None else None
+        items = [item for some in unit.items.values() for item in some] if unit is not None else []
         return {key[1:] for key in deleted_keys(items) if key[0] is head_class(self.mapper)}
 
     # ---- what happened ----
 
-    def _changes(self, keys: t.Sequence[Key], olds: Olds, result: Result) -> t.Iterator[Change]:
+    def _changes(self, keys: t.Sequence[Key], old_rows: OldRows, result: Result) -> t.Iterator[Change]:
         rows = self.rows_left(keys)
         if len(rows) < len(keys):
             raise self.untraceable(result)
         for row in rows:
-            old, now = olds.get(self.key(row)), self.values(row)
+            old, now = old_rows.get(self.key(row)), self.values(row)
             values: Values = {
                 name: (old[name] if old is not None else None, new)
                 for name, new in now.items()

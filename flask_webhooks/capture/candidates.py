@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from ..catalog import Kind
 from .change import SERVER_GENERATED, Change, stands_for
 from .history import mistrusted
-from .loading import is_astray, is_certainly_its_row
+from .loading import is_certainly_its_row, leads_elsewhere
 from .sqlalchemy_internals import STATE, state_of
 from .stored_values import owner_stored
 
@@ -70,7 +70,7 @@ class Candidates:
                 return False
             if not is_certainly_its_row(cls, held, name, its):
                 is_consistent = False
-                if is_astray(state_of(obj), name):
+                if leads_elsewhere(state_of(obj), name):
                     return False
             if (touch.channel, id(other)) in self._seen:  # by another line of the same invoice, or itself
                 continue

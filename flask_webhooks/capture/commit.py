@@ -30,16 +30,16 @@ from .connections import connection_of, in_own_database
 from .detection import detect_events, emitted_events
 from .dump_loading import load_for_dumps
 from .events import Emitted, PendingEvent, Recorded
-from .failures import failed, on_error_of
+from .failures import fail_or_log, on_error_of
 from .guard import guarding
 from .matching import SubscriptionLookup, match
 from .messages import write
-from .owner_moves import Past
+from .owner_moves import RowsBefore
 from .relationships import TouchedParents
 from .reread import Rereading
 from .resolution import expire_stale_references, restore_snapshots, with_objects, with_values
 from .stored_values import StoredValues
-from .traces import Trace
+from .uncaptured import UncapturedChange
 
 if t.TYPE_CHECKING:
     from .registry import Registry
@@ -53,7 +53,7 @@ def record_events(
     session: Session,
     lookup: SubscriptionLookup,
     side_session: SideSession,
-    items: t.Sequence[Change | Emitted | Trace],
+    items: t.Sequence[Change | Emitted | UncapturedChange],
 ) -> list[Recorded]:
     """Write messages and deliveries for what happened in a transaction; return what was written.
 
@@ -69,13 +69,13 @@ def record_events(
         candidates = Candidates(registry, session, changes, emitted)
         if registry.state.settings.record != "all" and lookup.has_no_match(session, candidates):
             return []
-        traces = [item for item in items if isinstance(item, Trace)]
+        uncaptured = [item for item in items if isinstance(item, UncapturedChange)]
         with (
-            guarding(session, *_scoped_session(registry, session), told=registry.told),
+            guarding(session, *_scoped_session(registry, session), warned=registry.warned),
             StoredValues(registry, session) as stored,
         ):
             pipeline = _Pipeline(registry, session, lookup, side_session, stored, candidates)
-            return pipeline.run(changes, emitted, traces)
+            return pipeline.run(changes, emitted, uncaptured)
     finally:
         session.autoflush = is_autoflush
         if lookup.reason is not None:
@@ -104,15 +104,18 @@ class _Pipeline:
     stored: StoredValues
     candidates: Candidates
     parents: TouchedParents = field(init=False)
-    past: Past = field(init=False)
+    past: RowsBefore = field(init=False)
     rereading: Rereading = field(init=False)
 
     def run(
-        self, changes: t.Sequence[Change], emitted: t.Sequence[Emitted], traces: t.Sequence[Trace]
+        self,
+        changes: t.Sequence[Change],
+        emitted: t.Sequence[Emitted],
+        uncaptured: t.Sequence[UncapturedChange],
     ) -> list[Recorded]:
         """Return the messages that were written."""
         resolved = self.resolve(net_changes(changes))
-        events = self.detect(resolved, emitted, traces)
+        events = self.detect(resolved, emitted, uncaptured)
         matched = self.match(events, has_written=bool(resolved))
         loaded = self.load(matched, changes)
         if not loaded:
@@ -138,12 +141,15 @@ class _Pipeline:
         return changes
 
     def detect(
-        self, changes: t.Sequence[Change], emitted: t.Sequence[Emitted], traces: t.Sequence[Trace]
+        self,
+        changes: t.Sequence[Change],
+        emitted: t.Sequence[Emitted],
+        uncaptured: t.Sequence[UncapturedChange],
     ) -> list[PendingEvent]:
         """Return which events changes are, and those that the host emitted itself."""
         side_session = self.side_session
         side_session.begin()
-        self.past = Past(self.registry, self.session, changes, traces, side_session)
+        self.past = RowsBefore(self.registry, self.session, changes, uncaptured, side_session)
         self.rereading = Rereading(self.session, side_session, self.stored)
         events = detect_events(self.registry, changes, self.past, side_session, self.rereading)
         if emitted:
@@ -183,5 +189,5 @@ class _Pipeline:
         except Exception as error:  # a loader of the host's, or a class that its session has no database for
             # Where one event is to be recorded as broken, each dump says for itself what it cannot read.
             if all(on_error_of(self.registry.state, item.event) != "record" for item in events):
-                failed(self.registry.state, events[0].event, events[0].obj, error)
+                fail_or_log(self.registry.state, events[0].event, events[0].obj, error)
         return events

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from ..engines import is_same_database
 from ..errors import EmitError
 from ..models import Subscription
-from .registry import Registry, everybody
+from .registry import Registry, all_registries
 from .sqlalchemy_internals import connections_in
 
 if t.TYPE_CHECKING:
@@ -69,7 +69,7 @@ def check_database(registry: Registry, engine: sa.Engine, model: type | None) ->
         return True
     apps = [registry]
     if model is not None and not registry.state.engines.is_current:  # then nothing tells whose it is
-        apps = [each for each in everybody() if each.plan(model)]
+        apps = [each for each in all_registries() if each.plan(model)]
     for each in apps:
         if _has_listener(each, model):
             raise EmitError(

@@ -24,7 +24,7 @@ from sqlalchemy.orm.base import (
 )
 
 from .change import SERVER_GENERATED
-from .history import FlushState, OldValues, State, ask, is_assigned, mistrusted
+from .history import FlushState, OldValues, State, is_assigned, mistrusted, select_old
 from .loading import attributes_of, load, load_linked, referred, unreadable
 from .snapshots import is_unknown, written
 from .sqlalchemy_internals import deleted_states, dirty_states, is_orphan, orphan_rules
@@ -39,15 +39,15 @@ Paths = t.Collection[tuple[str, ...]]
 
 def load_for_delete(
     session: Session,
-    before: FlushState,
+    flush: FlushState,
     states: t.Iterable[tuple[State, MapperPlan]],
-    is_heard: t.Callable[[], bool],
-    another: t.Callable[[sa.Connection], Session],
+    is_matched: t.Callable[[], bool],
+    new_session: t.Callable[[sa.Connection], Session],
 ) -> None:
     """Load what of objects would be gone after their DELETE: columns, and the relationships that are read.
 
-    :param is_heard: whether anybody listens to their deletion: else only columns and touched rows are loaded.
-    :param another: makes a session that nobody else reads with.
+    :param is_matched: whether anybody listens to their deletion: else only columns and touched rows are loaded.
+    :param new_session: makes a session that nobody else reads with.
     """
     states = [(state, plan) for state, plan in states if state.persistent]
     bare = [(state, plan) for state, plan in states if plan.attributes - state.dict.keys()]
@@ -55,34 +55,34 @@ def load_for_delete(
     raw: dict[State, dict[str, t.Any]] = {}
     for state, plan in bare:
         missing = plan.attributes - state.dict.keys()
-        found = _found(session, state, missing) if missing else {}
+        found = _refreshed(session, state, missing) if missing else {}
         if found is None:
-            before.gone.add(state)
+            flush.missing.add(state)
         else:
             raw[state] = found
-    states = [(state, plan) for state, plan in states if state not in before.gone]
-    before.shown.update((state, raw.get(state, {})) for state, _ in states)
-    _look_under(session, before, states)
+    states = [(state, plan) for state, plan in states if state not in flush.missing]
+    flush.prepared.update((state, raw.get(state, {})) for state, _ in states)
+    _read_overwritten(session, flush, states)
     for state, plan in states:
-        before.shown[state].update(_led(session, state, plan, before.shown[state]))
+        flush.prepared[state].update(_previous_parents(session, state, plan, flush.prepared[state]))
     _load(session, states, lambda plan: plan.touched)
-    _keep_linked(before, [(state, plan) for state, plan in states if plan.is_linked])
+    _keep_key_links(flush, [(state, plan) for state, plan in states if plan.is_linked])
     if (
         any(_missing(state, plan.read) or _missing(state, plan.along) for state, plan in states)
-        and is_heard()
+        and is_matched()
     ):
         _load(session, states, lambda plan: plan.read)
-        _read_beside(session, before, states, another)
+        _read_in_own_session(session, flush, states, new_session)
 
 
-def _keep_linked(before: FlushState, states: t.Sequence[tuple[State, MapperPlan]]) -> None:
+def _keep_key_links(flush: FlushState, states: t.Sequence[tuple[State, MapperPlan]]) -> None:
     """Keep what foreign keys without a relationship led to: it may be deleted along."""
     load_linked(
         (
             (
                 bound,
                 state.obj(),
-                {name: (old, None) for name, old in {**written(state), **before.shown[state]}.items()},
+                {name: (old, None) for name, old in {**written(state), **flush.prepared[state]}.items()},
             )
             for state, plan in states
             for bound in plan.bounds
@@ -91,7 +91,7 @@ def _keep_linked(before: FlushState, states: t.Sequence[tuple[State, MapperPlan]
     )
 
 
-def _found(session: Session, state: State, missing: t.AbstractSet[str]) -> dict[str, t.Any] | None:
+def _refreshed(session: Session, state: State, missing: t.AbstractSet[str]) -> dict[str, t.Any] | None:
     """Load what a filter of the host's has hidden; None if the row is gone already: SQLAlchemy will warn of that.
 
     Returned is what could not be loaded, as the driver has it.
@@ -103,17 +103,17 @@ def _found(session: Session, state: State, missing: t.AbstractSet[str]) -> dict[
     except Exception as error:
         if unreadable(state.mapper, error) is None:
             raise
-        olds = {state: OldValues()}
-        ask(session, state.class_, [(state, set(missing))], olds)
-        return olds[state]
+        old_values = {state: OldValues()}
+        select_old(session, state.class_, [(state, set(missing))], old_values)
+        return old_values[state]
     return {}
 
 
-def _read_beside(
+def _read_in_own_session(
     session: Session,
-    before: FlushState,
+    flush: FlushState,
     states: t.Sequence[tuple[State, MapperPlan]],
-    another: t.Callable[[sa.Connection], Session],
+    new_session: t.Callable[[sa.Connection], Session],
 ) -> None:
     """Read what the database deletes by itself (`passive_deletes`), to be shown by what remains.
 
@@ -121,34 +121,36 @@ def _read_beside(
     asked for neither.
     """
     for cls, (paths, identities) in _groups(states, lambda plan: plan.along).items():
-        beside = another(session.connection(bind_arguments={"mapper": inspect(cls)}))
-        found = load(beside, cls, identities, paths)
+        own_session = new_session(session.connection(bind_arguments={"mapper": inspect(cls)}))
+        found = load(own_session, cls, identities, paths)
         by_identity = {inspect(copy).identity: copy for copy in found}
         for state, plan in states:
             copy = by_identity.get(state.identity) if state.class_ is cls else None
             if copy is not None:
                 names = {path[0] for path in _missing(state, plan.along)}
-                before.shown[state].update((name, getattr(copy, name)) for name in names)
+                flush.prepared[state].update((name, getattr(copy, name)) for name in names)
 
 
-def _look_under(session: Session, before: FlushState, states: t.Iterable[tuple[State, MapperPlan]]) -> None:
+def _read_overwritten(
+    session: Session, flush: FlushState, states: t.Iterable[tuple[State, MapperPlan]]
+) -> None:
     """Read columns that were set while they were expired: what was set is not flushed before the DELETE."""
-    doubted = mistrusted(session)
-    olds: dict[State, OldValues] = {}
+    untrusted = mistrusted(session)
+    old_values: dict[State, OldValues] = {}
     missing: dict[type, list[tuple[State, set[str]]]] = {}
     for state, plan in states:
         hidden = plan.attributes & state.committed_state.keys()
         unknown = {name for name in hidden if is_unknown(state.committed_state[name])}
         unknown |= _assigned(state, plan)
-        if doubted and state in doubted:
+        if untrusted and state in untrusted:
             unknown |= plan.attributes
         if unknown:
-            olds[state] = OldValues()
+            old_values[state] = OldValues()
             missing.setdefault(state.class_, []).append((state, unknown))
     for cls, wanted in missing.items():
-        ask(session, cls, wanted, olds)
-    for state, found in olds.items():
-        before.shown[state].update(found)
+        select_old(session, cls, wanted, old_values)
+    for state, found in old_values.items():
+        flush.prepared[state].update(found)
 
 
 def _assigned(state: State, plan: MapperPlan) -> set[str]:
@@ -166,7 +168,9 @@ def _assigned(state: State, plan: MapperPlan) -> set[str]:
     }
 
 
-def _led(session: Session, state: State, plan: MapperPlan, columns: dict[str, t.Any]) -> dict[str, t.Any]:
+def _previous_parents(
+    session: Session, state: State, plan: MapperPlan, columns: dict[str, t.Any]
+) -> dict[str, t.Any]:
     """What many-to-one relationships led to that were set to something else before anybody had loaded them."""
     if not state.committed_state:
         return {}
@@ -179,10 +183,10 @@ def _led(session: Session, state: State, plan: MapperPlan, columns: dict[str, t.
 
 
 def _missing(state: State, paths: Paths) -> set[tuple[str, ...]]:
-    return {path for path in paths if path[0] not in state.dict and not _at_hand(state, path[0])}
+    return {path for path in paths if path[0] not in state.dict and not _is_in_memory(state, path[0])}
 
 
-def _at_hand(state: State, name: str) -> bool:
+def _is_in_memory(state: State, name: str) -> bool:
     """Whether a relationship can be had without a statement; it is loaded then."""
     got = state.manager[name].impl.get(state, state.dict, PASSIVE_NO_FETCH | NO_RAISE)
     return got is not PASSIVE_NO_RESULT and name in state.dict
@@ -214,7 +218,7 @@ def _groups(
 
 
 @dataclass(frozen=True, slots=True)
-class _Kin:
+class _ParentRules:
     """The relationships of a mapped class that matter here."""
 
     can_be_orphan: bool
@@ -222,26 +226,26 @@ class _Kin:
     """Whose members are deleted when they are taken away."""
     keyed: tuple[tuple[str, tuple[str, ...]], ...]
     """Whose members get their key by being in it: the relationship, and the attributes of that key."""
-    loose: frozenset[str]
+    key_cleared: frozenset[str]
     """Those of them whose members lose their key when the parent is deleted."""
 
 
-_kin: weakref.WeakKeyDictionary[orm.Mapper[t.Any], _Kin] = weakref.WeakKeyDictionary()
+_rules: weakref.WeakKeyDictionary[orm.Mapper[t.Any], _ParentRules] = weakref.WeakKeyDictionary()
 
 
-def _kin_of(mapper: orm.Mapper[t.Any]) -> _Kin:
-    found = _kin.get(mapper)
+def _rules_of(mapper: orm.Mapper[t.Any]) -> _ParentRules:
+    found = _rules.get(mapper)
     if found is None:
         many = [
             each for each in mapper.relationships if each.direction is orm.ONETOMANY and not each.viewonly
         ]
-        found = _kin[mapper] = _Kin(
+        found = _rules[mapper] = _ParentRules(
             can_be_orphan=any(orphan_rules(base) for base in mapper.iterate_to_root()),
             owning=tuple(each.key for each in mapper.relationships if each.cascade.delete_orphan),
             keyed=tuple(
                 (each.key, keys) for each in many if (keys := attributes_of(each.mapper, each.remote_side))
             ),
-            loose=frozenset(
+            key_cleared=frozenset(
                 each.key for each in many if not each.cascade.delete and not each.passive_deletes
             ),
         )
@@ -252,12 +256,12 @@ def orphans(session: Session) -> list[State]:
     """Return what the flush that begins will delete because it has lost its parent, with what hangs on it."""
     found: dict[State, None] = {}
     for state in dirty_states(session):
-        kin = _kin_of(state.mapper)
-        if kin.can_be_orphan and is_orphan(state):
+        rules = _rules_of(state.mapper)
+        if rules.can_be_orphan and is_orphan(state):
             found[state] = None
-        for name in kin.owning:
+        for name in rules.owning:
             if name in state.committed_state:
-                found |= dict.fromkeys(_taken(state, name))
+                found |= dict.fromkeys(_orphaned_members(state, name))
     for state in list(found):
         for _, _, below, _ in state.mapper.cascade_iterator("delete", state):
             found[below] = None
@@ -269,7 +273,7 @@ def orphans(session: Session) -> list[State]:
     ]
 
 
-def _taken(state: State, name: str) -> t.Iterator[State]:
+def _orphaned_members(state: State, name: str) -> t.Iterator[State]:
     for member in state.get_history(name, PASSIVE_NO_INITIALIZE).deleted or ():
         if member is not None:
             taken = instance_state(member)
@@ -277,21 +281,21 @@ def _taken(state: State, name: str) -> t.Iterator[State]:
                 yield taken
 
 
-def reassigned(doomed: t.Iterable[State], changed: t.Iterable[State]) -> dict[State, tuple[str, ...]]:
+def reassigned(to_delete: t.Iterable[State], changed: t.Iterable[State]) -> dict[State, tuple[str, ...]]:
     """Return the loaded children whose keys the flush itself will set, each with the attributes of that key.
 
-    :param doomed: deleted parents: the key of what can live without them is cleared.
+    :param to_delete: deleted parents: the key of what can live without them is cleared.
     :param changed: parents that were given children, or had some taken away.
     """
     found: dict[State, tuple[str, ...]] = {}
-    for state in doomed:
-        kin = _kin_of(state.mapper)
-        for name, keys in kin.keyed:
-            if name in kin.loose and name in state.dict:
+    for state in to_delete:
+        rules = _rules_of(state.mapper)
+        for name, keys in rules.keyed:
+            if name in rules.key_cleared and name in state.dict:
                 for child, _ in state.manager[name].impl.get_all_pending(state, state.dict):
                     _add(found, child, keys)
     for state in changed:
-        for name, keys in _kin_of(state.mapper).keyed:
+        for name, keys in _rules_of(state.mapper).keyed:
             if name in state.committed_state:
                 history = state.get_history(name, PASSIVE_NO_INITIALIZE)
                 for member in (*(history.added or ()), *(history.deleted or ())):

@@ -14,9 +14,9 @@ from ..errors import EmitError, OwnerMissingError
 from . import host_code
 from .change import Change
 from .events import NOBODY, Emitted, PendingEvent
-from .failures import check_fits, failed, name_of, on_error_of
+from .failures import check_fits, fail_or_log, name_of, on_error_of
 from .loading import HiddenRow, load_linked, owner_of, refresh
-from .owner_moves import Past
+from .owner_moves import RowsBefore
 from .reread import Rereading
 from .sqlalchemy_internals import head_class, is_inside_flush, state_of
 
@@ -33,7 +33,7 @@ logger = logging.getLogger("flask_webhooks.capture")
 def detect_events(
     registry: Registry,
     changes: t.Sequence[Change],
-    past: Past,
+    past: RowsBefore,
     side_session: SideSession,
     rereading: Rereading,
 ) -> list[PendingEvent]:
@@ -84,7 +84,7 @@ def _possible(registry: Registry, change: Change) -> list[EventType]:
 
 
 def _owners(
-    change: Change, past: Past, side_session: SideSession, may_have_moved: bool
+    change: Change, past: RowsBefore, side_session: SideSession, may_have_moved: bool
 ) -> tuple[str | None, str | None]:
     """Return whose a row is, and whose it was."""
     owner = host_code.owned(
@@ -102,7 +102,7 @@ def _unowned(
     lost = events or [next(iter(registry.events[change.bound.channel.name, None]))]
     if on_error_of(registry.state, lost[0]) == "record":
         return [PendingEvent(event, NOBODY, change.bound, change.obj, {}, error=error) for event in lost]
-    failed(registry.state, lost[0], change.obj, error)
+    fail_or_log(registry.state, lost[0], change.obj, error)
     return []
 
 
@@ -144,7 +144,7 @@ def emitted_events(
                 owner = rereading.owned(_owner_now, item, hidden_row)
         except Exception as raised:  # a property of the host's, or nothing to tell
             if on_error_of(state, item.event) != "record":
-                failed(state, item.event, item.obj, raised)
+                fail_or_log(state, item.event, item.obj, raised)
                 continue
             error = raised
         # Data without an owner is refused by emit(); NOBODY stands where an object's could not be read.

@@ -8,7 +8,7 @@ import typing as t
 from sqlalchemy import inspect, orm
 from sqlalchemy.orm import Session
 
-from .loading import Path, load, walk
+from .loading import Path, load, load_path
 from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _is_loaded(obj: t.Any, paths: t.Iterable[Path]) -> bool:
     try:
         for path in paths:
             if len(path) > 1 or (path and path[0] not in obj.__dict__):
-                walk(obj, path)
+                load_path(obj, path)
     except orm.exc.ObjectDeletedError:
         return False
     return True

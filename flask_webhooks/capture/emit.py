@@ -63,7 +63,7 @@ def emit_many(
     dedupe_key = None if dedupe_key is None else str(dedupe_key)
     check_fits(known, None, "owner", owner)
     check_fits(known, None, "dedupe_key", dedupe_key)
-    with reading_owners(session, [state.bound[known.channel]], registry_of(state).told):
+    with reading_owners(session, [state.bound[known.channel]], registry_of(state).warned):
         items = [_item(state, known, data, owner, dedupe_key) for data in rows]
     if dedupe_key is not None and len(items) > 1:
         raise EmitError(

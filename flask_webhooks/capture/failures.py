@@ -22,7 +22,7 @@ __all__ = [
     "REMEDY",
     "about_of",
     "check_fits",
-    "failed",
+    "fail_or_log",
     "name_of",
     "named_error",
     "on_error_of",
@@ -43,7 +43,7 @@ def on_error_of(state: AppState, event: EventType) -> str:
     return state.catalog.channels[event.channel].on_error or state.settings.on_error
 
 
-def failed(state: AppState, event: EventType, obj: t.Any, error: Exception) -> str | None:
+def fail_or_log(state: AppState, event: EventType, obj: t.Any, error: Exception) -> str | None:
     """Do what the channel or `WEBHOOKS_ON_ERROR` says; return what was wrong if it is to be recorded as broken.
 
     An error of the database itself fails the commit, unless it came to a schema that was reading behind a savepoint:

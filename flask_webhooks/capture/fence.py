@@ -51,7 +51,7 @@ class Warden(t.Protocol):
     def may_end(self, session: t.Any) -> bool:
         """Say whether host code that ends a transaction has nothing to write."""
 
-    def watched(self, session: Session) -> FencedSession | None:
+    def guarded(self, session: Session) -> FencedSession | None:
         """Return what is known of a session."""
 
     def read(self, connection: sa.Connection, execute: Callable[[], t.Any]) -> t.Any:
@@ -146,8 +146,8 @@ def _fenced(cls: t.Any) -> t.Any:
 def _fences(session: Session) -> list[t.Any]:
     """What is fenced in beside a session while it is."""
     guard = running.get()
-    watched = guard.watched(session) if guard is not None else None
-    return [] if watched is None else watched.fenced
+    guarded = guard.guarded(session) if guard is not None else None
+    return [] if guarded is None else guarded.fenced
 
 
 class _Session(Session):
@@ -181,26 +181,26 @@ class _Session(Session):
 
     def _expunge_states(self, states: t.Iterable[State], to_transient: bool = False) -> None:
         states = list(states)
-        if (watched := _watched(self)) is not None:
-            watched.take(states)
+        if (guarded := _guarded(self)) is not None:
+            guarded.take(states)
         super()._expunge_states(states, to_transient)
 
     def _expire_state(self, state: State, attribute_names: t.Any) -> None:
-        if (watched := _watched(self)) is not None:
+        if (guarded := _guarded(self)) is not None:
             along = state.manager.mapper.cascade_iterator("refresh-expire", state)
-            watched.take([state] if attribute_names else [state, *(other for _, _, other, _ in along)])
+            guarded.take([state] if attribute_names else [state, *(other for _, _, other, _ in along)])
         super()._expire_state(state, attribute_names)
 
     def expire_all(self: t.Any) -> None:
-        if (watched := _watched(self)) is not None:
-            watched.take(self.identity_map.all_states())
+        if (guarded := _guarded(self)) is not None:
+            guarded.take(self.identity_map.all_states())
         super().expire_all()
 
 
-def _watched(session: t.Any) -> t.Any:
+def _guarded(session: t.Any) -> t.Any:
     """Return the session's watch while host code runs."""
     guard = running.get()
-    return None if guard is None or guard.about is None else guard.watched(session)
+    return None if guard is None or guard.about is None else guard.guarded(session)
 
 
 class _Idle:

@@ -69,20 +69,20 @@ Wanted = t.Callable[[Trial], bool]
 class Guard:
     """All sessions that code of the host's may reach from one commit."""
 
-    def __init__(self, sessions: Iterable[Session] = (), told: set[tuple[str, str]] | None = None) -> None:
+    def __init__(self, sessions: Iterable[Session] = (), warned: set[tuple[str, str]] | None = None) -> None:
         """Begin to watch when entered.
 
-        :param told: of which events and schemas has been said that they end transactions: once is enough.
+        :param warned: of which events and schemas has been said that they end transactions: once is enough.
         """
         self._sessions = sessions
         self.about: About | None = None
         """What host code is running for; None: our own runs."""
         self.savepoints: list[sa.Connection] = []
         """Connections on which what host code reads is behind a savepoint."""
-        self._watched: dict[int, GuardedSession] = {}
+        self._guarded: dict[int, GuardedSession] = {}
         self._is_fenced = False
         """Host code was called: most dumps call none, so no session is fenced in before."""
-        self._told = set() if told is None else told
+        self._warned = set() if warned is None else warned
         self._refused: list[str] = []
         self._since = 0
         """How much had been refused before the host code began that is running."""
@@ -111,14 +111,14 @@ class Guard:
 
     def cover(self, session: Session) -> None:
         """Watch a session too."""
-        if session.hash_key not in self._watched:
-            watched = self._watched[session.hash_key] = GuardedSession(session)
+        if session.hash_key not in self._guarded:
+            guarded = self._guarded[session.hash_key] = GuardedSession(session)
             if self._is_fenced:
-                watched.fence()
+                guarded.fence()
 
-    def watched(self, session: Session) -> GuardedSession | None:
+    def guarded(self, session: Session) -> GuardedSession | None:
         """Return the watch of a session."""
-        return self._watched.get(session.hash_key)
+        return self._guarded.get(session.hash_key)
 
     def refuse(self, what: str) -> t.NoReturn:
         """Raise what host code gets instead of writing."""
@@ -132,8 +132,8 @@ class Guard:
         """
         if len(self._refused) > self._since or is_clean(session):
             return True
-        watched = self.watched(session)
-        return watched is not None and not watched.has_to_write()
+        guarded = self.guarded(session)
+        return guarded is not None and not guarded.has_to_write()
 
     def pass_over(self, session: t.Any, what: str) -> None:
         """Let host code do nothing instead of ending the transaction.
@@ -192,8 +192,8 @@ class Guard:
         """
         if not self._is_fenced:
             self._is_fenced = True
-            for watched in self._watched.values():
-                watched.fence()
+            for guarded in self._guarded.values():
+                guarded.fence()
         helds = self._look(about.rows)
         outer, self.about = self.about, about
         since, self._since = self._since, len(self._refused)
@@ -239,7 +239,7 @@ class Guard:
         found: dict[State, Held] = {}
         for row in rows:
             state = state_of(row)
-            if state.session_id is not None and state.session_id not in self._watched:
+            if state.session_id is not None and state.session_id not in self._guarded:
                 session = session_of(state)
                 if session is not None:
                     self.cover(session)
@@ -248,8 +248,8 @@ class Guard:
         return found
 
     def _is_touched(self, helds: t.Mapping[State, Held]) -> bool:
-        for watched in self._watched.values():
-            if watched.is_touched():
+        for guarded in self._guarded.values():
+            if guarded.is_touched():
                 return True
         for state, (contents, values, before) in helds.items():
             if state.modified or is_overwritten(values, before):
@@ -261,9 +261,9 @@ class Guard:
     def undo(self, helds: t.Mapping[State, Held]) -> list[str]:
         """Undo whatever was changed; return in words what."""
         found: list[str] = []
-        for watched in list(self._watched.values()):
-            if watched.is_touched():
-                found += watched.undo(helds)
+        for guarded in list(self._guarded.values()):
+            if guarded.is_touched():
+                found += guarded.undo(helds)
         for state, (contents, _, before) in helds.items():
             changed = [name for name, each in contents.items() if each.is_changed()]
             for name in changed:
@@ -288,9 +288,9 @@ class Guard:
         )
 
     def _warn_of_end(self, about: About, called: Sequence[str]) -> None:
-        if (about.what, about.place) in self._told:
+        if (about.what, about.place) in self._warned:
             return
-        self._told.add((about.what, about.place))
+        self._warned.add((about.what, about.place))
         place = _where(about, lambda trial: trial.ends)
         logger.warning(
             "dump.ended: %s calls %s, for %s. It had nothing to write, so nothing was done: it runs inside the commit "
@@ -307,9 +307,9 @@ class Guard:
         changed = self.undo({})
         if changed:
             self._warn(About("what was loaded for events", "A listener of the app's"), changed)
-        for watched in reversed(list(self._watched.values())):
-            watched.close()
-        self._watched.clear()  # they know us: no cycle shall keep a session alive
+        for guarded in reversed(list(self._guarded.values())):
+            guarded.close()
+        self._guarded.clear()  # they know us: no cycle shall keep a session alive
 
 
 def _where(about: About, is_wanted: Wanted) -> str:
@@ -323,12 +323,12 @@ def _refusal(what: str) -> str:
     )
 
 
-def guarding(*sessions: Session, told: set[tuple[str, str]] | None = None) -> Guard:
+def guarding(*sessions: Session, warned: set[tuple[str, str]] | None = None) -> Guard:
     """Watch these sessions inside a `with`, and those that `call` comes to.
 
-    :param told: see `Guard`.
+    :param warned: see `Guard`.
     """
-    return Guard(sessions, told)
+    return Guard(sessions, warned)
 
 
 def call(about: About, function: Callable[..., T], *args: t.Any, **kwargs: t.Any) -> T:

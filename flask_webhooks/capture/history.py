@@ -19,7 +19,7 @@ from sqlalchemy.orm.base import NO_VALUE
 from ..catalog import Kind, same
 from .change import SERVER_GENERATED, Change, Values
 from .loading import CHUNK, rows_where, unreadable
-from .snapshots import ASSIGNED, frozen, make_remains
+from .snapshots import ASSIGNED, copied, make_snapshots
 from .sqlalchemy_internals import expire_attributes, state_of
 
 if t.TYPE_CHECKING:
@@ -28,13 +28,13 @@ if t.TYPE_CHECKING:
 __all__ = [
     "FlushState",
     "OldValues",
-    "ask",
     "changes",
     "complete",
     "is_assigned",
-    "look",
+    "load_old",
     "mistrust",
     "mistrusted",
+    "select_old",
     "trust",
 ]
 
@@ -75,33 +75,33 @@ class OldValues(dict[str, t.Any]):
 class FlushState:
     """What was there before one flush, and is in nobody's books when it ends."""
 
-    olds: dict[State, OldValues] = field(default_factory=dict)
+    old_values: dict[State, OldValues] = field(default_factory=dict)
     """Old values that SQLAlchemy does not know, of all objects that were looked at."""
-    shown: dict[State, dict[str, t.Any]] = field(default_factory=dict)
+    prepared: dict[State, dict[str, t.Any]] = field(default_factory=dict)
     """Objects that are ready to be deleted: what can be told of them is loaded. Here is what they do not say
     themselves: what they led to, and what goes with them by the database's own work."""
-    gone: set[State] = field(default_factory=set)
+    missing: set[State] = field(default_factory=set)
     """Objects to be deleted whose row is there no more, so that nothing can be told of them."""
 
     @property
     def is_used(self) -> bool:
         """Whether anything was kept."""
-        return bool(self.olds or self.shown or self.gone)
+        return bool(self.old_values or self.prepared or self.missing)
 
     def lacks(self, state: State, plan: MapperPlan) -> bool:
         """Say whether an object was changed since it was looked at, in a way that hides the old value."""
-        olds = self.olds.get(state)
-        if olds is None:
+        old_values = self.old_values.get(state)
+        if old_values is None:
             return True
         committed = state.committed_state
         return any(
-            committed[name] is NO_VALUE and name not in olds for name in plan.columns & committed.keys()
+            committed[name] is NO_VALUE and name not in old_values for name in plan.columns & committed.keys()
         )
 
 
-def look(
+def load_old(
     session: Session,
-    before: FlushState,
+    flush: FlushState,
     states: t.Iterable[tuple[State, MapperPlan]],
     cleared: t.Mapping[State, t.Collection[str]] = MappingProxyType({}),
 ) -> None:
@@ -110,64 +110,64 @@ def look(
     :param cleared: columns that the flush itself will set, by object.
     """
     missing: dict[type, list[tuple[State, set[str]]]] = {}
-    doubted = mistrusted(session)
+    untrusted = mistrusted(session)
     for state, plan in states:
         changed = plan.columns & state.committed_state.keys()
         references = plan.references.keys() & state.committed_state.keys()
         keys = [name for name in cleared.get(state, ()) if name not in state.dict]
         if not changed and not references and not keys:
             continue
-        olds, unknown = _olds(state, plan, changed, references)
-        if doubted and state in doubted:
+        old_values, unknown = _old_values(state, plan, changed, references)
+        if untrusted and state in untrusted:
             # Of what is set to what it seems to be SQLAlchemy writes nothing.
-            seeming = {name for name in changed if _seems(state, name)}
-            unknown = (unknown | changed | olds.keys()) - seeming
-            olds.clear()
-        known = before.olds.setdefault(state, olds)
-        for name, old in olds.items():
+            seeming = {name for name in changed if _is_set_to_itself(state, name)}
+            unknown = (unknown | changed | old_values.keys()) - seeming
+            old_values.clear()
+        known = flush.old_values.setdefault(state, old_values)
+        for name, old in old_values.items():
             known.setdefault(name, old)
-        known.expression |= olds.expression
+        known.expression |= old_values.expression
         unknown = unknown.union(keys).difference(known)
         if unknown:
             missing.setdefault(state.class_, []).append((state, unknown))
     for cls, wanted in missing.items():
-        ask(session, cls, wanted, before.olds)
+        select_old(session, cls, wanted, flush.old_values)
 
 
-def _seems(state: State, name: str) -> bool:
+def _is_set_to_itself(state: State, name: str) -> bool:
     old = state.committed_state[name]
     return old is not NO_VALUE and name in state.dict and _same(state, name, old, state.dict[name])
 
 
-def _olds(
+def _old_values(
     state: State, plan: MapperPlan, changed: t.Collection[str], references: t.Collection[str]
 ) -> tuple[OldValues, set[str]]:
     """Return the old values to keep that are known, and the names of those that are not."""
-    olds = OldValues()
+    old_values = OldValues()
     held = state.dict
-    unknown = {name for name in changed if _is_unsaid(state, plan, name, state.committed_state[name])}
+    unknown = {name for name in changed if _must_be_read(state, plan, name, state.committed_state[name])}
     unknown.update(name for key in references for name in plan.references[key] if name not in held)
     unknown.update(name for name in plan.owners if name not in held)
     for name in changed:
         if isinstance(held.get(name), sa.ClauseElement):
-            olds.expression = True
+            old_values.expression = True
             if name not in unknown:
-                olds[name] = plan.stored(name, state.committed_state[name])
+                old_values[name] = plan.stored(name, state.committed_state[name])
     for name in plan.automatic:
         if name in unknown:
             continue
         if name in held:
             old = state.committed_state.get(name, held[name])
-            if _is_unsaid(state, plan, name, old):
+            if _must_be_read(state, plan, name, old):
                 unknown.add(name)
             else:
-                olds.setdefault(name, frozen(plan.stored(name, old)))
+                old_values.setdefault(name, copied(plan.stored(name, old)))
         elif name in plan.columns:
             unknown.add(name)
-    return olds, unknown
+    return old_values, unknown
 
 
-def _is_unsaid(state: State, plan: MapperPlan, name: str, old: t.Any) -> bool:
+def _must_be_read(state: State, plan: MapperPlan, name: str, old: t.Any) -> bool:
     """Whether an old value has to be read: SQLAlchemy has none, or what was assigned once."""
     if old is NO_VALUE:
         return True
@@ -189,7 +189,7 @@ def _note_assigned(state: State, plan: MapperPlan, names: t.Iterable[str]) -> No
         state.info.setdefault(ASSIGNED, {}).update(found)
 
 
-def ask(
+def select_old(
     session: Session, cls: type, wanted: list[tuple[State, set[str]]], found: dict[State, OldValues]
 ) -> None:
     """Read columns of rows as they are before the flush; what was expired and is not being changed is put back."""
@@ -224,9 +224,9 @@ def complete(session: Session, cls: type, objects: t.Sequence[t.Any]) -> None:
     columns = {attr.key for attr in mapper.column_attrs if isinstance(attr.columns[0], sa.Column)}
     lacking = [(state_of(obj), missing) for obj in objects if (missing := columns - obj.__dict__.keys())]
     if lacking:
-        olds = {state: OldValues() for state, _ in lacking}
-        ask(session, cls, lacking, olds)
-        for state, found in olds.items():
+        old_values = {state: OldValues() for state, _ in lacking}
+        select_old(session, cls, lacking, old_values)
+        for state, found in old_values.items():
             for name, value in found.items():
                 attributes.set_committed_value(state.obj(), name, value)
 
@@ -262,8 +262,8 @@ def _cut(identities: list[tuple[t.Any, ...]]) -> t.Iterator[list[tuple[t.Any, ..
         yield identities[start : start + CHUNK]
 
 
-def _keep(state: State, unknown: set[str], row: dict[str, t.Any], olds: OldValues) -> None:
-    olds.update((name, value) for name, value in row.items() if name in unknown)
+def _keep(state: State, unknown: set[str], row: dict[str, t.Any], old_values: OldValues) -> None:
+    old_values.update((name, value) for name, value in row.items() if name in unknown)
 
 
 def _put_back(state: State, row: dict[str, t.Any]) -> None:
@@ -280,19 +280,21 @@ def _put_back(state: State, row: dict[str, t.Any]) -> None:
             attributes.set_committed_value(state.obj(), name, found)
 
 
-def changes(states: t.Sequence[tuple[Kind, State, MapperPlan]], before: FlushState) -> list[Change]:
+def changes(states: t.Sequence[tuple[Kind, State, MapperPlan]], flush: FlushState) -> list[Change]:
     """Return what a flush did, for each channel that sees it; deletions come first."""
     found: list[Change] = []
     updated, deleted = Kind.UPDATED, Kind.DELETED  # an enum looks its members up slowly
-    states = [each for each in states if each[1] not in before.gone] if before.gone else states
-    remains = make_remains([(state, plan) for kind, state, plan in states if kind is deleted], before.shown)
+    states = [each for each in states if each[1] not in flush.missing] if flush.missing else states
+    snapshot = make_snapshots(
+        [(state, plan) for kind, state, plan in states if kind is deleted], flush.prepared
+    )
     gone: set[tuple[t.Any, ...]] = set()
     for kind, state, plan in states:
         if kind is updated:
-            _updated(found, state, plan, before.olds.get(state))
+            _updated(found, state, plan, flush.old_values.get(state))
             continue
         if kind is deleted:
-            obj, held = remains[state]
+            obj, held = snapshot[state]
         else:
             obj = state.obj()
             held = obj.__dict__
@@ -329,8 +331,8 @@ def _new(plan: MapperPlan, name: str, held: t.Mapping[str, t.Any]) -> t.Any:
     value = held.get(name, SERVER_GENERATED)
     form = plan.forms.get(name)
     if form is None or value is SERVER_GENERATED or (type(value) in form.kinds and form.fits is None):
-        return frozen(value)
-    return SERVER_GENERATED if form.is_opaque else frozen(form(value))
+        return copied(value)
+    return SERVER_GENERATED if form.is_opaque else copied(form(value))
 
 
 def _forget_unset(state: State) -> None:
@@ -343,8 +345,8 @@ def _forget_unset(state: State) -> None:
     expire_attributes(state, unset)
 
 
-def _updated(found: list[Change], state: State, plan: MapperPlan, olds: OldValues | None) -> None:
-    values = _history(state, plan, olds)
+def _updated(found: list[Change], state: State, plan: MapperPlan, old_values: OldValues | None) -> None:
+    values = _history(state, plan, old_values)
     if not values:
         return
     obj = state.obj()
@@ -365,7 +367,7 @@ def _only(values: Values, columns: t.Collection[str]) -> Values:
     return {name: pair for name, pair in values.items() if name in columns}
 
 
-def _history(state: State, plan: MapperPlan, olds: OldValues | None) -> Values:
+def _history(state: State, plan: MapperPlan, old_values: OldValues | None) -> Values:
     """Return the columns that this flush changed, with old and new value."""
     values: Values = {}
     held = state.dict
@@ -373,17 +375,17 @@ def _history(state: State, plan: MapperPlan, olds: OldValues | None) -> Values:
     if plan.opaque:
         _note_assigned(state, plan, (*state.committed_state, *plan.automatic))
     for name in changed:
-        old = olds.get(name, NO_VALUE) if olds is not None else NO_VALUE
+        old = old_values.get(name, NO_VALUE) if old_values is not None else NO_VALUE
         if old is NO_VALUE:
             old = _known(plan, name, state.committed_state[name])
         new = held.get(name, SERVER_GENERATED)
         if new is SERVER_GENERATED or not _same(state, name, old, new):
             new = _new(plan, name, held)
             if new is SERVER_GENERATED or not same(old, new):
-                values[name] = (frozen(old), new)
-    if olds is not None and (values or olds.expression):
-        for name, old in olds.items():
-            is_set = name in plan.automatic or olds.expression
+                values[name] = (copied(old), new)
+    if old_values is not None and (values or old_values.expression):
+        for name, old in old_values.items():
+            is_set = name in plan.automatic or old_values.expression
             new = _new(plan, name, held) if is_set or name not in held else plan.stored(name, held[name])
             if (
                 name in plan.columns

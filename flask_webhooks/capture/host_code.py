@@ -107,16 +107,16 @@ def status(event: EventType, obj: t.Any, name: str) -> t.Any:
 
 @contextlib.contextmanager
 def reading_owners(
-    session: Session, bounds: t.Iterable[BoundChannel], told: set[tuple[str, str]]
+    session: Session, bounds: t.Iterable[BoundChannel], warned: set[tuple[str, str]]
 ) -> t.Iterator[None]:
     """Guard the reading of owners before the commit, where a property of the host's says whose a row is.
 
-    :param told: see `guard.Guard`.
+    :param warned: see `guard.Guard`.
     """
     if all(_is_mapped(bound.model, bound.owner_path) for bound in bounds):
         yield
         return
-    with session.no_autoflush, guard.guarding(session, told=told):
+    with session.no_autoflush, guard.guarding(session, warned=warned):
         yield
 
 

@@ -17,10 +17,10 @@ from . import bulk, history
 from .commit import record_events
 from .deletes import load_for_delete, orphans, reassigned
 from .events import Recorded
-from .loading import leaving_no_trace
+from .loading import unloading_relationships
 from .mapper_plan import MapperPlan
 from .matching import SubscriptionLookup
-from .registry import Registry, anybody, known, registry_of, watching
+from .registry import Registry, has_registries, known, registry_for, registry_of
 from .sqlalchemy_internals import (
     deleted_states,
     dirty_states,
@@ -31,25 +31,25 @@ from .sqlalchemy_internals import (
     savepoint_of,
     state_of,
 )
-from .traces import Shown, Trace, trace
+from .uncaptured import Observed, UncapturedChange, uncaptured_change
 from .unit_of_work import (
     Item,
     UnitOfWork,
     Written,
     alive_in,
-    around,
-    buffer_of,
-    buffers_of,
+    enclosing,
     forget,
-    is_late,
-    kept,
-    set_late,
+    is_committing,
+    set_committing,
+    unit_of,
+    units_in,
+    units_of,
 )
 
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["ROW_LISTENERS", "add", "listen", "listen_to_statements", "registry_of", "tell"]
+__all__ = ["ROW_LISTENERS", "add", "announce", "listen", "listen_to_statements", "registry_of"]
 
 Seen = tuple[InstanceState[t.Any], MapperPlan]
 _NOTHING = contextlib.nullcontext()
@@ -70,40 +70,40 @@ def listen_to_statements() -> None:
         event.listen(Session, "do_orm_execute", _do_orm_execute)
 
 
-def add(session: Session, watch: Registry, items: t.Iterable[Item]) -> None:
+def add(session: Session, registry: Registry, items: t.Iterable[Item]) -> None:
     """Keep what happened until the root transaction commits; write it at once if it is committing already."""
-    buffer = buffer_of(session, watch)
-    buffer.items.setdefault(session.get_nested_transaction(), []).extend(items)
-    if is_late(session.get_transaction()):
-        _settle(session, buffer)
+    unit = unit_of(session, registry)
+    unit.items.setdefault(session.get_nested_transaction(), []).extend(items)
+    if is_committing(session.get_transaction()):
+        _record(session, unit)
 
 
-def _settle(session: Session, buffer: UnitOfWork) -> None:
+def _record(session: Session, unit: UnitOfWork) -> None:
     """Write what happened. It is kept until the transaction ends: a commit that failed may be tried again."""
     alive = alive_in(session)
-    items = {place: some for place, some in buffer.items.items() if place in alive and some}
+    items = {place: some for place, some in unit.items.items() if place in alive and some}
     if not items:
         return
-    hearing = buffer.hearing = buffer.hearing or SubscriptionLookup(buffer.watch)
+    lookup = unit.lookup = unit.lookup or SubscriptionLookup(unit.registry)
     everything = [item for some in items.values() for item in some]
     try:
-        with _NOTHING if session.expire_on_commit else leaving_no_trace(session):
-            recorded = record_events(buffer.watch, session, hearing, buffer.aside, everything)
+        with _NOTHING if session.expire_on_commit else unloading_relationships(session):
+            recorded = record_events(unit.registry, session, lookup, unit.side_session, everything)
     except DBAPIError as error:
-        buffer.broken = f"{type(error).__name__}: {error}"
+        unit.broken = f"{type(error).__name__}: {error}"
         raise
-    buffer.written.append(Written(session.get_nested_transaction(), hearing.connection, items, recorded))
-    buffer.items = {}
+    unit.written.append(Written(session.get_nested_transaction(), lookup.connection, items, recorded))
+    unit.items = {}
 
 
-def _begin_again(session: Session, buffer: UnitOfWork) -> None:
+def _take_back(session: Session, unit: UnitOfWork) -> None:
     """Undo what a commit wrote that then failed: the transaction goes on, and may come to something else."""
     alive = alive_in(session)
-    for written in reversed(list(buffer.written)):
+    for written in reversed(list(unit.written)):
         if written.recorded and written.connection is not None:
             broken = [row["id"] for row in written.recorded if "error" in row]
             recording.unrecord(written.connection, [row["id"] for row in written.recorded], broken)
-        buffer.take_back(written, alive)
+        unit.take_back(written, alive)
 
 
 # ---- the listeners ---------------------------------------------------------------------------------------
@@ -112,80 +112,84 @@ def _begin_again(session: Session, buffer: UnitOfWork) -> None:
 def _before_flush(session: Session, context: UOWTransaction, instances: t.Any) -> None:
     if not deleted_states(session) and not dirty_states(session):
         return
-    for buffer in (kept(session.get_transaction()) or {}).values():
-        buffer.flush = history.FlushState()  # a flush that failed has left what was true then
-    doomed = [*deleted_states(session), *orphans(session)]
-    if doomed:
-        for watch, seen in _watched(session, doomed).items():
-            _prepare_deletion(session, buffer_of(session, watch), seen)
+    for unit in (units_in(session.get_transaction()) or {}).values():
+        unit.flush = history.FlushState()  # a flush that failed has left what was true then
+    to_delete = [*deleted_states(session), *orphans(session)]
+    if to_delete:
+        for registry, captured in _by_registry(session, to_delete).items():
+            _prepare_deletion(session, unit_of(session, registry), captured)
     changed: dict[InstanceState[t.Any], tuple[str, ...]] = dict.fromkeys(dirty_states(session), ())
-    for state in doomed:
+    for state in to_delete:
         changed.pop(state, None)
-    for state, keys in reassigned(doomed, changed).items():
-        if state.session_id == session.hash_key and state not in doomed:
+    for state, keys in reassigned(to_delete, changed).items():
+        if state.session_id == session.hash_key and state not in to_delete:
             changed[state] = keys
     if changed:
-        for watch, seen in _watched(session, changed).items():
-            history.look(session, buffer_of(session, watch).flush, seen, changed)
+        for registry, captured in _by_registry(session, changed).items():
+            history.load_old(session, unit_of(session, registry).flush, captured, changed)
 
 
-def _prepare_deletion(session: Session, buffer: UnitOfWork, seen: list[Seen]) -> None:
+def _prepare_deletion(session: Session, unit: UnitOfWork, captured: list[Seen]) -> None:
     load_for_delete(
-        session, buffer.flush, seen, lambda: _is_heard(session, buffer, seen), buffer.aside.another
+        session,
+        unit.flush,
+        captured,
+        lambda: _is_matched(session, unit, captured),
+        unit.side_session.new_session,
     )
 
 
-def _row(mapper: orm.Mapper[t.Any], target: t.Any) -> tuple[Session, UnitOfWork, Seen] | None:
+def _captured(mapper: orm.Mapper[t.Any], target: t.Any) -> tuple[Session, UnitOfWork, Seen] | None:
     """The session of an object whose row is about to be written, its buffer, and what is captured of it."""
     state: t.Any = state_of(target)
     session = state.session
-    watch = watching(session, state.class_) if session is not None else None
-    plan = watch.plan(state.class_) if watch is not None else None
-    if watch is None or plan is None:
+    registry = registry_for(session, state.class_) if session is not None else None
+    plan = registry.plan(state.class_) if registry is not None else None
+    if registry is None or plan is None:
         return None
-    return session, buffer_of(session, watch), (state, plan)
+    return session, unit_of(session, registry), (state, plan)
 
 
 # The host's own listeners run after `_before_flush` and may change and delete more: here their work is known.
 def _before_update(mapper: orm.Mapper[t.Any], connection: t.Any, target: t.Any) -> None:
-    found = _row(mapper, target)
+    found = _captured(mapper, target)
     if found is not None:
-        session, buffer, seen = found
-        if buffer.flush.lacks(*seen):
-            history.look(session, buffer.flush, [seen])
+        session, unit, captured = found
+        if unit.flush.lacks(*captured):
+            history.load_old(session, unit.flush, [captured])
 
 
 def _before_delete(mapper: orm.Mapper[t.Any], connection: t.Any, target: t.Any) -> None:
-    found = _row(mapper, target)
+    found = _captured(mapper, target)
     if found is not None:
-        session, buffer, seen = found
-        if seen[0] not in buffer.flush.shown and seen[0] not in buffer.flush.gone:
-            _prepare_deletion(session, buffer, [seen])
+        session, unit, captured = found
+        if captured[0] not in unit.flush.prepared and captured[0] not in unit.flush.missing:
+            _prepare_deletion(session, unit, [captured])
 
 
-def _watched(session: Session, states: t.Iterable[InstanceState[t.Any]]) -> dict[Registry, list[Seen]]:
+def _by_registry(session: Session, states: t.Iterable[InstanceState[t.Any]]) -> dict[Registry, list[Seen]]:
     found: dict[Registry, list[Seen]] = {}
     for state in states:
         cls = state.class_
         if known.get(cls) == ():
             continue
-        watch = watching(session, cls)
-        plan = watch.plan(cls) if watch is not None else None
-        if watch is not None and plan is not None:
-            found.setdefault(watch, []).append((state, plan))
+        registry = registry_for(session, cls)
+        plan = registry.plan(cls) if registry is not None else None
+        if registry is not None and plan is not None:
+            found.setdefault(registry, []).append((state, plan))
     return found
 
 
-def _is_heard(session: Session, buffer: UnitOfWork, states: t.Sequence[Seen]) -> bool:
+def _is_matched(session: Session, unit: UnitOfWork, states: t.Sequence[Seen]) -> bool:
     """Whether to load what a deletion's listeners might ask for.
 
     Inside the commit they can be asked for now. Before it, somebody may still come: then all is loaded.
     """
-    if buffer.hearing is None or is_late(session.get_transaction()):
+    if unit.lookup is None or is_committing(session.get_transaction()):
         return True
-    others = _watched(session, [*new_states(session), *dirty_states(session)]).get(buffer.watch, ())
-    buffer.aside.begin()
-    return buffer.hearing.matches_deletion(session, states, others, buffer.aside.hidden_row)
+    others = _by_registry(session, [*new_states(session), *dirty_states(session)]).get(unit.registry, ())
+    unit.side_session.begin()
+    return unit.lookup.matches_deletion(session, states, others, unit.side_session.hidden_row)
 
 
 def _after_flush(session: Session, context: UOWTransaction) -> None:
@@ -194,40 +198,46 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
             break
     else:
         return
-    for watch, (seen, traces) in _flushed(session, context).items():
-        buffer = buffer_of(session, watch)
-        changes: list[Item] = [*history.changes(seen, buffer.flush), *traces]
-        if buffer.flush.is_used:
-            buffer.flush = history.FlushState()
+    for registry, (captured, uncaptured) in _flushed(session, context).items():
+        unit = unit_of(session, registry)
+        changes: list[Item] = [*history.changes(captured, unit.flush), *uncaptured]
+        if unit.flush.is_used:
+            unit.flush = history.FlushState()
         if changes:
-            buffer.items.setdefault(session.get_nested_transaction(), []).extend(changes)
-    if is_late(session.get_transaction()):
-        event.listen(session, "after_flush_postexec", _settle_late)
+            unit.items.setdefault(session.get_nested_transaction(), []).extend(changes)
+    if is_committing(session.get_transaction()):
+        event.listen(session, "after_flush_postexec", _record_late_flush)
 
 
-def _flushed(session: Session, context: UOWTransaction) -> dict[Registry, tuple[list[Flushed], list[Trace]]]:
+def _flushed(
+    session: Session, context: UOWTransaction
+) -> dict[Registry, tuple[list[Flushed], list[UncapturedChange]]]:
     """What the unit of work did; `session.deleted` knows nothing of orphans that it deleted by itself.
 
     Deletions come first: one followed by an INSERT of the same key is an update.
     """
     created, updated, deleted = Kind.CREATED, Kind.UPDATED, Kind.DELETED
-    found: dict[Registry, tuple[list[Flushed], list[Flushed], list[Trace]]] = {}
+    found: dict[Registry, tuple[list[Flushed], list[Flushed], list[UncapturedChange]]] = {}
     last: type | None = None
     plan: MapperPlan | None = None
-    shown: Shown | None = None
+    observed: Observed | None = None
     gone: list[Flushed] = []
     rest: list[Flushed] = []
-    traces: list[Trace] = []
+    uncaptured: list[UncapturedChange] = []
     for state, (is_delete, is_listed) in context.states.items():
         cls = state.class_
         if cls is not last:  # they come class by class
-            last, plan, shown = cls, None, None
-            watch = watching(session, cls)
-            if watch is not None:
-                plan, shown = watch.plan(cls), watch.shown(cls)
-                gone, rest, traces = found.setdefault(watch, ([], [], []))
-        if shown is not None and not is_delete and (noted := trace(state, shown)) is not None:
-            traces.append(noted)
+            last, plan, observed = cls, None, None
+            registry = registry_for(session, cls)
+            if registry is not None:
+                plan, observed = registry.plan(cls), registry.observed(cls)
+                gone, rest, uncaptured = found.setdefault(registry, ([], [], []))
+        if (
+            observed is not None
+            and not is_delete
+            and (change := uncaptured_change(state, observed)) is not None
+        ):
+            uncaptured.append(change)
         if plan is None:
             continue
         if is_delete:
@@ -238,40 +248,42 @@ def _flushed(session: Session, context: UOWTransaction) -> dict[Registry, tuple[
             rest.append((updated, state, plan))
         elif not is_listed:
             rest.append((created, state, plan))
-    return {watch: (gone + rest, traces) for watch, (gone, rest, traces) in found.items()}
+    return {registry: (gone + rest, uncaptured) for registry, (gone, rest, uncaptured) in found.items()}
 
 
 # Attributes cannot be refreshed inside a flush. Almost nobody flushes after us in a commit: so it is listened for then.
-def _settle_late(session: Session, context: UOWTransaction) -> None:
+def _record_late_flush(session: Session, context: UOWTransaction) -> None:
     root = session.get_transaction()
-    buffers = kept(root)
-    if buffers is not None and is_late(root):
-        for buffer in list(buffers.values()):
+    units = units_in(root)
+    if units is not None and is_committing(root):
+        for unit in list(units.values()):
             here = session.get_nested_transaction()
-            if any(buffer.items.values()) and all(written.place is here for written in buffer.written):
-                _begin_again(session, buffer)  # what it comes to may be something else now
-            _settle(session, buffer)
+            if any(unit.items.values()) and all(written.place is here for written in unit.written):
+                _take_back(session, unit)  # what it comes to may be something else now
+            _record(session, unit)
 
 
 def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
     if execution.is_select:
         forget_inherited_yield_per(execution)
         return None
-    if not anybody() or not execution.is_orm_statement:
+    if not has_registries() or not execution.is_orm_statement:
         return None
     session = execution.session
     mapper = execution.bind_mapper
-    watch = watching(session, mapper.class_) or bulk.watch_below(session, mapper) if mapper else None
-    if watch is None or not watch.is_minding:
+    registry = (
+        registry_for(session, mapper.class_) or bulk.registry_below(session, mapper) if mapper else None
+    )
+    if registry is None or not registry.follows_bulk:
         return None
-    aside = buffer_of(session, watch).aside
-    if watch.plan(t.cast("t.Any", mapper).class_) is not None:
-        buffers_of(session).has_bulk = True
-    result, changes = bulk.run(execution, watch, aside)
+    side_session = unit_of(session, registry).side_session
+    if registry.plan(t.cast("t.Any", mapper).class_) is not None:
+        units_of(session).has_bulk = True
+    result, changes = bulk.run(execution, registry, side_session)
     if changes:
-        add(session, watch, changes)
+        add(session, registry, changes)
     elif result is None:
-        aside.unread_classes.add(t.cast("t.Any", mapper).class_)
+        side_session.unread_classes.add(t.cast("t.Any", mapper).class_)
     return result
 
 
@@ -279,32 +291,30 @@ def _before_commit(session: Session) -> None:
     if savepoint_of(session) is not None and not _is_ending(session):
         return
     root = session.get_transaction()
-    if kept(root) is None and not _is_any_known(session):
-        set_late(root, True)
+    if units_in(root) is None and not _is_any_known(session):
+        set_committing(root, True)
         return
-    set_late(root, False)
-    buffers = buffers_of(session)
+    set_committing(root, False)
+    units = units_of(session)
     if deleted_states(session):
-        for watch in _watched(session, list(deleted_states(session))):
-            buffer_of(session, watch)
-    for buffer in buffers.values():
-        _refuse_broken(buffer)
-        if buffer.written:
-            _begin_again(session, buffer)
-        buffer.hearing = SubscriptionLookup(
-            buffer.watch
-        )  # from here on somebody who listens can be asked for
-    if not _is_followed(session):
+        for registry in _by_registry(session, list(deleted_states(session))):
+            unit_of(session, registry)
+    for unit in units.values():
+        _refuse_broken(unit)
+        if unit.written:
+            _take_back(session, unit)
+        unit.lookup = SubscriptionLookup(unit.registry)  # from here on somebody who listens can be asked for
+    if not _has_later_listeners(session):
         session.flush()
-    for buffer in list(buffers.values()):
-        _settle(session, buffer)
-    set_late(root, True)
+    for unit in list(units.values()):
+        _record(session, unit)
+    set_committing(root, True)
 
 
-def _is_followed(session: Session) -> bool:
+def _has_later_listeners(session: Session) -> bool:
     """Whether listeners of the host's come after this one: they may want to see what is not flushed yet.
 
-    SQLAlchemy flushes when all have been called; `_settle_late` sees what that comes to.
+    SQLAlchemy flushes when all have been called; `_record_late_flush` sees what that comes to.
     """
     return list(session.dispatch.before_commit)[-1] is not _before_commit
 
@@ -318,7 +328,7 @@ def _is_ending(session: Session) -> bool:
     while savepoint is not None:
         if running_method(savepoint) is not None:
             return False
-        savepoint = around(savepoint)
+        savepoint = enclosing(savepoint)
     root = session.get_transaction()
     return root is not None and running_method(root) is not None
 
@@ -333,31 +343,31 @@ def _is_any_known(session: Session) -> bool:
     return any(known.get(state.class_) != () for state in (*deleted_states(session), *dirty_states(session)))
 
 
-def _refuse_broken(buffer: UnitOfWork) -> None:
-    if buffer.broken is not None:
+def _refuse_broken(unit: UnitOfWork) -> None:
+    if unit.broken is not None:
         raise EmitError(
-            f"The webhook events of this transaction could not be written ({buffer.broken}). Roll it back."
+            f"The webhook events of this transaction could not be written ({unit.broken}). Roll it back."
         )
 
 
 def _after_commit(session: Session) -> None:
     root = session.get_transaction()
-    buffers = kept(root)
-    if not buffers:
+    units = units_in(root)
+    if not units:
         return
     nested = session.get_nested_transaction()
     if nested is None:
         forget(root)
         if session.expire_on_commit:
             history.trust(session)
-    for buffer in buffers.values():
+    for unit in units.values():
         if nested is not None:
-            _release(buffer, nested, around(nested))
-        elif recorded := buffer.recorded():
-            tell(buffer.watch.state, recorded)
+            _release(unit, nested, enclosing(nested))
+        elif recorded := unit.recorded():
+            announce(unit.registry.state, recorded)
 
 
-def tell(state: AppState, recorded: t.Sequence[Recorded]) -> None:
+def announce(state: AppState, recorded: t.Sequence[Recorded]) -> None:
     """Ring the bell and send the signals, after the commit."""
     whole = [row for row in recorded if "error" not in row]
     if whole:
@@ -369,15 +379,15 @@ def tell(state: AppState, recorded: t.Sequence[Recorded]) -> None:
         signals.send(signals.message_broken, state.app, messages=broken)
 
 
-def _release(buffer: UnitOfWork, savepoint: SessionTransaction, around: SessionTransaction | None) -> None:
+def _release(unit: UnitOfWork, savepoint: SessionTransaction, enclosing: SessionTransaction | None) -> None:
     """Let what happened in a savepoint, and what was written in it, belong to what is around it."""
-    for items in (buffer.items, *(written.items for written in buffer.written)):
+    for items in (unit.items, *(written.items for written in unit.written)):
         some = items.pop(savepoint, None)
         if some:
-            items.setdefault(around, []).extend(some)
-    for written in buffer.written:
+            items.setdefault(enclosing, []).extend(some)
+    for written in unit.written:
         if written.place is savepoint:
-            written.place = around
+            written.place = enclosing
 
 
 def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
@@ -385,16 +395,16 @@ def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> N
         forget(transaction)
         history.trust(session)
         return
-    buffers = kept(session.get_transaction())
-    if buffers is not None:
-        if buffers.has_bulk:
+    units = units_in(session.get_transaction())
+    if units is not None:
+        if units.has_bulk:
             history.mistrust(session)
         alive = alive_in(session)
-        for buffer in buffers.values():
-            buffer.items = {place: items for place, items in buffer.items.items() if place in alive}
-            for written in reversed(list(buffer.written)):
+        for unit in units.values():
+            unit.items = {place: items for place, items in unit.items.items() if place in alive}
+            for written in reversed(list(unit.written)):
                 if written.place not in alive:
-                    buffer.take_back(written, alive)
+                    unit.take_back(written, alive)
 
 
 _LISTENERS: dict[str, t.Callable[..., None]] = {

@@ -23,23 +23,23 @@ if t.TYPE_CHECKING:
 
 __all__ = [
     "CHUNK",
-    "agrees",
     "attributes_of",
-    "is_astray",
+    "follows_keys",
     "is_certainly_its_row",
-    "leaving_no_trace",
-    "led",
+    "leads_elsewhere",
     "load",
     "load_linked",
+    "load_path",
     "may_be_hidden",
+    "next_on_path",
     "owner_of",
     "referred",
     "refresh",
     "rows_where",
     "unfiltered",
+    "unloading_relationships",
     "unreadable",
     "value",
-    "walk",
 ]
 
 Path = tuple[str, ...]
@@ -129,7 +129,7 @@ def unfiltered(session: Session) -> t.Iterator[None]:
 
 
 @contextlib.contextmanager
-def leaving_no_trace(session: Session) -> t.Iterator[None]:
+def unloading_relationships(session: Session) -> t.Iterator[None]:
     """Unload the relationships that are loaded meanwhile: for a session that does not expire its objects at commit.
 
     There the host would go on seeing what they led to then, though it has never asked for it.
@@ -175,7 +175,7 @@ def value(obj: t.Any, name: str) -> t.Any:
     return attribute.impl.get(state, state.dict, PASSIVE_OFF | NO_RAISE)
 
 
-def walk(obj: t.Any, path: Path) -> None:
+def load_path(obj: t.Any, path: Path) -> None:
     """Load everything along a path of relationships, so that whoever follows it afterwards meets no `raiseload`."""
     reached = [obj]
     for name in path:
@@ -242,20 +242,20 @@ def owner_of(bound: BoundChannel, obj: t.Any, hidden_row: HiddenRow | None = Non
         return bound.owner(obj)
     found = obj
     for name in path:
-        found = led(found, name, hidden_row)
+        found = next_on_path(found, name, hidden_row)
         if found is None:
             return None
     return str(found) or None
 
 
-def led(obj: t.Any, name: str, hidden_row: HiddenRow | None) -> t.Any:
+def next_on_path(obj: t.Any, name: str, hidden_row: HiddenRow | None) -> t.Any:
     """Return an attribute of an object on the way to an owner."""
     state = getattr(obj, STATE, None)
     if state is None:
         return getattr(obj, name, None)
     found = value(obj, name)
     is_row = name in state.mapper.relationships
-    if hidden_row is None or (found is not None and not (is_row and is_astray(state, name))):
+    if hidden_row is None or (found is not None and not (is_row and leads_elsewhere(state, name))):
         return found
     keys = _keys_led_by(obj, name)
     relation = link_of(state.mapper, name)
@@ -266,7 +266,7 @@ def may_be_hidden(bound: BoundChannel, obj: t.Any) -> bool:
     """Say whether an owner was not found because there may be a row that a filter of the host's hides."""
     found = obj
     for name in bound.owner_path or ():
-        ahead = led(found, name, None)
+        ahead = next_on_path(found, name, None)
         if ahead is None:
             return bool(_keys_led_by(found, name))
         found = ahead
@@ -283,7 +283,7 @@ def _keys_led_by(obj: t.Any, name: str) -> dict[str, t.Any]:
     return {} if None in values.values() else values
 
 
-def agrees(state: orm.InstanceState[t.Any], name: str) -> bool:
+def follows_keys(state: orm.InstanceState[t.Any], name: str) -> bool:
     """Say whether a loaded many-to-one relationship leads to where its columns say.
 
     Nothing is loaded for that: what it leads to may be in no session any more.
@@ -295,7 +295,7 @@ def agrees(state: orm.InstanceState[t.Any], name: str) -> bool:
     return True
 
 
-def is_astray(state: orm.InstanceState[t.Any], name: str) -> bool:
+def leads_elsewhere(state: orm.InstanceState[t.Any], name: str) -> bool:
     """Say whether a loaded many-to-one relationship leads to an object that does not stand for its row any more.
 
     A clone (`make_transient`) is about another row, in whatever relationships it was loaded before. And of what was
@@ -305,7 +305,7 @@ def is_astray(state: orm.InstanceState[t.Any], name: str) -> bool:
     its = getattr(held.get(name), STATE, None)
     if its is None or is_certainly_its_row(state.class_, held, name, its):
         return False
-    return _is_astray(state, name, its)
+    return _leads_elsewhere(state, name, its)
 
 
 def is_certainly_its_row(
@@ -325,7 +325,7 @@ def is_certainly_its_row(
     return True
 
 
-def _is_astray(state: orm.InstanceState[t.Any], name: str, its: orm.InstanceState[t.Any]) -> bool:
+def _leads_elsewhere(state: orm.InstanceState[t.Any], name: str, its: orm.InstanceState[t.Any]) -> bool:
     held = state.dict
     if name in state.committed_state:
         return False

@@ -143,7 +143,7 @@ class SubscriptionLookup:
         model: type | None = None
         some = list(_bounds(deleted))
         bounds = {id(bound): bound for bound, _ in some}.values()
-        with reading_owners(session, bounds, self._registry.told):
+        with reading_owners(session, bounds, self._registry.warned):
             for bound, obj in some:
                 found = {event.name for event in bound.channel.events.values() if Kind.DELETED in event.on}
                 try:

@@ -25,7 +25,7 @@ from ..outbox import recording
 from . import guard, host_code
 from .change import SERVER_GENERATED
 from .events import NOBODY, UNKNOWN, PendingEvent, Recorded
-from .failures import LONGEST, REMEDY, about_of, check_fits, failed, named_error, unserialisable
+from .failures import LONGEST, REMEDY, about_of, check_fits, fail_or_log, named_error, unserialisable
 from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
@@ -67,7 +67,7 @@ def write(
                 raise item.error
             message = make(item) if rereading is None else rereading.made(item, events, make)
         except Exception as error:  # whatever the host's schemas and properties raise
-            reason = failed(state, item.event, item.obj, error)
+            reason = fail_or_log(state, item.event, item.obj, error)
             if reason is None:
                 continue
             message = _broken(state, item, now, clock)
@@ -244,12 +244,12 @@ def _changes(item: PendingEvent, data: t.Any) -> dict[str, dict[str, t.Any]]:
     """Return what changed, as the schema that made `data` tells it."""
     assert item.bound is not None  # noqa: S101  # only rows of a channel have old values
     changes = item.bound.changes[item.event.name]
-    olds = {}
+    old_values = {}
     for name in changes.columns & item.values.keys():
         old, new = item.values[name]
         if not same(old, getattr(item.obj, name) if new is SERVER_GENERATED else new):
-            olds[name] = old
-    found = host_code.by_schema(item.bound, item.event, item.obj, changes, item.obj, olds, data)
+            old_values[name] = old
+    found = host_code.by_schema(item.bound, item.event, item.obj, changes, item.obj, old_values, data)
     return dict(sorted(found.items()))
 
 

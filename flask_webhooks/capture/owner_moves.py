@@ -20,10 +20,10 @@ from ..bindings.owner_steps import Relation, link_of
 from ..bindings.serializers import each_in, listed
 from ..catalog import EventType, Kind
 from .change import Change, Key, Values
-from .loading import Path, attributes_of, led, load, referred, value
+from .loading import Path, attributes_of, load, next_on_path, referred, value
 from .snapshots import as_before
 from .sqlalchemy_internals import STATE, head_class, is_deleted, state_of
-from .traces import Links, Trace
+from .uncaptured import LinkHistory, UncapturedChange
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
@@ -31,7 +31,7 @@ if t.TYPE_CHECKING:
     from .registry import Registry
     from .side_session import SideSession
 
-__all__ = ["Past"]
+__all__ = ["RowsBefore"]
 
 _QUERIES = ("dynamic", "write_only")
 
@@ -45,10 +45,10 @@ class _Row:
 
     kind: Kind
     obj: t.Any
-    olds: dict[str, t.Any] = field(default_factory=dict)
+    old_values: dict[str, t.Any] = field(default_factory=dict)
 
 
-class Past:
+class RowsBefore:
     """The rows of one transaction as they were before it."""
 
     def __init__(
@@ -56,17 +56,22 @@ class Past:
         registry: Registry,
         session: Session,
         changes: t.Sequence[Change],
-        traces: t.Sequence[Trace],
+        uncaptured: t.Sequence[UncapturedChange],
         side_session: SideSession,
     ) -> None:
-        self._registry, self._session, self._changes, self._traces = registry, session, changes, traces
+        self._registry, self._session, self._changes, self._uncaptured = (
+            registry,
+            session,
+            changes,
+            uncaptured,
+        )
         self._hidden_row, self._unread_classes = side_session.hidden_row, tuple(side_session.unread_classes)
         updated = Kind.UPDATED
         self._leading = {change.key for change in changes if change.kind is updated and self._leads(change)}
         """Rows whose path may have led to another owner before: mostly none."""
         self._rows: dict[Key, _Row] | None = None
         self._rows_before: dict[Key, _Row] = {}
-        self._shown: dict[Key, t.Any] = {}
+        self._snapshots: dict[Key, t.Any] = {}
         self._sources: dict[int, t.Any] = {}
         """What an object of ours shows, by its id: the row as it is now."""
 
@@ -93,23 +98,23 @@ class Past:
         """Return whose the row was."""
         found: t.Any = change.obj
         for name in change.bound.owner_path or ():
-            found = self._led(found, name) if hasattr(found, STATE) else getattr(found, name)
+            found = self._followed(found, name) if hasattr(found, STATE) else getattr(found, name)
             if found is None:
                 return None
         return str(found) or None
 
-    def _led(self, obj: t.Any, name: str) -> t.Any:
+    def _followed(self, obj: t.Any, name: str) -> t.Any:
         """Return what an attribute led to: of a column its value, of a relationship an object as it is now."""
         mapper: orm.Mapper[t.Any] = inspect(obj).mapper
         while name in mapper.synonyms:
             name = mapper.synonyms[name].name
         relation = link_of(mapper, name)
         if relation is not None:
-            return self._one(obj, relation, is_shown=False)
+            return self._parent_before(obj, relation, is_shown=False)
         if name in mapper.column_attrs:
-            olds = self._olds(obj)
-            return olds[name] if name in olds else value(obj, name)
-        return getattr(self._show(obj), name)
+            old_values = self._old_values(obj)
+            return old_values[name] if name in old_values else value(obj, name)
+        return getattr(self._snapshot(obj), name)
 
     # ---- what it was ----
 
@@ -121,17 +126,20 @@ class Past:
         if change.kind is Kind.DELETED:
             possible = self._registry.events[change.bound.channel.name, Kind.DELETED]
             gone = [event for event in possible if before is not None and change.matches(event)]
-            return [(event, str(before), self._show(change.obj)) for event in gone]
+            return [(event, str(before), self._snapshot(change.obj)) for event in gone]
         found: list[MoveEvent] = []
         names = change.bound.watch
         if before is not None:
-            olds = self._olds(change.obj)
-            lasts = {name: (olds[name] if name in olds else value(change.obj, name), None) for name in names}
-            happened = list(self._happened(change.bound, (Kind.MOVED_OUT, Kind.DELETED), lasts))
-            found += [(event, before, self._show(change.obj)) for event in happened]
+            old_values = self._old_values(change.obj)
+            lasts = {
+                name: (old_values[name] if name in old_values else value(change.obj, name), None)
+                for name in names
+            }
+            happened = list(self._matching(change.bound, (Kind.MOVED_OUT, Kind.DELETED), lasts))
+            found += [(event, before, self._snapshot(change.obj)) for event in happened]
         if now is not None:
             firsts = {name: (None, value(change.obj, name)) for name in names}
-            happened = list(self._happened(change.bound, (Kind.MOVED_IN, Kind.CREATED), firsts))
+            happened = list(self._matching(change.bound, (Kind.MOVED_IN, Kind.CREATED), firsts))
             found += [(event, now, change.obj) for event in happened]
         return found
 
@@ -141,9 +149,9 @@ class Past:
         moves = (step for step in change.steps if step.kind is Kind.UPDATED)
         if plan is None or all(plan.leading.isdisjoint(step.values) for step in moves):
             return change.obj
-        return self._show(change.obj)
+        return self._snapshot(change.obj)
 
-    def _happened(
+    def _matching(
         self, bound: BoundChannel, kinds: tuple[Kind, Kind], values: Values
     ) -> t.Iterator[EventType]:
         events = self._registry.events
@@ -194,14 +202,14 @@ class Past:
     def related(self, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> t.Any:
         """Return what a relationship led to, as it was."""
         if relation.direction is orm.MANYTOONE and not relation.uselist:
-            return self._shown_or_none(self._one(obj, relation))
+            return self._snapshot_or_none(self._parent_before(obj, relation))
         now = value(obj, relation.key)
         if not relation.uselist:
             members = self._members(obj, relation, [] if now is None else [now])
             return members[0] if members else None
         if isinstance(now, dict):
             stayed = {id(each) for each in self._stayed(obj, relation, listed(now))}
-            return {key: self._show(each) for key, each in now.items() if id(each) in stayed}
+            return {key: self._snapshot(each) for key, each in now.items() if id(each) in stayed}
         members = self._members(obj, relation, listed(now))
         return set(members) if isinstance(now, set) else members
 
@@ -213,96 +221,96 @@ class Past:
         known = {inspect(each).key for each in found}
         found += [
             row.obj
-            for row in self._rows_known().values()
+            for row in self._known_rows().values()
             if row.kind is not Kind.CREATED
             and isinstance(row.obj, relation.mapper.class_)
             and inspect(row.obj).key not in known
-            and self._belonged(row, obj, relation)
+            and self._was_member(row, obj, relation)
         ]
-        return [self._show(each) for each in found]
+        return [self._snapshot(each) for each in found]
 
     def _stayed(
         self, obj: t.Any, relation: orm.RelationshipProperty[t.Any], now: t.Iterable[t.Any]
     ) -> t.Iterator[t.Any]:
         """Those of its members that were so before."""
         for each in now:
-            row = self._row(each)
-            if self._links.is_new(relation, obj, each) or (row is None and self._is_passing(each)):
+            row = self._row_of(each)
+            if self._links.is_new(relation, obj, each) or (row is None and self._was_temporary(each)):
                 continue
             if row is None or (
-                row.kind is not Kind.CREATED and self._belonged(row, obj, relation) is not False
+                row.kind is not Kind.CREATED and self._was_member(row, obj, relation) is not False
             ):
                 yield each
 
-    def _is_passing(self, obj: t.Any) -> bool:
+    def _was_temporary(self, obj: t.Any) -> bool:
         """Say whether it was made in this transaction and deleted again."""
         return is_deleted(inspect(obj)) and self._registry.plan(type(obj)) is not None
 
-    def _belonged(self, row: _Row, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> bool | None:
+    def _was_member(self, row: _Row, obj: t.Any, relation: orm.RelationshipProperty[t.Any]) -> bool | None:
         """Say whether a row was a member before; None if that was not changed."""
         if relation.direction is not orm.ONETOMANY:
             return None
-        olds = self._olds(obj)
+        old_values = self._old_values(obj)
         answer: bool | None = None
         for local, remote in relation.local_remote_pairs or ():
             [mine] = attributes_of(relation.parent, [local]) or ("",)
             [theirs] = attributes_of(relation.mapper, [remote]) or ("",)
-            if theirs in row.olds and mine:
-                if row.olds[theirs] != (olds[mine] if mine in olds else value(obj, mine)):
+            if theirs in row.old_values and mine:
+                if row.old_values[theirs] != (old_values[mine] if mine in old_values else value(obj, mine)):
                     return False
                 answer = True
         return answer
 
-    def _one(self, obj: t.Any, relation: Relation, *, is_shown: bool = True) -> t.Any:
+    def _parent_before(self, obj: t.Any, relation: Relation, *, is_shown: bool = True) -> t.Any:
         """Return what a relationship to one led to: the object that stands for that row now.
 
         :param is_shown: leave out what a filter of the host's hides.
         """
-        olds = self._olds(obj)
+        old_values = self._old_values(obj)
         names = attributes_of(relation.parent, relation.local_columns)
-        if relation.direction is not orm.MANYTOONE or olds.keys().isdisjoint(names):
-            return value(obj, relation.key) if is_shown else led(obj, relation.key, self._hidden_row)
-        values = {name: olds[name] if name in olds else value(obj, name) for name in names}
-        gone = self._rows_before.get(_key_led_to(relation, values))
+        if relation.direction is not orm.MANYTOONE or old_values.keys().isdisjoint(names):
+            return value(obj, relation.key) if is_shown else next_on_path(obj, relation.key, self._hidden_row)
+        values = {name: old_values[name] if name in old_values else value(obj, name) for name in names}
+        gone = self._rows_before.get(_key_referred_to(relation, values))
         if gone is not None:
             return gone.obj
         found = referred(object_session(obj) or self._session, relation, values)
         if found is None and None not in values.values():
-            found = self._gone_by(relation, values)
+            found = self._deleted_parent(relation, values)
         is_hidden = found is None and not is_shown and None not in values.values()
         return self._hidden_row(relation, values) if is_hidden else found
 
-    def _gone_by(self, relation: Relation, values: t.Mapping[str, t.Any]) -> t.Any:
+    def _deleted_parent(self, relation: Relation, values: t.Mapping[str, t.Any]) -> t.Any:
         """Return what remains of a deleted row that a foreign key led to by another column than the key."""
         pairs = [
             (attributes_of(relation.parent, [local]), attributes_of(relation.mapper, [remote]))
             for local, remote in relation.local_remote_pairs or ()
         ]
-        for row in self._rows_known().values():
+        for row in self._known_rows().values():
             if row.kind is Kind.DELETED and isinstance(row.obj, relation.mapper.class_):
-                was = {**row.obj.__dict__, **row.olds}
+                was = {**row.obj.__dict__, **row.old_values}
                 if all(here and there and was.get(there[0]) == values.get(here[0]) for here, there in pairs):
                     return row.obj
         return None
 
-    def _shown_or_none(self, obj: t.Any) -> t.Any:
-        return None if obj is None or isinstance(obj, self._unread_classes) else self._show(obj)
+    def _snapshot_or_none(self, obj: t.Any) -> t.Any:
+        return None if obj is None or isinstance(obj, self._unread_classes) else self._snapshot(obj)
 
-    def _show(self, obj: t.Any) -> t.Any:
+    def _snapshot(self, obj: t.Any) -> t.Any:
         """Return an object that shows a row as it was."""
         state = inspect(obj)
-        row = self._row(obj)
+        row = self._row_of(obj)
         if state.key is None:
             return obj
         obj = obj if row is None else row.obj  # what remains of it, of a deleted one
         key = _key_of(state)
-        if key not in self._shown:
-            shown = self._shown[key] = as_before(inspect(obj), {} if row is None else row.olds)
+        if key not in self._snapshots:
+            shown = self._snapshots[key] = as_before(inspect(obj), {} if row is None else row.old_values)
             self._sources[id(shown)] = obj
-            self._let_lead(shown, obj)
-        return self._shown[key]
+            self._load_as_before(shown, obj)
+        return self._snapshots[key]
 
-    def _let_lead(self, shown: t.Any, obj: t.Any) -> None:
+    def _load_as_before(self, shown: t.Any, obj: t.Any) -> None:
         """Let it lead to rows as they were, whoever asks: loaded by a property, they would be as they are."""
         state = inspect(shown)
         me = weakref.ref(self)  # a cycle would keep the host's session
@@ -323,18 +331,18 @@ class Past:
     # ---- what is known ----
 
     @functools.cached_property
-    def _links(self) -> Links:
-        return Links(self._traces)
+    def _links(self) -> LinkHistory:
+        return LinkHistory(self._uncaptured)
 
-    def _olds(self, obj: t.Any) -> t.Mapping[str, t.Any]:
-        row = self._row(obj)
-        return {} if row is None else row.olds
+    def _old_values(self, obj: t.Any) -> t.Mapping[str, t.Any]:
+        row = self._row_of(obj)
+        return {} if row is None else row.old_values
 
-    def _row(self, obj: t.Any) -> _Row | None:
+    def _row_of(self, obj: t.Any) -> _Row | None:
         state = inspect(obj)
-        return None if state.key is None else self._rows_known().get(_key_of(state))
+        return None if state.key is None else self._known_rows().get(_key_of(state))
 
-    def _rows_known(self) -> dict[Key, _Row]:
+    def _known_rows(self) -> dict[Key, _Row]:
         if self._rows is None:
             self._rows = {}
             for change in self._changes:
@@ -342,16 +350,16 @@ class Past:
                     continue
                 row = self._rows.setdefault(_key_of(state_of(change.obj)), _Row(change.kind, change.obj))
                 if change.kind is not Kind.CREATED:
-                    row.olds.update({name: old for name, (old, _) in change.values.items()})
-            for each in self._traces:
+                    row.old_values.update({name: old for name, (old, _) in change.values.items()})
+            for each in self._uncaptured:
                 if (state := inspect(each.obj)).key is not None:
                     kind = Kind.CREATED if each.is_new else Kind.UPDATED
                     row = self._rows.setdefault(_key_of(state), _Row(kind, each.obj))
-                    row.olds = {**each.olds, **row.olds}
+                    row.old_values = {**each.old_values, **row.old_values}
             for key, row in self._rows.items():
                 names = attributes_of(inspect(row.obj).mapper, inspect(row.obj).mapper.primary_key)
                 pairs = zip(names, key[1:], strict=True)
-                self._rows_before[(key[0], *(row.olds.get(name, now) for name, now in pairs))] = row
+                self._rows_before[(key[0], *(row.old_values.get(name, now) for name, now in pairs))] = row
         return self._rows
 
 
@@ -359,7 +367,7 @@ def _key_of(state: orm.InstanceState[t.Any]) -> Key:
     return (head_class(state.mapper), *t.cast("t.Any", state.key)[1])
 
 
-def _key_led_to(relation: Relation, values: t.Mapping[str, t.Any]) -> Key:
+def _key_referred_to(relation: Relation, values: t.Mapping[str, t.Any]) -> Key:
     """The key of the row that a foreign key names; of none if it names another column than the key."""
     target = relation.mapper
     by_column = {

@@ -22,12 +22,12 @@ from ..errors import EmitError
 from ..outbox import recording
 from .database import HostDatabase
 from .mapper_plan import MapperPlan, column_of, owner_steps
-from .traces import Shown, Sights
+from .uncaptured import Observed, ObservedClasses
 
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["Registry", "is_muted", "muted", "registry_of", "watching"]
+__all__ = ["Registry", "is_muted", "muted", "registry_for", "registry_of"]
 
 logger = logging.getLogger("flask_webhooks.capture")
 
@@ -53,7 +53,7 @@ class Registry(HostDatabase):
         for bound in state.bound.values():
             if bound.model is not None and bound.kinds:
                 self.models.setdefault(bound.model, []).append(bound)
-        self.is_minding = any(
+        self.follows_bulk = any(
             self.bulk(bound) != "ignore" for bounds in self.models.values() for bound in bounds
         )
         """Whether bulk statements are looked at."""
@@ -73,8 +73,8 @@ class Registry(HostDatabase):
             for kind in (*Kind, None)
         }
         """What can happen by one kind of change, and by several together (None), by channel."""
-        self.sights = Sights(self.models)
-        self.told: set[tuple[str, str]] = set()
+        self.observed_classes = ObservedClasses(self.models)
+        self.warned: set[tuple[str, str]] = set()
         """Events, and what is dumped for them, of which a warning has said that it ends transactions."""
         self._forms: dict[type, t.Mapping[str, Form]] = {}
         self._all_forms: dict[type, Forms] = {}
@@ -136,9 +136,9 @@ class Registry(HostDatabase):
             self._warned.add(text)
             logger.warning("bulk.not_captured: %s", text)
 
-    def shown(self, cls: type) -> Shown | None:
+    def observed(self, cls: type) -> Observed | None:
         """Return what is noted of instances of `cls` for owners of before."""
-        return self.sights.shown(cls)
+        return self.observed_classes.observed(cls)
 
     def forms(self, cls: type) -> t.Mapping[str, Form]:
         """Return what becomes of the values of a mapped class in the app's database, by column."""
@@ -206,32 +206,32 @@ class Registry(HostDatabase):
         return events
 
 
-_watches: dict[int, weakref.ref[Registry]] = {}
+_registries: dict[int, weakref.ref[Registry]] = {}
 known: dict[type, tuple[weakref.ref[Registry], ...]] = {}
 """Mapped class to the apps that capture it; filled as classes are met, emptied when an app comes or goes."""
 
 
-def register(watch: Registry) -> None:
+def register(registry: Registry) -> None:
     """Begin to capture for one app, for as long as the app lives."""
-    watch.state.app.extensions[INFO] = watch
-    number = id(watch)
-    _watches[number] = weakref.ref(watch, lambda _: _forget(number))
+    registry.state.app.extensions[INFO] = registry
+    number = id(registry)
+    _registries[number] = weakref.ref(registry, lambda _: _forget(number))
     known.clear()
 
 
 def _forget(number: int) -> None:
-    _watches.pop(number, None)
+    _registries.pop(number, None)
     known.clear()
 
 
-def everybody() -> list[Registry]:
+def all_registries() -> list[Registry]:
     """Return all apps that live."""
-    return [watch for ref in list(_watches.values()) if (watch := ref()) is not None]
+    return [registry for ref in list(_registries.values()) if (registry := ref()) is not None]
 
 
-def anybody() -> bool:
+def has_registries() -> bool:
     """Say whether any app captures anything."""
-    return bool(_watches)
+    return bool(_registries)
 
 
 def registry_of(state: AppState) -> Registry:
@@ -242,7 +242,7 @@ def registry_of(state: AppState) -> Registry:
 # ---- which app -------------------------------------------------------------------------------------------
 
 
-def watching(session: Session, cls: type) -> Registry | None:
+def registry_for(session: Session, cls: type) -> Registry | None:
     """Return the app that captures `cls` in this session, or None.
 
     :raises EmitError: several apps on one database capture it, each with a catalogue of its own.
@@ -251,39 +251,41 @@ def watching(session: Session, cls: type) -> Registry | None:
     if refs is None:
         refs = known[cls] = tuple(
             ref
-            for ref in list(_watches.values())
-            if (watch := ref()) is not None and (watch.plan(cls) or watch.shown(cls))
+            for ref in list(_registries.values())
+            if (registry := ref()) is not None and (registry.plan(cls) or registry.observed(cls))
         )
     if not refs or _muted.get() or session.info.get(OPT_OUT) is False:
         return None
-    if len(_watches) == 1:
+    if len(_registries) == 1:
         return refs[0]()
-    return _choose(session, cls, [watch for ref in refs if (watch := ref()) is not None])
+    return _choose(session, cls, [registry for ref in refs if (registry := ref()) is not None])
 
 
-def _choose(session: Session, cls: type, watches: list[Registry]) -> Registry | None:
+def _choose(session: Session, cls: type, registries: list[Registry]) -> Registry | None:
     """Return the app whose database the session is on: others may capture the class, on databases of theirs."""
     engine = session.get_bind(mapper=inspect(cls)).engine
-    same = _owning(engine, watches)
+    same = _owning(engine, registries)
     if not same:
-        if _owning(engine, everybody()):
+        if _owning(engine, all_registries()):
             return None  # of an app that does not capture it
         # Of no app: whose context this is will say whether that matters to anybody.
-        return next((watch for watch in watches if watch.state.engines.is_current), watches[-1])
-    if any(watch.state.catalog != same[0].state.catalog for watch in same):
+        return next(
+            (registry for registry in registries if registry.state.engines.is_current), registries[-1]
+        )
+    if any(registry.state.catalog != same[0].state.catalog for registry in same):
         raise EmitError(
-            f"{len(watches)} apps capture {cls.__name__}, and the session's engine {engine.url!r} belongs to "
+            f"{len(registries)} apps capture {cls.__name__}, and the session's engine {engine.url!r} belongs to "
             f"{len(same)} of them. Use the engine of one app, or opt out with Session(info={{'{OPT_OUT}': False}})."
         )
     return same[-1]
 
 
-def _owning(engine: sa.Engine, watches: list[Registry]) -> list[Registry]:
+def _owning(engine: sa.Engine, registries: list[Registry]) -> list[Registry]:
     """Return the apps that are on a database; those with this very engine, if there are any."""
-    return [watch for watch in watches if watch.state.engine.pool is engine.pool] or [
-        watch
-        for watch in watches
-        if not is_in_memory(engine.url) and is_same_database(watch.state.engine, engine)
+    return [registry for registry in registries if registry.state.engine.pool is engine.pool] or [
+        registry
+        for registry in registries
+        if not is_in_memory(engine.url) and is_same_database(registry.state.engine, engine)
     ]
 
 

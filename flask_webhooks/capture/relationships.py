@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, object_session
 from ..bindings.serializers import listed
 from ..catalog import Kind
 from .change import Change, Key
-from .loading import agrees, attributes_of, is_astray, referred, value
+from .loading import attributes_of, follows_keys, leads_elsewhere, referred, value
 from .sqlalchemy_internals import head_class, reverse_relationships, state_of
 
 if t.TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _parents(session: Session, change: Change, name: str) -> t.Sequence[t.Any]:
         return ()
     if reached is not None and not isinstance(reached, list):
         is_row = state_of(reached).key is not None
-        if not is_row or is_astray(state_of(change.obj), name):
+        if not is_row or leads_elsewhere(state_of(change.obj), name):
             reached = _row_referred_to(session, change, name) or (reached if is_row else None)
     found = reached if isinstance(reached, list) else () if reached is None else (reached,)
     if not change.values or change.kind is Kind.CREATED:
@@ -155,7 +155,7 @@ def _parents(session: Session, change: Change, name: str) -> t.Sequence[t.Any]:
         # An orphan has lost its parent when it is deleted, but not yet its foreign key. And what was loaded may be
         # where it has been meanwhile.
         is_kept = all(change.values.get(key, (held.get(key),))[0] == held.get(key) for key in keys)
-        if reached is not None and is_kept and agrees(inspect(change.obj), name):
+        if reached is not None and is_kept and follows_keys(inspect(change.obj), name):
             return found
         found = ()
     before = previous_parent(session, change, name)
@@ -179,6 +179,6 @@ def previous_parent(session: Session, change: Change, name: str) -> t.Any:
     changed = {key: change.values[key] for key in keys if key in change.values}
     if all(old == new for old, new in changed.values()):
         return None
-    olds = {key: old for key, (old, _) in changed.items()}
-    kept = {key: change.obj.__dict__.get(key) for key in keys if key not in olds}
-    return referred(object_session(change.obj) or session, relation, {**kept, **olds})
+    old_values = {key: old for key, (old, _) in changed.items()}
+    kept = {key: change.obj.__dict__.get(key) for key in keys if key not in old_values}
+    return referred(object_session(change.obj) or session, relation, {**kept, **old_values})

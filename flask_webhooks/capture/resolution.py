@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from ..catalog import Kind, same
 from .change import SERVER_GENERATED, Change, Values, stands_for
-from .loading import Path, agrees, is_astray, load, referred, refresh
+from .loading import Path, follows_keys, leads_elsewhere, load, referred, refresh
 from .relationships import previous_parent
 from .sqlalchemy_internals import state_of
 
@@ -141,7 +141,7 @@ def expire_stale_references(
                 continue
             is_sure = is_touched and state in consistent
             is_set = may_have_set and change.has_set(keys)
-            if (not is_sure and is_astray(state, name)) or (is_set and not agrees(state, name)):
+            if (not is_sure and leads_elsewhere(state, name)) or (is_set and not follows_keys(state, name)):
                 moved.add(state)
                 stored.set_aside(change.obj, name)
                 paths, identities = stale.setdefault((state.session, cls), (set(), []))
@@ -190,7 +190,7 @@ def _restore_columns(session: Session, change: Change, plan: MapperPlan) -> None
 
 def _restore_reference(session: Session, state: State, name: str) -> None:
     """Let a snapshot lead to the row that it did, where the object there has become another's meanwhile."""
-    if is_astray(state, name):
+    if leads_elsewhere(state, name):
         found = referred(state.session or session, state.mapper.relationships[name], state.dict)
         if found is not None:
             state.dict[name] = found

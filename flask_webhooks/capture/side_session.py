@@ -29,7 +29,7 @@ class SideSession:
     They hold on to no row: what a deletion's event will say is held by its `Change`, and goes with it.
     """
 
-    kept = 0
+    captured_rows = 0
     """How many rows of bulk statements this transaction has taken, heard or not."""
 
     def __init__(self, session: Session, registry: Registry) -> None:
@@ -44,10 +44,10 @@ class SideSession:
     def session(self, connection: sa.Connection) -> Session:
         """Return the session for rows on a connection of the host's."""
         if connection not in self._shared:
-            self._shared[connection] = self.another(connection)
+            self._shared[connection] = self.new_session(connection)
         return self._shared[connection]
 
-    def another(self, connection: sa.Connection) -> Session:
+    def new_session(self, connection: sa.Connection) -> Session:
         """Return a session that nobody else reads with: what is about to be deleted must stay as it is."""
         # It must not end a transaction that is the host's. Listeners of the host's on all sessions see what they have
         # noted in theirs, such as the tenant.
@@ -72,7 +72,7 @@ class SideSession:
         if key in self._found:
             return self._found[key]
         if self._hidden is None:
-            self._hidden = self.another(self._connection(relation.mapper.class_))
+            self._hidden = self.new_session(self._connection(relation.mapper.class_))
         with unfiltered(self._hidden):
             found = self._found[key] = referred(self._hidden, relation, values)
         return found
@@ -110,7 +110,7 @@ class SideSession:
     def again(self, model: type, keys: t.Sequence[t.Any], paths: t.Collection[Path]) -> dict[t.Any, t.Any]:
         """Return fresh objects for rows by their keys, with what lies along the paths: as all that is now."""
         mapper: orm.Mapper[t.Any] = inspect(model)
-        session = self.another(self._connection(model))
+        session = self.new_session(self._connection(model))
         along = [path for path in paths if path and path[0] not in mapper.column_attrs]
         with unfiltered(session):
             found = load(session, model, keys, along, columns=True)

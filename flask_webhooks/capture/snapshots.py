@@ -24,13 +24,13 @@ from .sqlalchemy_internals import STATE, mark_deleted, set_adapter
 ASSIGNED = "flask_webhooks.assigned"
 """In `state.info`: columns whose value is as it was assigned, though the row may have it in another form."""
 
-__all__ = ["ASSIGNED", "as_before", "frozen", "is_unknown", "make_remains", "written"]
+__all__ = ["ASSIGNED", "as_before", "copied", "is_unknown", "make_snapshots", "written"]
 
 if t.TYPE_CHECKING:
     from .mapper_plan import MapperPlan
 
 State = orm.InstanceState[t.Any]
-Shown = t.Mapping[State, t.Mapping[str, t.Any]]
+Observed = t.Mapping[State, t.Mapping[str, t.Any]]
 
 
 _QUERIES = ("dynamic", "write_only")
@@ -46,7 +46,9 @@ class DeletedSnapshot(t.NamedTuple):
     """What the database had, by attribute."""
 
 
-def make_remains(states: t.Sequence[tuple[State, MapperPlan]], shown: Shown) -> dict[State, DeletedSnapshot]:
+def make_snapshots(
+    states: t.Sequence[tuple[State, MapperPlan]], shown: Observed
+) -> dict[State, DeletedSnapshot]:
     """Return what remains of each; the objects lead to each other.
 
     :param shown: values of attributes that the host's objects do not have, or not any more.
@@ -57,38 +59,40 @@ def make_remains(states: t.Sequence[tuple[State, MapperPlan]], shown: Shown) -> 
         if state.committed_state or shown.get(state):
             row = {**row, **written(state), **shown.get(state, {})}
         row = _stored(plan, row)
-        kept = {name: frozen(value) if name in plan.attributes else value for name, value in row.items()}
-        found[state] = DeletedSnapshot(_made(state, plan, row, kept), kept)
-    for state, remains in found.items():  # when all have their columns: a collection may go by these
+        copies = {name: copied(value) if name in plan.attributes else value for name, value in row.items()}
+        found[state] = DeletedSnapshot(_snapshot_of(state, plan, row, copies), copies)
+    for state, snapshot in found.items():  # when all have their columns: a collection may go by these
         for name, relation in state.mapper.relationships.items():
-            if name in remains.row and relation.lazy not in _QUERIES:
-                remains.obj.__dict__[name] = _related(remains.row[name], found)
+            if name in snapshot.row and relation.lazy not in _QUERIES:
+                snapshot.obj.__dict__[name] = _with_snapshots(snapshot.row[name], found)
     for state, plan in states:
         for link in plan.links:
-            led = state.info.get(LED, {}).get(link.key)
-            if led is not None:
-                keep(found[state].obj, link, _related(led, found))
+            next_on_path = state.info.get(LED, {}).get(link.key)
+            if next_on_path is not None:
+                keep(found[state].obj, link, _with_snapshots(next_on_path, found))
     return found
 
 
-def _made(state: State, plan: MapperPlan, row: t.Mapping[str, t.Any], kept: dict[str, t.Any]) -> t.Any:
+def _snapshot_of(
+    state: State, plan: MapperPlan, row: t.Mapping[str, t.Any], copies: dict[str, t.Any]
+) -> t.Any:
     """Make an object as one that was loaded is made.
 
     Columns that decide who is told are the row's, others as the host left them (`row.deleted_by = ...`).
     """
-    obj = _bare(state)
-    held, told = state.dict, obj.__dict__
+    obj = _deleted_twin(state)
+    held, shown = state.dict, obj.__dict__
     for name, value in row.items():
         if name in plan.attributes:
-            told[name] = _shown(kept[name], value)
+            shown[name] = _visible(copies[name], value)
             if (
                 row is not held
                 and name not in plan.deciding
-                and (left := _left(state, plan, name, value)) is not value
+                and (left := _left_by_host(state, plan, name, value)) is not value
             ):
-                told[name] = _shown(frozen(left), left)
+                shown[name] = _visible(copied(left), left)
         elif name != STATE and name not in state.mapper.relationships:
-            told[name] = value  # may be anything of the host's
+            shown[name] = value  # may be anything of the host's
     return obj
 
 
@@ -103,7 +107,7 @@ def _stored(plan: MapperPlan, row: dict[str, t.Any]) -> dict[str, t.Any]:
     return {**row, **found} if found else row
 
 
-def _left(state: State, plan: MapperPlan, name: str, value: t.Any) -> t.Any:
+def _left_by_host(state: State, plan: MapperPlan, name: str, value: t.Any) -> t.Any:
     """What the host has left in a column before the DELETE, and not flushed; else the row's value.
 
     That of a type of which only a row can tell what it makes of a value: no row has had it, so there is none to ask.
@@ -114,26 +118,26 @@ def _left(state: State, plan: MapperPlan, name: str, value: t.Any) -> t.Any:
     return value if found is SERVER_GENERATED or same(found, value) else found
 
 
-def as_before(state: State, olds: t.Mapping[str, t.Any]) -> t.Any:
+def as_before(state: State, old_values: t.Mapping[str, t.Any]) -> t.Any:
     """Return an object that shows a row with values of before, and has what the host's object has beside columns.
 
     What it led to is for the caller to add. What a query computes of columns that were changed cannot be known.
     """
-    obj = _bare(state)
-    told, mapper = obj.__dict__, state.mapper
+    obj = _deleted_twin(state)
+    shown, mapper = obj.__dict__, state.mapper
     columns = mapper.column_attrs
-    for name, value in {**state.dict, **olds}.items():
+    for name, value in {**state.dict, **old_values}.items():
         if name in columns:
-            told[name] = _shown(frozen(value), value)
+            shown[name] = _visible(copied(value), value)
         elif name != STATE and name not in mapper.relationships:
-            told[name] = value
-    for attribute in columns if olds else ():
+            shown[name] = value
+    for attribute in columns if old_values else ():
         if not isinstance(attribute.columns[0], sa.Column):
-            told[attribute.key] = None
+            shown[attribute.key] = None
     return obj
 
 
-def _bare(state: State) -> t.Any:
+def _deleted_twin(state: State) -> t.Any:
     """An object of the same class for the same row, deleted, in no identity map."""
     obj = state.manager.new_instance()
     twin = instance_state(obj)
@@ -143,27 +147,27 @@ def _bare(state: State) -> t.Any:
     return obj
 
 
-def _shown(kept: t.Any, value: t.Any) -> t.Any:
+def _visible(copies: t.Any, value: t.Any) -> t.Any:
     """Of a class of the host's it stays, for his properties know that."""
-    return value if kept is not value and type(value) not in _COPIES else kept
+    return value if copies is not value and type(value) not in _COPIES else copies
 
 
-def _related(value: t.Any, found: dict[State, DeletedSnapshot]) -> t.Any:
+def _with_snapshots(value: t.Any, found: dict[State, DeletedSnapshot]) -> t.Any:
     """What a relationship leads to, with what remains in place of what is deleted too."""
     if value is None:
         return None
     if hasattr(value, STATE):
-        remains = found.get(instance_state(value))
-        return value if remains is None else remains.obj
+        snapshot = found.get(instance_state(value))
+        return value if snapshot is None else snapshot.obj
     if isinstance(value, dict):
-        return _collected(value, OrderedDict if isinstance(value, OrderedDict) else dict, found)
+        return _copied_collection(value, OrderedDict if isinstance(value, OrderedDict) else dict, found)
     for base in (list, set):
         if isinstance(value, base):
-            return _collected(value, base, found)
-    return [_related(member, found) for member in collection_adapter(value)]
+            return _copied_collection(value, base, found)
+    return [_with_snapshots(member, found) for member in collection_adapter(value)]
 
 
-def _collected(value: t.Any, base: t.Any, found: dict[State, DeletedSnapshot]) -> t.Any:
+def _copied_collection(value: t.Any, base: t.Any, found: dict[State, DeletedSnapshot]) -> t.Any:
     """A collection of the same class, filled without what SQLAlchemy and the host do when something is added."""
     made: t.Any = base.__new__(type(value))
     if hasattr(made, "__dict__"):
@@ -171,9 +175,9 @@ def _collected(value: t.Any, base: t.Any, found: dict[State, DeletedSnapshot]) -
         set_adapter(made, None)
     if isinstance(value, dict):
         for key, member in value.items():
-            base.__setitem__(made, key, _related(member, found))
+            base.__setitem__(made, key, _with_snapshots(member, found))
     else:
-        base.__init__(made, [_related(member, found) for member in value])
+        base.__init__(made, [_with_snapshots(member, found) for member in value])
     return made
 
 
@@ -203,19 +207,19 @@ _COPIES: dict[type, type] = {
 }
 
 
-def frozen(value: t.Any) -> t.Any:
+def copied(value: t.Any) -> t.Any:
     """Return a value that will not change in place afterwards: of JSON and its like, a plain copy."""
     if not isinstance(value, _CONTAINERS):
         return value
     kind = _COPIES.get(type(value))
     if kind is None:
-        return _thawed(value)
+        return _plain_copy(value)
     if isinstance(value, dict):
-        return {key: frozen(each) for key, each in value.items()}
-    return kind(map(frozen, value))
+        return {key: copied(each) for key, each in value.items()}
+    return kind(map(copied, value))
 
 
-def _thawed(value: t.Any) -> t.Any:
+def _plain_copy(value: t.Any) -> t.Any:
     # The copies of classes that are tracked would tell their parent about every change.
     plain = next(kind(value) for kind in _CONTAINERS if isinstance(value, kind))
     try:

@@ -17,7 +17,7 @@ from .change import Change, Key, Values
 from .loading import rows_where, unreadable
 from .matching import is_anybody_listening
 from .side_session import SideSession, unfiltered
-from .snapshots import frozen
+from .snapshots import copied
 from .sqlalchemy_internals import (
     annotations_of,
     columns_to_attributes,
@@ -60,14 +60,19 @@ class Statement:
     def __init__(
         self,
         execution: ORMExecuteState,
-        watch: Registry,
-        aside: SideSession,
+        registry: Registry,
+        side_session: SideSession,
         mapper: orm.Mapper[t.Any],
         connection: sa.Connection,
     ) -> None:
-        self.execution, self.watch, self.aside, self.mapper = execution, watch, aside, mapper
-        self.connection, self.session = connection, aside.session(connection)
-        self.limit = watch.state.settings.bulk_limit
+        self.execution, self.registry, self.side_session, self.mapper = (
+            execution,
+            registry,
+            side_session,
+            mapper,
+        )
+        self.connection, self.session = connection, side_session.session(connection)
+        self.limit = registry.state.settings.bulk_limit
         self.dml: t.Any = execution.statement
         self.about = f"A bulk {self.dml.__visit_name__} of {mapper.class_.__name__}"
         given = execution.parameters
@@ -92,7 +97,7 @@ class Statement:
                 cause,
                 type(error).__name__,
             )
-            self.aside.unread_classes.add(self.mapper.class_)
+            self.side_session.unread_classes.add(self.mapper.class_)
             return self.result, []
 
     def capture(self) -> tuple[Result | None, list[Change]]:
@@ -110,7 +115,7 @@ class Statement:
 
     # ---- whether its rows are taken ----
 
-    def takes(self, count: int) -> bool:
+    def admits(self, count: int) -> bool:
         """Say whether so many rows are captured: up to the limit always, above it only if somebody listens.
 
         Somebody may subscribe between statement and commit, so up to the limit nobody is asked for. What nobody
@@ -118,7 +123,7 @@ class Statement:
 
         :raises BulkStatementError: somebody listens, and the statement concerns more rows than the limit.
         """
-        if self.aside.kept + count > self.limit:
+        if self.side_session.captured_rows + count > self.limit:
             if not self._is_heard:
                 logger.info("bulk.unheard: %s passes the limit; nobody listens.", self.about)
                 return False
@@ -128,12 +133,12 @@ class Statement:
                     "smaller parts, raise the limit, or set WEBHOOKS_BULK to 'warn' or 'ignore'.",
                     limit=self.limit,
                 )
-        self.aside.kept += count
+        self.side_session.captured_rows += count
         return True
 
     @functools.cached_property
     def _is_heard(self) -> bool:
-        return has_listener(self.execution, self.watch, self.mapper, self.connection, self.kind)
+        return has_listener(self.execution, self.registry, self.mapper, self.connection, self.kind)
 
     # ---- its rows ----
 
@@ -204,11 +209,11 @@ class Statement:
 
     def values(self, obj: t.Any) -> dict[str, t.Any]:
         """Return the columns of a row that some channel sees."""
-        plan = self.watch.plan(type(obj))
+        plan = self.registry.plan(type(obj))
         if plan is None:
             return {}
         held = obj.__dict__
-        return {name: frozen(held[name] if name in held else getattr(obj, name)) for name in plan.columns}
+        return {name: copied(held[name] if name in held else getattr(obj, name)) for name in plan.columns}
 
     def changes(self, row: t.Any, obj: t.Any, values: Values, kind: Kind | None = None) -> t.Iterator[Change]:
         """Make the change of a row, for each channel that sees it and captures bulk statements.
@@ -216,10 +221,10 @@ class Statement:
         :param kind: where the statement does not do the same to all rows.
         """
         kind = t.cast("Kind", kind or self.kind)
-        plan = self.watch.plan(type(row))
+        plan = self.registry.plan(type(row))
         bounds = plan.bounds if plan is not None else ()
         for bound in bounds:
-            if self.watch.bulk(bound) != "capture":
+            if self.registry.bulk(bound) != "capture":
                 continue
             seen = values
             if len(bounds) > 1:
@@ -242,7 +247,7 @@ class Statement:
 
 def has_listener(
     execution: ORMExecuteState,
-    watch: Registry,
+    registry: Registry,
     mapper: orm.Mapper[t.Any],
     connection: sa.Connection,
     kind: Kind | None,
@@ -254,14 +259,14 @@ def has_listener(
     channels = {
         bound.channel.name
         for below in mapper.self_and_descendants
-        if (plan := watch.plan(below.class_))
+        if (plan := registry.plan(below.class_))
         for bound in plan.bounds
-        if watch.bulk(bound) == "capture"
+        if registry.bulk(bound) == "capture"
     }
     # An UPDATE that moves rows to other owners is a deletion and a creation.
-    if is_moving(execution, watch, mapper):
+    if is_moving(execution, registry, mapper):
         kind = None
-    return is_anybody_listening(watch, connection, {(channel, kind) for channel in channels})
+    return is_anybody_listening(registry, connection, {(channel, kind) for channel in channels})
 
 
 def clauses_of(statement: t.Any) -> tuple[t.Any, ...]:
@@ -270,12 +275,12 @@ def clauses_of(statement: t.Any) -> tuple[t.Any, ...]:
     return () if found is None else tuple(getattr(found, "clauses", (found,)))
 
 
-def is_moving(execution: ORMExecuteState, watch: Registry, mapper: orm.Mapper[t.Any]) -> bool:
+def is_moving(execution: ORMExecuteState, registry: Registry, mapper: orm.Mapper[t.Any]) -> bool:
     """Say whether it changes rows that are there, and sets what paths to owners go by."""
     if not (execution.is_update or clauses_of(execution.statement)):
         return False
     names = set_by(execution, mapper)
-    return any(watch.may_move(below.class_, names) for below in mapper.self_and_descendants)
+    return any(registry.may_move(below.class_, names) for below in mapper.self_and_descendants)
 
 
 def set_by(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> set[str]:

@@ -17,7 +17,7 @@ from ..bindings.serializers import each_in
 from ..bindings.stored_values import Forms
 from ..catalog import Kind
 from .change import SERVER_GENERATED, Change, Key
-from .history import OldValues, State, ask, is_assigned, mistrusted
+from .history import OldValues, State, is_assigned, mistrusted, select_old
 from .sqlalchemy_internals import (
     STATE,
     deleted_states_in,
@@ -53,8 +53,8 @@ class StoredValues:
         return self
 
     def __exit__(self, *_: t.Any) -> None:
-        for (_id, name), (held, led) in self._aside.items():
-            held[name] = led
+        for (_id, name), (held, next_on_path) in self._aside.items():
+            held[name] = next_on_path
         for held, name, assigned, shown in reversed(self._put):
             if held.get(name, SERVER_GENERATED) is shown:
                 held[name] = assigned
@@ -149,7 +149,7 @@ class StoredValues:
                 missing.setdefault((session, type(obj)), []).append((state, unsure))
         for (session, cls), wanted in missing.items():
             found: dict[State, OldValues] = {state: OldValues() for state, _ in wanted}
-            ask(session, cls, wanted, found)
+            select_old(session, cls, wanted, found)
             for state, row in found.items():
                 for name, value in row.items():
                     self._replace(state.dict, name, value)

@@ -15,25 +15,25 @@ from .matching import SubscriptionLookup
 from .registry import INFO, Registry
 from .side_session import SideSession
 from .sqlalchemy_internals import begin_implicitly
-from .traces import Trace
+from .uncaptured import UncapturedChange
 
 __all__ = [
     "Item",
     "UnitOfWork",
     "Written",
     "alive_in",
-    "around",
-    "buffer_of",
-    "buffers_of",
+    "enclosing",
     "forget",
-    "is_late",
-    "kept",
-    "set_late",
+    "is_committing",
+    "set_committing",
+    "unit_of",
+    "units_in",
+    "units_of",
 ]
 
-LATE = f"{INFO}_late"
+COMMITTING = f"{INFO}_late"
 
-Item = Change | Emitted | Trace
+Item = Change | Emitted | UncapturedChange
 Items = dict[SessionTransaction | None, list[Item]]
 """What happened, by the innermost savepoint in which it did; None: outside of any."""
 
@@ -53,11 +53,11 @@ class Written:
 class UnitOfWork:
     """What one session has seen for one app in its current root transaction."""
 
-    watch: Registry
-    aside: SideSession
+    registry: Registry
+    side_session: SideSession
     """Rows that no object of the host's session stands for."""
     items: Items = field(default_factory=dict)
-    hearing: SubscriptionLookup | None = None
+    lookup: SubscriptionLookup | None = None
     """Who listens: what this commit has asked so far; None before it began."""
     flush: history.FlushState = field(default_factory=history.FlushState)
     """What was there before the flush that is running."""
@@ -88,39 +88,39 @@ class UnitsOfWork(dict[Registry, UnitOfWork]):
     """A bulk statement has changed rows."""
 
 
-def buffer_of(session: Session, watch: Registry) -> UnitOfWork:
+def unit_of(session: Session, registry: Registry) -> UnitOfWork:
     """Return the buffer of the session's transaction, made anew if there is none."""
-    buffers = buffers_of(session)
-    buffer = buffers.get(watch)
-    if buffer is None:
-        buffer = buffers[watch] = UnitOfWork(watch, SideSession(session, watch))
-    return buffer
+    units = units_of(session)
+    unit = units.get(registry)
+    if unit is None:
+        unit = units[registry] = UnitOfWork(registry, SideSession(session, registry))
+    return unit
 
 
-def buffers_of(session: Session) -> UnitsOfWork:
+def units_of(session: Session) -> UnitsOfWork:
     transaction = session.get_transaction()
     if transaction is None:  # emit() before anything else: begin as a change would, with no connection yet
         begin_implicitly(session)
         transaction = t.cast("SessionTransaction", session.get_transaction())
-    buffers = kept(transaction)
-    if buffers is None:
-        buffers = UnitsOfWork()
-        setattr(transaction, INFO, buffers)
-    return buffers
+    units = units_in(transaction)
+    if units is None:
+        units = UnitsOfWork()
+        setattr(transaction, INFO, units)
+    return units
 
 
-def kept(transaction: SessionTransaction | None) -> UnitsOfWork | None:
+def units_in(transaction: SessionTransaction | None) -> UnitsOfWork | None:
     return getattr(transaction, INFO, None)
 
 
-def is_late(root: SessionTransaction | None) -> bool:
+def is_committing(root: SessionTransaction | None) -> bool:
     """Whether the root's `before_commit` has passed: what is flushed now is written at once."""
-    return getattr(root, LATE, False)
+    return getattr(root, COMMITTING, False)
 
 
-def set_late(root: SessionTransaction | None, is_late: bool) -> None:
+def set_committing(root: SessionTransaction | None, is_committing: bool) -> None:
     # Not among the buffers: a commit of nothing that is captured shall not pay for these.
-    setattr(root, LATE, is_late)
+    setattr(root, COMMITTING, is_committing)
 
 
 def alive_in(session: Session) -> set[SessionTransaction | None]:
@@ -128,12 +128,12 @@ def alive_in(session: Session) -> set[SessionTransaction | None]:
     savepoint = session.get_nested_transaction()
     alive = {None, savepoint}
     while savepoint is not None:
-        savepoint = around(savepoint)
+        savepoint = enclosing(savepoint)
         alive.add(savepoint)
     return alive
 
 
-def around(savepoint: SessionTransaction) -> SessionTransaction | None:
+def enclosing(savepoint: SessionTransaction) -> SessionTransaction | None:
     """Return the savepoint around a savepoint (flushes have transactions of their own), None for the root."""
     outer = savepoint.parent
     while outer is not None and not outer.nested:
@@ -142,9 +142,9 @@ def around(savepoint: SessionTransaction) -> SessionTransaction | None:
 
 
 def forget(root: SessionTransaction | None) -> None:
-    buffers = kept(root)
-    if buffers is not None:
+    units = units_in(root)
+    if units is not None:
         delattr(root, INFO)
-        for buffer in buffers.values():
-            buffer.items.clear()
-            buffer.aside.close()
+        for unit in units.values():
+            unit.items.clear()
+            unit.side_session.close()

@@ -24,7 +24,7 @@ from .. import outbox, replay, subscriptions
 from ..capture import host_code
 from ..capture.events import PendingEvent, Recorded
 from ..capture.guard import guarding
-from ..capture.listeners import tell
+from ..capture.listeners import announce
 from ..capture.loading import load_linked, option
 from ..capture.messages import write
 from ..capture.registry import registry_of
@@ -100,7 +100,7 @@ class Backfill:
 
     def _announced(self, seen: int, recorded: list[Recorded]) -> Batch:
         if recorded:
-            tell(self.state, recorded)
+            announce(self.state, recorded)
         return Batch(seen, sum("error" not in message for message in recorded))
 
     def _repeated(self, keys: t.Sequence[Key], *, waits: bool) -> tuple[list[Key], list[Recorded]]:

@@ -20,13 +20,13 @@ from ..bindings.paths import columns_of, static_attribute
 from ..bindings.schema_keys import names_in
 from ..bindings.serializers import nested_schema
 from .loading import Path, attributes_of
-from .snapshots import frozen
+from .snapshots import copied
 from .sqlalchemy_internals import pending_collections, state_of
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
 
-__all__ = ["Links", "Shown", "Sights", "Trace", "trace"]
+__all__ = ["LinkHistory", "Observed", "ObservedClasses", "UncapturedChange", "uncaptured_change"]
 
 Mapper: t.TypeAlias = orm.Mapper[t.Any]
 Relation: t.TypeAlias = orm.RelationshipProperty[t.Any]
@@ -37,7 +37,7 @@ Link = tuple[t.Any, frozenset[End]]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Observed:
     """What is to be noted of the rows of one class."""
 
     columns: frozenset[str]
@@ -48,23 +48,23 @@ class Shown:
 
 
 @dataclass(slots=True, eq=False)
-class Trace:
+class UncapturedChange:
     """What one flush did to one object."""
 
     obj: t.Any
     is_new: bool
-    olds: dict[str, t.Any]
+    old_values: dict[str, t.Any]
     links: list[tuple[Link, bool, tuple[t.Any, ...]]]
     """Links that were made or taken away, whether they were there before, and what is at their ends."""
 
 
-class Sights:
+class ObservedClasses:
     """What events show of the rows of an app: found once, from schemas, includes and the code of properties."""
 
     def __init__(self, models: Mapping[type, Iterable[BoundChannel]]) -> None:
         self._classes: set[type] = set()
         self._links: set[Relation] = set()
-        self._shown: dict[type, Shown | None] = {}
+        self._shown: dict[type, Observed | None] = {}
         self._models = models
         for model, bounds in models.items():
             for bound in bounds:
@@ -110,7 +110,7 @@ class Sights:
             self._links.add(relation)
         return relation.mapper
 
-    def shown(self, cls: type) -> Shown | None:
+    def observed(self, cls: type) -> Observed | None:
         """Return what is to be noted of a class; None for most."""
         try:
             return self._shown[cls]
@@ -118,15 +118,15 @@ class Sights:
             found = self._find(cls) if self._is_needed else None
             return self._shown.setdefault(cls, found)
 
-    def _find(self, cls: type) -> Shown | None:
+    def _find(self, cls: type) -> Observed | None:
         mapper: Mapper | None = inspect(cls, raiseerr=False)
         if mapper is None:
             return None
         tables = {relation.secondary for relation in self._links}
         columns = columns_of(mapper) if cls in self._classes and not self._is_captured(cls) else frozenset()
         links = tuple(each for each in mapper.relationships if each.secondary in tables and _ends(each))
-        joins = tuple(_joins(mapper, self._links))
-        return Shown(columns, links, joins) if columns or links or joins else None
+        joins = tuple(_association_ends(mapper, self._links))
+        return Observed(columns, links, joins) if columns or links or joins else None
 
 
 def _collect(found: dict[int, ma.Schema], schema: ma.Schema | None) -> None:
@@ -167,7 +167,7 @@ def _end(mapper: Mapper, pairs: t.Sequence[tuple[t.Any, t.Any]]) -> End | None:
     return (tuple(each.key for _, each in pairs), names) if names else None
 
 
-def _joins(mapper: Mapper, links: Iterable[Relation]) -> Iterator[tuple[End, End]]:
+def _association_ends(mapper: Mapper, links: Iterable[Relation]) -> Iterator[tuple[End, End]]:
     """The ends of a class whose rows are links (an association object)."""
     for relation in links:
         ends = _ends(relation)
@@ -194,13 +194,13 @@ def _keyed(obj: t.Any, name: str) -> t.Any:
     return state.key[1][keys.index(name)] if state.key is not None and name in keys else None
 
 
-class Links:
+class LinkHistory:
     """The links between rows that one transaction has made or taken away."""
 
-    def __init__(self, traces: Iterable[Trace]) -> None:
+    def __init__(self, changes: Iterable[UncapturedChange]) -> None:
         self._before: dict[Link, tuple[bool, dict[End, t.Any]]] = {}
         """Whether each was there before, and what is at its ends."""
-        for each in traces:
+        for each in changes:
             for link, was_there, ends in each.links:
                 self._before.setdefault(link, (was_there, dict(ends)))
 
@@ -230,28 +230,28 @@ class Links:
 # ---- one flush ---------------------------------------------------------------------------------------------
 
 
-def trace(state: orm.InstanceState[t.Any], shown: Shown) -> Trace | None:
+def uncaptured_change(state: orm.InstanceState[t.Any], observed: Observed) -> UncapturedChange | None:
     """Return what the flush that is about to end did to an object; None if it is nothing that is shown."""
     is_new = state.key is None
     held, committed = state.dict, state.committed_state
-    olds: dict[str, t.Any] = {}
-    if shown.columns and not is_new:
-        for name in shown.columns & committed.keys():
+    old_values: dict[str, t.Any] = {}
+    if observed.columns and not is_new:
+        for name in observed.columns & committed.keys():
             old = committed[name]
-            olds[name] = None if old is NO_VALUE or isinstance(old, sa.ClauseElement) else frozen(old)
+            old_values[name] = None if old is NO_VALUE or isinstance(old, sa.ClauseElement) else copied(old)
     links: list[tuple[Link, bool, tuple[t.Any, ...]]] = []
-    for relation in shown.links:
+    for relation in observed.links:
         if relation.key in committed or relation.key in pending_collections(state):
             links += _changed(state, relation)
     if is_new:
-        for mine, theirs in shown.joins:
+        for mine, theirs in observed.joins:
             link = frozenset(
                 (columns, tuple(held.get(name) for name in names)) for columns, names in (mine, theirs)
             )
             links.append(((state.mapper.local_table, link), False, ()))
-    if not links and not olds and not (is_new and shown.columns):
+    if not links and not old_values and not (is_new and observed.columns):
         return None
-    return Trace(state.obj(), is_new and bool(shown.columns), olds, links)
+    return UncapturedChange(state.obj(), is_new and bool(observed.columns), old_values, links)
 
 
 def _changed(
