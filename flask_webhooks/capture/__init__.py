@@ -73,8 +73,10 @@ __all__ = ["emit_many", "install", "muted"]
 
 def install(state: AppState) -> None:
     """Begin to capture the models of an app's catalogue, for as long as the app lives."""
+    # Set again for each app: what a host listens to itself must come before us, and comes with its imports.
     listen()
     registry = Registry(state, ROW_LISTENERS)
     if registry.follows_bulk:
         listen_to_statements()
+    # Last, for from here on every session of the process is looked at.
     register(registry)

@@ -2,7 +2,7 @@
 
 They change rows that no session holds. So the rows are read before, into a session of our own on the same
 connection, and after an UPDATE once more. What a statement gives back is what it gives without us. What cannot be
-followed is refused if somebody listens, and let through with a warning if nobody does: a feature of the host's must
+followed is refused if a subscription listens, and let through with a warning if none does: a feature of the host's must
 not break on the day of the installation.
 """
 
@@ -49,12 +49,13 @@ def registry_below(session: Session, mapper: orm.Mapper[t.Any]) -> Registry | No
 def run(execution: ORMExecuteState, registry: Registry, side_session: SideSession) -> Captured:
     """Run a bulk statement and return its result with what it changed.
 
-    :return: None as the result: SQLAlchemy shall run the statement as if nobody had looked.
-    :raises BulkStatementError: a channel's `bulk` or `WEBHOOKS_BULK` does not let it through; or somebody listens, and
-        it concerns too many rows, or it cannot be said what it changes.
+    :return: None as the result: SQLAlchemy shall run the statement by itself.
+    :raises BulkStatementError: a channel's `bulk` or `WEBHOOKS_BULK` does not let it through; or a subscription
+        listens, and it concerns too many rows, or it cannot be said what it changes.
     """
     mapper = t.cast("orm.Mapper[t.Any]", execution.bind_mapper)
     kinds = _kinds(execution) if _is_of(execution, mapper) else set()
+    # A statement that sets an owner, or what leads to one, is a deletion for one owner and a creation for another.
     may_move = bool(kinds) and is_moving(execution, registry, mapper)
     kinds |= set(Kind) if may_move else set()
     plans = [plan for below in mapper.self_and_descendants if (plan := registry.plan(below.class_))]
@@ -68,6 +69,7 @@ def run(execution: ORMExecuteState, registry: Registry, side_session: SideSessio
             execution,
             lambda inner: _capture(inner, registry, side_session, mapper, about, is_on_the_way=True),
         )
+    # Channels on one model may want different things: the strictest decides, for there is one statement.
     modes = {registry.bulk(bound) for bound in concerned}
     if "raise" in modes:
         raise BulkStatementError(
@@ -118,6 +120,7 @@ def _last(execution: ORMExecuteState, capture: t.Callable[[ORMExecuteState], Cap
         return capture(execution)
     found: list[Change] = []
 
+    # SQLAlchemy calls listeners in turn; what is appended while it does so is called in that turn too.
     def at_last(inner: ORMExecuteState) -> Result | None:
         result, changes = capture(inner)
         found.extend(changes)
@@ -141,6 +144,7 @@ def _capture(
     :param is_on_the_way: it is of a class that has no channel, but leads to owners: nothing of it is refused.
     """
     connection = execution.session.connection(bind_arguments={**execution.bind_arguments})
+    # Before anything is read: on another database there are no subscriptions.
     if not check_database(registry, connection.engine, mapper.class_):
         return None, []
     is_ours = execution.is_insert and not execution.is_from_statement and is_upsert(execution.statement)

@@ -46,6 +46,7 @@ class BulkChange(Statement):
         """Return the rows that the statement will change, locked; None if they are not taken."""
         if self.side_session.captured_rows >= self.limit and not self.admits(1):
             return None
+        # SQLite has no lock of a row: from here on no other connection writes at all.
         self.become_writer()
         if self.given is not None:
             return self.rows_of(self.named(), lock=True) if self.admits(len(self.given)) else None
@@ -72,6 +73,7 @@ class BulkChange(Statement):
             select = select.options(*(each for each in options_of(self.dml) if is_criteria_option(each)))
         if not self._others:
             return select.where(*criteria)
+        # A row that joins several rows of another table would be read several times: EXISTS gives it once.
         others: t.Any = sa.select(sa.literal_column("1")).where(*criteria).correlate(self._table)
         # Not as an ORM query: that would put filters on the other tables too, which an UPDATE does not.
         return select.where(sa.exists(without_orm_criteria(others)))
@@ -98,6 +100,7 @@ class BulkChange(Statement):
             with _narrowed(self.connection, self.dml.table, condition, instead=self._chooses):
                 self.result = self.send()
                 return self.result
+        # The database counts what it changed: more than was read means that others committed rows in between.
         if self.given is None and getattr(result, "rowcount", -1) > len(rows):
             raise Unfollowed(f"concerned {_MEANWHILE}", result)
         return result
@@ -136,6 +139,7 @@ class Update(BulkChange):
         rows = self.read()
         if rows is None:
             return None, []
+        # Values are copied, since the second read fills the same objects.
         before = {self.key(row): self.values(row) for row in rows}
         result = self.run(rows)
         after = self.rows_left(self.named() if self.given is not None else list(before))
@@ -166,6 +170,7 @@ class Deletion(BulkChange):
 
     def capture(self) -> tuple[Result | None, list[Change]]:
         """Read the rows with all that a listener may ask for, run it, and see which are gone."""
+        # Snapshots must not be refreshed by a later statement of this transaction.
         self.session = self.side_session.new_session(self.connection)
         rows = self.read()
         if rows is None:

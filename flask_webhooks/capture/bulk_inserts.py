@@ -73,6 +73,7 @@ class Insert(Statement):
             return len(self.given)
         if self.dml.select is None:
             return sum(len(rows) for rows in multiple_values(self.dml)) or 1
+        # Only whether it passes the limit matters, so no more rows than that are counted.
         source: sa.Select[t.Any] = sa.select(sa.literal_column("1")).select_from(self.dml.select.subquery())
         some = source.limit(self.limit + 1).subquery()
         count: sa.Select[t.Any] = sa.select(sa.func.count()).select_from(some)
@@ -107,6 +108,7 @@ class Insert(Statement):
         names = [self.mapper.get_property_by_column(column).key for column in columns]
         known = dict(zip(names, result.inserted_primary_key or (), strict=False))
         key = tuple(known.get(attribute.key) for attribute in self.keys())
+        # Of a key that a trigger or an unreturned default makes nothing is known.
         if None in key:
             raise self._keyless(result)
         return result, [key]

@@ -6,8 +6,8 @@ is touched. Only where its rows cannot be found by the values that it gives them
 makes) the keys are asked for with RETURNING, as of other INSERTs.
 
 Another transaction may commit a row between the look and the statement. What of that is ours, PostgreSQL says itself.
-MariaDB does not: there a connection beside looks what was committed. It shows as well how such a row was before, for
-nobody but us can have changed it since.
+MariaDB does not: there a connection of our own reads what was committed. It shows as well how such a row was before,
+for only we can have changed it since.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Upsert(Insert):
     def capture(self) -> tuple[Result | None, list[Change]]:
         """Look, run it, and look again."""
         self._updated_keys: list[Key] = []
+        # First: what is raised here has changed nothing yet.
         self.conflicts.check_known()
         is_found = self.conflicts.is_identified
         if not is_found and not self._can_ask:
@@ -158,6 +159,7 @@ class Upsert(Insert):
             # PostgreSQL updates no row twice in one statement, and the host's were one for each row.
             self.dml = self.dml.execution_options(insertmanyvalues_page_size=1)
         result, keys = self._insert()
+        # RETURNING gives updated rows too; those that were there are compared with what they had.
         news = [key for key in dict.fromkeys(keys) if key not in before and None not in key]
         if self.connection.dialect.name == "postgresql" and self.conflicts.updates:
             marks = _made_by_us(self.conflicts.table)
@@ -218,6 +220,7 @@ class Upsert(Insert):
                 for name, new in now.items()
                 if old is None or not same(old[name], new)
             }
+            # A row that became one of another class was read as the wrong one before.
             if old is not None and self.discriminator in values:
                 raise self.untraceable(result)
             yield from self.changes(row, None, values, Kind.CREATED if old is None else Kind.UPDATED)

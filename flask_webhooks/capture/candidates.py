@@ -55,6 +55,7 @@ class Candidates:
                 return False
             if item.kind is updated and path and path[0] in item.values:
                 self.owners.add(str(item.values[path[0]][0]))  # whose it was
+            # An update may have moved a line from another invoice, which is not in memory.
             if bound.touches and (item.kind is updated or not self._add_touched(item)):
                 return False
         return True

@@ -105,11 +105,13 @@ def net_changes(changes: t.Iterable[Change]) -> list[Change]:
         if known is None:
             nets[key] = change
         elif known.kind is Kind.CREATED and change.kind is Kind.DELETED:
+            # It was never there for anyone else, so there is nothing to tell.
             del nets[key]
         else:
             nets[key] = _merged(known, change)
         if change.moved is not None and key in nets:
             _move(nets, key, change.moved)
+    # Only what was put together can have come back to where it began.
     updated = Kind.UPDATED
     found = [net.without_unchanged() if net.steps and net.kind is updated else net for net in nets.values()]
     return [net for net in found if net.values or not net.steps or net.kind is not updated]
@@ -119,6 +121,7 @@ def _merged(known: Change, change: Change) -> Change:
     kind, obj, is_remade = known.kind, change.obj, known.is_remade
     if known.kind is Kind.DELETED and change.kind is Kind.CREATED:
         kind, is_remade = Kind.UPDATED, True
+        # The new row has no more of the old one than its key: every column counts as set.
         news = {name: (None, change.values.get(name, _UNKNOWN)[1]) for name in known.values}
     else:
         news = change.values
@@ -131,6 +134,7 @@ def _merged(known: Change, change: Change) -> Change:
     for name, (old, new) in news.items():
         first = known.values[name][0] if name in known.values else old
         values[name] = (first, new)
+    # Steps are flat, so that a transition is looked for in one loop.
     steps = (*(_known_since(step, change) for step in known.steps or (known,)), change)
     is_later = known.is_later or change.is_later or is_remade
     return known._replace(

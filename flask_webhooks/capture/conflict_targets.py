@@ -67,12 +67,14 @@ class ConflictTargets:
         self._statement, self._parameters, self._mapper = statement, parameters, mapper
         self.table = t.cast("sa.Table", mapper.local_table)
         clauses = clauses_of(statement)
+        # A dialect of another library may have clauses that do what cannot be guessed.
         for clause in clauses:
             if clause.__visit_name__ not in (*_UPDATING, *_SKIPPING):
                 raise Unfollowed(f"has a clause that is not known ({clause.__visit_name__})")
         words = _words(statement)
         if "REPLACE" in words:
             raise Unfollowed("that replaces rows (REPLACE) does not tell which")
+        # MySQL ignores other errors too with it, and so may insert other values than were given.
         if "IGNORE" in words and dialect != "sqlite":
             raise Unfollowed("that leaves rows out (IGNORE) does not tell which")
         self.updates = any(clause.__visit_name__ in _UPDATING for clause in clauses)
@@ -83,6 +85,7 @@ class ConflictTargets:
 
     def _target(self, clause: t.Any) -> Columns | None:
         """The columns by whose values a clause meets rows; None: by any unique key."""
+        # PostgreSQL: ON CONFLICT ON CONSTRAINT name.
         name = getattr(clause, "constraint_target", None)
         if name is not None:
             found = self._named(str(name))
@@ -93,6 +96,7 @@ class ConflictTargets:
         if elements is None:
             return None
         columns = tuple(column for each in elements if (column := self._column(each)) is not None)
+        # A unique index on lower(email) is met by values that are not in the statement.
         if len(columns) < len(elements):
             raise Unfollowed("has a conflict target that is an expression")
         return columns
@@ -117,6 +121,7 @@ class ConflictTargets:
         table = self.table
         found = [_plain(each) for each in table.constraints if isinstance(each, sa.UniqueConstraint)]
         found += [_plain(each) for each in table.indexes if each.unique]
+        # Targets may name an index that exists in the database alone.
         known = [tuple(table.primary_key), *(each for each in self._targets if each), *found]
         return tuple(dict.fromkeys(each for each in known if each))
 
@@ -156,6 +161,7 @@ class ConflictTargets:
         given = list(source.selected_columns)
         if len(given) != len(names):
             return source
+        # Where nothing is updated no row is looked for, so no column is needed.
         deciding = {column for columns in self.deciding if self.updates for column in columns}
         kept = [each for name, each in zip(names, given, strict=True) if self._column(name) in deciding]
         return source.with_only_columns(*kept, maintain_column_froms=True)
@@ -188,6 +194,7 @@ class ConflictTargets:
                     return t.cast("sa.Column[t.Any]", found[0])
             named = [each for each in self.table.c if key in (each.key, each.name)]
             return named[0] if named else None
+        # An attribute of a mapped class stands for its column.
         if hasattr(key, "__clause_element__"):
             key = key.__clause_element__()
         return t.cast(
@@ -299,6 +306,7 @@ def _unwrapped(value: t.Any) -> t.Any:
 
 def _distinct(values: list[tuple[t.Any, ...]]) -> list[tuple[t.Any, ...]]:
     try:
+        # JSON values and the like cannot be hashed: they are asked for as often as they are given.
         return list(dict.fromkeys(values))
     except TypeError:
         return values

@@ -55,13 +55,14 @@ def only_connection(registry: Registry, session: Session) -> sa.Connection | Non
 
 
 def check_database(registry: Registry, engine: sa.Engine, model: type | None) -> bool:
-    """Say whether a session is on the app's database. On another one nobody would ever look for messages.
+    """Say whether a session is on the app's database. On another one no worker would ever look for messages.
 
-    Where nobody listens nothing is lost: a copy of rows, a test with a database of its own.
+    Without subscriptions nothing is lost: a copy of rows, a test with a database of its own.
 
-    :raises EmitError: somebody listens; names both databases.
+    :raises EmitError: there are subscriptions; names both databases.
     """
     ours = registry.state.engine
+    # Nearly always: no URL has to be compared.
     if engine is ours:
         return True
     registry.state.naming.apply(engine.dialect)
@@ -93,22 +94,22 @@ def _elsewhere(registry: Registry, engine: sa.Engine, model: type | None) -> str
 
 
 def _has_listener(registry: Registry, model: type | None) -> bool:
-    """Say whether anybody listens, in the app's own database, to what becomes of a class; None: to anything."""
+    """Say whether the app's own database has subscriptions to what becomes of a class; None: to anything."""
     plan = registry.plan(model) if model is not None else None
     channels = {bound.channel.name for bound in plan.bounds} if plan is not None else registry.bound.keys()
     try:
         with registry.fresh_engine().connect() as connection:
             return registry.has_listener(connection, registry.events_of({(name, None) for name in channels}))
-    except sa.exc.SQLAlchemyError:  # it is away: then nobody of the host's has written there
+    except sa.exc.SQLAlchemyError:  # it is away: then the host has written nothing there
         return False
 
 
 def in_own_database(
     registry: Registry, session: Session, connection: sa.Connection, events: t.Sequence[PendingEvent]
 ) -> t.Sequence[PendingEvent]:
-    """Leave out events of what was written to another database than the app's, to which nobody listens.
+    """Leave out events of what was written to another database than the app's, to which no subscription listens.
 
-    :raises EmitError: somebody does.
+    :raises EmitError: one does.
     """
     models = {item.bound.model for item in events if item.bound is not None}
     if len(models) < 2:

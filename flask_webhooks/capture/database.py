@@ -34,12 +34,13 @@ class HostDatabase:
     def renew(self) -> None:
         """Forget it: the app is on another one."""
         fresh, self._fresh = self._fresh, None
+        # Connections of a parent process are not ours to close.
         if fresh is not None and fresh[0] == os.getpid():
             fresh[1].dispose()
         self._is_installed = False
 
     def is_installed(self, connection: sa.Connection) -> bool:
-        """Say whether this is the app's database and has our tables: elsewhere nobody can have subscribed.
+        """Say whether this is the app's database and has our tables: elsewhere there can be no subscription.
 
         :raises EmitError: the host has not migrated, and `WEBHOOKS_ON_ERROR` is `raise`.
         """
@@ -50,6 +51,7 @@ class HostDatabase:
 
         :raises EmitError: as `is_installed` does.
         """
+        # Tables are not taken away while an app runs; that they are missing is asked each time.
         if self._is_installed:
             return True
         naming = self.state.naming
@@ -76,7 +78,7 @@ class HostDatabase:
             logger.log(level, "%s: %s", what, message)
 
     def fresh_engine(self, connection: sa.Connection | None = None) -> sa.Engine:
-        """Connections to the app's database beside the host's, for looks that must see what was committed last.
+        """Connections to the app's database of our own, for queries that must see what was committed last.
 
         A pool of its own: a transaction that waits for a second connection of the same pool can wait for ever.
         """
@@ -86,6 +88,7 @@ class HostDatabase:
             _let_each_look_be_new(engine)
             weakref.finalize(self, engine.dispose)
             self._fresh = os.getpid(), engine
+        # A tenant in a schema of its own has our tables there too.
         options = connection.get_execution_options() if connection is not None else {}
         schemas = options.get("schema_translate_map")
         return self._fresh[1].execution_options(schema_translate_map=schemas) if schemas else self._fresh[1]

@@ -46,10 +46,12 @@ def load_for_delete(
 ) -> None:
     """Load what of objects would be gone after their DELETE: columns, and the relationships that are read.
 
-    :param is_matched: whether anybody listens to their deletion: else only columns and touched rows are loaded.
-    :param new_session: makes a session that nobody else reads with.
+    :param is_matched: whether a subscription matches their deletion: else only columns and touched rows are loaded.
+    :param new_session: makes a session that no other statement reads with.
     """
+    # An object that was added and deleted in one flush has no row.
     states = [(state, plan) for state, plan in states if state.persistent]
+    # Columns first, in one statement for a class: relationships are loaded by them.
     bare = [(state, plan) for state, plan in states if plan.attributes - state.dict.keys()]
     _load(session, bare, lambda _: ())
     raw: dict[State, dict[str, t.Any]] = {}
@@ -57,6 +59,7 @@ def load_for_delete(
         missing = plan.attributes - state.dict.keys()
         found = _refreshed(session, state, missing) if missing else {}
         if found is None:
+            # Another transaction has deleted it: its DELETE will find no row, so no event happens.
             flush.missing.add(state)
         else:
             raw[state] = found
@@ -142,6 +145,7 @@ def _read_overwritten(
         hidden = plan.attributes & state.committed_state.keys()
         unknown = {name for name in hidden if is_unknown(state.committed_state[name])}
         unknown |= _assigned(state, plan)
+        # After the rollback of a savepoint objects may hold values that no row has.
         if untrusted and state in untrusted:
             unknown |= plan.attributes
         if unknown:
@@ -171,7 +175,8 @@ def _assigned(state: State, plan: MapperPlan) -> set[str]:
 def _previous_parents(
     session: Session, state: State, plan: MapperPlan, columns: dict[str, t.Any]
 ) -> dict[str, t.Any]:
-    """What many-to-one relationships led to that were set to something else before anybody had loaded them."""
+    """What many-to-one relationships led to that were set to something else before they were loaded."""
+    # Nothing was set, so what is loaded is what the row leads to.
     if not state.committed_state:
         return {}
     read = {path[0] for path in (*plan.read, *plan.along, *plan.touched)}
@@ -188,6 +193,7 @@ def _missing(state: State, paths: Paths) -> set[tuple[str, ...]]:
 
 def _is_in_memory(state: State, name: str) -> bool:
     """Whether a relationship can be had without a statement; it is loaded then."""
+    # What a many-to-one relationship leads to may be in the identity map.
     got = state.manager[name].impl.get(state, state.dict, PASSIVE_NO_FETCH | NO_RAISE)
     return got is not PASSIVE_NO_RESULT and name in state.dict
 
@@ -256,15 +262,18 @@ def orphans(session: Session) -> list[State]:
     """Return what the flush that begins will delete because it has lost its parent, with what hangs on it."""
     found: dict[State, None] = {}
     for state in dirty_states(session):
+        # Asked by mapper: for most classes there is no such relationship, and this is all that they cost.
         rules = _rules_of(state.mapper)
         if rules.can_be_orphan and is_orphan(state):
             found[state] = None
         for name in rules.owning:
             if name in state.committed_state:
                 found |= dict.fromkeys(_orphaned_members(state, name))
+    # A child of an orphan is deleted with it, as SQLAlchemy will do.
     for state in list(found):
         for _, _, below, _ in state.mapper.cascade_iterator("delete", state):
             found[below] = None
+    # A cascade may reach objects of other sessions, which this flush leaves alone.
     here = session.hash_key
     return [
         state

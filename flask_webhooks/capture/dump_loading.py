@@ -51,6 +51,7 @@ def _wanted(events: t.Sequence[PendingEvent]) -> Wanted:
 
 
 def _load_missing(session: Session, model: type, paths: set[Path], objects: t.Sequence[t.Any]) -> None:
+    # Only the first step can be missing on these objects; what lies behind it is loaded with it.
     needed = {path[0] for path in paths if path}
     columns, raising = _columns_of(model)
     stale = [obj for obj in objects if _lacks(state_of(obj), needed)]

@@ -1,4 +1,4 @@
-"""Events that the host emits itself, beside those that changes of its models make."""
+"""Events that the host emits itself, in addition to those that changes of its models make."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ def emit_many(
     dedupe_key = None if dedupe_key is None else str(dedupe_key)
     check_fits(known, None, "owner", owner)
     check_fits(known, None, "dedupe_key", dedupe_key)
+    # A property of the host's may load, and must not flush what the host has not finished.
     with reading_owners(session, [state.bound[known.channel]], registry_of(state).warned):
         items = [_item(state, known, data, owner, dedupe_key) for data in rows]
     if dedupe_key is not None and len(items) > 1:
@@ -72,6 +73,7 @@ def emit_many(
         )
     if is_muted() or session.info.get(OPT_OUT) is False:
         return
+    # After muted(): there a transaction that is over is no mistake.
     _refuse_ended(session, event)
     add(session, registry_of(state), items)
 
@@ -98,6 +100,7 @@ def _item(
         )
     bound = state.bound.get(event.channel)
     made = _passed(bound, event, data)
+    # Encoded now: the host may go on changing what it passed.
     text = _encoded(event.name, made)
     size = size_of(text)
     if size > state.settings.payload_limit:

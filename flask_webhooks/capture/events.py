@@ -18,7 +18,7 @@ if t.TYPE_CHECKING:
 __all__ = ["NOBODY", "UNKNOWN", "Emitted", "PendingEvent", "Recorded"]
 
 NOBODY = ""
-"""The owner of a broken message while nobody knows whose it is: no owner has that name."""
+"""The owner of a broken message whose owner could not be read: no owner has that name."""
 UNKNOWN = "unknown"
 """Likewise its environment."""
 Recorded = dict[str, t.Any]

@@ -39,7 +39,7 @@ logger = logging.getLogger("flask_webhooks.capture")
 
 
 def on_error_of(state: AppState, event: EventType) -> str:
-    """Return what happens to what cannot be told: as the channel says, else the app."""
+    """Return what happens to an event that cannot be made into a message: as the channel says, else the app."""
     return state.catalog.channels[event.channel].on_error or state.settings.on_error
 
 
@@ -55,6 +55,7 @@ def fail_or_log(state: AppState, event: EventType, obj: t.Any, error: Exception)
         raise error
     about = about_of(event, obj)
     on_error = on_error_of(state, event)
+    # The commit goes through and the event is lost: the log has the traceback.
     if on_error == "log":
         extra = {"event": event.name, "object": about}
         logger.error("message.failed: %s", storable(about), exc_info=printable(error), extra=extra)
@@ -62,6 +63,7 @@ def fail_or_log(state: AppState, event: EventType, obj: t.Any, error: Exception)
     named = named_error(state, event, obj, error)
     if on_error == "raise":
         raise named from (None if named is error else error)
+    # The remedy is for whoever sees the exception; a broken message is repaired by the command that shows this.
     reason = storable(str(named).replace(REMEDY, ""))
     extra = {"event": event.name, "object": about}
     logger.error("message.broken: %s", reason, exc_info=printable(error), extra=extra)
@@ -115,6 +117,7 @@ def check_fits(event: EventType, obj: t.Any, field: str, value: str | None) -> N
     :raises EmitError: names the event, the object if there is one, and the field.
     """
     longest = LONGEST_DEDUPE_KEY if field == "dedupe_key" else LONGEST
+    # The usual case without a second look at each character.
     if value is None or (len(value) <= longest and value.isascii() and "\0" not in value):
         return
     if len(value) > longest:

@@ -1,7 +1,8 @@
 """What a session, its transactions and its connections are while code of the host's may run that is only to read.
 
 Each is of a subclass of its own class for as long, whose methods refuse while that code runs: those of SQLAlchemy's
-that everything else comes to, so that it does not matter by which name something is called, nor on which object.
+that everything else calls in the end, so that it does not matter by which name something is called, nor on which
+object.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ def put_round(session: Session) -> list[t.Any]:
     found: list[t.Any] = []
     _fence(session, found)
     transaction: t.Any = transaction_of(session)
+    # A savepoint has the transaction around it as its parent: host code may end any of them.
     while transaction is not None:
         _fence(transaction, found)
         for each in connections_in(transaction).values():
@@ -116,6 +118,7 @@ def put_round(session: Session) -> list[t.Any]:
 def take_down(fenced: t.Sequence[t.Any]) -> None:
     """Let all be of their own classes again."""
     for each in fenced:
+        # The class made by `_fenced` is first, the fence second, and its own class third.
         each.__class__ = each.__class__.__mro__[2]
 
 
@@ -137,8 +140,10 @@ def _fence_connection(connection: t.Any, found: list[t.Any]) -> None:
 @functools.lru_cache(maxsize=256)
 def _fenced(cls: t.Any) -> t.Any:
     """Return the class that fences in objects of another; None for one that does so itself."""
+    # A session that two commits reach is fenced in once.
     if issubclass(cls, tuple(_FENCES.values())):
         return None
+    # A subclass of the host's keeps its own methods: the fence comes before it.
     fence = next(fence for base, fence in _FENCES.items() if issubclass(cls, base))
     return type(cls.__name__, (fence, cls), {"__slots__": ()})
 
@@ -175,11 +180,13 @@ class _Session(Session):
         super().expunge_all()
 
     def _autobegin_t(self: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        # Host code that reads first begins the transaction: its connections must be fenced in as well.
         transaction = super()._autobegin_t(*args, **kwargs)
         _fence(transaction, _fences(self))
         return transaction
 
     def _expunge_states(self, states: t.Iterable[State], to_transient: bool = False) -> None:
+        # They are used twice, and may come as an iterator.
         states = list(states)
         if (guarded := _guarded(self)) is not None:
             guarded.take(states)
@@ -271,8 +278,9 @@ class _Connection(sa.Connection):
             return execute(dialect, constructor, statement, *args, **kwargs)
         if guard.about is None:
             if guard.savepoints:
-                guard.release()  # what is written now shall stay, whatever host code comes to later
+                guard.release()  # what is written now shall stay, whatever host code does later
             return execute(dialect, constructor, statement, *args, **kwargs)
+        # By the text that is sent, since textual SQL has no other sign.
         if not _is_reading(text := str(statement)):
             guard.refuse(f"execute() with {text.split(None, 1)[0]}")
         return guard.read(
@@ -281,7 +289,7 @@ class _Connection(sa.Connection):
 
     @property
     def connection(self) -> t.Any:
-        """What is done with the driver's own connection nobody can look at."""
+        """Refused: what is done with the driver's own connection cannot be seen."""
         refuse("connection().connection")
         return super().connection
 

@@ -93,6 +93,7 @@ class Guard:
         self._changes = 0
 
     def __enter__(self) -> Guard:
+        # A context variable, for threads and greenlets run commits of their own meanwhile.
         self._mark = running.set(self)
         try:
             for session in self._sessions:
@@ -104,6 +105,7 @@ class Guard:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
+            # After an error the transaction is rolled back, and the savepoints with it.
             if kind is None and self.savepoints:
                 self.release()
         finally:
@@ -117,11 +119,12 @@ class Guard:
                 guarded.fence()
 
     def guarded(self, session: Session) -> GuardedSession | None:
-        """Return the watch of a session."""
+        """Return what is known of a session that is watched; None of others."""
         return self._guarded.get(session.hash_key)
 
     def refuse(self, what: str) -> t.NoReturn:
         """Raise what host code gets instead of writing."""
+        # Noted, for host code may catch the refusal and go on as if it had written.
         self._refused.append(what)
         raise Refusal(_refusal(what))
 
@@ -190,6 +193,7 @@ class Guard:
 
         :raises Refusal: it wanted to write, whether it has caught that itself or not.
         """
+        # Not before: putting a fence round costs more than most dumps.
         if not self._is_fenced:
             self._is_fenced = True
             for guarded in self._guarded.values():
@@ -198,6 +202,7 @@ class Guard:
         outer, self.about = self.about, about
         since, self._since = self._since, len(self._refused)
         refused, passed = self._since, len(self._passed)
+        # A URL that a schema makes must not depend on the request that happens to commit.
         urls = absolute.fix()
         try:
             result = function(*args, **kwargs)
@@ -324,7 +329,7 @@ def _refusal(what: str) -> str:
 
 
 def guarding(*sessions: Session, warned: set[tuple[str, str]] | None = None) -> Guard:
-    """Watch these sessions inside a `with`, and those that `call` comes to.
+    """Watch these sessions inside a `with`, and those that `call` reaches.
 
     :param warned: see `Guard`.
     """

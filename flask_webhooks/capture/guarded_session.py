@@ -34,6 +34,7 @@ class GuardedSession:
         self._new, self._deleted = set(new_states(session)), set(deleted_states(session))
         self._count = len(self._new), len(self._deleted)
         self._aside = {state: Snapshot(state) for state in (*new_states(session), *modified_states(session))}
+        # What the host has not flushed looks unchanged now, so that any change is one of the code that we call.
         for each in self._aside.values():
             each.lay_aside()
         self._taken: dict[State, tuple[Snapshot, bool]] = {}
@@ -90,6 +91,7 @@ class GuardedSession:
                 if not attempt:
                     found += [f"{name_of_state(state)}.{name}" for name in sorted(state.committed_state)]
                 revert(state, helds[state][0] if state in helds else _NO_CONTENTS)
+        # Last: undoing a change may add objects by cascades.
         self._drop_new()
         return found
 

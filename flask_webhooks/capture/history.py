@@ -1,4 +1,4 @@
-"""What a flush does to objects, read from SQLAlchemy's own books.
+"""What a flush does to objects, read from what SQLAlchemy notes of them.
 
 Old values are in `committed_state`, unless the attribute was expired, deferred or changed in place when it was set.
 Those are asked for just before the flush, in one SELECT for all objects of a class, while the row still has them.
@@ -49,6 +49,7 @@ def mistrust(session: Session) -> None:
     SQLAlchemy lets stand what was loaded between a bulk statement and the rollback of its savepoint. So does the host:
     to expire it would change what the host goes on to write.
     """
+    # Weakly, for the host may let its objects go before the transaction ends.
     known = session.info.setdefault(_MISTRUSTED, weakref.WeakSet())
     known.update(session.identity_map.all_states())
 
@@ -73,15 +74,15 @@ class OldValues(dict[str, t.Any]):
 
 @dataclass(slots=True, eq=False)
 class FlushState:
-    """What was there before one flush, and is in nobody's books when it ends."""
+    """What was there before one flush, and cannot be read any more when it ends."""
 
     old_values: dict[State, OldValues] = field(default_factory=dict)
     """Old values that SQLAlchemy does not know, of all objects that were looked at."""
     prepared: dict[State, dict[str, t.Any]] = field(default_factory=dict)
-    """Objects that are ready to be deleted: what can be told of them is loaded. Here is what they do not say
-    themselves: what they led to, and what goes with them by the database's own work."""
+    """Objects that are ready to be deleted: what events show of them is loaded. Their values here are what the objects
+    do not have themselves: what they led to, and what the database deletes along with them."""
     missing: set[State] = field(default_factory=set)
-    """Objects to be deleted whose row is there no more, so that nothing can be told of them."""
+    """Objects to be deleted whose row is there no more, so that no event happens."""
 
     @property
     def is_used(self) -> bool:
@@ -105,7 +106,7 @@ def load_old(
     states: t.Iterable[tuple[State, MapperPlan]],
     cleared: t.Mapping[State, t.Collection[str]] = MappingProxyType({}),
 ) -> None:
-    """Keep the old values that will not be in SQLAlchemy's books when the flush ends.
+    """Keep the old values that SQLAlchemy will not know when the flush ends.
 
     :param cleared: columns that the flush itself will set, by object.
     """
@@ -113,6 +114,7 @@ def load_old(
     untrusted = mistrusted(session)
     for state, plan in states:
         changed = plan.columns & state.committed_state.keys()
+        # SQLAlchemy copies their keys to the columns only inside the flush.
         references = plan.references.keys() & state.committed_state.keys()
         keys = [name for name in cleared.get(state, ()) if name not in state.dict]
         if not changed and not references and not keys:
@@ -123,6 +125,7 @@ def load_old(
             seeming = {name for name in changed if _is_set_to_itself(state, name)}
             unknown = (unknown | changed | old_values.keys()) - seeming
             old_values.clear()
+        # A second look in the same flush must not take a value that the first look has seen already changed.
         known = flush.old_values.setdefault(state, old_values)
         for name, old in old_values.items():
             known.setdefault(name, old)
@@ -153,6 +156,7 @@ def _old_values(
             old_values.expression = True
             if name not in unknown:
                 old_values[name] = plan.stored(name, state.committed_state[name])
+    # An UPDATE will set them though nothing was assigned, and SQLAlchemy expires them afterwards.
     for name in plan.automatic:
         if name in unknown:
             continue
@@ -194,6 +198,7 @@ def select_old(
 ) -> None:
     """Read columns of rows as they are before the flush; what was expired and is not being changed is put back."""
     mapper: t.Any = inspect(cls)
+    # One SELECT for all objects of the class: what one of them lacks is read of all.
     names = sorted(set().union(*(unknown for _, unknown in wanted)))
     states = {tuple(state.identity or ()): (state, unknown) for state, unknown in wanted}
     keys = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
@@ -204,7 +209,7 @@ def select_old(
     except Exception as error:
         if unreadable(mapper, error) is None:
             raise
-        # Without us nobody would read it: what the driver says has to do.
+        # Without us it would not be read at all, so no error may come of it: what the driver gives has to do.
         reading = sa.select(
             *keys, *(_bare(connection, getattr(cls, name), keys, list(states)) for name in names)
         )
@@ -267,9 +272,9 @@ def _keep(state: State, unknown: set[str], row: dict[str, t.Any], old_values: Ol
 
 
 def _put_back(state: State, row: dict[str, t.Any]) -> None:
-    """Give an object what was read beside what was asked for; its key above all, for which SQLAlchemy would load it.
+    """Give an object what else was read of its row; its key above all, for which SQLAlchemy would load it.
 
-    Not where somebody listens to what is set: a `MutableDict` must be made by who tracks it.
+    Not where a listener waits for what is set: a `MutableDict` must be made by who tracks it.
     """
     for name, found in row.items():
         if (
@@ -298,11 +303,13 @@ def changes(states: t.Sequence[tuple[Kind, State, MapperPlan]], flush: FlushStat
         else:
             obj = state.obj()
             held = obj.__dict__
+        # A list of changes is made for each flush, so the key is put together once for all channels.
         key = tuple(map(held.__getitem__, plan.keys))
         if plan.opaque and kind is not deleted:
             _note_assigned(state, plan, held)
         if kind is deleted:
             gone.add((plan.head, key))
+        # SQLAlchemy turns DELETE and INSERT of one key in one flush into an UPDATE.
         elif gone and (plan.head, key) in gone:
             _forget_unset(state)
         for bound in plan.bounds:
@@ -319,7 +326,7 @@ def changes(states: t.Sequence[tuple[Kind, State, MapperPlan]], flush: FlushStat
 
 
 def _known(plan: MapperPlan, name: str, old: t.Any) -> t.Any:
-    """Return an old value that nobody has read; None for what was not loaded."""
+    """Return an old value that was not read by us; None for what was not loaded."""
     if old is NO_VALUE:
         return None
     found = plan.stored(name, old)
@@ -351,6 +358,7 @@ def _updated(found: list[Change], state: State, plan: MapperPlan, old_values: Ol
         return
     obj = state.obj()
     new = tuple([state.dict[name] for name in plan.keys])
+    # The identity is renewed when the flush has ended: here it is still the key of before.
     old = tuple(state.identity or new)
     for bound in plan.bounds:
         seen = values if len(plan.bounds) == 1 else _only(values, bound.columns)

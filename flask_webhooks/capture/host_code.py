@@ -42,6 +42,7 @@ __all__ = [
 def dump(bound: BoundChannel, event: EventType, obj: t.Any) -> dict[str, t.Any]:
     """Return `data` of a row."""
     quiet = bound.quiet.get(event.name)
+    # Plain columns run no code of the host's, so there is nothing to guard.
     if quiet is not None and quiet(obj):
         return bound.dump(obj, event)
     return by_schema(bound, event, obj, bound.dump, obj, event)
@@ -89,6 +90,7 @@ def owner(bound: BoundChannel, obj: t.Any) -> str | None:
 def owned(bound: BoundChannel, obj: t.Any, function: t.Callable[..., T], *args: t.Any) -> T:
     """Call something that reads whose a row is; guarded where a property of the host's may be on the way."""
     path = bound.owner_path
+    # The usual owner is a column: guarding it would cost more than reading it.
     if not path or (len(path) == 1 and path[0] in bound.columns) or _is_mapped(bound.model, path):
         return function(*args)
     about = About(
@@ -99,6 +101,7 @@ def owned(bound: BoundChannel, obj: t.Any, function: t.Callable[..., T], *args: 
 
 def status(event: EventType, obj: t.Any, name: str) -> t.Any:
     """Return an attribute of a row, perhaps a property; None if it has none of that name."""
+    # A loaded column runs no code.
     if name in obj.__dict__ or not hasattr(type(obj), name):
         return obj.__dict__.get(name)
     about = About(event.name, f"{type(obj).__name__}.{name}", (obj,))
@@ -128,6 +131,7 @@ def _is_mapped(model: type | None, path: tuple[str, ...] | None) -> bool:
         attribute = (link_of(mapper, name) or mapper.attrs.get(name)) if mapper is not None else None
         if attribute is None:
             return False
+        # A column has none: a step behind it can only be an attribute of its value.
         mapper = getattr(attribute, "mapper", None)
     return True
 
@@ -144,6 +148,7 @@ def failing_field(schema: ma.Schema | None, obj: t.Any) -> str | None:
         return None
     rows = (obj,) if hasattr(obj, STATE) else ()
     for name, field in schema.dump_fields.items():
+        # marshmallow dumps field by field, so a field fails by itself as it does in the whole.
         if guard.trial(rows, field.serialize, name, obj, accessor=schema.get_attribute).error is not None:
             return name
     return None

@@ -59,6 +59,7 @@ Flushed = tuple[Kind, InstanceState[t.Any], MapperPlan]
 def listen() -> None:
     """Set the listeners, once per process; again behind those that came with another app."""
     for name, listener in _LISTENERS.items():
+        # SQLAlchemy calls listeners in the order in which they were set: ours must see what the host's have done.
         if event.contains(Session, name, listener):
             event.remove(Session, name, listener)
         event.listen(Session, name, listener)
@@ -80,6 +81,7 @@ def add(session: Session, registry: Registry, items: t.Iterable[Item]) -> None:
 
 def _record(session: Session, unit: UnitOfWork) -> None:
     """Write what happened. It is kept until the transaction ends: a commit that failed may be tried again."""
+    # What happened in a savepoint that was rolled back never happened.
     alive = alive_in(session)
     items = {place: some for place, some in unit.items.items() if place in alive and some}
     if not items:
@@ -97,7 +99,7 @@ def _record(session: Session, unit: UnitOfWork) -> None:
 
 
 def _take_back(session: Session, unit: UnitOfWork) -> None:
-    """Undo what a commit wrote that then failed: the transaction goes on, and may come to something else."""
+    """Undo what a commit wrote that then failed: the transaction goes on, and its next commit may have other events."""
     alive = alive_in(session)
     for written in reversed(list(unit.written)):
         if written.recorded and written.connection is not None:
@@ -110,6 +112,7 @@ def _take_back(session: Session, unit: UnitOfWork) -> None:
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: t.Any) -> None:
+    # New objects have no old values: a flush that only inserts costs nothing here.
     if not deleted_states(session) and not dirty_states(session):
         return
     for unit in (units_in(session.get_transaction()) or {}).values():
@@ -183,7 +186,7 @@ def _by_registry(session: Session, states: t.Iterable[InstanceState[t.Any]]) -> 
 def _is_matched(session: Session, unit: UnitOfWork, states: t.Sequence[Seen]) -> bool:
     """Whether to load what a deletion's listeners might ask for.
 
-    Inside the commit they can be asked for now. Before it, somebody may still come: then all is loaded.
+    Inside the commit they can be asked for now. Before it a subscription may still be created: then all is loaded.
     """
     if unit.lookup is None or is_committing(session.get_transaction()):
         return True
@@ -193,6 +196,7 @@ def _is_matched(session: Session, unit: UnitOfWork, states: t.Sequence[Seen]) ->
 
 
 def _after_flush(session: Session, context: UOWTransaction) -> None:
+    # Most flushes concern classes that are in no catalogue.
     for mapper in context.mappers:
         if known.get(mapper.class_) != ():  # as `_is_any_known`
             break
@@ -251,7 +255,7 @@ def _flushed(
     return {registry: (gone + rest, uncaptured) for registry, (gone, rest, uncaptured) in found.items()}
 
 
-# Attributes cannot be refreshed inside a flush. Almost nobody flushes after us in a commit: so it is listened for then.
+# Attributes cannot be refreshed inside a flush. Few hosts flush after us in a commit: so we listen for it only then.
 def _record_late_flush(session: Session, context: UOWTransaction) -> None:
     root = session.get_transaction()
     units = units_in(root)
@@ -259,7 +263,7 @@ def _record_late_flush(session: Session, context: UOWTransaction) -> None:
         for unit in list(units.values()):
             here = session.get_nested_transaction()
             if any(unit.items.values()) and all(written.place is here for written in unit.written):
-                _take_back(session, unit)  # what it comes to may be something else now
+                _take_back(session, unit)  # its events may be others now
             _record(session, unit)
 
 
@@ -303,7 +307,9 @@ def _before_commit(session: Session) -> None:
         _refuse_broken(unit)
         if unit.written:
             _take_back(session, unit)
-        unit.lookup = SubscriptionLookup(unit.registry)  # from here on somebody who listens can be asked for
+        unit.lookup = SubscriptionLookup(
+            unit.registry
+        )  # from here on a subscription that is created comes too late
     if not _has_later_listeners(session):
         session.flush()
     for unit in list(units.values()):
@@ -314,7 +320,7 @@ def _before_commit(session: Session) -> None:
 def _has_later_listeners(session: Session) -> bool:
     """Whether listeners of the host's come after this one: they may want to see what is not flushed yet.
 
-    SQLAlchemy flushes when all have been called; `_record_late_flush` sees what that comes to.
+    SQLAlchemy flushes when all have been called; `_record_late_flush` records what that did.
     """
     return list(session.dispatch.before_commit)[-1] is not _before_commit
 
@@ -334,7 +340,7 @@ def _is_ending(session: Session) -> bool:
 
 
 def _is_any_known(session: Session) -> bool:
-    """Whether something waits to be flushed that somebody captures, or that is met for the first time."""
+    """Whether something waits to be flushed that an app captures, or that is met for the first time."""
     for state in new_states(session):
         if known.get(state.class_) != ():
             return True

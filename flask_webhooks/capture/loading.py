@@ -49,6 +49,7 @@ HiddenRow = t.Callable[[Relation, t.Mapping[str, t.Any]], t.Any]
 
 def rows_where(columns: t.Sequence[t.Any], keys: t.Sequence[t.Any]) -> sa.ColumnElement[bool]:
     """The condition that a row has one of these primary keys."""
+    # Row values with one column are no SQL on some databases.
     if len(columns) == 1:
         return t.cast("sa.ColumnElement[bool]", columns[0].in_([key[0] for key in keys]))
     return sa.tuple_(*columns).in_([tuple(key) for key in keys])
@@ -65,7 +66,7 @@ def load(
 ) -> list[t.Any]:
     """Return the objects with these primary keys that are still there; what they lack of the paths is loaded.
 
-    Of a row of which a type of the host's cannot read a value only what hangs on it is: without us nobody reads it.
+    Of a row of which a type of the host's cannot read a value only what hangs on it is: without us it is not read.
 
     :param columns: deferred columns too.
     :param again: what is loaded already as well, as it stands in the database now.
@@ -78,6 +79,7 @@ def load(
             raise
     found: list[t.Any] = []
     for key in keys:
+        # One row cannot be read: each is loaded alone, and what cannot be read without its columns.
         for some in (options, [load_only(*_keys_of(model))]):
             try:
                 found += _loaded(session, model, [key], paths, some, is_again=again)
@@ -104,6 +106,7 @@ def _loaded(
 ) -> list[t.Any]:
     options = [*(option(model, path) for path in sorted(paths) if path), *options]
     found: list[t.Any] = []
+    # Databases limit how many parameters a statement has.
     for start in range(0, len(keys), CHUNK):
         some = keys[start : start + CHUNK]
         statement: t.Any = sa.select(model).where(rows_where(_keys_of(model), some)).options(*options)
@@ -165,6 +168,7 @@ def attributes_of(mapper: orm.Mapper[t.Any], columns: t.Iterable[t.Any]) -> tupl
 def value(obj: t.Any, name: str) -> t.Any:
     """Return an attribute, loaded if need be: also where the host forbade that to itself (`raiseload`)."""
     state = state_of(obj)
+    # A step over a foreign key for which the host has declared no relationship.
     if name.endswith(SIGN):
         link = t.cast("KeyLink", link_of(state.mapper, name))
         return None if value(obj, link.column) is None else linked(obj, link)
@@ -192,7 +196,7 @@ def load_linked(
 
     :param found: channel, object, and what of it was changed, column to (old, new): where it led before is loaded too.
     :param is_kept: the objects are about to be deleted, so they remember it.
-    :return: what was found; sessions hold it only while somebody else does.
+    :return: what was found; sessions hold it only while the caller does.
     """
     groups: dict[tuple[Session, type, Path], list[tuple[t.Any, t.Mapping[str, t.Any]]]] = {}
     for bound, obj, values in found:
@@ -238,6 +242,7 @@ def owner_of(bound: BoundChannel, obj: t.Any, hidden_row: HiddenRow | None = Non
     :param hidden_row: finds a row on the way that a filter of the host's hides (soft deletion, tenants).
     """
     path = bound.owner_path
+    # A loaded column, as mostly.
     if not path or (len(path) == 1 and path[0] in obj.__dict__):
         return bound.owner(obj)
     found = obj
@@ -316,6 +321,7 @@ def is_certainly_its_row(
     :param held: the attributes of the object that has it.
     :param its: the state of the object that it leads to.
     """
+    # What is in no session may stand for any row, or for none.
     if its.session_id is None or its.key is None:
         return False
     key = its.key[1]
@@ -327,6 +333,7 @@ def is_certainly_its_row(
 
 def _leads_elsewhere(state: orm.InstanceState[t.Any], name: str, its: orm.InstanceState[t.Any]) -> bool:
     held = state.dict
+    # The host has just set it: SQLAlchemy will write its key in the flush.
     if name in state.committed_state:
         return False
     if its.session_id is None and its.expired_attributes:
@@ -386,6 +393,7 @@ def referred(session: Session, relation: Relation, values: t.Mapping[str, t.Any]
         return None
     # Of a joined inheritance both tables have the key, under one attribute.
     keys = [target.get_property_by_column(column).key for column in target.primary_key]
+    # By primary key the identity map may have it without a statement.
     if wanted.keys() == set(keys):
         return session.get(target.class_, tuple(wanted[key] for key in keys))
     conditions = [getattr(target.class_, name) == each for name, each in wanted.items()]
@@ -399,6 +407,7 @@ def unreadable(mapper: orm.Mapper[t.Any], error: Exception) -> str | None:
     """
     if isinstance(error, sa.exc.SQLAlchemyError | WebhooksError):
         return None
+    # SQLAlchemy wraps no error of a type: only the frames say which type it was.
     for frame, _line in traceback.walk_tb(error.__traceback__):
         kind = frame.f_locals.get("self")
         if isinstance(kind, sa.types.TypeEngine | sa.types.TypeDecorator):

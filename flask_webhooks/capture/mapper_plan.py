@@ -45,7 +45,7 @@ class MapperPlan:
     deciding: frozenset[str]
     """Columns that say what row it is, whose it is and what it belongs to."""
     automatic: tuple[str, ...]
-    """Columns that an UPDATE sets although nobody assigned them: `onupdate`, computed, the version counter."""
+    """Columns that an UPDATE sets although nothing was assigned to them: `onupdate`, computed, the version counter."""
     is_linked: bool
     """Whether a path to one of its owners goes over a foreign key without a relationship, here or further on."""
     links: tuple[KeyLink, ...]
@@ -59,7 +59,7 @@ class MapperPlan:
     references: t.Mapping[str, tuple[str, ...]]
     """Many-to-one relationships, which set their columns only during the flush."""
     followed: t.Mapping[str, tuple[tuple[str, tuple[str, ...], bool], ...]]
-    """Those of them that somebody reads, by channel: each with its columns, and whether it leads to what is touched."""
+    """Those of them that events read, by channel: each with its columns, and whether it leads to what is touched."""
 
     @classmethod
     def make(
@@ -73,6 +73,7 @@ class MapperPlan:
         columns = frozenset().union(*(bound.columns for bound in bounds))
         keys = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
         paths = [bound.owner_path for bound in bounds if bound.owner_path]
+        # Of a class that only leads to owners nothing is shown, so only what leads has to be read.
         is_on_the_way = not any(bound.channel.events or bound.touches for bound in bounds)
         owners = frozenset(column_of(mapper, path[0].removesuffix(SIGN)) for path in paths) & columns
         references = {
@@ -80,8 +81,11 @@ class MapperPlan:
             for relation in mapper.relationships
             if relation.direction is orm.MANYTOONE
             if (names := attributes_of(mapper, relation.local_columns))
+            # A join by an expression tells no columns.
             if attributes_of(relation.mapper, relation.remote_side)
         }
+        # Loading them into the host's objects would make SQLAlchemy delete row by row what the database deletes
+        # itself.
         passive = {each.key for each in mapper.relationships if each.passive_deletes}
         touched = {(touch.relationship,) for bound in bounds for touch in bound.touches}
         read = {path for bound in bounds for path in _read_by(bound)}
@@ -155,4 +159,5 @@ def _is_automatic(mapper: orm.Mapper[t.Any], attribute: orm.ColumnProperty[t.Any
     column = attribute.columns[0]
     if not isinstance(column, sa.Column):
         return False
+    # SQLAlchemy raises the counter itself, without anything assigned.
     return column is mapper.version_id_col or not (column.onupdate is None and column.server_onupdate is None)

@@ -1,4 +1,6 @@
-"""Who listens: asked once a commit, and in a way that sees every subscription whose making was answered before.
+"""Finds the subscriptions that match events: usually one query a commit.
+
+It sees every subscription that was created before, by whatever connection.
 
 A transaction that reads from a snapshot (REPEATABLE READ, SERIALIZABLE, MariaDB's default) does not see what was
 committed since it began. There the question goes over a connection of its own, which sees everything.
@@ -37,7 +39,7 @@ __all__ = ["SubscriptionLookup", "is_anybody_listening", "match"]
 
 
 class SubscriptionLookup:
-    """What one commit has learnt about listeners. A second question is asked only for what the first left out."""
+    """The subscriptions that one commit has found. A second query is sent only for what the first left out."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -45,9 +47,9 @@ class SubscriptionLookup:
         self._owners: set[str] = set()
         self._events: set[str] = set()
         self.reason: str | None = None
-        """Why nothing can be recorded, though no error of anybody's: for the metrics."""
+        """Why nothing can be recorded, though no error happened: for the metrics."""
         self.connection: sa.Connection | None = None
-        """What a first glance has found to be the one that everything was written on."""
+        """The connection that everything was written on, once that is known."""
 
     def query(
         self,
@@ -58,12 +60,13 @@ class SubscriptionLookup:
         has_written: bool = True,
         is_home: bool = False,
     ) -> None:
-        """Find out who listens.
+        """Find the subscriptions that match events of owners, unless that was asked before.
 
         :param has_written: whether the transaction has changed anything; one that only reads may be a snapshot
             on SQLite too.
-        :param is_home: that it leads to the app's database is known.
+        :param is_home: it is known to lead to the app's database.
         """
+        # The first question asked by what is in memory; mostly it covers what the events then are.
         if owners <= self._owners and events <= self._events:
             return
         registry = self._registry
@@ -74,6 +77,7 @@ class SubscriptionLookup:
         self._owners |= owners
         self._events |= events
         patterns = self._registry.patterns(frozenset(self._events))
+        # What the transaction itself has subscribed is seen on its own connection alone.
         if has_written or not _is_shared(connection):
             self._found, is_snapshot = recording.find_matches(connection, self._owners, patterns)
             if not is_snapshot:
@@ -83,7 +87,7 @@ class SubscriptionLookup:
         self._found = _joined(self._found, found)
 
     def has_no_match(self, session: Session, candidates: Candidates) -> bool:
-        """Say whether certainly nobody listens to what changes may be, so that there is nothing to be worked out.
+        """Say whether certainly no subscription matches what changes may be, so that no stage has to run.
 
         The owners that were asked for need not be asked for again.
         """
@@ -110,7 +114,7 @@ class SubscriptionLookup:
         return self.connection is None or self._registry.has_listener(self.connection, [event.name])
 
     def matches(self, event: EventType, owner: str) -> list[MatchedSubscription]:
-        """Return who wants an event of an owner, one entry a subscription.
+        """Return the subscriptions that match an event of an owner, one entry each.
 
         What `invoices.updated` and `invoices.*` ask for is asked for together.
         """
@@ -119,6 +123,7 @@ class SubscriptionLookup:
             for pattern in self._registry.state.catalog.patterns(event.name)
             if (listeners := self._found.get((owner, pattern))) is not None
         ]
+        # One subscription mostly has one pattern for an event.
         if len(lists) < 2:
             return lists[0] if lists else []
         by_id: dict[str, MatchedSubscription] = {}
@@ -131,7 +136,7 @@ class SubscriptionLookup:
     def matches_deletion(
         self, session: Session, deleted: t.Iterable[Seen], others: t.Iterable[Seen], hidden_row: HiddenRow
     ) -> bool:
-        """Say whether anybody listens to the deletion of one of these.
+        """Say whether a subscription matches the deletion of one of these.
 
         :param others: what else will be flushed: asked for with them, so that one question does for the commit.
         """
@@ -159,6 +164,7 @@ class SubscriptionLookup:
                     model = bound.model
         if not owners:
             return False
+        # Their owners are read without care: a wrong one is only a question too many.
         waiting = set()
         for bound, obj in _bounds(others):
             path = bound.owner_path
@@ -223,6 +229,7 @@ def match(
     known: dict[tuple[str, str], list[MatchedSubscription]] = {}
     for item in events:
         key = item.event.name, item.owner
+        # A bulk statement makes thousands of events of one owner.
         listeners = known.get(key)
         if listeners is None:
             listeners = lookup.matches(item.event, item.owner)
@@ -239,7 +246,7 @@ def match(
 def is_anybody_listening(
     registry: Registry, connection: sa.Connection, changes: set[tuple[str, Kind | None]]
 ) -> bool:
-    """Say whether anybody at all, of whatever owner, listens to what changes can cause: one look into an index.
+    """Say whether a subscription of any owner listens to what changes can cause: one look into an index.
 
     :param changes: names of channels, and kinds of change; None for any kind. What they touch is thought of.
     """
@@ -257,7 +264,7 @@ def is_anybody_listening(
 def _may_be_snapshot(connection: sa.Connection) -> bool:
     """Whether a subscription that was made since the transaction began may not be seen in it.
 
-    Not on SQLite: nobody else can write while the host's transaction does.
+    Not on SQLite: no other connection can write while the host's transaction does.
     """
     name = connection.dialect.name
     if name == "postgresql":

@@ -60,6 +60,7 @@ def write(
     messages: list[Row] = []
     deliveries: list[Row] = []
     errors: dict[str, str] = {}
+    # One instant for the commit: its messages happened together.
     make = functools.partial(_message, state, now, clock, dumps)
     for item in events:
         try:
@@ -149,6 +150,7 @@ def _message(state: AppState, now: datetime, clock: int, dumps: Dumps, item: Pen
     extras = _extras(item, data)
     entity_id, status = _entity(item, data)
     size = size_of(text, extras)
+    # Both parts are sent, so both count.
     if size > state.settings.payload_limit:
         raise PayloadTooLargeError(
             f"The data of {about_of(item.event, item.obj)} has {size} bytes; WEBHOOKS_PAYLOAD_LIMIT is "

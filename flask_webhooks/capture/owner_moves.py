@@ -66,6 +66,7 @@ class RowsBefore:
             uncaptured,
         )
         self._hidden_row, self._unread_classes = side_session.hidden_row, tuple(side_session.unread_classes)
+        # Asked for each change, so worked out once; mostly no row has moved and nothing else here runs.
         updated = Kind.UPDATED
         self._leading = {change.key for change in changes if change.kind is updated and self._leads(change)}
         """Rows whose path may have led to another owner before: mostly none."""
@@ -90,6 +91,7 @@ class RowsBefore:
     def may_have_moved(self, change: Change) -> bool:
         """Say whether its owner may have been another before."""
         path = change.bound.owner_path
+        # A row that was created had no owner before.
         if not self._leading or not path or change.kind is Kind.CREATED:
             return False
         return change.key in self._leading or (len(path) > 1 and path[0] not in change.bound.columns)
@@ -106,6 +108,7 @@ class RowsBefore:
     def _followed(self, obj: t.Any, name: str) -> t.Any:
         """Return what an attribute led to: of a column its value, of a relationship an object as it is now."""
         mapper: orm.Mapper[t.Any] = inspect(obj).mapper
+        # A synonym is no attribute of the row: what stands behind it was changed.
         while name in mapper.synonyms:
             name = mapper.synonyms[name].name
         relation = link_of(mapper, name)
@@ -123,6 +126,7 @@ class RowsBefore:
 
         `moved_out` and `moved_in` take the place of `deleted` and `created` in a channel that has them.
         """
+        # It was deleted as a row of its owner of before: for the other owner it came and went in one transaction.
         if change.kind is Kind.DELETED:
             possible = self._registry.events[change.bound.channel.name, Kind.DELETED]
             gone = [event for event in possible if before is not None and change.matches(event)]
@@ -159,7 +163,7 @@ class RowsBefore:
         yield from (event for event in events[bound.channel.name, kind] if event.matches(kind, values))
 
     def complete(self, events: t.Iterable[PendingEvent]) -> None:
-        """Give the objects that show what was everything that somebody will read of them."""
+        """Load all that dumps will read of the objects that show rows as they were."""
         wanted: dict[int, tuple[t.Any, set[Path]]] = {}
         for item in events:
             source = self._sources.get(id(item.obj))
@@ -167,6 +171,7 @@ class RowsBefore:
                 _, paths = wanted.setdefault(id(item.obj), (item.obj, set()))
                 paths.update(item.bound.trails)
                 paths.update(path for include in item.includes_wanted() for path in include.trails)
+        # By class, so that a bulk move costs a few statements.
         groups: dict[tuple[Session, type], tuple[list[t.Any], set[Path]]] = {}
         for number, (_, paths) in wanted.items():
             source = self._sources[number]
@@ -187,6 +192,7 @@ class RowsBefore:
         for name in mapper.column_attrs.keys():
             if name not in held:
                 held[name] = value(source, name)
+        # Shorter paths first: what they lead to is filled before what hangs on it.
         for path in sorted(paths):
             relation = mapper.relationships.get(path[0]) if path else None
             if relation is None:
@@ -218,6 +224,7 @@ class RowsBefore:
     ) -> list[t.Any]:
         found = [*self._stayed(obj, relation, now), *self._links.taken(relation, obj)]
         found = [each for each in found if not isinstance(each, self._unread_classes)]
+        # Rows that have left the collection since are among the changes alone.
         known = {inspect(each).key for each in found}
         found += [
             row.obj
@@ -271,6 +278,7 @@ class RowsBefore:
         if relation.direction is not orm.MANYTOONE or old_values.keys().isdisjoint(names):
             return value(obj, relation.key) if is_shown else next_on_path(obj, relation.key, self._hidden_row)
         values = {name: old_values[name] if name in old_values else value(obj, name) for name in names}
+        # A deleted parent is in no session any more, but a snapshot of it is among the changes.
         gone = self._rows_before.get(_key_referred_to(relation, values))
         if gone is not None:
             return gone.obj
@@ -304,6 +312,7 @@ class RowsBefore:
             return obj
         obj = obj if row is None else row.obj  # what remains of it, of a deleted one
         key = _key_of(state)
+        # One object for a row, whoever leads to it: snapshots refer to each other.
         if key not in self._snapshots:
             shown = self._snapshots[key] = as_before(inspect(obj), {} if row is None else row.old_values)
             self._sources[id(shown)] = obj
@@ -351,6 +360,7 @@ class RowsBefore:
                 row = self._rows.setdefault(_key_of(state_of(change.obj)), _Row(change.kind, change.obj))
                 if change.kind is not Kind.CREATED:
                     row.old_values.update({name: old for name, (old, _) in change.values.items()})
+            # After the changes, which know more: their old values come from the database where need be.
             for each in self._uncaptured:
                 if (state := inspect(each.obj)).key is not None:
                     kind = Kind.CREATED if each.is_new else Kind.UPDATED

@@ -49,6 +49,7 @@ class Registry(HostDatabase):
         """
         super().__init__(state)
         self._listeners = listeners
+        # Channels by class: one class may have several, each with columns of its own.
         self.models: dict[type, list[BoundChannel]] = {}
         for bound in state.bound.values():
             if bound.model is not None and bound.kinds:
@@ -87,6 +88,7 @@ class Registry(HostDatabase):
         """Forget what was true of the database that the app was on: its dialect and our tables in it."""
         super().renew()
         self._plans, self._forms, self._all_forms = {}, {}, {}
+        # Each class is asked for anew: which apps capture it has changed.
         known.clear()
 
     def _leading(self) -> dict[type, frozenset[str]]:
@@ -102,6 +104,7 @@ class Registry(HostDatabase):
         found: dict[str, BoundChannel] = {}
         for model, names in self.leading.items():
             mapper: orm.Mapper[t.Any] = inspect(model)
+            # A class that a channel sees already is followed by that channel.
             columns = names & columns_of(mapper)
             known = [bound for base in model.__mro__ for bound in self.models.get(base, ())]
             if columns and not any(columns <= bound.columns for bound in known):
@@ -120,6 +123,7 @@ class Registry(HostDatabase):
             leading = frozenset().union(*(self.leading.get(base, frozenset()) for base in cls.__mro__))
             is_ours = bool(bounds) and mapper is not None
             plan = MapperPlan.make(mapper, bounds, leading, self.forms(cls)) if is_ours else None
+            # On the class, not on all mappers: what is not captured is not slowed down.
             for name, listener in self._listeners.items() if plan is not None else ():
                 if not event.contains(cls, name, listener):
                     event.listen(cls, name, listener)
@@ -132,6 +136,7 @@ class Registry(HostDatabase):
 
     def warn(self, text: str) -> None:
         """Log a warning about bulk statements, each once in a process: a loop may run thousands of them."""
+        # A set, not a time: the statement stands in the host's code and will not change.
         if text not in self._warned:
             self._warned.add(text)
             logger.warning("bulk.not_captured: %s", text)
@@ -235,7 +240,7 @@ def has_registries() -> bool:
 
 
 def registry_of(state: AppState) -> Registry:
-    """Return the watch of an app."""
+    """Return the registry of an app."""
     return t.cast("Registry", state.app.extensions[INFO])
 
 
@@ -256,6 +261,7 @@ def registry_for(session: Session, cls: type) -> Registry | None:
         )
     if not refs or _muted.get() or session.info.get(OPT_OUT) is False:
         return None
+    # One app in the process, as nearly always: its engine need not be asked for.
     if len(_registries) == 1:
         return refs[0]()
     return _choose(session, cls, [registry for ref in refs if (registry := ref()) is not None])
@@ -268,7 +274,7 @@ def _choose(session: Session, cls: type, registries: list[Registry]) -> Registry
     if not same:
         if _owning(engine, all_registries()):
             return None  # of an app that does not capture it
-        # Of no app: whose context this is will say whether that matters to anybody.
+        # The database is of no app: the app of the current context says whether its subscriptions are missed.
         return next(
             (registry for registry in registries if registry.state.engines.is_current), registries[-1]
         )
@@ -305,6 +311,7 @@ def muted(session: Session | None) -> t.Iterator[None]:
         SQLAlchemy happens to flush.
     """
     _flush(session)
+    # After the flush: what was changed before the block is captured.
     mark = _muted.set(True)
     try:
         yield

@@ -1,7 +1,7 @@
 """Rows read once more, where dumping the objects in memory has failed: before anything is called broken.
 
-What a host has in memory is not always what its schema expects: a value as it was assigned, in a row that nobody knew
-would be read; an object without what its class makes when it is loaded; a relationship that still leads nowhere. The
+What a host has in memory is not always what its schema expects: a value as it was assigned, in a row that was not
+known to be read; an object without what its class makes when it is loaded; a relationship that still leads nowhere. The
 row is right, so a fresh object of ours is dumped instead. All rows of a class are read together, once a commit.
 """
 
@@ -87,6 +87,7 @@ class Rereading:
         if obj is None or not self._is_hosts(obj):
             return None
         model = type(obj)
+        # All rows of the class at once: what fails for one mostly fails for the next.
         if model not in self._found:
             self._show()
             same = [item for item in events if type(item.obj) is model and self._is_hosts(item.obj)]

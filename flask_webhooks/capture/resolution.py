@@ -60,9 +60,11 @@ def with_values(registry: Registry, stored: StoredValues, changes: t.Sequence[Ch
     Left out is what came back to its first value, and what a statement that nothing could follow has deleted.
     """
     open_ones = [change for change in changes if change.is_later and _is_open(registry, change)]
+    # Owners and conditions see what the row has, not what was assigned.
     stored.show_deciding(changes, open_ones)
     if not open_ones:
         return changes
+    # SQLAlchemy expires what the database made; without this each object would load alone.
     refresh([change.obj for change in open_ones])
     read = {id(change): _read(change) for change in open_ones}
     found = [read.get(id(change), change) for change in changes]
@@ -147,6 +149,7 @@ def expire_stale_references(
                 paths, identities = stale.setdefault((state.session, cls), (set(), []))
                 paths.add((name,))
                 identities.append(state.identity)
+    # Loaded together, and after all were set aside: a row may be the parent of another.
     for (session, model), (paths, identities) in stale.items():
         load(session, model, identities, paths)
     return consistent - moved if moved else consistent

@@ -1,4 +1,4 @@
-"""The rows of bulk statements: read beside the host's session, and counted while nobody listens to them."""
+"""The rows of bulk statements, read in sessions of our own on the host's connection, and counted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SideSession:
         return self._shared[connection]
 
     def new_session(self, connection: sa.Connection) -> Session:
-        """Return a session that nobody else reads with: what is about to be deleted must stay as it is."""
+        """Return a session that no other statement reads with: what is about to be deleted must stay as it is."""
         # It must not end a transaction that is the host's. Listeners of the host's on all sessions see what they have
         # noted in theirs, such as the tenant.
         info = {**self._host.info, "webhooks": False}
@@ -57,7 +57,7 @@ class SideSession:
         return session
 
     def begin(self) -> None:
-        """Look anew for what filters hide: a commit begins, or a deletion."""
+        """Forget which rows filters of the host's hide: a commit begins, or a deletion."""
         self._hidden = None
         self._found.clear()
 
@@ -69,6 +69,7 @@ class SideSession:
         :param values: of the row that refers to it, by attribute.
         """
         key = (relation, *values.values())
+        # Rows of one commit mostly lead to few owners.
         if key in self._found:
             return self._found[key]
         if self._hidden is None:
@@ -80,7 +81,7 @@ class SideSession:
     def fetch(self, changes: t.Sequence[Change]) -> list[Change]:
         """Give changes of bulk statements their objects, as they are now; leave out those whose row is gone.
 
-        Left out as well is what nobody listens to: one look into an index spares reading all rows again.
+        Left out as well is what no subscription listens to: one look into an index spares reading all rows again.
         """
         lost = [change for change in changes if change.obj is None and change.bound.model is not None]
         is_needed = all(change.is_touched for change in lost) or self._leads(lost, changes)

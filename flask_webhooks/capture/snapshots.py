@@ -1,4 +1,4 @@
-"""What remains of deleted rows: objects of our own that show what is told of each, as it was when its DELETE was sent.
+"""Snapshots of deleted rows: objects of our own that show each row as it was when its DELETE was sent.
 
 The host's own objects live on until the commit. What is assigned to them meanwhile, expired, or taken out of their
 collections is no part of the row that is gone.
@@ -56,6 +56,7 @@ def make_snapshots(
     found: dict[State, DeletedSnapshot] = {}
     for state, plan in states:
         row = state.dict
+        # Of an unchanged object the attributes are the row: no copy of the dict is needed.
         if state.committed_state or shown.get(state):
             row = {**row, **written(state), **shown.get(state, {})}
         row = _stored(plan, row)
@@ -78,7 +79,7 @@ def _snapshot_of(
 ) -> t.Any:
     """Make an object as one that was loaded is made.
 
-    Columns that decide who is told are the row's, others as the host left them (`row.deleted_by = ...`).
+    Columns that decide who gets the event are the row's, others as the host left them (`row.deleted_by = ...`).
     """
     obj = _deleted_twin(state)
     held, shown = state.dict, obj.__dict__
@@ -119,7 +120,7 @@ def _left_by_host(state: State, plan: MapperPlan, name: str, value: t.Any) -> t.
 
 
 def as_before(state: State, old_values: t.Mapping[str, t.Any]) -> t.Any:
-    """Return an object that shows a row with values of before, and has what the host's object has beside columns.
+    """Return an object that shows a row with values of before, and all that the host's object has but columns.
 
     What it led to is for the caller to add. What a query computes of columns that were changed cannot be known.
     """
@@ -131,6 +132,7 @@ def as_before(state: State, old_values: t.Mapping[str, t.Any]) -> t.Any:
             shown[name] = _visible(copied(value), value)
         elif name != STATE and name not in mapper.relationships:
             shown[name] = value
+    # A computed column was computed of the values of now.
     for attribute in columns if old_values else ():
         if not isinstance(attribute.columns[0], sa.Column):
             shown[attribute.key] = None

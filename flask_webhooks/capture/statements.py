@@ -84,7 +84,7 @@ class Statement:
     """What the host gets, as soon as it has run."""
 
     def captured(self) -> tuple[Result | None, list[Change]]:
-        """Capture it, or let it through where a type of the host's cannot read a row: without us nobody reads it."""
+        """Capture it, or let it through where a type of the host's cannot read a row: without us it is not read."""
         try:
             return self.capture()
         except Exception as error:
@@ -116,13 +116,14 @@ class Statement:
     # ---- whether its rows are taken ----
 
     def admits(self, count: int) -> bool:
-        """Say whether so many rows are captured: up to the limit always, above it only if somebody listens.
+        """Say whether so many rows are captured: up to the limit always, above it only if a subscription listens.
 
-        Somebody may subscribe between statement and commit, so up to the limit nobody is asked for. What nobody
+        A subscription may be created between statement and commit, so up to the limit none is asked for. What none
         listens to may be a million rows: they are let through, also in many statements of one transaction.
 
-        :raises BulkStatementError: somebody listens, and the statement concerns more rows than the limit.
+        :raises BulkStatementError: a subscription listens, and the statement concerns more rows than the limit.
         """
+        # Counted over the transaction: a loop of small statements must not hold a million rows.
         if self.side_session.captured_rows + count > self.limit:
             if not self._is_heard:
                 logger.info("bulk.unheard: %s passes the limit; nobody listens.", self.about)
@@ -160,6 +161,7 @@ class Statement:
 
     def select(self) -> sa.Select[t.Any]:
         """A SELECT of whole rows, as they stand in the database now, in the order in which all lock them."""
+        # Deferred columns too: afterwards the old values are gone.
         options: list[t.Any] = [undefer("*")]
         # A JOIN could be neither locked nor counted.
         eager = [prop for prop in self.mapper.relationships if prop.lazy in ("joined", False)]
@@ -181,6 +183,7 @@ class Statement:
 
     def locked(self, select: sa.Select[t.Any]) -> sa.Select[t.Any]:
         """The same, with its rows locked until the transaction ends. SQLite locks the database: see `lock`."""
+        # An alias has its own name in the statement, which the lock must name.
         entity: t.Any = inspect(self.entity)
         tables = [entity.selectable] if entity.is_aliased_class else list(self.mapper.tables)
         # As an UPDATE of no key would: inserts that refer to the row need not wait for it, nor it for them.
@@ -224,6 +227,7 @@ class Statement:
         plan = self.registry.plan(type(row))
         bounds = plan.bounds if plan is not None else ()
         for bound in bounds:
+            # Each channel says for itself what bulk statements mean to it.
             if self.registry.bulk(bound) != "capture":
                 continue
             seen = values
@@ -252,7 +256,7 @@ def has_listener(
     connection: sa.Connection,
     kind: Kind | None,
 ) -> bool:
-    """Say whether anybody listens to what a bulk statement can cause.
+    """Say whether a subscription listens to what a bulk statement can cause.
 
     :param kind: what it does to rows; None: anything.
     """
@@ -296,6 +300,7 @@ def set_by(execution: ORMExecuteState, mapper: orm.Mapper[t.Any]) -> set[str]:
         )
         named = [key for some in sets for key in dict(some or ())]  # pairs in SQLAlchemy 2.0
     names: set[str] = set()
+    # An UPDATE without values takes its columns from the parameters.
     if not clauses and (isinstance(parameters, list) or not named):
         names.update(*(parameters if isinstance(parameters, list) else [parameters]))
     for each in named:

@@ -56,6 +56,7 @@ class StoredValues:
         for (_id, name), (held, next_on_path) in self._aside.items():
             held[name] = next_on_path
         for held, name, assigned, shown in reversed(self._put):
+            # Unless the host's code has loaded the attribute anew meanwhile.
             if held.get(name, SERVER_GENERATED) is shown:
                 held[name] = assigned
 
@@ -73,6 +74,7 @@ class StoredValues:
                 plan = self._registry.plan(last)
                 forms = plan.leading_forms if plan is not None else None
             state: State = state_of(obj)
+            # One value that only the row can tell makes a SELECT: then all rows of the class are read by it.
             if (forms is not None and self._show(state, forms)) or (
                 self._mistrusted and state in self._mistrusted
             ):
@@ -98,7 +100,7 @@ class StoredValues:
         return any(new is SERVER_GENERATED and name in held for name, (_, new) in change.values.items())
 
     def show_read(self, events: t.Iterable[PendingEvent]) -> None:
-        """Show rows whose events somebody listens to, and what they lead to where that is read too."""
+        """Show rows whose events will be dumped, and what they lead to where that is read too."""
         reached: dict[int, t.Any] = {}
         for item in events:
             if item.bound is None or item.obj is None:
@@ -121,6 +123,7 @@ class StoredValues:
 
         :param deleted: keys of rows that statements have deleted, of whose objects SQLAlchemy may not know it.
         """
+        # Most transactions delete nothing, and end here.
         if not deleted and not _has_deleted(session):
             return
         here = session.hash_key
@@ -180,7 +183,7 @@ class StoredValues:
     def _is_assigned(self, state: State, name: str, value: t.Any) -> bool:
         if self._registry.plan(state.class_) is not None:
             return is_assigned(state, name, value)
-        # Nobody watches the class: whatever was written in this transaction may have been assigned.
+        # The class is not captured: whatever was written in this transaction may have been assigned.
         transaction: t.Any = t.cast("Session", state.session).get_nested_transaction()
         transaction = transaction or t.cast("Session", state.session).get_transaction()
         while transaction is not None:
@@ -201,6 +204,7 @@ class StoredValues:
 
     def _replace(self, held: dict[str, t.Any], name: str, value: t.Any) -> None:
         assigned = held[name]
+        # The host's code expects the tracking class, whose methods it may call.
         if isinstance(assigned, Mutable) and not isinstance(value, Mutable):
             value = type(assigned).coerce(name, value)
         held[name] = value

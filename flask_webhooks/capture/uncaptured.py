@@ -44,7 +44,7 @@ class Observed:
     """Nothing for a class that is captured."""
     links: tuple[Relation, ...]
     joins: tuple[tuple[End, End], ...]
-    """For a class whose rows are links: attributes of its own beside columns of the table, for both ends."""
+    """For a class whose rows are links: attributes of its own with the columns of the table, for both ends."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +70,7 @@ class ObservedClasses:
             for bound in bounds:
                 if bound.owner_path and bound.channel.events:
                     self._look(inspect(model), bound)
+        # Known at the start, so that apps without such links pay nothing in a flush.
         self._is_needed = bool(self._links) or not all(map(self._is_captured, self._classes))
 
     def __bool__(self) -> bool:
@@ -83,6 +84,7 @@ class ObservedClasses:
         schemas: dict[int, ma.Schema] = {}
         for schema in (*bound.schemas.values(), *(each.schema for each in bound.includes.values())):
             _collect(schemas, schema)
+        # Properties and methods load relationships that no schema names: their code is searched for the names.
         code = frozenset().union(*map(_names_of, schemas.values()))
         code |= bound.plain.code if bound.plain is not None else frozenset()
         self._follow(mapper, code, set())
@@ -122,6 +124,7 @@ class ObservedClasses:
         mapper: Mapper | None = inspect(cls, raiseerr=False)
         if mapper is None:
             return None
+        # Two relationships over one table are one link, whichever of them was changed.
         tables = {relation.secondary for relation in self._links}
         columns = columns_of(mapper) if cls in self._classes and not self._is_captured(cls) else frozenset()
         links = tuple(each for each in mapper.relationships if each.secondary in tables and _ends(each))
@@ -162,6 +165,7 @@ def _ends(relation: Relation) -> tuple[End, End] | None:
 
 
 def _end(mapper: Mapper, pairs: t.Sequence[tuple[t.Any, t.Any]]) -> End | None:
+    # Both sides name the same columns, perhaps in another order.
     pairs = sorted(pairs, key=lambda pair: pair[1].key)
     names = attributes_of(mapper, [column for column, _ in pairs])
     return (tuple(each.key for _, each in pairs), names) if names else None
@@ -201,6 +205,7 @@ class LinkHistory:
         self._before: dict[Link, tuple[bool, dict[End, t.Any]]] = {}
         """Whether each was there before, and what is at its ends."""
         for each in changes:
+            # The first flush that changed a link knows what was there before the transaction.
             for link, was_there, ends in each.links:
                 self._before.setdefault(link, (was_there, dict(ends)))
 
@@ -235,6 +240,7 @@ def uncaptured_change(state: orm.InstanceState[t.Any], observed: Observed) -> Un
     is_new = state.key is None
     held, committed = state.dict, state.committed_state
     old_values: dict[str, t.Any] = {}
+    # A new row was not there before: that it is new says all.
     if observed.columns and not is_new:
         for name in observed.columns & committed.keys():
             old = committed[name]
@@ -261,6 +267,7 @@ def _changed(
     ends = _ends(relation)
     if ends is None:
         return
+    # Without a statement, for this runs inside a flush.
     passive = PASSIVE_NO_INITIALIZE | INCLUDE_PENDING_MUTATIONS
     history = state.manager[relation.key].impl.get_history(state, state.dict, passive)
     for others, was_there in ((history.added, False), (history.deleted, True)):

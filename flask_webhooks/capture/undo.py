@@ -69,6 +69,7 @@ class Contents:
         self._take(value, set())
 
     def _take(self, value: t.Any, seen: set[int]) -> None:
+        # Containers may hold themselves.
         if not isinstance(value, dict | list | set) or id(value) in seen:
             return
         seen.add(id(value))
@@ -84,7 +85,7 @@ class Contents:
         return any(_differs(value, before) for value, before in self._parts)
 
     def put_back(self) -> None:
-        """Let all containers hold what they held, by the methods of the builtin: a `MutableDict` is told nothing."""
+        """Let all containers hold what they held, by the methods of the builtin: a `MutableDict` notices nothing."""
         for value, before in self._parts:
             if isinstance(value, dict):
                 dict.clear(value)
@@ -125,7 +126,7 @@ def is_overwritten(values: dict[str, t.Any], before: dict[str, t.Any]) -> bool:
 
 
 def put_back(state: State, before: t.Mapping[str, t.Any]) -> list[str]:
-    """Put what was behind the attributes there again; return those which nothing of SQLAlchemy's has told of."""
+    """Put what was behind the attributes there again; return those of whose change SQLAlchemy has noted nothing."""
     held, manager, found = state.dict, state.manager, []
     for name, value in before.items():
         now = held.get(name, _NONE)
@@ -161,6 +162,7 @@ class Snapshot:
         self._known = {name: _copied(getattr(state, name)) for name in _KNOWN}
         self._waiting = {name: _copied(value) for name, value in vars(state).items() if name in _WAITING}
         self.key, self._modified = state.key, state.modified
+        # The values themselves, not copies: an attribute that was set is found by identity.
         self._values = dict(state.dict)
         self._members = {name: list(collection_adapter(value)) for name, value in _collections(state)}
         self._contents = contents_of(state)
@@ -189,6 +191,7 @@ class Snapshot:
             if name in self._members:
                 _keep_parents(state, name, self._members[name], list(collection_adapter(value)))
         held = state.dict
+        # What was loaded meanwhile goes too: the host has not asked for it.
         for name in held.keys() - self._values.keys():
             del held[name]
         for name, value in self._values.items():
@@ -240,7 +243,7 @@ def _copied(value: t.Any) -> t.Any:
 
 
 def _put(state: State, name: str, value: t.Any) -> None:
-    """Let an attribute be what it was. What tracks its own changes (`MutableDict`) is told whose it is again."""
+    """Let an attribute be what it was. What tracks its own changes (`MutableDict`) belongs to it again."""
     state.dict[name] = value
     parents = parents_of(value)
     if parents is not None and name in state.manager:
@@ -263,6 +266,7 @@ def _fill(state: State, name: str, members: list[t.Any]) -> None:
     """Let a collection have these members: the same collection where it is still the object's."""
     held = state.dict
     adapter = adapter_of(held.get(name))
+    # SQLAlchemy has let go of the collection: a new one is filled without events.
     if adapter is None or adapter.invalidated:
         held.pop(name, None)
         attributes.set_committed_value(state.obj(), name, members)
@@ -272,8 +276,9 @@ def _fill(state: State, name: str, members: list[t.Any]) -> None:
 
 
 def _keep_parents(state: State, name: str, before: list[t.Any], now: list[t.Any]) -> None:
-    """Let members know whose they are: one that seems to be nobody's would be deleted as an orphan."""
+    """Let members know whose they are: one that seems to have no parent would be deleted as an orphan."""
     impl: t.Any = state.manager[name].impl
+    # Only what `delete-orphan` or a viewing parent cares about is tracked.
     if not impl.trackparent:
         return
     were, are = ({id(each): each for each in some if each is not None} for some in (before, now))
@@ -305,6 +310,7 @@ def revert(state: State, contents: t.Mapping[str, Contents]) -> None:
             _put(state, name, old)
     for each in contents.values():
         each.put_back()
+    # A composite is made of its columns when it is read next.
     for composite in state.mapper.composites:
         held.pop(composite.key, None)
     _forget(state)
@@ -340,6 +346,7 @@ def _read_again(state: State, names: list[str]) -> None:
             state.dict.pop(name, None)
         return
     obj = state.obj()
+    # Relationships load themselves when they are read.
     had = [name for name in names if name in state.dict and not state.manager[name].impl.uses_objects]
     session = session_of(state)
     session.expire(obj, names)

@@ -71,6 +71,7 @@ class UnitOfWork:
 
     def take_back(self, written: Written, alive: t.Collection[SessionTransaction | None]) -> None:
         """Wait again for what is still true of something that is written no more."""
+        # Its rows were deleted, or went with a savepoint: what they told of waits for the next try.
         self.written.remove(written)
         for place, items in written.items.items():
             if place in alive:
@@ -81,7 +82,7 @@ class UnitsOfWork(dict[Registry, UnitOfWork]):
     """The buffers of one root transaction: one for each app that captures something in it.
 
     They are an attribute of the transaction and end with it, however it ends: a listener for that would be called
-    at every flush of everybody.
+    at every flush of every session.
     """
 
     has_bulk = False
@@ -127,6 +128,7 @@ def alive_in(session: Session) -> set[SessionTransaction | None]:
     """The savepoints that are open, innermost to outermost, and None for the root."""
     savepoint = session.get_nested_transaction()
     alive = {None, savepoint}
+    # None is the root transaction, which is always open.
     while savepoint is not None:
         savepoint = enclosing(savepoint)
         alive.add(savepoint)
