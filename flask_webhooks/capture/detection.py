@@ -191,7 +191,7 @@ def _owner_now(item: Emitted, hidden_row: HiddenRow) -> str:
     except orm.exc.ObjectDeletedError as error:
         raise EmitError(f"{about}, whose row is gone. Emit before it is deleted, or pass a dict.") from error
     if owner is None:
-        raise OwnerMissingError(f"{about}, which has no owner. Pass owner=...")
+        raise OwnerMissingError(f"{about}, which has no owner. Pass owner=...", event=item.event.name)
     check_fits(item.event, item.obj, "owner", owner)
     return owner
 
