@@ -14,8 +14,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.orm import Session
 
 from . import models, signing, subscriptions
-from .capture.connections import connection_of
-from .capture.listeners import registry_of
+from .capture import connection_of, registry_of
 from .engines import is_same_database
 from .errors import ConfigurationError
 from .principal import Whose

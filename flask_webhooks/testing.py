@@ -11,7 +11,7 @@ from datetime import datetime
 from flask import Flask, current_app
 
 from . import signals
-from .capture.listeners import registry_of
+from .capture import registry_of
 from .extension import Webhooks
 from .queue import Bell
 from .state import state_of

@@ -39,10 +39,12 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `database`              the app's own database
 `connections`           on which connection a session's changes were written
 `commit`                the stages of a commit, one after the other
-`candidates`            whom it may concern, read from memory
+`context`               what these share
+`candidates`            whom a commit may concern, read from memory
 `resolution`            net changes with their objects and values
 `detection`             which events they are, and whose
-`matching`              which subscriptions match them: one look-up
+`matching`              which subscriptions match them
+`lookup`                finds subscriptions: usually one query a commit
 `dump_loading`          what their dumps will read, loaded before
 `events`                events that happened, as values
 `messages`              events to rows
@@ -61,14 +63,48 @@ from __future__ import annotations
 
 import typing as t
 
+from . import guard, host_code
+from .connections import connection_of
 from .emit import emit_many
-from .listeners import ROW_LISTENERS, listen, listen_to_statements
-from .registry import Registry, muted, register
+from .events import NOBODY, UNKNOWN, PendingEvent, Recorded
+from .failures import name_of, storable
+from .guard import guarding
+from .listeners import ROW_LISTENERS, announce, listen, listen_to_statements
+from .loading import Path, load, load_linked, option, owner_of
+from .messages import deliveries_of, remade, status_of, write
+from .registry import Registry, muted, register, registry_of
+from .side_session import unfiltered
 
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["emit_many", "install", "muted"]
+__all__ = [
+    "NOBODY",
+    "UNKNOWN",
+    "Path",
+    "PendingEvent",
+    "Recorded",
+    "announce",
+    "connection_of",
+    "deliveries_of",
+    "emit_many",
+    "guard",
+    "guarding",
+    "host_code",
+    "install",
+    "load",
+    "load_linked",
+    "muted",
+    "name_of",
+    "option",
+    "owner_of",
+    "registry_of",
+    "remade",
+    "status_of",
+    "storable",
+    "unfiltered",
+    "write",
+]
 
 
 def install(state: AppState) -> None:

@@ -17,27 +17,32 @@ from .events import NOBODY, Emitted, PendingEvent
 from .failures import check_fits, fail_or_log, name_of, on_error_of
 from .loading import HiddenRow, load_linked, owner_of, refresh
 from .owner_moves import RowsBefore
-from .reread import Rereading
 from .sqlalchemy_internals import head_class, is_inside_flush, state_of
 
 if t.TYPE_CHECKING:
-    from ..state import AppState
+    from .context import CommitContext
     from .registry import Registry
     from .side_session import SideSession
 
-__all__ = ["detect_events", "emitted_events"]
+__all__ = ["detect"]
 
 logger = logging.getLogger("flask_webhooks.capture")
 
 
-def detect_events(
-    registry: Registry,
-    changes: t.Sequence[Change],
-    past: RowsBefore,
-    side_session: SideSession,
-    rereading: Rereading,
+def detect(
+    context: CommitContext, past: RowsBefore, changes: t.Sequence[Change], emitted: t.Sequence[Emitted]
 ) -> list[PendingEvent]:
-    """Return the events that changes are, each with its owner; what nothing owns is logged and left out."""
+    """Return which events changes are, and those that the host emitted itself, each with its owner."""
+    found = _changed(context, past, changes)
+    if emitted:
+        context.stored.show_rows(item.obj for item in emitted if item.obj is not None)
+        found += _emitted(context, changes, emitted)
+    return found
+
+
+def _changed(context: CommitContext, past: RowsBefore, changes: t.Sequence[Change]) -> list[PendingEvent]:
+    """Return the events of changes; what nothing owns is logged and left out."""
+    registry, rereading = context.registry, context.rereading
     concerned = [
         (change, events, may_have_moved)
         for change in changes
@@ -54,7 +59,7 @@ def detect_events(
     ownerless: list[EventType] = []
     for change, events, may_have_moved in concerned:
         try:
-            owner, before = rereading.owned(_owners, change, past, side_session, may_have_moved)
+            owner, before = rereading.owned(_owners, change, past, context.side_session, may_have_moved)
             moved = past.events_of_move(change, before, owner) if before != owner else ()
         except (
             orm.exc.ObjectDeletedError
@@ -74,7 +79,7 @@ def detect_events(
             found += [PendingEvent(event, owner, change.bound, obj, values) for event in events]
     del held
     if ownerless:
-        _log_ownerless(registry, side_session, ownerless)
+        _log_ownerless(registry, context.side_session, ownerless)
     return found
 
 
@@ -125,14 +130,11 @@ def _log_ownerless(registry: Registry, side_session: SideSession, events: t.Sequ
 # ---- what the host emitted ---------------------------------------------------------------------------------
 
 
-def emitted_events(
-    state: AppState,
-    changes: t.Sequence[Change],
-    items: t.Sequence[Emitted],
-    hidden_row: HiddenRow,
-    rereading: Rereading,
+def _emitted(
+    context: CommitContext, changes: t.Sequence[Change], items: t.Sequence[Emitted]
 ) -> list[PendingEvent]:
     """Return the events that the host emitted; of objects as they are now, or as they were last."""
+    state, hidden_row = context.registry.state, context.side_session.hidden_row
     refresh([item.obj for item in items if item.obj is not None])
     deleted = {change.key: change for change in changes if change.kind is Kind.DELETED}
     found: list[PendingEvent] = []
@@ -141,7 +143,7 @@ def emitted_events(
         owner, error = item.owner, None
         try:
             if item.obj is not None:
-                owner = rereading.owned(_owner_now, item, hidden_row)
+                owner = context.rereading.owned(_owner_now, item, hidden_row)
         except Exception as raised:  # a property of the host's, or nothing to tell
             if on_error_of(state, item.event) != "record":
                 fail_or_log(state, item.event, item.obj, raised)

@@ -6,13 +6,20 @@ import functools
 import typing as t
 
 from sqlalchemy import inspect, orm
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from .change import deleted_keys
+from .failures import fail_or_log, on_error_of
 from .loading import Path, load, load_path
 from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
+    from .change import Change
+    from .context import CommitContext
     from .events import PendingEvent
+    from .owner_moves import RowsBefore
+    from .relationships import TouchedParents
 
 __all__ = ["load_for_dumps"]
 
@@ -21,11 +28,37 @@ Wanted = dict[tuple[Session, type], tuple[set[Path], dict[int, t.Any]]]
 """Session and class to the paths that are read, and the objects that they begin at."""
 
 
-def load_for_dumps(events: t.Sequence[PendingEvent]) -> list[PendingEvent]:
-    """Load what the dumps of events will read; return the events whose row is still there.
+def load_for_dumps(
+    context: CommitContext,
+    parents: TouchedParents,
+    past: RowsBefore,
+    events: t.Sequence[PendingEvent],
+    changes: t.Sequence[Change],
+) -> t.Sequence[PendingEvent]:
+    """Load and show what dumps will read; return the events whose row is still there.
 
-    A statement that nothing could follow may have deleted the others.
+    :param changes: of the transaction, as they came: what a bulk statement deleted SQLAlchemy may not know.
     """
+    if not events:
+        return events
+    stored, state = context.stored, context.registry.state
+    try:
+        parents.expire_stale(events, stored)
+        stored.set_aside_deleted(context.session, events, deleted_keys(changes))
+        events = _loaded(events)
+        past.complete(events)
+        stored.show_read(events)
+    except DBAPIError:
+        raise
+    except Exception as error:  # a loader of the host's, or a class that its session has no database for
+        # Where one event is to be recorded as broken, each dump says for itself what it cannot read.
+        if all(on_error_of(state, item.event) != "record" for item in events):
+            fail_or_log(state, events[0].event, events[0].obj, error)
+    return events
+
+
+def _loaded(events: t.Sequence[PendingEvent]) -> list[PendingEvent]:
+    """Leave out events whose row is gone: a statement that nothing could follow has deleted it."""
     gone: set[int] = set()
     for (session, model), (paths, objects) in _wanted(events).items():
         _load_missing(session, model, paths, list(objects.values()))

@@ -18,8 +18,8 @@ from .commit import record_events
 from .deletes import load_for_delete, orphans, reassigned
 from .events import Recorded
 from .loading import unloading_relationships
+from .lookup import SubscriptionLookup
 from .mapper_plan import MapperPlan
-from .matching import SubscriptionLookup
 from .registry import Registry, has_registries, known, registry_for, registry_of
 from .sqlalchemy_internals import (
     deleted_states,
@@ -191,7 +191,7 @@ def _is_matched(session: Session, unit: UnitOfWork, states: t.Sequence[Seen]) ->
     if unit.lookup is None or is_committing(session.get_transaction()):
         return True
     others = _by_registry(session, [*new_states(session), *dirty_states(session)]).get(unit.registry, ())
-    unit.side_session.begin()
+    unit.side_session.forget_hidden_rows()
     return unit.lookup.matches_deletion(session, states, others, unit.side_session.hidden_row)
 
 

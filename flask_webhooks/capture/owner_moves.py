@@ -27,9 +27,8 @@ from .uncaptured import LinkHistory, UncapturedChange
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
+    from .context import CommitContext
     from .events import PendingEvent
-    from .registry import Registry
-    from .side_session import SideSession
 
 __all__ = ["RowsBefore"]
 
@@ -52,21 +51,13 @@ class RowsBefore:
     """The rows of one transaction as they were before it."""
 
     def __init__(
-        self,
-        registry: Registry,
-        session: Session,
-        changes: t.Sequence[Change],
-        uncaptured: t.Sequence[UncapturedChange],
-        side_session: SideSession,
+        self, context: CommitContext, changes: t.Sequence[Change], uncaptured: t.Sequence[UncapturedChange]
     ) -> None:
-        self._registry, self._session, self._changes, self._uncaptured = (
-            registry,
-            session,
-            changes,
-            uncaptured,
-        )
-        self._hidden_row, self._unread_classes = side_session.hidden_row, tuple(side_session.unread_classes)
-        # Asked for each change, so worked out once; mostly no row has moved and nothing else here runs.
+        self._registry, self._session = context.registry, context.session
+        self._changes, self._uncaptured = changes, uncaptured
+        context.side_session.forget_hidden_rows()
+        self._hidden_row = context.side_session.hidden_row
+        self._unread_classes = tuple(context.side_session.unread_classes)
         updated = Kind.UPDATED
         self._leading = {change.key for change in changes if change.kind is updated and self._leads(change)}
         """Rows whose path may have led to another owner before: mostly none."""

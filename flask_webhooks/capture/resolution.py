@@ -15,22 +15,48 @@ from sqlalchemy.orm import Session
 from ..catalog import Kind, same
 from .change import SERVER_GENERATED, Change, Values, stands_for
 from .loading import Path, follows_keys, leads_elsewhere, load, referred, refresh
-from .relationships import previous_parent
+from .relationships import TouchedParents, previous_parent
 from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
+    from .context import CommitContext
     from .mapper_plan import MapperPlan
     from .registry import Registry
     from .side_session import SideSession
     from .stored_values import StoredValues
 
-__all__ = ["expire_stale_references", "restore_snapshots", "with_objects", "with_values"]
+__all__ = ["resolve"]
 
 State = orm.InstanceState[t.Any]
 
 
-def with_objects(
+class Resolved(t.NamedTuple):
+    """The changes, and what of them touched what: the collections of touched objects may be out of date."""
+
+    changes: t.Sequence[Change]
+    parents: TouchedParents
+
+
+def resolve(context: CommitContext, changes: t.Sequence[Change]) -> Resolved:
+    """Give net changes their objects and values, and add the updates of what they touch."""
+    registry, session, stored = context.registry, context.session, context.stored
+    if not context.candidates.is_complete:
+        changes = _with_objects(session, context.side_session, changes)
+    changes = _with_values(registry, stored, changes)
+    # Owners and parents are read along relationships: these must lead where the rows do, now and, of what was deleted,
+    # when the transaction began.
+    consistent = _expire_stale_references(registry, stored, changes, context.candidates.consistent)
+    _restore_snapshots(registry, session, changes)
+    parents = TouchedParents(registry, session, context.side_session, consistent)
+    changes = parents.with_touched(changes)
+    touched = [change for change in changes if change.is_touched]
+    if touched:
+        stored.show_deciding(touched, ())
+    return Resolved(changes, parents)
+
+
+def _with_objects(
     session: Session, side_session: SideSession, changes: t.Sequence[Change]
 ) -> t.Sequence[Change]:
     """Give an object to each change that has none, or whose object is about another row by now."""
@@ -54,7 +80,7 @@ def _is_lost(change: Change, session_key: int) -> bool:
 # ---- values ------------------------------------------------------------------------------------------------
 
 
-def with_values(registry: Registry, stored: StoredValues, changes: t.Sequence[Change]) -> t.Sequence[Change]:
+def _with_values(registry: Registry, stored: StoredValues, changes: t.Sequence[Change]) -> t.Sequence[Change]:
     """Read the new values that only the database knew, where a condition or a path to an owner looks at them.
 
     Left out is what came back to its first value, and what a statement that nothing could follow has deleted.
@@ -109,7 +135,7 @@ def _values_read(obj: t.Any, values: Values) -> Values:
 # ---- references --------------------------------------------------------------------------------------------
 
 
-def expire_stale_references(
+def _expire_stale_references(
     registry: Registry, stored: StoredValues, changes: t.Sequence[Change], consistent: set[State]
 ) -> set[State]:
     """Load relationships anew whose keys were set since they were loaded: `line.invoice_id = 7`.
@@ -158,7 +184,7 @@ def expire_stale_references(
 # ---- snapshots ---------------------------------------------------------------------------------------------
 
 
-def restore_snapshots(registry: Registry, session: Session, changes: t.Sequence[Change]) -> None:
+def _restore_snapshots(registry: Registry, session: Session, changes: t.Sequence[Change]) -> None:
     """Restore the owner and foreign keys that each deleted row had when the transaction began.
 
     The snapshot was taken when the DELETE was sent. Whoever owned the row before has not seen what became of it since.

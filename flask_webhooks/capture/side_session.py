@@ -14,7 +14,7 @@ from .change import Change, Key
 from .connections import connection_of
 from .history import complete
 from .loading import Path, load, referred, unfiltered
-from .matching import is_anybody_listening
+from .lookup import is_anybody_listening
 from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
@@ -56,7 +56,7 @@ class SideSession:
         self._all.append(session)
         return session
 
-    def begin(self) -> None:
+    def forget_hidden_rows(self) -> None:
         """Forget which rows filters of the host's hide: a commit begins, or a deletion."""
         self._hidden = None
         self._found.clear()
@@ -145,6 +145,6 @@ class SideSession:
 
     def close(self) -> None:
         """Let go of the rows; the transaction is not touched."""
-        self.begin()
+        self.forget_hidden_rows()
         for session in self._all:
             session.close()

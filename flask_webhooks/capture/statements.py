@@ -15,7 +15,7 @@ from ..errors import BulkStatementError
 from ..outbox.recording import CHUNK
 from .change import Change, Key, Values
 from .loading import rows_where, unreadable
-from .matching import is_anybody_listening
+from .lookup import is_anybody_listening
 from .side_session import SideSession, unfiltered
 from .snapshots import copied
 from .sqlalchemy_internals import (

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from . import history
 from .change import Change
 from .events import Emitted, Recorded
-from .matching import SubscriptionLookup
+from .lookup import SubscriptionLookup
 from .registry import INFO, Registry
 from .side_session import SideSession
 from .sqlalchemy_internals import begin_implicitly

@@ -19,10 +19,7 @@ from sqlalchemy import orm
 
 from .. import payload
 from ..bindings.json_types import mismatch
-from ..capture import guard, host_code
-from ..capture.failures import name_of
-from ..capture.loading import load, owner_of
-from ..capture.messages import status_of
+from ..capture import guard, host_code, load, name_of, owner_of, status_of
 from ..config import ENVIRONMENTS
 from ..errors import ConfigurationError
 from ..messages import size_of
@@ -35,7 +32,7 @@ if t.TYPE_CHECKING:
     from sqlalchemy.orm import ORMExecuteState, Session
 
     from ..bindings import BoundChannel, BoundInclude
-    from ..capture.loading import Path
+    from ..capture import Path
     from ..catalog import EventType
     from ..state import AppState
 

@@ -21,13 +21,17 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from .. import outbox, replay, subscriptions
-from ..capture import host_code
-from ..capture.events import PendingEvent, Recorded
-from ..capture.guard import guarding
-from ..capture.listeners import announce
-from ..capture.loading import load_linked, option
-from ..capture.messages import write
-from ..capture.registry import registry_of
+from ..capture import (
+    PendingEvent,
+    Recorded,
+    announce,
+    guarding,
+    host_code,
+    load_linked,
+    option,
+    registry_of,
+    write,
+)
 from ..catalog import EventType, Kind
 from ..errors import ErrorText, OtherEnvironmentError, SubscriptionError
 from ..ids import BACKFILL

@@ -14,14 +14,19 @@ from datetime import UTC, date, datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from ..capture import host_code
-from ..capture.events import NOBODY, UNKNOWN, PendingEvent
-from ..capture.failures import storable
-from ..capture.guard import guarding
-from ..capture.loading import owner_of
-from ..capture.messages import deliveries_of, remade
-from ..capture.registry import registry_of
-from ..capture.side_session import unfiltered
+from ..capture import (
+    NOBODY,
+    UNKNOWN,
+    PendingEvent,
+    deliveries_of,
+    guarding,
+    host_code,
+    owner_of,
+    registry_of,
+    remade,
+    storable,
+    unfiltered,
+)
 from ..catalog import Kind
 from ..errors import EmitError, OwnerMissingError
 from ..models import BrokenMessage, Delivery, Message, State, Subscription
