@@ -33,6 +33,8 @@ def detect(
     context: CommitContext, past: RowsBefore, changes: t.Sequence[Change], emitted: t.Sequence[Emitted]
 ) -> list[PendingEvent]:
     """Return which events changes are, and those that the host emitted itself, each with its owner."""
+    # What a filter of the host's hid when a deletion was prepared may have been changed since.
+    context.side_session.forget_hidden_rows()
     found = _changed(context, past, changes)
     if emitted:
         context.stored.show_rows(item.obj for item in emitted if item.obj is not None)

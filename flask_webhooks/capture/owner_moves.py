@@ -55,9 +55,9 @@ class RowsBefore:
     ) -> None:
         self._registry, self._session = context.registry, context.session
         self._changes, self._uncaptured = changes, uncaptured
-        context.side_session.forget_hidden_rows()
         self._hidden_row = context.side_session.hidden_row
         self._unread_classes = tuple(context.side_session.unread_classes)
+        # Asked for each change, so worked out once: mostly no row has moved, and nothing else here runs.
         updated = Kind.UPDATED
         self._leading = {change.key for change in changes if change.kind is updated and self._leads(change)}
         """Rows whose path may have led to another owner before: mostly none."""
