@@ -23,7 +23,7 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `unit_of_work`          what each session has seen in a transaction
 `history`               a flush to changes, with old values
 `deletes`               which rows a flush deletes, and what is loaded before
-`snapshots`             what is told of them afterwards
+`snapshots`             what events show of them afterwards
 `bulk`                  a bulk statement to changes, or why not
 `statements`            what a bulk statement concerns, and whether its rows are taken
 `bulk_changes`          a bulk UPDATE or DELETE

@@ -85,7 +85,7 @@ class BulkChange(Statement):
 
     @property
     def _others(self) -> set[t.Any]:
-        """The tables that its criteria name beside the one that is changed."""
+        """The tables that its criteria name in addition to the one that is changed."""
         return {each for part in conditions(self.dml) for each in from_objects(part)} - {self._table}
 
     def run(self, rows: t.Sequence[t.Any]) -> Result:

@@ -1,6 +1,6 @@
 """What an upsert says: by which unique keys its rows may meet others, and with which values.
 
-Nothing here asks the database. What cannot be told from the statement alone is `Unfollowed`.
+Nothing here asks the database. What the statement alone does not say is `Unfollowed`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ConflictTargets:
     def __init__(self, statement: t.Any, parameters: t.Any, mapper: orm.Mapper[t.Any], dialect: str) -> None:
         """Read the statement.
 
-        :raises Unfollowed: what it says cannot be told from it.
+        :raises Unfollowed: it does not say which rows it meets.
         """
         self._statement, self._parameters, self._mapper = statement, parameters, mapper
         self.table = t.cast("sa.Table", mapper.local_table)

@@ -33,7 +33,7 @@ def connection_of(registry: Registry, session: Session, model: type | None) -> s
         found = session.connection(bind_arguments={"bind": ours.engine if ours.engine in known else ours})
     else:
         found = session.connection(bind_arguments={"mapper": inspect(model or Subscription)})
-    registry.state.naming.apply(found.dialect)  # of an engine that the host has made beside the app's
+    registry.state.naming.apply(found.dialect)  # of an engine of the host's other than the app's
     return found
 
 

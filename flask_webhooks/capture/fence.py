@@ -1,8 +1,7 @@
-"""What a session, its transactions and its connections are while code of the host's may run that is only to read.
+"""Sessions, transactions and connections that refuse to write while code of the host's runs that may only read.
 
-Each is of a subclass of its own class for as long, whose methods refuse while that code runs: those of SQLAlchemy's
-that everything else calls in the end, so that it does not matter by which name something is called, nor on which
-object.
+For as long each of them is an object of a subclass of its own class. The methods that refuse are those that all others
+of SQLAlchemy call in the end, so it does not matter by which name the host ends a transaction, nor on which object.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ _WRITE_INSIDE = re.compile(
 
 
 class Refusal(RuntimeError):
-    """Host code that is only to read wanted to write."""
+    """Raised in code of the host's that may only read and tried to write."""
 
 
 def refuse(what: str) -> None:
@@ -90,9 +89,9 @@ def refuse(what: str) -> None:
 
 
 def pass_over(session: Session, what: str) -> bool:
-    """Say whether code of the host's runs that may only read: then nothing is done, for it has nothing to write.
+    """Say whether code of the host's runs that may only read: then its commit or rollback does nothing.
 
-    :raises Refusal: it has.
+    :raises Refusal: it has something to write.
     """
     guard = running.get()
     if guard is None or guard.about is None:
@@ -102,7 +101,7 @@ def pass_over(session: Session, what: str) -> bool:
 
 
 def put_round(session: Session) -> list[t.Any]:
-    """Fence in a session and what it has; return what was, for `take_down`."""
+    """Fence in a session with its transactions and connections; return them, for `take_down`."""
     found: list[t.Any] = []
     _fence(session, found)
     transaction: t.Any = transaction_of(session)
@@ -116,7 +115,7 @@ def put_round(session: Session) -> list[t.Any]:
 
 
 def take_down(fenced: t.Sequence[t.Any]) -> None:
-    """Let all be of their own classes again."""
+    """Give each object its own class back."""
     for each in fenced:
         # The class made by `_fenced` is first, the fence second, and its own class third.
         each.__class__ = each.__class__.__mro__[2]
@@ -149,7 +148,7 @@ def _fenced(cls: t.Any) -> t.Any:
 
 
 def _fences(session: Session) -> list[t.Any]:
-    """What is fenced in beside a session while it is."""
+    """Return the list of what was fenced in with a session."""
     guard = running.get()
     guarded = guard.guarded(session) if guard is not None else None
     return [] if guarded is None else guarded.fenced

@@ -1,4 +1,4 @@
-"""Code of the host's that we call (schemas, properties, includes) may read, and changes nothing.
+"""Keeps code of the host's that we call in a commit (schemas, properties, includes) from changing anything.
 
 `guarding` is around all that happens in a commit on our behalf, `call` around each call of such code. What it does to
 objects or to the session is undone before anything is written, and a warning names where; what would write at once
@@ -264,7 +264,7 @@ class Guard:
         return False
 
     def undo(self, helds: t.Mapping[State, Held]) -> list[str]:
-        """Undo whatever was changed; return in words what."""
+        """Undo whatever was changed; return what that was, in words."""
         found: list[str] = []
         for guarded in list(self._guarded.values()):
             if guarded.is_touched():

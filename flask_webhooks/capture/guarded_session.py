@@ -1,4 +1,4 @@
-"""One session while code of the host's may run that is only to read: how it was, and how it becomes that again."""
+"""One session while code of the host's runs that may only read: how it was before, and how it is restored."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class GuardedSession:
         return len(new_states(session)) != self._count[0] or len(deleted_states(session)) != self._count[1]
 
     def undo(self, helds: t.Mapping[State, Held]) -> list[str]:
-        """Let the session be as it was; return in words what was changed."""
+        """Restore the session; return what was changed, in words."""
         found = []
         session = self.session
         for state in [state for state in new_states(session) if state not in self._new]:

@@ -44,7 +44,7 @@ _MISTRUSTED = "flask_webhooks.mistrusted"
 
 
 def mistrust(session: Session) -> None:
-    """Note that what objects hold may never have been, and read it from their rows from now on.
+    """Note that objects may hold values that no row ever had: from now on their rows are read instead.
 
     SQLAlchemy lets stand what was loaded between a bulk statement and the rollback of its savepoint. So does the host:
     to expire it would change what the host goes on to write.
@@ -55,13 +55,13 @@ def mistrust(session: Session) -> None:
 
 
 def mistrusted(session: Session | None) -> t.Container[State]:
-    """Return the states of objects that may hold what never has been."""
+    """Return the states of objects that may hold values that no row ever had."""
     found: t.Container[State] = session.info.get(_MISTRUSTED, ()) if session is not None else ()
     return found
 
 
 def trust(session: Session) -> None:
-    """Forget that: everything will be read anew."""
+    """Forget which objects are mistrusted: all were expired, and will be loaded from their rows."""
     session.info.pop(_MISTRUSTED, None)
 
 
@@ -343,7 +343,7 @@ def _new(plan: MapperPlan, name: str, held: t.Mapping[str, t.Any]) -> t.Any:
 
 
 def _forget_unset(state: State) -> None:
-    """Let the database say what an object has that took the row of a deleted one.
+    """Expire the attributes of a new object that took the row of a deleted one, as far as they were not given.
 
     SQLAlchemy makes an UPDATE of the columns that were given; the others keep what the deleted one had, and the
     object knows nothing of it.

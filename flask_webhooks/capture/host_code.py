@@ -1,4 +1,4 @@
-"""Calls of the host's code about one row, guarded: schemas, includes, owners; and at which field it was wrong."""
+"""Guarded calls of the host's code for one row (schemas, includes, owners), and the search for a field that fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listeners on SQLAlchemy's sessions and rows."""
+"""The listeners on SQLAlchemy's sessions and rows: they collect changes, and record events before COMMIT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows by their keys, with what hangs on them: a few statements however many there are."""
+"""Loads rows by their keys, and what relationships lead to from them: a few statements for any number of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Occurrences to rows of messages and deliveries."""
+"""Events to rows of messages and deliveries: the data, its extras, the key and the state of what each is about."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _data(item: PendingEvent, dumps: Dumps) -> tuple[t.Any, str]:
 
 
 def _extras(item: PendingEvent, data: t.Any) -> str | None:
-    """Return as JSON what listeners asked for beside the main object, all of it together; None for nothing."""
+    """Return as JSON what listeners asked for in addition to the main object, all of it together; None for nothing."""
     asked = item.includes_wanted()
     if not asked and not item.values:
         return None
@@ -287,8 +287,8 @@ def status_of(
 ) -> str | None:
     """Return the value of the column that the event's condition is about, else of `status`; cut to what fits.
 
-    It goes to receivers: what `data` does not have is told only if the catalogue tells it, as in `to: paid`. Without a
-    schema a property of that name is told too.
+    It goes to receivers: what `data` does not have is sent only if the catalogue names it, as in `to: paid`. Without a
+    schema a property of that name is sent too.
     """
     name = next(iter(event.when), "status")
     schema = bound.schemas.get(event.name) if bound is not None else None

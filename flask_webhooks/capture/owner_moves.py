@@ -1,8 +1,8 @@
-"""A row that goes from one owner to another: gone for the one, new for the other, and neither sees the other's values.
+"""Rows that move from one owner to another: deleted for the one, created for the other.
 
-A row moves when what its path to the owner goes by was changed: its own column or key, or one of a row on the way. Its
-owner of before is shown the row as it was before the transaction, with what it led to then: by objects of our own, like
-those that remain of deleted rows.
+A row moves when what its path to the owner goes by was changed: its own column or key, or one of a row on the way.
+Neither owner sees the other's values: the owner of before gets the row as it was before the transaction, with what it
+led to then, as an object of ours like the snapshots of deleted rows.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ class RowsBefore:
         return self._hidden_row(relation, values) if is_hidden else found
 
     def _deleted_parent(self, relation: Relation, values: t.Mapping[str, t.Any]) -> t.Any:
-        """Return what remains of a deleted row that a foreign key led to by another column than the key."""
+        """Return the snapshot of a deleted row that a foreign key referred to by another column than the key."""
         pairs = [
             (attributes_of(relation.parent, [local]), attributes_of(relation.mapper, [remote]))
             for local, remote in relation.local_remote_pairs or ()
@@ -311,7 +311,7 @@ class RowsBefore:
         return self._snapshots[key]
 
     def _load_as_before(self, shown: t.Any, obj: t.Any) -> None:
-        """Let it lead to rows as they were, whoever asks: loaded by a property, they would be as they are."""
+        """Let its relationships load rows as they were: loaded by SQLAlchemy, they would be as they are now."""
         state = inspect(shown)
         me = weakref.ref(self)  # a cycle would keep the host's session
 

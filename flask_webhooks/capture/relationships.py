@@ -1,4 +1,4 @@
-"""What a changed object touches: a line that changed is an update of its invoice, once, however many lines."""
+"""Touched parents: a line that changed is an update of its invoice, one for any number of lines."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _expire_stale(
 def _parents(session: Session, change: Change, name: str) -> t.Sequence[t.Any]:
     """What it leads to, and what it led to before: a line that moves changes two invoices.
 
-    What is gone has changed only what it led to before: where it was moved to meanwhile nothing is left of it.
+    A deleted row has changed only what it led to before: where it was moved to meanwhile it was never seen.
     """
     try:
         reached = listed(value(change.obj, name))

@@ -1,4 +1,4 @@
-"""Rows read once more, where dumping the objects in memory has failed: before anything is called broken.
+"""Reads rows once more where dumping the objects in memory has failed, before an event is called broken.
 
 What a host has in memory is not always what its schema expects: a value as it was assigned, in a row that was not
 known to be read; an object without what its class makes when it is loaded; a relationship that still leads nowhere. The

@@ -30,7 +30,7 @@ class SideSession:
     """
 
     captured_rows = 0
-    """How many rows of bulk statements this transaction has taken, heard or not."""
+    """How many rows of bulk statements this transaction has captured, whether anyone listens or not."""
 
     def __init__(self, session: Session, registry: Registry) -> None:
         self._host, self._registry = session, registry

@@ -49,7 +49,7 @@ class DeletedSnapshot(t.NamedTuple):
 def make_snapshots(
     states: t.Sequence[tuple[State, MapperPlan]], shown: Observed
 ) -> dict[State, DeletedSnapshot]:
-    """Return what remains of each; the objects lead to each other.
+    """Return a snapshot of each; snapshots lead to each other.
 
     :param shown: values of attributes that the host's objects do not have, or not any more.
     """
@@ -77,7 +77,7 @@ def make_snapshots(
 def _snapshot_of(
     state: State, plan: MapperPlan, row: t.Mapping[str, t.Any], copies: dict[str, t.Any]
 ) -> t.Any:
-    """Make an object as one that was loaded is made.
+    """Make an object that looks as if it had been loaded.
 
     Columns that decide who gets the event are the row's, others as the host left them (`row.deleted_by = ...`).
     """
@@ -155,7 +155,7 @@ def _visible(copies: t.Any, value: t.Any) -> t.Any:
 
 
 def _with_snapshots(value: t.Any, found: dict[State, DeletedSnapshot]) -> t.Any:
-    """What a relationship leads to, with what remains in place of what is deleted too."""
+    """Return what a relationship leads to, with snapshots in place of objects that are deleted too."""
     if value is None:
         return None
     if hasattr(value, STATE):
@@ -170,7 +170,7 @@ def _with_snapshots(value: t.Any, found: dict[State, DeletedSnapshot]) -> t.Any:
 
 
 def _copied_collection(value: t.Any, base: t.Any, found: dict[State, DeletedSnapshot]) -> t.Any:
-    """A collection of the same class, filled without what SQLAlchemy and the host do when something is added."""
+    """Return a collection of the same class, filled without the events that adding a member has."""
     made: t.Any = base.__new__(type(value))
     if hasattr(made, "__dict__"):
         made.__dict__.update(vars(value))

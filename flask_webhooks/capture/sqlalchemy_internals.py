@@ -129,7 +129,7 @@ def set_adapter(collection: t.Any, adapter: t.Any) -> None:
 
 
 def parents_of(value: t.Any) -> t.Any:
-    """Return who is told when a `MutableDict` and its like change; None of other values."""
+    """Return the objects that a `MutableDict` or its like marks as changed; None of other values."""
     return getattr(value, "_parents", None)
 
 

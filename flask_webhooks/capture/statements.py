@@ -1,4 +1,4 @@
-"""What is known of one bulk statement, whatever its verb: what it concerns, and whether its rows are taken."""
+"""One bulk statement, whatever its verb: which rows it concerns, and whether they are captured."""
 
 from __future__ import annotations
 

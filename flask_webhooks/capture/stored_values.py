@@ -1,4 +1,4 @@
-"""Objects as their rows are: while a commit's events are made, what was assigned gives way to what the database has.
+"""Shows objects as the database has their rows while a commit's events are made: `"7"` was assigned, 7 is stored.
 
 What can be said by a column's type is said so. The rest is read: those columns, of those rows, in one statement for a
 class. When the events are made the host finds its values again.

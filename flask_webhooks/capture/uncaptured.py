@@ -1,7 +1,7 @@
-"""What flushes did to rows that events show and no channel captures, and to links between rows (many-to-many).
+"""Changes of rows that events show though no channel captures them, and of links between rows (many-to-many).
 
-The law of this room: it is noted for the owner of before, who is shown nothing that came to be when a row was his no
-more. What can be noted is worked out once for each class; of most classes it is nothing.
+They are noted for the owner that a row had before: it sees nothing that was made after the row went to another. What is
+to be noted is worked out once for each class; of most classes it is nothing.
 """
 
 from __future__ import annotations

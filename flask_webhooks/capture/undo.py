@@ -1,4 +1,4 @@
-"""One object of the host's as it was, and how it becomes that again. SQLAlchemy's private names about it are here.
+"""One object of the host's as it was, and how it is restored after code that may only read has changed it.
 
 The law of this room: nothing here fires an attribute event, and only what cannot be known otherwise is read from the
 database.
@@ -85,7 +85,7 @@ class Contents:
         return any(_differs(value, before) for value, before in self._parts)
 
     def put_back(self) -> None:
-        """Let all containers hold what they held, by the methods of the builtin: a `MutableDict` notices nothing."""
+        """Give all containers their members back, by the methods of the builtin: a `MutableDict` notices nothing."""
         for value, before in self._parts:
             if isinstance(value, dict):
                 dict.clear(value)
@@ -185,7 +185,7 @@ class Snapshot:
         return sorted(changed & self.state.manager.keys())
 
     def restore(self) -> None:
-        """Let the object and what SQLAlchemy knows of it be as they were."""
+        """Restore the object, and what SQLAlchemy has noted of it."""
         state = self.state
         for name, value in _collections(state):
             if name in self._members:
@@ -243,7 +243,7 @@ def _copied(value: t.Any) -> t.Any:
 
 
 def _put(state: State, name: str, value: t.Any) -> None:
-    """Let an attribute be what it was. What tracks its own changes (`MutableDict`) belongs to it again."""
+    """Restore an attribute. What tracks its own changes (`MutableDict`) belongs to it again."""
     state.dict[name] = value
     parents = parents_of(value)
     if parents is not None and name in state.manager:
@@ -263,7 +263,7 @@ def _collections(state: State) -> t.Iterator[tuple[str, t.Any]]:
 
 
 def _fill(state: State, name: str, members: list[t.Any]) -> None:
-    """Let a collection have these members: the same collection where it is still the object's."""
+    """Give a collection these members: the same collection where it is still the object's."""
     held = state.dict
     adapter = adapter_of(held.get(name))
     # SQLAlchemy has let go of the collection: a new one is filled without events.
@@ -276,7 +276,7 @@ def _fill(state: State, name: str, members: list[t.Any]) -> None:
 
 
 def _keep_parents(state: State, name: str, before: list[t.Any], now: list[t.Any]) -> None:
-    """Let members know whose they are: one that seems to have no parent would be deleted as an orphan."""
+    """Note again which parent each member has: one that seems to have none would be deleted as an orphan."""
     impl: t.Any = state.manager[name].impl
     # Only what `delete-orphan` or a viewing parent cares about is tracked.
     if not impl.trackparent:
@@ -329,7 +329,7 @@ def _is_unknown(old: t.Any) -> bool:
 
 
 def _forget(state: State) -> None:
-    """Let SQLAlchemy know of no change."""
+    """Drop what SQLAlchemy has noted of changes."""
     state.committed_state.clear()
     forget_pending(state)
     session = session_of(state)
