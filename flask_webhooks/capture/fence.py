@@ -204,7 +204,7 @@ class _Session(Session):
 
 
 def _guarded(session: t.Any) -> t.Any:
-    """Return the session's watch while host code runs."""
+    """Return what the guard knows of a session while host code runs."""
     guard = running.get()
     return None if guard is None or guard.about is None else guard.guarded(session)
 

@@ -20,7 +20,7 @@ from .events import Recorded
 from .loading import unloading_relationships
 from .lookup import SubscriptionLookup
 from .mapper_plan import MapperPlan
-from .registry import Registry, has_registries, known, registry_for, registry_of
+from .registry import Registry, has_registries, registries_by_class, registry_for, registry_of
 from .sqlalchemy_internals import (
     deleted_states,
     dirty_states,
@@ -143,7 +143,7 @@ def _prepare_deletion(session: Session, unit: UnitOfWork, captured: list[Seen]) 
 
 
 def _captured(mapper: orm.Mapper[t.Any], target: t.Any) -> tuple[Session, UnitOfWork, Seen] | None:
-    """The session of an object whose row is about to be written, its buffer, and what is captured of it."""
+    """The session of an object whose row is about to be written, its unit of work, and what is captured of it."""
     state: t.Any = state_of(target)
     session = state.session
     registry = registry_for(session, state.class_) if session is not None else None
@@ -174,7 +174,7 @@ def _by_registry(session: Session, states: t.Iterable[InstanceState[t.Any]]) -> 
     found: dict[Registry, list[Seen]] = {}
     for state in states:
         cls = state.class_
-        if known.get(cls) == ():
+        if registries_by_class.get(cls) == ():
             continue
         registry = registry_for(session, cls)
         plan = registry.plan(cls) if registry is not None else None
@@ -198,7 +198,7 @@ def _is_matched(session: Session, unit: UnitOfWork, states: t.Sequence[Seen]) ->
 def _after_flush(session: Session, context: UOWTransaction) -> None:
     # Most flushes concern classes that are in no catalogue.
     for mapper in context.mappers:
-        if known.get(mapper.class_) != ():  # as `_is_any_known`
+        if registries_by_class.get(mapper.class_) != ():  # as `_is_any_known`
             break
     else:
         return
@@ -342,11 +342,14 @@ def _is_ending(session: Session) -> bool:
 def _is_any_known(session: Session) -> bool:
     """Whether something waits to be flushed that an app captures, or that is met for the first time."""
     for state in new_states(session):
-        if known.get(state.class_) != ():
+        if registries_by_class.get(state.class_) != ():
             return True
     if not deleted_states(session) and not modified_states(session):
         return False
-    return any(known.get(state.class_) != () for state in (*deleted_states(session), *dirty_states(session)))
+    return any(
+        registries_by_class.get(state.class_) != ()
+        for state in (*deleted_states(session), *dirty_states(session))
+    )
 
 
 def _refuse_broken(unit: UnitOfWork) -> None:

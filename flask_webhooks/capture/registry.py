@@ -89,7 +89,7 @@ class Registry(HostDatabase):
         super().renew()
         self._plans, self._forms, self._all_forms = {}, {}, {}
         # Each class is asked for anew: which apps capture it has changed.
-        known.clear()
+        registries_by_class.clear()
 
     def _leading(self) -> dict[type, frozenset[str]]:
         found: dict[type, frozenset[str]] = {}
@@ -212,7 +212,7 @@ class Registry(HostDatabase):
 
 
 _registries: dict[int, weakref.ref[Registry]] = {}
-known: dict[type, tuple[weakref.ref[Registry], ...]] = {}
+registries_by_class: dict[type, tuple[weakref.ref[Registry], ...]] = {}
 """Mapped class to the apps that capture it; filled as classes are met, emptied when an app comes or goes."""
 
 
@@ -221,12 +221,12 @@ def register(registry: Registry) -> None:
     registry.state.app.extensions[INFO] = registry
     number = id(registry)
     _registries[number] = weakref.ref(registry, lambda _: _forget(number))
-    known.clear()
+    registries_by_class.clear()
 
 
 def _forget(number: int) -> None:
     _registries.pop(number, None)
-    known.clear()
+    registries_by_class.clear()
 
 
 def all_registries() -> list[Registry]:
@@ -252,9 +252,9 @@ def registry_for(session: Session, cls: type) -> Registry | None:
 
     :raises EmitError: several apps on one database capture it, each with a catalogue of its own.
     """
-    refs = known.get(cls)
+    refs = registries_by_class.get(cls)
     if refs is None:
-        refs = known[cls] = tuple(
+        refs = registries_by_class[cls] = tuple(
             ref
             for ref in list(_registries.values())
             if (registry := ref()) is not None and (registry.plan(cls) or registry.observed(cls))

@@ -79,7 +79,7 @@ class UnitOfWork:
 
 
 class UnitsOfWork(dict[Registry, UnitOfWork]):
-    """The buffers of one root transaction: one for each app that captures something in it.
+    """The units of work of one root transaction: one for each app that captures something in it.
 
     They are an attribute of the transaction and end with it, however it ends: a listener for that would be called
     at every flush of every session.
@@ -90,7 +90,7 @@ class UnitsOfWork(dict[Registry, UnitOfWork]):
 
 
 def unit_of(session: Session, registry: Registry) -> UnitOfWork:
-    """Return the buffer of the session's transaction, made anew if there is none."""
+    """Return the unit of work of the session's transaction, made anew if there is none."""
     units = units_of(session)
     unit = units.get(registry)
     if unit is None:
@@ -120,7 +120,7 @@ def is_committing(root: SessionTransaction | None) -> bool:
 
 
 def set_committing(root: SessionTransaction | None, is_committing: bool) -> None:
-    # Not among the buffers: a commit of nothing that is captured shall not pay for these.
+    # Not among the units of work: a commit of nothing that is captured shall not pay for these.
     setattr(root, COMMITTING, is_committing)
 
 
