@@ -158,7 +158,7 @@ def test_what_is_published_says_the_same(studio: AppState) -> None:
         bound = studio.bound[event.partition(".")[0]]
         schema = json_schema.data_schema(bound, studio.catalog.events[event])
         assert schema["properties"].keys() == validated
-        assert json_schema.sample(bound, studio.catalog.events[event]).keys() == validated
+        assert json_schema.sample_data(bound, studio.catalog.events[event]).keys() == validated
         jsonschema.validate(told(studio, event)[0], schema)
     shots = json_schema.data_schema(studio.bound["shots"], studio.catalog.events["shots.created"])
     assert shots == {"type": "object", "properties": {}, "additionalProperties": True}
