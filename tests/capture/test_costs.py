@@ -26,6 +26,12 @@ def commit(invoices: int, lines: int) -> None:
     db.session.commit()
 
 
+def is_choosing(frame: t.Any) -> bool:
+    """Whether one of these calls it, perhaps for each app that other tests have left (in a comprehension)."""
+    above = frame.f_back, frame.f_back and frame.f_back.f_back
+    return any(each is not None and each.f_code.co_name in CHOOSING for each in above)
+
+
 def calls(invoices: int, lines: int) -> int:
     """How often functions of ours are called in a commit that is not the first of its kind."""
     commit(invoices, lines)
@@ -36,7 +42,7 @@ def calls(invoices: int, lines: int) -> int:
         if event != "call" or not code.co_filename.startswith(OURS) or code.co_name.startswith("<"):
             return
         if code.co_name not in CHOOSING and Path(code.co_filename).name != "engines.py":
-            found[code.co_name] += 1
+            found[code.co_name] += not is_choosing(frame)
 
     sys.setprofile(note)
     try:
