@@ -68,9 +68,8 @@ def fix() -> Fixed:
     if context is None or context.app not in _places:
         return []
     variable = getattr(flask.globals, "_cv_request", None)
-    request = (
-        variable.get(None) if variable is not None else None
-    )  # later versions of Flask have one context for both
+    # Later versions of Flask have one context for app and request.
+    request = variable.get(None) if variable is not None else None
     before: Fixed = [(each, each.url_adapter) for each in (context, request) if each is not None]
     for each, own in before:
         each.url_adapter = _adapter(context.app, own)

@@ -168,9 +168,8 @@ def _is_ready(state: AppState) -> bool:
 
 def _replay(state: AppState) -> int:
     """Make the next deliveries of running replays due; return how many."""
-    with contextlib.suppress(
-        *TRANSIENT_ERRORS
-    ):  # the database is unreachable: the next run logs it, and waits
+    # The database is unreachable: the next run logs it, and waits.
+    with contextlib.suppress(*TRANSIENT_ERRORS):
         return replay.enqueue_batches(state)
     return 0
 

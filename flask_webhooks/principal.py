@@ -98,9 +98,8 @@ def _checked_owner(owner: t.Any) -> str:
         wrong = "owner is None" if owner is None else f"owner is of the type {type(owner).__name__}"
         raise _refusal(wrong, _remedy(owner))
     text = str.__str__(owner)
-    if (
-        not text.strip() or text == "None"
-    ):  # from str(None): all users without an account would share this owner
+    # "None" comes from str(None): all users without an account would share this owner.
+    if not text.strip() or text == "None":
         raise _refusal(f"owner is {text!r}", _remedy(None))
     if len(text) > LONGEST:
         raise _refusal(f"owner has {len(text)} characters", f"give at most {LONGEST}")

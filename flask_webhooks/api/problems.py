@@ -115,9 +115,8 @@ def not_allowed(allowed: t.Sequence[str]) -> t.Callable[..., Response]:
     names = ", ".join(sorted({*allowed, "HEAD", "OPTIONS"} if "GET" in allowed else {*allowed, "OPTIONS"}))
 
     def view(**_: t.Any) -> Response:
-        if (
-            request.method == "OPTIONS"
-        ):  # a browser asks this before a cross-site request, without credentials
+        # A browser asks this before a cross-site request, without credentials.
+        if request.method == "OPTIONS":
             every = Response(headers={"Allow": names})
             del every.headers["Content-Type"]
             return every

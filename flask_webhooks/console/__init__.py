@@ -1,30 +1,31 @@
 """The developer console: HTML below `WEBHOOKS_URL_PREFIX/console`, for the host's customers and for operators.
 
-The law of this door: every page names the right it needs, and nothing is reached without a principal; what is not the
-caller's own does not exist. Every POST carries a token and answers with a redirect, so that all of it works without
-JavaScript; htmx asks for the same pages and gets the part that changed. No inline script, style or handler.
+The law of this door: every page declares the right that it needs, and no page is shown without a principal; the rows of
+other owners are answered as if they did not exist. Every POST carries a token and answers with a redirect, so all pages
+work without JavaScript; htmx requests the same pages and gets the part that changed. There is no inline script, style
+or event handler.
 
 In the order of a request: `rendering` authenticates, checks the token, opens a session of our own and commits; a page
 function returns a `Page`, a `Redirect` or a `Raw`.
 
 =============  ==============================================================================================
-`pages`        what a page is; the URL rules are made from it
-`rendering`    from a request to a page function, and to a response; `template_values`, what every template may use
-`sign_in`      the way to the console, and to the host's sign-in
+`pages`        the definition of a page, from which the URL rules are made
+`rendering`    calls a page function for a request and renders its result; `template_values`, the globals of templates
+`sign_in`      redirects to the console, and to the host's sign-in
 `csrf`         the token of every form
-`i18n`         gettext, where Flask-Babel is there
-`sentences`    what is wrong, in the visitor's language and in words of a form
+`i18n`         gettext, if the host uses Flask-Babel
+`sentences`    the text of an error in the visitor's language, worded for a form
 `formatting`   how instants, durations, sizes and states are written
 `colours`      the host's accent colour, made legible
 `webhooks`     list, switch, remove
-`form_pages`   new and edit; `form` reads what was sent, `event_picker` offers events
-`first_steps`  the steps after a webhook is made
-`once`         a form makes its thing once, a secret is shown once
+`form_pages`   new and edit; `form` reads the submitted fields, `event_picker` offers events
+`first_steps`  the steps after a webhook is created
+`once`         submits a form once, shows a secret once
 `webhook`      one webhook: health, charts; `secrets`, `test_send`, `snippets`
 `deliveries`   deliveries, live; `delivery`, one of them with every attempt; `curl`, an attempt as a command
 `catalogue`    channels and events
-`replays`      what is sent again
-`operator`     for operators
+`replays`      deliveries sent again
+`operator`     the page for operators
 =============  ==============================================================================================
 """
 
@@ -49,7 +50,7 @@ from . import (
 from .formatting import add_filters
 from .pages import PAGES
 from .rendering import of_http, secure, unknown, view_of
-from .sign_in import lead_here
+from .sign_in import redirect_to_console
 from .template_values import accent, template_values
 
 __all__ = ["make_blueprint"]
@@ -67,14 +68,14 @@ _ROOMS = (
     catalogue,
     operator,
 )
-"""Importing them fills PAGES."""
+"""Importing these modules fills PAGES."""
 
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def make_blueprint(name: str, host: str | None) -> Door:
-    """Return the blueprint; a new one for each app. Pages name each other without it (`.index`)."""
+    """Return a new blueprint for an app. Pages link to each other without its name (`.index`)."""
     blueprint = Door(
         name,
         __name__,
@@ -90,6 +91,6 @@ def make_blueprint(name: str, host: str | None) -> Door:
     blueprint.context_processor(template_values)
     blueprint.after_request(secure)
     blueprint.register_error_handler(HTTPException, of_http)
-    blueprint.record(lead_here)
+    blueprint.record(redirect_to_console)
     add_filters(blueprint)
     return blueprint

@@ -1,4 +1,4 @@
-"""Events: what there is to listen to, what it looks like, and who listens."""
+"""The catalogue: channels and events, with their data, bodies, and the visitor's webhooks that get them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ DEEPEST = 6
 PAGE = 300
 """Events on a page."""
 SAID = 512
-"""Bytes of HTML of what is said of a channel there."""
+"""Bytes of HTML for the description of a channel on that page."""
 MOST = 50
-"""Listeners that the page of an event names, the newest."""
+"""Webhooks that the page of an event lists: the newest ones."""
 
 
 @page("GET", "/events", right="read")
@@ -41,7 +41,7 @@ def events(visit: PageContext) -> Page:
             for name, some in by_channel.items()
         ],
         "count": sum(1 for channel in visit.state.catalog.channels.values() if channel.events),
-        "listening": {event.name: len(_who(visit, listeners, event.name)) for event in listed},
+        "listening": {event.name: len(_listening(visit, listeners, event.name)) for event in listed},
         "more": listed[-1].name if first + PAGE < len(known) else None,
     }
     return Page("events.html", values)
@@ -49,7 +49,7 @@ def events(visit: PageContext) -> Page:
 
 @page("GET", "/events/<event_name>", right="read")
 def event(visit: PageContext, event_name: str) -> Page:
-    """Show one event: its data as a table, a body in each format, who listens."""
+    """Show one event: its data as a table, a body in each format, and the visitor's webhooks that get it."""
     found = visit.state.catalog.events.get(event_name)
     if found is None:
         raise nothing()
@@ -58,7 +58,7 @@ def event(visit: PageContext, event_name: str) -> Page:
     shared = visit.state.settings.only_environment or "staging"
     schema = data_schema(bound, found)
     listeners = queries.ids_by_pattern(visit.session, owner=visit.owner)
-    who = sorted(_who(visit, listeners, found.name), reverse=True)
+    newest_first = sorted(_listening(visit, listeners, found.name), reverse=True)
     values = {
         "event": found,
         "channel": channel,
@@ -71,18 +71,18 @@ def event(visit: PageContext, event_name: str) -> Page:
         "schema": json.dumps(schema, indent=2, ensure_ascii=False),
         "includes": [*bound.includes, CHANGES],
         "samples": [(name, samples.body(visit.state, found, name, shared)) for name in found.formats],
-        "subscriptions": queries.some_of(visit.session, who[:MOST]),
-        "unlisted": len(who[MOST:]),
+        "subscriptions": queries.some_of(visit.session, newest_first[:MOST]),
+        "unlisted": len(newest_first[MOST:]),
     }
     return Page("event.html", values)
 
 
-def _who(visit: PageContext, listeners: t.Mapping[str, set[str]], name: str) -> set[str]:
+def _listening(visit: PageContext, listeners: t.Mapping[str, set[str]], name: str) -> set[str]:
     return set().union(*(listeners.get(pattern, set()) for pattern in visit.state.catalog.patterns(name)))
 
 
 def _rows(schema: t.Mapping[str, t.Any], prefix: str, depth: int) -> t.Iterator[dict[str, t.Any]]:
-    """Walk a JSON Schema: one line for each property, nested ones below."""
+    """Yield one line for each property of a JSON Schema, followed by its nested properties."""
     for name, inner in schema.get("properties", {}).items():
         kinds = inner.get("type", "any")
         several = kinds if isinstance(kinds, list) else [kinds]

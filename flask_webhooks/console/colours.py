@@ -1,7 +1,7 @@
 """The host's accent colour, made legible. Pure functions over `#rrggbb`.
 
 The law of this room: text in the accent colour, and text on it, has a contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3)
-in the light and in the dark look, whatever colour the host names.
+in the light and in the dark theme, whatever colour the host sets.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ __all__ = ["contrast", "is_colour", "legible", "on", "style_sheet"]
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 WANTED = 4.5
 LIGHT, DARK = "#ffffff", "#15171c"
-"""The surfaces that text stands on; `--surface` in the style sheet."""
+"""Background colours of text in the two themes; `--surface` in the style sheet."""
 
 
 def is_colour(text: str) -> bool:
-    """Whether it is `#rrggbb`."""
+    """Whether a text is `#rrggbb`."""
     return bool(_COLOUR.fullmatch(text))
 
 
@@ -32,7 +32,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def style_sheet(accent: str | None) -> str:
-    """Return CSS with the accent colour for both looks; empty without one."""
+    """Return CSS with the accent colour for both themes; empty without one."""
     if accent is None:
         return ""
     light, dark = (
@@ -43,7 +43,7 @@ def style_sheet(accent: str | None) -> str:
 
 
 def legible(accent: str, surface: str) -> str:
-    """Return the accent, moved towards black or white until it can be read on a surface."""
+    """Return the accent colour, mixed with black or white until its contrast on a surface suffices."""
     towards = "#000000" if _luminance(surface) > 0.5 else "#ffffff"
     for step in range(21):
         mixed = _mixed(accent, towards, step / 20)
@@ -53,7 +53,7 @@ def legible(accent: str, surface: str) -> str:
 
 
 def on(colour: str) -> str:
-    """Return black or white: what can be read on a colour."""
+    """Return black or white, whichever has more contrast on a colour."""
     return max(("#ffffff", "#000000"), key=lambda text: contrast(text, colour))
 
 

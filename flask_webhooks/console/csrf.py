@@ -1,8 +1,9 @@
-"""The token that every form carries, so that no other site can make a signed-in browser change anything.
+"""The token in every form, by which another site cannot make a signed-in browser change anything (CSRF).
 
-Signed with the app's own key and bound to who it was made for: owner, rights and operator. A colleague who may only
-read cannot lend an administrator a token. It needs no session and no cookie of ours. What a browser
-says to come from another origin is refused as well (see `web.origin`).
+It is signed with the app's own key, and bound to the owner, the rights and the operator flag of the principal that it
+was made for: a token of a colleague who may only read does not work in an administrator's browser. It needs neither a
+session nor a cookie of ours. A request that the browser marks as coming from another origin is refused as well (see
+`web.origin`).
 """
 
 from __future__ import annotations

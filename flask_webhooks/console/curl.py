@@ -1,9 +1,9 @@
-"""A request that was made, as a command for a terminal.
+"""An attempt's request as a curl command for a terminal.
 
-The law of this room: what is pasted into bash or zsh sends the same bytes to the same target, and does nothing else,
-whatever a customer has put into a body or a URL. So the command is printable ASCII: no control character can end a
-paste, no tab can complete a word, no invisible mark is lost in a clipboard, and no shell reads anything inside
-single quotation marks or a quoted here-document.
+The law of this room: the command, pasted into bash or zsh, sends the same bytes to the same URL and does nothing else,
+whatever a customer has put into a body or a URL. So it is printable ASCII: no control character can end the paste, no
+tab can complete a word, and no invisible character can get lost in a clipboard. Shells expand nothing inside single
+quotation marks or a quoted here-document.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from ..transport import ACCEPT_ENCODING, as_sent, is_token
 __all__ = ["LONGEST_INLINE", "command"]
 
 LONGEST_INLINE = 4096
-"""Bytes of a body whose command stands in the page of its delivery; that of a larger one is fetched on demand."""
+"""Bytes of the largest body whose command is part of the delivery's page; a larger one is loaded on demand."""
 LONGEST_READABLE = 2048
-"""Bytes of a body that is a word of the command: Linux takes 128 KiB for one, and a here-document any number."""
+"""Bytes of the largest body that is written as an argument of curl; a larger one is a here-document in base64. Linux
+limits an argument to 128 KiB, and does not limit a here-document."""
 _READABLE = re.compile(rb"[ -~]*")
 _UNSENT = ("Accept", "Expect")
-"""Headers that curl adds by itself, and we do not send."""
+"""Headers that curl adds by itself, and that we do not send."""
 
 
 def command(url: str, headers: t.Mapping[str, str], body: bytes) -> str:
-    """Return the command. Custom headers are left out, because the log masks their values; it says which.
+    """Return the command. It omits custom headers, whose values the log masks, and names them in a note before it.
 
-    :param headers: as the log has them.
+    :param headers: from the log.
     """
-    known = {name: value for name, value in headers.items() if is_token(name)}  # anything else was never sent
+    # A name that is no token was never sent.
+    known = {name: value for name, value in headers.items() if is_token(name)}
     sent = {"Accept-Encoding": ACCEPT_ENCODING, **{k: v for k, v in known.items() if v != MASK}}
     masked = [name for name, value in known.items() if value == MASK]
     # -g: no [ranges] or {lists} in the URL; --path-as-is: no /../ resolved.
@@ -52,5 +54,5 @@ def _joined(lines: t.Sequence[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """One word for a shell. What is not printable ASCII cannot be part of a URL or header that was sent."""
+    """Quote one word for a shell. Characters outside printable ASCII are never in a URL or header that was sent."""
     return shlex.quote("".join(mark if " " <= mark <= "~" else "?" for mark in text))

@@ -1,4 +1,4 @@
-"""Deliveries: the log, filtered, live, endless."""
+"""The log of deliveries: filtered, updated live, and loaded page by page while scrolling."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["deliveries", "live"]
 
 MOST = 40
 WEBHOOKS = 200
-"""Webhooks that can be chosen, removed ones among them: their log stays."""
+"""Webhooks to choose from, including removed ones, whose log stays."""
 LIVE = 200
-"""Lines that the live part shows at most; older ones are on the next page."""
+"""The most lines of the live part; older ones are on the next page."""
 SPANS: t.Mapping[str, timedelta] = {
     "15m": timedelta(minutes=15),
     "1h": timedelta(hours=1),
@@ -32,7 +32,7 @@ _FIELDS = ("webhook", "state", "event", "time", "status", "q")
 
 @page("GET", "/deliveries", right="read")
 def deliveries(visit: PageContext) -> Page:
-    """Show the log; a part of it where htmx asks for more."""
+    """Show the log; for htmx only its next part."""
     query = {name: visit.query.get(name, "").strip() for name in _FIELDS}
     known = queries.with_log(visit.session, owner=visit.owner, most=WEBHOOKS)
     before = visit.identifier("before")
@@ -55,7 +55,7 @@ def deliveries(visit: PageContext) -> Page:
 
 @page("GET", "/deliveries/live", right="read")
 def live(visit: PageContext) -> Page:
-    """Show what is newer than an anchor: what came, and what became of what was there."""
+    """Show the deliveries that are newer than an anchor: new lines, and lines whose state has changed."""
     query = {name: visit.query.get(name, "").strip() for name in _FIELDS}
     known = queries.with_log(visit.session, owner=visit.owner, most=WEBHOOKS)
     anchor = visit.identifier("anchor") or uuid7()
@@ -102,7 +102,7 @@ def _wanted(
 
 
 def _patterns(visit: PageContext) -> t.Iterator[str]:
-    """Yield what can be looked for: channels, and their events."""
+    """Yield the patterns that the log can be filtered by: channels and their events."""
     for channel in visit.state.catalog.channels.values():
         if channel.events:
             yield f"{channel.name}.*"

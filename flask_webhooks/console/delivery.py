@@ -1,4 +1,4 @@
-"""One delivery: what happened when, what was sent, what came back, and what to do about it."""
+"""The page of one delivery: its attempts with requests, responses and timings; retry and cancel."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .i18n import N_, _
 from .pages import Page, PageContext, Raw, Redirect, page
 from .rendering import nothing
 
-__all__ = ["cancel", "curl", "delivery", "retry", "told"]
+__all__ = ["cancel", "curl", "delivery", "retry", "shown_attempts"]
 
 LONGEST_BODY = 65_536
-"""Characters of a request body that the page looks at; the API gives all of it."""
+"""Characters of a request body that the page reads; the API returns all of it."""
 BODY, RESPONSE, HEADERS, CURL = 48 * 1024, 24 * 1024, 10 * 1024, 8 * 1024
-"""Bytes of HTML that a body, an answer, headers and a command may have: with five attempts a page is below 512 KiB."""
+"""Bytes of HTML for a body, a response, headers and a command: a page with five attempts is below 512 KiB."""
 CHANGES, VALUE = 50, 500
-"""What changed: rows that are shown, and bytes of HTML of each value."""
+"""The table of changes: the most rows, and bytes of HTML of each value."""
 
 
 NOTES: t.Mapping[str, str] = {
@@ -40,12 +40,12 @@ NOTES: t.Mapping[str, str] = {
     "unknown_charset": N_("The charset %(charset)s is unknown: it is read as UTF-8."),
     "not_text": N_("Some bytes are not valid %(charset)s and are shown as �."),
 }
-"""`queries.NOTES`, for the visitor's language."""
+"""The texts of `queries.NOTES`, for translation."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One part of a request's time."""
+    """One phase of an attempt's time."""
 
     name: str
     label: str
@@ -55,34 +55,34 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Told:
+class ShownAttempt:
     """An attempt, ready to be shown."""
 
     row: Attempt
     label: str
-    """What went wrong, in a few words; empty if nothing did."""
+    """The failure in a few words; empty if there was none."""
     remedy: str
     request_headers: t.Mapping[str, str]
     response_headers: t.Mapping[str, str]
     response_body: str
     response_note: str
-    """What that text does not show."""
+    """What `response_body` does not show, such as a damaged rest."""
     is_cut: bool
-    """Whether there is more of it."""
+    """Whether `response_body` is shorter than the text."""
     phases: tuple[Phase, ...]
     has_curl: bool
-    """Whether what was sent is known, and can be sent again from a terminal."""
+    """Whether the bytes that were sent are known, so that there is a curl command."""
     curl: str
-    """The command; empty where it is long, and fetched when it is asked for."""
+    """The command; empty if it is long: it is then loaded on demand."""
     left_out: tuple[str, ...]
-    """Names of custom headers, which are not part of the command."""
+    """Names of custom headers, which the command omits."""
 
 
 @page("GET", "/deliveries/<uuid:delivery_id>", right="read")
 def delivery(visit: PageContext, delivery_id: object) -> Page | Raw:
-    """Show a delivery; to a page that asks whether anything has happened since, 204 if nothing has.
+    """Show a delivery. An open page polls it, and gets 204 if nothing has changed.
 
-    With `response` in the query, the bytes of that attempt's answer instead, to be saved.
+    With `response` in the query, return the bytes of that attempt's response instead, as a download.
     """
     before = visit.identifier("before")
     story = _story(visit, str(delivery_id), before)
@@ -97,7 +97,7 @@ def delivery(visit: PageContext, delivery_id: object) -> Page | Raw:
     shown_body = pretty(text[:LONGEST_BODY], BODY)
     values = {
         "story": story,
-        "attempts": told(story, body),
+        "attempts": shown_attempts(story, body),
         "before": before,
         "body": shown_body,
         "body_note": _note(body),
@@ -109,7 +109,7 @@ def delivery(visit: PageContext, delivery_id: object) -> Page | Raw:
 
 
 def _saved(visit: PageContext, delivery_id: str, attempt_id: str) -> Raw:
-    """The bytes of an answer as they came. A browser never shows them: whose HTML it is, nobody knows."""
+    """Return the bytes of a response as a download: a browser must never render HTML that a receiver sent."""
     attempt = queries.attempt_of(visit.session, delivery_id, attempt_id) if attempt_id else None
     if attempt is None:
         raise nothing()
@@ -118,7 +118,7 @@ def _saved(visit: PageContext, delivery_id: str, attempt_id: str) -> Raw:
 
 @page("GET", "/deliveries/<uuid:delivery_id>/curl", right="read")
 def curl(visit: PageContext, delivery_id: object) -> Raw:
-    """Return an attempt as a command for a terminal, as plain text: the one that `?attempt=` names, or the last."""
+    """Return the curl command of an attempt as plain text: of the one that `?attempt=` names, or of the last one."""
     story = _story(visit, str(delivery_id))
     key, last = visit.identifier("attempt"), story.attempts[-1] if story.attempts else None
     row = queries.attempt_of(visit.session, story.delivery.id, key) if key else last
@@ -130,7 +130,7 @@ def curl(visit: PageContext, delivery_id: object) -> Raw:
 
 @page("POST", "/deliveries/<uuid:delivery_id>/retry", right="write")
 def retry(visit: PageContext, delivery_id: object) -> Redirect:
-    """Make it due now: same key, same bytes, a fresh signature."""
+    """Make a delivery due now: with the same key and bytes, and a new signature."""
     key = str(delivery_id)
     owner = _story(visit, key).subscription.owner
     retried = manual.retry(visit, key, owner)
@@ -145,7 +145,7 @@ def retry(visit: PageContext, delivery_id: object) -> Redirect:
 
 @page("POST", "/deliveries/<uuid:delivery_id>/cancel", right="write")
 def cancel(visit: PageContext, delivery_id: object) -> Redirect:
-    """Call it off, if it waits."""
+    """Cancel a delivery that is pending, held or broken."""
     key = str(delivery_id)
     _story(visit, key)
     if not manual.cancel_delivery(visit, key):
@@ -161,7 +161,7 @@ def _story(visit: PageContext, delivery_id: str, before: str = "") -> DeliveryDe
 
 
 def _changes(story: DeliveryDetail) -> list[tuple[str, str, str]]:
-    """Return (column, before, after) of an update."""
+    """Return (column, old value, new value) for each change of an update."""
     extras = json.loads(story.message.extras) if story.message is not None and story.message.extras else {}
     changes = extras.get("changes") if isinstance(extras, dict) else None
     if not isinstance(changes, dict):
@@ -179,7 +179,7 @@ def _value(value: t.Any) -> str:
 
 
 def _note(body: Body) -> str:
-    """Say why there is no body."""
+    """Return why there is no body; empty if there is one."""
     if body.reason == CHANGED:
         return _(
             "It was not stored, and rendering it again would give something else than what was sent: "
@@ -188,18 +188,18 @@ def _note(body: Body) -> str:
     return reason_label(body.reason) if body.reason else ""
 
 
-def told(story: DeliveryDetail, body: Body) -> list[Told]:
+def shown_attempts(story: DeliveryDetail, body: Body) -> list[ShownAttempt]:
     """Return the attempts, ready to be shown, in the order they were made."""
-    return [_told(attempt, body) for attempt in story.attempts]
+    return [_shown_attempt(attempt, body) for attempt in story.attempts]
 
 
-def _told(row: Attempt, body: Body) -> Told:
+def _shown_attempt(row: Attempt, body: Body) -> ShownAttempt:
     request_headers = json.loads(row.request_headers or "{}")
     answer = queries.of_attempt(row)
     sent = body.data if body.is_of(row) else None
     text = shown(answer.text)
     response_body = pretty(text, RESPONSE)
-    return Told(
+    return ShownAttempt(
         row=row,
         label=reason_label(row.failure) if row.failure else "",
         remedy=remedy(row.failure),
@@ -216,7 +216,7 @@ def _told(row: Attempt, body: Body) -> Told:
 
 
 def _inline(row: Attempt, headers: t.Mapping[str, str], sent: bytes | None) -> str:
-    """Return the command for a terminal, if it is short enough to stand in the page."""
+    """Return the curl command if it is short enough for the page, else an empty text."""
     if sent is None or len(sent) > LONGEST_INLINE:
         return ""
     text = command(row.url, headers, sent)
@@ -224,7 +224,7 @@ def _inline(row: Attempt, headers: t.Mapping[str, str], sent: bytes | None) -> s
 
 
 def _some(headers: t.Mapping[str, str]) -> dict[str, str]:
-    """Return as many headers as there is room for."""
+    """Return as many headers as fit into `HEADERS` bytes of HTML."""
     found, room = {}, HEADERS
     for name, value in headers.items():
         room -= html_size(name) + html_size(value) + 40
@@ -235,7 +235,7 @@ def _some(headers: t.Mapping[str, str]) -> dict[str, str]:
 
 
 def _phases(row: Attempt) -> t.Iterator[Phase]:
-    """Take the times apart: name lookup, connection and TLS come one after the other, then we wait."""
+    """Yield the phases in their order: name look-up, connection, TLS, the wait for the first byte, the body."""
     at = 0.0
     for name, label, length in (
         ("dns", _("DNS"), row.dns_seconds),

@@ -1,4 +1,4 @@
-"""What the picker of channels and events shows."""
+"""The picker of channels and events: the boxes that fit on a page, or a search if there are too many."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if t.TYPE_CHECKING:
 __all__ = ["ChannelChoice", "Choice", "Names", "Picker", "few", "picker"]
 
 BOXES, TYPED, NAMES = 192 * 1024, 128 * 1024, 32 * 1024
-"""Bytes of HTML of a page for boxes, for what is chosen and has none, and for a list of names."""
+"""Bytes of HTML on a page for boxes, for chosen patterns without a box, and for a list of names."""
 SAID, TITLE = 1_024, 256
-"""Bytes of HTML of what the catalogue says of a channel or an event, on a form; the page of the event has all of it."""
+"""Bytes of HTML for a description and a title from the catalogue on a form; the page of the event shows them whole."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Choice:
     """`invoices.paid`, `invoices.*`"""
     title: str
     occasion: str
-    """When it happens."""
+    """A sentence on when the event happens."""
     is_picked: bool
     includes: tuple[tuple[str, bool], ...]
     """Names, and whether they are picked."""
     deprecated: str
-    """Why, if it is."""
+    """Why it is deprecated; empty if it is not."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class ChannelChoice:
 
     channel: Channel
     whole: Choice
-    """Every event of it, those to come among them."""
+    """The box for every event of the channel, including future ones."""
     events: tuple[Choice, ...]
-    """Those that are shown."""
+    """The boxes that are shown."""
     title: str
     description: str
     picked: int
-    """How many events of it are picked, shown or not."""
+    """Number of picked events, shown or not."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +59,24 @@ class Names:
 
     shown: tuple[str, ...]
     is_cut: bool
-    """Whether there are others: then there is a field to type one."""
+    """Whether there are more: then the page has a field to type a name."""
 
 
 @dataclass(frozen=True)
 class Picker:
-    """The boxes that there is room for: of what is chosen, then of what is looked for."""
+    """The boxes that fit: first those of chosen events, then those that match the search."""
 
     channels: tuple[ChannelChoice, ...]
     is_cut: bool
-    """Whether there are others: then there is a search, and a text that takes any."""
+    """Whether there are more: then the page has a search, and a text field that accepts any pattern."""
     typed: str
-    """What is chosen and has no box: a pattern a line, with its includes behind it."""
+    """Chosen patterns without a box: one per line, followed by its includes."""
 
 
 def few(names: t.Iterable[str], *first: str) -> Names:
-    """Return as many names as there is room for.
+    """Return as many names as fit into `NAMES` bytes of HTML.
 
-    :param first: those that are shown in any case.
+    :param first: names that are shown in any case, such as the chosen one.
     """
     every = list(names)
     known = dict.fromkeys([*filter(None, first), *every])
@@ -90,10 +90,10 @@ def few(names: t.Iterable[str], *first: str) -> Names:
 
 
 def picker(state: AppState, wanted: t.Mapping[str, t.Sequence[str]], query: str = "") -> Picker:
-    """Return the channels that have events, all of them if there is room.
+    """Return the channels with events; all of them if they fit.
 
-    :param wanted: pattern to includes.
-    :param query: where there is not, what is looked for in patterns and titles.
+    :param wanted: the chosen patterns, with their includes.
+    :param query: if not all fit, the text to search in patterns and titles.
     """
     every = [
         _channel(state, channel, wanted) for channel in state.catalog.channels.values() if channel.events
@@ -131,7 +131,7 @@ def _rank(choice: Choice, query: str) -> int:
 
 
 def _size(choice: Choice, channel: ChannelChoice | None = None) -> int:
-    """At most how many bytes of HTML a box has, or with its head a channel."""
+    """Return an upper bound for the bytes of HTML of a box, and of its channel's heading if one is given."""
     size = 700 + 4 * len(choice.pattern)
     size += html_size(choice.title) + html_size(choice.occasion) + html_size(choice.deprecated)
     size += sum(120 + len(choice.pattern) + 2 * len(name) for name, _picked in choice.includes)
@@ -182,5 +182,5 @@ def _includes(names: t.Iterable[str], picked: t.Collection[str]) -> tuple[tuple[
 
 
 def count_events(catalog: Catalog, patterns: t.Iterable[str]) -> int:
-    """Return how many event types some patterns stand for together."""
+    """Return the number of event types that match at least one of the patterns."""
     return len({event.name for pattern in patterns for event in catalog.expand(pattern)})

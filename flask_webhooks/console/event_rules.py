@@ -1,4 +1,4 @@
-"""When an event happens, in words: what the catalogue says in `on`, `when`, `changed` and `ignore`."""
+"""When an event happens, as sentences made from the catalogue's `on`, `when`, `changed` and `ignore`."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ __all__ = ["occasion"]
 
 
 def occasion(bound: BoundChannel, event: EventType) -> str:
-    """Return one or two sentences, with the names that `data` has: what it does not show is nobody's business."""
+    """Return one or two sentences, with the names that `data` has. Columns that `data` does not show are not named."""
     if not event.on:
         return _("Sent by the application when it happens.")
     shown = _shown(bound, event)
-    told = _conditions(event, shown) or _plain(event)
+    text = _conditions(event, shown) or _plain(event)
     if event.changed:
         named = _listed(event.changed, shown)
-        # All or none: "only if one of these" would be wrong of a part.
+        # "Only if one of these changes" would be wrong if one of them is not shown.
         if named and event.changed <= shown.keys():
-            told += " " + _("Only if one of these changes: %(columns)s.", columns=named)
+            text += " " + _("Only if one of these changes: %(columns)s.", columns=named)
         else:
-            told += " " + _("Only if certain values change.")
+            text += " " + _("Only if certain values change.")
     if ignored := _listed(event.ignore, shown):
-        told += " " + _("A change of %(columns)s alone does not count.", columns=ignored)
-    return told
+        text += " " + _("A change of %(columns)s alone does not count.", columns=ignored)
+    return text
 
 
 def _shown(bound: BoundChannel, event: EventType) -> dict[str, str]:
-    """Return the columns that `data` of an event shows, and what they are called there."""
+    """Return the columns that `data` of an event shows, with their names there."""
     schema = bound.schemas.get(event.name)
     if schema is not None:
         fields = schema.dump_fields.items()

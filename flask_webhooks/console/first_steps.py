@@ -1,4 +1,4 @@
-"""The steps after a webhook is made: keep its secret, verify what it signs, see a test arrive."""
+"""The steps after a webhook is created: store its secret, verify its signatures, receive a test."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def arrive(visit: PageContext, key: str, secret_id: str) -> Redirect:
     """Redirect to the steps of a webhook, which show its secret once."""
     try:
         row = subscriptions.find(visit.session, key, owner=visit.owner)
-    except SubscriptionMissingError:  # and removed since
+    except SubscriptionMissingError:  # it was created by an earlier submission, and removed since
         return Redirect("index")
-    if subscriptions.reveal_one(visit.state, row, secret_id) is None:  # rotated since, and run out
+    # None: the secret was rotated since, and has expired.
+    if subscriptions.reveal_one(visit.state, row, secret_id) is None:
         return Redirect("webhook", {"subscription_id": key})
-    visit.session.rollback()  # a transaction that has read cannot begin to write on SQLite
+    visit.session.rollback()  # on SQLite a transaction that has read may not be able to write
     return Redirect(
         "set_up", {"subscription_id": key, once.SHOWN_ONCE: once.show_once(visit, [key, secret_id])}
     )

@@ -40,27 +40,27 @@ class Form:
     active: bool = True
     environment: str = "staging"
     format: str = ""
-    """Empty: what the catalogue gives each event."""
+    """Empty: the format that the catalogue gives each event."""
     retry: str = ""
     """Empty, `standard`, `none` or `own`."""
     waits: str = ""
-    """With `own`: seconds, with commas between."""
+    """With `own`: seconds, separated by commas."""
     rate_limit: str = ""
     signature: str = "v1"
     wanted: dict[str, list[str]] = field(default_factory=dict)
     """Pattern to includes."""
     headers: list[tuple[str, str]] = field(default_factory=list, repr=False)
-    """New ones: name and value. A page shows no value again, for it may be a credential."""
+    """Name and value of new headers. A page never shows a value again, because it may be a credential."""
     known_headers: list[str] = field(default_factory=list)
-    """Names of those that are kept already."""
+    """Names of the headers that are stored already."""
     dropped: list[str] = field(default_factory=list)
-    """Names of those to be removed."""
+    """Names of the headers to remove."""
     held: str = ""
     version: int | None = None
     errors: dict[str, list[str]] = field(default_factory=dict)
 
     def given(self) -> SubscriptionInput:
-        """Return what is filled in, but for the environment, which cannot be changed."""
+        """Return the values for `subscriptions`, without the environment, which cannot be changed."""
         return SubscriptionInput(
             url=self.url.strip(),
             description=self.description.strip(),
@@ -92,9 +92,9 @@ class Form:
         return float(text) if _NUMBER.fullmatch(text) else text
 
     def shorten(self, most: int) -> None:
-        """Leave out headers that no form may have, so that the page which refuses them does not grow with them.
+        """Drop surplus headers, so that the page which refuses them does not grow with their number.
 
-        :param most: headers that a webhook may have; one more is shown.
+        :param most: headers that a webhook may have; one more is kept, so that the form is still refused.
         """
         names = [name for name, _value in self.headers[: most + 1]] + self.known_headers[: most + 1]
         room = HEADERS - sum(html_size(name) for name in names)
@@ -102,7 +102,7 @@ class Form:
         self.known_headers = self.known_headers[: most + 1 if room >= 0 else 0]
 
     def take(self, error: SubscriptionError) -> None:
-        """Note what was refused: `events.0.includes` belongs to `events`."""
+        """Add the messages of an error to the fields of the form: `events.0.includes` belongs to `events`."""
         for name, texts in error.fields.items():
             field = name.partition(".")[0].replace("channels", "events")
             self.errors.setdefault(field, []).extend(map(sentence, texts))

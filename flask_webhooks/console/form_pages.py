@@ -1,4 +1,4 @@
-"""New and edit: the form, its live checks and its preview."""
+"""Creating and editing a webhook: the form, its checks while it is filled in, and its preview."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LONGEST_QUERY = 200
 
 @page("GET", "/webhooks/new", right="write")
 def new(visit: PageContext) -> Page:
-    """Show an empty form, or one with an event picked."""
+    """Show an empty form, or one with the event in the query picked."""
     _account(visit)
     form = Form(environment=visit.state.settings.only_environment or ENVIRONMENTS[0])
     event = visit.query.get("event", "")
@@ -62,7 +62,7 @@ def create(visit: PageContext) -> Page | Redirect:
         row, _secret = subscriptions.create(visit.state, visit.session, given, owner=_account(visit))
         made: t.Sequence[str] = row.id, subscriptions.secret_id(visit.session, row)
         first = slot.commit(200, made) if slot is not None else None
-        if first is not None:  # the other half of a double click was first
+        if first is not None:  # the other request of a double click has created it
             made = first.made
         visit.session.commit()
     except SubscriptionError as error:
@@ -75,7 +75,7 @@ def create(visit: PageContext) -> Page | Redirect:
 def _account(visit: PageContext) -> str:
     """Return the owner of the webhooks that the visitor makes.
 
-    :raises Refused: an operator who belongs to no account.
+    :raises Refused: the visitor is an operator without an owner.
     """
     if visit.principal.owner is ALL_OWNERS:
         raise Refused(
@@ -141,7 +141,7 @@ def _form_page(visit: PageContext, form: Form, row: Subscription | None, status:
         "formats": list(state.formats),
         "examples": few(state.catalog.events, example).shown,
         "catalog": state.catalog,
-        "beside": _beside(visit, row, form.environment),
+        "beside": _other_channels(visit, row, form.environment),
         "held": held_count(visit, row.id) if row is not None and not row.active else 0,
         "form_key": once.form_key(visit),
         **_preview(visit, form, example),
@@ -149,9 +149,11 @@ def _form_page(visit: PageContext, form: Form, row: Subscription | None, status:
     return Page("form.html", values, status)
 
 
-def _beside(visit: PageContext, row: Subscription | None, environment: str) -> list[str]:
-    """Channels that the owner's other active webhooks hold, two at most: any other one than itself keeps a channel from
-    being taken that is exclusive over all of these.
+def _other_channels(visit: PageContext, row: Subscription | None, environment: str) -> list[str]:
+    """Return channels of the owner's other active webhooks: at most two.
+
+    A channel that is exclusive for the owner cannot be picked if another channel is among them; with two, there always
+    is another one.
     """
     owner = row.owner if row is not None else _account(visit)
     own = row.id if row is not None else None

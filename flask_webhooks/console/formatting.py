@@ -17,13 +17,13 @@ from .i18n import _
 __all__ = ["add_filters", "pretty", "reason_label", "remedy", "text_of"]
 
 NOTHING = "\u2013"
-"""Where there is no value."""
+"""Shown in the place of a missing value."""
 LONGEST_SHOWN = 128 * 1024
 """Bytes of HTML that one text may have; what others wrote has less room."""
 
 
 def add_filters(blueprint: Blueprint) -> None:
-    """Give the templates these filters; the names are ours alone, for they live in the host's environment."""
+    """Register the filters. Their names have a prefix, because they are added to the Jinja environment of the host."""
     filters: dict[str, t.Callable[..., str]] = {
         "wh_ago": ago,
         "wh_iso": iso,
@@ -45,7 +45,7 @@ def add_filters(blueprint: Blueprint) -> None:
 
 
 def iso(moment: datetime) -> str:
-    """`2026-03-01T12:00:00Z`, for the `datetime` attribute."""
+    """Return `2026-03-01T12:00:00Z`, for the `datetime` attribute."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -55,7 +55,7 @@ def utc(moment: datetime) -> str:
 
 
 def ago(moment: datetime) -> str:
-    """`3 min ago`, or `in 3 min`."""
+    """Return `3 min ago`, or `in 3 min`."""
     away = (datetime.now(UTC) - moment).total_seconds()
     if abs(away) < 5:
         return _("just now")
@@ -64,9 +64,9 @@ def ago(moment: datetime) -> str:
 
 
 def span(length: float | timedelta) -> str:
-    """Seconds as one or two rough units: `45 s`, `3 min`, `5 h`, `12 d`."""
+    """Return seconds in one rounded unit: `45 s`, `3 min`, `5 h`, `12 d`."""
     whole = length.total_seconds() if isinstance(length, timedelta) else length
-    if whole < 59.5:  # from there on it would round to 60
+    if whole < 59.5:  # 59.5 and more would round to 60
         return _("%(n)s s", n=f"{whole:.0f}")
     if whole < 59.5 * 60:
         return _("%(n)s min", n=f"{whole / 60:.0f}")
@@ -76,7 +76,7 @@ def span(length: float | timedelta) -> str:
 
 
 def seconds(length: float | None) -> str:
-    """A short duration with three digits: `0.4 ms`, `45 ms`, `1.20 s`."""
+    """Return a short duration with up to three digits: `0.4 ms`, `45 ms`, `1.20 s`."""
     if length is None:
         return NOTHING
     if length < 0.01:
@@ -85,7 +85,7 @@ def seconds(length: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """`99.8 %`; never rounded up to a success that it was not."""
+    """Return `99.8 %`, rounded down: a single failure must not show as 100 %."""
     if share is None:
         return NOTHING
     if share == 1:
@@ -94,17 +94,17 @@ def percent(share: float | None) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes: `840 B`, `12.4 KiB`."""
+    """Return bytes as `840 B`, `12.4 KiB`."""
     return f"{count} B" if count < 1024 else f"{count / 1024:.1f} KiB"
 
 
 def number(count: int) -> str:
-    """With thin spaces between thousands."""
+    """Return a number with narrow spaces between thousands."""
     return f"{count:,}".replace(",", "\u202f")
 
 
 def state_label(state: str) -> str:
-    """A delivery's state, or a subscription's standing, as a word."""
+    """Return the state of a delivery, subscription or replay as a word."""
     labels = {
         State.PENDING: _("Pending"),
         "retrying": _("Retrying"),
@@ -126,7 +126,7 @@ def state_label(state: str) -> str:
 
 
 def reason_label(reason: str | None) -> str:
-    """A class of failure, or why a delivery waits or ended, in a few words."""
+    """Return a class of failure, or the reason why a delivery waits or ended, in a few words."""
     labels = {
         "dns": _("Name not found"),
         "blocked_address": _("Address refused"),
@@ -157,7 +157,7 @@ def reason_label(reason: str | None) -> str:
 
 
 def remedy(failure: str | None) -> str:
-    """One line on how to fix a class of failure; empty if there is none."""
+    """Return one line on how to fix a class of failure; empty for other reasons."""
     hints = {
         Failure.DNS: _(
             "The host name did not resolve: check its spelling and that its DNS records are public."
@@ -184,17 +184,17 @@ def remedy(failure: str | None) -> str:
 
 
 def text_of(raw: bytes | None) -> str:
-    """Bytes from outside as text: what is no UTF-8 is replaced, control characters are made visible."""
+    """Return bytes from outside as text: invalid UTF-8 is replaced, and control characters are made visible."""
     return shown((raw or b"").decode("utf-8", "replace"))
 
 
 def shown(text: str) -> str:
-    """Text from outside with its control characters made visible; of the ends of lines one character is enough."""
+    """Return text from outside with visible control characters; the CR of a line's end is dropped."""
     return visible(text.replace("\r", ""))
 
 
 def pretty(text: str | bytes | None, most: int = LONGEST_SHOWN) -> str:
-    """JSON indented, if it has room for that; anything else as it is; either cut where it has no more room.
+    """Return JSON indented if that fits, any other text unchanged; either is cut at `most`.
 
     :param most: bytes of HTML.
     """
@@ -203,7 +203,7 @@ def pretty(text: str | bytes | None, most: int = LONGEST_SHOWN) -> str:
 
 
 def _indented(plain: str, most: int) -> str:
-    # Nested deep, a line may have a thousand spaces: made piece by piece, so as to stop in time.
+    # Indenting deeply nested JSON multiplies its size: encode it piece by piece, and stop when it no longer fits.
     parts: list[str] = []
     room = most
     try:
@@ -218,11 +218,11 @@ def _indented(plain: str, most: int) -> str:
 
 
 def host(url: str) -> str:
-    """`https://example.com`"""
+    """Return the beginning of a URL: `https://example.com`."""
     scheme, _sep, rest = url.partition("://")
     return f"{scheme}://{rest.partition('/')[0].partition('?')[0]}"
 
 
 def path(url: str) -> str:
-    """What follows the host."""
+    """Return the part of a URL after the host."""
     return url[len(host(url)) :]

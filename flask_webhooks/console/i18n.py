@@ -1,6 +1,6 @@
-"""gettext, where the host has Flask-Babel; the English text itself where it has not.
+"""gettext if the host uses Flask-Babel; otherwise texts stay English.
 
-The catalogues are our own domain, `webhooks`, beside the package, so that they never mix with the host's.
+The translations are in a domain of our own, `webhooks`, inside the package, so they never mix with the host's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "translations"
 
 
 def N_(text: str) -> str:
-    """Mark a text that `_` translates later; the name is the one that extraction tools know."""
+    """Mark a text that `_` translates later. Extraction tools recognise the name `N_`."""
     return text
 
 
@@ -29,7 +29,7 @@ def _(text: str, **values: t.Any) -> str:
 
 
 def ngettext(one: str, many: str, count: int, **values: t.Any) -> str:
-    """Return the form that fits a number, with `%(num)s` and other names filled in."""
+    """Return the singular or plural form for a number, with `%(num)s` and other names filled in."""
     domain = _domain()
     if domain is not None:
         return str(domain.ngettext(one, many, count, **values))

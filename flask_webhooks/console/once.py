@@ -1,4 +1,4 @@
-"""What happens once in the console: a form makes its thing once, and a secret is shown once.
+"""Two things that happen once: a form creates one webhook however often it is submitted, and a secret is shown once.
 
 A form that makes something has a key of its own, so that a double click or a reload of the answer makes it once. The
 key counts together with the fields: a form that was changed and sent again is a new one.
@@ -27,17 +27,17 @@ if t.TYPE_CHECKING:
 __all__ = ["FORM_KEY", "SHOWN_ONCE", "form_key", "made_by_form", "show_once", "shown_once"]
 
 FORM_KEY = "form_key"
-"""The field of a form's key."""
+"""Name of the form field with the key."""
 LONGEST_KEY = 64
 """The most characters of a key that a page repeats; ours have fewer."""
 SHOWN_ONCE = "once"
-"""What the token is called in an address."""
+"""Name of the URL parameter with the token."""
 LIFE = timedelta(minutes=10)
-"""A browser follows a redirect at once."""
+"""How long a token works: ample, as a browser follows a redirect at once."""
 
 
 def form_key(visit: PageContext) -> str:
-    """Return the key of the form that is shown: a new one, or that of the form which comes back with its mistakes.
+    """Return the key for a form: a new one, or the submitted one if the form is shown again with its errors.
 
     It cannot be guessed, because a repeated form shows a secret.
     """
@@ -45,7 +45,7 @@ def form_key(visit: PageContext) -> str:
 
 
 def made_by_form(visit: PageContext) -> idempotency.Slot | None:
-    """Return the place of what this form makes; None for a form without a key."""
+    """Return the idempotency slot of this form; None for a form without a key."""
     if not visit.form.get(FORM_KEY):
         return None
     filled = sorted((name, value) for name, value in visit.form.items(multi=True) if name != csrf.FIELD)
@@ -54,14 +54,14 @@ def made_by_form(visit: PageContext) -> idempotency.Slot | None:
 
 
 def show_once(visit: PageContext, made: t.Sequence[str]) -> str:
-    """Keep the ids of what may be shown once, in the visit's transaction; return the token for the address."""
+    """Store ids that a page may show once, in the visit's transaction; return the token for its URL."""
     token = secrets.token_urlsafe(18)
     idempotency.keep(visit, _key(token), made)
     return token
 
 
 def shown_once(visit: PageContext) -> t.Sequence[str] | None:
-    """Return what this address may show, and take it away; None if there is nothing, or no more.
+    """Return the ids that this URL may show, and delete them; None if there are none, or were shown already.
 
     A browser that only prefetches the page takes nothing away.
     """

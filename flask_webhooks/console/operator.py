@@ -1,4 +1,4 @@
-"""For operators: is everything being sent, by whom, and who makes trouble."""
+"""The page for operators: backlog, workers, the receivers that fail most, and broken messages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .pages import Page, PageContext, Redirect, page
 __all__ = ["operator", "repair"]
 
 SHOWN = 20
-"""Broken messages on the page, the oldest; and as many are repaired at once, so that no request takes long."""
+"""Broken messages on the page: the oldest ones. As many are repaired in one request, so that none takes long."""
 
 
 @page("GET", "/operator", right="read", operators=True)
 def operator(visit: PageContext) -> Page:
     """Show lag, backlog, queue, workers, the worst receivers, retention."""
-    queue = _depth(visit)  # Redis is asked before a connection is held
+    queue = _depth(visit)  # asks Redis before a database connection is held
     now = outbox.now(visit.session.connection())
     ours = visit.state.settings.sent_environments
     found = queries.engine_status(visit.session.connection(), now, environments=ours)
@@ -38,7 +38,7 @@ def operator(visit: PageContext) -> Page:
 
 @page("POST", "/operator/repair", right="write", operators=True)
 def repair(visit: PageContext) -> Redirect:
-    """Make the data of the broken messages that were shown anew."""
+    """Make the data of the broken messages on the page again."""
     visit.session.rollback()  # whoever repairs takes a connection of his own
     found = [repair_message(visit.state, key) for key in visit.form.getlist("id")[:SHOWN] if is_id(key)]
     is_done = all(each is None or each.error is None for each in found)
@@ -46,7 +46,7 @@ def repair(visit: PageContext) -> Redirect:
 
 
 def _depth(visit: PageContext) -> int | None:
-    """Return how many wake-ups wait in the queue; None: Redis cannot be reached."""
+    """Return the number of jobs in the queue; None: Redis cannot be reached."""
     try:
         return visit.state.bell.depth()
     except QueueError:

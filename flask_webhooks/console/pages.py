@@ -21,7 +21,7 @@ class PageContext(RequestContext):
     form: MultiDict[str, str] = field(repr=False)
     query: MultiDict[str, str]
     is_partial: bool
-    """Whether htmx asks: a part of the page is enough."""
+    """Whether htmx makes the request, and gets only the part of the page that changed."""
 
     def identifier(self, name: str) -> str:
         """Return an id from the query; empty if it cannot be one, so that no database gets it."""
@@ -31,10 +31,10 @@ class PageContext(RequestContext):
 
 @dataclass(frozen=True)
 class Page:
-    """A template and what it shows."""
+    """A template and its values."""
 
     template: str
-    """Below `webhooks/`."""
+    """Path below `webhooks/`."""
     values: dict[str, t.Any] = field(default_factory=dict, repr=False)
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -78,11 +78,11 @@ class Route:
     operators: bool
     """Whether it exists for operators alone."""
     stores: bool
-    """Whether its answer may be kept by the browser; pages with secrets may not."""
+    """Whether the browser may store its answer; not for pages with secrets."""
 
     @property
     def name(self) -> str:
-        """The endpoint, without the blueprint's name."""
+        """The name of the endpoint, without that of the blueprint."""
         return self.function.__name__
 
     @property
@@ -106,7 +106,9 @@ def page(
 ) -> t.Callable[[F], F]:
     """Register a page function.
 
-    :param right: what the principal must have; there is no default, so that none is forgotten.
+    :param right: the right that the principal needs; there is no default, so that it cannot be forgotten.
+    :param operators: only operators may see it.
+    :param stores: the browser may store the answer.
     """
 
     def register(function: F) -> F:

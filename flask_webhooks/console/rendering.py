@@ -187,7 +187,7 @@ def _shown(visit: PageContext, found: Answer) -> Answered:
     if isinstance(found, Redirect):
         values = {**found.values, **({"notice": found.notice} if found.notice else {})}
         address = url_for(f".{found.endpoint}", **values)
-        if visit.is_partial:  # htmx would follow a redirect itself and swap a whole page into a part
+        if visit.is_partial:  # htmx would follow a redirect and put a whole page into a part of this one
             return Response(status=204, headers={"HX-Redirect": address})
         return redirect(address, 303)
     g.webhooks_visit = visit
@@ -220,7 +220,7 @@ def _waiting(text: str, headers: dict[str, str]) -> Response:
 
 
 def _is_partial() -> bool:
-    """Whether htmx asks for a part of a page."""
+    """Whether htmx requests a part of a page."""
     return "HX-Request" in request.headers and "HX-History-Restore-Request" not in request.headers
 
 

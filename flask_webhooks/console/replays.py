@@ -1,4 +1,4 @@
-"""Replay: choose, count, begin, watch, stop."""
+"""Replays: choose deliveries, count them, start, show progress, stop."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ SPANS: t.Mapping[str, timedelta] = {
     "30d": timedelta(days=30),
 }
 SHOWN = 10
-"""Replays that the page lists, the newest."""
+"""Replays that the page lists: the newest ones."""
 LONGEST_NAME, MOST_EVENTS = 255, 100
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/replay", right="write")
 def new_replay(visit: PageContext, subscription_id: object) -> Page:
-    """Show the filter, and what was replayed before."""
+    """Show the filter, and the previous replays."""
     row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
     return _wizard(visit, row, _asked(visit.query))
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/replay/count", right="write")
 def count_replay(visit: PageContext, subscription_id: object) -> Page:
-    """Say how many it would be."""
+    """Show how many deliveries match the filter."""
     key = str(subscription_id)
     row = subscriptions.find(visit.session, key, owner=visit.owner)
     asked = _asked(visit.form)
@@ -49,7 +49,7 @@ def count_replay(visit: PageContext, subscription_id: object) -> Page:
 
 @page("POST", "/webhooks/<uuid:subscription_id>/replay", right="write")
 def start_replay(visit: PageContext, subscription_id: object) -> Page | Redirect:
-    """Begin."""
+    """Start a replay."""
     key = str(subscription_id)
     subscriptions.find(visit.session, key, owner=visit.owner)
     asked = _asked(visit.form)
@@ -66,7 +66,7 @@ def start_replay(visit: PageContext, subscription_id: object) -> Page | Redirect
 
 @page("GET", "/replays/<uuid:replay_id>", right="read")
 def replay(visit: PageContext, replay_id: object) -> Page:
-    """Show how far it is."""
+    """Show the progress of a replay."""
     row, subscription = _found(visit, str(replay_id))
     values = {"replay": row, "subscription": subscription}
     return Page("_replay.html" if visit.is_partial else "replay.html", values)
@@ -74,7 +74,7 @@ def replay(visit: PageContext, replay_id: object) -> Page:
 
 @page("POST", "/replays/<uuid:replay_id>/stop", right="write")
 def stop_replay(visit: PageContext, replay_id: object) -> Redirect:
-    """Queue no more."""
+    """Stop a replay: no further deliveries are queued."""
     row, _subscription = _found(visit, str(replay_id))
     key = row.id
     manual.stop_replay(visit, key)
@@ -101,7 +101,8 @@ def _asked(sent: t.Any) -> dict[str, t.Any]:
 def _filter(visit: PageContext, asked: t.Mapping[str, t.Any]) -> Filter:
     now = datetime.now(UTC)
     events = tuple(filter(None, asked["events"]))
-    if not visit.state.catalog.events.keys() >= set(events):  # else it would be a replay of all
+    # An unknown event must not become a replay of all.
+    if not visit.state.catalog.events.keys() >= set(events):
         raise Refused(404, _("There is no such event."))
     return Filter(
         states=MODES[asked["mode"]],

@@ -1,4 +1,4 @@
-"""What a body looks like: an event's example in a format, as it would be sent."""
+"""Examples of bodies: an event's sample data in a format, as it would be sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["body", "data"]
 
 
 def data(state: AppState, event: EventType, includes: t.Collection[str] = ()) -> dict[str, t.Any]:
-    """Return an example of `data`, with the includes that are asked for and no others."""
+    """Return an example of `data` with the given includes only."""
     bound = state.bound[event.channel]
     found = sample_data(bound, event)
     shown = {name: value for name, value in found.items() if name not in bound.includes or name in includes}
@@ -29,7 +29,7 @@ def data(state: AppState, event: EventType, includes: t.Collection[str] = ()) ->
 
 
 def _changes(found: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Return an example of what an update changed: a field that `data` has."""
+    """Return an example of `changes`: one field of `data`."""
     if isinstance(found.get("status"), str):
         return {"status": {"from": "sent", "to": "paid"}}
     plain = [name for name, value in found.items() if name != "id" and isinstance(value, str | int | float)]
@@ -42,5 +42,5 @@ def body(
     """Return the body that a receiver would get, indented."""
     try:
         return pretty(example_body(state, event, format, environment, data(state, event, includes)))
-    except Exception as error:  # a custom format is the host's code and may raise anything
+    except Exception as error:  # a custom format is code of the host, and may raise any exception
         return payload.failed(format, error)

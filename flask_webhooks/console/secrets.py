@@ -18,26 +18,29 @@ from .sentences import sentence_of
 __all__ = ["OVERLAPS", "renewed", "reveal", "rotate", "secrets_of", "shown_secrets"]
 
 OVERLAPS = (0, 3600, 86_400, 3 * 86_400, 7 * 86_400)
-"""Seconds that may be chosen; a day by default, as in the API."""
+"""Overlaps to choose from, in seconds; a day by default, as in the API."""
 
 
 @dataclass(frozen=True)
 class ShownSecret:
-    """A secret in force."""
+    """A valid secret, as a page shows it."""
 
     created_at: datetime
     expires_at: datetime | None
     """None for the current one."""
     text: str = field(repr=False)
-    """Empty unless it was asked for."""
+    """Empty while it is hidden."""
     is_public: bool
-    """Whether what is shown is the public half of a pair, which can only verify."""
+    """Whether `text` is the public key of a pair, which can only verify."""
 
 
 def shown_secrets(
     visit: PageContext, row: Subscription, now: datetime, *, clear: bool = False
 ) -> list[ShownSecret]:
-    """Return the secrets in force, the current one first."""
+    """Return the valid secrets, the current one first.
+
+    :param clear: with their texts.
+    """
     if clear:
         return [
             ShownSecret(kept.created_at, kept.expires_at, secret.shown, secret.public is not None)
@@ -59,17 +62,17 @@ def _public(visit: PageContext, row: Subscription, now: datetime) -> set[str]:
 
 @page("POST", "/webhooks/<uuid:subscription_id>/secret", right="secrets", stores=False)
 def reveal(visit: PageContext, subscription_id: object) -> Page:
-    """Show the secrets. A POST, so that neither a history nor a link shows them again."""
+    """Show the secrets. It is a POST, so that neither the browser's history nor a link shows them again."""
     row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
     return _page(visit, row)
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/rotate", right="secrets", stores=False)
 def rotate(visit: PageContext, subscription_id: object) -> Page | Redirect:
-    """Put a new secret in force and show it."""
+    """Rotate to a new secret and show it."""
     key = str(subscription_id)
     given = visit.form.get("overlap", "86400")
-    overlap = int(given) if re.fullmatch(r"[0-9]{1,9}", given) else -1  # which is refused
+    overlap = int(given) if re.fullmatch(r"[0-9]{1,9}", given) else -1  # -1 is refused
     row = subscriptions.find(visit.session, key, owner=visit.owner, to_change=True)
     try:
         subscriptions.rotate(
@@ -83,7 +86,7 @@ def rotate(visit: PageContext, subscription_id: object) -> Page | Redirect:
         visit.session.rollback()
         row = subscriptions.find(visit.session, key, owner=visit.owner)
         return _page(visit, row, fault=sentence_of(error), status=422)
-    if not visit.is_partial:  # so that a reload rotates nothing again
+    if not visit.is_partial:  # a redirect, so that a reload does not rotate again
         return Redirect("renewed", {"subscription_id": key, once.SHOWN_ONCE: once.show_once(visit, [key])})
     visit.session.commit()
     visit.session.expire(row, ["secrets"])

@@ -1,7 +1,7 @@
-"""What is wrong, as a visitor reads it: the sentence of an error's code, in their language and in words of a form.
+"""The text of an error for a visitor: the sentence of its code, in the visitor's language and worded for a form.
 
-The English of `errors` is written for callers of the API too. Where it speaks of JSON, a form says the same otherwise;
-that is written here, by code. Text without a code, which the host's own code has raised, is shown as it is.
+The English of `errors` is also written for callers of the API. Where it speaks of JSON, this module has another wording
+for a form, by code. A text without a code, raised by the host's own code, is shown unchanged.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ IN_A_FORM: t.Final[t.Mapping[str, str]] = {
     "some_held": _HELD,
     "many_held": _HELD,
 }
-"""Code to what is said where there is a form; it may leave out parameters."""
+"""The wording for a form, by code; it need not use all parameters."""
 
 
 def sentence(text: str) -> str:
-    """Return what a visitor reads for a text of an error."""
+    """Return the text of an error in the visitor's language."""
     if not isinstance(text, ErrorText):
         return text
     english = IN_A_FORM.get(text.code) or SENTENCES[text.code].english
@@ -38,5 +38,5 @@ def sentence(text: str) -> str:
 
 
 def sentence_of(error: SubscriptionError) -> str:
-    """Return what a visitor reads for an error as a whole."""
+    """Return the main text of an error in the visitor's language."""
     return sentence(error.args[0])

@@ -15,18 +15,18 @@ from ..config import LoginView
 from ..state import AppState
 from ..web import host_of
 
-__all__ = ["SignInNeeded", "has_sign_in", "is_signed_in", "lead_here", "sign_in"]
+__all__ = ["SignInNeeded", "has_sign_in", "is_signed_in", "redirect_to_console", "sign_in"]
 
 MARK = "signed_in"
 """A mark in the address that the host's sign-in returns to. A visitor who comes back without a principal is not sent
 there again."""
 
 
-def lead_here(setup: BlueprintSetupState) -> None:
-    """Let `/webhooks/` lead to the console.
+def redirect_to_console(setup: BlueprintSetupState) -> None:
+    """Redirect `/webhooks/` to the console.
 
-    The last part of that address is a variable of one value, for Werkzeug prefers what has none: a page of the host's
-    own at this address stays the host's, whichever was registered first.
+    The last part of this rule is a variable with one possible value. Werkzeug prefers rules without variables: a page
+    of the host at this URL has precedence, whichever rule was registered first.
     """
     shared = (setup.url_prefix or "").rpartition("/")[0]
     before, _slash, last = shared.rpartition("/")
@@ -99,9 +99,9 @@ def _flask_login() -> t.Any:
 
 
 def _manager() -> t.Any:
-    """Return Flask-Login's `LoginManager` if it leads anywhere.
+    """Return Flask-Login's `LoginManager` if it has a login view or a callback.
 
-    Not for those who are signed in there: it would lead them straight back, and so on.
+    None for a visitor who is signed in there: the login view would redirect back here, in a loop.
     """
     if _flask_login() is None or is_signed_in():
         return None

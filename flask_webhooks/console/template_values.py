@@ -1,4 +1,4 @@
-"""What every template of the console may use, whichever page it is, and the style sheet of the host's colour."""
+"""The values that every template of the console may use, and the style sheet with the host's accent colour."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def template_values() -> dict[str, t.Any]:
 
 
 def asset(name: str) -> str:
-    """Return the URL of a file of ours; it changes when the file does, so that browsers may keep it."""
+    """Return the URL of a static file of ours, with a digest of the file, so that browsers may cache it for long."""
     return url_for(".static", filename=name, v=_digest(name))
 
 
@@ -55,7 +55,7 @@ def _digest(name: str) -> str:
 
 
 def accent() -> Response:
-    """A style sheet with the host's accent colour; empty without one."""
+    """Return a style sheet with the host's accent colour; empty without one."""
     css = colours.style_sheet(current_webhooks.settings.console.accent)
     return Response(css, mimetype="text/css", headers={"Cache-Control": "max-age=300"})
 

@@ -1,4 +1,4 @@
-"""A test request, now, and what came back."""
+"""Sends a test request and shows its outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..delivery import TEST_EVENT, Body, Subject
 from ..errors import PayloadError
 from ..web import Refused, manual
 from . import samples
-from .delivery import told
+from .delivery import shown_attempts
 from .i18n import _
 from .pages import Page, PageContext, Redirect, page
 
@@ -28,7 +28,9 @@ def send_test(visit: PageContext, subscription_id: object) -> Page | Redirect:
         return Redirect("delivery", {"delivery_id": delivery_id})
     story = queries.delivery_detail(visit.session, delivery_id, owner=visit.owner)
     assert story is not None  # noqa: S101  # it has just been written
-    return Page("_trial.html", {"story": story, "attempt": told(story, Body(story.delivery.body))[-1]})
+    return Page(
+        "_trial.html", {"story": story, "attempt": shown_attempts(story, Body(story.delivery.body))[-1]}
+    )
 
 
 def _subject(visit: PageContext, name: str) -> Subject:

@@ -1,4 +1,4 @@
-"""One webhook: how its receiver is doing, its latest deliveries, and everything that can be done with it."""
+"""The page of one webhook: the health of its receiver, its latest deliveries, and its actions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def webhook(visit: PageContext, subscription_id: object) -> Page:
 
 @page("GET", "/webhooks/<uuid:subscription_id>/charts", right="read")
 def charts(visit: PageContext, subscription_id: object) -> Page | Raw:
-    """The charts of a window, as a part of the page; their numbers alone with `?as=json`."""
+    """Show the charts of a window, as a part of the page; with `?as=json` return only their numbers."""
     row = overview_of(visit, str(subscription_id)).subscription
     window = _window(visit)
     found = queries.series(visit.session.connection(), row.id, window, datetime.now(UTC))
@@ -87,7 +87,7 @@ def _numbers(series: Series) -> dict[str, t.Any]:
 
 
 def _other_environment(visit: PageContext, environment: str) -> str:
-    """Return the environment that all events of this app are for, if it is another than a webhook's."""
+    """Return the only environment of this app's events, if the webhook's differs from it; else an empty text."""
     tagged = visit.state.settings.only_environment
     return tagged if tagged is not None and tagged != environment else ""
 

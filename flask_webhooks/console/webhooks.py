@@ -1,4 +1,4 @@
-"""The first page: every webhook and how it is doing; the switch; removal."""
+"""The first page, which lists webhooks with their health; switching a webhook on and off; removing it."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def index(visit: PageContext) -> Page:
 
 
 def overview_of(visit: PageContext, subscription_id: str) -> Overview:
-    """Return one webhook of the visitor's.
+    """Return one webhook with its health.
 
-    :raises SubscriptionMissingError: there is none.
+    :raises SubscriptionMissingError: it does not exist, or belongs to another owner.
     """
     row = subscriptions.find(visit.session, subscription_id, owner=visit.owner)
     return queries.one_overview(visit.session, row, datetime.now(UTC))
@@ -56,7 +56,7 @@ def overview_of(visit: PageContext, subscription_id: str) -> Overview:
 
 @page("POST", "/webhooks/<uuid:subscription_id>/switch", right="write")
 def switch(visit: PageContext, subscription_id: object) -> Page | Redirect:
-    """Switch on or off. What is held needs a word on what becomes of it, which the webhook's own page asks for."""
+    """Switch a webhook on or off. If deliveries are held, redirect to its page, which asks whether to send them."""
     key = str(subscription_id)
     on = visit.form.get("active") == "on"
     held = visit.form.get("held") or None
@@ -79,13 +79,13 @@ def switch(visit: PageContext, subscription_id: object) -> Page | Redirect:
 
 @page("POST", "/webhooks/<uuid:subscription_id>/remove", right="write")
 def remove(visit: PageContext, subscription_id: object) -> Redirect:
-    """Remove a webhook; what is pending or held for it is cancelled."""
+    """Remove a webhook; its pending and held deliveries are cancelled."""
     subscriptions.remove(visit.state, visit.session, str(subscription_id), owner=visit.owner)
     return Redirect("index", notice="removed")
 
 
 def held_count(visit: PageContext, subscription_id: str) -> int:
-    """Return how many deliveries wait for a word of their owner."""
+    """Return the number of deliveries that are held while the webhook is off."""
     return outbox.count_in_state(visit.session.connection(), subscription_id, State.HELD.value)
 
 

@@ -92,9 +92,8 @@ class Bell:
         worker polls the database.
         """
         pid = os.getpid()
-        if (
-            self._asked_in != pid
-        ):  # a different id comes from the parent, whose ringing thread the fork did not copy
+        # A different id comes from the parent, whose ringing thread the fork did not copy.
+        if self._asked_in != pid:
             self._asked_in = pid
             if not _Ringer.ask(self):
                 self._asked_in = 0

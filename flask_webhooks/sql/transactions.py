@@ -62,9 +62,8 @@ def own_engine(engine: sa.Engine) -> sa.Engine:
     if name == "sqlite":
         return engine  # always serializable
     if name == "postgresql":
-        return engine.execution_options(
-            isolation_level=LEVEL
-        )  # part of the driver's BEGIN: no further round trip
+        # Part of the driver's BEGIN: no further round trip.
+        return engine.execution_options(isolation_level=LEVEL)
     # Setting the level of the connection and resetting it would take four round trips; this takes one.
     own = engine.execution_options(webhooks=True)
     event.listen(own, "begin", _begin)

@@ -99,9 +99,8 @@ def bundle_fault(path: str) -> str | None:
     return _content_fault(path, os.stat(path).st_mtime_ns)
 
 
-@functools.lru_cache(
-    maxsize=8
-)  # each app of a process checks its files, and parsing a hundred authorities is slow
+# Each app of a process checks its files, and parsing a hundred authorities is slow.
+@functools.lru_cache(maxsize=8)
 def _content_fault(path: str, changed_at: int) -> str | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:

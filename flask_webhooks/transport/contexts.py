@@ -23,9 +23,8 @@ class Contexts:
     def __init__(self, verify: bool | str, bundles: tuple[str, ...]) -> None:
         self._verify, self._bundles = verify, bundles
         self._with = functools.lru_cache(MOST_IDENTITIES)(self._make)
-        with contextlib.suppress(
-            OSError
-        ):  # an unreadable file: the attempt that needs it tries again, and fails
+        # Load the authorities early. If a file is unreadable, the first attempt tries again, and reports it.
+        with contextlib.suppress(OSError):
             self.of_all()
 
     def of(self, identity: ClientCertificate | None) -> ssl.SSLContext:

@@ -93,7 +93,6 @@ class DeadlineMonitor:
         while True:
             try:
                 return list(self._flying)
-            except (
-                RuntimeError
-            ):  # another thread changed the set during the copy: possible only without a GIL
+            # Another thread changed the set during the copy: possible only without a GIL.
+            except RuntimeError:
                 continue

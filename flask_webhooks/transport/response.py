@@ -232,9 +232,8 @@ class Answer:
         tokens = fields.get("connection", "").lower()
         self._keep = "keep-alive" in tokens if version == 0 else "close" not in tokens
         coding, length = fields.get("transfer-encoding"), fields.get("content-length")
-        if (
-            coding is not None and coding.strip().lower() == "identity"
-        ):  # RFC 2616: same as without the header
+        # "identity" means the same as no header (RFC 2616).
+        if coding is not None and coding.strip().lower() == "identity":
             coding = None
         if self.status in (204, 304):
             # These statuses have no body. If the headers announce one, it may still follow: do not keep the connection.
