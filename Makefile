@@ -38,7 +38,7 @@ test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a re
 
 MARIADB = tests/capture $(addprefix tests/worker/test_,clocks.py health.py plans.py coordinator.py statements.py outage.py) \
 	$(filter-out tests/api/test_plans.py,$(wildcard tests/api/test_*.py)) tests/console tests/web tests/test_models.py tests/test_naming.py \
-	$(addprefix tests/integration/test_,at_once.py isolation.py) tests/test_subscribing.py tests/test_maintenance.py
+	$(addprefix tests/integration/test_,at_once.py isolation.py) tests/test_subscribing.py tests/worker/test_maintenance.py
 test-mariadb: $(VENV)/.dev     ## capture, delivery, API and console on MariaDB (see "make system")
 	WEBHOOKS_TEST_DATABASES=mariadb $(BIN)/python -m pytest -m 'not deep' -k mariadb $(MARIADB)
 

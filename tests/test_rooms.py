@@ -16,10 +16,21 @@ import flask_webhooks
 ROOT = Path(flask_webhooks.__file__).parent
 NAME = flask_webhooks.__name__
 
-CLOSED = {"catalog", "checks", "config", "models", "payload", "queue", "reference", "transport"}
+CLOSED = {
+    "catalog",
+    "checks",
+    "config",
+    "delivery",
+    "models",
+    "payload",
+    "queue",
+    "reference",
+    "transport",
+    "worker",
+}
 """Rooms that are entered by what their `__init__` exports. The others are shelves: each of their modules is public."""
 
-OPEN = {"capture", "worker"}
+OPEN = {"capture"}
 """Rooms that are being rewritten: their circles and long files are known."""
 
 

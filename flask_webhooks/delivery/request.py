@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from .. import payload, retry, signing
-from ..catalog.names import RESERVED_CHANNEL
+from ..catalog import RESERVED_CHANNEL
 from ..errors import SecretError
 from ..ids import is_backfilled
 from ..messages import payload_message
