@@ -4,14 +4,14 @@
 `webhooks`      the integration, on one page
 `models`        31 kinds of record, and the tables around them
 `schemas`       how they look in JSON, to the API and to receivers of webhooks
-`resources`     which model and schema each channel has
-`api`           the JSON API, with `records` (find, write) and `problems` (errors)
+`channels`      the model and the schema of each channel
+`api`           the JSON API, with `crud` (find, write) and `problems` (errors)
 `actions`       send, pay, void
 `auth`          session cookies and bearer tokens
 `pages`         the home page
 `database`      SQLite, made to keep its promises
-`seed`          two businesses to begin with: `firms` names them, `founding` sets them up
-`trade`         doing business, one step at a time: the `moves`, and the `desk` they are made at
+`seed`          creates two demonstration businesses
+`simulation`    does business, one step at a time
 `commands`      `flask --app example_app seed`, `token`, `trade`
 ==============  ============================================================================================
 """

@@ -25,12 +25,12 @@ from marshmallow import ValidationError
 from sqlalchemy.orm import selectinload
 from werkzeug.exceptions import MethodNotAllowed
 
-from . import problems, records
+from . import crud, problems
 from .actions import ACTIONS
 from .auth import check_csrf, current_user
+from .channels import RESOURCES, Resource
 from .database import begin_request
 from .models import Tagged, db
-from .resources import RESOURCES, Resource
 
 bp = Blueprint("api", __name__, url_prefix="/api")
 problems.answer_in_json(bp)
@@ -67,7 +67,7 @@ def create_record(name: str) -> ResponseReturnValue:
     resource = _resource(name)
     values = resource.schema().load(request.get_json())
     record = resource.model(business_id=g.business_id)
-    records.write(record, values, g.business_id)
+    crud.write(record, values, g.business_id)
     db.session.add(record)
     db.session.commit()
     location = url_for("api.get_record", name=name, record_id=record.id)
@@ -77,7 +77,7 @@ def create_record(name: str) -> ResponseReturnValue:
 @bp.get("/<name>/<int:record_id>")
 def get_record(name: str, record_id: int) -> ResponseReturnValue:
     resource = _resource(name)
-    record = records.find(resource, record_id, g.business_id)
+    record = crud.find(resource, record_id, g.business_id)
     return _dump(resource, record, include=_include(name))
 
 
@@ -87,15 +87,15 @@ def update_record(name: str, record_id: int) -> ResponseReturnValue:
     schema = resource.schema()
     # Named one by one: `partial=True` would let the lines be incomplete as well.
     values = schema.load(request.get_json(), partial=tuple(schema.fields))
-    record = records.find(resource, record_id, g.business_id, lock=True)
-    records.write(record, values, g.business_id)
+    record = crud.find(resource, record_id, g.business_id, lock=True)
+    crud.write(record, values, g.business_id)
     db.session.commit()
     return _dump(resource, record)
 
 
 @bp.delete("/<name>/<int:record_id>")
 def delete_record(name: str, record_id: int) -> ResponseReturnValue:
-    record = records.find(_resource(name), record_id, g.business_id, lock=True)
+    record = crud.find(_resource(name), record_id, g.business_id, lock=True)
     db.session.delete(record)
     db.session.commit()
     return "", 204
@@ -105,7 +105,7 @@ def delete_record(name: str, record_id: int) -> ResponseReturnValue:
 @bp.post("/bills/<int:record_id>/<any(pay):action>", defaults={"name": "bills"})
 def act(name: str, record_id: int, action: str) -> ResponseReturnValue:
     resource = _resource(name)
-    record = records.find(resource, record_id, g.business_id, lock=True)
+    record = crud.find(resource, record_id, g.business_id, lock=True)
     ACTIONS[name][action](record)
     db.session.commit()
     return _dump(resource, record)

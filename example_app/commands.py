@@ -1,4 +1,4 @@
-"""``flask --app example_app ...``: make the tables and the two businesses, a token, some trade."""
+"""``flask --app example_app ...``: create the tables and the two businesses, print a token, simulate business."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
-from .firms import PASSWORD
 from .models import ApiToken, User, db
-from .seed import seed
-from .trade import Trade
+from .seed import PASSWORD, seed
+from .simulation import Simulation
 
 
 def init_app(app: Flask) -> None:
@@ -46,13 +45,15 @@ def token_command(email: str) -> None:
 
 @click.command("trade")
 @click.option("--per-second", default=10.0, show_default=True, help="Steps per second.")
-@click.option("--seconds", default=20.0, show_default=True, help="How long to go on.")
-@click.option("--seed", "seed_number", default=1, show_default=True, help="The same number, the same steps.")
+@click.option("--seconds", default=20.0, show_default=True, help="How long to continue.")
+@click.option(
+    "--seed", "seed_number", default=1, show_default=True, help="The same number gives the same steps."
+)
 @with_appcontext
 def trade_command(per_second: float, seconds: float, seed_number: int) -> None:
     """Do business for a while, and print each step."""
-    trade = Trade(current_app._get_current_object(), seed=seed_number)  # type: ignore[attr-defined]
+    simulation = Simulation(current_app._get_current_object(), seed=seed_number)  # type: ignore[attr-defined]
     began = time.monotonic()
     for number in range(1, int(per_second * seconds) + 1):
-        click.echo(str(trade.step()))
+        click.echo(str(simulation.step()))
         time.sleep(max(0.0, began + number / per_second - time.monotonic()))

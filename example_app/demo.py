@@ -31,10 +31,9 @@ from flask import Flask
 from flask_webhooks.state import state_of
 
 from . import create_app
-from .firms import FOUNDINGS, PASSWORD, demo_token
 from .models import db
-from .seed import seed
-from .trade import Step, Trade
+from .seed import FOUNDINGS, PASSWORD, demo_token, seed
+from .simulation import Simulation, Step
 
 PACE = 10.0
 """Steps of business a second."""
@@ -215,12 +214,12 @@ def wait_for(address: str, seconds: float = 60.0) -> None:
 
 
 def do_business(app: Flask, ledger: Ledger, seconds: float | None, stop: threading.Event) -> None:
-    """Trade at an even pace until the time is up or somebody presses Ctrl-C."""
-    trade = Trade(app, seed=int(time.time()))
+    """Simulation at an even pace until the time is up or somebody presses Ctrl-C."""
+    simulation = Simulation(app, seed=int(time.time()))
     began = time.monotonic()
     number = 0
     while not stop.is_set() and (seconds is None or time.monotonic() - began < seconds):
-        step = trade.step()
+        step = simulation.step()
         ledger.commit(step, time.time())
         number += 1
         stop.wait(max(0.0, began + number / PACE - time.monotonic()))

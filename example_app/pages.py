@@ -11,13 +11,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import selectinload
 from werkzeug.wrappers import Response
 
-from . import records
+from . import crud
 from .actions import ACTIONS
 from .auth import check_csrf, current_user
+from .channels import RESOURCES
 from .database import begin_request
 from .models import Client, Inconsistent, Invoice, InvoiceLine, TransitionRefused, User, db, utc_now
 from .models.columns import CENT
-from .resources import RESOURCES
 
 bp = Blueprint("pages", __name__)
 bp.before_request(check_csrf)
@@ -58,7 +58,7 @@ def _count_records(business_id: int) -> list[tuple[str, str, int]]:
 @bp.post("/invoices")
 def issue_invoice() -> Response:
     user = _require_user()
-    client = records.find(RESOURCES["clients"], request.form.get("client_id", 0, type=int), user.business_id)
+    client = crud.find(RESOURCES["clients"], request.form.get("client_id", 0, type=int), user.business_id)
     line = InvoiceLine(description=request.form.get("description", "")[:200], unit_price=_amount())
     now = utc_now()
     invoice = Invoice(
@@ -91,7 +91,7 @@ def _amount() -> Decimal:
 @bp.post("/invoices/<int:invoice_id>/<any(send, pay, void, delete):action>")
 def change_invoice(invoice_id: int, action: str) -> Response:
     user = _require_user()
-    invoice = records.find(RESOURCES["invoices"], invoice_id, user.business_id, lock=True)
+    invoice = crud.find(RESOURCES["invoices"], invoice_id, user.business_id, lock=True)
     tag = invoice.tag
     try:
         (ACTIONS["invoices"] | {"delete": db.session.delete})[action](invoice)

@@ -20,9 +20,8 @@ from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from example_app import create_app
-from example_app.firms import PASSWORD
 from example_app.models import db
-from example_app.seed import seed
+from example_app.seed import PASSWORD, seed
 from flask_webhooks.state import state_of
 from tests.browser.chromium import ARGUMENTS, find_chromium
 from tests.browser.principals import let_dress_up

@@ -17,9 +17,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from werkzeug.serving import make_server
 
 from example_app import create_app
-from example_app.firms import PASSWORD
 from example_app.models import User, db
-from example_app.seed import seed
+from example_app.seed import PASSWORD, seed
 from example_app.webhooks import load_principal
 from flask_webhooks import Principal
 from flask_webhooks.models import Worker

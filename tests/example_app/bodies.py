@@ -6,7 +6,7 @@ import typing as t
 
 from flask.testing import FlaskClient
 
-from example_app.resources import RESOURCES
+from example_app.channels import RESOURCES
 
 MADE_BY_POST = [name for name, resource in RESOURCES.items() if "POST" in resource.methods]
 

@@ -12,9 +12,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from example_app import create_app
-from example_app.firms import demo_token
 from example_app.models import db
-from example_app.seed import seed
+from example_app.seed import demo_token, seed
 
 
 def make_app(database: Path, **config: t.Any) -> Flask:

@@ -6,8 +6,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from example_app.channels import RESOURCES
 from example_app.models import db
-from example_app.resources import RESOURCES
 
 from .bodies import MADE_BY_POST, body_of, change_of
 

@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from example_app.firms import PASSWORD
+from example_app.seed import PASSWORD
 from example_app.webhooks import load_principal
 
 

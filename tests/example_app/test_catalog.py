@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import inspect
 
 from example_app import CATALOG
-from example_app.resources import RESOURCES
+from example_app.channels import RESOURCES
 from flask_webhooks import catalog as catalogs
 
 C, U, D = "created", "updated", "deleted"

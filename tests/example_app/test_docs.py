@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from example_app.firms import demo_token
+from example_app.seed import demo_token
 from flask_webhooks.api.operations import OPERATIONS
 from flask_webhooks.state import state_of
 from flask_webhooks.web import CODES

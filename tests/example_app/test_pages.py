@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from example_app.resources import RESOURCES
+from example_app.channels import RESOURCES
 
 from .test_auth import sign_in, token_in
 

@@ -12,9 +12,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from standardwebhooks import Webhook
 
-from example_app.firms import demo_token
 from example_app.models import BusinessLoan, db
-from example_app.seed import seed
+from example_app.seed import demo_token, seed
 from flask_webhooks.state import state_of
 from flask_webhooks.worker import Coordinator
 from tests.receivers import Receiver

@@ -1,7 +1,7 @@
-"""Doing business: realistic steps, one at a time, the same ones for the same seed.
+"""Runs steps of realistic business, one at a time, the same ones for the same seed.
 
-Each step is one transaction, and says what it committed, so that whoever listens to the webhooks can check
-them against it. Now and then a step begins something and rolls it back: nobody may ever hear of that.
+Each step is one transaction and returns what it committed, so that a receiver can compare the webhooks with it.
+Some steps are rolled back: no webhook may ever be sent for them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from flask import Flask
 
-from .database import begin_to_write
-from .desk import Desk
-from .models import Business, db
-from .moves import MOVES
+from ..database import begin_to_write
+from ..models import Business, db
+from .factories import Factory
+from .steps import STEPS
 
 
 class Change(t.NamedTuple):
@@ -44,13 +44,13 @@ class Step:
         return f"business {self.business_id}: {self.action.replace('_', ' ')}: {done}"
 
 
-class Trade:
-    """The businesses of a seeded app, trading. Iterate for ever, or call :meth:`step`."""
+class Simulation:
+    """Simulates the businesses of a seeded app. Iterate over it without end, or call :meth:`step`."""
 
     def __init__(self, app: Flask, *, seed: int = 1, business: str | None = None) -> None:
-        """Begin trading.
+        """Load the businesses.
 
-        :param business: its name, if only one is to trade.
+        :param business: the name of the only one to simulate; default: all.
         """
         self.app = app
         self.rng = random.Random(seed)
@@ -60,23 +60,23 @@ class Trade:
         with app.app_context():
             self.businesses = db.session.execute(query).all()
         if not self.businesses:
-            raise LookupError("There is no business to trade. Run `flask --app example_app seed` first.")
+            raise LookupError("There is no business. Run `flask --app example_app seed` first.")
 
     def __iter__(self) -> Iterator[Step]:
         while True:
             yield self.step()
 
     def step(self) -> Step:
-        """Do one thing, in a transaction and an app context of its own."""
-        (move,) = self.rng.choices(list(MOVES), weights=list(MOVES.values()))
+        """Run one step, in a transaction and an app context of its own."""
+        (step,) = self.rng.choices(list(STEPS), weights=list(STEPS.values()))
         business_id, currency = self.rng.choice(self.businesses)
         with self.app.app_context():
             begin_to_write()
-            done = move(Desk(self.rng, business_id, currency))
+            done = step(Factory(self.rng, business_id, currency))
             db.session.flush()
             changes = tuple(Change(f"{record.__tablename__}.{kind}", record.tag) for kind, record in done)
             if changes:
                 db.session.commit()
             else:
                 db.session.rollback()
-        return Step(move.__name__, business_id, changes)
+        return Step(step.__name__, business_id, changes)

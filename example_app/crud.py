@@ -1,4 +1,4 @@
-"""Finding and changing the records of one business, whatever their kind."""
+"""Finds and changes the records of one business, whatever their kind."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from marshmallow import ValidationError
 from werkzeug.exceptions import NotFound
 
+from .channels import Resource
 from .models import Tagged, db
-from .resources import Resource
 
 Values = Mapping[str, t.Any]
 

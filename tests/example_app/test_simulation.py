@@ -9,15 +9,15 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from example_app.channels import RESOURCES
 from example_app.models import User, db
-from example_app.moves import MOVES
-from example_app.resources import RESOURCES
 from example_app.seed import seed
-from example_app.trade import Step, Trade
+from example_app.simulation import Simulation, Step
+from example_app.simulation.steps import STEPS
 
 from .conftest import close, make_app
 
-STEPS = 150
+COUNT = 150
 
 
 def contents() -> dict[str, list[str]]:
@@ -82,7 +82,7 @@ def test_every_step_says_exactly_what_it_committed(app: Flask) -> None:
     with app.app_context():
         before = counts()
 
-    steps = list(islice(Trade(app, seed=3), STEPS))
+    steps = list(islice(Simulation(app, seed=3), COUNT))
 
     with app.app_context():
         after = counts()
@@ -94,9 +94,9 @@ def test_every_step_says_exactly_what_it_committed(app: Flask) -> None:
 
 
 def test_all_moves_are_made_and_some_are_rolled_back(app: Flask) -> None:
-    steps = list(islice(Trade(app, seed=3), STEPS))
+    steps = list(islice(Simulation(app, seed=3), COUNT))
 
-    assert {step.action for step in steps} == {move.__name__ for move in MOVES}
+    assert {step.action for step in steps} == {move.__name__ for move in STEPS}
     rolled_back = {step.action for step in steps if not step.is_committed}
     assert rolled_back == {"abandon_sale"}
 
@@ -107,14 +107,14 @@ def test_the_same_seed_does_the_same(app: Flask, tmp_path: Path) -> None:
         seed(db)
 
     def trade(with_app: Flask) -> list[Step]:
-        return list(islice(Trade(with_app, seed=5), 30))
+        return list(islice(Simulation(with_app, seed=5), 30))
 
     assert trade(app) == trade(other)
     close(other)
 
 
 def test_one_business_can_trade_alone(app: Flask) -> None:
-    steps = islice(Trade(app, business="Globex"), 20)
+    steps = islice(Simulation(app, business="Globex"), 20)
 
     assert {step.business_id for step in steps} == {2}
 
@@ -125,7 +125,7 @@ def test_nothing_trades_before_the_seed(tmp_path: Path) -> None:
         db.create_all()
 
     with pytest.raises(LookupError, match="seed"):
-        Trade(empty)
+        Simulation(empty)
     close(empty)
 
 

@@ -1,4 +1,4 @@
-"""What the two demonstration businesses are called, and how to sign in to them."""
+"""The two demonstration businesses: their names, and how to sign in to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Founding one business: every kind of record, area by area."""
+"""Creates the records of one business: every kind, area by area."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from decimal import Decimal
 
 from flask_sqlalchemy import SQLAlchemy
 
-from . import models as m
-from .firms import PASSWORD, Founding, demo_token
+from .. import models as m
+from .businesses import PASSWORD, Founding, demo_token
 
 NEW_YEAR = date(2026, 1, 1)
 FIRST_DAY = date(2026, 1, 5)

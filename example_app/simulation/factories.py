@@ -1,4 +1,4 @@
-"""Where one business is at work: its records, found and added, and made-up figures."""
+"""Finds and creates the records of one business, with made-up figures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from .models import Record, db, utc_now
-from .models.columns import CENT
-from .models.lines import PricedLine
+from ..models import Record, db, utc_now
+from ..models.columns import CENT
+from ..models.lines import PricedLine
 
 GOODS = ("Design work", "Consulting", "Printing", "Delivery", "Repairs", "Paper", "Toner", "Training")
 
@@ -21,8 +21,8 @@ L = t.TypeVar("L", bound=PricedLine)
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Where one business is at work."""
+class Factory:
+    """Finds and creates the records of one business."""
 
     rng: random.Random
     business_id: int

@@ -1,4 +1,4 @@
-"""Which resource is kept in which model and spoken in which schema: the one table that the API is driven by.
+"""The model and the schema of each channel: the table that drives the API.
 
 The names are those of the channels in ``catalog/accounting.yaml``.
 """
