@@ -1,4 +1,4 @@
-"""The parts that tests share. All of them are real: SQLite, PostgreSQL from a wheel, Valkey, sockets."""
+"""Fixtures that all tests share. All parts are real: SQLite, PostgreSQL from a wheel, Valkey, sockets."""
 
 from __future__ import annotations
 

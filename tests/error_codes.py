@@ -1,4 +1,4 @@
-"""The page of every code that an error has: `python -m tests.error_codes` writes `docs/error-codes.md` anew."""
+"""`python -m tests.error_codes` writes `docs/error-codes.md`, the page of all error codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody's project folder, in which commands run as real processes: the way a newcomer does."""
+"""A project folder in which commands run as real processes, as for a new user."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Real processes that start at once: forked from a server that has imported the packages, but no app, already.
+"""Real processes that start fast: forked from a server that has imported the packages already, but no app.
 
-A Python that imports Flask, SQLAlchemy and redis anew needs a second for it; a test run starts a hundred.
+A new Python process needs a second to import Flask, SQLAlchemy and redis, and a test run starts a hundred.
 """
 
 from __future__ import annotations

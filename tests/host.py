@@ -1,4 +1,4 @@
-"""A small host app for tests: clients, invoices with lines, and everything capture finds difficult."""
+"""A small host app for tests: clients, invoices with lines, and attributes that are difficult to capture."""
 
 from __future__ import annotations
 

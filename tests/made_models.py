@@ -1,4 +1,4 @@
-"""Where a test puts a model that it made, so that a catalogue can name it."""
+"""Holds a model that a test has made, so that a catalogue can name it."""
 
 import typing as t
 

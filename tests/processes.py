@@ -1,4 +1,4 @@
-"""Real processes for tests: workers as they run in production, started, signalled and killed."""
+"""Real processes for tests: workers as in production, started, signalled and killed."""
 
 from __future__ import annotations
 

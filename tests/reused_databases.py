@@ -1,4 +1,4 @@
-"""PostgreSQL databases for tests, used again: to empty one is far faster than to copy one."""
+"""PostgreSQL databases that tests reuse: emptying one is much faster than copying one."""
 
 from __future__ import annotations
 

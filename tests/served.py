@@ -1,4 +1,4 @@
-"""The host app for processes of their own: `FLASK_APP=tests.served:create_app`, told by the environment what to be."""
+"""The host app for separate processes: `FLASK_APP=tests.served:create_app`, configured by the environment."""
 
 from __future__ import annotations
 

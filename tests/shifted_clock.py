@@ -1,7 +1,7 @@
 """A process whose machine has another clock: `python -m tests.shifted_clock FILE MODULE WORDS…` runs a module in it.
 
-The file holds the seconds by which the clock is ahead, and may change meanwhile: then the clock jumps. Everything that
-Python code asks for the time is told the wrong one; the monotonic clock, which no operator can set, is left alone.
+The file holds the seconds by which the clock is ahead; when its content changes, the clock jumps. All functions of
+Python that return the time are shifted, except the monotonic clock, which no operator can set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Moves that many tests make: subscribe, read what was recorded, wait for something to happen."""
+"""Steps that many tests share: subscribe, read what was recorded, wait for a condition."""
 
 from __future__ import annotations
 

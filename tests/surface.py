@@ -1,4 +1,4 @@
-"""What others hold on to: names that hosts, receivers, operators and their dashboards have written down.
+"""The public surface: names that hosts, receivers, operators and their dashboards depend on.
 
 python -m tests.surface writes `tests/surface.txt` anew. A line that goes away breaks somebody: it goes with a
 major version and an entry in CHANGES.md, or not at all.

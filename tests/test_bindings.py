@@ -1,4 +1,4 @@
-"""What the catalogue names, found in Python: dumps, owners, includes, touches."""
+"""Names in the catalogue, resolved in Python: dumps, owners, includes, touches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statements that are compiled once: where a connection translates schemas, they go where it says."""
+"""Statements that are compiled once: on a connection that translates schemas they use the translated ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation tells the truth where a machine can check it."""
+"""Statements of the documentation that a machine can check are true."""
 
 from __future__ import annotations
 

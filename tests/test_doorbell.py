@@ -1,4 +1,4 @@
-"""The doorbell rings beside the commit: never in its way, never forgotten, in every process anew."""
+"""The doorbell rings in another thread: it delays no request, loses no ring, and starts again in each process."""
 
 from __future__ import annotations
 

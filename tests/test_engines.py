@@ -1,4 +1,4 @@
-"""A test that leads an app to another database after `init_app`, and two apps that share models and not databases."""
+"""A test that moves an app to another database after `init_app`, and two apps that share models but not databases."""
 
 from __future__ import annotations
 

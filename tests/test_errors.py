@@ -1,4 +1,4 @@
-"""Errors: a code for programs, values by name, one English sentence a code; and its translations."""
+"""Errors: a code for programs, values by name, one English sentence per code, and its translations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exception that reaches the host's error tracker has no secret in its frames: those are shown with all in them."""
+"""An exception that reaches the host's error tracker has no secret in its frames, whose variables trackers show."""
 
 from __future__ import annotations
 

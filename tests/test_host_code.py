@@ -1,4 +1,4 @@
-"""Of which rows `data` can be made without running anything of the host's: one exception for each case."""
+"""For which rows `data` can be made without running the host's code: one exception for each case."""
 
 from __future__ import annotations
 

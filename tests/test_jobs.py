@@ -1,4 +1,4 @@
-"""The engine of a worker: it delivers beside RQ, whatever hangs, and ends in good order."""
+"""The delivery thread of a worker: it delivers in parallel with RQ, whatever hangs, and ends cleanly."""
 
 from __future__ import annotations
 

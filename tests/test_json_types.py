@@ -1,4 +1,4 @@
-"""Whatever a column or a field of a schema holds, the body is valid by the JSON Schema that we publish of it."""
+"""For every column type and schema field, the body is valid by the JSON Schema that we publish for it."""
 
 from __future__ import annotations
 

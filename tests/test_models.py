@@ -1,4 +1,4 @@
-"""The tables in the host's metadata: `create_all`, and migrations that Flask-Migrate writes by itself."""
+"""The tables in the host's metadata: `create_all`, and migrations that Flask-Migrate generates."""
 
 from __future__ import annotations
 

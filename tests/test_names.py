@@ -1,4 +1,4 @@
-"""An app that has our names already: blueprints, keys, commands, extensions; and one that chooses pages by host."""
+"""An app that already uses our names: blueprints, keys, commands, extensions; and one that routes by host."""
 
 from __future__ import annotations
 

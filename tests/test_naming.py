@@ -1,4 +1,4 @@
-"""Tables in another schema, or called otherwise: everything goes there, and nowhere else."""
+"""Tables in another schema or with a prefix: every statement uses those names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make test-oldest` runs on the lowest versions that pyproject.toml lets in."""
+"""`make test-oldest` runs with the lowest versions that pyproject.toml allows."""
 
 from __future__ import annotations
 

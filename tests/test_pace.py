@@ -1,4 +1,4 @@
-"""The pace of receivers, by a clock that the test moves: no network, no database, no waiting."""
+"""The learnt rate of receivers, by a clock that the test moves: without network, database and waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is calling: a missing value is nobody, never everybody."""
+"""The principal: a missing value means no caller, never every owner."""
 
 from __future__ import annotations
 

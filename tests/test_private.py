@@ -1,4 +1,4 @@
-"""Which columns nobody else should read: told by the kind of their names, and by their types."""
+"""Columns that events should not show: recognised by words in their names, and by their types."""
 
 from __future__ import annotations
 

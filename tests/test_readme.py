@@ -1,4 +1,4 @@
-"""What the README tells to put into an app, put into an app that has nothing yet."""
+"""The steps of the README, applied to an app that has nothing yet."""
 
 from __future__ import annotations
 

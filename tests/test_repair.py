@@ -1,4 +1,4 @@
-"""The row that a broken message is about is found by its key; what fails keeps no other message waiting."""
+"""A broken message's row is found by its key; one that fails again does not keep others from being repaired."""
 
 from __future__ import annotations
 

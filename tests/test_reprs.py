@@ -1,4 +1,4 @@
-"""No secret shows itself in a `repr`: those end in logs, in tracebacks and in error reports of others."""
+"""No `repr` shows a secret: reprs end in logs, tracebacks and error reports."""
 
 from __future__ import annotations
 

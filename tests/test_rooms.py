@@ -1,4 +1,4 @@
-"""How rooms import each other: no circle, not even one that only types see, and no way past a room's `__init__`.
+"""How rooms import each other: without circles, also among imports for types, and only through a room's `__init__`.
 
 import-linter checks the floors (`setup.cfg`), where imports for types do not count. Here they do: a reader has to open
 both files of a circle to understand one of them, whether Python runs the import or not.

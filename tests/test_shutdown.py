@@ -1,4 +1,4 @@
-"""The sign to stop: from a signal handler at any moment, to any number of threads, and not to a parent."""
+"""The shutdown flag: set by a signal handler at any moment, seen by all threads, and not shared with a parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subscriptions made and changed, alone and by many at once."""
+"""Creating and changing subscriptions, one at a time and concurrently."""
 
 from __future__ import annotations
 

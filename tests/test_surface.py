@@ -1,4 +1,4 @@
-"""What others hold on to stays: see `tests/surface.py`."""
+"""Public names stay: see `tests/surface.py`."""
 
 from __future__ import annotations
 

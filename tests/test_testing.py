@@ -1,4 +1,4 @@
-"""What docs/testing.md says to put into a host's tests, run as such tests."""
+"""The examples of docs/testing.md, run as tests of a host."""
 
 from __future__ import annotations
 

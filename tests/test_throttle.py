@@ -1,4 +1,4 @@
-"""What one owner may ask for at once and in a time, on each database."""
+"""Limits of one owner, at once and per period, on each database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of the management API."""
+"""Fixtures for the management API: a client that sends the headers of a customer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No fault of Redis reaches a request: its answer may be all that somebody ever sees of a secret."""
+"""No fault of Redis fails a request of the API: its answer may show a secret that is never shown again."""
 
 from __future__ import annotations
 

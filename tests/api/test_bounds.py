@@ -1,4 +1,4 @@
-"""No answer of API or console is larger than 512 KiB, whatever customers and receivers have written."""
+"""No answer of API or console exceeds 512 KiB, whatever customers and receivers have written into the log."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""One request of API or console, one pooled connection: whoever waits for a second one while holding the first may wait
-for ever."""
+"""A request of API or console holds one pooled connection at most: with two, requests could wait for each other."""
 
 from __future__ import annotations
 

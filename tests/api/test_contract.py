@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, and kept by every route. Schemathesis makes the requests, right ones and wrong ones."""
+"""The OpenAPI document is valid, and every route keeps to it: Schemathesis sends valid and invalid requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile URLs and headers: whatever is thrown at a subscription, it is taken as it is or refused, never half."""
+"""Random hostile URLs and headers: the API stores each exactly as given, or refuses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hostile or a careless developer sends: never a 500, always a problem that names the field."""
+"""Malformed and hostile requests: the answer is never a 500, and always names the field at fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A customer's whole life through the API alone, with a real receiver on a socket."""
+"""The life of a subscription through the API alone, with a real receiver on a socket."""
 
 from __future__ import annotations
 

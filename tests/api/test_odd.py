@@ -1,4 +1,4 @@
-"""HTTP that hardly anybody sends: whatever goes wrong below the API, it is told as problem details."""
+"""Unusual HTTP: errors below the API, in Flask, Werkzeug and the server, are problem details too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests, URL checks, retries by hand and replays have one pace and one place at a time, at both doors."""
+"""Test requests, URL checks, manual retries and replays share one limit for API and console."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists read ranges of indexes: what the database says it will do with the statements that a request makes."""
+"""Lists read ranges of indexes: the plans that the database makes for the statements of a request."""
 
 from __future__ import annotations
 

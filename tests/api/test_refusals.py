@@ -1,4 +1,4 @@
-"""What an API call is refused for its own good: headers of proxies, secrets that are guessed, records that are none."""
+"""Values that the API refuses: headers of proxies, guessable secrets, records that do not exist."""
 
 from __future__ import annotations
 

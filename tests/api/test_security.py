@@ -1,4 +1,4 @@
-"""How callers say who they are, told as the host has it; and what a page of the description may do."""
+"""Security schemes in OpenAPI as the host configures them, and the headers of the documentation page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taken as it is or refused: nothing that is nearly right, said twice, or larger than anybody needs."""
+"""The API accepts a value exactly as given or refuses it: wrong types, duplicates and sizes are never corrected."""
 
 from __future__ import annotations
 

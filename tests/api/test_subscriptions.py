@@ -1,4 +1,4 @@
-"""Subscriptions over HTTP."""
+"""Subscriptions in the API: create, list, read, change, remove."""
 
 from __future__ import annotations
 

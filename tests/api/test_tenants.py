@@ -1,4 +1,4 @@
-"""Owners, keys and names that look alike are not the same, whatever the database takes for the same by itself."""
+"""Owners, keys and names that the database's collation takes for equal are still different."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may: no principal, no right, another owner, another site."""
+"""Authentication and rights in the API: no principal, a missing right, another owner, another site."""
 
 from __future__ import annotations
 

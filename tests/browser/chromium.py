@@ -1,4 +1,4 @@
-"""Which browser: Debian's own Chromium, or whatever `CHROMIUM` names."""
+"""Finds the browser: Debian's Chromium, or the one that `CHROMIUM` names."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A business that has had webhooks for a month: what the pages look like when there is something to see.
+"""A business whose webhooks have run for a month, so that every page has something to show.
 
-The same every time but for the clock, so that screenshots differ only where the console does.
+It is the same at each run except for the clock, so that screenshots differ only where the console does.
 """
 
 from __future__ import annotations

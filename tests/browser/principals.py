@@ -1,4 +1,4 @@
-"""Who else may look: an operator, and a customer who has nothing yet. The example app has neither."""
+"""Principals that the example app does not have: an operator, and a customer without any webhook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page that describes the management API, in a browser that enforces `default-src 'self'`."""
+"""The documentation page of the API in a browser that enforces `default-src 'self'`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the console's buttons put into the clipboard."""
+"""The texts that the console's copy buttons put into the clipboard."""
 
 from __future__ import annotations
 

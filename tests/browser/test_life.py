@@ -1,4 +1,4 @@
-"""A customer's whole life, in a real browser: set up, be told, fail, read why, rotate, mend, replay."""
+"""The life of a webhook in a real browser: create, receive, fail, read the reason, rotate, fix, replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every page in every look: axe finds nothing, nothing sticks out at 360 pixels or is lost at 4K, keys are enough."""
+"""Every page in light and dark: axe finds no fault, nothing overflows at 360 pixels or 4K, the keyboard suffices."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Processes that commit until they are killed: a seed for each line of standard input, a process for each seed.
 
-`python -m tests.capture.committing URL FOLDER` makes an app once and forks, for a start costs seconds.
+`python -m tests.capture.committing URL FOLDER` makes an app once and forks, because a start takes seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fixtures for capture: who listens, what was sent to the database, and an app with difficult models."""
+"""Fixtures for capture: subscriptions, the statements sent to the database, and apps with difficult models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URLs that schemas make: of the place that the host has named, whatever a client says."""
+"""URLs that schemas make use the base URL that the host has configured, whatever `Host` a client sends."""
 
 from __future__ import annotations
 

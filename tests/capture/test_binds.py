@@ -1,4 +1,4 @@
-"""Two apps, two databases, sessions of every make: an event is written where its change is, or refused."""
+"""Two apps, two databases, several kinds of session: an event is written with its change, or the change is refused."""
 
 from __future__ import annotations
 

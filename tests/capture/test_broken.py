@@ -1,4 +1,4 @@
-"""A schema that fails is no outage: the commit goes through, and the message is kept as broken until it is repaired."""
+"""A schema that raises does not fail the commit: the message is stored as broken until it is repaired."""
 
 from __future__ import annotations
 

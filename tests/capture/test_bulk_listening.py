@@ -1,4 +1,4 @@
-"""Who listens to bulk statements counts when the transaction commits, not when they run."""
+"""For bulk statements the subscriptions at commit count, not those at the time of the statement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the host gets back from a bulk statement is what it gets without us, whether somebody listens or not."""
+"""The host gets the same results from a bulk statement with and without us, with and without subscriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows a bulk statement concerns: exactly those are told, however it says so and whoever writes beside it."""
+"""Which rows a bulk statement changes: exactly those have messages, in every form and with concurrent writers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row that a type of the host's cannot read: a bulk statement works all the same, as it would without us."""
+"""A row that a type of the host's cannot read: a bulk statement still works as it would without us."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of every type of column, with a schema and without: what changed and `data` has is in `changes`, and is published."""
+"""For every column type, with a schema and without: a changed value of `data` is in `changes` and in OpenAPI."""
 
 from __future__ import annotations
 

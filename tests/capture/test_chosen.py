@@ -1,4 +1,4 @@
-"""What the catalogue chooses to send without a schema: some columns, all but some, or what a method returns."""
+"""What the catalogue sends without a schema: some columns, all but some, or the result of a method."""
 
 from __future__ import annotations
 

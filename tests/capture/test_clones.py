@@ -1,4 +1,4 @@
-"""Objects that stand for another row by the commit, or that nobody can read any more: events are about rows.
+"""Objects that stand for another row at the commit, or can no longer be read: events are about rows, not objects.
 
 A clone is made of an object by `make_transient`; relationships that had loaded the object go on leading to it.
 """

@@ -1,4 +1,4 @@
-"""All that happens to one object in a transaction comes to one event."""
+"""All changes of one object in a transaction make one event."""
 
 from __future__ import annotations
 

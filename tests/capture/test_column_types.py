@@ -1,4 +1,4 @@
-"""Rows without a schema: whatever types their columns have, a subscription does not stop the host's commits."""
+"""Rows without a schema: no type of column makes a subscription fail the host's commits."""
 
 from __future__ import annotations
 

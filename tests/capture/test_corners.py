@@ -1,4 +1,4 @@
-"""Unusual corners of SQLAlchemy: nothing of what the host does may come out otherwise because we look on."""
+"""Unusual features of SQLAlchemy: the result of the host's code is the same with and without capture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a commit costs beside its statements: calls of our functions, which no other process makes more or fewer."""
+"""The cost of a commit beyond its statements: calls of our functions, which do not depend on other processes."""
 
 from __future__ import annotations
 

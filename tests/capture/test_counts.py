@@ -1,4 +1,4 @@
-"""How many statements a commit costs: one to ask who listens, and one executemany for each table."""
+"""Statements per commit: one to find subscriptions, and one executemany for each table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events that the host emits itself: they join the transaction, and mistakes show at the call."""
+"""Events that the host emits itself: they are part of the transaction, and mistakes raise at the call."""
 
 from __future__ import annotations
 

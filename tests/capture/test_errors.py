@@ -1,4 +1,4 @@
-"""What cannot be serialised fails the commit with its name, or is logged, as the app wishes."""
+"""Data that cannot be serialised fails the commit and names its field, or is logged, as configured."""
 
 from __future__ import annotations
 

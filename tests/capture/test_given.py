@@ -1,4 +1,4 @@
-"""Emitted data passes through the schema of its event as a row does."""
+"""Emitted data passes through the schema of its event, like a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What schemas, includes and properties do while they are dumped changes nothing, and is named."""
+"""Schemas, includes and properties cannot change anything while they are dumped; an attempt is reported by name."""
 
 from __future__ import annotations
 

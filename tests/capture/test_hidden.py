@@ -1,4 +1,4 @@
-"""An owner is found behind the host's own filters; events without one are logged if somebody waits for them."""
+"""An owner is found in spite of the host's query filters; an event without one is logged if a subscription matches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions, threads, greenlets and servers do not leak into each other; a new subscription counts at once."""
+"""Sessions, threads, greenlets and servers share no state; a new subscription takes effect at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owners that foreign keys without a relationship lead to, and apps with one owner for all."""
+"""Owners found by foreign keys without a relationship, and apps with one owner for all rows."""
 
 from __future__ import annotations
 

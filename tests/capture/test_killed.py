@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of anything leaves a message for each committed row, and no other."""
+"""A process killed at any moment leaves a message for each committed row, and no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row that goes to another owner is gone for the one and new for the other; neither learns of the other's values."""
+"""A row that moves to another owner: deleted for the old, created for the new one; neither sees the other's values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of classes in no channel that events show with a row that moves: the owner of before sees them as they were."""
+"""Rows without a channel that are shown with a row that moves: the old owner sees them as they were."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is sent is valid by the OpenAPI document that tells of it, with includes and in every format."""
+"""Every body that is sent is valid by the published OpenAPI document, with includes and in every format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Random upserts: the host notices nothing, and what is told is the difference between before and after.
+"""Random upserts: the host's results are unchanged, and the events are the difference between the rows before and
+after.
 
 Each transaction runs twice from the same rows: without us and rolled back, then with us and committed.
 """

@@ -1,4 +1,4 @@
-"""Relationships that disagree with their keys, objects that go with others, and what may not be loaded."""
+"""Relationships that differ from their foreign keys, cascades, and attributes that must not be loaded."""
 
 from __future__ import annotations
 

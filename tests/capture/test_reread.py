@@ -1,4 +1,4 @@
-"""A row is right though the object in memory fails its schema: it is read once more before anything is said broken."""
+"""If an object in memory fails its schema, its row is read again before the message counts as broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a channel says for itself about bulk statements and errors holds instead of the settings."""
+"""A channel's own rules for bulk statements and errors override the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The include `changes` speaks the language of the schema that makes `data`, and tells nothing beside it."""
+"""The include `changes` has the names and forms of the schema that makes `data`, and shows nothing else."""
 
 from __future__ import annotations
 

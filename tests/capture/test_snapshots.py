@@ -1,4 +1,4 @@
-"""What is told of a row that is gone: what it was, whatever becomes of the host's object until the commit."""
+"""Data of a deleted row: the values before the deletion, whatever the host does to the object until the commit."""
 
 from __future__ import annotations
 

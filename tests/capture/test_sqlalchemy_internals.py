@@ -1,4 +1,4 @@
-"""SQLAlchemy's private names are read in one module, so that it is known what a new release of it may break."""
+"""Private names of SQLAlchemy are read in one module only, so that a new release can break only that one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events say what the row has, however it was assigned: owner, conditions, `changes` and data without a schema."""
+"""Events use the stored values of the row, in whatever form they were assigned: owner, conditions, `changes`, data."""
 
 from __future__ import annotations
 

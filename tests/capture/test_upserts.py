@@ -1,4 +1,4 @@
-"""Upserts: what was inserted, what was updated and from what."""
+"""Upserts: which rows were inserted, which were updated, and their old values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns with types of sqlalchemy-utils and no schema: nobody's commit fails, values are as the columns have them."""
+"""Columns with types of sqlalchemy-utils and no schema: commits succeed, and values are those of the columns."""
 
 from __future__ import annotations
 

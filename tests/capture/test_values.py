@@ -1,4 +1,4 @@
-"""Old values are right, whatever SQLAlchemy has forgotten of them."""
+"""Old values are right even where SQLAlchemy has not kept them."""
 
 from __future__ import annotations
 

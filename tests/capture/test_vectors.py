@@ -1,4 +1,4 @@
-"""Columns whose values compare without an answer, as arrays do: numpy's, and so the vectors of pgvector."""
+"""Columns whose `==` returns no bool, such as numpy arrays and the vectors of pgvector."""
 
 from __future__ import annotations
 

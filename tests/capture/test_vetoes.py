@@ -1,4 +1,4 @@
-"""Commits that fail and are tried again, and savepoints that listeners of the host's open inside a commit."""
+"""Commits that fail and are repeated, and savepoints that the host's event listeners open inside a commit."""
 
 from __future__ import annotations
 

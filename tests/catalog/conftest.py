@@ -1,4 +1,4 @@
-"""The tests' own small shop can be imported as `shop`, as an app's package would be."""
+"""Makes the tests' small shop importable as `shop`, like a package of an app."""
 
 from __future__ import annotations
 

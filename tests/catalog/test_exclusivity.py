@@ -1,4 +1,4 @@
-"""Which channels may not be held together, and how it is said."""
+"""Which channels cannot be combined, and the error for it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A folder of good and bad catalogues, read by the loader and by a JSON Schema validator.
 
-Each bad one says in its first lines (`#! line: path: message remedy`) what is to be told. `# only the loader
+Each bad one lists in its first lines (`#! line: path: message remedy`) the problems to report. `# only the loader
 can know` marks mistakes that no JSON Schema sees: YAML itself, keys written twice, and Python objects.
 """
 

@@ -1,4 +1,4 @@
-"""The guide's examples are real: each is loaded, bound and accepted by the editor's schema."""
+"""Every example of the guide loads, binds and is valid by the editor's JSON Schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who listens is found through an index, however many subscriptions there are: shown by the database's own plan."""
+"""Matching subscriptions are found by an index, however many there are: shown by the database's plan."""
 
 from __future__ import annotations
 

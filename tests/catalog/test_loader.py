@@ -1,4 +1,4 @@
-"""Sources, merging, defaults, and what is made of what is written."""
+"""The loader: sources, merging, defaults, and the resulting catalogue."""
 
 from __future__ import annotations
 

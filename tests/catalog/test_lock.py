@@ -1,4 +1,4 @@
-"""What receivers rely on, and which changes would break them."""
+"""The lock file: what receivers rely on, and which changes break them."""
 
 from __future__ import annotations
 

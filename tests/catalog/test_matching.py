@@ -1,4 +1,4 @@
-"""Which changes of a row are which events."""
+"""Which changes of a row match which events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What many are called, and one of them."""
+"""Singular and plural forms of names."""
 
 from __future__ import annotations
 

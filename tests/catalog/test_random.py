@@ -1,4 +1,4 @@
-"""Whatever stands in the file: a catalogue, or a CatalogError; and the editor says the same."""
+"""Random files: each gives a catalogue or a CatalogError, and the editor's JSON Schema agrees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalogues of `catalog/` are whole: they load, fit the models they name, and say what they promise."""
+"""The catalogues in `catalog/` load, bind to the models that they name, and declare the events that they promise."""
 
 from __future__ import annotations
 

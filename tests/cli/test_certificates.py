@@ -1,4 +1,4 @@
-"""Client certificates: an operator gives them, they are sealed, shown to one host, and seen by nobody."""
+"""Client certificates: an operator sets one; it is encrypted, presented to one host only, and never shown."""
 
 from __future__ import annotations
 

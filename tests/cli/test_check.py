@@ -1,4 +1,4 @@
-"""`flask webhooks check`: everything that is wrong, at once, also when the app would not start."""
+"""`flask webhooks check` lists all mistakes at once, also if the app cannot start."""
 
 from __future__ import annotations
 

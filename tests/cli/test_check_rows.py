@@ -1,4 +1,4 @@
-"""`flask webhooks check --rows`: what events of rows that are there would say, before a customer finds out."""
+"""`flask webhooks check --rows` makes the events of existing rows, to find errors before customers do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database that is not there, or not migrated: one sentence with the remedy, whichever command is called."""
+"""A database that is unreachable or not migrated: every command prints one sentence with the remedy."""
 
 from __future__ import annotations
 

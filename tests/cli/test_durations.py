@@ -1,4 +1,4 @@
-"""Time spans on the command line: one way of writing them, for every option that is one."""
+"""Durations on the command line: one syntax for every option that takes one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flask webhooks init`: from an empty folder to a catalogue that loads as it is written."""
+"""`flask webhooks init` writes a catalogue that loads without changes, starting from an empty folder."""
 
 from __future__ import annotations
 

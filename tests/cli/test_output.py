@@ -1,4 +1,4 @@
-"""No character of a receiver or a customer does anything in a terminal: it is shown."""
+"""Characters of a receiver or customer have no effect in a terminal: they are escaped."""
 
 from __future__ import annotations
 

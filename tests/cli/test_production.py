@@ -1,4 +1,4 @@
-"""`flask webhooks check --production`: what has to be done before going live."""
+"""`flask webhooks check --production` lists what has to be done before going live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An app that cannot start tells why in words, whichever command is called."""
+"""If an app cannot start, every command prints the reason without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host app whose visitors say in headers who they are, and a browser without JavaScript."""
+"""A host app whose principals come from headers, and a browser without JavaScript."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Broken messages in the console: operators see why and repair them; owners see that their delivery waits."""
+"""Broken messages in the console: operators see the error and repair them; owners see that their delivery waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request that was made, pasted into a terminal: it sends the same bytes to the same target, and nothing else."""
+"""The curl command of an attempt, run in a terminal, sends the same bytes to the same URL and does nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One webhook, the log, one delivery, replays, events, the operator: what each page says and does."""
+"""The pages of one webhook, the log, one delivery, replays, events and the operator."""
 
 from __future__ import annotations
 

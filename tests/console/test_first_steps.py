@@ -1,4 +1,4 @@
-"""From an address to the first webhook: what is said on the way, and shown once."""
+"""From the console's URL to the first webhook: the steps on the way, and the secret that is shown once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets in: nobody by accident, everybody only to their own, and no form without its token."""
+"""Access to the console: only with a principal, only to the owner's own rows, and no form without its token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Odd input at every page of the console: a page that can be read, never an error of ours."""
+"""Malformed input at every page of the console: the answer is a readable page, never a 500."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host's own look, language and place: name, logo, accent, templates, prefix, proxy."""
+"""The console in the host's design, language and place: name, logo, accent colour, templates, prefix, proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing from outside runs: everything is escaped, and nothing needs more than `default-src 'self'`."""
+"""No script from outside runs: all values are escaped, and every page works under `default-src 'self'`."""
 
 from __future__ import annotations
 

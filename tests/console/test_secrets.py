@@ -1,4 +1,4 @@
-"""Secrets in the console: what is shown is called what it is."""
+"""Secrets in the console: a public key is labelled as such, and a secret as a secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way in: from the prefix, by way of the host's sign-in, and what is said to those who may not come in."""
+"""The redirects from the shared prefix to the console and to the host's sign-in, and the pages without access."""
 
 from __future__ import annotations
 

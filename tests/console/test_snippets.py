@@ -1,7 +1,7 @@
-"""The code that verifies a signature does so, in every language that is here.
+"""The snippets of the console verify signatures, in every language that is installed here.
 
-It is started as it says, against our deliveries and against whatever a stranger may send. Nothing that arrives ends it,
-and nothing is answered with a 5xx.
+Each is started as its comment says, and gets our deliveries and malformed or forged requests. No request ends it, and
+none is answered with a 5xx.
 """
 
 from __future__ import annotations

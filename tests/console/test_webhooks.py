@@ -1,4 +1,4 @@
-"""The first page and the form: what a customer sees, and what is refused beside its field."""
+"""The list of webhooks and the form: what a customer sees, and errors next to their fields."""
 
 from __future__ import annotations
 

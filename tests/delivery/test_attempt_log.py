@@ -1,4 +1,4 @@
-"""What the log keeps of an answer has a bound in bytes, whatever a receiver answers and however that is encoded."""
+"""The size of an answer in the log is bounded in bytes, whatever its content and encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every request tells in its headers, beside what is signed; bodies know nothing of it."""
+"""The headers of every request in addition to the signed ones; they change no body."""
 
 from __future__ import annotations
 

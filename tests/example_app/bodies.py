@@ -1,4 +1,4 @@
-"""What to post to each resource: made from a seeded record, so that its references are right."""
+"""Request bodies for each resource, made from a seeded record so that their references exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A seeded app of its own for each test: a copy of one SQLite file, so that passwords are hashed only once."""
+"""A seeded app for each test: a copy of one SQLite file, so that passwords are hashed only once."""
 
 from __future__ import annotations
 

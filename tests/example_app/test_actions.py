@@ -1,4 +1,4 @@
-"""An invoice goes from draft over sent to paid; nothing goes back."""
+"""An invoice changes from draft to sent to paid, and never back."""
 
 from __future__ import annotations
 

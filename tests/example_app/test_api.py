@@ -1,4 +1,4 @@
-"""The JSON API: the same five requests for every resource, and only within one's own business."""
+"""The JSON API: the same five requests for every resource, only within the caller's own business."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signing in: by form with a CSRF token, or by bearer token."""
+"""Authentication: by form with a CSRF token, or by bearer token."""
 
 from __future__ import annotations
 

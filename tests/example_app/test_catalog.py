@@ -1,4 +1,4 @@
-"""The catalogue of the accounting product has exactly the channels it promises."""
+"""The catalogue of the accounting product has exactly the channels that it documents."""
 
 from __future__ import annotations
 

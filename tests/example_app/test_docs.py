@@ -1,4 +1,4 @@
-"""The guide to the management API, tried on the example app: every command in it, every answer, every table."""
+"""The guide to the management API: its commands, answers and tables are those of the example app."""
 
 from __future__ import annotations
 

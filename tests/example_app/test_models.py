@@ -1,4 +1,4 @@
-"""What the tables promise: exact money, aware instants, tags in order, real transactions on SQLite."""
+"""The tables of the example app: exact money, aware instants, ordered tags, real transactions on SQLite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The home page: what there is, and buttons that work without a script."""
+"""The home page: its content, and buttons that work without a script."""
 
 from __future__ import annotations
 

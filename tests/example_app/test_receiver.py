@@ -1,4 +1,4 @@
-"""The demo's receiver takes what is ours, and nothing that a stranger sends ends it."""
+"""The demo's receiver accepts our requests; no malformed request ends it."""
 
 from __future__ import annotations
 

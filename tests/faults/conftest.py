@@ -1,4 +1,4 @@
-"""The stage for faults: committed events on one side, a receiver on the other, and what happens in between."""
+"""Fixtures for faults: an app that commits events, a receiver, and the parts in between that can fail."""
 
 from __future__ import annotations
 

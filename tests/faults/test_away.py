@@ -1,4 +1,4 @@
-"""Redis, PostgreSQL or the web process goes away."""
+"""Redis, PostgreSQL or the web process becomes unreachable."""
 
 from __future__ import annotations
 

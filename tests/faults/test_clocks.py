@@ -1,4 +1,4 @@
-"""Machines whose clocks differ, and clocks that jump: what is sent, and how often, does not depend on them."""
+"""Machines whose clocks differ or jump: deliveries and their number do not depend on the clocks."""
 
 from __future__ import annotations
 

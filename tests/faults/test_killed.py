@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped, stalled and multiplied: nothing is missing, and each duplicate has its reason."""
+"""Workers that are killed, stopped, stalled or doubled: no event is lost, and each duplicate has an explanation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile receivers, dead addresses and poisoned rows at once: each gets its reason, the good one its events."""
+"""Hostile receivers, dead addresses and invalid rows at once: each has its reason, the good receiver its events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models of an `Example`, an app with them, and who does there what the example says."""
+"""Makes the models of an `Example` and an app with them, and runs the transactions of the example."""
 
 from __future__ import annotations
 

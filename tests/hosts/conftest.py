@@ -1,4 +1,4 @@
-"""An app of `tests.hosts.studio` with a guest, and how it is on a database that the test chooses."""
+"""An app of `tests.hosts.studio` with the extension, on a database that the test chooses."""
 
 from __future__ import annotations
 

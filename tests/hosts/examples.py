@@ -1,4 +1,4 @@
-"""Examples of hosts for the property in `test_random`: a model, and what is done with it in some transactions."""
+"""Random examples for `test_random`: a model, and writes in several transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hosts have already: names, engines, one tenant for all. Nothing of it is in our way, nor we in its."""
+"""Names, engines and the single tenant that hosts have already: neither side disturbs the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How hosts write: no working commit of theirs becomes an exception, and what is told is what the row has."""
+"""How hosts write: none of their commits fails because of us, and events have the stored values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The accounting system (five-systems A) end to end: API, commit, worker's run, and the exact request."""
+"""The accounting system (five-systems A) end to end: API, commit, worker, and the exact request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Databases that isolate strictly: changes of a busy subscription are made all the same, and workers go on."""
+"""Databases with strict isolation: changes of a busy subscription succeed, and workers continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that dies at the worst moment: before COMMIT nothing is sent, right after COMMIT everything is."""
+"""A process that dies around COMMIT: before it nothing is sent, after it everything is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gunicorn --preload -k gevent`: the app is loaded in a parent, and threads become greenlets only afterwards."""
+"""`gunicorn --preload -k gevent`: the app is loaded in a parent process, before gevent replaces threads."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Beside other extensions of Flask; each test is left out where its extension is not installed."""
+"""Tests with other Flask extensions; each is skipped where its extension is not installed."""

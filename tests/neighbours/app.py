@@ -1,4 +1,4 @@
-"""A host app with another extension, and the life that we lead in it."""
+"""A host app with another extension, and the steps that every such test runs in it."""
 
 from __future__ import annotations
 

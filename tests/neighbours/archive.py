@@ -1,4 +1,4 @@
-"""A host whose models have versions (SQLAlchemy-Continuum) and types of sqlalchemy-utils."""
+"""A host with versioned models (SQLAlchemy-Continuum) and types of sqlalchemy-utils."""
 
 from __future__ import annotations
 

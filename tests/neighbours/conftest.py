@@ -1,4 +1,4 @@
-"""The extensions are in an environment of their own: see `make test-neighbours`."""
+"""The other extensions are installed in an environment of their own: see `make test-neighbours`."""
 
 from importlib.util import find_spec
 

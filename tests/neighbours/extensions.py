@@ -1,4 +1,4 @@
-"""The neighbours: how an app takes each in, and what it must still do beside us."""
+"""The other extensions: how an app initialises each, and what must still work next to ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An app with another extension: it does its own, and we ours, whichever was initialised first."""
+"""An app with another extension: both work, whichever was initialised first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beside what changes models and where they are committed: Continuum, sqlalchemy-utils, Flask-Marshmallow, Celery."""
+"""Extensions that change models or commits: Continuum, sqlalchemy-utils, Flask-Marshmallow, Celery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What error trackers and tracing see of us: no secret, no custom header; and receivers see nothing of theirs."""
+"""Error trackers and tracing see no secret and no custom header, and receivers get no header of theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API and console beside Flask-WTF, Flask-Compress, Flask-Login and Flask-Limiter, whichever was initialised first."""
+"""API and console with Flask-WTF, Flask-Compress, Flask-Login and Flask-Limiter, in both orders of initialisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models and schemas that only this house has."""
+"""Models and schemas that only this app has."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Retention: what is purged, and when."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What the package writes beside what a worker does, as pieces of work in a transaction that is undone."""
+"""The package's writing statements outside of a worker, as pieces of work in a transaction that is rolled back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL servers for plans: the wheel's, and Debian's, which is what most people run."""
+"""PostgreSQL servers for plans: that of the wheel, and Debian's, which most people run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the package executes statements, by its source; and which of these places a piece of work comes along."""
+"""The places in the source that execute statements, and those that a piece of work reaches."""
 
 from __future__ import annotations
 

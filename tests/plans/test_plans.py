@@ -1,4 +1,4 @@
-"""No statement depends on what PostgreSQL believes to be in the tables: `make test-plans`.
+"""No statement's speed depends on PostgreSQL's estimates of what is in the tables: `make test-plans`.
 
 Every piece of work is done on a log in each of seven states (see `log`), once with plans made for the values and once
 with plans made for any, then again after ANALYZE. A statement whose plan rests on an estimate shows as one that takes

@@ -1,4 +1,4 @@
-"""Every place of the package that executes a statement is come along by what `test_plans` plans and times.
+"""Every place of the package that executes a statement is reached by the work that `test_plans` plans and times.
 
 A new one needs a piece of work in `work` or `changes`, or a reason here.
 """

@@ -1,4 +1,4 @@
-"""Everything that the package asks of its log, as pieces of work that leave nothing behind."""
+"""The package's statements on its log, as pieces of work that leave no trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a receiver answered is legible, whatever it is packed in; and whatever it is, reading it is bounded."""
+"""A receiver's answer is legible in whatever encoding it comes, and reading it is bounded."""
 
 from __future__ import annotations
 

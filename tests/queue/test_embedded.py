@@ -1,4 +1,4 @@
-"""The embedded Valkey's folders: whoever owns its socket can run code as us, so they are ours alone or refused."""
+"""The folders of the embedded Valkey: one that another user could write to is refused."""
 
 from __future__ import annotations
 

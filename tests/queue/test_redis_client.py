@@ -1,4 +1,4 @@
-"""Redis URLs: read at the start as redis-py reads them, and never shown with what is secret in them."""
+"""Redis URLs: read at the start as redis-py reads them, and never shown with credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four systems that need nothing but a catalogue and models of their own: one app each, on a real database."""
+"""The four systems that need only a catalogue and models: one app each, on a real database."""
 
 from __future__ import annotations
 

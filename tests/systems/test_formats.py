@@ -1,4 +1,4 @@
-"""Which envelope a receiver gets: the event's, the channel's, the catalogue's, or what its subscription asked for."""
+"""Which format a receiver gets: that of the event, the channel, the catalogue or its subscription."""
 
 from __future__ import annotations
 

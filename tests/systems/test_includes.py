@@ -1,4 +1,4 @@
-"""Includes are loaded inside the transaction, and not with a query for each row."""
+"""Includes are loaded inside the transaction, and not by one query for each row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An event with a condition comes beside the plain `updated`, in the same commit; and only when the step is taken."""
+"""An event with a condition, next to the plain `updated` of the same commit, only if the condition holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Authorities of one's own, client certificates, and what a receiver says of them under TLS."""
+"""Additional authorities, client certificates, and the errors of receivers under TLS."""
 
 from __future__ import annotations
 

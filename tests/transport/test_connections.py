@@ -1,4 +1,4 @@
-"""Connections: kept, found closed, shared by threads, forked, under TLS and through a proxy."""
+"""Connections: kept, closed by the receiver, shared by threads, forked, under TLS and through a proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The total deadline on the wall clock, against receivers that never finish."""
+"""The total deadline on the wall clock, with receivers that never finish."""
 
 from __future__ import annotations
 

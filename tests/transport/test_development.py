@@ -1,4 +1,4 @@
-"""On a developer's machine, plain http to itself; nothing more, and nowhere else."""
+"""On a developer's machine, plain http to loopback is allowed, and nothing else."""
 
 from __future__ import annotations
 

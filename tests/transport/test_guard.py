@@ -1,4 +1,4 @@
-"""The guard: what may be saved, and what is connected to."""
+"""The guard: which URLs can be saved, and which addresses are connected to."""
 
 # Letters that only look like others are what is tested here.
 # ruff: noqa: RUF001

@@ -1,4 +1,4 @@
-"""What the guard refuses reaches the operator's log by every way to a receiver, and the owner learns nothing of it."""
+"""Each refusal of the guard is logged for the operator, and its text reveals nothing to the owner."""
 
 from __future__ import annotations
 

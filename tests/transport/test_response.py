@@ -1,4 +1,4 @@
-"""What receivers answer: outcomes, bounds, and reading HTTP whatever way it comes in pieces."""
+"""Answers of receivers: outcomes, bounds, and HTTP that arrives in pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The times of an attempt in its row of the log: of a name, looked up over a wire, and a connection with TLS."""
+"""The timings of an attempt in its row of the log: name look-up over a wire, connection, and TLS."""
 
 from __future__ import annotations
 

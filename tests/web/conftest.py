@@ -1,4 +1,4 @@
-"""A client of the management API for what both HTTP doors share."""
+"""A client of the management API for tests of the room `web`."""
 
 from tests.api.conftest import call
 

@@ -1,4 +1,4 @@
-"""What is sent again with its `Idempotency-Key` does nothing again: a test request goes out once."""
+"""A request that is repeated with its `Idempotency-Key` has no second effect."""
 
 from __future__ import annotations
 

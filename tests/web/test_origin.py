@@ -1,4 +1,4 @@
-"""Which site made a browser send a request, by what the browser says."""
+"""Which site made a browser send a request, by the browser's own headers."""
 
 from __future__ import annotations
 

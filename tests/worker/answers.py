@@ -1,4 +1,4 @@
-"""Receivers whose answer a test decides while it runs, and runs in a thread of their own."""
+"""Receivers whose answer a test decides while it runs, and coordinators in their own threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody can point us at a server: schedules, replays and many subscriptions leave it in peace."""
+"""Customers cannot use us to flood a server: not by schedules, replays or many subscriptions."""
 
 from __future__ import annotations
 

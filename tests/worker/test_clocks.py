@@ -1,4 +1,4 @@
-"""Clocks that differ, and clocks that jump: all workers go by the database's."""
+"""Clocks that differ or jump: all workers use the database's time."""
 
 from __future__ import annotations
 

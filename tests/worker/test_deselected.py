@@ -1,4 +1,4 @@
-"""An event that was deselected before it was sent is not sent: its delivery ends as cancelled, with that reason."""
+"""An event that is deselected before it is sent is not sent: its delivery is cancelled, with that reason."""
 
 from __future__ import annotations
 

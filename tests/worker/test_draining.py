@@ -1,4 +1,4 @@
-"""A run whose time is up while a receiver hangs: nobody else notices, and yet it ends."""
+"""A run whose time is up while a receiver hangs: it ends, and no other delivery is delayed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker sends only what belongs to its own environments; what belongs elsewhere stays, and is told."""
+"""A worker sends only deliveries of its own environments; the others stay, and are counted in its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sweep finds besides what fell due: deliveries that do not fit how their subscription is switched."""
+"""What the sweep finds in addition to due deliveries: ones whose state does not fit that of their subscription."""
 
 from __future__ import annotations
 

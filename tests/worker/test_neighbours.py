@@ -1,4 +1,4 @@
-"""What one customer, or the host's own code, does to the worker: nobody else may notice."""
+"""A hostile customer, or failing code of the host, does not affect the deliveries of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database in trouble, and rows that cannot be delivered or written."""
+"""An unreachable database, and rows that cannot be delivered or written."""
 
 from __future__ import annotations
 

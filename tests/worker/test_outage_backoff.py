@@ -1,4 +1,4 @@
-"""An outage of the database, told once by a process for all of its threads."""
+"""An outage of the database, logged once by a process for all of its threads."""
 
 from __future__ import annotations
 

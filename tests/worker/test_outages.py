@@ -1,4 +1,4 @@
-"""Faults of our own side never count against a receiver: deliveries wait, it is said once, and they go on."""
+"""Faults of our own side never count against a receiver: deliveries wait, one event is logged, and they continue."""
 
 from __future__ import annotations
 

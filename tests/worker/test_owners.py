@@ -1,4 +1,4 @@
-"""No owner waits for another's receivers, however many of them hang."""
+"""No owner waits for another owner's receivers, however many of them hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receivers that ask to slow down: nothing is lost, nothing counts against them, and they get what they take."""
+"""Receivers that ask to slow down: no event is lost, no failure is counted, and the rate is the one they accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's questions walk an index: what the database says it will do, over a backlog that it has counted."""
+"""The worker's statements use an index: the database's plans over a backlog that it has analysed."""
 
 from __future__ import annotations
 

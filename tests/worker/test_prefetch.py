@@ -1,4 +1,4 @@
-"""How much is read ahead: bounded in bytes over all lanes, and fair when there is not enough for all."""
+"""How much is read ahead: bounded in bytes over all lanes, and shared fairly."""
 
 from __future__ import annotations
 

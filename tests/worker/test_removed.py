@@ -1,4 +1,4 @@
-"""Removed subscriptions go with their last delivery, and cost nobody anything until then."""
+"""Removed subscriptions are deleted with their last delivery, and cost other commits nothing until then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine's statements do, on each database: MySQL and MariaDB read some of them differently."""
+"""The effects of the worker's statements on each database: MySQL and MariaDB read some of them differently."""
 
 from __future__ import annotations
 

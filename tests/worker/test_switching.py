@@ -1,4 +1,4 @@
-"""Switching off and on with more deliveries than one transaction may move."""
+"""Switching a subscription off and on with more deliveries than one transaction may move."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""Cannot be imported."""
+"""A module that raises on import."""
 
 raise RuntimeError("the shop is closed")
