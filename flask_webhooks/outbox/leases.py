@@ -168,7 +168,7 @@ def next_due(
     :param environments: of which subscriptions; None: all.
     """
     values = {"now": now, "far": now + _far_from(longest), **environment_values(environments)}
-    found = _next(is_mysql(connection), environments is None)
+    found = _next(is_mysql(connection.dialect), environments is None)
     return t.cast("datetime | None", connection.scalar(found, values))
 
 
@@ -181,7 +181,7 @@ def waiting(
 ) -> int:
     """Count up to `most` lanes that have work due and no lease."""
     values = {"now": now, "far": now + _far_from(longest), "most": most, **environment_values(environments)}
-    return len(connection.execute(_free(is_mysql(connection), environments is None), values).all())
+    return len(connection.execute(_free(is_mysql(connection.dialect), environments is None), values).all())
 
 
 def lease(
@@ -204,7 +204,7 @@ def lease(
     """
     times = {"now": now, "far": now + _far_from(lease.until - now)}
     values = {**times, "most": most, **environment_values(environments)}
-    found = connection.execute(_free(is_mysql(connection), environments is None), values).all()
+    found = connection.execute(_free(is_mysql(connection.dialect), environments is None), values).all()
     connection.commit()  # ends the reading transaction: the next statement writes
     # Here and not in the statement, which would be another one for each number of them.
     keys = [row.key for row in found if row.key not in known and row.owner not in owners]
@@ -262,7 +262,7 @@ def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:
     """Make the lanes of subscriptions that were inserted without one; another worker may be doing the same."""
     if not keys:
         return
-    if is_mysql(connection):
+    if is_mysql(connection.dialect):
         statement: t.Any = N.insert().prefix_with("IGNORE")
     else:
         flavour = postgresql if connection.dialect.name == "postgresql" else sqlite

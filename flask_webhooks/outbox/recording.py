@@ -15,9 +15,10 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from ..models import BrokenMessage, Delivery, Listener, Message, Subscription
+from ..models import Listener
 from ..sql import parameters
 from ..sql.compiled import CompiledStatement
+from .tables import CHUNK, B, D, M, Row, S, chunks, is_mysql
 
 __all__ = [
     "CHUNK",
@@ -31,14 +32,7 @@ __all__ = [
     "unrecord",
 ]
 
-B, D, L, M, S = (
-    t.cast("sa.Table", model.__table__)
-    for model in (BrokenMessage, Delivery, Listener, Message, Subscription)
-)
-
-Row = dict[str, t.Any]
-T = t.TypeVar("T")
-CHUNK = 500  # values in one IN list: below every database's limit of parameters
+L = t.cast("sa.Table", Listener.__table__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +88,8 @@ def find_matches(
     """
     found: dict[tuple[str, str], list[MatchedSubscription]] = {}
     dialect = connection.dialect
-    is_snapshot = _is_mysql(dialect)
-    for some in _chunks(sorted(filter(is_text, owners))):
+    is_snapshot = is_mysql(dialect)
+    for some in chunks(sorted(filter(is_text, owners))):
         prepared = _listening(dialect, len(some), patterns)
         values = {f"owner{n}": owner for n, owner in enumerate(some)}
         for owner, event, includes, key, environment, active, chosen, *how in prepared.rows(
@@ -156,13 +150,9 @@ _DELIVERY = tuple(
 def _recording(dialect: sa.Dialect, table: sa.Table) -> CompiledStatement:
     if table is D:
         return CompiledStatement(D.insert(), dialect, _DELIVERY)
-    if _is_mysql(dialect):
+    if is_mysql(dialect):
         return CompiledStatement(M.insert(), dialect, (*_MESSAGE, "sequence"))
     return CompiledStatement(M.insert().values(sequence=_grown()), dialect, _MESSAGE)
-
-
-def _is_mysql(dialect: sa.Dialect) -> bool:
-    return dialect.name in ("mysql", "mariadb")
 
 
 def record(
@@ -187,7 +177,7 @@ def record(
     for row in messages:
         row["of_channel"], row["of_entity"] = row["channel"], row["entity_id"]
     # MariaDB: an INSERT that reads its own table locks gaps, and a transaction's snapshot may miss the last sequence.
-    if _is_mysql(connection.dialect):
+    if is_mysql(connection.dialect):
         with fresh().connect() if fresh is not None else contextlib.nullcontext(connection) as reader:
             _count_on(reader, messages)
     kept = [row for row in messages if row["dedupe_key"] is None]
@@ -221,9 +211,9 @@ def unrecord(connection: sa.Connection, ids: t.Sequence[str], broken: t.Sequence
     :param broken: those among them whose data could not be made.
     """
     # Children first, as `retention` deletes them: there is no foreign key that would find an orphan.
-    for some in _chunks(broken):
+    for some in chunks(broken):
         connection.execute(sa.delete(B).where(B.c.message_id.in_(some)))
-    for some in _chunks(ids):
+    for some in chunks(ids):
         _UNRECORD_DELIVERIES.run(connection, some)
         _UNRECORD_MESSAGES.run(connection, some)
 
@@ -288,7 +278,7 @@ def _count_on(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
             by_channel.setdefault(row["channel"], set()).add(row["entity_id"])
     last: dict[tuple[str, str], int] = {}
     for channel, keys in by_channel.items():
-        for some in _chunks(sorted(keys)):
+        for some in chunks(sorted(keys)):
             query = sa.select(M.c.entity_id, sa.func.max(M.c.sequence)).group_by(M.c.entity_id)
             found = connection.execute(query.where(M.c.channel == channel, M.c.entity_id.in_(some)))
             last.update({(channel, key): sequence for key, sequence in found})
@@ -299,7 +289,7 @@ def _count_on(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
 
 def _record_once(connection: sa.Connection, rows: t.Sequence[Row]) -> list[Row]:
     """Insert what is not there yet, also when another transaction is just inserting the same."""
-    if _is_mysql(connection.dialect):
+    if is_mysql(connection.dialect):
         columns = (*_MESSAGE, "sequence")
         # It changes nothing. INSERT IGNORE would also pass over errors such as a value that is too long.
         statement: t.Any = mysql.insert(M).on_duplicate_key_update(id=M.c.id)
@@ -310,8 +300,3 @@ def _record_once(connection: sa.Connection, rows: t.Sequence[Row]) -> list[Row]:
     ids = [row["id"] for row in rows]
     new = set(connection.scalars(sa.select(M.c.id).where(M.c.id.in_(ids))))
     return [row for row in rows if row["id"] in new]
-
-
-def _chunks(items: t.Sequence[T], size: int = CHUNK) -> t.Iterator[t.Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -38,6 +38,6 @@ def autocommit(engine: sa.Engine) -> sa.Connection:
     return connection
 
 
-def is_mysql(connection: sa.Connection) -> bool:
+def is_mysql(dialect: sa.Dialect) -> bool:
     """Whether it is MySQL or MariaDB, which are one here."""
-    return connection.dialect.name in ("mysql", "mariadb")
+    return dialect.name in ("mysql", "mariadb")

@@ -61,7 +61,7 @@ def backlog(
 
     :param environments: of which subscriptions; None: all.
     """
-    work = lanes_with_work(is_mysql(connection)).subquery("work")
+    work = lanes_with_work(is_mysql(connection.dialect)).subquery("work")
     found = sa.select(work.c.key, work.c.due_at)
     if environments is not None:
         found = found.where(is_of_environments(work.c.key))
@@ -89,7 +89,7 @@ def elsewhere(connection: sa.Connection, environments: t.Collection[str] | None)
     """
     if environments is None:
         return []
-    work = lanes_with_work(is_mysql(connection)).subquery("work")
+    work = lanes_with_work(is_mysql(connection.dialect)).subquery("work")
     pending = (
         sa.select(sa.func.count())
         .where(D.c.subscription_id == work.c.key, D.c.due_at.is_not(None))
