@@ -243,7 +243,7 @@ def test_watch_is_what_conditions_look_at(everything: t.Mapping[str, BoundChanne
 
 def test_what_the_schema_reads_can_be_loaded_in_bulk(everything: t.Mapping[str, BoundChannel]) -> None:
     assert set(everything["invoices"].relationships) == {"lines", "client"}
-    assert everything["invoices"].trails == (("lines",), ("client",))
+    assert everything["invoices"].read_paths == (("lines",), ("client",))
     assert everything["invoices"].needed == {"lines", "client", "author", "approver"}
     assert everything["lines"].needed == {"invoice"}
 
@@ -350,11 +350,11 @@ def test_a_class_that_a_function_made_is_found_among_those_of_other_channels(tmp
 def test_schemas_that_nest_each_other_end(tmp_path: Path) -> None:
     channel = f"  folders: {{model: {__name__}:Folder, schema: {__name__}:FolderSchema, owner: id, events: [created]}}"
     bound = bound_of(tmp_path, channel)
-    trails = bound["folders"].trails
-    assert trails[:2] == (("papers",), ("as_set",))
-    assert ("papers", "folder", "as_set") in trails
-    assert len(trails) == len(set(trails))
-    assert max(len(trail) for trail in trails) == 6
+    read_paths = bound["folders"].read_paths
+    assert read_paths[:2] == (("papers",), ("as_set",))
+    assert ("papers", "folder", "as_set") in read_paths
+    assert len(read_paths) == len(set(read_paths))
+    assert max(len(trail) for trail in read_paths) == 6
     events, _ = describe(bound)
     fields = events["folders.created"]
     assert {path: fields[path] for path in fields if not path.startswith("papers")} == {

@@ -9,14 +9,14 @@ SQLAlchemy and marshmallow, and neither Flask nor YAML.
 `owner_steps`    steps of the path to an owner: relationships, foreign keys
 `column_checks`  `when`, `changed`, `ignore` against columns and their types
 `columns`        which columns JSON can hold
-`private`        which nobody else should read, by their names and types
-`stored_values`  what a column has of a value that was assigned
+`private`        private columns, by their names and types
+`stored_values`  the form in which a column stores an assigned value
 `schema_keys`    keys of what a schema dumps, and what of a row they read
-`serializers`    rows to `data`
+`serializers`    rows to `data`, by a schema or by columns
 `changes`        what an update changed, as `data` shows it: the include `changes`
 `plain`          what makes `data` without a schema: columns, or a method
 `resolver`       what a catalogue's names stand for; collects problems
-`includes`       the rows beside a row in `data`
+`includes`       additional values in `data`
 `touches`        the rows that a change updates as well
 `binder`         one channel with all of that
 `channel`        the result: `BoundChannel`
@@ -44,7 +44,7 @@ __all__ = ["CHANGES", "BoundChannel", "BoundInclude", "BoundTouch", "bind", "des
 def bind(catalog: Catalog) -> t.Mapping[str, BoundChannel]:
     """Return every channel bound to its model, by channel name. Imports the models and schemas.
 
-    Every relationship must be resolvable, so all modules with models have to be imported before.
+    Every relationship must be resolvable, so all modules with models must have been imported.
 
     :raises CatalogError: with everything that does not exist or does not fit, each where it was written.
     """
@@ -58,7 +58,7 @@ def bind(catalog: Catalog) -> t.Mapping[str, BoundChannel]:
 def open_catalog(
     sources: t.Sequence[str | Path] | str | Path, *, root: Path
 ) -> tuple[Catalog, t.Mapping[str, BoundChannel]]:
-    """Load and bind in one go, so that mistakes of both sorts are told at once.
+    """Load and bind in one call, so that mistakes of both kinds are reported together.
 
     :param sources: see `catalog.load`, as `root`.
     :raises CatalogError: with every mistake of the text and of what it names, by file and line.

@@ -26,7 +26,7 @@ from .serializers import (
     Renderer,
     SchemaRenderer,
     render_anything,
-    schema_trails,
+    schema_paths,
 )
 from .touches import touches_of
 
@@ -52,7 +52,7 @@ class Binder:
         schema = self._resolver.schema(channel.schema, f"{channel.path}.schema")
         plain = self._plain(channel, mapper) if mapper is not None else None
         by_event = self._event_schemas(channel)
-        trails = self._trails([schema, *by_event.values()], plain, channel)
+        read_paths = self._read_paths([schema, *by_event.values()], plain, channel)
         columns = columns_of(mapper) if mapper is not None else frozenset()
         owner_path = self._owner_path(channel, mapper)
         if mapper is not None:
@@ -90,13 +90,13 @@ class Binder:
             watch=frozenset().union(*(event.columns for event in channel.events.values())) & columns,
             conditions=frozenset().union(*(event.when for event in channel.events.values())) & columns,
             includes=MappingProxyType(includes),
-            relationships=tuple(dict.fromkeys(trail[0] for trail in trails)),
-            trails=trails,
+            relationships=tuple(dict.fromkeys(path[0] for path in read_paths)),
+            read_paths=read_paths,
             touches=touches,
             kinds=_kinds(channel),
             doubts=tuple(dict.fromkeys(_doubts(used, plain, includes))),
             needed=frozenset(
-                [trail[0] for trail in trails]
+                [path[0] for path in read_paths]
                 + [name for include in includes.values() for name in include.relationships[:1]]
                 + [touch.relationship for touch in touches]
                 + [name for name in (owner_path or ())[:1] if mapper and name in mapper.relationships]
@@ -112,7 +112,7 @@ class Binder:
                     found[event.name] = schema
         return found
 
-    def _trails(
+    def _read_paths(
         self, schemas: list[ma.Schema | None], plain: Plain | None, channel: Channel
     ) -> tuple[tuple[str, ...], ...]:
         if plain is None:
@@ -125,7 +125,7 @@ class Binder:
         }
         for schema in schemas:
             try:
-                found |= dict.fromkeys(schema_trails(schema, mapper) if schema is not None else ())
+                found |= dict.fromkeys(schema_paths(schema, mapper) if schema is not None else ())
             except (ma.exceptions.RegistryError, ValueError) as error:
                 remedy = "Import the module of the nested schema, or pass the class itself."
                 self._resolver.refuse(
@@ -136,7 +136,7 @@ class Binder:
         return tuple(sorted(found, key=len))
 
     def _plain(self, channel: Channel, mapper: AnyMapper) -> Plain:
-        """What the channel says of its model's rows; names that do not fit are refused."""
+        """Return what the channel says about the rows of its model; names that do not fit are refused."""
         plain = Plain.of(mapper, channel)
         for path, message, remedy in choice_mistakes(plain, channel):
             self._resolver.refuse(path, message, remedy)
@@ -169,17 +169,17 @@ class Binder:
             "" if path in self._resolver.catalog.positions else f'the default owner "{dotted}" does not fit: '
         )
         try:
-            steps, trail = steps_to_owner(mapper, channel.owner)
+            steps, resolved = steps_to_owner(mapper, channel.owner)
         except PathError as error:
             self._resolver.refuse(path, f"{inherited}{error.message}", error.remedy)
             return channel.owner
-        if trail.many:
+        if resolved.many:
             self._resolver.refuse(
                 path, f'{inherited}"{dotted}" leads to many rows, not to one owner.', "Name a single one."
             )
-        elif trail.target is not None:
+        elif resolved.target is not None:
             column = column_of(mapper, dotted) if len(channel.owner) == 1 else None
-            key = column or f"{dotted}.{trail.target.primary_key[0].key}"
+            key = column or f"{dotted}.{resolved.target.primary_key[0].key}"
             self._resolver.refuse(
                 path, f'{inherited}"{dotted}" is a relationship, not a key.', f'Write "{key}".'
             )
@@ -215,14 +215,14 @@ def _doubts(
 
 
 def _plain_doubts(plain: Plain) -> Iterator[Doubt]:
-    """Those that concern what is sent; what the catalogue leaves out is in no doubt."""
+    """Yield the doubts about columns that are sent."""
     for doubt in doubts_of(plain.mapper):
         if not plain.is_chosen or doubt.column.partition(".")[2] in plain.keys:
             yield doubt
 
 
 def _changes(schemas: Mapping[str, ma.Schema | None], plain: Plain | None) -> dict[str, ChangeDumper]:
-    """Return for each event what tells what changed; events with one schema share it."""
+    """Return for each event what makes its `changes`; events with the same schema share it."""
     if plain is None:
         return {}
     mapper = plain.mapper

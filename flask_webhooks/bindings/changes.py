@@ -38,7 +38,7 @@ class ChangeDumper(t.Protocol):
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns whose change it would tell."""
+        """Columns whose change it would show."""
 
     def __call__(self, row: t.Any, olds: Mapping[str, t.Any], data: Mapping[str, t.Any]) -> dict[str, Pair]:
         """Return what changed, by the key that it has in `data`.
@@ -162,7 +162,7 @@ class SchemaChanges:
             found = dict(self._schema.dump(before, many=False))
         except Exception:  # the host's code; what it makes of the row as it was is not known then
             return None
-        # Many a hook leaves out what is null. That it was is all that this tells.
+        # Hooks often leave out what is null: then all that is known is that it was null.
         nulls = self._each(before, [each for each in fields if each.key not in found])
         return found | {key: None for key, value in nulls.items() if value is None}
 
@@ -194,7 +194,7 @@ def _roughly(
 ) -> dict[str, Pair]:
     """Name keys of `data` that had another value, where not all that is read is known of the row as it was.
 
-    What it led to may have changed too: so nothing can be told but that something is different.
+    The rows it referred to may have changed too, so only the fact of a change can be shown.
     """
     try:
         near = dump(_as_it_was(row, olds, led=True))

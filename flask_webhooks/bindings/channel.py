@@ -45,13 +45,13 @@ class BoundInclude:
     """`None`: see `plain`, or a value."""
     plain: Plain | None
     """How rows are shown that no schema shows; `None` without rows."""
-    trails: tuple[tuple[str, ...], ...]
+    read_paths: tuple[tuple[str, ...], ...]
     """`relationships`, and with what the schema reads below them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BoundTouch:
-    """A change of this channel's rows is an update of those."""
+    """A change of this channel's rows counts as an update of related rows."""
 
     channel: str
     """The touched channel."""
@@ -68,23 +68,23 @@ class BoundChannel:
     schema: ma.Schema | None
     """The channel's schema, created once; `None`: see `plain`."""
     plain: Plain | None
-    """What makes `data` of rows where no schema does; `None` without a model."""
+    """Makes `data` of rows without a schema; `None` without a model."""
     dump: Callable[..., dict[str, t.Any]]
     """`dump(row, event=None)`: `data` as a new dict, by the event's schema, the channel's, or the columns."""
     quiet: Mapping[str, Quiet]
-    """Event type to what says of which rows `dump` runs no code of the host's; empty without a model."""
+    """Event type to the check for rows whose `dump` runs no code of the host's; empty without a model."""
     schemas: Mapping[str, ma.Schema]
-    """Event type to the schema that `dump` takes for it; events without any are missing."""
+    """Event type to the schema that `dump` uses for it; events without one are missing."""
     changes: Mapping[str, ChangeDumper]
-    """Event type to what tells the include `changes` of it; empty without a model."""
+    """Event type to what makes its include `changes`; empty without a model."""
     given: Mapping[str, Given]
-    """Event type to what makes `data` of emitted data; empty without model and schema, then that is anything."""
+    """Event type to what makes `data` of emitted data; empty without model and schema: then anything is accepted."""
     owner_path: tuple[str, ...] | None
-    """Steps (see `links`) that lead from a row to its owner's key; none if all rows have one owner; `None`: nobody."""
+    """Steps (see `owner_steps`) from a row to its owner's key; empty: all rows have one owner; `None`: no owner."""
     owner: Callable[[t.Any], str | None]
     """Row to its owner's key; `None` where the path ends early or the channel names no owner."""
     columns: frozenset[str]
-    """Attribute keys of all columns; what a `column_property` computes is none."""
+    """Attribute keys of all columns, without computed ones (`column_property`)."""
     shown: frozenset[str]
     """Columns that are read where no schema makes `data`."""
     watch: frozenset[str]
@@ -94,19 +94,19 @@ class BoundChannel:
     includes: Mapping[str, BoundInclude]
     relationships: tuple[str, ...]
     """Relationships of the model that the schema reads, to be loaded in bulk."""
-    trails: tuple[tuple[str, ...], ...]
+    read_paths: tuple[tuple[str, ...], ...]
     """The same with what nested schemas read below them, shortest first: `("lines",), ("lines", "product")`."""
     touches: tuple[BoundTouch, ...]
     kinds: frozenset[Kind]
-    """What can happen to a row that matters to an event, here or where it touches."""
+    """What can happen to a row and matters to an event of this channel or of one that it touches."""
     doubts: tuple[Doubt, ...]
-    """Columns that JSON cannot hold, or perhaps cannot, of rows and of related rows that are sent without a schema."""
+    """Columns of rows that are sent without a schema which JSON cannot represent, or possibly cannot."""
     needed: frozenset[str]
     """Relationships that owner, data, includes and touches read: to be loaded before a row is deleted."""
 
     @classmethod
     def on_the_way(cls, mapper: AnyMapper) -> BoundChannel:
-        """Return what stands for a class without a channel whose rows lead others to their owners."""
+        """Return a substitute for a class without a channel that is on the path of other rows to their owners."""
         name = f"{mapper.class_.__module__}:{mapper.class_.__qualname__}"
         nothing: Mapping[str, t.Any] = MappingProxyType({})
         channel = Channel(
@@ -148,7 +148,7 @@ class BoundChannel:
             conditions=frozenset(),
             includes=nothing,
             relationships=(),
-            trails=(),
+            read_paths=(),
             touches=(),
             kinds=frozenset(),
             doubts=(),

@@ -38,7 +38,7 @@ AnyType: t.TypeAlias = sa.types.TypeEngine[t.Any]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fit:
-    """Which values other than None the type of a column gives back."""
+    """The values other than None that the type of a column can return."""
 
     kinds: tuple[type, ...]
     others: tuple[type, ...] = ()
@@ -132,7 +132,7 @@ _UNWRITABLE = ("geoalchemy2",)
 
 
 def _is_writable(kind: AnyType) -> bool | None:
-    """Say whether JSON can hold the values of a type; None if only the values tell."""
+    """Return whether JSON can represent the values of a type; None if that depends on the value."""
     package = type(kind).__module__.partition(".")[0]
     if isinstance(kind, sa.ARRAY):
         return _is_writable(kind.item_type)
@@ -185,7 +185,7 @@ def _is_alike(kind: AnyType, variant: AnyType) -> bool:
 
 
 def fit_of(column: sa.ColumnElement[t.Any]) -> Fit | None:
-    """Return which values the type of a column gives back; None: any.
+    """Return the values that the type of a column can return; None: any.
 
     Some databases hold what a type cannot read: SQLite a text in a column of numbers, others a word that no enum has.
     """

@@ -1,4 +1,4 @@
-"""The includes of a channel: the rows beside it in `data`, and what shows them."""
+"""The includes of a channel: additional values in `data`, and what serialises them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .serializers import (
     Renderer,
     RowRenderer,
     SchemaRenderer,
-    schema_trails,
+    schema_paths,
 )
 
 if t.TYPE_CHECKING:
@@ -40,23 +40,23 @@ class IncludeBinder:
             if mapper is None:
                 continue
             try:
-                trail = follow(mapper, include.path)
+                resolved = follow(mapper, include.path)
             except PathError as error:
                 self._resolver.refuse(path, error.message, error.remedy)
                 continue
             plain: Plain | None = None
-            if include.schema is None and trail.target is not None:
-                schema, plain = self._shown_by(trail.target)
+            if include.schema is None and resolved.target is not None:
+                schema, plain = self._shown_by(resolved.target)
             render = self._include_renderer(schema, plain, path)
             found[name] = BoundInclude(
                 name,
-                trail.path,
-                trail.relationships,
-                trail.many,
-                IncludeDumper(trail.path, render, self._render_row),
+                resolved.path,
+                resolved.relationships,
+                resolved.many,
+                IncludeDumper(resolved.path, render, self._render_row),
                 schema,
                 plain,
-                (trail.relationships, *_below(trail, schema)),
+                (resolved.relationships, *_below(resolved, schema)),
             )
         return found
 
@@ -96,7 +96,7 @@ class IncludeBinder:
         return f"{channel.path}.includes[{at}]"
 
     def _shown_by(self, mapper: AnyMapper) -> tuple[ma.Schema | None, Plain]:
-        """How the one channel that has this model shows its rows, if it says how; else by all columns."""
+        """Return how the only channel with this model shows its rows; by default by all columns."""
         choices: dict[t.Any, Channel] = {}
         for name, channel in self._resolver.catalog.channels.items():
             if self._resolver.mappers[name] is mapper:
@@ -111,7 +111,7 @@ class IncludeBinder:
         return self._resolver.schema(choice, f"{channel.path}.schema"), Plain.of(mapper)
 
     def _shown_by_any(self, mapper: AnyMapper) -> Renderer | None:
-        """What shows a row of that class, or of one that inherits from it, if a channel says how."""
+        """Return what shows a row of that class or of a subclass, if a channel says how."""
         for each in mapper.iterate_to_root():
             schema, plain = self._shown_by(each)
             if schema is not None:
@@ -121,10 +121,10 @@ class IncludeBinder:
         return None
 
 
-def _below(trail: ResolvedPath, schema: ma.Schema | None) -> Iterator[tuple[str, ...]]:
-    if schema is None or trail.target is None:
+def _below(resolved: ResolvedPath, schema: ma.Schema | None) -> Iterator[tuple[str, ...]]:
+    if schema is None or resolved.target is None:
         return
     try:
-        yield from (trail.relationships + deeper for deeper in schema_trails(schema, trail.target))
+        yield from (resolved.relationships + deeper for deeper in schema_paths(schema, resolved.target))
     except Unreadable:  # a query: it is left to the schema
         return

@@ -276,7 +276,7 @@ _TYPES: t.Mapping[str, t.Callable[[t.Any], bool]] = {
 
 
 def mismatch(schema: Json | bool, value: t.Any, path: str = "data") -> str:
-    """Say what of a JSON value does not fit a schema of ours, and where; empty if all does."""
+    """Return what in a JSON value does not fit one of our schemas, and where; empty if everything fits."""
     if isinstance(schema, bool):
         return "" if schema else f"{path} is not expected"
     if "anyOf" in schema:

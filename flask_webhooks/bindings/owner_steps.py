@@ -120,8 +120,8 @@ def owner_path(mapper: AnyMapper, path: t.Sequence[str]) -> tuple[tuple[str, ...
             break
         steps.append(key)
     rest = path[len(steps) :]
-    trail = follow(here, rest)
-    return (*steps, *rest), dataclasses.replace(trail, many=many or trail.many)
+    resolved = follow(here, rest)
+    return (*steps, *rest), dataclasses.replace(resolved, many=many or resolved.many)
 
 
 # ---- rows ------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def choice_mistakes(plain: Plain, channel: Channel) -> t.Iterator[tuple[str, str
 
 
 def private_mistake(plain: Plain, channel: Channel | None) -> tuple[str, str] | None:
-    """Return (message, remedy) if something private would be sent; whoever names a column says that it may be.
+    """Return (message, remedy) if something private would be sent; a column that the catalogue names may be sent.
 
     :param channel: whose rows they are; None of an include.
     """
@@ -111,7 +111,7 @@ def private_mistake(plain: Plain, channel: Channel | None) -> tuple[str, str] | 
 
 
 def _no_column(mapper: AnyMapper, name: str, *, is_sent: bool) -> tuple[str, str] | None:
-    """Why a name is none of a column that can be sent, and what to do."""
+    """Return why a name is not that of a column that can be sent, and what to do."""
     model, known = mapper.class_.__name__, mapper.column_attrs.keys()
     if name not in known:
         remedy = did_you_mean(name, known, f"It has: {', '.join(known)}.")

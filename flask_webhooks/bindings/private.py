@@ -1,4 +1,4 @@
-"""What nobody else should read, told by names and types: passwords, tokens, keys, one-time codes.
+"""Recognises private columns by their names and types: passwords, tokens, keys, one-time codes.
 
 The law of this room: it guesses, so a line in the catalogue overrules it (`public`, `fields`). A name says it by the
 kind of thing that it names; what only speaks *about* such a thing (its id, its type, how many, when) is none.
@@ -28,7 +28,7 @@ _NOUNS = (
     r"(?:\w*_)?key_?(enc|encrypted|cipher|hash|iv|pem|material)",
     # what is hidden, and what it is hidden with
     r"\w+_enc|(?:\w*_)?(encrypted|cipher(text)?|salt|mnemonic|seed_phrase)(_\w+)?",
-    # codes that let somebody in once
+    # codes that give access once
     r"(?:\w*_)?[th]?otp(_\w+)?|cvv2?|cvc2?",
     r"(?:\w*_)?(recovery|backup|reset|verification|confirmation|activation|login|security|access|auth|scratch)_?codes?(_\w+)?",
     r"(?:\w*_)?magic_?link(_\w+)?",
@@ -58,7 +58,7 @@ def words_of(name: str) -> list[str]:
 
 
 def sounds_private(name: str, kind: AnyType | None = None) -> bool:
-    """Say whether something that is called like this should be read by nobody else.
+    """Return whether a column with this name should not be sent to others.
 
     :param kind: type of the column that it is, if it is one.
     """
@@ -72,7 +72,7 @@ def sounds_private(name: str, kind: AnyType | None = None) -> bool:
 
 
 def private_columns(mapper: AnyMapper, keys: t.Collection[str]) -> list[str]:
-    """Return those columns whose names or types say that nobody else should read them: `password_hash`, `api_token`.
+    """Return the columns whose names or types say that they should not be sent: `password_hash`, `api_token`.
 
     :param keys: columns that are sent without a schema.
     """

@@ -109,7 +109,7 @@ def all_names_in(start: object, *classes: type) -> frozenset[str]:
 
 _MOST_FUNCTIONS = 200
 _OTHERS = ("marshmallow.", "sqlalchemy.", "flask_sqlalchemy.")
-"""Whose functions read what they are told to, and no columns by name."""
+"""Fields whose functions read what they are given, and no columns by name."""
 
 
 def _function_of(value: t.Any) -> object:

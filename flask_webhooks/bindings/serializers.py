@@ -54,7 +54,7 @@ class SchemaRenderer:
 class ColumnRenderer:
     """The column attributes of a row under their own names; bytes and what JSON cannot hold are left out.
 
-    Left out as well is a value that the column's type does not give back: the database has it, and by what is promised
+    A value that the column's type cannot return is left out as well: the database has it, and by what is promised
     of the column it cannot be there.
     """
 
@@ -122,9 +122,9 @@ def _tell(mapper: AnyMapper, key: str) -> None:
 
 
 def jsonable(value: t.Any) -> t.Any:
-    """Return the value of a column as the JSON encoder takes it; dates, UUIDs, enums and others are its own work.
+    """Return the value of a column in a form for the JSON encoder, which handles dates, UUIDs, enums and others itself.
 
-    A NaN that stands in the database is no mistake of whoever commits: as a float it is null, as for JavaScript.
+    A NaN in the database is no mistake of the current commit: as a float it becomes null, as in JavaScript.
     """
     if isinstance(value, timedelta):
         return value.total_seconds()
@@ -168,13 +168,13 @@ class Dumper:
     """Event type to the schema it has of its own."""
 
     def __call__(self, row: t.Any, event: EventType | None = None) -> dict[str, t.Any]:
-        """Return `data` of a row, as a new dict; values are what the JSON encoder takes."""
+        """Return `data` of a row, as a new dict whose values the JSON encoder accepts."""
         render = self.by_event.get(event.name, self.default) if event is not None else self.default
         return render(row)
 
 
 class RowRenderer:
-    """Rows that are found where nobody could know them beforehand: what a property returns.
+    """Serialises rows that are found only at run time, such as those that a property returns.
 
     Where no channel says how, their columns are sent, except those that look private.
 
@@ -195,7 +195,7 @@ class RowRenderer:
         chosen = self._chosen(mapper)
         if chosen is not None:
             return chosen
-        # That they are there is known only now, when refusing them would fail somebody's commit.
+        # They are found only now, when refusing them would fail the app's commit.
         keys = column_renderer(mapper).keys
         private = private_columns(mapper, keys)
         return ColumnRenderer(mapper, tuple(key for key in keys if key not in private))
@@ -318,7 +318,7 @@ def _ahead(row: t.Any, name: str) -> t.Any:
     return linked(row, t.cast("KeyLink", link_of(row._sa_instance_state.mapper, name)))
 
 
-def schema_trails(schema: ma.Schema, mapper: AnyMapper, depth: int = 5) -> list[tuple[str, ...]]:
+def schema_paths(schema: ma.Schema, mapper: AnyMapper, depth: int = 5) -> list[tuple[str, ...]]:
     """Return the chains of relationships that dumping a row by a schema will cross, shortest first.
 
     At most five deep, which also ends schemas that nest each other. Properties and functions are not seen.
@@ -335,7 +335,7 @@ def schema_trails(schema: ma.Schema, mapper: AnyMapper, depth: int = 5) -> list[
             found[crossed.relationships[:end]] = None
         nested = nested_schema(field)
         if nested is not None and crossed.target is not None and depth:
-            for deeper in schema_trails(nested, crossed.target, depth - 1):
+            for deeper in schema_paths(nested, crossed.target, depth - 1):
                 found[crossed.relationships + deeper] = None
     return sorted(found, key=len)
 

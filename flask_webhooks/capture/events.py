@@ -75,5 +75,5 @@ class PendingEvent(t.NamedTuple):
             return ()
         # Asked several times for each event, and mostly no listener has includes.
         if not bound.includes or not any([listener.includes for listener in self.listeners]):
-            return bound.trails
-        return (*bound.trails, *[include.relationships for include in self.includes_wanted()])
+            return bound.read_paths
+        return (*bound.read_paths, *[include.relationships for include in self.includes_wanted()])

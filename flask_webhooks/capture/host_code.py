@@ -53,7 +53,7 @@ def by_schema(
 ) -> T:
     """Call something that dumps a row by the event's schema."""
     schema = bound.schemas.get(event.name)
-    rows = _reached(obj, bound.trails)
+    rows = _reached(obj, bound.read_paths)
     place = _place(bound) if schema is None else type(schema).__name__
     about = About(event.name, place, rows, lambda is_wanted: _field_that(is_wanted, schema, obj, rows))
     return guard.call(about, function, *args)

@@ -129,7 +129,7 @@ class MapperPlan:
 
 
 def _read_by(bound: BoundChannel) -> t.Iterator[Path]:
-    yield from bound.trails
+    yield from bound.read_paths
     yield from (include.relationships for include in bound.includes.values())
     yield from ((name,) for name in bound.needed)
 

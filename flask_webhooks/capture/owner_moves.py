@@ -160,8 +160,8 @@ class RowsBefore:
             source = self._sources.get(id(item.obj))
             if source is not None and item.bound is not None:
                 _, paths = wanted.setdefault(id(item.obj), (item.obj, set()))
-                paths.update(item.bound.trails)
-                paths.update(path for include in item.includes_wanted() for path in include.trails)
+                paths.update(item.bound.read_paths)
+                paths.update(path for include in item.includes_wanted() for path in include.read_paths)
         # By class, so that a bulk move costs a few statements.
         groups: dict[tuple[Session, type], tuple[list[t.Any], set[Path]]] = {}
         for number, (_, paths) in wanted.items():

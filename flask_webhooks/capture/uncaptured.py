@@ -88,7 +88,10 @@ class ObservedClasses:
         code = frozenset().union(*map(_names_of, schemas.values()))
         code |= bound.plain.code if bound.plain is not None else frozenset()
         self._follow(mapper, code, set())
-        for path in (*bound.trails, *(path for each in bound.includes.values() for path in each.trails)):
+        for path in (
+            *bound.read_paths,
+            *(path for each in bound.includes.values() for path in each.read_paths),
+        ):
             self._walk(mapper, path, code)
 
     def _walk(self, mapper: Mapper, path: Path, code: frozenset[str]) -> None:

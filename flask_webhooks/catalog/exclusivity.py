@@ -16,7 +16,7 @@ ALL = "*"
 
 
 def check_exclusive(exclusive: Mapping[str, str], patterns: Iterable[str], held: Iterable[str] = ()) -> None:
-    """Refuse an exclusive channel beside any other.
+    """Refuse an exclusive channel together with any other.
 
     :param exclusive: exclusive channels to their scope, `subscription` or `owner`.
     :param patterns: what the subscription is to listen to: `ledgers.created`, `ledgers.*`, `*`.

@@ -42,7 +42,7 @@ def _name(expected: str, example: str, never: tuple[str, ...] = ()) -> Text:
     )
 
 
-# All that is told of one event has to fit into one answer.
+# The description of one event has to fit into one response.
 TEXT = Text(most=3_000)
 TITLE = Text(most=200)
 FORMAT = _name("the name of a format", "channel")

@@ -1,4 +1,4 @@
-"""How things are called, and what somebody probably meant.
+"""Patterns of names, and suggestions for misspelt ones.
 
 The patterns are plain ASCII without look-behind, so that Python and the ECMAScript regular expressions of an
 editor read them alike. They are always matched against the whole text.
@@ -90,7 +90,7 @@ def did_you_mean(name: str, candidates: t.Iterable[str], otherwise: str = "") ->
 
 
 def suggestion(meant: str | None, otherwise: str = "", *, mark: str = '"') -> str:
-    """Return `Did you mean "x"?`, or `otherwise` where nobody can tell what was meant.
+    """Return `Did you mean "x"?`, or `otherwise` if no candidate is similar.
 
     :param mark: what stands on both sides of the name.
     """

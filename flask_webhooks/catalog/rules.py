@@ -14,7 +14,7 @@ from .yaml_reader import Report
 
 KINDS = ("created", "updated", "deleted")
 MOVED = ("moved_in", "moved_out")
-"""What may be said beside them: a row goes from one owner to another."""
+"""Kinds that are allowed in addition: a row moves from one owner to another."""
 EMIT = "emit"
 ALSO = {"created": ("created", "updated", "moved_in"), "deleted": ("deleted", "updated", "moved_out")}
 """What an event of that name may happen on in a list: a soft delete is an update."""

@@ -27,7 +27,7 @@ class SourceText(t.NamedTuple):
 
 
 def read_source(source: str | Path, root: Path) -> SourceText | Problem:
-    """Return the text of a source, or why there is none.
+    """Return the text of a source, or why it cannot be read.
 
     :param source: a path, absolute or relative to `root`; `package:resource`; or the name of an entry point.
     """

@@ -126,7 +126,7 @@ def compose(text: str, report: Report) -> Node | None:
 
 def _too_deep(text: str) -> int | None:
     """Return the line where it gets too deep for PyYAML, which composes by recursion and, with libyaml, would end
-    the whole process. A look at the text tells of nearly every one that it cannot be deep."""
+    the whole process. For nearly every text a quick look shows that it cannot be nested deeply."""
     if text.count("[") + text.count("{") < _NESTED and _INDENTED.search(text) is None:
         return None
     depth = 0

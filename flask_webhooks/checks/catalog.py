@@ -23,7 +23,7 @@ Opened = tuple[Catalog, t.Mapping[str, BoundChannel]]
 def check_catalog(
     sources: t.Sequence[str], root: Path, formats: t.Collection[str]
 ) -> tuple[Check, Opened | None]:
-    """Tell of every mistake in the catalogue; return it as well if there is none.
+    """Report every mistake in the catalogue; also return the catalogue if there is none.
 
     :param formats: names of the formats that are registered.
     """
@@ -95,7 +95,7 @@ def _formats(catalog: Catalog, event: EventType, known: t.Collection[str]) -> t.
 
 
 def lock_path(sources: t.Sequence[str], root: Path) -> Path:
-    """Return where the lock file is: beside the first catalogue that is a file, `webhooks.lock.json` for
+    """Return where the lock file is: next to the first catalogue that is a file, `webhooks.lock.json` for
     `webhooks.yaml`; else in the app's own folder."""
     files = (root / source for source in sources)
     first = next((path for path in files if path.is_file()), root / "webhooks.yaml")
@@ -154,7 +154,7 @@ def _write(path: Path, lock: t.Mapping[str, t.Any]) -> None:
 
 
 def check_urls(opened: Opened, place: str | None) -> Check | None:
-    """Tell of schemas that make URLs where nobody has said of which place; None where none makes any.
+    """Report schemas that build URLs although no base URL is configured; None if no schema builds any.
 
     :param place: the URL of the app's root.
     """

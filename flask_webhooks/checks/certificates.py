@@ -1,4 +1,4 @@
-"""Client certificates: which are about to end, so that nobody learns it from a receiver that refuses them."""
+"""Client certificates that are about to expire, so that they are replaced before receivers refuse them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SOON = timedelta(days=30)
 
 
 def check_certificates(state: AppState, now: datetime) -> Check | None:
-    """Tell of those that have ended, end soon, or open with no key; None where there are none at all."""
+    """Report certificates that have expired, expire soon, or cannot be decrypted; None if there are no certificates."""
     wanted = sa.select(Subscription.id, Subscription.client_certificate).where(
         Subscription.client_certificate.is_not(None), Subscription.deleted_at.is_(None)
     )
     try:
         with state.own_engine.connect() as connection:
             rows: list[t.Any] = list(connection.execute(wanted.order_by(Subscription.id)))
-    except sa.exc.SQLAlchemyError:  # which has been told
+    except sa.exc.SQLAlchemyError:  # reported already
         return None
     if not rows:
         return None

@@ -18,7 +18,7 @@ class Level(enum.StrEnum):
     ERROR = "error"
     """It must not be deployed like this."""
     WARNING = "warning"
-    """It works, but probably not as somebody believes."""
+    """It works, but probably not as intended."""
     NOTE = "note"
 
 

@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
 __all__ = ["check_production"]
 
 SHORTEST_KEY = 16
-"""Characters of a `SECRET_KEY` that nobody guesses; `secrets.token_hex()` makes 64."""
+"""Minimum length of a `SECRET_KEY` that cannot be guessed; `secrets.token_hex()` makes 64 characters."""
 
 
 def check_production(state: AppState) -> Check:
@@ -119,7 +119,7 @@ def _parts(state: AppState) -> t.Iterator[Finding]:
     try:
         with state.own_engine.connect() as connection:
             is_worked = queries.has_worker(connection)
-    except sa.exc.SQLAlchemyError:  # which has been told
+    except sa.exc.SQLAlchemyError:  # reported already
         return
     if not is_worked:
         yield _warning("No worker runs: nothing is sent until `flask webhooks worker` does.")

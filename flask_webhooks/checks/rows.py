@@ -63,13 +63,13 @@ class RowCheck:
 
     channel: str
     row: str | None = None
-    """`Invoice 7`; None: there is none."""
+    """`Invoice 7`; None: the channel has no row."""
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     loads: dict[str, int] = field(default_factory=dict)
     """Relationships that were loaded for this row alone, `Line.product`, with the number of statements."""
     statements: int = 0
-    """That reading for its events takes, the row itself left out."""
+    """Statements that its events need, without the one that reads the row."""
     seconds: float = 0.0
     size: int = 0
     """Bytes of the largest body, with all includes."""
@@ -126,7 +126,7 @@ def _look(state: AppState, session: Session, bound: BoundChannel, found: RowChec
 
 
 class _Look:
-    """What is made of one row: each part from a row that is read anew, so that none finds what another has loaded."""
+    """What is made of one row. Each part reads the row again, so that none profits from what another has loaded."""
 
     def __init__(
         self, state: AppState, session: Session, bound: BoundChannel, row: t.Any, found: RowCheck
@@ -172,7 +172,7 @@ class _Look:
                 self._environment(event, data, owner)
             return payload.encode(data)
 
-        text = self._part(part, schema, bound.trails, dump)
+        text = self._part(part, schema, bound.read_paths, dump)
         if text is None:
             return
         size, limit = size_of(text) + extras, self._state.settings.payload_limit

@@ -61,9 +61,9 @@ def _shown(engine: sa.Engine) -> str:
 
 
 def refuse_missing_tables(engine: sa.Engine) -> None:
-    """Refuse a database that has not been migrated; one that is away is none of this.
+    """Refuse a database that has not been migrated; do nothing if it is unreachable.
 
-    Whoever waits for a database that is away would wait for tables that nobody makes.
+    A worker that waits for an unreachable database must not wait for tables that no migration creates.
 
     :raises ConfigurationError: with what is missing, and what to run.
     """
@@ -87,7 +87,7 @@ def check_environments(engine: sa.Engine, settings: Settings) -> Check:
     try:
         with engine.connect() as connection:
             others = outbox.elsewhere(connection, ours)
-    except sa.exc.SQLAlchemyError:  # which has been told
+    except sa.exc.SQLAlchemyError:  # reported already
         others = []
     for each in others:
         text = f"{each}. They stay pending; a worker whose app does sends them."
@@ -112,7 +112,7 @@ def _lacking(connection: sa.Connection) -> t.Iterator[Finding]:
 
 
 def _caseless(connection: sa.Connection) -> t.Iterator[Finding]:
-    """Find tables of ours in which MySQL or MariaDB takes different texts for the same: older versions made them so."""
+    """Find our tables in which MySQL or MariaDB treats different texts as equal: older versions created them so."""
     if connection.dialect.name not in ("mysql", "mariadb"):
         return
     told = sa.text(
@@ -170,7 +170,7 @@ def _trap(connection: sa.Connection) -> t.Iterator[Finding]:
 
 
 def check_redis(bell: Bell, *, is_embedded: bool) -> Check:
-    """Tell whether Redis can be reached; the embedded server is started by whoever needs it first."""
+    """Report whether Redis can be reached; the embedded server is started by the first process that needs it."""
     refusal = bell.refusal()
     if refusal is not None:
         return Check("redis", "refused", (Finding(Level.ERROR, refusal),))

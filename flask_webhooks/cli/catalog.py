@@ -211,7 +211,7 @@ def _formats(app: Flask, setback: Setback | None) -> t.Collection[str]:
 
 
 def _start(app: Flask, setback: Setback | None, *, is_explained: bool) -> t.Iterator[Check]:
-    """Whether the extension is on the app. What was told already is not told again."""
+    """Whether the app uses the extension. What was reported already is not repeated."""
     if EXTENSION in app.extensions:
         yield Check("extension", f"initialised on {app.name}")
     elif setback is None:

@@ -76,7 +76,7 @@ def _all(state: AppState) -> list[dict[str, t.Any]]:
 
 
 def _values(state: AppState, row: Subscription) -> dict[str, t.Any]:
-    """What may be told of a certificate."""
+    """What may be shown of a certificate."""
     identity, problem = None, None
     if row.client_certificate is not None:
         try:

@@ -30,7 +30,7 @@ def open_session(state: AppState) -> Session:
 
 
 def database_fault(app: Flask, error: sa.exc.SQLAlchemyError) -> str | None:
-    """Return in one sentence why the database did not answer, or None for a mistake of ours.
+    """Return in one sentence why the database did not respond, or None for a bug of ours.
 
     The database itself is asked, and not the error: each driver has words of its own for a table that is missing.
     """

@@ -56,7 +56,7 @@ def dev(context: click.Context, host: str, port: int, debug: bool) -> None:
 
 
 def _run(commands: t.Mapping[str, t.Sequence[str]]) -> bool:
-    """Run commands until Ctrl-C, SIGTERM or the end of one; say whether it was somebody's wish to stop."""
+    """Run commands until Ctrl-C, SIGTERM or the end of one; return whether the user stopped them."""
     children: dict[str, subprocess.Popen[bytes]] = {}
     environ = {**os.environ, DEVELOPING: "1"}
     try:

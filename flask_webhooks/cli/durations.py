@@ -44,7 +44,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         self._unit = unit
 
     def convert(self, value: t.Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the span; a text that names none is a mistake of whoever called."""
+        """Return the duration; a text that is not one is a usage error."""
         if isinstance(value, timedelta):
             return value
         found = duration(str(value), self._unit)

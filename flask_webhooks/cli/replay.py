@@ -125,7 +125,7 @@ def _begin(state: AppState, subscription_id: str, wanted: filters.Filter) -> str
 
 
 def _follow(state: AppState, replay_id: str, is_quiet: bool) -> tuple[int, int, str]:
-    """Take turns, beside the workers, until all is queued or somebody has cancelled it."""
+    """Enqueue batches, in addition to the workers, until all is queued or the replay has been cancelled."""
     pause = threading.Event()
     with open_session(state) as session:
         row = session.get_one(Replay, replay_id)

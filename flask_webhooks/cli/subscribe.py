@@ -1,4 +1,4 @@
-"""The command that makes a subscription, for whoever operates the service."""
+"""The command with which an operator creates a subscription."""
 
 from __future__ import annotations
 

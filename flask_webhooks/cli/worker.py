@@ -1,4 +1,4 @@
-"""Commands that deliver, and that tell how delivering goes."""
+"""Commands that deliver, and that show the state of deliveries."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def worker(burst: bool, verbose: bool) -> None:
 
 
 class _Wide(logging.Formatter):
-    """A record on one line, with what it carries beside its message."""
+    """A log record on one line, with its extra values after the message."""
 
     _plain = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 

@@ -94,7 +94,7 @@ class Settings:
         values.login_view,
         "None, the name of an endpoint, a URL, or a callable that returns a response or None",
     )
-    """Where visitors of the console who are nobody are sent. None: the `login_view` of Flask-Login, if there is one."""
+    """Where the console sends visitors who are not signed in. None: the `login_view` of Flask-Login, if any."""
     url_host: str | None = _key(None, values.host, 'None, or a host such as "app.example.com"')
     """The host of API and console, in an app with `host_matching`."""
     retry: tuple[float, ...] = _key(
@@ -161,7 +161,7 @@ class Settings:
     """What happens when a changed object cannot be serialised: record the message as broken, to be repaired; fail the
     host's commit; or log that the event is lost."""
     record: str = _key("listened", values.one_of("listened", "all"), '"listened" or "all"')
-    """Which events are kept: those somebody listens to, or all, so that missed ones can be replayed."""
+    """Which events are stored: those that match a subscription, or all, so that missed ones can be replayed."""
     egress_proxy: str | None = _key(
         None,
         values.proxy,
@@ -236,7 +236,7 @@ class Settings:
 
 
 def slips(config: t.Iterable[str]) -> t.Iterator[str]:
-    """Tell of keys that look like one of ours and are none."""
+    """Yield a warning for each key that looks like a misspelling of one of ours."""
     ours = [item.name.upper() for item in dataclasses.fields(Settings)]
     for key in config:
         name = key.removeprefix(PREFIX)
@@ -254,5 +254,5 @@ def _checked(key: str, value: t.Any, item: dataclasses.Field[t.Any]) -> t.Any:
         message = f"{key} is {shown}. Accepted: {item.metadata['accepted']}."
         if isinstance(error, values.UnfitValue):
             message += f" {str(error)[:1].upper()}{str(error)[1:]}."
-        # A traceback shows the cause too, and Python's own errors tell a part of the value.
+        # A traceback shows the cause too, and Python's own errors contain a part of the value.
         raise ConfigurationError(message) from (None if is_secret else error)

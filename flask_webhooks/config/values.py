@@ -275,7 +275,7 @@ class ConsoleTheme:
     """How the console looks; see docs/console.md."""
 
     name: str = "Webhooks"
-    """Of the product, beside the logo."""
+    """The name of the product, next to the logo."""
     logo: str | None = None
     """URL of an image, of this site unless the content security policy allows others."""
     accent: str | None = None

@@ -64,7 +64,7 @@ __all__ = [
 def attach(metadata: sa.MetaData, naming: Naming | None = None) -> None:
     """Copy the tables into the host's `metadata`; a second call with the same names changes nothing.
 
-    The copies use SQLAlchemy's own column types, so that a generated migration needs no import of ours.
+    The copies use SQLAlchemy's own column types, so that a generated migration does not import this package.
 
     :param naming: what they are called there; the declared names in the metadata's schema without it.
     :raises ConfigurationError: the host has a table that is called like one of ours.
@@ -82,7 +82,7 @@ def attach(metadata: sa.MetaData, naming: Naming | None = None) -> None:
 
 
 _copies: weakref.WeakSet[sa.Table] = weakref.WeakSet()
-"""Tables of ours in the hosts' metadata. (A mark in their `info` would stand in every migration.)"""
+"""Our tables in the hosts' metadata. (A mark in their `info` would appear in every migration.)"""
 
 
 def _copy(table: sa.Table, metadata: sa.MetaData, naming: Naming) -> None:

@@ -17,7 +17,7 @@ from .types import Instant
 __all__ = ["COLLATION", "Base", "text"]
 
 COLLATION = "utf8mb4_nopad_bin"
-"""MariaDB's name for comparing texts byte for byte. By default it takes `ACME`, `acme` and `acme ` for one tenant, and
+"""MariaDB's name for comparing texts byte for byte. By default it treats `ACME`, `acme` and `acme ` as one tenant, and
 `straße` for `strasse`; keys, names of events and ids likewise. MySQL has another name."""
 _EITHER = f"/*M!{COLLATION}*//*!80017 utf8mb4_0900_bin*/"
 """Each server reads the comment that is for it: an engine `mysql+pymysql://` may lead to either."""
@@ -50,13 +50,13 @@ class Base(DeclarativeBase):
 
 
 class _Text(TextClause):
-    """SQL as text that names tables of ours as they are declared."""
+    """SQL as text that contains our tables by their declared names."""
 
     inherit_cache = True
 
 
 def text(sql: str) -> TextClause:
-    """Return SQL as text, like `sqlalchemy.text`; tables of ours are in it by their declared names."""
+    """Return SQL as text, like `sqlalchemy.text`; it contains our tables by their declared names."""
     return _Text(sql)
 
 

@@ -87,7 +87,7 @@ class BrokenMessage(Base):
     """What failed, for operators: it may show values of the row."""
     broken_at: Mapped[datetime]
     given_up: Mapped[str | None] = mapped_column(sa.String(64), default=None)
-    """Why nobody will repair it; None: it waits for that."""
+    """Why it was given up; None: it waits to be repaired."""
 
 
 class Delivery(Base):

@@ -23,7 +23,7 @@ LONGEST_PREFIX = 16
 
 
 class TableName(quoted_name):
-    """The name of a table of ours, as it is declared: a table of the host's that is called the same is another."""
+    """The declared name of one of our tables, as a type: a host's table may have the same name."""
 
     inherit_cache = True
 

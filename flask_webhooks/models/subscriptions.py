@@ -143,7 +143,7 @@ class Lane(Base):
     refusals: Mapped[int] = mapped_column(default=0, server_default="0")
     """Requests to slow down (429, or 503 with `Retry-After`) since the last success."""
     paced_rate: Mapped[float | None] = mapped_column(sa.Double, default=None)
-    """Requests a second that its receiver was learnt to take, at `paced_at`; see `pace`."""
+    """Requests per second that its receiver accepts, as learnt at `paced_at`; see `pace`."""
     paced_at: Mapped[datetime | None] = mapped_column(default=None)
     """When it last asked to slow down."""
     waits_for: Mapped[str | None] = mapped_column(sa.String(16), default=None)

@@ -51,7 +51,7 @@ def with_includes(data: Json, bound: BoundChannel) -> Json:
 
 
 def _of_changes(properties: Json) -> Json:
-    """A change of a field whose values cannot be shown has neither; a hook may name fields anew."""
+    """A change whose values cannot be shown has neither; a hook may rename fields."""
     named = {
         name: {"type": "object", "properties": {"from": nullable(inner), "to": inner}}
         for name, inner in properties.items()

@@ -47,7 +47,7 @@ def _introduction(state: AppState) -> str:
 
 
 def _seconds(state: AppState, event: EventType) -> t.Sequence[float]:
-    """The waits before further attempts; empty: there are none."""
+    """The waits before further attempts; empty: no retries."""
     if event.retry is None:
         return state.settings.retry
     return () if event.retry == "none" else (0.0,) if isinstance(event.retry, str) else event.retry

@@ -182,7 +182,9 @@ class Backfill:
         bound, model = self._bound, t.cast("type", self._bound.model)
         columns = self._mapper.primary_key
         asked = [bound.includes[name].relationships for name in wanted.includes if name in bound.includes]
-        paths = {path for path in (*bound.trails, *asked) if path and path[0] in self._mapper.relationships}
+        paths = {
+            path for path in (*bound.read_paths, *asked) if path and path[0] in self._mapper.relationships
+        }
         one = len(columns) == 1
         these = columns[0].in_([key[0] for key in keys]) if one else sa.tuple_(*columns).in_(keys)
         found = self._where(sa.select(model)).where(these).order_by(*columns)

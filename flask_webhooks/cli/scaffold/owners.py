@@ -61,7 +61,7 @@ class Tenancy:
     others: tuple[str, ...] = ()
     """Further ones that it might have been, each with how many models lead there."""
     is_chosen: bool = False
-    """By whoever called `init`."""
+    """Chosen by the user of `init`."""
 
     def path(self, mapper: AnyMapper) -> str | None:
         """Return what the catalogue says of a model's owner; None if nothing leads there."""

@@ -60,7 +60,7 @@ class Draft:
 
     @property
     def whose(self) -> str:
-        """Whose data it was taken for, unless somebody has said so."""
+        """The owner that was guessed; empty if the user has named one."""
         if self.tenancy is None:
             return f"The owner of the rows could not be determined. {_SAY_IT}"
         if self.tenancy.is_chosen:
@@ -187,7 +187,7 @@ def _head(title: str, tenancy: Tenancy | None, sketches: t.Sequence[Sketch], cou
 
 
 class _Lessons:
-    """What the comments have taught already: each thing is told once, where it first occurs."""
+    """What the comments have explained already: each thing is explained once, where it first occurs."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
