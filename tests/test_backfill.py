@@ -45,7 +45,7 @@ def run(state: AppState, subscription_id: str) -> list[str]:
     return told
 
 
-def test_the_signal_tells_what_is_recorded(state: AppState) -> None:
+def test_the_signal_has_what_is_recorded(state: AppState) -> None:
     row = subscribe(state, URL, "clients.*")
     add(state, "a", "b")
 
@@ -297,7 +297,7 @@ class TestNothingOlder:
         assert ("clients.created", "b2") in told
         assert not {("clients.created", "a"), ("clients.created", "c")} & set(told)
 
-    def test_the_api_tells_why(self, state: AppState, app: Flask, inbox: Receiver) -> None:
+    def test_the_api_shows_why(self, state: AppState, app: Flask, inbox: Receiver) -> None:
         call = Customer(app.test_client())
         key = call.subscribe("clients.*", url=inbox.url())["id"]
         add(state, "a")

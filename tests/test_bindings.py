@@ -290,7 +290,7 @@ def test_schemas_are_created_once(everything: t.Mapping[str, BoundChannel]) -> N
     assert "clients.created" not in everything["clients"].schemas
 
 
-def test_bind_alone_tells_what_only_python_knows() -> None:
+def test_bind_alone_reports_what_only_python_knows() -> None:
     catalog = load("owner_no_attribute.yaml", root=SHOP / "bad")
     with pytest.raises(CatalogError) as caught:
         bind(catalog)
@@ -298,7 +298,7 @@ def test_bind_alone_tells_what_only_python_knows() -> None:
     assert (problem.file, problem.line) == ("owner_no_attribute.yaml", 5)
 
 
-def test_models_that_sqlalchemy_cannot_configure_are_told(tmp_path: Path) -> None:
+def test_models_that_sqlalchemy_cannot_configure_are_reported(tmp_path: Path) -> None:
     class Broken(DeclarativeBase):
         pass
 
@@ -372,7 +372,7 @@ def test_schemas_that_nest_each_other_end(tmp_path: Path) -> None:
     assert "object" in fields.values()
 
 
-def test_nested_schema_that_does_not_exist_is_told(tmp_path: Path) -> None:
+def test_nested_schema_that_does_not_exist_is_reported(tmp_path: Path) -> None:
     channel = f"  folders: {{model: {__name__}:Folder, schema: {__name__}:LostSchema, owner: id, events: [created]}}"
     with pytest.raises(CatalogError, match="a nested schema cannot be found"):
         bound_of(tmp_path, channel)

@@ -129,7 +129,7 @@ def test_a_mebibyte_of_an_answer_may_be_kept() -> None:
 @pytest.mark.parametrize(
     ("key", "near"), [("TIMOUT", "TIMEOUT"), ("CATALOGUE", "CATALOG"), ("REDIS", "REDIS_URL")]
 )
-def test_a_key_that_looks_like_a_slip_is_told_with_the_nearest(key: str, near: str) -> None:
+def test_a_misspelt_key_is_logged_with_the_nearest(key: str, near: str) -> None:
     [told] = slips([f"WEBHOOKS_{key}"])
 
     assert told.endswith(f"WEBHOOKS_{key} is not a setting of Flask-Webhooks. Did you mean WEBHOOKS_{near}?")

@@ -62,7 +62,7 @@ def options_of(command: click.Command) -> set[str]:
 
 
 @pytest.mark.parametrize("page", ["catalogue.md", "receiving.md"])
-def test_receivers_are_told_of_integers_that_others_round(page: str) -> None:
+def test_integers_that_other_parsers_round_are_marked(page: str) -> None:
     """They leave us with all their digits."""
     assert payload.encode({"id": 9007199254740993}) == '{"id":9007199254740993}'
     [told] = [part for part in (ROOT / "docs" / page).read_text().split("\n\n") if "2^53" in part]
@@ -121,7 +121,7 @@ def test_by_hand_a_secret_that_is_none_is_no_key(secret: str) -> None:
         by_hand(signing.headers("id-1", b"{}", datetime.now(UTC), [SECRET]), secret=secret)
 
 
-def test_by_hand_nobody_signs_with_a_public_key() -> None:
+def test_a_public_key_cannot_sign_by_hand() -> None:
     public = str(signing.generate("v1a").public)
     known = signing.parse("whsec_" + base64.b64encode(base64.b64decode(public)).decode())
 

@@ -34,7 +34,7 @@ def test_many_rings_are_few(bell: Bell) -> None:
     assert bell.depth() == 1
 
 
-def test_one_rings_again_after_somebody_looked(bell: Bell) -> None:
+def test_it_rings_again_after_a_worker_looked(bell: Bell) -> None:
     bell.ring_soon()
     assert rung()
     bell.clear()
@@ -92,7 +92,7 @@ def test_the_thread_holds_no_app(valkey: str, tmp_path: Path) -> None:
     assert alive() is None
 
 
-def test_whoever_asks_does_not_wait(valkey: str, tmp_path: Path) -> None:
+def test_the_caller_does_not_wait(valkey: str, tmp_path: Path) -> None:
     gate, let_through = threading.Event(), []
 
     class Far(Bell):

@@ -53,7 +53,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., Fla
 
 
 class TestBlueprints:
-    def test_one_of_the_same_name_is_told_with_the_remedy(self, make: t.Callable[..., Flask]) -> None:
+    def test_one_of_the_same_name_is_refused_with_the_remedy(self, make: t.Callable[..., Flask]) -> None:
         with pytest.raises(ConfigurationError, match=r"has a blueprint 'webhooks'.*Webhooks\(name="):
             make(Named)
 
@@ -118,7 +118,7 @@ class TestHosts:
         assert client.get("/webhooks/api/nothing", base_url=ours, headers=OWNER).is_json
         assert client.get("/webhooks/console/", base_url="https://other.example.com").status_code == 404
 
-    def test_a_host_that_nobody_would_look_at_is_refused(self, make: t.Callable[..., Flask]) -> None:
+    def test_a_host_that_routing_would_ignore_is_refused(self, make: t.Callable[..., Flask]) -> None:
         with pytest.raises(ConfigurationError, match="does not look at the host"):
             make(Flask, WEBHOOKS_URL_HOST="app.example.com")
 
@@ -138,7 +138,7 @@ def test_methods_of_any_name_get_an_answer_of_ours(app: Flask, method: str) -> N
     assert "GET" in answer.headers["Allow"]
 
 
-def test_another_extension_for_the_database_is_told(tmp_path: Path) -> None:
+def test_another_extension_for_the_database_is_refused(tmp_path: Path) -> None:
     """Flask-SQLAlchemy-Lite is at the same place."""
     app = Flask("lite")
     app.extensions["sqlalchemy"] = object()
@@ -147,7 +147,7 @@ def test_another_extension_for_the_database_is_told(tmp_path: Path) -> None:
         Webhooks().init_app(app, t.cast("t.Any", object()))
 
 
-def test_an_app_that_is_named_like_a_package_of_pythons_own_is_told_where_was_looked() -> None:
+def test_an_app_named_like_a_standard_package_gets_the_place_that_was_searched() -> None:
     import test
 
     app = Flask("test")

@@ -323,7 +323,7 @@ class TestWaiting:
             (1e12, 1, 86_400, 86_400),
         ],
     )
-    def test_as_told_and_longer_while_nothing_is_taken(self, told, refusals, least, most):
+    def test_as_asked_and_longer_while_nothing_is_accepted(self, told, refusals, least, most):
         assert least <= wait_of(told, refusals) <= most
 
     def test_a_receiver_that_takes_nothing_is_asked_less_and_less(self):

@@ -126,7 +126,7 @@ class Lax(Principal):
     ],  # type: ignore[arg-type]
     ids=["dict", "session", "tuple", "bool", "str", "none", "subclass"],
 )
-def test_a_loader_that_does_not_say_who_lets_nobody_in(
+def test_a_loader_with_an_invalid_result_lets_no_caller_in(
     make_app: t.Callable[..., Flask], caplog: pytest.LogCaptureFixture, returned: t.Callable[[], t.Any]
 ) -> None:
     hooks = Webhooks()
@@ -181,7 +181,7 @@ def test_an_operator_of_no_account_says_whose(make_app: t.Callable[..., Flask]) 
     assert client.get("/webhooks/console/webhooks/new").status_code == 403
 
 
-def test_no_owner_is_nobodys(state: AppState) -> None:
+def test_no_owner_is_empty(state: AppState) -> None:
     """Below the doors too: None is not everybody."""
     from sqlalchemy.orm import Session
 

@@ -117,7 +117,7 @@ def test_no_tolerance_is_wide_enough_for_a_time_beyond_all_dates():
         verify(sent(webhook_timestamp="9" * 12), SECRET.text, tolerance=float("inf"), now=NOW)
 
 
-def test_unknown_and_broken_signatures_beside_a_good_one_do_no_harm():
+def test_unknown_and_broken_signatures_with_a_good_one_do_no_harm():
     good = headers(ID, BODY, NOW, [SECRET])["webhook-signature"]
 
     assert verify(sent(webhook_signature=f"v9,AAAA broken v1,%% {good}"), SECRET.text, now=NOW)

@@ -109,7 +109,7 @@ def test_a_repeated_request_is_answered_alike_when_the_old_key_is_gone(old, make
         assert again.headers["Idempotency-Replayed"] == "true"
 
 
-def test_what_no_key_opens_stays_and_is_told(old, make_app):
+def test_what_no_key_opens_stays_and_is_reported(old, make_app):
     with old.engine.begin() as connection:
         first = connection.scalar(sa.select(Secret.id).order_by(Secret.id).limit(1))
         connection.execute(sa.update(Secret).where(Secret.id == first).values(sealed="junk"))

@@ -90,7 +90,7 @@ def test_a_row_is_found_by_a_key_of_other_types(broken: AppState) -> None:
     assert repaired(broken, "stays.created").error is None
 
 
-def test_a_key_that_no_text_tells_is_said_and_the_message_stays_broken(broken: AppState) -> None:
+def test_a_key_that_no_text_holds_is_reported_and_the_message_stays_broken(broken: AppState) -> None:
     found = repaired(broken, "seals.created")
 
     assert found.error is not None

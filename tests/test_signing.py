@@ -188,7 +188,7 @@ class TestParse:
         assert parse("whsk_" + b64(seed + public)) == parse("whsk_" + b64(seed))
 
     @pytest.mark.parametrize("kind", ["v1", "v1a"])
-    def test_a_repr_tells_only_the_kind(self, kind):
+    def test_a_repr_shows_only_the_kind(self, kind):
         assert repr(generate(kind)) == f"<Secret {kind}>"
 
     def test_a_secret_does_not_travel_in_a_pickle(self):
@@ -284,5 +284,5 @@ class TestVault:
         with pytest.raises(SecretError, match="Set SECRET_KEY"):
             Vault.from_secret_key(empty)
 
-    def test_a_repr_tells_nothing(self):
+    def test_a_repr_shows_nothing(self):
         assert repr(Vault.from_secret_key("dev")) == "<Vault>"

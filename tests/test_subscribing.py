@@ -73,7 +73,7 @@ def test_a_new_subscription_is_whole(state: AppState, session: Session) -> None:
     assert [each.text for _, each in subscriptions.reveal(state, found, datetime.now(UTC))] == [secret.text]
 
 
-def test_every_mistake_is_told_at_once(state: AppState, session: Session) -> None:
+def test_every_mistake_is_reported_at_once(state: AppState, session: Session) -> None:
     with pytest.raises(SubscriptionError) as caught:
         make(
             state,
@@ -105,7 +105,7 @@ def test_exclusive_channels_name_each_other(state: AppState, session: Session) -
         make(state, session, events=["ledgers.closed", "invoices.created"])
 
 
-def test_no_event_is_a_mistake_beside_others(state: AppState, session: Session) -> None:
+def test_no_event_is_one_mistake_among_others(state: AppState, session: Session) -> None:
     with pytest.raises(SubscriptionError) as caught:
         make(state, session, events=[], description="\0")
 
@@ -170,7 +170,7 @@ def test_a_lost_update_is_refused(state: AppState, session: Session) -> None:
         )
 
 
-def test_somebody_elses_does_not_exist(state: AppState, session: Session) -> None:
+def test_another_owners_does_not_exist(state: AppState, session: Session) -> None:
     row = make(state, session)
 
     with pytest.raises(SubscriptionMissingError):

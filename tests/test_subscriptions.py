@@ -122,7 +122,7 @@ def test_it_refuses_what_the_api_refuses_with_the_same_words(app: Flask, values:
 
 
 @pytest.mark.parametrize("owner", ["", "None", None, 7, ALL_OWNERS, "a\0"], ids=repr)
-def test_nobody_is_no_owner(app: Flask, state: AppState, owner: t.Any) -> None:
+def test_none_is_no_owner(app: Flask, state: AppState, owner: t.Any) -> None:
     with pytest.raises(SubscriptionError) as caught:
         create(owner=owner, url="nowhere")
 
@@ -219,7 +219,7 @@ def test_a_savepoint_of_the_host_decides_too(app: Flask, state: AppState, is_und
     assert sorted(there(state)) == sorted(expected) == sorted(told)
 
 
-def test_nobody_is_told_of_what_is_rolled_back(app: Flask) -> None:
+def test_no_receiver_is_called_for_what_is_rolled_back(app: Flask) -> None:
     told: list[str] = []
 
     def note(_: t.Any, action: str, **__: t.Any) -> None:
@@ -239,7 +239,7 @@ def test_nobody_is_told_of_what_is_rolled_back(app: Flask) -> None:
     assert told == ["created", "removed"]
 
 
-def test_who_is_told_may_ask_the_session_that_made_it(app: Flask) -> None:
+def test_a_receiver_may_use_the_session_that_made_the_change(app: Flask) -> None:
     seen: list[int | None] = []
 
     def note(_: t.Any, **__: t.Any) -> None:

@@ -103,7 +103,7 @@ def count(state: AppState) -> int:
 
 
 class TestOurWorker:
-    def test_it_delivers_what_the_bell_tells_and_what_nobody_told(self, state, processes, inbox, bell):
+    def test_it_delivers_with_and_without_a_ring(self, state, processes, inbox, bell):
         subscription = subscribe(state, inbox.url())
         processes.worker()
 
@@ -191,7 +191,7 @@ class TestOurWorker:
         assert worker.end() == 0
 
     @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # has no part in it
-    def test_redis_that_goes_and_comes_back_is_told_once_each_time_and_nothing_waits(
+    def test_an_outage_of_redis_and_its_end_are_logged_once_and_nothing_waits(
         self, state, processes, inbox, tmp_path
     ):
         subscription = subscribe(state, inbox.url())
@@ -414,7 +414,7 @@ class TestDeliver:
         assert attempts(state) == []
 
     @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite does not go away
-    def test_a_database_that_goes_away_is_told_once_and_used_again(self, state, tmp_path, inbox):
+    def test_an_outage_of_the_database_is_logged_once_and_it_is_used_again(self, state, tmp_path, inbox):
         subscription = subscribe(state, inbox.url())
         with Processes(state, tmp_path, "redis://127.0.0.1:1/0") as started:
             process = started.start("flask", "webhooks", "deliver", "--watch")

@@ -288,7 +288,7 @@ def many(request: pytest.FixtureRequest, make_app: t.Callable[..., Flask], tmp_p
 
 
 @on_one_database
-def test_what_tells_of_many_events_comes_in_parts(many: Flask) -> None:
+def test_documents_of_many_events_come_in_parts(many: Flask) -> None:
     names = list(state_of(many).catalog.events)
     visitor, client, who = Visitor(many), many.test_client(), {"X-Owner": "1"}
     shown: list[str] = []

@@ -164,7 +164,7 @@ def test_the_document_is_valid_openapi(document: t.Any) -> None:
     ]
 
 
-def test_every_operation_tells_its_errors(document: t.Any) -> None:
+def test_every_operation_documents_its_errors(document: t.Any) -> None:
 
     for path, methods in document["paths"].items():
         for method, operation in methods.items():

@@ -78,7 +78,7 @@ def test_no_url_breaks_the_api(strict: Flask, url: str) -> None:
 
 
 @pytest.mark.parametrize("url", HOSTILE_URLS)
-def test_urls_that_fool_somebody_are_refused(strict: Flask, url: str) -> None:
+def test_misleading_urls_are_refused(strict: Flask, url: str) -> None:
     call = Customer(strict.test_client())
 
     call("POST", "/subscriptions", {"url": url, "events": ["*"]}, expect=422)

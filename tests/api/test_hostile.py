@@ -148,7 +148,7 @@ def test_a_subscription_that_is_gone_is_nowhere(shared: Customer) -> None:
             shared(operation.method, gone, {} if operation.writes else None, expect=404)
 
 
-def test_somebody_elses_cursor_shows_nothing_of_theirs(app: Flask, call: Customer, other: Customer) -> None:
+def test_another_owners_cursor_shows_none_of_their_rows(app: Flask, call: Customer, other: Customer) -> None:
     theirs = [other.subscribe()["id"] for _ in range(3)]
     mine = call.subscribe()["id"]
     cursor = other("GET", "/subscriptions?limit=1")["next"]

@@ -318,7 +318,7 @@ def test_another_replay_waits(state: AppState, call: Customer) -> None:
 # ---- why not ---------------------------------------------------------------------------------------------
 
 
-def test_every_reason_is_told(state: AppState, call: Customer, receiver: Receiver) -> None:
+def test_every_reason_is_shown(state: AppState, call: Customer, receiver: Receiver) -> None:
     told = {
         "sent": call.subscribe("invoices.*", url=receiver.url())["id"],
         "off": call.subscribe("invoices.*", active=False)["id"],

@@ -102,7 +102,7 @@ GUESSED = {
 
 @pytest.mark.parametrize("key", GUESSED.values(), ids=GUESSED)
 @pytest.mark.parametrize("kind", ["v1", "v1a"])
-def test_a_secret_that_somebody_made_up_is_refused(shared: Customer, key: bytes, kind: str) -> None:
+def test_a_secret_that_is_not_random_is_refused(shared: Customer, key: bytes, kind: str) -> None:
     text = "whsec_" + b64(key) if kind == "v1" else "whsk_" + b64(key.ljust(32, key[:1])[:32])
     body = {"url": "http://127.0.0.1:5999/", "events": ["*"], "signature": kind, "secret": text}
 

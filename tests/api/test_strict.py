@@ -116,7 +116,7 @@ def test_an_answer_is_small_whatever_was_sent(shared: Customer, path: str) -> No
                 assert len(shared.last.data) < 5000, (operation.name, name[:20])
 
 
-def test_what_tells_a_secret_is_kept_nowhere(shared: Customer, path: str) -> None:
+def test_answers_with_a_secret_are_not_cached(shared: Customer, path: str) -> None:
     shared.subscribe()
     assert shared.last.headers["Cache-Control"] == "no-store"
     shared("GET", f"{path}/secret", expect=200)

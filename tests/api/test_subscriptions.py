@@ -62,7 +62,7 @@ def test_nothing_secret_is_shown_again(call: Customer, caplog: pytest.LogCapture
     assert "sesame" not in caplog.text
 
 
-def test_types_and_meanings_are_told_together(shared: Customer) -> None:
+def test_wrong_types_and_wrong_values_are_reported_together(shared: Customer) -> None:
     problem = shared(
         "POST",
         "/subscriptions",

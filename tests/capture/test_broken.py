@@ -90,7 +90,7 @@ def test_the_commit_goes_through_and_the_message_waits(
     assert "message.broken: invoices.created of Invoice 7" in caplog.text
 
 
-def test_broken_ones_are_not_told_as_recorded(state: AppState) -> None:
+def test_broken_messages_are_not_signalled_as_recorded(state: AppState) -> None:
     subscribe(state, NOWHERE, "invoices.*")
     told: list[t.Any] = []
 
@@ -193,7 +193,7 @@ def test_purging_leaves_what_may_be_repaired(state: AppState) -> None:
     assert broken(state) == []
 
 
-def test_a_row_that_is_gone_cannot_be_told_any_more(state: AppState, fault: Fault) -> None:
+def test_a_deleted_row_can_no_longer_be_repaired(state: AppState, fault: Fault) -> None:
     subscribe(state, NOWHERE, "invoices.*")
     db.session.add(invoice := Invoice(id=7, owner="1"))
     db.session.commit()
@@ -208,7 +208,7 @@ def test_a_row_that_is_gone_cannot_be_told_any_more(state: AppState, fault: Faul
     assert "tells of a row that is gone" in str(deleted.error)
 
 
-def test_a_row_that_has_gone_to_another_owner_is_not_told_to_the_first(state: AppState, fault: Fault) -> None:
+def test_a_row_that_moved_to_another_owner_is_not_sent_to_the_first(state: AppState, fault: Fault) -> None:
     subscribe(state, NOWHERE, "invoices.*")
     db.session.add(invoice := Invoice(id=7, owner="1"))
     db.session.commit()
@@ -224,7 +224,7 @@ def test_a_row_that_has_gone_to_another_owner_is_not_told_to_the_first(state: Ap
 
 
 @pytest.mark.parametrize("way", ["captured", "emitted"])
-def test_a_row_that_belongs_to_nobody_by_now_is_told_only_where_the_call_may_have_named_the_owner(
+def test_a_row_without_owner_by_now_is_shown_only_if_the_call_may_have_named_the_owner(
     state: AppState, fault: Fault, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subscribe(state, NOWHERE, "invoices.*")
@@ -282,7 +282,7 @@ def test_an_owner_that_a_filter_hides_is_still_its_owner(state: AppState, fault:
     assert done == repair.Repair(one.message_id, "invoices.created", None, 1)
 
 
-def test_an_owner_that_cannot_be_told(state: AppState, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_that_cannot_be_read(state: AppState, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     fault.error = None
     bound = state.bound["invoices"]
     before = bound.channel.owner
@@ -309,7 +309,7 @@ def test_an_owner_that_cannot_be_told(state: AppState, fault: Fault, monkeypatch
     assert [each.state for each in deliveries(state)] == ["pending"]
 
 
-def test_nobody_to_tell_leaves_nothing(state: AppState) -> None:
+def test_without_a_subscription_nothing_is_recorded(state: AppState) -> None:
     db.session.add(Invoice(id=7, owner="1"))
     db.session.commit()
 
@@ -356,7 +356,7 @@ def test_an_error_that_a_database_does_not_take(state: AppState, fault: Fault, s
 
 @pytest.mark.parametrize("owner", ["a\0b", "\ud800", "x" * 300], ids=["NUL", "half a pair", "long"])
 @pytest.mark.parametrize("record", ["listened", "all"])
-def test_an_owner_that_nobody_can_be(
+def test_an_owner_that_no_principal_can_have(
     make_app: t.Callable[..., Flask], fault: Fault, monkeypatch: pytest.MonkeyPatch, owner: str, record: str
 ) -> None:
     """A property of the host's may say anything. What is kept of it is nobody's: not of who is called a part of it."""

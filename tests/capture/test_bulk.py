@@ -325,7 +325,7 @@ class TestLimits:
         assert found == []
         assert ("update of Invoice" in caplog.text) == (mode == "warn")
 
-    def test_nobody_listens(self, state: AppState) -> None:
+    def test_without_a_subscription(self, state: AppState) -> None:
         subscribe(state, NOWHERE, "clients.*")
         with Session(db.engine, info={"webhooks": False}) as session:
             session.add(Invoice(id=1, owner="1"))

@@ -70,7 +70,7 @@ def small(make_app: t.Callable[..., Flask], rows: None) -> t.Iterator[AppState]:
 
 class TestMoreThanTheLimit:
     @pytest.mark.parametrize("words", STATEMENTS)
-    def test_is_let_through_when_nobody_listens(self, small: AppState, words: str) -> None:
+    def test_is_allowed_without_a_subscription(self, small: AppState, words: str) -> None:
         db.session.execute(*STATEMENTS[words])
         db.session.commit()
 
@@ -78,7 +78,7 @@ class TestMoreThanTheLimit:
         assert len(left(small)) == {"update": 3, "delete": 0}.get(words, 6)
 
     @pytest.mark.parametrize("words", STATEMENTS)
-    def test_is_refused_before_it_runs_when_somebody_does(self, small: AppState, words: str) -> None:
+    def test_is_refused_before_it_runs_with_a_subscription(self, small: AppState, words: str) -> None:
         subscribe(small, NOWHERE, "invoices.*")
         with counting(small.engine) as sent, pytest.raises(BulkStatementError, match="WEBHOOKS_BULK_LIMIT"):
             db.session.execute(*STATEMENTS[words])
@@ -119,7 +119,7 @@ class TestMoreThanTheLimit:
 
         assert kinds(sent) == ["SELECT webhook_listeners", "UPDATE invoice", *COMMIT]
 
-    def test_in_many_small_statements_is_told_when_somebody_listens(self, small: AppState) -> None:
+    def test_in_many_small_statements_is_recorded_with_a_subscription(self, small: AppState) -> None:
         subscribe(small, NOWHERE, "invoices.*")
         for number in (101, 102, 103):
             db.session.execute(sa.update(Invoice).where(Invoice.id == number).values(number="new"))

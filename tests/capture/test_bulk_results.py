@@ -133,14 +133,14 @@ def run(state: AppState, words: str, *, is_out: bool) -> t.Any:
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_cannot_be_captured_is_refused_if_somebody_listens(state: AppState, words: str) -> None:
+def test_what_cannot_be_captured_is_refused_with_a_subscription(state: AppState, words: str) -> None:
     subscribe(state, NOWHERE, "invoices.*")
 
     assert run(state, words, is_out=False) is BulkStatementError
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_cannot_be_captured_is_let_through_if_nobody_listens(
+def test_what_cannot_be_captured_is_allowed_without_a_subscription(
     state: AppState, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     subscribe(state, NOWHERE, "clients.*")

@@ -66,7 +66,7 @@ def meanwhile(engine: sa.Engine, verb: str, act: t.Callable[[], None]) -> t.Iter
 
 @pytest.mark.usefixtures("rows")
 class TestSeveralTables:
-    def test_an_update_from_lines_tells_each_invoice_once(self, state: AppState) -> None:
+    def test_an_update_from_lines_makes_one_event_per_invoice(self, state: AppState) -> None:
         result = db.session.execute(
             sa.update(Invoice).where(Line.invoice_id == Invoice.id, Line.text == "a").values(number="new"),
             execution_options={"synchronize_session": False},
@@ -138,7 +138,7 @@ def of_my_tenant(execution: ORMExecuteState) -> None:
 class TestFilters:
     @pytest.mark.parametrize("verb", ["update", "delete"])
     @pytest.mark.parametrize("by", ["option", "listener", "listener that runs it"])
-    def test_only_the_rows_of_the_tenant_are_told(self, state: AppState, verb: str, by: str) -> None:
+    def test_only_the_rows_of_the_tenant_have_events(self, state: AppState, verb: str, by: str) -> None:
         def run(execution: ORMExecuteState) -> t.Any:
             if not execution.is_select:
                 of_my_tenant(execution)
@@ -268,7 +268,7 @@ class TestOthersThatWrite:
             session.execute(sa.update(Invoice), [{"id": 9, "number": "new"}])
 
     @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-    def test_on_sqlite_nobody_comes_in_between(self, state: AppState) -> None:
+    def test_on_sqlite_no_other_writer_comes_in_between(self, state: AppState) -> None:
         refused: list[str] = []
 
         def write() -> None:

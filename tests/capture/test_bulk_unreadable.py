@@ -92,7 +92,7 @@ def test_it_is_let_through_with_a_word(state: AppState, name: str, caplog: pytes
     assert recorded(state) == []
 
 
-def test_what_can_be_read_is_told(state: AppState) -> None:
+def test_readable_rows_have_events(state: AppState) -> None:
     db.session.execute(sa.update(Card).where(Card.id == 1).values(state="done"))
     db.session.commit()
 

@@ -84,7 +84,7 @@ def test_a_line_touches_the_row_that_it_belongs_to_and_not_the_clone(
 
 
 @changed_by
-def test_it_does_so_though_only_the_owner_of_the_clone_has_nobody_who_listens(
+def test_it_does_so_though_the_clones_owner_has_no_subscription(
     state: AppState, invoice: Invoice, change: t.Callable[[Invoice], Line]
 ) -> None:
     line = change(invoice)

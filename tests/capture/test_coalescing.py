@@ -117,7 +117,7 @@ class TestOneObject:
 
 
 class TestTransitions:
-    def test_all_on_the_way_are_told(self, state: AppState, invoice: Invoice) -> None:
+    def test_all_transitions_on_the_way_have_events(self, state: AppState, invoice: Invoice) -> None:
         invoice.status = Status.SENT
         db.session.flush()
         invoice.status = Status.PAID

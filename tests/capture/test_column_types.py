@@ -210,7 +210,7 @@ def is_published(state: AppState, message: Message) -> None:
 
 
 @pytest.mark.parametrize("empty_database_url", ["postgresql"], indirect=True)
-def test_every_type_of_postgresql_is_told(empty_database_url: str, tmp_path: Path) -> None:
+def test_every_type_of_postgresql_is_serialised(empty_database_url: str, tmp_path: Path) -> None:
     channels = catalog(f"  spreads: {{model: {HERE}:Spread, events: [created, updated, deleted]}}\n")
     session = postgresql.session
     with sa.create_engine(empty_database_url, poolclass=sa.NullPool).begin() as connection:

@@ -518,7 +518,9 @@ class TestAtTheStart:
         with pytest.raises(CatalogError, match='"loud" of Box is not a column'):
             make(WEBHOOKS_CATALOG=str(path))
 
-    def test_nobody_pays_for_a_deletion_that_the_commit_flushes(self, silent: AppState) -> None:
+    def test_a_deletion_that_the_commit_flushes_costs_nothing_without_a_subscription(
+        self, silent: AppState
+    ) -> None:
         save(Shed(id=1, tools=[Tool(id=1)]))
         shed = S.get_one(Shed, 1)
         S.delete(shed)

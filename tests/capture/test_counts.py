@@ -62,7 +62,7 @@ class TestNobodyListens:
 
         assert ours(state, Client(owner="2", name="x"), Invoice(owner="1")) == RECORDING[:1]
 
-    def test_deletes_load_nothing_for_nobody(self, state: AppState) -> None:
+    def test_deletes_load_nothing_without_a_subscription(self, state: AppState) -> None:
         invoices = [Invoice(owner="1", lines=[Line()], client=Client(owner="1", name="x")) for _ in range(5)]
         db.session.add_all(invoices)
         db.session.commit()
@@ -74,7 +74,7 @@ class TestNobodyListens:
         assert kinds(with_us).count("SELECT webhook_listeners") == 1
         assert "SELECT client" not in kinds(with_us)
 
-    def test_deletes_flushed_early_load_what_somebody_may_yet_want_and_nothing_twice(
+    def test_deletes_flushed_early_load_what_a_later_subscription_may_need_and_nothing_twice(
         self, state: AppState
     ) -> None:
         invoices = [Invoice(owner="1", lines=[Line()], client=Client(owner="1", name="x")) for _ in range(5)]

@@ -327,7 +327,7 @@ class TestInstances:
         assert kinds(sent).count("SELECT invoice") <= 2
         assert len(told(state, "invoices.paid")) == 20
 
-    def test_what_cannot_be_told_is_logged(
+    def test_what_cannot_be_serialised_is_logged(
         self, make_app: t.Callable[..., Flask], caplog: pytest.LogCaptureFixture
     ) -> None:
         app = make_app(WEBHOOKS_ON_ERROR="log", WEBHOOKS_RECORD="all")
@@ -593,6 +593,6 @@ class TestOrder:
 
 
 @pytest.mark.parametrize("owner", ["", " ", "\t\n"])
-def test_an_empty_owner_is_nobody(app: Flask, owner: str) -> None:
+def test_an_empty_owner_is_none(app: Flask, owner: str) -> None:
     with pytest.raises(OwnerMissingError, match="owner"):
         Webhooks().emit("reports.ready", {"id": 1}, owner=owner)

@@ -73,7 +73,7 @@ class TestSerialisation:
 
         assert "invoices.created of Invoice 7" in caplog.text
 
-    def test_nothing_is_serialised_when_nobody_listens(self, make_app: t.Callable[..., Flask]) -> None:
+    def test_nothing_is_serialised_without_a_subscription(self, make_app: t.Callable[..., Flask]) -> None:
         app = make_app()
         with app.app_context():
             db.session.add(Invoice(owner="1", note="bad"))
@@ -130,7 +130,7 @@ class TestIncludes:
 
 
 @pytest.mark.filterwarnings("ignore:Datatype ENUM")  # on MariaDB there is no such cast, and need not be
-def test_a_row_that_was_deleted_where_nobody_could_see(state: AppState) -> None:
+def test_a_row_that_was_deleted_unseen(state: AppState) -> None:
     """The value of an expression is in the row alone: there is nothing to tell any more."""
     subscribe(state, NOWHERE, "invoices.*", includes=["changes"])
     db.session.add(invoice := Invoice(owner="1"))

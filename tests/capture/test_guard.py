@@ -343,7 +343,7 @@ def work(session: t.Any) -> None:
 
 @pytest.mark.parametrize("expires", [True, False], ids=["expiring", "keeping"])
 @pytest.mark.parametrize("name", [*CHANGES, *HARMLESS])
-def test_the_database_ends_as_if_nobody_had_subscribed(
+def test_the_database_ends_as_without_a_subscription(
     state: AppState, caplog: pytest.LogCaptureFixture, name: str, expires: bool
 ) -> None:
     db.session().expire_on_commit = expires
@@ -645,7 +645,7 @@ def test_an_owner_may_only_read_too(
     assert ("The owner (owner) calls commit()" in caplog.text) == is_ended
 
 
-def test_an_owner_that_commits_is_told_of_once(
+def test_an_owner_that_commits_is_logged_once(
     state: AppState, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Wherever it is asked for: at the commit, before a deletion, when something is emitted."""

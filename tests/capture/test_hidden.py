@@ -213,7 +213,9 @@ class TestWithoutAnOwner:
         assert S.get(Deal, 9) is not None
         assert state.ownerless == {}
 
-    def test_it_is_none_while_nobody_listens(self, state: AppState, caplog: pytest.LogCaptureFixture) -> None:
+    def test_it_is_none_without_a_subscription(
+        self, state: AppState, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with Session(state.engine) as session:
             session.execute(sa.delete(Listener))
             session.commit()

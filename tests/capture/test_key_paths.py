@@ -128,7 +128,7 @@ def told(state: AppState) -> list[tuple[str, str]]:
 MOVED = [("tasks.created", "2"), ("tasks.deleted", "1")]
 
 
-def test_rows_are_told_to_whom_their_keys_lead(pipeline: AppState) -> None:
+def test_events_go_to_the_owner_that_the_keys_lead_to(pipeline: AppState) -> None:
     S.add_all([Task(id=1, **of(1)), Task(id=2, **of(2)), Task(id=3)])
     S.flush()
     S.add_all([Comment(id=1, task_id=2), Preview(id=1, task_id=1)])
@@ -327,7 +327,7 @@ def test_one_owner_for_all(database_url: str, tmp_path: Path, record: str) -> No
         assert json.loads(recorded(state)[-1].data)["name"] == "c"
 
 
-def test_nobody_listens_to_the_one_owner(database_url: str, tmp_path: Path) -> None:
+def test_the_one_owner_has_no_subscription(database_url: str, tmp_path: Path) -> None:
     """Then a commit asks once, and reads nothing."""
     with capturing(db, ALONE, database_url, tmp_path) as state:
         subscribe(state, NOWHERE, "*", owner="nobody")

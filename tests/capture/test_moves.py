@@ -261,7 +261,7 @@ class TestAColumn:
         assert names(found) == MOVED
         assert only(found, "docs.deleted").data["note"] == "ours"
 
-    def test_to_nobody(self, office: AppState) -> None:
+    def test_to_no_owner(self, office: AppState) -> None:
         doc = a_doc()
         doc.team_id, doc.note = None, "n"
         found = told(office)
@@ -269,7 +269,7 @@ class TestAColumn:
         assert names(found) == [("docs.deleted", "1")]
         assert found[0].data["note"] == "ours"
 
-    def test_from_nobody(self, office: AppState) -> None:
+    def test_from_no_owner(self, office: AppState) -> None:
         doc = a_doc(team_id=None)
         doc.team_id, doc.note = 2, "n"
         found = told(office)
@@ -285,7 +285,7 @@ class TestAColumn:
         assert names(found) == MOVED
         assert only(found, "docs.deleted").data["note"] == "ours"
 
-    def test_no_step_of_the_other_is_told(self, office: AppState) -> None:
+    def test_no_step_of_the_other_owner_has_an_event(self, office: AppState) -> None:
         """`from` would say what the row was under its owner of before."""
         doc = a_doc(status="sent")
         doc.team_id, doc.status = 2, "paid"
@@ -542,7 +542,7 @@ class TestAPath:
         assert gone.data["name"] == "ours"
         assert gone.extras["folder"] == {"id": 1, "team_id": 1, "name": "one"}
 
-    def test_a_row_that_nobody_changed_is_not_told(self, office: AppState, file: File) -> None:
+    def test_an_unchanged_row_has_no_event(self, office: AppState, file: File) -> None:
         S.get_one(Folder, 1).team_id = 2
 
         assert told(office, "files") == []
@@ -674,7 +674,7 @@ class TestASoftDelete:
         assert names(found) == [("papers.deleted", "1")]
         assert found[0].data["status"] == "void"
 
-    def test_is_told_once(self, office: AppState) -> None:
+    def test_has_one_event(self, office: AppState) -> None:
         doc = a_doc(status="void")
         S.delete(doc)
 
@@ -719,7 +719,7 @@ def test_a_property_of_what_hangs_on_it_leads_back_too(
 
 
 @pytest.mark.parametrize("is_bulk", [False, True])
-def test_what_a_query_computes_of_a_moved_row_that_is_deleted_is_not_told(
+def test_what_a_query_computes_of_a_moved_row_that_is_deleted_is_not_shown(
     office: AppState, is_bulk: bool
 ) -> None:
     save(Doc(id=1, team_id=1, note="old"))
@@ -737,7 +737,7 @@ def test_what_a_query_computes_of_a_moved_row_that_is_deleted_is_not_told(
     assert (found.owner, found.data["note"], found.data["loud"]) == ("1", "old", None)
 
 
-def test_nobody_but_the_old_owner_listens(office: AppState) -> None:
+def test_only_the_old_owner_has_a_subscription(office: AppState) -> None:
     """The first glance, too, asks for both."""
     doc = a_doc()
     subscribe(office, NOWHERE, "docs.deleted", owner="8")

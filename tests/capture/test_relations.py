@@ -143,7 +143,7 @@ class TestTheOwnerOfWhatIsGone:
 
 
 class TestWhatGoesWithAnother:
-    def test_an_orphan_is_told_with_what_is_deferred_and_included(self, linked: AppState) -> None:
+    def test_an_orphans_event_has_its_deferred_columns_and_includes(self, linked: AppState) -> None:
         save(
             Shelf(
                 id=1, books=[Book(id=1, blurb="good", author=Author(name="A"), pages=[Page(id=1, text="p")])]
@@ -185,7 +185,7 @@ class TestWhatGoesWithAnother:
 
         assert last(linked, "shelves.deleted")["authors"] == ["A", "B"]
 
-    def test_what_the_database_takes_along_is_not_told(self, state: AppState, listening: None) -> None:
+    def test_rows_that_the_database_cascades_to_have_no_event(self, state: AppState, listening: None) -> None:
         session = host_db.session
         session.add(invoice := Invoice(id=1, owner="1"))
         session.commit()
@@ -199,7 +199,7 @@ class TestWhatGoesWithAnother:
 
         assert [message.event for message in recorded(state)] == ["invoices.created", "invoices.deleted"]
 
-    def test_what_plain_sql_deletes_is_not_told(self, state: AppState) -> None:
+    def test_rows_that_plain_sql_deletes_have_no_event(self, state: AppState) -> None:
         subscribe(state, NOWHERE, "invoices.*", includes=["client"])
         session = host_db.session
         session.add_all([Invoice(id=1, owner="1"), Invoice(id=2, owner="1")])
@@ -295,7 +295,7 @@ class TestWhatTheHostForbidsItselfToLoad:
 
         assert recorded(state)[-1].event == "invoices.updated"
 
-    def test_nobody_listens(self, state: AppState) -> None:
+    def test_without_a_subscription(self, state: AppState) -> None:
         line = host_db.session.scalars(sa.select(Line).options(raiseload("*"))).one()
         line.text = "x"
         host_db.session.commit()

@@ -145,7 +145,7 @@ def state(request: pytest.FixtureRequest, empty_database_url: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("empty_database_url", ["postgresql"], indirect=True)
-def test_forms_that_the_database_takes_are_told_as_it_has_them(state: AppState) -> None:
+def test_values_that_the_database_converts_are_shown_as_stored(state: AppState) -> None:
     """Texts of an import, or of a fixture: SQLite's driver refuses most of them."""
     olds = ["sent", "2026-01-01", "2026-01-01 09:30", "09:30", "5", "7B0A2C1E4F3D4C8A9A512F4F1A6D9C03"]
     news = [

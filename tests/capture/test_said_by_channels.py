@@ -34,7 +34,7 @@ def test_bulk(database_url: str, tmp_path: Path, mode: str, setting: str) -> Non
         assert events(state) == ["wares.created"] * (2 if mode == "capture" else 0)
 
 
-def test_bulk_is_refused_whoever_listens(database_url: str, tmp_path: Path) -> None:
+def test_bulk_is_refused_with_and_without_subscriptions(database_url: str, tmp_path: Path) -> None:
     with (
         capturing(db, saying("bulk: raise"), database_url, tmp_path),
         pytest.raises(BulkStatementError, match="`bulk` in the channel"),

@@ -267,7 +267,7 @@ def test_a_column_that_the_schema_hides_is_not_there(club: AppState) -> None:
     assert "999" not in everything(club)
 
 
-def test_a_field_tells_it_under_its_key_and_in_its_form(club: AppState) -> None:
+def test_a_field_shows_it_under_its_key_and_in_its_form(club: AppState) -> None:
     change(name="Ada", rank=Rank.HIGH, fee=Decimal("12.5"), seen_at=datetime.fromisoformat("2026-03-04"))
 
     assert last_changes(club, "members.updated") == {
@@ -397,7 +397,7 @@ def test_bulk_statements_too(club: AppState) -> None:
     assert "secret" not in everything(club)
 
 
-def test_the_state_of_the_format_entity_is_what_data_or_the_catalogue_tells(club: AppState) -> None:
+def test_the_state_of_the_format_entity_comes_from_data_or_the_catalogue(club: AppState) -> None:
     change(rank=Rank.HIGH, password_hash="new secret")
 
     states = {each.event: each.status for each in recorded(club)}
@@ -406,7 +406,7 @@ def test_the_state_of_the_format_entity_is_what_data_or_the_catalogue_tells(club
     assert states["members.hushed"] is None
 
 
-def test_a_property_called_status_is_told_only_if_data_has_it(
+def test_a_property_called_status_is_shown_only_if_data_has_it(
     club: AppState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may show any column, also one that the schema hides; without a schema there is nothing that hides it."""

@@ -328,7 +328,9 @@ def messages(session: Session, seen: set[str]) -> dict[int, Message]:
 
 @pytest.mark.parametrize("expires", [True, False], ids=["expires", "stays"])
 @pytest.mark.parametrize("steps", [1, pytest.param(9, marks=pytest.mark.deep)])
-def test_whatever_is_assigned_the_row_is_told(state: AppState, expires: bool, steps: int) -> None:
+def test_events_have_the_stored_value_whatever_was_assigned(
+    state: AppState, expires: bool, steps: int
+) -> None:
     """Created, set to the same once more, changed to other values, and deleted: with values of every type."""
     with Session(db.engine, info={"webhooks": False}) as muted:
         cases = [(name, at) for name, at in CASES if is_taken(muted, name, EVERY[name][1][at])]
@@ -549,7 +551,7 @@ class TestWhatItCosts:
         [statement] = reads(sent)
         assert statement.split("FROM")[0].count(",") == 2
 
-    def test_nothing_while_nobody_listens(self, state: AppState) -> None:
+    def test_nothing_without_a_subscription(self, state: AppState) -> None:
         with counting(state.engine) as sent:
             save(*(Row(owner="8", lower="A", whole=2.0) for _ in range(3)))
 
@@ -557,7 +559,7 @@ class TestWhatItCosts:
 
 
 @pytest.mark.parametrize("zone", [dt.UTC, EAST])
-def test_instants_are_told_in_the_zone_of_the_connection(state: AppState, zone: dt.tzinfo) -> None:
+def test_instants_are_shown_in_the_zone_of_the_connection(state: AppState, zone: dt.tzinfo) -> None:
     """As a SELECT on it would give them."""
     with Session(db.engine) as session:
         if db.engine.dialect.name == "postgresql":
@@ -572,7 +574,7 @@ def test_instants_are_told_in_the_zone_of_the_connection(state: AppState, zone: 
         session.connection().invalidate()
 
 
-def test_what_hangs_on_what_is_deleted_is_told_though_its_owner_was_assigned(state: AppState) -> None:
+def test_children_of_a_deleted_row_have_events_though_their_owner_was_assigned(state: AppState) -> None:
     with Session(db.engine, expire_on_commit=False) as session:
         account = Account(id=1, key=str(UUID).upper(), bills=[Bill(id=1)])
         session.add(account)
@@ -637,7 +639,7 @@ def test_defaults_of_a_row_in_two_tables(state: AppState, expires: bool) -> None
         assert json.loads(of_channel(state, "kids")[-1].data) == {**now, "note": "m"}
 
 
-def test_a_commit_that_failed_is_told_by_the_row_too(state: AppState) -> None:
+def test_a_repeated_commit_uses_the_stored_values_too(state: AppState) -> None:
     def refuse(_: t.Any) -> None:
         raise ValueError("no")
 
@@ -673,7 +675,7 @@ def test_what_is_emitted_shows_the_row(state: AppState) -> None:
     assert (data["whole"], data["lower"]) == (5, "a")
 
 
-def test_an_assignment_that_no_row_has_had_is_told_only_if_its_form_is_known(state: AppState) -> None:
+def test_an_assignment_that_was_never_stored_is_shown_only_if_its_form_is_known(state: AppState) -> None:
     row = Row(id=1, whole=1, money=Decimal("1.00"), text="a")
     save(row)
     row.whole, row.money, row.text = 2.0, 3, "b"

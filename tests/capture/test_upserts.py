@@ -165,7 +165,7 @@ class TestUpdating:
         assert told(stock) == [CREATED, ("updated", 1, [10, 24])]
         assert db.session.scalar(sa.select(Ware.count).where(Ware.number == 2)) == 16
 
-    def test_what_changes_nothing_tells_nothing(self, stock: AppState, database_url: str) -> None:
+    def test_what_changes_nothing_has_no_event(self, stock: AppState, database_url: str) -> None:
         db.session.execute(upsert(database_url, NUMBER, sets_count).values(number=1, count=10))
         db.session.commit()
 
@@ -278,7 +278,7 @@ class TestDoingNothing:
 
         assert told(stock) == [CREATED]
 
-    def test_an_index_that_nobody_knows(self, stock: AppState, database_url: str) -> None:
+    def test_an_unknown_index(self, stock: AppState, database_url: str) -> None:
         """A key that only a migration has made, over an expression."""
         db.session.execute(sa.text("CREATE UNIQUE INDEX one_name ON ware (lower(name))"))
         db.session.commit()

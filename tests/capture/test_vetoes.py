@@ -113,7 +113,7 @@ class TestASavepointInsideACommit:
         assert refused
         assert numbers(state) == rows(state) == ["root"]
 
-    def test_the_signal_tells_only_what_was_committed(self, state: AppState) -> None:
+    def test_the_signal_has_only_what_was_committed(self, state: AppState) -> None:
         told: list[str] = []
 
         def note(_: t.Any, messages: list[dict[str, t.Any]]) -> None:

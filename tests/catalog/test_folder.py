@@ -43,7 +43,7 @@ def test_there_are_enough_of_each() -> None:
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_bad_one_is_told_exactly(path: Path) -> None:
+def test_each_bad_catalogue_has_exactly_its_problems(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     expected = [line.removeprefix("#! ") for line in text.splitlines() if line.startswith("#! ")]
     assert expected, "says nothing of what is wrong with it"
@@ -84,7 +84,7 @@ def test_shipped_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
-def test_eleven_mistakes_are_told_at_once() -> None:
+def test_eleven_mistakes_are_reported_at_once() -> None:
     folder = HERE / "bad"
     with pytest.raises(CatalogError) as caught:
         open_catalog("eleven_mistakes.yaml", root=folder)

@@ -32,7 +32,7 @@ def test_example(text: str, write: t.Callable[..., Path]) -> None:
     assert jsonschema.Draft202012Validator(json_schema()).is_valid(plain(root, "", report))
 
 
-def test_mistakes_are_told_as_the_guide_says(write: t.Callable[..., Path]) -> None:
+def test_mistakes_are_reported_as_the_guide_says(write: t.Callable[..., Path]) -> None:
     [text] = re.findall(rf"{MISTAKEN}```yaml\n(.*?)```", GUIDE, re.DOTALL)
     [told] = re.findall(r"```text\n(.*?)```", GUIDE, re.DOTALL)
     with pytest.raises(CatalogError) as caught:

@@ -76,7 +76,7 @@ def test_entry_point(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_missing_file_names_the_one_beside(write: Write) -> None:
+def test_missing_file_names_a_similar_one(write: Write) -> None:
     root = write(JOBS)
     assert told("webhook.yaml", root) == [
         'webhook.yaml:1: (document): cannot be read: No such file or directory. Did you mean "webhooks.yaml"?'
@@ -105,7 +105,7 @@ def test_other_encodings(tmp_path: Path) -> None:
     assert list(load("bom.yaml", root=tmp_path).events) == ["jobs.done"]
 
 
-def test_problems_of_all_sources_are_told_together(write: Write) -> None:
+def test_problems_of_all_sources_are_reported_together(write: Write) -> None:
     write(JOBS.replace("events", "evnts"), "jobs.yaml")
     root = write(TASKS.replace("title", "titel"), "tasks.yaml")
     said = told(["jobs.yaml", "nowhere/at.yaml", "tasks.yaml"], root)
@@ -317,7 +317,7 @@ def test_steps_without_end_do_not_end_the_process(write: Write) -> None:
     ]
 
 
-def test_many_brackets_beside_each_other_are_not_deep(write: Write) -> None:
+def test_many_adjacent_brackets_are_not_deep(write: Write) -> None:
     events = "".join(f"      step_{n}: {{sample: {{}}}}\n" for n in range(2000))
     root = write("version: 1\nchannels:\n  jobs:\n    events:\n" + events)
     assert len(load("webhooks.yaml", root=root).events) == 2000

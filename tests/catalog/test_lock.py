@@ -146,7 +146,7 @@ def test_field_removed_retyped_added(lock: dict[str, t.Any]) -> None:
     ]
 
 
-def test_type_that_nobody_knows_is_reported_but_not_breaking(lock: dict[str, t.Any]) -> None:
+def test_unknown_type_is_reported_but_not_breaking(lock: dict[str, t.Any]) -> None:
     [change] = compare(lock, edited(lock, number="any"))
     assert not change.breaking
 

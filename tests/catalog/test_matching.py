@@ -113,7 +113,7 @@ def test_matches(
     assert events[event].matches(kind, changes) is happens
 
 
-def test_transition_comes_beside_the_plain_update(events: t.Mapping[str, EventType]) -> None:
+def test_transition_comes_with_the_plain_update(events: t.Mapping[str, EventType]) -> None:
     change = to("DRAFT", "SUBMITTED")
     happened = [name for name, event in events.items() if event.matches(UPDATED, change)]
     assert happened == ["updated", "SUBMITTED", "BORN_OR_SUBMITTED"]

@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_one_sentence(
     assert kept(state, row) is None
 
 
-def test_check_tells_of_those_that_are_about_to_end(
+def test_check_lists_those_that_expire_soon(
     state: AppState, flask_webhooks: Command, pem: tuple[str, str]
 ) -> None:
     row = subscribe(state, "https://hooks.example.com/")

@@ -134,7 +134,7 @@ class TestCatalogue:
         assert len(found) == 11
         assert found == expected
 
-    def test_a_format_that_nobody_registered(self, check: Check, catalog: Path) -> None:
+    def test_an_unregistered_format(self, check: Check, catalog: Path) -> None:
         text = catalog.read_text().replace("format: minimal", "format: minimall")
         catalog.write_text(text)
         line = next(at for at, each in enumerate(text.splitlines(), 1) if "minimall" in each)
@@ -158,7 +158,7 @@ class TestCatalogue:
 
 
 class TestConfiguration:
-    def test_every_wrong_key_is_told(self, check: Check) -> None:
+    def test_every_wrong_key_is_reported(self, check: Check) -> None:
         result = check("--json", WEBHOOKS_TIMEOUT=15, WEBHOOKS_CONCURRENCY=0)
 
         assert result.exit_code == 1
@@ -275,7 +275,7 @@ class TestLock:
         assert result.exit_code == 0
         assert "note: added: ledgers.opened: is new." in result.output
 
-    def test_a_broken_lock_is_told_and_can_be_written_anew(self, check: Check, catalog: Path) -> None:
+    def test_a_broken_lock_is_reported_and_can_be_written_again(self, check: Check, catalog: Path) -> None:
         path = catalog.with_name("host.lock.json")
         path.write_text("<<<<<<< HEAD\n")
 
@@ -355,7 +355,7 @@ class TestOutside:
         assert result.exit_code == 1
 
 
-def test_a_sample_that_is_no_example_is_told(check: Check, catalog: Path) -> None:
+def test_an_invalid_sample_is_reported(check: Check, catalog: Path) -> None:
     text = catalog.read_text()
     catalog.write_text(
         text.replace("      sent: {on: updated,", "      sent: {sample: {id: x}, on: updated,").replace(

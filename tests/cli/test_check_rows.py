@@ -128,7 +128,7 @@ def found(state: AppState, channel: str, *, code: int = 0) -> dict[str, t.Any]:
     return t.cast("dict[str, t.Any]", row)
 
 
-def test_the_newest_row_of_each_channel_is_told(state: AppState) -> None:
+def test_the_newest_row_of_each_channel_is_shown(state: AppState) -> None:
     code, text = run(state)
 
     assert code == 0
@@ -213,7 +213,7 @@ def test_nothing_is_written(state: AppState) -> None:
     assert recorded(state) == []
 
 
-def test_a_row_of_nobody_one_that_is_too_large_and_a_table_that_is_not_there(state: AppState) -> None:
+def test_a_row_without_owner_one_that_is_too_large_and_a_missing_table(state: AppState) -> None:
     db.session.get_one(Order, 2).owner = None
     db.session.commit()
     db.session.remove()

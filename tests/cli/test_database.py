@@ -61,7 +61,7 @@ def is_one_sentence(result: Result) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_database_that_is_not_migrated_is_told_with_the_remedy(name: str, tmp_path: Path) -> None:
+def test_a_database_that_is_not_migrated_is_reported_with_the_remedy(name: str, tmp_path: Path) -> None:
     with app_on(f"sqlite:///{tmp_path / 'empty.sqlite'}", tmp_path) as app:
         result = call(app, name)
 
@@ -84,9 +84,7 @@ def test_so_is_one_that_lacks_a_column(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - WAITS))
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_a_database_that_is_not_there_is_told_without_its_password(
-    name: str, kind: str, tmp_path: Path
-) -> None:
+def test_a_missing_database_is_reported_without_its_password(name: str, kind: str, tmp_path: Path) -> None:
     urls = {
         "sqlite": f"sqlite:///{tmp_path}/nowhere/x.sqlite",
         "postgresql": "postgresql+psycopg://S3cret@127.0.0.1:1/x",

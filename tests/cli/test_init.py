@@ -409,7 +409,7 @@ class TestOneTenant:
         text = re.sub(r"\s*#\s*", " ", draft.text)
         assert "Guessed, because 6 of 7 models lead to Project: is it right? It might be Human (5)" in text
 
-    def test_somebody_is_asked(self, pipeline: SQLAlchemy, tmp_path: Path) -> None:
+    def test_a_terminal_is_asked(self, pipeline: SQLAlchemy, tmp_path: Path) -> None:
         seen: list[tuple[list[str], int]] = []
 
         def ask(found: t.Sequence[scaffold.Tenancy], count: int) -> scaffold.Tenancy:
@@ -430,7 +430,7 @@ class TestOneTenant:
 
         assert owners(opened(tmp_path, draft.text))["comments"] == "task_id.person_id"
 
-    def test_nobody_is_called_so(self, pipeline: SQLAlchemy) -> None:
+    def test_no_owner_has_this_name(self, pipeline: SQLAlchemy) -> None:
         with pytest.raises(
             scaffold.NoTenant, match=r"No model is called 'Projct'\. Did you mean \"Project\""
         ):

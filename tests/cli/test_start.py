@@ -24,7 +24,7 @@ GOES_ON = {"init", "check"}
 
 
 @pytest.mark.parametrize("name", sorted(webhooks_cli.commands.keys() - GOES_ON))
-def test_a_broken_catalogue_is_told_without_a_traceback(name: str, tmp_path: Path) -> None:
+def test_a_broken_catalogue_is_reported_without_a_traceback(name: str, tmp_path: Path) -> None:
     (tmp_path / "webhooks.yaml").write_text("version: 1\nchanels: {}\n", encoding="utf-8")
 
     def create_app() -> Flask:
@@ -53,7 +53,7 @@ GONE = "raise ModuleNotFoundError(\"No module named 'psycopg'\", name='psycopg')
 @pytest.mark.parametrize(
     ("app", "command"), [(MODULE, "worker"), (FACTORY, "check")], ids=["module", "factory"]
 )
-def test_an_app_that_has_psycopg2_alone_is_told_how_to_say_so(tmp_path: Path, app: str, command: str) -> None:
+def test_an_app_with_psycopg2_alone_gets_the_remedy(tmp_path: Path, app: str, command: str) -> None:
     folder = Folder(tmp_path)
     for name, text in (("app.py", app), ("psycopg.py", GONE), ("psycopg2.py", "")):
         folder.write(name, text)

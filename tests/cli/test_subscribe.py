@@ -12,7 +12,7 @@ from .conftest import Command
 URL = "http://127.0.0.1:5999/hooks"
 
 
-def test_a_subscription_is_made_and_its_secret_told(state: AppState, flask_webhooks: Command) -> None:
+def test_a_subscription_is_created_and_its_secret_printed(state: AppState, flask_webhooks: Command) -> None:
     words = ("subscribe", "--owner", "7", "--url", URL, "--event", "invoices.paid", "--event", "clients.*")
 
     said = flask_webhooks(*words).output

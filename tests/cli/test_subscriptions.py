@@ -55,7 +55,9 @@ def test_subscriptions_go_on_after_the_first_page(
     assert [row["id"] for row in listed(flask_webhooks)] == [row.id for row in reversed(rows)]
 
 
-def test_a_test_request_is_sent_and_told(state: AppState, inbox: Receiver, flask_webhooks: Command) -> None:
+def test_a_test_request_is_sent_and_reported(
+    state: AppState, inbox: Receiver, flask_webhooks: Command
+) -> None:
     row = subscribe(state, inbox.url(), "reports.ready")
 
     said = flask_webhooks("send-test", row.id).output

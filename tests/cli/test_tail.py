@@ -70,7 +70,7 @@ class TestTail:
 
         assert (first, look(state, seen)) == ([late], [early])
 
-    def test_a_clock_from_the_future_hides_nobody(self, state: AppState) -> None:
+    def test_a_clock_from_the_future_hides_no_delivery(self, state: AppState) -> None:
         seen = queries.Tail()
         log(state, ahead := first_at(datetime.now(UTC) + timedelta(hours=1)))
         first = look(state, seen)

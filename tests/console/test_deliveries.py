@@ -218,7 +218,7 @@ def test_older_pages_come_as_rows_for_htmx(visitor: Visitor, log: Log) -> None:
 # ---- one delivery ----------------------------------------------------------------------------------------
 
 
-def test_a_delivery_tells_its_story(visitor: Visitor, log: Log) -> None:
+def test_a_delivery_shows_its_attempts(visitor: Visitor, log: Log) -> None:
     page = visitor.get(f"/deliveries/{log.deliveries['failed']}").text
 
     for part in (

@@ -15,7 +15,7 @@ from tests.console.conftest import Log, Visitor, on_one_database, places, write_
 from tests.stage import subscribe
 
 
-def test_nobody_sees_anything(app: Flask, state: AppState, log: Log) -> None:
+def test_without_a_principal_nothing_is_shown(app: Flask, state: AppState, log: Log) -> None:
     stranger = Visitor(app, owner=None)
 
     for method, path in [*places(state, log), ("GET", "/no/such/page")]:
@@ -55,7 +55,7 @@ def test_lists_hold_ones_own_alone(app: Flask, state: AppState, log: Log) -> Non
         assert theirs.subscription.id not in visitor.get(path).text
 
 
-def test_a_webhook_of_somebody_else_is_no_filter(visitor: Visitor, state: AppState, log: Log) -> None:
+def test_another_owners_webhook_is_no_filter(visitor: Visitor, state: AppState, log: Log) -> None:
     theirs = write_log(state, "https://other.example/hooks", owner="2")
 
     assert (

@@ -249,7 +249,7 @@ FORM = {
 }
 
 
-def test_every_mistake_is_told_in_german(make_console: t.Callable[..., Flask]) -> None:
+def test_every_mistake_is_shown_in_german(make_console: t.Callable[..., Flask]) -> None:
     app = make_console(WEBHOOKS_ALLOW_HTTP=False, WEBHOOKS_ALLOWED_NETWORKS=())
     visitor = Visitor(app)
 
@@ -305,7 +305,7 @@ def test_long_durations(length: float, text: str) -> None:
     assert span(length) == text
 
 
-def test_past_and_future_are_told_apart() -> None:
+def test_past_and_future_are_distinguished() -> None:
     from datetime import UTC, datetime, timedelta
 
     now = datetime.now(UTC)

@@ -58,7 +58,7 @@ def test_a_page_of_the_hosts_at_that_address_stays_theirs(make: Make, path: str)
     assert client.post(path).text == "theirs"
 
 
-def test_nobody_is_led_to_an_endpoint_and_back(make: Make) -> None:
+def test_a_visitor_is_redirected_to_an_endpoint_and_back(make: Make) -> None:
     app = make(WEBHOOKS_LOGIN_VIEW="sign_in")
     app.add_url_rule("/sign-in", "sign_in", lambda: "sign in")
     stranger = Visitor(app, owner=None)
@@ -73,7 +73,7 @@ def test_nobody_is_led_to_an_endpoint_and_back(make: Make) -> None:
     assert Visitor(app).client.get(back, headers={"X-Owner": "1"}).status_code == 200
 
 
-def test_who_is_nobody_even_then_is_not_sent_round_and_round(make: Make) -> None:
+def test_a_visitor_without_a_principal_is_not_redirected_in_a_loop(make: Make) -> None:
     app = make(WEBHOOKS_LOGIN_VIEW="https://id.example/sign-in?app=1")
     stranger = Visitor(app, owner=None)
 

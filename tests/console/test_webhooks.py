@@ -142,7 +142,7 @@ def test_htmx_gets_the_list_alone(visitor: Visitor, state: AppState) -> None:
     assert "<html" not in part
 
 
-def test_a_missing_worker_is_told_with_the_command(app: Flask, state: AppState) -> None:
+def test_a_missing_worker_is_shown_with_the_command(app: Flask, state: AppState) -> None:
     visitor = Visitor(app, operator=True)
     assert "flask webhooks worker" in visitor.get("/").text
 
@@ -295,7 +295,7 @@ def test_what_was_made_and_removed_is_not_made_again(visitor: Visitor, state: Ap
 
 
 @on_one_database
-def test_every_mistake_is_told_beside_its_field(visitor: Visitor) -> None:
+def test_every_mistake_is_shown_next_to_its_field(visitor: Visitor) -> None:
     wrong = {
         "url": "ftp://example.com",
         "description": "x" * 2000,
@@ -335,7 +335,7 @@ def test_a_schedule_of_ones_own_has_waits_in_it(visitor: Visitor, state: AppStat
     ],
     ids=["beside another", "beside everything"],
 )
-def test_ledgers_beside_others_is_refused_and_explained(
+def test_ledgers_with_other_channels_is_refused_and_explained(
     visitor: Visitor, events: list[str], names: tuple[str, str]
 ) -> None:
     answer = visitor.post("/webhooks/new", {**FORM, "event": events, "include": []})
@@ -399,7 +399,7 @@ def test_a_change_over_another_change_is_refused(visitor: Visitor, state: AppSta
 
 
 @on_one_database
-def test_a_single_event_beside_its_whole_channel_says_nothing(visitor: Visitor, state: AppState) -> None:
+def test_a_single_event_with_its_whole_channel_is_dropped(visitor: Visitor, state: AppState) -> None:
     visitor.post("/webhooks/new", {**FORM, "event": ["invoices.*", "invoices.created", "invoices.updated"]})
 
     assert {each.event for each in only(state).listeners} == {"invoices.*", "invoices.updated"}

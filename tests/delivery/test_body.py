@@ -115,7 +115,7 @@ def test_what_cannot_be_made_again_has_its_reason(
     assert seen(state) == (None, reason)
 
 
-def test_what_a_format_of_the_hosts_raises_is_told_to_the_operator_alone(
+def test_what_a_format_of_the_hosts_raises_is_shown_to_the_operator_alone(
     make_app: MakeApp, inbox: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     hooks = Webhooks()

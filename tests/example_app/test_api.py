@@ -73,7 +73,7 @@ def test_no_record_refers_to_another_business(acme: FlaskClient, globex: FlaskCl
 
 
 @pytest.mark.parametrize("name", RESOURCES)
-def test_nobody_is_refused_everywhere(app: Flask, name: str) -> None:
+def test_requests_without_a_principal_are_refused_everywhere(app: Flask, name: str) -> None:
     client = app.test_client()
 
     answers = [client.get(f"/api/{name}"), client.post(f"/api/{name}", json={})]
@@ -170,7 +170,7 @@ def test_a_business_can_be_changed_but_not_made_or_deleted(acme: FlaskClient) ->
     assert [(answer.status_code, answer.headers["Allow"]) for answer in answers] == [(405, "GET, PATCH")] * 2
 
 
-def test_an_unknown_address_is_told_in_json(acme: FlaskClient) -> None:
+def test_an_unknown_address_is_answered_in_json(acme: FlaskClient) -> None:
     answers = [acme.get("/api/nonsense"), acme.get("/api/invoices/one")]
 
     assert [(answer.status_code, answer.get_json()["error"]) for answer in answers] == [

@@ -92,7 +92,7 @@ def test_signing_out_ends_the_session(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("header", ["Bearer wrong", "Bearer", "Basic YTpi", "demo-token-ada"])
-def test_a_wrong_token_is_refused_even_beside_a_session(app: Flask, header: str) -> None:
+def test_a_wrong_token_is_refused_even_with_a_session(app: Flask, header: str) -> None:
     client = app.test_client()
     sign_in(client)
 
@@ -109,7 +109,7 @@ def test_a_wrong_token_is_refused_even_beside_a_session(app: Flask, header: str)
         ("demo-token-bob", "2", {"read", "write", "secrets"}),
     ],
 )
-def test_webhooks_are_told_who_is_calling(app: Flask, token: str, owner: str, rights: set[str]) -> None:
+def test_webhooks_get_the_principal(app: Flask, token: str, owner: str, rights: set[str]) -> None:
     with app.test_request_context(headers={"Authorization": f"Bearer {token}"}):
         principal = load_principal()
 
@@ -117,6 +117,6 @@ def test_webhooks_are_told_who_is_calling(app: Flask, token: str, owner: str, ri
     assert (principal.owner, principal.rights) == (owner, rights)
 
 
-def test_nobody_is_nobody(app: Flask) -> None:
+def test_without_a_sign_in_there_is_no_principal(app: Flask) -> None:
     with app.test_request_context():
         assert load_principal() is None

@@ -85,7 +85,7 @@ def test_ledgers_alone_are_exclusive(catalog: catalogs.Catalog) -> None:
     assert exclusive == {"ledgers": "subscription"}
 
 
-def test_a_deleted_loan_is_told_in_words(catalog: catalogs.Catalog) -> None:
+def test_a_deleted_loan_has_a_text(catalog: catalogs.Catalog) -> None:
     event = catalog.channels["business_loans"].events["deleted"]
 
     assert event.message == "Business Loan deleted successfully."

@@ -57,7 +57,7 @@ def is_like(told: t.Any, found: t.Any) -> bool:
     return bool(told == found)
 
 
-def test_the_commands_work_and_answer_as_told(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_work_and_answer_as_documented(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     state = state_of(app)
     state.transport._names._resolver = lambda *_, **__: []  # no test asks a name server
     client = app.test_client()

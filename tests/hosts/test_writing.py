@@ -41,12 +41,12 @@ class TestUpserts:
         db.session.commit()
         assert db.session.scalars(sa.select(Project.name)).all() == ["second"]
 
-    def test_nothing_is_refused_while_nobody_listens(self, enter: Enter) -> None:
+    def test_nothing_is_refused_without_a_subscription(self, enter: Enter) -> None:
         state = enter(owner=None)
         self.write()
         assert events(state) == []
 
-    def test_what_was_inserted_and_what_updated_is_told(self, enter: Enter) -> None:
+    def test_inserted_and_updated_rows_have_their_events(self, enter: Enter) -> None:
         state = enter()
         self.write()
         # In one transaction they are one: the row is new, with its last values.
@@ -118,7 +118,7 @@ class TestASchemaThatCommits:
         assert broken(state) == []
         assert "CommittingSchema at the field 'tasks' calls commit()" in caplog.text
 
-    def test_nothing_of_it_runs_while_nobody_listens(self, enter: Enter) -> None:
+    def test_none_of_it_runs_without_a_subscription(self, enter: Enter) -> None:
         state = enter(self.catalog, owner=None)
         db.session.add(Project(code="a"))
         db.session.commit()

@@ -61,7 +61,7 @@ def deliver(app: Flask) -> None:
         assert Coordinator(state_of(app), holder="test").run().failed == 0
 
 
-def test_a_deleted_loan_is_told_key_for_key(app: Flask, acme: FlaskClient, inbox: Receiver) -> None:
+def test_a_deleted_loan_has_exactly_these_keys(app: Flask, acme: FlaskClient, inbox: Receiver) -> None:
     made = acme.post(API, json={"url": inbox.url(), "channels": ["business_loans"]}).get_json()
     with app.app_context():
         loan = db.session.scalars(sa.select(BusinessLoan).where(BusinessLoan.business_id == 1)).first()
@@ -112,7 +112,7 @@ def test_the_data_is_what_the_api_returns(app: Flask, acme: FlaskClient, inbox: 
     assert body["data"] == acme.get(f"/api/invoices/{body['data']['id']}").get_json()
 
 
-def test_nobody_hears_of_another_business(app: Flask, inbox: Receiver) -> None:
+def test_no_business_gets_events_of_another(app: Flask, inbox: Receiver) -> None:
     globex = client_of(app, "bob@globex.example")
     assert globex.post(API, json={"url": inbox.url(), "events": ["*"]}).status_code == 201
     acme = client_of(app, "ada@acme.example")

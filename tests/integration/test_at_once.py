@@ -127,7 +127,9 @@ def test_one_half_is_refused(busy: Flask, act: t.Callable[[Flask], list[tuple[in
 
 @on_postgresql
 @pytest.mark.parametrize("act", [make_all, switch_all_on])
-def test_without_the_lock_nobody_is(busy: Flask, act: t.Callable[[Flask], list[tuple[int, t.Any]]]) -> None:
+def test_without_the_lock_no_request_is(
+    busy: Flask, act: t.Callable[[Flask], list[tuple[int, t.Any]]]
+) -> None:
     """The test above can fail: to look and then to write is not enough."""
     with meeting(busy, locked=False):
         answers = act(busy)

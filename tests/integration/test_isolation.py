@@ -173,7 +173,7 @@ def test_what_was_refused_is_done_again(state: AppState, code: t.Any) -> None:
 
 
 @pytest.mark.parametrize(("code", "state"), [(1020, "HY000"), (1205, "HY000"), (1213, "40001")])
-def test_a_number_counts_beside_a_state_that_says_nothing(code: int, state: str) -> None:
+def test_a_number_counts_with_a_state_that_says_nothing(code: int, state: str) -> None:
     assert is_conflict(refusal(code, state))
 
 

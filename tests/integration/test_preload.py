@@ -78,7 +78,7 @@ def port(state: AppState, tmp_path: Path, authority: Authority, valkey: str) -> 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
-def test_the_first_test_and_those_beside_one_that_hangs_are_answered(
+def test_the_first_test_and_those_next_to_one_that_hangs_are_answered(
     state: AppState, port: int, authority: Authority
 ) -> None:
     gate = Gate()

@@ -73,7 +73,7 @@ def _limiter(app: Flask) -> None:
 
 
 @in_any_order
-def test_a_limit_is_told_on_a_page_of_the_console(tmp_path: Path, is_first: bool) -> None:
+def test_a_limit_is_shown_on_a_page_of_the_console(tmp_path: Path, is_first: bool) -> None:
     with beside(tmp_path, _limiter, is_first=is_first) as app:
         visitor = Visitor(app)
 
@@ -119,7 +119,7 @@ def test_anonymous_visitors_are_led_to_the_login_view(tmp_path: Path, is_first: 
     assert api.status_code == 401
 
 
-def test_without_a_login_view_nobody_is_led_anywhere(tmp_path: Path) -> None:
+def test_without_a_login_view_there_is_no_redirect(tmp_path: Path) -> None:
     def add(app: Flask) -> None:
         pytest.importorskip("flask_login").LoginManager(app).request_loader(lambda request: None)
 

@@ -88,7 +88,7 @@ MADE_BY_OTHERS = [
 @pytest.mark.parametrize(
     ("make", "fault"), [*MADE_BY_OTHERS, pytest.param(_of_mode(0o750), "0750", id="readable")]
 )
-def test_a_fallback_folder_that_somebody_else_may_have_made_is_refused(
+def test_a_fallback_folder_of_another_user_is_refused(
     far: Path, shared: Path, make: t.Callable[[Path], None], fault: str
 ) -> None:
     embedded = Embedded(far)

@@ -94,7 +94,7 @@ def test_many_rows_take_as_many_statements_as_few(
     assert all(extras["client"]["name"] for extras in data)
 
 
-def test_what_nobody_asks_for_is_not_loaded(app: Flask, state: AppState) -> None:
+def test_includes_without_a_listener_are_not_loaded(app: Flask, state: AppState) -> None:
     subscribe(state, "http://127.0.0.1:9/", "invoices.updated")
     make(3)
 

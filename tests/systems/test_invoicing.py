@@ -120,7 +120,7 @@ def test_a_changed_line_is_a_changed_invoice(erp: System, inbox: Receiver) -> No
     assert [line["quantity"] for line in body(request)["data"]["line_items"]] == [3]
 
 
-def test_paid_comes_beside_updated(erp: System, inbox: Receiver) -> None:
+def test_paid_comes_with_updated(erp: System, inbox: Receiver) -> None:
     from invoicing.models import Invoice
 
     erp.subscribe(inbox.url(), "invoice.*")
@@ -168,7 +168,7 @@ def test_it_must_be_https(make_system: t.Callable[..., System]) -> None:
     assert "https" in answer["errors"][0]["message"].lower()
 
 
-def test_nobody_hears_of_another_account(erp: System, inbox: Receiver) -> None:
+def test_no_account_gets_events_of_another(erp: System, inbox: Receiver) -> None:
     erp.subscribe(inbox.url(), "*", owner="2")
 
     send(erp)

@@ -71,7 +71,7 @@ def events(inbox: Receiver) -> Counter[tuple[str, str]]:
     return Counter((request.target, json.loads(request.body)["event_type"]) for request in inbox.requests)
 
 
-def test_submitted_is_told_key_for_key(api: System, inbox: Receiver) -> None:
+def test_submitted_has_exactly_these_keys(api: System, inbox: Receiver) -> None:
     made = api.call(
         "POST",
         "/subscriptions",

@@ -44,7 +44,7 @@ def put(platform: System, model: str, key: int, **columns: t.Any) -> None:
     platform.db.session.commit()
 
 
-def test_paid_is_told_key_for_key(platform: System, inbox: Receiver) -> None:
+def test_paid_has_exactly_these_keys(platform: System, inbox: Receiver) -> None:
     made = platform.subscribe(inbox.url(), "invoice.paid", description="Bookkeeping")
     assert made["description"] == "Bookkeeping"
 

@@ -32,7 +32,7 @@ def become(invoice: Invoice, **columns: t.Any) -> None:
     db.session.commit()
 
 
-def test_beside_the_plain_update_in_one_commit(state: AppState, invoice: Invoice) -> None:
+def test_with_the_plain_update_in_one_commit(state: AppState, invoice: Invoice) -> None:
     become(invoice, status=Status.SENT)
 
     first, second = recorded(state)

@@ -669,7 +669,7 @@ def test_proxies_of_the_environment_are_ignored(
         (f"https://example.com/{'a' * 2048}", "2048 characters"),
     ],
 )
-def test_the_owner_is_told_how_to_write_it(guarded: Transport, url: str, says: str) -> None:
+def test_the_owner_sees_how_to_write_it(guarded: Transport, url: str, says: str) -> None:
     with pytest.raises(SubscriptionError, match=says) as caught:
         guarded.check(url)
 

@@ -56,7 +56,7 @@ ONCE = [{"levelname": "WARNING", "host": HOST, "address": ADDRESS, "rule": RULE}
 
 
 @on_one_database
-def test_saving_is_told(zone: Zone, call: Customer, caplog: pytest.LogCaptureFixture) -> None:
+def test_saving_is_logged(zone: Zone, call: Customer, caplog: pytest.LogCaptureFixture) -> None:
     body = {"url": f"https://{HOST}/", "events": ["reports.ready"]}
     answers = [call("POST", "/subscriptions", body, expect=422) for _ in range(2)]
 
@@ -65,7 +65,7 @@ def test_saving_is_told(zone: Zone, call: Customer, caplog: pytest.LogCaptureFix
 
 
 @on_one_database
-def test_a_change_is_told(zone: Zone, call: Customer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_is_logged(zone: Zone, call: Customer, caplog: pytest.LogCaptureFixture) -> None:
     made = call.subscribe("reports.ready")
 
     call("PATCH", f"/subscriptions/{made['id']}", {"url": f"https://{HOST}/"}, expect=422)
@@ -74,7 +74,7 @@ def test_a_change_is_told(zone: Zone, call: Customer, caplog: pytest.LogCaptureF
 
 
 @on_one_database
-def test_a_test_request_is_told(
+def test_a_test_request_is_logged(
     state: AppState, zone: Zone, call: Customer, caplog: pytest.LogCaptureFixture
 ) -> None:
     subscription = subscribe(state, f"https://{HOST}/", "reports.ready")
@@ -87,7 +87,7 @@ def test_a_test_request_is_told(
 
 
 @on_one_database
-def test_a_delivery_is_told(state: AppState, zone: Zone, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_delivery_is_logged(state: AppState, zone: Zone, caplog: pytest.LogCaptureFixture) -> None:
     fill(state, [subscribe(state, f"https://{HOST}/", "reports.ready")], 5)
 
     run(state)
@@ -97,7 +97,7 @@ def test_a_delivery_is_told(state: AppState, zone: Zone, caplog: pytest.LogCaptu
 
 
 @on_one_database
-def test_a_replay_is_guarded_and_told(
+def test_a_replay_is_guarded_and_logged(
     state: AppState, zone: Zone, call: Customer, inbox: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     subscription = subscribe(state, inbox.url(host=HOST), "reports.ready")
@@ -126,7 +126,7 @@ def test_a_replay_is_guarded_and_told(
         ("https://example.com:22/", "example.com", "port 22"),
     ],
 )
-def test_what_needs_no_lookup_is_told(
+def test_what_needs_no_lookup_is_logged(
     make: Make, caplog: pytest.LogCaptureFixture, url: str, host: str, rule: str
 ) -> None:
     with pytest.raises(AddressRefusedError):
@@ -136,7 +136,7 @@ def test_what_needs_no_lookup_is_told(
     assert [(each["host"], each["rule"]) for each in told(caplog)] == [(host, rule)] * 2
 
 
-def test_a_url_that_may_no_longer_be_used_is_told(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_url_that_may_no_longer_be_used_is_logged(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     reply = make(allow_http=False).send(outbound("http://user:secret@example.com/"))
 
     assert reply.failure is Failure.BLOCKED_ADDRESS
@@ -145,7 +145,7 @@ def test_a_url_that_may_no_longer_be_used_is_told(make: Make, caplog: pytest.Log
     assert "plain http is switched off" in each["rule"]
 
 
-def test_a_malformed_url_is_the_owners_mistake_and_not_told(
+def test_a_malformed_url_is_the_owners_mistake_and_not_logged(
     transport: Transport, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Exception, match="fragment"):
@@ -154,7 +154,7 @@ def test_a_malformed_url_is_the_owners_mistake_and_not_told(
     assert told(caplog) == []
 
 
-def test_a_name_is_told_once_a_while(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
     now = 1000.0
     refusals = Refusals(clock=lambda: now)
 

@@ -117,7 +117,7 @@ def test_keys_are_limited_for_requests_that_come_together(
     assert keys(state_of(app)) == 3
 
 
-def test_what_was_made_is_told_as_it_is_by_now_and_nothing_is_done_twice(
+def test_what_was_made_is_shown_with_its_current_values_and_nothing_is_done_twice(
     state: AppState, call: Customer
 ) -> None:
     first = call("POST", "/subscriptions", BODY, expect=201, idempotency_key="a")
@@ -168,9 +168,7 @@ def test_an_answer_that_an_older_version_sealed_is_still_given(state: AppState, 
     assert call.last.headers["ETag"] == '"7"'
 
 
-def test_a_secret_that_was_copied_into_a_kept_answer_is_told_to_nobody(
-    state: AppState, call: Customer
-) -> None:
+def test_a_secret_that_was_copied_into_a_kept_answer_is_never_shown(state: AppState, call: Customer) -> None:
     """Who may write the database must not have custom headers or secrets read out by the API."""
     call("POST", "/subscriptions", BODY, expect=201, idempotency_key="k")
     for place in ("secret/1", "headers/1"):

@@ -65,7 +65,7 @@ class TestACopyOfProduction:
         with copy.engine.connect() as connection:
             assert connection.scalars(sa.select(Lane.leased_until)).all() in ([], [None])
 
-    def test_what_belongs_elsewhere_wakes_nobody(self, copy):
+    def test_deliveries_elsewhere_wake_no_worker(self, copy):
         woken: list[int] = []
         sweep = Maintenance(copy, "test", stop=ShutdownFlag(), wake=lambda: woken.append(1))
 
@@ -74,7 +74,7 @@ class TestACopyOfProduction:
         assert run(copy).next_due is None
         assert woken == []
 
-    def test_it_is_told_how_many_belong_elsewhere(self, copy, app):
+    def test_the_number_of_deliveries_elsewhere_is_logged(self, copy, app):
         status = app.test_cli_runner().invoke(webhooks_cli, ["status", "--json"])
         words = app.test_cli_runner().invoke(webhooks_cli, ["status", "--fail-if-older", "0.0001"])
         facts = json.loads(status.output)
@@ -91,7 +91,7 @@ class TestACopyOfProduction:
         assert [tuple(each) for each in found.elsewhere] == [("production", 1, 3)]
         assert (found.pending, found.lanes, found.oldest_due) == (0, 0, None)
 
-    def test_a_person_who_asks_for_a_test_or_a_replay_there_is_told_why_not(self, copy, inbox):
+    def test_a_test_or_replay_asked_for_there_is_refused_with_the_reason(self, copy, inbox):
         with Session(copy.engine) as session:
             [row] = session.scalars(sa.select(Subscription))
             now = datetime.now(UTC)

@@ -93,7 +93,7 @@ class TestBreaker:
         )
         assert "18 of 20 requests failed lately." in page.text
 
-    def test_a_probe_that_fails_is_told_as_such(self, state, caplog):
+    def test_a_probe_that_fails_is_logged_as_such(self, state, caplog):
         with Receiver(ok(status=500)) as receiver:
             fill(state, [subscribe(state, receiver.url())], 50)
             for seconds in (0, 31, 100, 300):

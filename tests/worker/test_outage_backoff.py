@@ -20,7 +20,7 @@ def backoff(engine: sa.Engine, worker: str = "host:1") -> OutageBackoff:
     return OutageBackoff(worker, ShutdownFlag(), engine)
 
 
-def test_it_is_told_once_and_back_when_the_last_has_it_again(
+def test_it_is_logged_once_and_its_end_when_the_last_thread_recovers(
     engine: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, sweep = backoff(engine), backoff(engine)

@@ -150,7 +150,7 @@ def test_the_log_shows_refusals_as_what_they_are_and_no_attempt_is_used_up(state
     assert {row.attempts for row in deliveries(state)} == {1}
 
 
-def test_nobody_is_told_that_it_was_given_up(state):
+def test_no_signal_says_that_it_was_given_up(state):
     told: list[str] = []
 
     def failed(_: object, **__: object) -> None:
@@ -200,7 +200,7 @@ def test_what_was_refused_keeps_its_bytes_and_its_place(make_app):
     ],
     ids=["seconds", "date", "huge", "negative", "nonsense", "past", "empty", "none"],
 )
-def test_the_lane_waits_as_it_is_told(state, headers, least, most):
+def test_the_lane_waits_as_asked(state, headers, least, most):
     receiver = First(1, 429, headers)
     with Receiver(receiver) as served:
         subscription = subscribe(state, served.url())

@@ -148,7 +148,7 @@ def test_a_lane_that_was_lost_while_others_were_being_renewed_is_not_ours(state:
     ],
     ids=lambda written: next(iter(written)),
 )
-def test_what_somebody_else_wrote_of_a_receiver_is_told_whole(
+def test_what_another_process_wrote_of_a_receiver_is_read_whole(
     state: AppState, written: dict[str, t.Any]
 ) -> None:
     key, other = uuid7(), uuid7()
