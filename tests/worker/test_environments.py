@@ -58,7 +58,7 @@ class TestACopyOfProduction:
         woken: list[int] = []
         sweep = Maintenance(copy, "test", wake=lambda: woken.append(1))
         for now in (0.0, 3_600.0, 7_200.0):
-            sweep.turn(now)
+            sweep.cycle(now)
 
         assert (inbox.requests, woken) == ([], [])
         assert untouched(copy) == before
@@ -69,7 +69,7 @@ class TestACopyOfProduction:
         woken: list[int] = []
         sweep = Maintenance(copy, "test", stop=ShutdownFlag(), wake=lambda: woken.append(1))
 
-        sweep.turn(time.monotonic())
+        sweep.cycle(time.monotonic())
 
         assert run(copy).next_due is None
         assert woken == []
