@@ -19,7 +19,7 @@ from flask import Flask
 from flask_webhooks.state import AppState, state_of
 from tests.conftest import new_database, release
 from tests.host import make_host
-from tests.plans.log import KEPT, STATES, Log
+from tests.plans.log import KEPT, STATES, TABLES, Log
 from tests.plans.servers import debian_postgres, debian_programs
 from tests.plans.work import Piece, Scene, load_principal, pieces
 
@@ -85,9 +85,16 @@ def server(request: pytest.FixtureRequest) -> t.Iterator[str]:
 
 @pytest.fixture(scope="module")
 def tables(server: str, tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[str]:
-    """The name of a database with the tables, to be copied."""
+    """The name of a database with the tables, to be copied.
+
+    Autovacuum leaves them alone: it would count some of them, and take dead rows out of the indexes between the two
+    measurements, so that what was measured would not be the statistics.
+    """
     with new_database(server) as url:
         release(make_host(url, tmp_path_factory.mktemp("template")))
+        with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
+            for table in TABLES:
+                connection.exec_driver_sql(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
         yield str(sa.make_url(url).database)
 
 
