@@ -73,7 +73,7 @@ OWNER = Either(
             {
                 "value": Key(
                     Text("the key of the one owner (at most 255)", r"\S([\s\S]{0,253}\S)?", "studio"),
-                    "The one owner of all rows, in an app of a single tenant.",
+                    "The owner of all rows, in an app with a single tenant.",
                 )
             },
             required=("value",),
@@ -96,10 +96,10 @@ DEFAULTS = Record(
         **RENDERING,
         "owner": Key(
             OWNER,
-            "Attribute or dotted path that names the tenant, or {value: …}; for channels that do not say.",
+            "Attribute or dotted path that names the tenant, or {value: …}; for channels without an owner.",
         ),
         "ignore": Key(COLUMNS, "Columns whose change alone is no update, for every channel that has them."),
-        "message": Key(MESSAGE, "Message of events that have none: {label}, {event}, {channel}, {title}."),
+        "message": Key(MESSAGE, "Message of events without their own: {label}, {event}, {channel}, {title}."),
     },
 )
 
@@ -124,7 +124,7 @@ DEPRECATED = Record(
     "deprecated",
     "a mapping with a reason",
     {
-        "reason": Key(TEXT, "Why, and until when it is still sent."),
+        "reason": Key(TEXT, "Why it is deprecated, and until when it is sent."),
         "replacement": Key(
             Text("an event type", names.EVENT_TYPE, "invoices.paid"), "The event type to use instead."
         ),
@@ -153,11 +153,11 @@ EVENT = Record(
         "when": Key(
             WHEN, "Column to its new value, or to {from: …, to: …}; `changed: [a, b]` for any change."
         ),
-        "ignore": Key(COLUMNS, "A change of only these columns is no event."),
+        "ignore": Key(COLUMNS, "A change of these columns alone is no event."),
         "transition": Key(
-            _name("the name of a transition", "SUBMIT"), "What the format entity calls the step: SUBMIT."
+            _name("the name of a transition", "SUBMIT"), "The name of the step in the format entity: SUBMIT."
         ),
-        "message": Key(MESSAGE, "What the format channel says: {label}, {event}, {channel}, {title}."),
+        "message": Key(MESSAGE, "The message in the format channel: {label}, {event}, {channel}, {title}."),
         "schema": Key(IMPORT, "marshmallow schema of this event, instead of the channel's."),
         **RENDERING,
         "deprecated": Key(Either((TEXT, DEPRECATED)), "Why receivers should stop using it."),
@@ -191,7 +191,7 @@ INCLUDE = Record(
     'a mapping with "path" or "schema"',
     {
         "path": Key(DOTTED, "Attributes to follow from the row; the include's own name if left out."),
-        "schema": Key(IMPORT, "marshmallow schema of what is found there."),
+        "schema": Key(IMPORT, "marshmallow schema of the values at that path."),
     },
 )
 _INCLUDED = Text("an attribute or a dotted path of them", names.DOTTED, "client.address", None, ("changes",))
@@ -207,12 +207,12 @@ CHANNEL = Record(
     "a mapping",
     {
         "title": Key(TITLE, "For people: `Invoices`."),
-        "label": Key(TITLE, "One of them, in messages: `Invoice`."),
+        "label": Key(TITLE, "Name of a single object, in messages: `Invoice`."),
         "description": Key(TEXT, "What it is about, for the receiver's developer."),
         "model": Key(IMPORT, "Mapped class whose rows change. Leave it out if your code emits the events."),
-        "schema": Key(IMPORT, "marshmallow schema of `data`: the one that the API's own GET uses."),
+        "schema": Key(IMPORT, "marshmallow schema of `data`: the one that the GET of your own API uses."),
         "fields": Key(COLUMNS, "Columns that make `data`, instead of a schema."),
-        "exclude": Key(COLUMNS, "Columns that are left out of `data`, where no schema makes it."),
+        "exclude": Key(COLUMNS, "Columns that are left out of `data`, if there is no schema."),
         "public": Key(COLUMNS, "Columns that sound private and are not: they are sent without a schema."),
         "data": Key(ATTRIBUTE, "Method of the model that returns `data` as a dict: to_dict."),
         "owner": Key(
@@ -220,14 +220,14 @@ CHANNEL = Record(
             "Attribute or dotted path that names the tenant: `client.business_id`; or {value: …} for all rows.",
         ),
         "events": Key(EVENTS, "A list of created, updated, deleted; or a mapping with details."),
-        "includes": Key(INCLUDES, "What a listener may ask to have added to `data`."),
+        "includes": Key(INCLUDES, "Additional data that a listener may request."),
         "touches": Key(
             ListOf(ATTRIBUTE, "a list of relationships or channels"),
-            "A change here is an update there: relationships of the model, or channels.",
+            "Relationships of the model, or channels, whose rows count as updated when a row here changes.",
         ),
         "exclusive": Key(
             EXCLUSIVE,
-            "Who listens to this channel listens to no other: true (subscription) or owner.",
+            "A subscription to this channel (true), or all those of an owner (owner), can listen to no other channel.",
         ),
         "bulk": Key(
             Choice(("capture", "warn", "raise", "ignore")),
@@ -248,8 +248,8 @@ DOCUMENT = Record(
     "a mapping",
     {
         "version": Key(Number("1, the one version of this format", 1, 1), "Version of this format: 1."),
-        "title": Key(TITLE, "Name of the product, on the console and in the documentation."),
-        "defaults": Key(DEFAULTS, "What channels of this file have unless they say otherwise."),
+        "title": Key(TITLE, "Name of the product, in the console and in the documentation."),
+        "defaults": Key(DEFAULTS, "Defaults for the channels of this file."),
         "channels": Key(
             MapOf(
                 _name("the name of a channel", "invoices", (names.RESERVED_CHANNEL,)),

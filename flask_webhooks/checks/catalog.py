@@ -38,7 +38,7 @@ def check_catalog(
     findings += [
         Finding(
             Level.WARNING,
-            'names no owner, so changes of its rows reach nobody. Name one with "owner".',
+            'has no owner, so nobody receives its events. Set "owner".',
             *catalog.where(channel.path),
             channel.path,
         )
@@ -71,7 +71,7 @@ def _samples(catalog: Catalog, bound: t.Mapping[str, BoundChannel]) -> t.Iterato
         if unknown:
             said = f"it has {', '.join(unknown)}"
         if said:
-            text = f"{said}, which data never has. Correct it, or leave it out: an example is made from the schema."
+            text = f"{said}, which data never contains. Correct or remove it: an example is then made from the schema."
             yield Finding(Level.WARNING, text, *catalog.where(path), path)
 
 
@@ -117,7 +117,7 @@ def check_lock(opened: Opened, path: Path, *, update: bool) -> Check:
     except (OSError, ValueError, ConfigurationError) as error:
         if update:
             return _without(path, new, update)
-        text = f"{path} cannot be read: {error} Write it anew with --update."
+        text = f"{path} cannot be read: {error} Write it again with --update."
         return Check("lock", "unreadable", (Finding(Level.ERROR, text),))
     findings = tuple(
         Finding(Level.ERROR if change.breaking and not update else Level.NOTE, str(change))
@@ -141,7 +141,7 @@ def _summary(path: Path, findings: t.Sequence[Finding]) -> str:
 def _without(path: Path, lock: t.Mapping[str, t.Any], update: bool) -> Check:
     if update:
         _write(path, lock)
-        return Check("lock", f"{path.name} written: commit it beside the catalogue")
+        return Check("lock", f"{path.name} written: commit it next to the catalogue")
     text = f"There is no {path}. Write it with --update and commit it, so that breaking changes are found."
     return Check("lock", "none yet", (Finding(Level.WARNING, text),))
 
@@ -166,10 +166,10 @@ def check_urls(opened: Opened, place: str | None) -> Check | None:
     if place is not None:
         return Check("urls", f"of {place}, by {names}")
     text = (
-        f"{names} make URLs, and nobody has said where this app is: absolute ones break the event, and outside of a "
-        "request all are. Set WEBHOOKS_BASE_URL, or SERVER_NAME."
+        f"{names} build URLs, but the URL of this app is not configured: absolute URLs fail the event, and outside a "
+        "request all URLs are absolute. Set WEBHOOKS_BASE_URL or SERVER_NAME."
     )
-    return Check("urls", "of no place", (Finding(Level.WARNING, text),))
+    return Check("urls", "without a base URL", (Finding(Level.WARNING, text),))
 
 
 def _makes_urls(bound: BoundChannel) -> t.Iterator[str]:

@@ -47,9 +47,10 @@ def _finding(state: AppState, row: t.Any, now: datetime) -> Finding | None:
         return Finding(Level.ERROR, f"The certificate of subscription {row.id} cannot be decrypted. {error}")
     if identity.expires_at > now + SOON:
         return None
-    ends = "has ended" if identity.expires_at <= now else "ends"
+    ends = "expired" if identity.expires_at <= now else "expires"
     text = (
-        f"That of the subscription {row.id} ({identity.subject}) {ends} on {identity.expires_at:%Y-%m-%d}. Give it "
-        f"another: flask webhooks client-certificates {row.id} --certificate FILE --key FILE"
+        f"The certificate of subscription {row.id} ({identity.subject}) {ends} on "
+        f"{identity.expires_at:%Y-%m-%d}. Replace "
+        f"it: flask webhooks client-certificates {row.id} --certificate FILE --key FILE"
     )
     return Finding(Level.WARNING, text)

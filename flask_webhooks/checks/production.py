@@ -57,8 +57,8 @@ def _app(state: AppState) -> t.Iterator[Finding]:
         )
     if not state.settings.encryption_keys:
         yield _warning(
-            "WEBHOOKS_ENCRYPTION_KEYS is not set, so secrets are sealed with a key derived from SECRET_KEY: who "
-            "changes that must keep the old one in SECRET_KEY_FALLBACKS. Keys of their own are independent of it."
+            "WEBHOOKS_ENCRYPTION_KEYS is not set, so secrets are encrypted with a key derived from SECRET_KEY. "
+            "If you change SECRET_KEY, keep the old one in SECRET_KEY_FALLBACKS. Separate keys do not depend on it."
         )
     if not config.get("SESSION_COOKIE_SECURE"):
         yield _warning(
@@ -74,7 +74,7 @@ def _app(state: AppState) -> t.Iterator[Finding]:
 def _environment(settings: Settings) -> t.Iterator[Finding]:
     if settings.environment == "staging":
         yield _error(
-            'WEBHOOKS_ENVIRONMENT is "staging", as it is by default: subscriptions of "production" get nothing from '
+            'WEBHOOKS_ENVIRONMENT is "staging", the default: subscriptions for "production" receive nothing from '
             'this app. Set it to "production".'
         )
     elif not settings.sends_to("production"):
@@ -95,7 +95,7 @@ def _guard(settings: Settings) -> t.Iterator[Finding]:
         if network.is_loopback or (network.version == 4 and network.prefixlen == 0):
             yield _error(
                 f"WEBHOOKS_ALLOWED_NETWORKS has {network}: customers could make the app call itself and its "
-                "neighbours. Leave it out."
+                "neighbours. Remove it."
             )
         elif not network.is_global:
             yield _warning(
@@ -103,7 +103,7 @@ def _guard(settings: Settings) -> t.Iterator[Finding]:
             )
     if settings.on_error == "raise":
         yield _warning(
-            'WEBHOOKS_ON_ERROR is "raise": a schema that fails makes the commit of whoever saves fail. "record" keeps '
+            'WEBHOOKS_ON_ERROR is "raise": a schema that fails also fails the commit. "record" stores '
             "the message, to be repaired."
         )
 
@@ -114,7 +114,7 @@ def _parts(state: AppState) -> t.Iterator[Finding]:
     if state.settings.redis_url is None:
         yield _warning(
             "WEBHOOKS_REDIS_URL is not set: the embedded Valkey serves one machine. With web and workers on several, "
-            "set a URL; without, workers notice work after 2 s."
+            "set a URL; otherwise workers notice work only after 2 s."
         )
     try:
         with state.own_engine.connect() as connection:

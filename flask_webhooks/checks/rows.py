@@ -183,7 +183,7 @@ class _Look:
         data = json.loads(text)
         for name in sorted(bound.includes.keys() & data.keys() if isinstance(data, dict) else ()):
             found.warnings.append(
-                f"{part} has {name!r}, which the include of that name takes the place of: call it otherwise"
+                f"{part} has {name!r}, which the include of that name replaces: rename the include"
             )
         said = mismatch(data_schema(bound, event), data)
         if said:

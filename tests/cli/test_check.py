@@ -368,7 +368,7 @@ def test_an_invalid_sample_is_reported(check: Check, catalog: Path) -> None:
     assert result.exit_code == 0, result.output
     assert 'it is "x"' not in result.output
     assert (
-        'channels.invoices.events.sent.sample: it.id is "x", and not integer, which data never has'
+        'channels.invoices.events.sent.sample: it.id is "x", and not integer, which data never contains'
         in result.output
     )
-    assert "channels.invoices.events.paid.sample: it has wrong, which data never has" in result.output
+    assert "channels.invoices.events.paid.sample: it has wrong, which data never contains" in result.output
