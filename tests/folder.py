@@ -19,7 +19,7 @@ class Result(t.NamedTuple):
 
 
 class Folder:
-    """A project folder of somebody's, with `flask` run inside it."""
+    """A project folder, with `flask` run inside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -133,7 +133,7 @@ class Processes:
         return process
 
     def stock_worker(self, *words: str, **env: str) -> Process:
-        """`rq worker webhooks --url …`, as somebody would start it who does not know us."""
+        """`rq worker webhooks --url …`, started without anything of ours."""
         assert self.redis_url is not None
         words = ("rq.cli", "worker", "webhooks", "--url", self.redis_url, *words)
         return self.start(*words, is_cold=True, **env)

@@ -43,7 +43,7 @@ TOLD = (
     "webhook-delivery",
     "webhook-trigger",
 )
-"""Headers of every request beside what is signed."""
+"""Headers of every request in addition to the signed ones."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def raw(data: bytes) -> Behaviour:
 
 @contextlib.contextmanager
 def blackhole() -> Iterator[int]:
-    """A port of 127.0.0.1 that never answers a SYN: its queue is full, and nobody accepts."""
+    """A port of 127.0.0.1 that never answers a SYN: its queue is full, and no process accepts."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):

@@ -44,7 +44,7 @@ def create(server: str, template: str = "template1") -> str:
 
 
 def drop(server: str, url: str) -> None:
-    """Drop a database, even if somebody is connected still."""
+    """Drop a database, even if there are connections to it."""
     with _connected(server, "postgres") as connection:
         connection.execute(f"DROP DATABASE {sa.make_url(url).database} WITH (FORCE)")
 
@@ -55,7 +55,7 @@ def _connected(server: str, name: str) -> psycopg.Connection[t.Any]:
 
 
 class DatabasePool:
-    """Copies of one template; whoever takes one gives it back."""
+    """Copies of one template; each test that takes one gives it back."""
 
     def __init__(self, server: str, template: str) -> None:
         self._server = server
@@ -91,6 +91,6 @@ class DatabasePool:
         return _connected(self._server, str(sa.make_url(url).database))
 
     def clear(self) -> None:
-        """Drop those that nobody has."""
+        """Drop the databases that no test uses."""
         while self._spare:
             drop(self._server, self._spare.pop())

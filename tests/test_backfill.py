@@ -287,7 +287,7 @@ class TestNothingOlder:
             rows["c"].name = "c2"
             db.session.flush()
             rows["a"].name = "a2"
-            db.session.flush()  # waits for nobody
+            db.session.flush()  # waits for no lock
             db.session.commit()
             thread.join(60)
         deliver(state)
@@ -335,7 +335,7 @@ def test_a_row_whose_schema_fails_waits_for_its_repair(
     assert [each.state for each in deliveries(state)] == ["broken", "broken", "delivered"]
     assert [json.loads(each.body)["data"]["id"] for each in inbox.requests] == [3]
 
-    # One is repaired after its row has changed, and was told of.
+    # One is repaired after its row has changed, and the change had an event.
     faults.clear()
     with state.app.app_context():
         invoice = db.session.get_one(Invoice, 1)

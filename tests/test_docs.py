@@ -70,7 +70,7 @@ def test_integers_that_other_parsers_round_are_marked(page: str) -> None:
 
 
 def test_log_lines_are_in_the_table_and_no_others() -> None:
-    """Whatever asks somebody to do something is there, from warnings on."""
+    """Every log event that asks for an action, from warnings on, is documented."""
     page = (ROOT / "docs" / "operations.md").read_text().partition("**Log lines.**")[2].partition("\n## ")[0]
     sources = "".join(each.read_text() for each in (ROOT / "flask_webhooks").rglob("*.py"))
     loud = set(re.findall(r"logger\.(?:warning|error|exception)\(\s*\"([a-z_]+\.[a-z_]+)", sources))

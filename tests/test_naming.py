@@ -33,7 +33,7 @@ channels:
 
 
 class Place:
-    """A database with a schema beside its own."""
+    """A database with a second schema."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder

@@ -127,7 +127,7 @@ def test_a_secret_that_is_changed_meanwhile_is_not_overwritten(old, make_app):
     fresh = state.vault.seal("whsec_" + "QUFB" * 10)
 
     class Slow:
-        """A vault in whose way somebody rotates a secret."""
+        """A vault during whose work another process rotates a secret."""
 
         def rotate(self, text: str, place: str = "") -> str:
             with state.engine.begin() as connection:

@@ -24,7 +24,7 @@ HOUR = 3600
 
 
 def outcome(**given: object) -> Verdict:
-    """Decide on a first attempt with the schedule 10 s, 100 s and no jitter, unless told otherwise."""
+    """Decide on a first attempt with the schedule 10 s, 100 s and no jitter, unless `changes` say otherwise."""
     facts = {"status": None, "failure": None, "attempts": 1, "schedule": (10.0, 100.0), "draw": 0.0}
     return decide(**{**facts, **given})  # type: ignore[arg-type]
 

@@ -44,7 +44,7 @@ def create(**values: t.Any) -> Subscription:
 
 
 def there(state: AppState) -> list[str]:
-    """Ids of all subscriptions, as somebody else sees them."""
+    """Ids of all subscriptions, as another connection sees them."""
     with Session(state.own_engine) as session:
         return list(session.scalars(sa.select(models.Subscription.id)))
 

@@ -72,7 +72,7 @@ def delivered_by(state: AppState) -> int | None:
 
 @contextlib.contextmanager
 def closed(state: AppState) -> t.Iterator[None]:
-    """Nobody is connected to the database, and nobody can connect."""
+    """End all connections to the database, and refuse new ones."""
     name = state.engine.url.database
     state.engine.dispose()
     elsewhere = sa.create_engine(state.engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
@@ -110,11 +110,11 @@ class TestOurWorker:
         fill(state, [subscription], 1)
         bell.ring()
         inbox.wait_for(1)
-        fill(state, [subscription], 1)  # and nobody rings: the sweep finds it
+        fill(state, [subscription], 1)  # without a ring: the sweep finds it
 
         inbox.wait_for(2)
 
-    def test_it_tells_that_it_lives_and_what_it_has_done_until_it_ends(self, state, processes, inbox):
+    def test_it_writes_its_heartbeat_and_its_counts_until_it_ends(self, state, processes, inbox):
         fill(state, [subscribe(state, inbox.url())], 5)
         worker = processes.worker()
 
@@ -287,7 +287,7 @@ class TestOurWorker:
         inbox.wait_for(100)
         worker.wait_until(lambda: {row.state for row in deliveries(state)} == {"delivered"})
         client.flushall()
-        bell.ring()  # and whoever gets a job says again who it is
+        bell.ring()  # and the worker that gets a job registers again
         worker.wait_until(lambda: client.smembers("rq:workers"))
         assert "redis." not in worker.said
 
@@ -515,7 +515,7 @@ class TestBell:
 
             wait_until(is_cheap, about="one try that nothing else on this machine has held up")
 
-    def test_a_hundred_rings_make_one_job_until_somebody_looks(self, bell):
+    def test_a_hundred_rings_make_one_job_until_a_worker_looks(self, bell):
         for _ in range(100):
             assert bell.ring()
         assert bell.depth() == 1

@@ -70,7 +70,7 @@ def other(app: Flask) -> Customer:
 
 @contextlib.contextmanager
 def lasting(folder: Path, **config: t.Any) -> t.Iterator[Flask]:
-    """A host app, on SQLite unless told otherwise, that many tests share, for they leave each other alone."""
+    """A host app that many tests share, because they do not affect each other; on SQLite by default."""
     url = f"sqlite:///{folder / 'test.sqlite'}"
     limits = "SUBSCRIPTION_LIMIT", "CREATION_LIMIT", "MANUAL_RATE", "MANUAL_UNFINISHED"
     many = {f"WEBHOOKS_{name}": 100_000 for name in limits}
@@ -84,7 +84,7 @@ def lasting(folder: Path, **config: t.Any) -> t.Iterator[Flask]:
 
 @pytest.fixture(scope="module")
 def shared_app(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
-    """One app for a whole module: for what never reaches a table, or is somebody's alone."""
+    """One app for a whole module: for tests that write no row, or rows of an owner of their own."""
     with lasting(tmp_path_factory.mktemp("shared")) as app:
         yield app
 
@@ -97,7 +97,7 @@ def shared(shared_app: Flask) -> Customer:
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
-    """An app that lets nobody through to its own network, and never asks a name server."""
+    """An app that allows no internal address, and never asks a name server."""
     config = {"WEBHOOKS_ALLOWED_NETWORKS": [], "WEBHOOKS_ALLOW_HTTP": False}
     with lasting(tmp_path_factory.mktemp("strict"), **config) as app:
         state_of(app).transport._names._resolver = lambda *_, **__: []

@@ -337,7 +337,7 @@ TEXTS = {
 
 
 def wordy(folder: Path, more: t.Mapping[str, int], mark: str = "'<é") -> str:
-    """Write a catalogue whose one event is told in texts that are as long as may be; return where it is.
+    """Write a catalogue with one event whose texts are as long as allowed; return its path.
 
     :param more: how much longer some are.
     """

@@ -177,7 +177,7 @@ def test_receivers_of_signals_find_a_connection(narrow: Flask) -> None:
 
 
 def test_what_the_host_wrote_is_kept(make_app: t.Callable[..., Flask]) -> None:
-    """A loader that notes when somebody was seen, and leaves the commit to somebody who comes no more."""
+    """A loader that updates the user's last visit without a commit: no later code of the request commits either."""
     hooks = Webhooks()
     app = make_app(webhooks=hooks, SQLALCHEMY_ENGINE_OPTIONS=ONE)
 

@@ -98,7 +98,7 @@ def test_walks_along_the_links_keep_the_contract(contract_app: Flask, stateful: 
             return {"headers": SIGNED}
 
         def validate_response(self, response: t.Any, case: t.Any, *_: t.Any, **__: t.Any) -> None:
-            case.validate_response(response, headers=SIGNED)  # told, so that it knows a right password
+            case.validate_response(response, headers=SIGNED)  # so that schemathesis knows the right password
 
         def step(self, input: t.Any) -> t.Any:
             output = super().step(input)
@@ -108,7 +108,7 @@ def test_walks_along_the_links_keep_the_contract(contract_app: Flask, stateful: 
 
     Walk.run(settings=quick(WALKS, stateful_step_count=10))
 
-    assert len(reached) >= 3, reached  # by ids that nobody could make up; which ones is left to chance
+    assert len(reached) >= 3, reached  # by ids from earlier answers; which ones is random
 
 
 def test_links_lead_to_every_object(document: t.Any) -> None:

@@ -152,7 +152,7 @@ class Looks(t.Protocol):
     """Opens a blank page of a browser that is signed in."""
 
     def __call__(self, email: str | None = ..., **options: t.Any) -> Page:
-        """Return the page; `options` are those of a browser context, no email is nobody."""
+        """Return the page. Without an email the visitor is not signed in; `options` are those of a browser context."""
 
 
 @pytest.fixture(scope="session")

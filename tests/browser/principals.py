@@ -17,7 +17,7 @@ NEWCOMER = {"X-Guise": "newcomer"}
 
 
 def let_dress_up(app: Flask) -> None:
-    """Let whoever is signed in say by a header what else they are."""
+    """Let the header `X-Guise` change the principal of a signed-in user."""
     state = state_of(app)
     load = state.load_principal
 

@@ -40,7 +40,7 @@ def choose_invoices(page: Page) -> None:
 
 
 def try_ledgers(page: Page) -> None:
-    """Ledgers cannot be taken beside invoices; alone they switch the others off."""
+    """Ledgers cannot be picked together with invoices; alone they disable the other channels."""
     search = page.get_by_role("searchbox", name="Search channels and events")
     search.fill("ledgers")
     ledgers = page.locator(".wh-channel[data-name=ledgers]")

@@ -119,7 +119,7 @@ def viewer(browser: Browser, signed_in: t.Callable[[str], t.Any]) -> t.Iterator[
 
 
 def fits(page: Page) -> bool:
-    """Whether nothing lies beside the window."""
+    """Whether nothing overflows the window horizontally."""
     return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
 

@@ -134,7 +134,7 @@ def events(state: AppState) -> list[str]:
     return [message.event for message in recorded(state)]
 
 
-def told(state: AppState, event: str) -> list[dict[str, t.Any]]:
+def recorded_data(state: AppState, event: str) -> list[dict[str, t.Any]]:
     """The data of all messages of an event."""
     return [json.loads(message.data) for message in recorded(state) if message.event == event]
 

@@ -55,7 +55,7 @@ class Fragile(sa.types.TypeDecorator[str]):
 
 
 class Seal(db.Model):  # type: ignore[name-defined]
-    """Its rows may be such that nobody can read them."""
+    """Its rows may have values that cannot be read."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     owner: Mapped[str] = mapped_column(sa.String(20), default="1")

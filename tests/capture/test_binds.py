@@ -160,7 +160,7 @@ def stranger(tmp_path: Path) -> t.Iterator[sa.Engine]:
 
 
 class TestWhileNobodyListens:
-    """Nothing is refused that nobody could have heard of."""
+    """Nothing is refused for which no subscription can exist."""
 
     @pytest.mark.parametrize("record", ["listened", "all"])
     def test_another_database_is_let_through(

@@ -359,7 +359,7 @@ def test_an_error_that_a_database_does_not_take(state: AppState, fault: Fault, s
 def test_an_owner_that_no_principal_can_have(
     make_app: t.Callable[..., Flask], fault: Fault, monkeypatch: pytest.MonkeyPatch, owner: str, record: str
 ) -> None:
-    """A property of the host's may say anything. What is kept of it is nobody's: not of who is called a part of it."""
+    """A property of the host may return any text. A part of it that is stored never counts as an owner."""
     fault.error = None
     state = state_of(make_app(WEBHOOKS_ON_ERROR="record", WEBHOOKS_RECORD=record))
     with state.app.app_context():
@@ -403,7 +403,7 @@ def test_a_statement_of_the_hosts_that_fails_while_it_is_repaired(
 
 
 def test_what_was_emitted_once_and_is_broken_again(state: AppState, fault: Fault) -> None:
-    """The second time nothing is recorded, so there is nothing to note; repaired, it is told once."""
+    """The second time nothing is recorded and nothing is logged; after the repair there is one event."""
     subscribe(state, NOWHERE, "invoices.paid")
     db.session.add(invoice := Invoice(id=7, owner="1"))
     for _ in range(2):

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks.errors import BulkStatementError
 from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, RECORDING, changes, counting, events, kinds, told
+from tests.capture.conftest import NOWHERE, RECORDING, changes, counting, events, kinds, recorded_data
 from tests.capture.valued_models import Animal, Dog, Seat
 from tests.capture.valued_models import db as valued_db
 from tests.host import Client, Invoice, Line, Note, Status, db
@@ -22,13 +22,13 @@ from tests.stage import recorded, subscribe
 
 @pytest.fixture
 def rows(listening: None, app: Flask) -> None:
-    """Three committed invoices, of which nobody has been told."""
+    """Three committed invoices, without events."""
     with Session(db.engine, info={"webhooks": False}) as session:
         session.add_all(Invoice(id=number, owner="1", number=f"N{number}") for number in (1, 2, 3))
         session.commit()
 
 
-def told_changes(state: AppState, event: str = "invoices.updated") -> list[tuple[str | None, t.Any]]:
+def recorded_changes(state: AppState, event: str = "invoices.updated") -> list[tuple[str | None, t.Any]]:
     return [
         (message.entity_id, changes(message).get("number"))
         for message in recorded(state)
@@ -52,8 +52,8 @@ class TestUpdate:
         db.session.commit()
 
         assert result.rowcount == 2  # type: ignore[attr-defined]
-        assert told_changes(state) == [("1", ["N1", "new"]), ("2", ["N2", "new"])]
-        assert [data["number"] for data in told(state, "invoices.updated")] == ["new", "new"]
+        assert recorded_changes(state) == [("1", ["N1", "new"]), ("2", ["N2", "new"])]
+        assert [data["number"] for data in recorded_data(state, "invoices.updated")] == ["new", "new"]
 
     def test_that_is_rolled_back_with_its_savepoint(self, state: AppState) -> None:
         """What was loaded in between shows what no longer is; the random transactions found it."""
@@ -68,7 +68,7 @@ class TestUpdate:
         nested.rollback()
         db.session.commit()
 
-        assert [data["number"] for data in told(state, "invoices.updated")][before:] == ["N2"]
+        assert [data["number"] for data in recorded_data(state, "invoices.updated")][before:] == ["N2"]
         assert found.number == "N2"
 
     def test_that_is_rolled_back_and_then_a_deletion(self, state: AppState) -> None:
@@ -80,7 +80,7 @@ class TestUpdate:
         db.session.delete(db.session.get_one(Invoice, 2))
         db.session.commit()
 
-        assert [data["number"] for data in told(state, "invoices.deleted")] == ["N2"]
+        assert [data["number"] for data in recorded_data(state, "invoices.deleted")] == ["N2"]
 
     def test_rows_that_stay_as_they_are(self, state: AppState) -> None:
         db.session.execute(sa.update(Invoice).where(Invoice.id == 1).values(number="N1"))
@@ -111,13 +111,13 @@ class TestUpdate:
         db.session.commit()
 
         assert count == 1
-        assert told_changes(state) == [("1", ["N1", "new"])]
+        assert recorded_changes(state) == [("1", ["N1", "new"])]
 
     def test_by_primary_key(self, state: AppState) -> None:
         db.session.execute(sa.update(Invoice), [{"id": 1, "number": "a"}, {"id": 3, "number": "b"}])
         db.session.commit()
 
-        assert told_changes(state) == [("1", ["N1", "a"]), ("3", ["N3", "b"])]
+        assert recorded_changes(state) == [("1", ["N1", "a"]), ("3", ["N3", "b"])]
 
     def test_it_sees_what_was_not_flushed_yet(self, state: AppState) -> None:
         db.session.add(Invoice(id=9, owner="1", number="N9"))
@@ -125,7 +125,7 @@ class TestUpdate:
         db.session.commit()
 
         assert events(state) == ["invoices.created"]
-        assert told(state, "invoices.created")[0]["number"] == "new"
+        assert recorded_data(state, "invoices.created")[0]["number"] == "new"
 
     def test_it_mixes_with_objects(self, state: AppState) -> None:
         invoice = db.session.get_one(Invoice, 1)
@@ -140,7 +140,7 @@ class TestUpdate:
 
         [message] = recorded(state)
         assert changes(message).keys() >= {"number", "note", "total"}
-        assert told(state, "invoices.updated")[0]["note"] == "b"
+        assert recorded_data(state, "invoices.updated")[0]["note"] == "b"
 
     def test_rolled_back_with_its_savepoint(self, state: AppState) -> None:
         nested = db.session.begin_nested()
@@ -160,7 +160,7 @@ class TestDelete:
         nested.rollback()
         db.session.commit()
 
-        assert [data["number"] for data in told(state, "invoices.deleted")] == ["N2"]
+        assert [data["number"] for data in recorded_data(state, "invoices.deleted")] == ["N2"]
 
     def test_one_message_a_row_with_includes(self, state: AppState) -> None:
         subscribe(state, NOWHERE, "invoices.deleted", includes=["client"])
@@ -187,7 +187,7 @@ class TestDelete:
         db.session.add(Invoice(id=1, owner="1", number="again"))
         db.session.commit()
 
-        assert told_changes(state) == [("1", ["N1", "again"])]
+        assert recorded_changes(state) == [("1", ["N1", "again"])]
 
     def test_of_lines_touches_their_invoice(self, state: AppState) -> None:
         db.session.add_all(Line(invoice_id=1) for _ in range(3))
@@ -204,14 +204,14 @@ class TestInsert:
         db.session.execute(sa.insert(Invoice), [{"owner": "1", "number": "a"}, {"owner": "1", "number": "b"}])
         db.session.commit()
 
-        assert [data["number"] for data in told(state, "invoices.created")] == ["a", "b"]
+        assert [data["number"] for data in recorded_data(state, "invoices.created")] == ["a", "b"]
 
     @pytest.mark.usefixtures("listening")
     def test_values(self, state: AppState) -> None:
         db.session.execute(sa.insert(Invoice).values(owner="1", number="a"))
         db.session.commit()
 
-        assert [data["number"] for data in told(state, "invoices.created")] == ["a"]
+        assert [data["number"] for data in recorded_data(state, "invoices.created")] == ["a"]
 
     @pytest.mark.usefixtures("listening")
     def test_returning_objects_gives_the_host_what_it_asked_for(self, state: AppState) -> None:
@@ -222,7 +222,7 @@ class TestInsert:
         db.session.commit()
 
         assert [invoice.number for invoice in found] == ["a", "b"]
-        assert len(told(state, "invoices.created")) == 2
+        assert len(recorded_data(state, "invoices.created")) == 2
 
     @pytest.mark.usefixtures("listening")
     def test_returning_columns_gives_the_host_what_it_asked_for(self, state: AppState) -> None:
@@ -232,7 +232,7 @@ class TestInsert:
         db.session.commit()
 
         assert [tuple(row) for row in rows] == [("a", "1")]
-        assert len(told(state, "invoices.created")) == 1
+        assert len(recorded_data(state, "invoices.created")) == 1
 
     @pytest.mark.usefixtures("rows")
     def test_from_select(self, state: AppState) -> None:
@@ -246,7 +246,7 @@ class TestInsert:
         )
         db.session.commit()
 
-        assert [data["number"] for data in told(state, "invoices.created")] == ["N1x", "N2x", "N3x"]
+        assert [data["number"] for data in recorded_data(state, "invoices.created")] == ["N1x", "N2x", "N3x"]
 
 
 class TestInheritance:

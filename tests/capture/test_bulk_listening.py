@@ -32,7 +32,7 @@ STATEMENTS: dict[str, tuple[t.Any, ...]] = {
 
 @pytest.fixture
 def rows(state: AppState) -> None:
-    """Three invoices, and nobody who listens."""
+    """Three invoices, and no subscription."""
     quietly(state, *(Invoice(id=number, owner="1") for number in (101, 102, 103)))
 
 
@@ -40,7 +40,7 @@ def rows(state: AppState) -> None:
 @pytest.mark.parametrize("database_url", SERVERS, indirect=True)
 @pytest.mark.parametrize("words", STATEMENTS)
 class TestASubscription:
-    """On SQLite nobody can subscribe while another transaction writes."""
+    """On SQLite no subscription can be created while another transaction writes."""
 
     def test_that_is_made_before_the_commit_counts(self, state: AppState, words: str) -> None:
         db.session.execute(*STATEMENTS[words])
@@ -110,7 +110,7 @@ class TestMoreThanTheLimit:
         assert events(small) == []
 
     def test_in_many_small_statements_keeps_no_more_rows_than_one(self, small: AppState) -> None:
-        """A batch job of a million rows, a thousand at a time, must not gather them all for nobody."""
+        """A batch job of a million rows, a thousand at a time, must not collect them all without a subscription."""
         for number in (101, 102, 103):
             db.session.execute(sa.update(Invoice).where(Invoice.id == number).values(number="new"))
         with counting(small.engine) as sent:
@@ -129,4 +129,4 @@ class TestMoreThanTheLimit:
 
 
 COMMIT = ["SELECT webhook_listeners"]
-"""All that a commit costs when nobody listens to its bulk statements: their rows are not read again."""
+"""All statements of a commit with bulk statements but without a subscription: their rows are not read again."""

@@ -21,7 +21,7 @@ from tests.stage import recorded, subscribe
 
 @pytest.fixture
 def rows(listening: None, state: AppState) -> None:
-    """Three committed invoices of two owners, each with four lines, of which nobody has been told."""
+    """Three committed invoices of two owners, each with four lines, without events."""
     subscribe(state, NOWHERE, "invoices.*", owner="2")
     quietly(state, *(Invoice(id=n, owner="2" if n == 3 else "1", lines=four()) for n in (1, 2, 3)))
 
@@ -31,13 +31,13 @@ def four() -> list[Line]:
 
 
 def quietly(state: AppState, *objects: object) -> None:
-    """Commit objects in another transaction, of which nobody is told."""
+    """Commit objects in another transaction, without events."""
     with Session(state.engine, info={"webhooks": False}) as session:
         session.add_all(objects)
         session.commit()
 
 
-def told(state: AppState) -> list[tuple[str, str | None]]:
+def recorded_events(state: AppState) -> list[tuple[str, str | None]]:
     return [(message.event, message.entity_id) for message in recorded(state)]
 
 
@@ -74,7 +74,7 @@ class TestSeveralTables:
         db.session.commit()
 
         assert result.rowcount in (3, 15)  # type: ignore[attr-defined]  # MariaDB counts what matched
-        assert told(state) == [("invoices.updated", str(number)) for number in (1, 2, 3)]
+        assert recorded_events(state) == [("invoices.updated", str(number)) for number in (1, 2, 3)]
 
     def test_the_limit_counts_invoices(self, make_app: t.Callable[..., Flask]) -> None:
         app = make_app(WEBHOOKS_BULK_LIMIT=2)
@@ -93,7 +93,7 @@ class TestSeveralTables:
         )
         db.session.commit()
 
-        assert told(state) == [("invoices.deleted", "1"), ("invoices.deleted", "2")]
+        assert recorded_events(state) == [("invoices.deleted", "1"), ("invoices.deleted", "2")]
 
     def test_an_alias(self, state: AppState) -> None:
         alias = aliased(Invoice)
@@ -103,7 +103,7 @@ class TestSeveralTables:
         )
         db.session.commit()
 
-        assert told(state) == [("invoices.updated", "2")]
+        assert recorded_events(state) == [("invoices.updated", "2")]
 
     def test_a_plain_table_with_conditions_on_classes(self, state: AppState) -> None:
         """These make an ORM statement of it, of the class that comes first."""
@@ -115,7 +115,7 @@ class TestSeveralTables:
         )
         db.session.commit()
 
-        assert told(state) == [("invoices.updated", "2")]
+        assert recorded_events(state) == [("invoices.updated", "2")]
 
     def test_a_cte_that_changes_something_is_refused(self, state: AppState) -> None:
         """To read the rows would run it a second time."""
@@ -154,7 +154,7 @@ class TestFilters:
         session.execute(statement, execution_options={"synchronize_session": False})
         session.commit()
 
-        assert told(state) == [(f"invoices.{verb}d", "1"), (f"invoices.{verb}d", "2")]
+        assert recorded_events(state) == [(f"invoices.{verb}d", "1"), (f"invoices.{verb}d", "2")]
         assert left(state) == ([3] if verb == "delete" else [1, 2, 3])
 
     @pytest.mark.parametrize("verb", ["update", "delete", "restore", "insert"])
@@ -185,7 +185,7 @@ class TestFilters:
         event, key = {"update": ("updated", "1"), "insert": ("created", "9")}.get(
             verb, ("deleted" if verb == "delete" else "updated", "2")
         )
-        assert told(state) == [(f"invoices.{event}", key)]
+        assert recorded_events(state) == [(f"invoices.{event}", key)]
         assert left(state) == {"delete": [1, 3], "insert": [1, 2, 3, 9]}.get(verb, [1, 2, 3])
 
     def test_what_is_filtered_out_does_not_count(self, make_app: t.Callable[..., Flask]) -> None:
@@ -202,7 +202,7 @@ class TestFilters:
         session.execute(sa.delete(Invoice))
         session.commit()
 
-        assert told(state) == []
+        assert recorded_events(state) == []
         assert left(state) == [1, 2, 3]
 
     def test_a_filter_that_only_the_engine_knows(self, state: AppState) -> None:
@@ -218,7 +218,7 @@ class TestFilters:
         finally:
             sa.event.remove(state.engine, "before_execute", narrow)
 
-        assert told(state) == [("invoices.deleted", "1"), ("invoices.deleted", "2")]
+        assert recorded_events(state) == [("invoices.deleted", "1"), ("invoices.deleted", "2")]
 
     def test_the_limit_of_a_statement(self, state: AppState) -> None:
         """Only MariaDB and MySQL have one."""
@@ -253,7 +253,7 @@ class TestOthersThatWrite:
             session.commit()
 
         assert result.rowcount == 3
-        assert told(state) == [(f"invoices.{verb.lower()}d", str(number)) for number in (1, 2, 3)]
+        assert recorded_events(state) == [(f"invoices.{verb.lower()}d", str(number)) for number in (1, 2, 3)]
         with Session(state.engine) as session:
             assert session.get_one(Invoice, 9).number == "late"
 
@@ -296,14 +296,16 @@ class TestInheritance:
         )
         valued_db.session.commit()
 
-        assert [pair for pair in told(valued) if pair[0].startswith("dogs")] == [("dogs.updated", "1")]
+        assert [pair for pair in recorded_events(valued) if pair[0].startswith("dogs")] == [
+            ("dogs.updated", "1")
+        ]
 
     def test_single_tables(self, valued: AppState) -> None:
         quietly(valued, Pup(id=1, name="a"), Animal(id=2, name="b"))
         valued_db.session.execute(sa.update(Pup).values(name="c"))
         valued_db.session.commit()
 
-        assert {pair for pair in told(valued) if "updated" in pair[0]} == {
+        assert {pair for pair in recorded_events(valued) if "updated" in pair[0]} == {
             ("pups.updated", "1"),
             ("animals.updated", "1"),
         }

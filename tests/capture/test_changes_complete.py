@@ -228,7 +228,7 @@ def rows(state: AppState, model: t.Any) -> dict[str, t.Any]:
 
 
 def check(state: AppState, on: SQLAlchemy, model: t.Any, steps: list[tuple[str, dict[str, t.Any]]]) -> None:
-    """Write, and compare what is told with what the database has."""
+    """Write, and compare the event's data with the row in the database."""
     with state.engine.begin() as connection:
         for table in (BrokenMessage, Message):
             connection.execute(sa.delete(table.__table__))

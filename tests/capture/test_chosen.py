@@ -20,7 +20,7 @@ from flask_webhooks.errors import PayloadError
 from flask_webhooks.models import BrokenMessage
 from flask_webhooks.reference import json_schema
 from flask_webhooks.state import AppState
-from tests.capture.conftest import NOWHERE, capturing, last_changes, told
+from tests.capture.conftest import NOWHERE, capturing, last_changes, recorded_data
 from tests.stage import recorded, subscribe
 
 
@@ -32,7 +32,7 @@ db = SQLAlchemy(model_class=Base)
 
 
 class Person(db.Model):  # type: ignore[name-defined]
-    """Has what nobody else should read."""
+    """Has columns that events must not show."""
 
     __tablename__ = "chosen_person"
 
@@ -115,13 +115,13 @@ ADA = {"id": 1, "studio": "s", "name": "Ada", "token_colour": "red"}
 def test_each_channel_sends_what_it_chose(studio: AppState) -> None:
     save(Person(id=1, name="Ada"), Shot(id=2, name="a", frames=3, person_id=1))
 
-    assert told(studio, "people.created") == [ADA]
-    assert told(studio, "shots.created") == [{"type": "Shot", "id": 2, "name": "A", "whose": "Ada"}]
-    assert told(studio, "frames.created") == [{"id": 2, "frames": 3}]
+    assert recorded_data(studio, "people.created") == [ADA]
+    assert recorded_data(studio, "shots.created") == [{"type": "Shot", "id": 2, "name": "A", "whose": "Ada"}]
+    assert recorded_data(studio, "frames.created") == [{"id": 2, "frames": 3}]
 
 
 def test_related_rows_are_shown_as_their_channel_shows_them(studio: AppState) -> None:
-    """Also those that nobody could know before: what a property returns."""
+    """Also types that are only known at run time: what a property returns."""
     save(Person(id=1, name="Ada"), Shot(id=2, person_id=1))
 
     [message] = [each for each in recorded(studio) if each.event == "shots.created"]
@@ -144,7 +144,7 @@ def test_a_deleted_row_has_what_its_method_reads(studio: AppState) -> None:
     db.session.delete(db.session.get(Shot, 2))
     db.session.commit()
 
-    assert told(studio, "shots.deleted") == [{"type": "Shot", "id": 2, "name": "A", "whose": "Ada"}]
+    assert recorded_data(studio, "shots.deleted") == [{"type": "Shot", "id": 2, "name": "A", "whose": "Ada"}]
 
 
 def test_what_is_published_says_the_same(studio: AppState) -> None:
@@ -159,7 +159,7 @@ def test_what_is_published_says_the_same(studio: AppState) -> None:
         schema = json_schema.data_schema(bound, studio.catalog.events[event])
         assert schema["properties"].keys() == validated
         assert json_schema.sample_data(bound, studio.catalog.events[event]).keys() == validated
-        jsonschema.validate(told(studio, event)[0], schema)
+        jsonschema.validate(recorded_data(studio, event)[0], schema)
     shots = json_schema.data_schema(studio.bound["shots"], studio.catalog.events["shots.created"])
     assert shots == {"type": "object", "properties": {}, "additionalProperties": True}
 
@@ -172,8 +172,8 @@ def test_emitted_data_passes_through_the_chosen_columns(studio: AppState) -> Non
         send("frames.created", [{"id": 1, "name": "x"}])
     db.session.commit()
 
-    assert told(studio, "frames.created") == [{"id": 1, "frames": 2}]
-    assert told(studio, "shots.created") == [{"whatever": [1]}]
+    assert recorded_data(studio, "frames.created") == [{"id": 1, "frames": 2}]
+    assert recorded_data(studio, "shots.created") == [{"whatever": [1]}]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tests.stage import recorded, subscribe
 S = db.session
 
 
-def told(state: AppState) -> list[tuple[str, str, str | None]]:
+def recorded_events(state: AppState) -> list[tuple[str, str, str | None]]:
     """Event, owner and key of all messages."""
     return sorted((each.event, each.owner, each.entity_id) for each in recorded(state))
 
@@ -41,7 +41,7 @@ def clone(invoice: Invoice, owner: str) -> None:
 
 @pytest.fixture
 def invoice(state: AppState) -> Invoice:
-    """Committed with a line, before anybody listens; two owners do."""
+    """Committed with a line before there are subscriptions; then two owners have one."""
     with Session(state.engine, info={"webhooks": False}) as session:
         session.add(Invoice(id=1, owner="1", lines=[Line(id=1, text="a")]))
         session.commit()
@@ -80,7 +80,7 @@ def test_a_line_touches_the_row_that_it_belongs_to_and_not_the_clone(
     clone(invoice, owner)
     assert line is not None
     S.commit()
-    assert told(state) == [("invoices.created", owner, "2"), ("invoices.updated", "1", "1")]
+    assert recorded_events(state) == [("invoices.created", owner, "2"), ("invoices.updated", "1", "1")]
 
 
 @changed_by
@@ -92,7 +92,7 @@ def test_it_does_so_though_the_clones_owner_has_no_subscription(
     clone(invoice, "3")
     assert line is not None
     S.commit()
-    assert told(state) == [("invoices.updated", "1", "1")]
+    assert recorded_events(state) == [("invoices.updated", "1", "1")]
 
 
 @pytest.mark.parametrize("is_expired", [True, False])
@@ -120,7 +120,7 @@ def test_it_does_so_when_nothing_is_left_in_the_session(
             gc.collect()
         savepoint.rollback()
     S.commit()
-    assert told(state) == [("invoices.created", "1", "2"), ("invoices.updated", "1", "1")]
+    assert recorded_events(state) == [("invoices.created", "1", "2"), ("invoices.updated", "1", "1")]
 
 
 @changed_by
@@ -133,12 +133,12 @@ def test_it_does_so_when_only_the_invoice_was_expired_and_expunged(
     S.expunge(invoice)
     assert line is not None
     S.commit()
-    assert told(state) == [("invoices.updated", "1", "1")]
+    assert recorded_events(state) == [("invoices.updated", "1", "1")]
 
 
 @pytest.fixture
 def linked(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
-    """An order of owner 1 with an item, committed before anybody listens."""
+    """An order of owner 1 with an item, committed before there is a subscription."""
     with capturing(linked_models.db, linked_models.CATALOG, database_url, tmp_path) as state:
         with Session(state.engine, info={"webhooks": False}) as session:
             session.add(Order(tenant=1, number=1, items=[Item(id=1, name="a")]))
@@ -178,5 +178,5 @@ def test_a_row_belongs_to_whom_its_row_led_to_and_not_to_the_owner_of_the_clone(
     key = str(sa.inspect(item).identity[0])
     session.commit()
     made = [("orders.created", "2", "1,2")] if is_cloned else []
-    assert told(linked) == sorted([(event, "1", key), *made, ("orders.updated", "1", "1,1")])
+    assert recorded_events(linked) == sorted([(event, "1", key), *made, ("orders.updated", "1", "1,1")])
     assert all(each.data != "null" for each in recorded(linked))

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_webhooks.state import AppState
-from tests.capture.conftest import NOWHERE, RECORDING, counting, events, kinds, last_changes, told
+from tests.capture.conftest import NOWHERE, RECORDING, counting, events, kinds, last_changes, recorded_data
 from tests.host import Client, Invoice, Line, Status, db
 from tests.stage import recorded, subscribe
 
@@ -31,7 +31,7 @@ class TestOneObject:
         invoice.number = "b"
         db.session.commit()
 
-        assert [data["number"] for data in told(state, "invoices.created")] == ["b"]
+        assert [data["number"] for data in recorded_data(state, "invoices.created")] == ["b"]
         assert events(state) == ["invoices.created"]
 
     def test_created_and_deleted(self, listening: None, state: AppState) -> None:
@@ -83,7 +83,7 @@ class TestOneObject:
 
         with state.engine.connect() as connection:
             row = connection.execute(sa.select(Invoice.number, Invoice.note)).one()
-        data = told(state, "invoices.updated")[0]
+        data = recorded_data(state, "invoices.updated")[0]
         assert (data["number"], data["note"]) == tuple(row) == ("new", "keep")
         assert "note" not in last_changes(state, "invoices.updated")
 
@@ -102,7 +102,7 @@ class TestOneObject:
         db.session.commit()
 
         assert events(state) == ["invoices.created", "invoices.deleted"]
-        assert told(state, "invoices.deleted")[0]["number"] == "new"
+        assert recorded_data(state, "invoices.deleted")[0]["number"] == "new"
 
     def test_what_a_deleted_one_was_assigned_is_no_old_value(
         self, listening: None, state: AppState, invoice: Invoice
@@ -238,7 +238,7 @@ class TestTouches:
 class TestDeletes:
     @pytest.fixture
     def whole(self, state: AppState) -> Invoice:
-        """With a client and two lines; somebody wants both on its deletion."""
+        """With a client and two lines; a subscription includes both in its deletion."""
         subscribe(state, NOWHERE, "invoices.deleted", includes=["lines", "client"])
         client = Client(owner="1", name="Ann")
         db.session.add(Invoice(id=1000, owner="1", client=client, lines=[Line(text="a"), Line(text="b")]))
@@ -284,5 +284,5 @@ class TestDeletes:
         with counting(state.engine) as sent:
             db.session.commit()
 
-        assert len(told(state, "invoices.deleted")) == 11
+        assert len(recorded_data(state, "invoices.deleted")) == 11
         assert len([kind for kind in kinds(sent) if kind not in RECORDING]) <= 7

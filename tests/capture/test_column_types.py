@@ -26,7 +26,7 @@ from flask_webhooks.cli import scaffold
 from flask_webhooks.errors import CatalogError
 from flask_webhooks.models import Message
 from flask_webhooks.state import AppState
-from tests.capture.conftest import NOWHERE, capturing, told
+from tests.capture.conftest import NOWHERE, capturing, recorded_data
 from tests.stage import recorded, subscribe
 
 HERE = __name__
@@ -173,7 +173,7 @@ VALUES: dict[str, tuple[t.Any, t.Any]] = {
 
 
 class Odd(db.Model):  # type: ignore[name-defined]
-    """Columns that JSON cannot hold, and those of which nobody knows."""
+    """Columns that JSON cannot hold, and columns of unknown types."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     owner: Mapped[str] = mapped_column(sa.String(30), default="1")
@@ -229,7 +229,7 @@ def test_every_type_of_postgresql_is_serialised(empty_database_url: str, tmp_pat
         session.commit()
 
         written = {name: text for name, (_, text) in VALUES.items()}
-        [updated], [gone] = told(state, "spreads.updated"), told(state, "spreads.deleted")
+        [updated], [gone] = recorded_data(state, "spreads.updated"), recorded_data(state, "spreads.deleted")
         assert {name: gone[name] for name in written} == written
         assert {name: updated[name] for name in written}.keys() == written.keys()
         extras = json.loads(recorded(state)[1].extras or "{}")

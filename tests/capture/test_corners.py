@@ -65,13 +65,13 @@ def make(database_url: str, tmp_path: Path) -> t.Iterator[Make]:
 
 @pytest.fixture
 def silent(make: Make) -> AppState:
-    """The app; nobody listens."""
+    """The app without a subscription."""
     return make()
 
 
 @pytest.fixture
 def heard(silent: AppState) -> AppState:
-    """The app; somebody listens to everything."""
+    """The app with a subscription to everything."""
     subscribe(silent, NOWHERE, "*", includes=["changes", "tools"])
     return silent
 
@@ -82,7 +82,7 @@ def save(*objects: t.Any) -> None:
 
 
 def rows(model: type) -> list[tuple[t.Any, ...]]:
-    """What the database has, read beside the session."""
+    """What the database has, read on another connection than the session's."""
     with db.engine.connect() as connection:
         table = t.cast("sa.Table", sa.inspect(model).local_table)
         return [tuple(row) for row in connection.execute(sa.select(table).order_by(table.c.id))]
@@ -562,7 +562,7 @@ def test_what_a_dump_does_to_unusual_collections_is_undone(heard: AppState, name
     assert sorted(peg.name for peg in rack.all_pegs) == ["p", "q"]
     assert [(rail.id, rail.place) for rail in rack.rails] == [(1, 0), (2, 1), (3, 2)]
     assert dict(rack.theme) == {"tone": "red", "more": 1}
-    for each in (*rack.by_name.values(), *rack.rails):  # nobody is taken for an orphan
+    for each in (*rack.by_name.values(), *rack.rails):  # no object becomes an orphan
         sa.orm.attributes.flag_modified(each, "owner")
     S.commit()
     assert [len(rows(model)) for model in (Hook, Peg, Rail)] == [2, 2, 3]

@@ -58,7 +58,7 @@ def calls(invoices: int, lines: int) -> int:
     ids=["nobody", "one", "many with lines", "many events"],
 )
 def test_calls(state: AppState, *, is_heard: bool, invoices: int, lines: int, most: int) -> None:
-    """A tenth more than today: whoever needs it shall know that they do."""
+    """A tenth more than today: a change that needs more must raise the bound on purpose."""
     subscribe(state, NOWHERE, "invoices.created", owner="1" if is_heard else "2")
 
     assert calls(invoices, lines) <= most

@@ -26,7 +26,7 @@ from flask_webhooks.errors import (
 )
 from flask_webhooks.models import Message
 from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, RECORDING, SERVERS, counting, events, kinds, told
+from tests.capture.conftest import NOWHERE, RECORDING, SERVERS, counting, events, kinds, recorded_data
 from tests.host import Client, Invoice, Note, Status, db
 from tests.stage import recorded, subscribe
 
@@ -70,7 +70,7 @@ class TestTransaction:
             webhooks.emit("reports.ready", {"n": 4}, owner="1")
         db.session.commit()
 
-        assert [data["n"] for data in told(state, "reports.ready")] == [2, 4]
+        assert [data["n"] for data in recorded_data(state, "reports.ready")] == [2, 4]
 
     def test_many_at_once(self, state: AppState) -> None:
         with counting(state.engine) as sent:
@@ -79,7 +79,7 @@ class TestTransaction:
 
         assert len(recorded(state)) == 50
         assert kinds(sent)[-2:] == RECORDING[1:]
-        assert kinds(sent)[:-2] in ([], RECORDING[:1])  # SQLite asks beside a snapshot
+        assert kinds(sent)[:-2] in ([], RECORDING[:1])  # SQLite asks outside of a snapshot
 
     def test_an_instance_has_its_last_state(self, state: AppState) -> None:
         invoice = Invoice(owner="1", number="a")
@@ -90,7 +90,7 @@ class TestTransaction:
         invoice.number = "c"
         db.session.commit()
 
-        assert [data["number"] for data in told(state, "invoices.paid")] == ["c"]
+        assert [data["number"] for data in recorded_data(state, "invoices.paid")] == ["c"]
 
     def test_in_another_session(self, state: AppState) -> None:
         with Session(state.engine) as session:
@@ -293,7 +293,7 @@ class TestInstances:
         db.session.commit()
 
         assert events(state) == ["invoices.created", "invoices.deleted", "invoices.paid"]
-        assert told(state, "invoices.paid")[0]["number"] == "last"
+        assert recorded_data(state, "invoices.paid")[0]["number"] == "last"
 
     def test_one_that_is_just_being_inserted(self, state: AppState) -> None:
         """A listener of the host's emits it inside the flush, which may be the last of the commit."""
@@ -313,7 +313,7 @@ class TestInstances:
         sa.event.remove(session, "after_flush", emit)
         sa.event.remove(session, "before_commit", add_late)
 
-        assert sorted(data["name"] for data in told(state, "clients.updated")) == ["early", "late"]
+        assert sorted(data["name"] for data in recorded_data(state, "clients.updated")) == ["early", "late"]
         assert all(message.entity_id != "None" for message in recorded(state))
 
     def test_many_that_are_expired_are_not_read_one_by_one(self, state: AppState) -> None:
@@ -325,7 +325,7 @@ class TestInstances:
             db.session.commit()
 
         assert kinds(sent).count("SELECT invoice") <= 2
-        assert len(told(state, "invoices.paid")) == 20
+        assert len(recorded_data(state, "invoices.paid")) == 20
 
     def test_what_cannot_be_serialised_is_logged(
         self, make_app: t.Callable[..., Flask], caplog: pytest.LogCaptureFixture
@@ -356,7 +356,7 @@ class TestDedupeKey:
             webhooks.emit("reports.ready", {"n": 2}, owner="1", dedupe_key="k")
             db.session.commit()
 
-        assert [data["n"] for data in told(state, "reports.ready")] == [1]
+        assert [data["n"] for data in recorded_data(state, "reports.ready")] == [1]
 
     def test_it_is_the_owners_and_the_events(self, state: AppState) -> None:
         subscribe(state, NOWHERE, "reports.*", owner="2")
@@ -373,7 +373,7 @@ class TestDedupeKey:
         webhooks.emit_many("reports.ready", [{"n": 7}], owner="1", dedupe_key="k")
         db.session.commit()
 
-        assert [data["n"] for data in told(state, "reports.ready")] == [7]
+        assert [data["n"] for data in recorded_data(state, "reports.ready")] == [7]
 
     def test_it_may_be_anything_that_text_can_be_made_of(self, state: AppState) -> None:
         key: t.Any = uuid.UUID(int=1)
@@ -389,7 +389,7 @@ class TestDedupeKey:
         webhooks.emit("reports.ready", {"n": 2}, owner="1", dedupe_key="k")
         db.session.commit()
 
-        assert [data["n"] for data in told(state, "reports.ready")] == [2]
+        assert [data["n"] for data in recorded_data(state, "reports.ready")] == [2]
 
     @pytest.mark.parametrize("first_commits", [True, False])
     @pytest.mark.parametrize("database_url", SERVERS, indirect=True)
@@ -424,7 +424,7 @@ class TestDedupeKey:
                 first.rollback()
             thread.join(20)
 
-        assert [data["n"] for data in told(state, "reports.ready")] == [1 if first_commits else 2]
+        assert [data["n"] for data in recorded_data(state, "reports.ready")] == [1 if first_commits else 2]
 
 
 MISTAKES = pytest.mark.parametrize(
@@ -496,7 +496,7 @@ class TestMistakes:
 
     @pytest.mark.usefixtures("listening")
     def test_a_status_that_is_too_long_is_cut(self, state: AppState) -> None:
-        """It is told in full in the data."""
+        """The data shows it in full."""
         webhooks.emit("reports.ready", {"status": "s" * 300}, owner="1")
         db.session.commit()
 
@@ -532,7 +532,7 @@ class TestMistakes:
         )
         db.session.commit()
 
-        assert told(state, "reports.ready") == [
+        assert recorded_data(state, "reports.ready") == [
             {
                 "decimal": "1.10",
                 "datetime": moment.isoformat(),

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, raiseload
 from flask_webhooks import Webhooks
 from flask_webhooks.errors import EmitError, OwnerMissingError, PayloadError, PayloadTooLargeError
 from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, events, told
+from tests.capture.conftest import NOWHERE, events, recorded_data
 from tests.host import Client, Invoice, InvoiceSchema, Line, LineSchema, db
 from tests.stage import recorded, subscribe
 
@@ -31,7 +31,7 @@ class Unsayable:
 
 @pytest.fixture
 def unsayable() -> t.Iterator[None]:
-    """The number of an invoice is what nobody can say, for the schema only."""
+    """The number of an invoice cannot be serialised by the schema."""
     field = InvoiceSchema._declared_fields["number"]
     before = field.attribute
     field.attribute = "unsayable"
@@ -68,7 +68,7 @@ class TestSerialisation:
             db.session.commit()
 
             assert db.session.query(Invoice).count() == 2
-            assert [data["id"] for data in told(state_of(app), "invoices.created")] == [8]
+            assert [data["id"] for data in recorded_data(state_of(app), "invoices.created")] == [8]
             db.session.remove()
 
         assert "invoices.created of Invoice 7" in caplog.text
@@ -83,7 +83,7 @@ class TestSerialisation:
 
 @pytest.fixture
 def unsayable_lines() -> t.Iterator[None]:
-    """The text of a line is what nobody can say, for the schema of the include."""
+    """The text of a line cannot be serialised by the schema of the include."""
     field = LineSchema._declared_fields["text"]
     before = field.attribute
     field.attribute = "unsayable"
@@ -116,7 +116,7 @@ class TestIncludes:
 
         db.session.commit()
 
-        assert [data["id"] for data in told(state, "invoices.created")] == [7]
+        assert [data["id"] for data in recorded_data(state, "invoices.created")] == [7]
 
     def test_json_that_fails_in_one(self, state: AppState) -> None:
         include = state.bound["invoices"].includes["lines"]
@@ -225,7 +225,7 @@ class TestTriedAgain:
             db.session.commit()
 
             assert db.session.query(Client).count() == 1
-            assert [data["note"] for data in told(state_of(app), "invoices.created")] == ["good"]
+            assert [data["note"] for data in recorded_data(state_of(app), "invoices.created")] == ["good"]
             assert events(state_of(app)) == ["invoices.created"]
             db.session.remove()
 
@@ -237,7 +237,7 @@ class TestTriedAgain:
         invoice.note = "short"
         db.session.commit()
 
-        assert [data["note"] for data in told(state, "invoices.created")] == ["short"]
+        assert [data["note"] for data in recorded_data(state, "invoices.created")] == ["short"]
 
     def test_an_emitted_one_that_is_not_in_the_database(self, state: AppState) -> None:
         subscribe(state, NOWHERE, "invoices.*")

@@ -18,7 +18,7 @@ from flask_webhooks import Webhooks, payload
 from flask_webhooks.bindings.emitted import Given
 from flask_webhooks.errors import PayloadError
 from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, told
+from tests.capture.conftest import NOWHERE, recorded_data
 from tests.host import Line, Status, db
 from tests.stage import recorded, subscribe
 
@@ -90,7 +90,7 @@ WHOLE: dict[str, t.Any] = {
 
 @pytest.fixture
 def state(make_app: t.Callable[..., Flask], tmp_path: Path) -> t.Iterator[AppState]:
-    """The host with a catalogue of this file's; somebody listens to everything."""
+    """The host with the catalogue of this file, and a subscription to everything."""
     (tmp_path / "given.yaml").write_text(CATALOG)
     app = make_app(WEBHOOKS_CATALOG=str(tmp_path / "given.yaml"))
     with app.app_context():
@@ -106,7 +106,7 @@ def emitted(state: AppState, event: str, data: t.Any) -> dict[str, t.Any]:
     """What a receiver gets of emitted data."""
     hooks.emit(event, data, owner="1")
     db.session.commit()
-    return told(state, event)[-1]
+    return recorded_data(state, event)[-1]
 
 
 def test_a_dict_is_dumped_as_an_object_with_its_values(state: AppState) -> None:

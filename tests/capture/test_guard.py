@@ -30,7 +30,7 @@ from sqlalchemy.orm import (
 
 from flask_webhooks.models import BrokenMessage, Delivery, Listener, Message, Secret, Subscription
 from flask_webhooks.state import AppState
-from tests.capture.conftest import NOWHERE, Doorless, capturing, told
+from tests.capture.conftest import NOWHERE, Doorless, capturing, recorded_data
 from tests.stage import recorded, subscribe
 
 IBAN = "DE02120300000000202051"
@@ -368,13 +368,13 @@ def test_the_database_ends_as_without_a_subscription(
     assert [card.name for card in row.cards] == ["one", "two"]
     assert [card.meta for card in row.cards] == [{"pin": 1}, {"pin": 2}]
     assert [(row.point.x, row.point.y)] == [(5, 2)]
-    row.cards[0].name = "renamed"  # nobody takes it for an orphan
+    row.cards[0].name = "renamed"  # it does not become an orphan
     deeds.clear()
     db.session.commit()
     assert [card.name for card in db.session.scalars(sa.select(Card).order_by(Card.id))] == ["renamed", "two"]
 
     assert len(recorded(state)) == 3
-    assert {data["iban"] for data in told(state, "accounts.updated")} == {IBAN} or name in CHANGES
+    assert {data["iban"] for data in recorded_data(state, "accounts.updated")} == {IBAN} or name in CHANGES
     warned = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert bool(warned) == (name in CHANGES), [record.getMessage() for record in warned]
     assert all("AccountSchema at the field 'total'" in record.getMessage() for record in warned)
@@ -395,7 +395,7 @@ def test_what_would_write_is_refused_with_schema_and_field(state: AppState, name
     assert db.session.get_one(Account, 1).iban == IBAN
     assert [card.name for card in db.session.get_one(Account, 1).cards] == ["one", "two"]
     assert contents(state)["audit"] == []
-    assert [data["iban"] for data in told(state, "accounts.created")] == [IBAN]
+    assert [data["iban"] for data in recorded_data(state, "accounts.created")] == [IBAN]
 
 
 @pytest.mark.parametrize("is_followed", [False, True], ids=["", "before the flush"])
@@ -418,8 +418,8 @@ def test_what_ends_a_transaction_with_nothing_to_write_does_nothing(
 
     assert contents(state)["audit"][0] == (1, "first")
     assert [row.note for row in db.session.scalars(sa.select(Account))] == ["changed"]
-    assert [data["total"] for data in told(state, "accounts.created")] == [7]
-    assert [data["note"] for data in told(state, "accounts.updated")] == ["changed"]
+    assert [data["total"] for data in recorded_data(state, "accounts.created")] == [7]
+    assert [data["note"] for data in recorded_data(state, "accounts.updated")] == ["changed"]
     warned = [
         record.getMessage() for record in caplog.records if record.getMessage().startswith("dump.ended")
     ]
@@ -435,7 +435,7 @@ def test_it_is_said_once_for_each_event(state: AppState, caplog: pytest.LogCaptu
         row.note = note
         db.session.commit()
 
-    assert len(told(state, "accounts.updated")) == 2
+    assert len(recorded_data(state, "accounts.updated")) == 2
     assert [record.message.count("dump.ended") for record in caplog.records] == [1, 1]
 
 
@@ -453,8 +453,8 @@ def test_a_savepoint_of_a_transaction_cannot_be_undone_by_a_dump(state: AppState
     db.session.rollback()
 
     assert [row[1] for row in contents(state)["audit"]] == ["first"]
-    assert [data["note"] for data in told(state, "accounts.created")] == ["n"]
-    assert told(state, "accounts.updated") == []
+    assert [data["note"] for data in recorded_data(state, "accounts.created")] == ["n"]
+    assert recorded_data(state, "accounts.updated") == []
     assert db.session.get_one(Account, 1).note == "n"
 
 
@@ -519,8 +519,8 @@ def test_hooks_are_named_and_one_dump_does_not_spoil_the_next(
 
     assert IBAN in row
     assert db.session.get_one(Account, 1).tracked == {"secret": 1, "deep": {"a": [1]}}
-    assert [data["iban"] for data in told(state, "hooked.created")] == ["****"]
-    assert [data["iban"] for data in told(state, "accounts.created")] == [IBAN]
+    assert [data["iban"] for data in recorded_data(state, "hooked.created")] == ["****"]
+    assert [data["iban"] for data in recorded_data(state, "accounts.created")] == [IBAN]
     assert "HookSchema in mask or strip changes what it dumps, Account 1.iban" in caplog.text
 
 
@@ -719,7 +719,7 @@ def test_recorded_as_broken_the_hosts_commit_is_whole(state: AppState, name: str
 
 
 def test_an_error_of_the_database_in_a_dump_is_that_schemas(state: AppState) -> None:
-    """PostgreSQL would take nothing more in the transaction, of whoever swallowed the error."""
+    """PostgreSQL would accept no further statement in the transaction, although the host's code caught the error."""
     object.__setattr__(state.settings, "on_error", "record")
 
     def count(row: Account) -> None:
@@ -738,7 +738,7 @@ def test_an_error_of_the_database_in_a_dump_is_that_schemas(state: AppState) -> 
     db.session.commit()
 
     assert [row[1] for row in contents(state)["audit"]] == ["first"]
-    assert [data["note"] for data in told(state, "accounts.updated")] == ["other"]
+    assert [data["note"] for data in recorded_data(state, "accounts.updated")] == ["other"]
     with Session(state.engine) as session:
         [broken] = session.scalars(sa.select(BrokenMessage))
         assert "'total' of AccountSchema" in broken.error

@@ -98,8 +98,8 @@ def hide(execution: t.Any) -> None:
         )
 
 
-def told(state: AppState) -> list[tuple[str, str | None]]:
-    """Commit; return event and key of what that told owner 1."""
+def commit_and_read(state: AppState) -> list[tuple[str, str | None]]:
+    """Commit; return event and key of the new messages of owner 1."""
     before = len(recorded(state))
     S.commit()
     return sorted((each.event, each.entity_id) for each in recorded(state)[before:] if each.owner == "1")
@@ -112,7 +112,7 @@ def test_an_update(state: AppState, is_loaded: bool) -> None:
         assert deal.client is None
     deal.note = "n"
 
-    assert told(state) == [("deals.updated", "1")]
+    assert commit_and_read(state) == [("deals.updated", "1")]
 
 
 @pytest.mark.parametrize("is_flushed", [True, False])
@@ -125,39 +125,39 @@ def test_a_deletion(state: AppState, is_flushed: bool, is_loaded: bool) -> None:
     if is_flushed:
         S.flush()
 
-    assert told(state) == [("deals.deleted", "1")]
+    assert commit_and_read(state) == [("deals.deleted", "1")]
 
 
 def test_a_creation(state: AppState) -> None:
     S.add(Deal(id=9, client_id=1))
 
-    assert told(state) == [("deals.created", "9")]
+    assert commit_and_read(state) == [("deals.created", "9")]
 
 
 def test_bulk_statements(state: AppState) -> None:
     S.execute(sa.update(Deal).where(Deal.id == 1).values(note="n"))
     S.execute(sa.delete(Deal).where(Deal.id == 2))
 
-    assert told(state) == [("deals.deleted", "2"), ("deals.updated", "1")]
+    assert commit_and_read(state) == [("deals.deleted", "2"), ("deals.updated", "1")]
 
 
 def test_what_is_emitted(state: AppState) -> None:
     emit_many(state, S(), "deals.updated", [S.get_one(Deal, 1)], owner=None)
 
-    assert told(state) == [("deals.updated", "1")]
+    assert commit_and_read(state) == [("deals.updated", "1")]
 
 
 def test_to_another_hidden_one_of_the_same_owner_is_no_move(state: AppState) -> None:
     S.get_one(Deal, 1).client_id = 2
 
-    assert told(state) == [("deals.updated", "1")]
+    assert commit_and_read(state) == [("deals.updated", "1")]
 
 
 def test_data_and_includes_show_what_the_host_sees(state: AppState) -> None:
     """The filter goes on to hide what hangs on a row."""
     deal = S.get_one(Deal, 1)
     deal.note = "n"
-    told(state)
+    commit_and_read(state)
 
     assert json.loads(recorded(state)[-1].extras or "{}") == {"client": None}
     assert S.get(Client, 1) is None
@@ -167,7 +167,7 @@ def test_many_cost_no_more_statements(state: AppState) -> None:
     for deal in S.scalars(sa.select(Deal)).all():
         deal.note = "n"
     with counting(state.engine) as sent:
-        assert len(told(state)) == 3
+        assert len(commit_and_read(state)) == 3
 
     assert len([each for each in sent if "FROM hidden_firm" in each]) <= 2
     assert len([each for each in sent if "FROM hidden_client" in each and "IS" not in each]) == 1
@@ -178,7 +178,7 @@ class TestWithoutAnOwner:
         caplog.set_level(logging.DEBUG, logger="flask_webhooks.capture")
         S.add_all(Deal(id=number, client_id=None) for number in (8, 9))
 
-        assert told(state) == []
+        assert commit_and_read(state) == []
         [record] = [each for each in caplog.records if each.getMessage().startswith("message.ownerless")]
         assert record.levelno == logging.WARNING
         assert "deals.created (2)" in record.getMessage()
@@ -189,7 +189,7 @@ class TestWithoutAnOwner:
         S.add(Client(id=7, firm_id=7))
         S.add(Deal(id=9, client_id=7))
 
-        assert told(state) == []
+        assert commit_and_read(state) == []
         assert state.ownerless == {"deals.created": 1}
 
     def test_from_one_empty_text_to_another_is_no_move(self, state: AppState) -> None:
@@ -199,7 +199,7 @@ class TestWithoutAnOwner:
         S.commit()
         S.get_one(Deal, 9).client_id = 8
 
-        assert told(state) == []
+        assert commit_and_read(state) == []
         assert state.ownerless == {"deals.created": 1, "deals.updated": 1}
 
     def test_before_our_tables_are_made_it_is_none(self, state: AppState) -> None:
@@ -221,6 +221,6 @@ class TestWithoutAnOwner:
             session.commit()
         S.add(Deal(id=9, client_id=None))
 
-        assert told(state) == []
+        assert commit_and_read(state) == []
         assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
         assert state.ownerless == {}

@@ -141,7 +141,7 @@ def blog(empty_database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
 
 
 def included(state: AppState, event: str) -> dict[str, t.Any]:
-    """What the last message of an event has beside its data."""
+    """The includes of the last message of an event."""
     found = [message for message in recorded(state) if message.event == event]
     return t.cast("dict[str, t.Any]", json.loads(found[-1].extras or "{}"))
 
@@ -221,7 +221,7 @@ def test_a_column_of_a_channel_without_a_schema_is_refused(tmp_path: Path) -> No
 
 
 class HookedSchema(PostSchema):
-    """Its hook puts a key where nobody can see it before."""
+    """Its hook adds a key that is not declared."""
 
     @ma.post_dump
     def add(self, data: dict[str, t.Any], **_: t.Any) -> dict[str, t.Any]:

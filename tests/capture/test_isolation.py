@@ -215,7 +215,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def another_process() -> t.Iterator[subprocess.Popen[str]]:
-    """Subscribes as it is told; one for all tests, for it takes a while to start."""
+    """Subscribes on request; one process for all tests, because it takes a while to start."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SUBSCRIBER],
         stdin=subprocess.PIPE,

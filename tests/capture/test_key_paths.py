@@ -118,8 +118,8 @@ def task(pipeline: AppState) -> Task:
     return S.get_one(Task, 1)
 
 
-def told(state: AppState) -> list[tuple[str, str]]:
-    """Commit; return what that told, and whom."""
+def commit_and_read(state: AppState) -> list[tuple[str, str]]:
+    """Commit; return the new messages with their owners."""
     before = len(recorded(state))
     S.commit()
     return sorted((each.event, each.owner) for each in recorded(state)[before:])
@@ -133,7 +133,7 @@ def test_events_go_to_the_owner_that_the_keys_lead_to(pipeline: AppState) -> Non
     S.flush()
     S.add_all([Comment(id=1, task_id=2), Preview(id=1, task_id=1)])
 
-    assert told(pipeline) == [
+    assert commit_and_read(pipeline) == [
         ("comments.created", "2"),
         ("previews.created", "1"),
         ("tasks.created", "1"),
@@ -147,7 +147,7 @@ def test_many_rows_take_one_statement(pipeline: AppState) -> None:
     S.expunge_all()
     S.add_all(Task(id=number, **of(number)) for number in range(10, 30))
     with counting(pipeline.engine) as sent:
-        assert len(told(pipeline)) == 20
+        assert len(commit_and_read(pipeline)) == 20
 
     assert sum("FROM keys_project" in each for each in sent) == 1
 
@@ -157,7 +157,7 @@ def test_what_the_session_has_is_not_asked_for(pipeline: AppState, key: str) -> 
     assert known.studio_id == 1
     S.add(Task(id=1, **of(1)))
     with counting(pipeline.engine) as sent:
-        assert told(pipeline) == [("tasks.created", "1")]
+        assert commit_and_read(pipeline) == [("tasks.created", "1")]
 
     asked = sum("FROM keys_project" in each for each in sent)
     assert asked == (0 if key == "project_id" else 1), "a session knows its objects by primary key"
@@ -171,16 +171,16 @@ def test_a_row_that_is_put_elsewhere_moves(pipeline: AppState, task: Task, is_bu
         for name, value in of(2).items():
             setattr(task, name, value)
 
-    assert told(pipeline) == MOVED
+    assert commit_and_read(pipeline) == MOVED
 
 
 def test_to_nothing_and_within_one_owner(pipeline: AppState, task: Task) -> None:
     save(Project(id=3, code="p3", studio_id=1))
     task.project_id, task.project_code = 3, "p3"
-    assert told(pipeline) == [("tasks.updated", "1")]
+    assert commit_and_read(pipeline) == [("tasks.updated", "1")]
 
     task.project_id = task.project_code = None
-    assert told(pipeline) == [("tasks.deleted", "1")]
+    assert commit_and_read(pipeline) == [("tasks.deleted", "1")]
 
 
 @pytest.mark.parametrize("is_bulk", [True, False])
@@ -191,7 +191,7 @@ def test_what_it_is_in_goes_to_another(pipeline: AppState, task: Task, is_bulk: 
         S.get_one(Project, 1).studio_id = 2
     task.name = "b"
 
-    assert told(pipeline) == MOVED
+    assert commit_and_read(pipeline) == MOVED
 
 
 def test_what_it_was_in_is_deleted(pipeline: AppState, task: Task) -> None:
@@ -200,7 +200,7 @@ def test_what_it_was_in_is_deleted(pipeline: AppState, task: Task) -> None:
     S.flush()
     S.delete(project)
 
-    assert told(pipeline) == MOVED
+    assert commit_and_read(pipeline) == MOVED
 
 
 @pytest.mark.parametrize("is_bulk", [True, False])
@@ -216,7 +216,11 @@ def test_deleted_along_with_what_it_was_in(pipeline: AppState, task: Task, is_bu
         S.flush()
         S.delete(S.get_one(Project, 1))
 
-    assert told(pipeline) == [("comments.deleted", "1"), ("previews.deleted", "1"), ("tasks.deleted", "1")]
+    assert commit_and_read(pipeline) == [
+        ("comments.deleted", "1"),
+        ("previews.deleted", "1"),
+        ("tasks.deleted", "1"),
+    ]
 
 
 @pytest.mark.parametrize("is_bulk", [True, False])
@@ -228,7 +232,7 @@ def test_it_goes_when_its_project_has_moved(pipeline: AppState, task: Task, is_b
     else:
         S.delete(task)
 
-    assert told(pipeline) == [("tasks.deleted", "1")]
+    assert commit_and_read(pipeline) == [("tasks.deleted", "1")]
 
 
 def test_moved_and_then_deleted(pipeline: AppState, task: Task) -> None:
@@ -236,7 +240,7 @@ def test_moved_and_then_deleted(pipeline: AppState, task: Task) -> None:
     S.flush()
     S.delete(task)
 
-    assert told(pipeline) == [("tasks.deleted", "1")]
+    assert commit_and_read(pipeline) == [("tasks.deleted", "1")]
 
 
 def test_what_a_touched_row_is_in_says_whose_it_is(pipeline: AppState, task: Task) -> None:
@@ -244,7 +248,7 @@ def test_what_a_touched_row_is_in_says_whose_it_is(pipeline: AppState, task: Tas
     S.expunge_all()
     S.delete(S.get_one(Preview, 1))
 
-    assert told(pipeline) == [("previews.deleted", "1"), ("tasks.updated", "1")]
+    assert commit_and_read(pipeline) == [("previews.deleted", "1"), ("tasks.updated", "1")]
 
 
 def test_a_filter_on_all_sessions_hides_nothing_on_the_way(pipeline: AppState, task: Task) -> None:
@@ -262,7 +266,7 @@ def test_a_filter_on_all_sessions_hides_nothing_on_the_way(pipeline: AppState, t
     sa.event.listen(session, "do_orm_execute", hide)
     try:
         S.get_one(Comment, 1).text = "still told"
-        assert told(pipeline) == [("comments.updated", "1")]
+        assert commit_and_read(pipeline) == [("comments.updated", "1")]
     finally:
         sa.event.remove(session, "do_orm_execute", hide)
 
@@ -272,7 +276,11 @@ def test_emitted_rows_know_their_owner(pipeline: AppState, task: Task) -> None:
     S.add(new := Task(id=2, **of(2)))
     emit_many(pipeline, S(), "tasks.updated", [new])
 
-    assert told(pipeline) == [("tasks.created", "2"), ("tasks.updated", "1"), ("tasks.updated", "2")]
+    assert commit_and_read(pipeline) == [
+        ("tasks.created", "2"),
+        ("tasks.updated", "1"),
+        ("tasks.updated", "2"),
+    ]
 
 
 def test_backfills_look_along_keys(pipeline: AppState, key: str) -> None:
@@ -316,14 +324,14 @@ def test_one_owner_for_all(database_url: str, tmp_path: Path, record: str) -> No
         ]
         task = S.get_one(Task, 1)
         task.name = "b"
-        assert told(state) == [("tasks.updated", "studio")]
+        assert commit_and_read(state) == [("tasks.updated", "studio")]
         S.execute(sa.update(Task).values(name="c"))
-        assert told(state) == [("tasks.updated", "studio")]
+        assert commit_and_read(state) == [("tasks.updated", "studio")]
         emit_many(state, S(), "renders.done", [{"frame": 1}])
         emit_many(state, S(), "tasks.updated", [task])
-        assert told(state) == [("renders.done", "studio"), ("tasks.updated", "studio")]
+        assert commit_and_read(state) == [("renders.done", "studio"), ("tasks.updated", "studio")]
         S.delete(task)
-        assert told(state) == [("tasks.deleted", "studio")]
+        assert commit_and_read(state) == [("tasks.deleted", "studio")]
         assert json.loads(recorded(state)[-1].data)["name"] == "c"
 
 

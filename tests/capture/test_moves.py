@@ -174,8 +174,8 @@ class Told(t.NamedTuple):
     extras: dict[str, t.Any]
 
 
-def told(state: AppState, *channels: str) -> list[Told]:
-    """Commit; return what that told of some channels, of documents if none is named."""
+def commit_and_read(state: AppState, *channels: str) -> list[Told]:
+    """Commit; return the new messages of some channels; by default those of documents."""
     before = len(recorded(state))
     S.commit()
     return [
@@ -208,7 +208,7 @@ class TestAColumn:
     def test_each_hears_its_own_half(self, office: AppState) -> None:
         doc = a_doc()
         doc.team_id, doc.note, doc.body = 2, "n", "new"
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == MOVED
         gone, here = only(found, "docs.deleted"), only(found, "docs.created")
@@ -226,7 +226,7 @@ class TestAColumn:
     def test_it_alone_changes(self, office: AppState) -> None:
         a_doc().team_id = 2
 
-        assert names(told(office)) == MOVED
+        assert names(commit_and_read(office)) == MOVED
 
     def test_several_flushes(self, office: AppState) -> None:
         doc = a_doc()
@@ -235,7 +235,7 @@ class TestAColumn:
         doc.team_id = 2
         S.flush()
         doc.note = "b"
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == MOVED
         assert only(found, "docs.deleted").data["note"] == "ours"
@@ -246,7 +246,7 @@ class TestAColumn:
         doc.team_id = 2
         S.flush()
         doc.team_id, doc.note = 1, "n"
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == [("docs.updated", "1")]
         assert found[0].extras["changes"] == {"note": {"from": "ours", "to": "n"}}
@@ -256,7 +256,7 @@ class TestAColumn:
         doc.team_id, doc.note = 3, "third"
         S.flush()
         doc.team_id = 2
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == MOVED
         assert only(found, "docs.deleted").data["note"] == "ours"
@@ -264,7 +264,7 @@ class TestAColumn:
     def test_to_no_owner(self, office: AppState) -> None:
         doc = a_doc()
         doc.team_id, doc.note = None, "n"
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == [("docs.deleted", "1")]
         assert found[0].data["note"] == "ours"
@@ -272,7 +272,7 @@ class TestAColumn:
     def test_from_no_owner(self, office: AppState) -> None:
         doc = a_doc(team_id=None)
         doc.team_id, doc.note = 2, "n"
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == [("docs.created", "2")]
         assert "changes" not in found[0].extras
@@ -280,7 +280,7 @@ class TestAColumn:
     def test_by_an_expression(self, office: AppState) -> None:
         doc = a_doc()
         doc.team_id, doc.note = Doc.team_id + 1, "n"
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == MOVED
         assert only(found, "docs.deleted").data["note"] == "ours"
@@ -290,13 +290,13 @@ class TestAColumn:
         doc = a_doc(status="sent")
         doc.team_id, doc.status = 2, "paid"
 
-        assert names(told(office)) == MOVED
+        assert names(commit_and_read(office)) == MOVED
 
     def test_conditions_look_at_what_each_may_see(self, office: AppState) -> None:
         doc = a_doc(status="draft")
         doc.team_id, doc.status = 2, "open"
 
-        assert names(told(office)) == sorted([*MOVED, ("docs.dropped", "1"), ("docs.opened", "2")])
+        assert names(commit_and_read(office)) == sorted([*MOVED, ("docs.dropped", "1"), ("docs.opened", "2")])
 
     def test_a_step_taken_before_it_moved(self, office: AppState) -> None:
         doc = a_doc(status="sent")
@@ -304,14 +304,14 @@ class TestAColumn:
         S.flush()
         doc.team_id = 2
 
-        assert names(told(office)) == MOVED
+        assert names(commit_and_read(office)) == MOVED
 
     def test_many_cost_no_more_statements(self, office: AppState) -> None:
         save(*(Doc(id=number, team_id=1, status="sent") for number in range(1, 21)))
         for doc in S.scalars(sa.select(Doc)).all():
             doc.team_id = 2
         with counting(office.engine) as sent:
-            found = told(office)
+            found = commit_and_read(office)
 
         assert len(found) == 40
         assert len([each for each in sent if "FROM office_doc" in each]) <= 3
@@ -326,7 +326,7 @@ class TestThenDeleted:
             doc.note = "n"
             S.flush()
         S.delete(doc)
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == [("docs.deleted", "1")]
         assert found[0].data["note"] == "ours"
@@ -337,14 +337,14 @@ class TestThenDeleted:
         S.flush()
         doc.team_id = 2
 
-        assert names(told(office)) == [("docs.created", "2")]
+        assert names(commit_and_read(office)) == [("docs.created", "2")]
 
     def test_made_anew_for_another(self, office: AppState) -> None:
         doc = a_doc()
         S.delete(doc)
         S.flush()
         S.add(Doc(id=1, team_id=2, note="n"))
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == MOVED
         assert only(found, "docs.deleted").data["note"] == "ours"
@@ -357,14 +357,14 @@ class TestThenDeleted:
         nested.rollback()
         doc.note = "n"
 
-        assert names(told(office)) == [("docs.updated", "1")]
+        assert names(commit_and_read(office)) == [("docs.updated", "1")]
 
 
 class TestOddWays:
     def test_with_another_key(self, office: AppState) -> None:
         doc = a_doc()
         doc.id, doc.team_id, doc.note = 5, 2, "n"
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == MOVED
         assert [(each.data["id"], each.data["note"]) for each in found] == [(1, "ours"), (5, "n")]
@@ -374,7 +374,7 @@ class TestOddWays:
         one, two = S.get_one(Doc, 1), S.get_one(Doc, 2)
         one.team_id, one.note = 2, "x"
         two.team_id, two.note = 1, "y"
-        found = told(office)
+        found = commit_and_read(office)
 
         assert sorted((each.event, each.owner, each.data["note"]) for each in found) == [
             ("docs.created", "1", "y"),
@@ -389,7 +389,7 @@ class TestOddWays:
         doc.team_id = 2
         S.flush()
         S.expire(doc)
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == MOVED
         assert only(found, "docs.deleted").data["body"] == "old"
@@ -398,7 +398,7 @@ class TestOddWays:
         a_doc()
         S.expunge_all()
         S.merge(Doc(id=1, team_id=2, note="n"))
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == MOVED
         assert only(found, "docs.deleted").data["note"] == "ours"
@@ -408,7 +408,7 @@ class TestOddWays:
         with S.begin_nested():
             doc.team_id = 2
 
-        assert names(told(office)) == MOVED
+        assert names(commit_and_read(office)) == MOVED
 
 
 class TestBulk:
@@ -416,7 +416,7 @@ class TestBulk:
         doc = a_doc()
         S.execute(sa.update(Doc).values(team_id=3, note="third"))
         doc.team_id, doc.note = 2, "n"
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == MOVED
         assert [each.data["note"] for each in found] == ["ours", "n"]
@@ -429,7 +429,7 @@ class TestBulk:
         else:
             doc.team_id, doc.note = 2, "n"
         S.execute(sa.delete(Doc))
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == [("docs.deleted", "1")]
         assert found[0].data["note"] == "ours"
@@ -441,7 +441,7 @@ class TestBulk:
             S.execute(sa.update(Doc), [{"id": number, "team_id": 2, "note": "n"} for number in (1, 2)])
         else:
             S.execute(sa.update(Doc).values(team_id=2, note="n"))
-        found = told(office)
+        found = commit_and_read(office)
 
         assert names(found) == sorted(2 * MOVED + 2 * [("docs.dropped", "1")])
         assert {each.data["note"] for each in found if each.owner == "1"} == {"ours"}
@@ -452,7 +452,7 @@ class TestBulk:
         a_doc()
         S.execute(sa.update(Doc).values({Doc.team_id: team}))
 
-        assert names(told(office, "births", "properties")) == [
+        assert names(commit_and_read(office, "births", "properties")) == [
             *([("births.created", "2")] if team else []),
             ("properties.deleted", "1"),
         ]
@@ -462,7 +462,7 @@ class TestBulk:
             Folder(id=1, team_id=1, name="one"), Folder(id=2, team_id=2), File(id=1, folder_id=1, name="ours")
         )
         S.execute(sa.update(File).values(folder_id=2, name="n"))
-        found = told(office, "files")
+        found = commit_and_read(office, "files")
 
         assert names(found) == [("files.created", "2"), ("files.deleted", "1")]
         gone = only(found, "files.deleted")
@@ -482,7 +482,7 @@ class TestBulk:
             moving = moving.values(id=1, team_id=2)
         S.execute(moving)
         S.get_one(File, 1).name = "n"
-        found = told(office, "files")
+        found = commit_and_read(office, "files")
 
         assert names(found) == [("files.created", "2"), ("files.deleted", "1")]
 
@@ -519,7 +519,7 @@ class TestAPath:
         else:
             file.folder = S.get_one(Folder, 2)
         file.name = "n"
-        found = told(office, "files")
+        found = commit_and_read(office, "files")
 
         assert names(found) == [("files.created", "2"), ("files.deleted", "1")]
         gone, here = only(found, "files.deleted"), only(found, "files.created")
@@ -535,7 +535,7 @@ class TestAPath:
     def test_what_it_is_in_goes_to_another(self, office: AppState, file: File) -> None:
         folder = S.get_one(Folder, 1)
         folder.team_id, folder.name, file.name = 2, "secret", "n"
-        found = told(office, "files")
+        found = commit_and_read(office, "files")
 
         assert names(found) == [("files.created", "2"), ("files.deleted", "1")]
         gone = only(found, "files.deleted")
@@ -545,7 +545,7 @@ class TestAPath:
     def test_an_unchanged_row_has_no_event(self, office: AppState, file: File) -> None:
         S.get_one(Folder, 1).team_id = 2
 
-        assert told(office, "files") == []
+        assert commit_and_read(office, "files") == []
 
     def test_what_it_was_in_is_deleted(self, office: AppState, file: File) -> None:
         folder = S.get_one(Folder, 1)
@@ -553,7 +553,7 @@ class TestAPath:
         S.flush()
         S.delete(folder)
 
-        assert names(told(office, "files")) == [("files.created", "2"), ("files.deleted", "1")]
+        assert names(commit_and_read(office, "files")) == [("files.created", "2"), ("files.deleted", "1")]
 
     @pytest.mark.parametrize("is_bulk", [True, False])
     def test_it_goes_when_its_folder_has_moved(self, office: AppState, file: File, is_bulk: bool) -> None:
@@ -564,7 +564,7 @@ class TestAPath:
             S.execute(sa.delete(File).where(File.id == 1))
         else:
             S.delete(file)
-        found = told(office, "files")
+        found = commit_and_read(office, "files")
 
         assert names(found) == [("files.deleted", "1")]
         assert found[0].extras["folder"]["name"] == "one"
@@ -572,13 +572,13 @@ class TestAPath:
     def test_to_nothing(self, office: AppState, file: File) -> None:
         file.folder = None
 
-        assert names(told(office, "files")) == [("files.deleted", "1")]
+        assert names(commit_and_read(office, "files")) == [("files.deleted", "1")]
 
     def test_within_one_owner_it_is_an_update(self, office: AppState, file: File) -> None:
         save(Folder(id=3, team_id=1))
         file.folder_id = 3
 
-        assert names(told(office, "files")) == [("files.updated", "1")]
+        assert names(commit_and_read(office, "files")) == [("files.updated", "1")]
 
 
 TOUCHING = """\
@@ -599,7 +599,7 @@ def test_what_it_touches_moves_along(office: AppState, is_bulk: bool) -> None:
     else:
         folder = S.get_one(Folder, 1)
         folder.team_id, folder.name = 2, "secret"
-    found = told(office, "files", "folders")
+    found = commit_and_read(office, "files", "folders")
 
     assert names(found) == [
         ("files.created", "2"),
@@ -620,7 +620,7 @@ def test_what_hangs_on_it_is_shown_as_it_was(office: AppState) -> None:
     doc.lines.append(Line(id=3, text="added"))
     S.delete(doc.lines[1])
     doc.team_id, doc.note = 2, "n"
-    found = told(office, "docs", "lines")
+    found = commit_and_read(office, "docs", "lines")
 
     gone = only(found, "docs.deleted").extras["lines"]
     assert sorted((each["id"], each["text"], each["doc"]["note"]) for each in gone) == [
@@ -643,23 +643,23 @@ class TestAsTheCatalogueSays:
     def test_moved_in_and_out_take_the_place_of_created_and_deleted(self, office: AppState) -> None:
         a_doc(status="draft").team_id = 2
 
-        assert names(told(office, "named")) == [("named.arrived", "2"), ("named.gone", "1")]
+        assert names(commit_and_read(office, "named")) == [("named.arrived", "2"), ("named.gone", "1")]
 
     def test_their_conditions_hold_for_what_each_may_see(self, office: AppState) -> None:
         a_doc(status="sent").team_id = 2
 
-        assert names(told(office, "named")) == [("named.arrived", "2")]
+        assert names(commit_and_read(office, "named")) == [("named.arrived", "2")]
 
     def test_real_ones_are_none_of_these(self, office: AppState) -> None:
         doc = a_doc()
         S.delete(doc)
 
-        assert names(told(office, "named")) == [("named.deleted", "1")]
+        assert names(commit_and_read(office, "named")) == [("named.deleted", "1")]
 
     def test_a_property_names_the_owner(self, office: AppState) -> None:
         doc = a_doc()
         doc.team_id, doc.note = 2, "n"
-        found = told(office, "properties")
+        found = commit_and_read(office, "properties")
 
         assert names(found) == [("properties.deleted", "1")]
         assert found[0].data["note"] == "ours"
@@ -669,7 +669,7 @@ class TestASoftDelete:
     def test_is_called_deleted(self, office: AppState) -> None:
         doc = a_doc()
         doc.status = "void"
-        found = told(office, "papers")
+        found = commit_and_read(office, "papers")
 
         assert names(found) == [("papers.deleted", "1")]
         assert found[0].data["status"] == "void"
@@ -678,12 +678,12 @@ class TestASoftDelete:
         doc = a_doc(status="void")
         S.delete(doc)
 
-        assert told(office, "papers") == []
+        assert commit_and_read(office, "papers") == []
 
     def test_a_row_that_was_not_and_goes(self, office: AppState) -> None:
         S.delete(a_doc())
 
-        assert names(told(office, "papers")) == [("papers.deleted", "1")]
+        assert names(commit_and_read(office, "papers")) == [("papers.deleted", "1")]
 
 
 @pytest.mark.parametrize("how", ["assigned", "bulk", "made anew"])
@@ -700,7 +700,7 @@ def test_what_hangs_on_it_leads_back_to_what_it_was(office: AppState, how: str) 
         S.flush()
         S.add(Doc(id=1, team_id=2, note="new"))
 
-    found = {each.event: each.extras.get("lines") for each in told(office)}
+    found = {each.event: each.extras.get("lines") for each in commit_and_read(office)}
     assert found["docs.deleted"] == [{"id": 1, "text": "a", "doc": {"id": 1, "note": "old"}}]
     assert "old" not in str(found["docs.created"])
 
@@ -714,7 +714,7 @@ def test_a_property_of_what_hangs_on_it_leads_back_too(
     doc = S.get_one(Doc, 1)
     doc.team_id, doc.note = 2, "new"
 
-    [line] = {each.event: each.extras["lines"] for each in told(office)}["docs.deleted"]
+    [line] = {each.event: each.extras["lines"] for each in commit_and_read(office)}["docs.deleted"]
     assert line["text"] == "old"
 
 
@@ -733,7 +733,7 @@ def test_what_a_query_computes_of_a_moved_row_that_is_deleted_is_not_shown(
         S.refresh(doc)
         S.delete(doc)
 
-    found = {each.event: each for each in told(office)}["docs.deleted"]
+    found = {each.event: each for each in commit_and_read(office)}["docs.deleted"]
     assert (found.owner, found.data["note"], found.data["loud"]) == ("1", "old", None)
 
 
@@ -744,7 +744,7 @@ def test_only_the_old_owner_has_a_subscription(office: AppState) -> None:
     save(Doc(id=9, team_id=8, note="theirs"))
     S.get_one(Doc, 9).team_id = 99
 
-    assert names(told(office)) == [("docs.deleted", "8")]
+    assert names(commit_and_read(office)) == [("docs.deleted", "8")]
     assert doc.team_id == 1
 
 
@@ -752,7 +752,7 @@ def test_everything_is_recorded_where_that_is_wished(office: AppState) -> None:
     object.__setattr__(office.settings, "record", "all")
     a_doc().team_id = 77
 
-    assert names(told(office)) == [("docs.created", "77"), ("docs.deleted", "1")]
+    assert names(commit_and_read(office)) == [("docs.created", "77"), ("docs.deleted", "1")]
 
 
 def test_the_hosts_object_stays_as_it_is(office: AppState) -> None:

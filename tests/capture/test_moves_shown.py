@@ -144,8 +144,8 @@ def desk(empty_database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
         yield state
 
 
-def told_to(state: AppState, owner: str) -> dict[str, dict[str, t.Any]]:
-    """Commit; return what that told one owner, by event."""
+def commit_and_read(state: AppState, owner: str) -> dict[str, dict[str, t.Any]]:
+    """Commit; return the new messages of one owner, by event."""
     before = len(recorded(state))
     S.commit()
     return {
@@ -199,7 +199,7 @@ def test_rows_are_shown_as_they_were(desk: AppState, change: t.Callable[[Doc], N
     else:
         doc.team_id = 2
     change(doc)
-    found = told_to(desk, "1")
+    found = commit_and_read(desk, "1")
 
     assert found["coded.deleted"] == {"id": 1, **AS_IT_WAS}
     assert THEIRS not in str(found)
@@ -212,7 +212,7 @@ def test_the_new_owner_is_shown_how_they_are(desk: AppState) -> None:
     doc.team_id = 2
     add_rows(doc)
 
-    assert told_to(desk, "2")["coded.created"]["labels"] == ["tag", THEIRS, THEIRS]
+    assert commit_and_read(desk, "2")["coded.created"]["labels"] == ["tag", THEIRS, THEIRS]
 
 
 def test_what_a_savepoint_undid_was_never_there(desk: AppState) -> None:
@@ -223,7 +223,7 @@ def test_what_a_savepoint_undid_was_never_there(desk: AppState) -> None:
     nested.rollback()
     doc.team_id = 2
 
-    assert told_to(desk, "1")["coded.deleted"] == {"id": 1, **AS_IT_WAS}
+    assert commit_and_read(desk, "1")["coded.deleted"] == {"id": 1, **AS_IT_WAS}
 
 
 def test_of_rows_that_a_bulk_statement_changed_nothing_is_shown(desk: AppState) -> None:
@@ -231,7 +231,7 @@ def test_of_rows_that_a_bulk_statement_changed_nothing_is_shown(desk: AppState) 
     S.get_one(Doc, 1).team_id = 2
     S.execute(sa.update(Person).values(name=THEIRS))
     S.execute(sa.insert(Remark).values(id=2, text=THEIRS, doc_id=1))
-    found = told_to(desk, "1")
+    found = commit_and_read(desk, "1")
 
     assert THEIRS not in str(found)
     assert found["coded.deleted"] == {
@@ -253,7 +253,7 @@ def test_a_row_that_is_deleted_after_it_moved(desk: AppState) -> None:
         S.delete(reading)
     S.flush()
     S.delete(doc)
-    found = told_to(desk, "1")
+    found = commit_and_read(desk, "1")
 
     assert THEIRS not in str(found)
     assert found["coded.deleted"]["labels"] == ["tag"]
@@ -264,4 +264,4 @@ def test_they_are_no_event_by_themselves(desk: AppState) -> None:
     change_rows(doc)
     add_rows(doc)
 
-    assert told_to(desk, "1") == {}
+    assert commit_and_read(desk, "1") == {}

@@ -57,7 +57,7 @@ class World:
 
 
 def expected(before: World, after: World) -> list[tuple[str, int, Row, Row]]:
-    """Return (event, id, data, changes) of all that must be told."""
+    """Return (event, id, data, changes) of all expected messages."""
     found = []
     for key in before.invoices.keys() | after.invoices.keys():
         old, new = before.invoices.get(key), after.invoices.get(key)
@@ -330,7 +330,7 @@ class Transactions(RuleBasedStateMachine):
 
     @rule()
     def collect_garbage(self) -> None:
-        """What the host holds no more is loaded anew: SQLAlchemy's sessions hold only weakly what is flushed."""
+        """Objects without references are loaded again: a session holds flushed ones only by weak references."""
         gc.collect()
 
     @rule()

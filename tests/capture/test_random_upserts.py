@@ -157,14 +157,14 @@ def seen(result: t.Any, each: Statement, dialect: str) -> dict[str, t.Any]:
 
 
 class Shop:
-    """The wares, and what is told of them."""
+    """The wares, and the messages about them."""
 
     def __init__(self, state: AppState) -> None:
         self.state = state
         self.dialect = state.engine.dialect.name
 
     def begin(self, rows: Rows) -> None:
-        """Have these wares and no others, and nothing told."""
+        """Have these wares and no others, and no messages."""
         with Session(self.state.engine, info={"webhooks": False}) as session:
             for model in (Delivery, Message, Ware):
                 session.execute(sa.delete(model))
@@ -225,7 +225,7 @@ class Shop:
 
 
 def expected(before: dict[int, dict[str, t.Any]], after: dict[int, dict[str, t.Any]]) -> list[t.Any]:
-    """What must have been told."""
+    """The expected messages."""
     found = []
 
     def tell(kind: str, row: dict[str, t.Any], diff: dict[str, t.Any]) -> None:

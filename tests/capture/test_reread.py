@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, reconstructor
 from flask_webhooks.capture import emit_many
 from flask_webhooks.models import BrokenMessage
 from flask_webhooks.state import AppState
-from tests.capture.conftest import NOWHERE, capturing, counting, last_changes, told
+from tests.capture.conftest import NOWHERE, capturing, counting, last_changes, recorded_data
 from tests.stage import subscribe
 
 mf = ma.fields
@@ -39,7 +39,7 @@ STATUS = sa.Enum(Status, values_callable=lambda kind: [each.value for each in ki
 
 
 class Plan(db.Model):  # type: ignore[name-defined]
-    """Of no channel: what is read of it nobody knows beforehand."""
+    """Of no channel, so it is not known in advance what is read of it."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     status: Mapped[t.Any] = mapped_column(STATUS, default=Status.SENT)
@@ -135,7 +135,7 @@ READS: dict[str, t.Callable[[Order], t.Any]] = {
 
 @pytest.fixture(params=["record", "raise", "log"])
 def state(request: pytest.FixtureRequest, empty_database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
-    """An app with a plan; somebody listens to all."""
+    """An app with a plan, and a subscription to everything."""
     with capturing(db, CATALOG, empty_database_url, tmp_path, WEBHOOKS_ON_ERROR=request.param) as state:
         db.session.add(Plan(id=1))
         db.session.commit()
@@ -181,8 +181,8 @@ def test_values_that_the_database_converts_are_shown_as_stored(state: AppState) 
         "key": "00000000-0000-0000-0000-000000000001",
     }
     assert broken() == []
-    assert told(state, "loose.created") == [{"id": 1, **before}]
-    assert told(state, "loose.updated") == [{"id": 1, **after}]
+    assert recorded_data(state, "loose.created") == [{"id": 1, **before}]
+    assert recorded_data(state, "loose.updated") == [{"id": 1, **after}]
     assert last_changes(state, "loose.updated") == {name: [before[name], after[name]] for name in names}
     assert row.day == "2026-02-01"
 
@@ -208,8 +208,10 @@ def test_the_row_is_read_once_more(state: AppState, name: str) -> None:
     db.session.commit()
 
     assert broken() == []
-    assert [data["read"] for data in told(state, "orders.created")] == [["paid"]]
-    assert [(data["read"], data["status"]) for data in told(state, "orders.paid")] == [(["paid"], "paid")]
+    assert [data["read"] for data in recorded_data(state, "orders.created")] == [["paid"]]
+    assert [(data["read"], data["status"]) for data in recorded_data(state, "orders.paid")] == [
+        (["paid"], "paid")
+    ]
     assert last_changes(state, "orders.updated") == {"note": [None, "new"], "status": ["sent", "paid"]}
     assert held == (order.rate if hasattr(order, "rate") else None)
     assert db.session.get_one(Order, 1) is order
@@ -224,7 +226,7 @@ def test_what_was_assigned_stays_in_the_hosts_objects(state: AppState) -> None:
     db.session.commit()
 
     assert (plan.status, order.status) == ("paid", "sent")
-    assert [data["read"] for data in told(state, "orders.created")] == [["paid"]]
+    assert [data["read"] for data in recorded_data(state, "orders.created")] == [["paid"]]
 
 
 def test_an_owner_is_read_once_more(state: AppState) -> None:
@@ -234,7 +236,7 @@ def test_an_owner_is_read_once_more(state: AppState) -> None:
     db.session.commit()
 
     assert broken() == []
-    assert [data["id"] for data in told(state, "owned.created")] == [1]
+    assert [data["id"] for data in recorded_data(state, "owned.created")] == [1]
 
 
 def test_an_object_that_is_emitted_is_read_once_more(state: AppState) -> None:
@@ -244,7 +246,7 @@ def test_an_object_that_is_emitted_is_read_once_more(state: AppState) -> None:
     emit_many(state, db.session(), "orders.seen", [order])
     db.session.commit()
 
-    assert [data["read"] for data in told(state, "orders.seen")] == [["paid"]]
+    assert [data["read"] for data in recorded_data(state, "orders.seen")] == [["paid"]]
 
 
 def test_rows_of_a_class_are_read_together(state: AppState) -> None:
@@ -254,7 +256,7 @@ def test_rows_of_a_class_are_read_together(state: AppState) -> None:
     with counting(state.engine) as sent:
         db.session.commit()
 
-    assert len(told(state, "orders.created")) == 20
+    assert len(recorded_data(state, "orders.created")) == 20
     # One is made in any case: to load what an include leads to.
     assert len([text for text in sent if "SELECT" in text and ' "order"' in text.replace("`", '"')]) == 2
 

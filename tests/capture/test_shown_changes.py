@@ -236,7 +236,7 @@ channels:
 
 @pytest.fixture
 def club(empty_database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
-    """An app with a member and a plain row; somebody listens, and wants to know what changed."""
+    """An app with a member and a plain row, and a subscription that includes `changes`."""
     with capturing(db, CATALOG, empty_database_url, tmp_path) as state:
         subscribe(state, NOWHERE, "*", includes=["changes"])
         db.session.add_all([Firm(id=1, name="one"), Firm(id=2, name="two")])
@@ -357,7 +357,7 @@ def test_without_a_schema_it_is_the_columns_that_data_has(club: AppState) -> Non
     assert last_changes(club, "plain.updated") == {"called": ["", "x"], "rank": ["low", "high"]}
 
 
-def told_of(state: AppState, event: str) -> dict[str, t.Any]:
+def shown_changes(state: AppState, event: str) -> dict[str, t.Any]:
     """The include `changes` of the last message of an event."""
     message = [each for each in recorded(state) if each.event == event][-1]
     return t.cast("dict[str, t.Any]", json.loads(message.extras or "")["changes"])
@@ -367,21 +367,21 @@ def test_what_code_reads_by_other_code_counts(club: AppState) -> None:
     change(_email="b@example.com")
 
     pair = {"from": "a@example.com!", "to": "b@example.com!"}
-    assert told_of(club, "deep.updated") == told_of(club, "deepcamels.updated") == {"label": pair}
+    assert shown_changes(club, "deep.updated") == shown_changes(club, "deepcamels.updated") == {"label": pair}
 
 
 def test_what_cannot_be_known_of_before_is_named_without_values(club: AppState) -> None:
     change(firm_id=2, name="Ada", facts={"hair": "red", "pin": "1234", "size": "L"})
 
-    assert told_of(club, "deep.updated") == {"firm_name": {}, "size": {}}
-    assert told_of(club, "deepcamels.updated") == {"firmName": {}, "size": {}}
-    assert told_of(club, "dicts.updated") == {"called": {}, "firm": {}}
+    assert shown_changes(club, "deep.updated") == {"firm_name": {}, "size": {}}
+    assert shown_changes(club, "deepcamels.updated") == {"firmName": {}, "size": {}}
+    assert shown_changes(club, "dicts.updated") == {"called": {}, "firm": {}}
 
 
 def test_what_a_method_had_left_out_is_named_without_values(club: AppState) -> None:
     change(note="n", password_hash="new secret")
 
-    assert told_of(club, "dicts.updated") == {"note": {}}
+    assert shown_changes(club, "dicts.updated") == {"note": {}}
 
 
 def test_bulk_statements_too(club: AppState) -> None:

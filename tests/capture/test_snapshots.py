@@ -30,7 +30,7 @@ def save(*objects: t.Any) -> None:
     S.commit()
 
 
-def told_since(state: AppState, count: int) -> list[tuple[str, str, str | None]]:
+def recorded_since(state: AppState, count: int) -> list[tuple[str, str, str | None]]:
     """Event, owner and key of what was recorded after the first `count`."""
     return sorted((each.event, each.owner, each.entity_id) for each in recorded(state)[count:])
 
@@ -94,7 +94,7 @@ class TestALineThatIsDeleted:
 class TestAnInvoiceThatIsDeleted:
     def gone(self, state: AppState, count: int = 2) -> dict[str, t.Any]:
         S.commit()
-        assert [each for each in told_since(state, count) if "deleted" in each[0]] == [
+        assert [each for each in recorded_since(state, count) if "deleted" in each[0]] == [
             ("invoices.deleted", "1", "1")
         ]
         return last(state, "invoices.deleted")
@@ -238,7 +238,7 @@ class TestAClone:
         S.add(invoice)
         S.commit()
 
-        assert told_since(heard, 2) == [("invoices.created", "2", "2"), ("invoices.updated", "1", "1")]
+        assert recorded_since(heard, 2) == [("invoices.created", "2", "2"), ("invoices.updated", "1", "1")]
         updated = [each for each in recorded(heard) if each.event == "invoices.updated"][-1]
         assert changes(updated)["number"] == ["A", "B"]
 
@@ -257,7 +257,7 @@ class TestAClone:
         savepoint.rollback()
         S.commit()
 
-        assert told_since(heard, 2) == [("invoices.updated", "1", "1")]
+        assert recorded_since(heard, 2) == [("invoices.updated", "1", "1")]
 
     def test_that_is_never_added(self, heard: AppState) -> None:
         S.add(invoice := Invoice(id=1, owner="1", number="A"))
@@ -266,7 +266,7 @@ class TestAClone:
         invoice.owner = "2"
         S.commit()
 
-        assert told_since(heard, 0) == [("invoices.created", "1", "1")]
+        assert recorded_since(heard, 0) == [("invoices.created", "1", "1")]
 
 
 class TestACommitThatIsTriedAgain:
@@ -289,8 +289,8 @@ class TestACommitThatIsTriedAgain:
         invoice.status, line.invoice_id = Status.DRAFT, 2
         S.commit()
 
-        assert ("invoices.updated", "1", "1") not in told_since(heard, 3)
-        assert ("invoices.updated", "1", "2") in told_since(heard, 3)
+        assert ("invoices.updated", "1", "1") not in recorded_since(heard, 3)
+        assert ("invoices.updated", "1", "2") in recorded_since(heard, 3)
 
 
 def test_emit_alone_takes_no_connection_before_the_commit(heard: AppState) -> None:

@@ -190,7 +190,7 @@ class Row(db.Model):  # type: ignore[name-defined]
 
 
 for _name, (_type, _) in EVERY.items():
-    if _name in ON_POSTGRESQL:  # elsewhere the column is there, and nobody uses it
+    if _name in ON_POSTGRESQL:  # on other databases the column is unused
         _type = sa.JSON().with_variant(_type, "postgresql")
     elif _name in ON_MARIADB:
         _type = sa.JSON().with_variant(_type, "mysql", "mariadb")
@@ -303,7 +303,7 @@ def rows(session: Session) -> dict[int, dict[str, t.Any]]:
 
 
 def shown(row: dict[str, t.Any]) -> dict[str, t.Any]:
-    """What is told of a row."""
+    """The columns that events show."""
     return {name: value for name, value in row.items() if not isinstance(value, LeftOut)}
 
 
@@ -319,7 +319,7 @@ def is_taken(session: Session, name: str, value: t.Any) -> bool:
 
 
 def messages(session: Session, seen: set[str]) -> dict[int, Message]:
-    """What was told of each row since then, one message at most."""
+    """The message of each row since then, at most one."""
     found = [each for each in session.scalars(sa.select(Message)) if each.id not in seen]
     assert len({each.entity_id for each in found}) == len(found)
     seen.update(each.id for each in found)
@@ -382,8 +382,8 @@ def save(*objects: t.Any) -> None:
     S.commit()
 
 
-def told(state: AppState, *channels: str) -> list[tuple[str, str]]:
-    """Commit; return event and owner of what that told."""
+def commit_and_read(state: AppState, *channels: str) -> list[tuple[str, str]]:
+    """Commit; return event and owner of the new messages."""
     before = len(recorded(state))
     S.commit()
     return sorted((each.event, each.owner) for each in recorded(state)[before:] if each.channel in channels)
@@ -393,30 +393,33 @@ class TestTheOwner:
     def test_a_uuid_in_capitals(self, state: AppState) -> None:
         S.add(Account(id=1, key=str(UUID).upper()))
 
-        assert told(state, "keys") == [("keys.created", str(UUID))]
+        assert commit_and_read(state, "keys") == [("keys.created", str(UUID))]
 
     def test_a_code_that_the_database_pads(self, state: AppState) -> None:
         S.add(Account(id=1, key=str(UUID), code="abc"))
         padded = "abc     " if S.get_bind().dialect.name == "postgresql" else "abc"
 
-        assert told(state, "codes") == [("codes.created", padded)]
+        assert commit_and_read(state, "codes") == [("codes.created", padded)]
 
     def test_a_type_of_the_hosts(self, state: AppState) -> None:
         S.add(Account(id=1, key=str(UUID), mail=" A@X"))
 
-        assert told(state, "mails") == [("mails.created", "a@x")]
+        assert commit_and_read(state, "mails") == [("mails.created", "a@x")]
 
     def test_along_a_path(self, state: AppState) -> None:
         S.add(Bill(id=1, account=Account(id=1, key=str(UUID).upper())))
 
-        assert told(state, "bills") == [("bills.created", str(UUID))]
+        assert commit_and_read(state, "bills") == [("bills.created", str(UUID))]
 
     def test_another_form_of_the_same_is_no_move(self, state: AppState) -> None:
         save(Account(id=1, key=str(UUID), mail="a@x", name="old"))
         account = S.get_one(Account, 1)
         account.key, account.mail, account.name = UUID.hex, "A@X", "new"
 
-        assert told(state, "keys", "mails") == [("keys.updated", str(UUID)), ("mails.updated", "a@x")]
+        assert commit_and_read(state, "keys", "mails") == [
+            ("keys.updated", str(UUID)),
+            ("mails.updated", "a@x"),
+        ]
 
     @pytest.mark.parametrize("expires", [True, False])
     def test_of_what_is_deleted(self, state: AppState, expires: bool) -> None:
@@ -437,7 +440,7 @@ class TestTheOwner:
         S.flush()
         S.delete(account)
 
-        assert told(state, "mails") == []  # b@x, who has it, listens to nothing
+        assert commit_and_read(state, "mails") == []  # b@x, who has it, listens to nothing
 
 
 class TestConditions:
@@ -448,20 +451,20 @@ class TestConditions:
 
     def test_an_enum_by_its_name(self, state: AppState, bill: Bill) -> None:
         bill.status = "PAID"  # type: ignore[assignment]
-        assert told(state, "bills") == [("bills.paid", str(UUID)), ("bills.updated", str(UUID))]
+        assert commit_and_read(state, "bills") == [("bills.paid", str(UUID)), ("bills.updated", str(UUID))]
 
         bill.status = "PAID"  # type: ignore[assignment]
-        assert told(state, "bills") == []
+        assert commit_and_read(state, "bills") == []
 
     def test_a_number_as_text(self, state: AppState, bill: Bill) -> None:
         bill.count = "5"  # type: ignore[assignment]
 
-        assert told(state, "bills") == [("bills.five", str(UUID)), ("bills.updated", str(UUID))]
+        assert commit_and_read(state, "bills") == [("bills.five", str(UUID)), ("bills.updated", str(UUID))]
 
     def test_on_create(self, state: AppState, bill: Bill) -> None:
         S.add(Bill(id=2, account_id=1, status="PAID", count="5", mail="A@X"))
 
-        assert [event for event, _ in told(state, "bills")] == [
+        assert [event for event, _ in commit_and_read(state, "bills")] == [
             "bills.created",
             "bills.five",
             "bills.mailed",
@@ -471,14 +474,14 @@ class TestConditions:
     def test_a_type_of_the_hosts(self, state: AppState, bill: Bill) -> None:
         bill.mail = "A@X"
 
-        assert [event for event, _ in told(state, "bills")] == ["bills.mailed", "bills.updated"]
+        assert [event for event, _ in commit_and_read(state, "bills")] == ["bills.mailed", "bills.updated"]
 
     def test_a_step_that_only_the_row_knew(self, state: AppState, bill: Bill) -> None:
         bill.mail = "A@X"
         S.flush()
         bill.mail = "C@X"
 
-        assert [event for event, _ in told(state, "bills")] == [
+        assert [event for event, _ in commit_and_read(state, "bills")] == [
             "bills.mailed",
             "bills.unmailed",
             "bills.updated",
@@ -487,12 +490,12 @@ class TestConditions:
     def test_by_an_expression(self, state: AppState, bill: Bill) -> None:
         bill.count = Bill.count + 5  # type: ignore[assignment]
 
-        assert [event for event, _ in told(state, "bills")] == ["bills.five", "bills.updated"]
+        assert [event for event, _ in commit_and_read(state, "bills")] == ["bills.five", "bills.updated"]
 
     def test_in_bulk(self, state: AppState, bill: Bill) -> None:
         S.execute(sa.update(Bill).values(count="5", mail="A@X", status="PAID"))
 
-        assert [event for event, _ in told(state, "bills")] == [
+        assert [event for event, _ in commit_and_read(state, "bills")] == [
             "bills.five",
             "bills.mailed",
             "bills.paid",
@@ -649,7 +652,7 @@ def test_a_repeated_commit_uses_the_stored_values_too(state: AppState) -> None:
         S.commit()
     sa.event.remove(S(), "before_commit", refuse)
 
-    assert told(state, "keys", "mails") == [("keys.created", str(UUID)), ("mails.created", "a@x")]
+    assert commit_and_read(state, "keys", "mails") == [("keys.created", str(UUID)), ("mails.created", "a@x")]
 
 
 def test_includes_show_the_row_too(state: AppState) -> None:

@@ -44,7 +44,7 @@ def listening(stock: AppState) -> None:
     subscribe(stock, NOWHERE, "wares.*", includes=["changes"])
 
 
-def told(state: AppState) -> list[tuple[str, t.Any, t.Any]]:
+def recorded_events(state: AppState) -> list[tuple[str, t.Any, t.Any]]:
     """Event, number and changed count of all messages."""
     return sorted(
         (message.event.partition(".")[2], json.loads(message.data)["number"], changes(message).get("count"))
@@ -63,7 +63,7 @@ class TestUpdating:
             db.session.execute(upsert(database_url, NUMBER, sets_count).values(row))
         db.session.commit()
 
-        assert told(stock) == [CREATED, UPDATED]
+        assert recorded_events(stock) == [CREATED, UPDATED]
 
     @pytest.mark.parametrize("in_bulk", [True, False])
     def test_a_row_that_the_transaction_has_deleted(
@@ -77,13 +77,13 @@ class TestUpdating:
         db.session.execute(upsert(database_url, NUMBER, sets_count).values(row))
         db.session.commit()
 
-        assert told(stock) == [UPDATED]
+        assert recorded_events(stock) == [UPDATED]
 
     def test_many_values(self, stock: AppState, database_url: str) -> None:
         db.session.execute(upsert(database_url, NUMBER, sets_count).values([ROW, NEW]))
         db.session.commit()
 
-        assert told(stock) == [CREATED, UPDATED]
+        assert recorded_events(stock) == [CREATED, UPDATED]
 
     def test_a_mapping_and_a_list(self, stock: AppState, database_url: str) -> None:
         statement = upsert(database_url, NUMBER, sets_count)
@@ -91,7 +91,7 @@ class TestUpdating:
         db.session.execute(statement, [NEW, {"number": 3, "count": 1}])
         db.session.commit()
 
-        assert told(stock) == [CREATED, ("created", 3, None), UPDATED]
+        assert recorded_events(stock) == [CREATED, ("created", 3, None), UPDATED]
 
     def test_raw(self, stock: AppState, database_url: str) -> None:
         raw = [{"owner": "1", "number": row["number"], "amount": row["count"]} for row in (ROW, NEW)]
@@ -100,7 +100,7 @@ class TestUpdating:
         )
         db.session.commit()
 
-        assert told(stock) == [CREATED, UPDATED]
+        assert recorded_events(stock) == [CREATED, UPDATED]
 
     def test_entities_that_are_returned(self, stock: AppState, database_url: str) -> None:
         ware = db.session.get_one(Ware, 101)
@@ -113,7 +113,7 @@ class TestUpdating:
         assert sorted((each.number, each.count) for each in found) == [(1, 7), (2, 8)]
         assert ware.count == 7
         db.session.commit()
-        assert told(stock) == [CREATED, UPDATED]
+        assert recorded_events(stock) == [CREATED, UPDATED]
 
     def test_from_a_select(self, stock: AppState, database_url: str) -> None:
         one = sa.select(sa.literal("1"), Ware.number + 1, Ware.count - 2, sa.true()).where(Ware.id == 101)
@@ -124,7 +124,7 @@ class TestUpdating:
             assert db.session.execute(statement).rowcount in (1, 2)  # type: ignore[attr-defined]
         db.session.commit()
 
-        assert told(stock) == [CREATED, UPDATED]
+        assert recorded_events(stock) == [CREATED, UPDATED]
 
     def test_from_a_select_that_gives_another_value_each_time(
         self, stock: AppState, database_url: str
@@ -138,13 +138,13 @@ class TestUpdating:
             db.session.execute(upsert(database_url, NUMBER, sets_count).from_select(names, source))
         db.session.commit()
 
-        assert told(stock) == [CREATED, UPDATED]
+        assert recorded_events(stock) == [CREATED, UPDATED]
 
     def test_by_the_primary_key(self, stock: AppState, database_url: str) -> None:
         db.session.execute(upsert(database_url, ["id"], sets_count), [{"id": 101, **ROW}, {"id": 102, **NEW}])
         db.session.commit()
 
-        assert told(stock) == [CREATED, UPDATED]
+        assert recorded_events(stock) == [CREATED, UPDATED]
 
     def test_rows_of_which_some_leave_the_key_to_the_database(
         self, stock: AppState, database_url: str
@@ -155,14 +155,14 @@ class TestUpdating:
         )
         db.session.commit()
 
-        assert told(stock) == [CREATED, ("created", 3, None), ("updated", 1, [10, 6])]
+        assert recorded_events(stock) == [CREATED, ("created", 3, None), ("updated", 1, [10, 6])]
 
     def test_the_same_row_twice(self, stock: AppState, database_url: str) -> None:
         statement = upsert(database_url, NUMBER, lambda row: {"amount": Ware.count + row.amount})
         db.session.execute(statement, [ROW, ROW, NEW, NEW])
         db.session.commit()
 
-        assert told(stock) == [CREATED, ("updated", 1, [10, 24])]
+        assert recorded_events(stock) == [CREATED, ("updated", 1, [10, 24])]
         assert db.session.scalar(sa.select(Ware.count).where(Ware.number == 2)) == 16
 
     def test_what_changes_nothing_has_no_event(self, stock: AppState, database_url: str) -> None:
@@ -177,7 +177,7 @@ class TestUpdating:
         db.session.execute(statement, [ROW, NEW])
         db.session.commit()
 
-        assert told(stock) == [CREATED]
+        assert recorded_events(stock) == [CREATED]
 
     @BOTH
     def test_the_target_of_a_partial_index(self, stock: AppState, database_url: str) -> None:
@@ -192,7 +192,7 @@ class TestUpdating:
         db.session.execute(statement.values(number=9, place="x"))
         db.session.commit()
 
-        assert told(stock) == [UPDATED]
+        assert recorded_events(stock) == [UPDATED]
 
     @POSTGRES
     def test_a_constraint_by_its_name(self, stock: AppState) -> None:
@@ -201,7 +201,7 @@ class TestUpdating:
             db.session.execute(statement.values(number=1, code="a"))
         db.session.commit()
 
-        assert told(stock) == [UPDATED]
+        assert recorded_events(stock) == [UPDATED]
 
     @LITE
     def test_no_target_at_all(self, stock: AppState) -> None:
@@ -209,7 +209,7 @@ class TestUpdating:
         db.session.execute(statement.values(number=99, code="a"))
         db.session.commit()
 
-        assert told(stock) == [UPDATED]
+        assert recorded_events(stock) == [UPDATED]
 
     def test_a_default_of_the_database_and_a_trigger(self, stock: AppState, database_url: str) -> None:
         db.session.execute(upsert(database_url, NUMBER, sets_count).values(number=2))
@@ -224,7 +224,7 @@ class TestUpdating:
         db.session.execute(upsert(database_url, NUMBER, sets_count), [ROW, NEW])
         db.session.commit()
 
-        assert told(stock) == [CREATED, UPDATED]
+        assert recorded_events(stock) == [CREATED, UPDATED]
 
     def test_a_savepoint_that_is_rolled_back(self, stock: AppState, database_url: str) -> None:
         nested = db.session.begin_nested()
@@ -266,7 +266,7 @@ class TestDoingNothing:
         db.session.execute(statement.values(number=3))
         db.session.commit()
 
-        assert told(stock) == [CREATED, ("created", 3, None)]
+        assert recorded_events(stock) == [CREATED, ("created", 3, None)]
 
     def test_from_a_select(self, stock: AppState, database_url: str) -> None:
         for step in (0, 1):
@@ -276,7 +276,7 @@ class TestDoingNothing:
             )
         db.session.commit()
 
-        assert told(stock) == [CREATED]
+        assert recorded_events(stock) == [CREATED]
 
     def test_an_unknown_index(self, stock: AppState, database_url: str) -> None:
         """A key that only a migration has made, over an expression."""
@@ -287,7 +287,7 @@ class TestDoingNothing:
         db.session.execute(statement, [{"number": 3, "name": "Old"}, {"number": 4, "name": "new"}])
         db.session.commit()
 
-        assert told(stock) == [("created", 4, None)]
+        assert recorded_events(stock) == [("created", 4, None)]
 
 
 @LITE
@@ -295,7 +295,7 @@ def test_or_ignore_of_sqlite(stock: AppState, listening: None) -> None:
     db.session.execute(sa.insert(Ware).prefix_with("OR IGNORE"), [ROW, NEW])
     db.session.commit()
 
-    assert told(stock) == [CREATED]
+    assert recorded_events(stock) == [CREATED]
 
 
 UNKNOWN: dict[str, tuple[str, t.Any]] = {
@@ -366,8 +366,8 @@ class TestOthersAtTheSameTime:
             db.session.execute(statement.from_select(["owner", "number", "amount", "is_on_sale"], source))
         db.session.commit()
 
-        assert told(stock)[-1] == ("updated", 2, [20, 8])
-        assert len(told(stock)) == (2 if form == "a list" else 1)
+        assert recorded_events(stock)[-1] == ("updated", 2, [20, 8])
+        assert len(recorded_events(stock)) == (2 if form == "a list" else 1)
 
     def test_a_row_that_another_commits_while_the_statement_waits_for_it(
         self, stock: AppState, database_url: str
@@ -386,7 +386,7 @@ class TestOthersAtTheSameTime:
             other.commit()
             thread.join(30)
 
-        assert told(stock) == [("updated", 2, [20, 8])]
+        assert recorded_events(stock) == [("updated", 2, [20, 8])]
 
     def test_an_empty_place_is_not_locked(self, stock: AppState, database_url: str) -> None:
         """Two that look where nothing is yet and then insert would wait for each other for ever."""
@@ -397,7 +397,11 @@ class TestOthersAtTheSameTime:
             other.commit()
             one.commit()
 
-        assert [each[:2] for each in told(stock)] == [("created", 2), ("created", 3), ("created", 4)]
+        assert [each[:2] for each in recorded_events(stock)] == [
+            ("created", 2),
+            ("created", 3),
+            ("created", 4),
+        ]
 
 
 def is_anybody_waiting(state: AppState) -> bool:
@@ -406,7 +410,7 @@ def is_anybody_waiting(state: AppState) -> bool:
         if connection.dialect.name == "postgresql":
             asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             return bool(connection.exec_driver_sql(asked).scalar())
-        # `innodb_trx` is a copy, which is made anew only when nobody has read it for 0.1 s: nothing to poll.
+        # `innodb_trx` is a copy that is refreshed only if it was not read for 0.1 s: it cannot be polled.
         return "LOCK WAIT" in connection.exec_driver_sql("SHOW ENGINE INNODB STATUS").one()[2]
 
 
@@ -440,7 +444,7 @@ def test_a_database_that_returns_nothing(
     statement = upsert(database_url, NUMBER, sets_count)
     db.session.execute(statement, [ROW, NEW])
     db.session.commit()
-    assert told(stock) == [CREATED, UPDATED]
+    assert recorded_events(stock) == [CREATED, UPDATED]
 
     source = sa.select(sa.literal("1"), Ware.number, Ware.count, sa.true()).where(Ware.number == 1)
     db.session.execute(statement.from_select(["owner", "number", "amount", "is_on_sale"], source))
@@ -493,7 +497,7 @@ def test_a_trigger_has_the_last_word(stock: AppState, database_url: str) -> None
     db.session.execute(upsert(database_url, NUMBER, sets_count), [ROW, NEW])
     db.session.commit()
 
-    assert told(stock) == [CREATED, ("updated", 1, [10, 107])]
+    assert recorded_events(stock) == [CREATED, ("updated", 1, [10, 107])]
     assert sorted(json.loads(message.data)["count"] for message in recorded(stock)) == [107, 108]
 
 

@@ -14,7 +14,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from flask_webhooks.reference import json_schema
-from tests.capture.conftest import NOWHERE, capturing, last_changes, told
+from tests.capture.conftest import NOWHERE, capturing, last_changes, recorded_data
 from tests.stage import subscribe
 
 utils = pytest.importorskip("sqlalchemy_utils")
@@ -78,7 +78,7 @@ def test_values_are_as_their_columns_have_them(empty_database_url: str, tmp_path
             setattr(shop, name, value)
         db.session.commit()
 
-        [data] = told(state, "shops.updated")
+        [data] = recorded_data(state, "shops.updated")
         expected = {name: text for name, (_, text) in WRITTEN.items()}
         assert data == {"id": 1, "owner": "1", **expected}
         assert last_changes(state, "shops.updated") == {name: [None, text] for name, text in expected.items()}

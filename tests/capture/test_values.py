@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import load_only, undefer
 
 from flask_webhooks.state import AppState
-from tests.capture.conftest import RECORDING, counting, events, kinds, last_changes, told
+from tests.capture.conftest import RECORDING, counting, events, kinds, last_changes, recorded_data
 from tests.capture.valued_models import Animal, Cage, Dog, Mood, Place, Pup, Seat, Stub, Ticket, db
 
 
@@ -53,7 +53,7 @@ class TestForgotten:
             db.session.commit()
 
         assert kinds(sent) == ["SELECT seat", "UPDATE seat", *RECORDING]
-        assert len(told(valued, "seats.updated")) == 20
+        assert len(recorded_data(valued, "seats.updated")) == 20
 
     def test_many_deferred_cost_one_statement(self, valued: AppState) -> None:
         db.session.add_all(Animal() for _ in range(20))
@@ -213,7 +213,7 @@ class TestShapes:
         ticket.state = "sold"
         db.session.commit()
 
-        assert [data["summary"] for data in told(valued, "tickets.updated")] == ["sold 2"]
+        assert [data["summary"] for data in recorded_data(valued, "tickets.updated")] == ["sold 2"]
 
     def test_joined_inheritance_is_seen_by_both_channels(self, valued: AppState) -> None:
         dog = Dog(name="Rex", breed="pug")
@@ -251,7 +251,7 @@ class TestShapes:
         db.session.commit()
 
         assert changed(valued, "pups.updated") == {"trick": ["sit", "roll"]}
-        assert [data["trick"] for data in told(valued, "pups.deleted")] == ["roll"]
+        assert [data["trick"] for data in recorded_data(valued, "pups.deleted")] == ["roll"]
         assert "animals.deleted" in events(valued)
         assert "dogs.created" not in events(valued)
 
@@ -263,7 +263,7 @@ class TestShapes:
             seat.note = seat.row
         db.session.commit()
 
-        assert [data["note"] for data in told(valued, "seats.updated")] == ["A", "B"]
+        assert [data["note"] for data in recorded_data(valued, "seats.updated")] == ["A", "B"]
 
     def test_a_primary_key_that_changes(self, valued: AppState) -> None:
         seat = Seat(row="A", number=1)
@@ -311,7 +311,7 @@ class TestReferences:
         animal.cage = cages[1]
         db.session.commit()
 
-        assert sorted(data["name"] for data in told(valued, "cages.updated")) == ["one", "two"]
+        assert sorted(data["name"] for data in recorded_data(valued, "cages.updated")) == ["one", "two"]
 
     def test_a_collection_without_a_way_back(self, valued: AppState) -> None:
         one, two, stub = Ticket(), Ticket(), Stub()

@@ -18,7 +18,7 @@ from tests.stage import subscribe
 
 
 class Answer:
-    """What a comparison of arrays comes to: an answer for each element."""
+    """The result of comparing arrays: one answer for each element."""
 
     def __init__(self, each: t.Iterable[bool]) -> None:
         self.each = list(each)
@@ -102,7 +102,7 @@ channels:
 
 @pytest.fixture
 def library(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
-    """An app with a page that has a vector; somebody listens, and wants to know what changed."""
+    """An app with a page that has a vector, and a subscription that includes `changes`."""
     with capturing(db, CATALOG, database_url, tmp_path) as state:
         subscribe(state, NOWHERE, "*", includes=["changes"])
         db.session.add(Page(id=1, place=Vector(1, 2)))
@@ -187,7 +187,7 @@ def test_bulk_statements(library: AppState) -> None:
         (Vector(1, 2), Vector(1, 2, 3), False),  # and raises for shapes that do not fit
         (Vector(1, 2), None, False),
         (None, Vector(1, 2), False),
-        ([Vector(1, 2)], [Vector(1, 2)], False),  # nobody can say, so it is told
+        ([Vector(1, 2)], [Vector(1, 2)], False),  # unknown, so it counts as changed
     ],
 )
 def test_same(old: t.Any, new: t.Any, is_same: bool) -> None:

@@ -76,7 +76,7 @@ def test_good_one_is_read_bound_and_accepted_by_the_editor(
 
 
 def test_shipped_schema_is_the_one_of_the_format() -> None:
-    """Write it anew with `python -m flask_webhooks.catalog > flask_webhooks/catalog.schema.json`."""
+    """Update it with `python -m flask_webhooks.catalog > flask_webhooks/catalog.schema.json`."""
     assert json.loads(SHIPPED.read_text(encoding="utf-8")) == json.loads(json.dumps(json_schema()))
 
 

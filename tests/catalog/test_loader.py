@@ -21,7 +21,7 @@ def everything() -> Catalog:
     return load("everything.yaml", root=HERE / "good")
 
 
-def told(sources: t.Any, root: Path) -> list[str]:
+def problems_of(sources: t.Any, root: Path) -> list[str]:
     with pytest.raises(CatalogError) as caught:
         load(sources, root=root)
     return [str(problem) for problem in caught.value.problems]
@@ -70,7 +70,7 @@ def test_entry_point(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "jobs-of-ours").write_text(TASKS, encoding="utf-8")
     assert "jobs" not in load("jobs-of-ours", root=root).channels, "a file of that name comes first"
     (root / "jobs-of-ours").unlink()
-    assert told("jobs-of-our", root) == [
+    assert problems_of("jobs-of-our", root) == [
         "jobs-of-our:1: (document): is neither a file nor a registered catalogue. "
         'Did you mean "jobs-of-ours"?'
     ]
@@ -78,29 +78,31 @@ def test_entry_point(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_file_names_a_similar_one(write: Write) -> None:
     root = write(JOBS)
-    assert told("webhook.yaml", root) == [
+    assert problems_of("webhook.yaml", root) == [
         'webhook.yaml:1: (document): cannot be read: No such file or directory. Did you mean "webhooks.yaml"?'
     ]
 
 
 def test_missing_file_says_where_it_looked(tmp_path: Path) -> None:
-    [said] = told("webhooks.yaml", tmp_path)
+    [said] = problems_of("webhooks.yaml", tmp_path)
     assert str(tmp_path / "webhooks.yaml") in said
 
 
 def test_missing_package(tmp_path: Path) -> None:
-    [said] = told("no_such_package_here:jobs.yaml", tmp_path)
+    [said] = problems_of("no_such_package_here:jobs.yaml", tmp_path)
     assert "is it installed, with its data files?" in said
 
 
 def test_folder_instead_of_a_file(tmp_path: Path) -> None:
-    [said] = told(".", tmp_path)
+    [said] = problems_of(".", tmp_path)
     assert "cannot be read: Is a directory." in said
 
 
 def test_other_encodings(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("version: 1\n# caf\xe9\n".encode("latin-1"))
-    assert told("latin.yaml", tmp_path) == ["latin.yaml:2: (document): is not UTF-8. Save the file as UTF-8."]
+    assert problems_of("latin.yaml", tmp_path) == [
+        "latin.yaml:2: (document): is not UTF-8. Save the file as UTF-8."
+    ]
     (tmp_path / "bom.yaml").write_bytes(JOBS.encode("utf-8-sig"))
     assert list(load("bom.yaml", root=tmp_path).events) == ["jobs.done"]
 
@@ -108,7 +110,7 @@ def test_other_encodings(tmp_path: Path) -> None:
 def test_problems_of_all_sources_are_reported_together(write: Write) -> None:
     write(JOBS.replace("events", "evnts"), "jobs.yaml")
     root = write(TASKS.replace("title", "titel"), "tasks.yaml")
-    said = told(["jobs.yaml", "nowhere/at.yaml", "tasks.yaml"], root)
+    said = problems_of(["jobs.yaml", "nowhere/at.yaml", "tasks.yaml"], root)
     assert [problem.partition(":")[0] for problem in said] == ["jobs.yaml"] * 2 + [
         "nowhere/at.yaml",
         "tasks.yaml",
@@ -121,7 +123,7 @@ def test_problems_of_all_sources_are_reported_together(write: Write) -> None:
 def test_clash_names_both_places(write: Write) -> None:
     write(JOBS, "jobs.yaml")
     root = write(JOBS, "more.yaml")
-    assert told(["jobs.yaml", "more.yaml"], root) == [
+    assert problems_of(["jobs.yaml", "more.yaml"], root) == [
         "more.yaml:4: channels.jobs: is declared before, in jobs.yaml:4. "
         "Rename one of the two, or put their events together."
     ]
@@ -296,7 +298,7 @@ def test_odd_yaml(write: Write, channel: str, said: str) -> None:
     if not said:  # a word that claims to be a number is a word
         assert load("webhooks.yaml", root=write(text)).channels["jobs"].title == "x"
         return
-    [problem] = told("webhooks.yaml", write(text))
+    [problem] = problems_of("webhooks.yaml", write(text))
     assert problem.startswith("webhooks.yaml:5: channels.jobs")
     assert said in problem
 
@@ -305,14 +307,14 @@ def test_odd_yaml(write: Write, channel: str, said: str) -> None:
 def test_brackets_without_end_do_not_end_the_process(write: Write, opening: str) -> None:
     """libyaml's composer calls itself for each, and a stack has an end."""
     root = write("version: 1\nchannels:\n  jobs: " + opening * 100_000)
-    assert told("webhooks.yaml", root) == [
+    assert problems_of("webhooks.yaml", root) == [
         "webhooks.yaml:3: (document): is nested too deeply. Look for brackets that are not closed."
     ]
 
 
 def test_steps_without_end_do_not_end_the_process(write: Write) -> None:
     root = write("version: 1\nx-deep: " + "\n" + "- " * 100_000)
-    assert told("webhooks.yaml", root) == [
+    assert problems_of("webhooks.yaml", root) == [
         "webhooks.yaml:3: (document): is nested too deeply. Look for brackets that are not closed."
     ]
 
@@ -325,11 +327,11 @@ def test_many_adjacent_brackets_are_not_deep(write: Write) -> None:
 
 def test_a_character_that_no_yaml_has(write: Write) -> None:
     root = write("version: 1\n# Bücher\nchannels: {jobs: {title: '\x07', events: [done]}}")
-    assert told("webhooks.yaml", root) == [
+    assert problems_of("webhooks.yaml", root) == [
         "webhooks.yaml:3: (document): has the character U+0007, which YAML does not allow. Remove it."
     ]
 
 
 def test_a_problem_is_one_line(write: Write) -> None:
-    [said] = told("webhooks.yaml", write('version: 1\nchannels: {"a\\nb": {events: [done]}}'))
+    [said] = problems_of("webhooks.yaml", write('version: 1\nchannels: {"a\\nb": {events: [done]}}'))
     assert said.startswith(r'webhooks.yaml:2: channels.a\nb: "a\nb" is not the name of a channel')

@@ -139,7 +139,7 @@ def test_columns_are_all_that_the_conditions_name(events: t.Mapping[str, EventTy
         ("deleted", UPDATED, to("now", None, "gone_at"), False),
         ("deleted", UPDATED, to("a", "b", "note"), False),
         ("deleted", DELETED, to(None, None, "gone_at"), True),
-        ("deleted", DELETED, to("now", None, "gone_at"), False),  # its update was told as that
+        ("deleted", DELETED, to("now", None, "gone_at"), False),  # its update was the `deleted` event
         ("deleted", Kind.MOVED_OUT, to("now", None, "gone_at"), False),
         ("deleted", Kind.MOVED_OUT, to(None, None, "gone_at"), True),
         ("created", UPDATED, to("now", None, "gone_at"), True),

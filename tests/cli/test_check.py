@@ -284,7 +284,7 @@ class TestLock:
         assert json.loads(path.read_text())["lock"] == 1
 
     def test_the_example_apps_lock_is_up_to_date(self) -> None:
-        """Write it anew with `flask --app example_app webhooks check --update`."""
+        """Update it with `flask --app example_app webhooks check --update`."""
         from example_app import create_app
 
         app = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"})

@@ -46,7 +46,7 @@ class Part(db.Model):  # type: ignore[name-defined]
 
 
 class Order(db.Model):  # type: ignore[name-defined]
-    """Has an owner that may be nobody."""
+    """Has an owner that may be None."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     owner: Mapped[str | None] = mapped_column(sa.String(20), default="1")

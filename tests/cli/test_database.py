@@ -33,7 +33,7 @@ COMMANDS = sorted(webhooks_cli.commands.keys() - WITHOUT)
 
 @contextlib.contextmanager
 def app_on(url: str, folder: Path):
-    """An app whose database nobody has made tables in."""
+    """An app whose database has no tables."""
     (folder / "webhooks.yaml").write_text(CATALOG)
     app = Flask("lonely", instance_path=str(folder / "instance"))
     app.config.update(

@@ -263,7 +263,7 @@ class Project(films.Model):  # type: ignore[name-defined]
 
 
 class ProjectStatus(films.Model):  # type: ignore[name-defined]
-    """All that leads to a project leads here, and it is nobody."""
+    """Every foreign key to a project leads to this row, which is no tenant."""
 
     __tablename__ = "project_status"
     id: Mapped[int] = mapped_column(primary_key=True)

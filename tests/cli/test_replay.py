@@ -160,7 +160,7 @@ class TestBackfill:
         make(Client, 3)
         row = subscribe(state, NOWHERE, "clients.created")
         flask_webhooks("backfill", "clients", "--subscription", row.id)
-        with state.engine.begin() as connection:  # added by somebody whom nobody listens to
+        with state.engine.begin() as connection:  # added without an event
             connection.execute(sa.insert(Client).values(owner="1", name="new"))
 
         found = flask_webhooks("backfill", "clients", "--subscription", row.id, "--json")

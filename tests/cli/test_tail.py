@@ -151,7 +151,7 @@ class TestDev:
             process.wait_for("waits on queue")
             wait_until(answers, 30.0, about="the web server")
             fill(state, [row], 1)
-            inbox.wait_for(1)  # over http to this machine, as nobody else may
+            inbox.wait_for(1)  # over http to this machine, which only development allows
             assert "loopback.allowed" in process.said
             assert state.embedded.is_started()
 

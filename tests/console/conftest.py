@@ -48,7 +48,7 @@ def state(app: Flask) -> AppState:
 
 
 class Visitor:
-    """A browser without JavaScript, signed in as somebody."""
+    """A browser without JavaScript, with a signed-in user."""
 
     def __init__(
         self, app: Flask, owner: str | None = "1", rights: str = ALL, *, operator: bool = False

@@ -123,7 +123,7 @@ def test_whatever_was_sent_the_command_is_printable_ascii(body: bytes, url: str,
 
 
 class Terminal:
-    """A shell at a prompt, as somebody has it in front of them."""
+    """A shell at a prompt, in a terminal."""
 
     def __init__(self, shell: str, folder: Path) -> None:
         words = {"bash": ["bash", "--norc", "-i"], "zsh": ["zsh", "-f", "-i"]}[shell]
@@ -148,7 +148,7 @@ class Terminal:
         return self.shown
 
     def paste(self, text: str, *, bracketed: bool) -> None:
-        """Send what a terminal sends when somebody pastes, and press Enter."""
+        """Send what a terminal sends for a paste, and press Enter."""
         wait_until(lambda: b"> " in self.see(), about="a prompt")
         data = text.replace("\n", "\r").encode()
         rest = (b"\x1b[200~" + data + b"\x1b[201~" if bracketed else data) + b"\r"

@@ -22,7 +22,7 @@ from tests.stage import attempts, deliveries, fill, recorded, secret_of, subscri
 from tests.worker.answers import one_after_another, run
 
 
-def told(request: Received) -> list[str]:
+def header_values(request: Received) -> list[str]:
     """The values, in the order of `TOLD`."""
     return [request.headers[name] for name in TOLD]
 
@@ -44,8 +44,8 @@ def test_every_request_says_which_event_when_and_which_attempt(make_app: t.Calla
     [message], [delivery] = recorded(state), deliveries(state)
     at = message.occurred_at.isoformat(timespec="microseconds")
     expected = ["clients.created", at, str(message.sequence), "1", delivery.id, "live"]
-    assert told(first) == expected
-    assert told(second) == [*expected[:3], "2", *expected[4:]]
+    assert header_values(first) == expected
+    assert header_values(second) == [*expected[:3], "2", *expected[4:]]
     assert first.body == second.body
     found = receiving.verify(_Asked(second), secret_of(state, subscription))
     assert (found.event, found.occurred_at, found.sequence) == (

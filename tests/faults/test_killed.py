@@ -31,7 +31,7 @@ def expire(state: AppState, worker: Process | None = None) -> None:
 
 
 def stop_between_writes(state: AppState, worker: Process) -> None:
-    """Stop a worker that holds no lock of the database: nobody else could go on, and that is another fault."""
+    """Stop a worker while it holds no lock of the database: with one it would stop all others too."""
     is_sqlite = state.engine.dialect.name == "sqlite"
     patience = "PRAGMA busy_timeout = 500" if is_sqlite else "SET lock_timeout = 500"
     touch = sa.update(Lane).values(served_at=Lane.served_at)

@@ -332,7 +332,7 @@ class Play:
         elif how == "update many":
             execute(sa.update(item), rows)
         elif how == "bulk_save_objects":
-            self.was_muted = True  # nobody hears of what it does
+            self.was_muted = True  # its changes have no events
             session.bulk_save_objects([house.new(key, given)])
         elif how == "bulk rolled back":
             nested = session.begin_nested()
@@ -374,7 +374,7 @@ class Play:
             wanted = {"owner": "2", **given}
             if how == "upsert":
                 return insert.on_duplicate_key_update(wanted)
-            self.was_muted = True  # what that leaves out nobody can know
+            self.was_muted = True  # the columns that it leaves out are unknown
             return insert.prefix_with("IGNORE")
         if how == "upsert":
             return insert.on_conflict_do_update(index_elements=self.house.keys, set_={"owner": "2", **given})

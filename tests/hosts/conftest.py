@@ -35,7 +35,7 @@ Enter = t.Callable[..., AppState]
 
 @pytest.fixture
 def enter(empty_database_url: str, tmp_path: Path) -> t.Iterator[Enter]:
-    """Starts the studio with a catalogue and settings, inside its context; by default somebody listens to all."""
+    """Starts the studio with a catalogue and settings, in its context; by default with a subscription to everything."""
     opened = []
 
     def start(catalog: str = CATALOG, *, owner: str | None = "studio", **config: t.Any) -> AppState:

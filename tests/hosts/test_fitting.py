@@ -46,7 +46,7 @@ def make(tmp_path: Path) -> t.Iterator[t.Callable[..., Flask]]:
 
 
 def settle(app: Flask) -> None:
-    """Make the tables of the database that an app has now, and somebody who listens."""
+    """Make the tables of the database that an app has now, and a subscription."""
     make_transactional(db.engine)
     db.create_all()
     subscribe(state_of(app), NOWHERE, "*", owner="studio")

@@ -37,7 +37,7 @@ Rows = dict[tuple[str, str], dict[str, t.Any]]
 
 @dataclass
 class Witness:
-    """Holds what is told against what the database has, commit by commit."""
+    """Compares the messages with the rows of the database, commit by commit."""
 
     house: House
     state: AppState
@@ -109,7 +109,7 @@ class Witness:
         try:
             row = session.get(t.cast("type", bound.model), tuple(map(int, key.split(","))))
             wanted = json.loads(payload.encode(bound.dump(row))) if row is not None else None
-        except Exception:  # a value that nobody can read
+        except Exception:  # a value that cannot be read
             return
         data = json.loads(message.data)
         if data is None and not is_readable:  # broken by the schema of an include
@@ -124,7 +124,7 @@ class Witness:
 
 
 def play(example: Example, url: str, folder: Path) -> set[str]:
-    """Play an example three times and compare; return the events that were told."""
+    """Run an example three times and compare; return the events that were recorded."""
     house = House(example)
     with house.open(url, folder, "without"):
         expected = Play(house).run()

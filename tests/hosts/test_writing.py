@@ -127,7 +127,7 @@ class TestASchemaThatCommits:
 
 @pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=True)
 def test_a_value_that_can_be_written_and_not_read(enter: Enter) -> None:
-    """SQLite takes any text into an Enum; SQLAlchemy fails when somebody reads it. A commit must not."""
+    """SQLite stores any text in an Enum column; SQLAlchemy raises when it is read. A commit must not."""
     enter()
     db.session.add(Task(status=Status.DONE.value))  # it wants the member, or its name
     db.session.commit()

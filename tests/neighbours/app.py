@@ -102,7 +102,7 @@ def live(
         [request] = receiver.requests
     assert verified(request, secret).event == "invoices.created"
     assert request.headers["x-partner"] == CREDENTIAL
-    assert set(request.headers) == SENT  # and nothing that somebody else has put there
+    assert set(request.headers) == SENT  # and none that another extension has added
     return str(secret)
 
 

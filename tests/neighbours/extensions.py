@@ -98,7 +98,7 @@ def _check_security(app: Flask) -> None:
     client = app.test_client()
     answer = client.post("/login", data={"email": "ada@example.com", "password": "pears-and-plums"})
     assert answer.status_code == 302, answer.text
-    # Signed in at the host, and nobody of ours.
+    # Signed in at the host, but without a principal.
     assert client.get("/webhooks/console/").status_code in (302, 403)
     assert client.get(API).status_code == 401
 

@@ -31,7 +31,7 @@ KEPT = 88
 """Rows while plans are made that are kept."""
 SMALL = 20
 OTHERS = 20
-"""Subscriptions beside the large one."""
+"""Subscriptions in addition to the large one."""
 TABLES = (
     "webhook_messages",
     "webhook_deliveries",

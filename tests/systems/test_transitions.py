@@ -14,7 +14,7 @@ from tests.stage import recorded, subscribe
 
 @pytest.fixture
 def invoice(app: Flask, state: AppState) -> Invoice:
-    """A draft, before anybody listens."""
+    """A draft, committed before there is a subscription."""
     row = Invoice(owner="1", number="1")
     db.session.add(row)
     db.session.commit()

@@ -34,7 +34,7 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture(scope="session")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Another authority, that nobody trusts unless told."""
+    """Another authority, which is trusted only if configured."""
     return Authority(tmp_path_factory.mktemp("other"), "Nobody's authority")
 
 
@@ -94,7 +94,7 @@ def test_without_it_the_bundle_of_the_environment_is_added(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_one_that_is_not_there_is_said_and_stops_nobody(
+def test_a_missing_file_is_logged_and_does_not_stop_the_app(
     make_app: t.Callable[..., Flask], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")

@@ -303,7 +303,7 @@ def test_connections_of_receivers_that_are_not_called_any_more_are_closed(make: 
 
 
 def _forgetful(*, tells: threading.Event, acknowledges: bool = False) -> Behaviour:
-    """Answer the first request of the first connection; of whatever comes on it later nobody hears."""
+    """Answer the first request of the first connection, and ignore all later bytes on it."""
 
     def behave(talk: Talk) -> None:
         talk.read_request()
@@ -320,7 +320,7 @@ def _forgetful(*, tells: threading.Event, acknowledges: bool = False) -> Behavio
 
 
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
-def test_a_request_that_nobody_acknowledges_is_sent_once_anew_within_its_attempt(
+def test_an_unacknowledged_request_is_sent_once_more_within_its_attempt(
     make: Make, authority: Authority, is_tls: bool
 ) -> None:
     transport, forgotten = make(timeout=(1.0, 4.0), verify=authority.path), threading.Event()

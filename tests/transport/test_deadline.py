@@ -177,7 +177,7 @@ def test_the_connection_of_a_finished_attempt_outlives_its_deadline(make: Make) 
     play(scene)
 
 
-def test_a_deadline_that_comes_with_the_end_of_the_answer_harms_nobody_else(transport: Transport) -> None:
+def test_a_deadline_at_the_end_of_the_answer_harms_no_other_attempt(transport: Transport) -> None:
     with Receiver(ok()) as receiver:
         assert transport.send(outbound(receiver.url())).failure is None
         # The watch decides to end the attempt in the moment that its connection goes back to be used by others.

@@ -46,7 +46,7 @@ def _home(host: str, port: int, **_: t.Any) -> list[t.Any]:
 
 
 @pytest.mark.parametrize("url", [*(each.format(5000) for each in HERE), "http://[::1]:5000/"])
-def test_and_never_where_nobody_develops(make: Make, url: str) -> None:
+def test_and_never_outside_of_development(make: Make, url: str) -> None:
     transport = make(**STRICT, resolver=_home)
 
     with pytest.raises(SubscriptionError):

@@ -321,7 +321,7 @@ def test_a_port_of_an_allowed_network_is_reached(make: Make) -> None:
 
 
 def free_low_port() -> int:
-    """A port below 1024 that nobody uses."""
+    """A free port below 1024."""
     for port in range(700, 1000):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
@@ -587,7 +587,7 @@ def test_the_next_address_is_tried(make: Make) -> None:
     assert (reply.failure, reply.address) == (None, "127.0.0.1")
 
 
-def test_a_resolver_that_hangs_holds_nobody_and_few_threads(make: Make) -> None:
+def test_a_hanging_resolver_holds_no_caller_and_few_threads(make: Make) -> None:
     release = threading.Event()
 
     def hang(*args: t.Any, **kwargs: t.Any) -> t.Any:

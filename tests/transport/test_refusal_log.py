@@ -44,7 +44,7 @@ def call(state: AppState) -> Customer:
     return Customer(state.app.test_client())
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[dict[str, t.Any]]:
+def logged_refusals(caplog: pytest.LogCaptureFixture) -> list[dict[str, t.Any]]:
     return [
         {name: getattr(record, name) for name in ("levelname", "host", "address", "rule")}
         for record in caplog.records
@@ -61,7 +61,7 @@ def test_saving_is_logged(zone: Zone, call: Customer, caplog: pytest.LogCaptureF
     answers = [call("POST", "/subscriptions", body, expect=422) for _ in range(2)]
 
     assert [answer["errors"] for answer in answers] == [[{"field": "url", "message": REFUSED}]] * 2
-    assert told(caplog) == ONCE
+    assert logged_refusals(caplog) == ONCE
 
 
 @on_one_database
@@ -70,7 +70,7 @@ def test_a_change_is_logged(zone: Zone, call: Customer, caplog: pytest.LogCaptur
 
     call("PATCH", f"/subscriptions/{made['id']}", {"url": f"https://{HOST}/"}, expect=422)
 
-    assert told(caplog) == ONCE
+    assert logged_refusals(caplog) == ONCE
 
 
 @on_one_database
@@ -83,7 +83,7 @@ def test_a_test_request_is_logged(
 
     assert (answer["reason"], answer["attempt_log"][0]["detail"]) == ("blocked_address", REFUSED)
     assert ADDRESS not in call.last.text
-    assert told(caplog) == ONCE
+    assert logged_refusals(caplog) == ONCE
 
 
 @on_one_database
@@ -93,7 +93,7 @@ def test_a_delivery_is_logged(state: AppState, zone: Zone, caplog: pytest.LogCap
     run(state)
 
     assert [(row.failure, row.detail) for row in attempts(state)] == [("blocked_address", REFUSED)] * 5
-    assert told(caplog) == ONCE
+    assert logged_refusals(caplog) == ONCE
 
 
 @on_one_database
@@ -104,7 +104,7 @@ def test_a_replay_is_guarded_and_logged(
     zone.address = "127.0.0.1"
     fill(state, [subscription], 1)
     assert run(state).delivered == 1
-    assert told(caplog) == []
+    assert logged_refusals(caplog) == []
 
     zone.address = ADDRESS  # the name has moved inside since
     state.transport._running.adapter.idle.abandon()
@@ -115,7 +115,7 @@ def test_a_replay_is_guarded_and_logged(
 
     assert [row.failure for row in attempts(state) if row.trigger == "replay"] == ["blocked_address"]
     assert len(inbox.requests) == 1
-    assert told(caplog) == ONCE
+    assert logged_refusals(caplog) == ONCE
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_what_needs_no_lookup_is_logged(
         make(allowed_networks=()).check(url)
     make(allowed_networks=()).send(outbound(url))
 
-    assert [(each["host"], each["rule"]) for each in told(caplog)] == [(host, rule)] * 2
+    assert [(each["host"], each["rule"]) for each in logged_refusals(caplog)] == [(host, rule)] * 2
 
 
 def test_a_url_that_may_no_longer_be_used_is_logged(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     reply = make(allow_http=False).send(outbound("http://user:secret@example.com/"))
 
     assert reply.failure is Failure.BLOCKED_ADDRESS
-    [each] = told(caplog)
+    [each] = logged_refusals(caplog)
     assert (each["host"], each["address"]) == ("example.com", None)
     assert "plain http is switched off" in each["rule"]
 
@@ -151,7 +151,7 @@ def test_a_malformed_url_is_the_owners_mistake_and_not_logged(
     with pytest.raises(Exception, match="fragment"):
         transport.check("https://example.com/#a")
 
-    assert told(caplog) == []
+    assert logged_refusals(caplog) == []
 
 
 def test_a_name_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
@@ -159,9 +159,9 @@ def test_a_name_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> N
     refusals = Refusals(clock=lambda: now)
 
     def refuse(host: str) -> int:
-        before = len(told(caplog))
+        before = len(logged_refusals(caplog))
         refusals.log(AddressRefusedError(REFUSED, host=host, address=ADDRESS, rule=RULE))
-        return len(told(caplog)) - before
+        return len(logged_refusals(caplog)) - before
 
     assert [refuse("a"), refuse("a"), refuse("b")] == [1, 0, 1]
     now += QUIET - 1

@@ -20,7 +20,7 @@ FOREVER = 120.0
 
 
 class Gate:
-    """A behaviour that holds each request until it is told to answer, or its receiver ends; it counts those it holds.
+    """A behaviour that holds each request until the test releases it, or its receiver ends; it counts those it holds.
 
     :param seconds: hold each no longer than this.
     """
@@ -104,7 +104,7 @@ class Background:
 
 @contextlib.contextmanager
 def background(state: AppState, holder: str = "other", **options: t.Any) -> t.Iterator[Background]:
-    """A run beside the test; stopped at the end of the block."""
+    """A run in another thread; stopped at the end of the block."""
     other = Background(state, holder, **options)
     try:
         yield other

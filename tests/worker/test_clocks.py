@@ -99,7 +99,7 @@ class TestClock:
         assert abs(clock() - server.now) <= timedelta(seconds=1)
 
     @on_servers
-    def test_a_real_server_tells_the_time_in_utc(self, state: AppState) -> None:
+    def test_a_real_server_returns_the_time_in_utc(self, state: AppState) -> None:
         clock = Clock(local=off(days=1))
         with state.engine.connect() as connection:
             before = datetime.now(UTC)
@@ -199,7 +199,7 @@ class TestClockPutBack:
 
         assert run(state).delivered == 1
 
-    def test_what_is_there_when_nobody_can_take_it_is_forgotten_at_once(self, state: AppState) -> None:
+    def test_a_lane_that_cannot_be_sent_now_is_found_due_once(self, state: AppState) -> None:
         subscription = subscribe(state, NOWHERE)
         fill(state, [subscription], 1)
         hour = datetime.now(UTC) + timedelta(hours=1)

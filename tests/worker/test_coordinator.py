@@ -90,7 +90,7 @@ class TestDelivering:
 
         assert first.body == second.body
 
-    def test_the_log_tells_everything_about_an_attempt(self, state):
+    def test_the_log_has_everything_about_an_attempt(self, state):
         with Receiver(ok(b"y" * 20_000, 500, {"X-Note": "é"})) as receiver:
             subscription = subscribe(
                 state,
@@ -294,7 +294,7 @@ class TestLease:
         after = run(state, clock=lambda: datetime.now(UTC) + timedelta(seconds=41))
 
         assert before.delivered == 0
-        assert before.next_due == now + timedelta(seconds=40)  # and not at once: nobody spins
+        assert before.next_due == now + timedelta(seconds=40)  # and not at once: no busy loop
         assert after.delivered == 3
 
     def test_a_lease_from_a_clock_that_was_put_back_since_does_not_lock_the_lane(self, state, inbox):
@@ -342,13 +342,13 @@ class TestLease:
 
 
 class TestFairness:
-    """Those that hang do so for longer than anybody here waits: what arrives meanwhile has not waited for them."""
+    """Hanging receivers hang for longer than the test waits, so deliveries that arrive have not waited for them."""
 
     @pytest.fixture
     def state(self, make_app: MakeApp) -> AppState:
         return state_of(make_app(WEBHOOKS_TIMEOUT=(2, 100)))
 
-    def test_a_hanging_receiver_with_a_long_backlog_holds_nobody_up(self, state):
+    def test_a_hanging_receiver_with_a_long_backlog_delays_no_other(self, state):
         gate = Gate()
         with Receiver(gate) as dead, Receiver(ok()) as alive:
             fill(state, [subscribe(state, dead.url())], 1_000)
@@ -394,7 +394,7 @@ class TestFairness:
                 other.stop.set()
                 gate.opened.set()
 
-    def test_a_slow_rate_holds_nobody_up(self, state):
+    def test_a_slow_rate_delays_no_other(self, state):
         with Receiver(ok()) as slow, Receiver(ok()) as quick:
             began = time.monotonic()
             fill(state, [subscribe(state, slow.url(), rate_limit=1.0)], 100)

@@ -18,7 +18,7 @@ from tests.worker.answers import Gate, background
 
 @pytest.fixture
 def state(make_app: t.Callable[..., Flask]) -> AppState:
-    """Attempts take longer than anybody here waits."""
+    """Attempts take longer than the test waits."""
     return state_of(make_app(WEBHOOKS_TIMEOUT=(2, 100)))
 
 

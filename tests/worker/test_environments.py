@@ -169,7 +169,7 @@ class TestTwoEnvironmentsInOneDatabase:
         assert sorted({row.state for row in deliveries(both)}) == ["cancelled", "delivered"]
 
 
-def test_check_tells_of_what_waits_and_of_a_callable(copy: AppState, make_app: MakeApp) -> None:
+def test_check_reports_what_waits_and_a_callable(copy: AppState, make_app: MakeApp) -> None:
     told = []
     for settings in ({}, {"WEBHOOKS_ENVIRONMENT": lambda event, data, owner: "staging"}):
         app = make_app(**settings)

@@ -228,7 +228,7 @@ class TestReplays:
 
 
 class Late:
-    """Answers 410 at once to the first request, and 500 to the second when it is told to."""
+    """Answers 410 at once to the first request, and 500 to the second when the test releases it."""
 
     def __init__(self) -> None:
         self.opened, self.held = threading.Event(), threading.Event()

@@ -24,7 +24,7 @@ from tests.worker.answers import run
 
 class TestRates:
     @pytest.mark.parametrize("rate", [1e-300, 1e-12])
-    def test_one_that_is_nearly_nothing_stops_nobody(self, state: AppState, rate: float) -> None:
+    def test_a_tiny_rate_stops_no_other_delivery(self, state: AppState, rate: float) -> None:
         with Receiver(ok()) as slow, Receiver(ok()) as good:
             fill(state, [subscribe(state, slow.url(), rate_limit=rate)], 2)
             fill(state, [subscribe(state, good.url())], 50)

@@ -357,7 +357,7 @@ def _execute(state: AppState, statement: t.Any) -> None:
         ("url", "blocked_address"),
     ],
 )
-def test_a_poisoned_row_says_why_is_kept_and_stops_nobody(make_app, inbox, spoil, reason):
+def test_a_poisoned_row_has_a_reason_is_kept_and_stops_no_other(make_app, inbox, spoil, reason):
     hooks = Webhooks()
 
     @hooks.payload_format("bad")

@@ -133,7 +133,7 @@ class TestTheKeys:
     """A key that was lost, or given wrong, is ours to find."""
 
     @pytest.mark.parametrize("column", [Secret.sealed, Subscription.headers])
-    def test_what_no_key_opens_waits_stops_nobody_and_goes_on(self, make_app, inbox, caplog, column):
+    def test_what_no_key_opens_waits_stops_no_other_and_goes_on(self, make_app, inbox, caplog, column):
         caplog.set_level(logging.ERROR)
         state = make_state(make_app)
         shut, sound = subscribe(state, inbox.url("/shut")), subscribe(state, inbox.url("/sound"))
@@ -162,7 +162,7 @@ class TestTheKeys:
 
 
 def test_an_outage_is_believed_again_where_there_was_no_doubt_for_long() -> None:
-    """Only that a receiver is reached ends a doubt otherwise, and without traffic nobody is."""
+    """Otherwise only reaching a receiver would end the doubt, and without traffic none is reached."""
     times = iter((0.0, 3_500.0, 3_700.0, 80_000.0, 180_000.0, 290_000.0, 293_000.0, 294_000.0))
     now = [0.0]
     outage = Outage(socket.getaddrinfo, has_proxy=True, clock=lambda: now[0])
@@ -191,12 +191,12 @@ class TestTheProxy:
             state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
             all_wait(state, f"{scheme}://receiver.example.com/hook")
 
-    def test_a_502_to_connect_is_ours_where_nobody_is_reached(self, make_app):
+    def test_a_502_to_connect_is_ours_if_no_receiver_is_reached(self, make_app):
         with Receiver(refusing(502)) as proxy:
             state = make_state(make_app, WEBHOOKS_EGRESS_PROXY=proxy.url("").rstrip("/"))
             all_wait(state, "https://receiver.example.com/hook")
 
-    def test_one_that_goes_away_instead_of_answering_is_ours_where_nobody_is_reached(self, make_app):
+    def test_one_that_closes_instead_of_answering_is_ours_if_no_receiver_is_reached(self, make_app):
         def behave(talk: Talk) -> None:
             talk.read_request()
 
@@ -205,7 +205,7 @@ class TestTheProxy:
             all_wait(state, "https://receiver.example.com/hook")
 
     @pytest.mark.parametrize("reads", [True, False], ids=["and reads", "and reads nothing"])
-    def test_one_that_hangs_is_ours_where_nobody_is_reached(self, make_app, reads):
+    def test_one_that_hangs_is_ours_if_no_receiver_is_reached(self, make_app, reads):
         """It takes the connection, or its kernel does, and says nothing to CONNECT."""
 
         def behave(talk: Talk) -> None:

@@ -39,7 +39,7 @@ def fail(state: AppState, subscriptions: t.Sequence[Subscription]) -> None:
 
 
 class Reader:
-    """The reading half of a run: takes lanes and reads ahead, and nobody sends."""
+    """The reading half of a run: takes lanes and reads ahead, without senders."""
 
     def __init__(self, state: AppState) -> None:
         self.scheduler: Scheduler = FairScheduler(cap=4)

@@ -36,7 +36,7 @@ def prove(rota, lanes, now=0.0):
 
 
 def drain(rota, now=0.0):
-    """Take until nobody may send."""
+    """Take until no lane may send."""
     return list(iter(lambda: rota.take(now), None))
 
 
@@ -227,7 +227,7 @@ class TestLease:
 
         assert rota.take(0.0) == "a0"
 
-    def test_a_short_lease_holds_nobody_else_up(self):
+    def test_a_short_lease_delays_no_other(self):
         rota = rotation(concurrency=2, slow_share=0.5, attempt=20.0)
         rota.add("a", ["a0"], lease_until=10.0)
         rota.add("b", ["b0"], lease_until=FOREVER)
@@ -379,7 +379,7 @@ class TestComingAndGoing:
 
 
 class Woken(threading.Condition):
-    """Counts how often it wakes somebody."""
+    """Counts how often it wakes a thread."""
 
     count = 0
 
@@ -429,7 +429,7 @@ class TestWaiting:
         assert not thread.is_alive()
         assert got in (["b0"], [None])
 
-    def test_who_is_done_wakes_nobody_and_who_takes_wakes_one_for_the_rest(self):
+    def test_returning_a_lane_wakes_no_thread_and_taking_one_wakes_one_for_the_rest(self):
         rota = rotation()
         woken = rota._changed = Woken(rota._lock)
         rota._asleep = 1
@@ -441,7 +441,7 @@ class TestWaiting:
         rota.done("a", ok=True, seconds=0.01, now=time.monotonic())
         assert woken.count == 1
 
-    def test_nobody_is_woken_where_nobody_sleeps(self):
+    def test_no_thread_is_woken_if_none_sleeps(self):
         rota = rotation()
         woken = rota._changed = Woken(rota._lock)
         fill(rota, "a", proven=False)

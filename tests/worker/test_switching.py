@@ -179,7 +179,7 @@ class TestSwitchingByHand:
         assert states(state) == {("pending", None): MANY}
         assert {row.due_at <= datetime.now(UTC) for row in deliveries(state)} == {True}
 
-    def test_discarding_ends_where_somebody_else_changes_the_subscription(self, state, subscription):
+    def test_discarding_ends_if_another_request_changes_the_subscription(self, state, subscription):
         change(state, subscription, active=False)
         others = [lambda: change(state, subscription, description="another")]
         with Session(state.engine, info={"webhooks": False}) as session:
