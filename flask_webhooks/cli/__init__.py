@@ -1,7 +1,23 @@
-"""`flask webhooks …`: each command some lines that call one workflow and print what came of it.
+"""`flask webhooks …`: each command is a few lines that call one workflow and print the result.
 
-==============  =========================================
-Exit code 0 only when all went well. `--json` where the output is data.
+===============  ==============================================
+`catalog`        `init`, `check`, `catalog`; `rows` of `check`
+`scaffold`       the catalogue that `init` writes
+`worker`         `worker`, `deliver`, `status`, `purge`
+`dev`            `dev`
+`subscriptions`  `subscriptions`, `send-test`
+`subscribe`      `subscribe`
+`certificates`   `client-certificates`
+`encryption`     `rotate-encryption`
+`replay`         `replay`, `backfill`
+`repair`         `repair`
+`tail`           `tail`
+`context`        the app, and a database that does not respond
+`output`         text that is safe to print
+`durations`      `90s`, `1h30m`
+===============  ==============================================
+
+The exit code is 0 only if everything succeeded. `--json` exists where the output is data.
 """
 
 from __future__ import annotations
@@ -19,7 +35,7 @@ from .catalog import catalog, check, init
 from .certificates import client_certificates
 from .context import database_fault, driver_fault
 from .dev import dev
-from .keys import rotate_encryption
+from .encryption import rotate_encryption
 from .repair import repair
 from .replay import backfill, replay
 from .subscribe import subscribe
