@@ -39,8 +39,8 @@ class _Nowhere(MapAdapter):
     def build(self, *args: t.Any, **options: t.Any) -> str:
         if options.get("force_external"):
             raise PayloadError(
-                "It asks for an absolute URL, and nobody has said where this app is: in a request that would be "
-                "whatever the client says, and outside of one there is none. Set WEBHOOKS_BASE_URL, or SERVER_NAME."
+                "It builds an absolute URL, but this app has no configured base URL: in a request Flask would use the "
+                "host that the client sends, and outside of one there is none. Set WEBHOOKS_BASE_URL, or SERVER_NAME."
             )
         return super().build(*args, **options)
 

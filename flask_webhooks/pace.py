@@ -219,30 +219,30 @@ def _raised(rate: float, burst: Burst, gap: float, started: datetime) -> float:
     return rate
 
 
-def wait_of(told: float | None, refusals: int) -> float:
+def wait_of(asked: float | None, refusals: int) -> float:
     """Return the seconds to wait after a refusal: as `Retry-After` says, but longer with each refusal in a row.
 
-    :param told: seconds from `Retry-After`; None: it is missing or malformed.
+    :param asked: seconds from `Retry-After`; None: it is missing or malformed.
     :param refusals: in a row, this one included.
     """
     own = min(FIRST_WAIT * 2 ** min(max(refusals - 1, 0), 10), LONGEST_WAIT)
-    return min(max(told if told is not None else FIRST_WAIT, own if refusals > 1 else 0.1), DAY)
+    return min(max(asked if asked is not None else FIRST_WAIT, own if refusals > 1 else 0.1), DAY)
 
 
 def refused(
-    health: Health, burst: Burst, *, started: datetime, now: datetime, told: float | None
+    health: Health, burst: Burst, *, started: datetime, now: datetime, asked: float | None
 ) -> tuple[Health, float]:
     """Return the health after a refusal, and the seconds to wait.
 
     Refusals of requests that were in flight at the first refusal count as one with it.
 
     :param started: the start of the request; it was refused at `now`.
-    :param told: see `wait_of`.
+    :param asked: see `wait_of`.
     """
     if health.paced_at is not None and started <= health.paced_at:
-        return replace(health, waits_for="receiver"), wait_of(told, health.refusals)
+        return replace(health, waits_for="receiver"), wait_of(asked, health.refusals)
     refusals = health.refusals + 1
-    wait = wait_of(told, refusals)
+    wait = wait_of(asked, refusals)
     rate = max(_lower(rate_at(health, started, burst.wait), burst, started, wait), 1 / (min(wait, PAUSE) + 1))
     burst.wait = max(min(wait, PAUSE), FIRST_WAIT)
     burst.end()

@@ -187,7 +187,7 @@ def content(message_id: str, timestamp: int, body: bytes) -> bytes:
 
 
 def headers(message_id: str, body: bytes, now: datetime, secrets: Sequence[Secret]) -> dict[str, str]:
-    """Return the three signature headers of a delivery; made anew for each attempt, over the same bytes.
+    """Return the three signature headers of a delivery; new ones for each attempt, over the same bytes.
 
     :param message_id: the idempotency key, the same on every retry.
     :param now: the time of the attempt, aware in any zone; sent in whole seconds.
@@ -275,7 +275,7 @@ class Vault:
         belongs, text = self._opened(sealed)
         if place and belongs and belongs not in (place, _without_subscription(place)):
             raise SecretError(
-                "A stored secret belongs to another row: somebody has copied it here. Look who may write the database,"
+                "A stored secret belongs to another row, and was copied here. Check who can write to the database,"
                 " then rotate the secret of this subscription."
             )
         return text

@@ -113,7 +113,7 @@ def send(
     takes: Takes,
     count: int,
     *,
-    told: Waits = 1.0,
+    asked: Waits = 1.0,
     rate: float | None = None,
     most: float = 1e6,
     seed: int = 1,
@@ -144,7 +144,7 @@ def send(
             sent.is_taken = takes(now)
             heapq.heappush(events, (max(now, sent.ends), next(tie), sent))
             continue
-        _judge(scheduler, burst, found, sent, now, told(now) if callable(told) else told)
+        _judge(scheduler, burst, found, sent, now, asked(now) if callable(asked) else asked)
         learnt = rate_at(found.health, at(now), burst.wait)
         terms = [each for each in (rate, learnt) if each is not None]
         slots = slots_at(learnt, burst) if learnt is not None else None
@@ -154,7 +154,7 @@ def send(
 
 
 def _judge(
-    scheduler: KeyedScheduler, burst: Burst, found: Told, sent: Sent, now: float, told: float | None
+    scheduler: KeyedScheduler, burst: Burst, found: Told, sent: Sent, now: float, asked: float | None
 ) -> None:
     seconds, started = now - sent.began, at(sent.began)
     if sent.is_taken:
@@ -165,7 +165,7 @@ def _judge(
         found.order.append(sent.item)
     else:
         found.refused += 1
-        found.health, wait = refused(found.health, burst, started=started, now=at(now), told=told)
+        found.health, wait = refused(found.health, burst, started=started, now=at(now), asked=asked)
         scheduler.done("a", ok=False, seconds=seconds, now=now, wait=wait)
         assert scheduler.put_back("a", sent.item)
 
@@ -185,21 +185,21 @@ def date(now: float) -> float:
     return max(0.0, math.floor(now + 1) - now)
 
 
-def how_many(rate: int, told: Waits) -> tuple[int, float]:
+def how_many(rate: int, asked: Waits) -> tuple[int, float]:
     """Return how many events to send, and the wait that a refusal costs."""
-    wait = told if isinstance(told, float) else 1.0
+    wait = asked if isinstance(asked, float) else 1.0
     return max(200, int(rate * max(20, 10 * wait))), wait
 
 
 class TestAllKinds:
     """As many as take 200 events, 20 seconds and ten waits, by a receiver's rate, kind and `Retry-After`."""
 
-    @pytest.mark.parametrize("told", [1.0, 2.0, 5.0, None, date], ids=["1", "2", "5", "nothing", "a date"])
+    @pytest.mark.parametrize("asked", [1.0, 2.0, 5.0, None, date], ids=["1", "2", "5", "nothing", "a date"])
     @pytest.mark.parametrize("rate", [1, 2, 5, 10, 20, 50])
     @pytest.mark.parametrize("kind", KINDS)
-    def test_what_learning_costs_are_a_few_waits(self, kind, rate, told):
-        count, wait = how_many(rate, told)
-        found = send(KINDS[kind](rate), count, told=told)
+    def test_what_learning_costs_are_a_few_waits(self, kind, rate, asked):
+        count, wait = how_many(rate, asked)
+        found = send(KINDS[kind](rate), count, asked=asked)
 
         ideal = count / rate
         if "second" in kind:  # and each event of a window is known after one refusal, and sure after the next
@@ -210,10 +210,10 @@ class TestAllKinds:
         assert found.refused <= 0.12 * (count + found.refused)
 
     @pytest.mark.parametrize("seed", range(3))
-    @pytest.mark.parametrize("told", [1.0, None, date], ids=["1", "nothing", "a date"])
+    @pytest.mark.parametrize("asked", [1.0, None, date], ids=["1", "nothing", "a date"])
     @pytest.mark.parametrize("kind", KINDS)
-    def test_200_at_five_a_second_take_a_quarter_more_than_they_must(self, kind, told, seed):
-        found = send(KINDS[kind](5), 200, told=told, seed=seed)
+    def test_200_at_five_a_second_take_a_quarter_more_than_they_must(self, kind, asked, seed):
+        found = send(KINDS[kind](5), 200, asked=asked, seed=seed)
 
         assert found.seconds <= 1.25 * 40
         assert found.refused <= 0.1 * (200 + found.refused)
@@ -223,7 +223,7 @@ class TestAllKinds:
     def test_what_counts_by_the_minute_gets_it_at_once_and_then_waits(self, kind, a_minute):
         receiver = kind(a_minute, 60.0)
         count = max(200, 3 * a_minute)
-        found = send(receiver, count, told=receiver.left)
+        found = send(receiver, count, asked=receiver.left)
 
         assert found.seconds <= 1.02 * 60 * count / a_minute
         assert found.refused <= 0.1 * (count + found.refused)
@@ -231,7 +231,7 @@ class TestAllKinds:
 
 class TestFiveASecond:
     def test_with_a_wait_of_nothing_it_is_not_asked_without_end(self):
-        found = send(Sliding(5), 200, told=0.0)
+        found = send(Sliding(5), 200, asked=0.0)
 
         assert found.seconds <= 60
         assert found.refused <= 50
@@ -291,7 +291,7 @@ class TestLearning:
         for number in range(5):
             pace.taken(health, health, burst, started=at(0.01 * number), now=at(0.01 * number + 0.005))
         for number in range(4):
-            health, wait = refused(health, burst, started=at(0.05), now=at(0.1 + number / 100), told=1.0)
+            health, wait = refused(health, burst, started=at(0.05), now=at(0.1 + number / 100), asked=1.0)
 
         assert health.refusals == 1
         assert wait == 1.0
@@ -311,7 +311,7 @@ class TestLearning:
 
 class TestWaiting:
     @pytest.mark.parametrize(
-        ("told", "refusals", "least", "most"),
+        ("asked", "refusals", "least", "most"),
         [
             (None, 1, 1, 1),
             (None, 3, 4, 4),
@@ -323,8 +323,8 @@ class TestWaiting:
             (1e12, 1, 86_400, 86_400),
         ],
     )
-    def test_as_asked_and_longer_while_nothing_is_accepted(self, told, refusals, least, most):
-        assert least <= wait_of(told, refusals) <= most
+    def test_as_asked_and_longer_while_nothing_is_accepted(self, asked, refusals, least, most):
+        assert least <= wait_of(asked, refusals) <= most
 
     def test_a_receiver_that_takes_nothing_is_asked_less_and_less(self):
         found = send(lambda now: False, 1, most=600.0)
@@ -336,7 +336,7 @@ class TestWaiting:
 def test_neither_breaker_nor_disabling_count_it() -> None:
     health, burst = Health(succeeded_at=START), Burst()
     for number in range(100):
-        health, _ = refused(health, burst, started=at(number), now=at(number + 0.5), told=1.0)
+        health, _ = refused(health, burst, started=at(number), now=at(number + 0.5), asked=1.0)
 
     assert (health.failures, health.failing_since, health.window_failed, health.paused_until) == (
         0,

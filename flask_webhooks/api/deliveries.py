@@ -126,7 +126,7 @@ def list_attempts(call: Call, delivery_id: str) -> t.Any:
     mimetype="application/octet-stream",
 )
 def get_body(call: Call, delivery_id: str) -> t.Any:
-    """The bytes that were sent last or will be sent, however many. 404 where nobody can tell them any more."""
+    """The bytes that were sent last or will be sent, whatever their number. 404 if they are not known any more."""
     row, _ = _own(call, delivery_id)
     body = body_of(call.state, call.session.connection(), row)
     if body.data is None:

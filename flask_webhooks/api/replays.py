@@ -54,8 +54,8 @@ def _still_cancelled(call: Call, made: t.Sequence[str], replay_id: str) -> t.Any
 def replay_subscription(call: Call, subscription_id: str) -> t.Any:
     """Sends again what failed, was held, was delivered, or was missed: same idempotency key, same bytes, new signature.
 
-    It runs in the background at a bounded rate beside live events. What is on its way already is left alone, so asking
-    twice sends nothing twice. With `dry_run` it answers 200 with the count and does nothing.
+    It runs in the background at a bounded rate, next to live events. What is on its way already is left alone, so
+    asking twice sends nothing twice. With `dry_run` it answers 200 with the count and does nothing.
     """
     now = datetime.now(UTC)
     subscriptions.find(call.session, subscription_id, owner=call.owner)

@@ -197,7 +197,7 @@ def _tag(operation: Operation) -> str:
 
 
 def _add_examples(operation: Operation, described: Json, shown: t.Mapping[str, t.Any]) -> None:
-    """Put an example beside each schema of ours."""
+    """Add the example of each schema to the places where an operation uses it."""
     if operation.body is not None and operation.body.__name__ in shown:
         described["requestBody"]["content"]["application/json"]["example"] = shown[operation.body.__name__]
     if operation.answer is not None and operation.answer.__name__ in shown:

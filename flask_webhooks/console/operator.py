@@ -39,7 +39,7 @@ def operator(visit: PageContext) -> Page:
 @page("POST", "/operator/repair", right="write", operators=True)
 def repair(visit: PageContext) -> Redirect:
     """Make the data of the broken messages on the page again."""
-    visit.session.rollback()  # whoever repairs takes a connection of his own
+    visit.session.rollback()  # the repair takes a connection of its own
     found = [repair_message(visit.state, key) for key in visit.form.getlist("id")[:SHOWN] if is_id(key)]
     is_done = all(each is None or each.error is None for each in found)
     return Redirect("operator", {}, notice="repaired" if is_done else "still_broken")

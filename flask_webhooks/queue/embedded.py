@@ -209,7 +209,7 @@ def _refuse_foreign(folder: Path, forbidden: int) -> None:
     else:
         return
     raise QueueError(
-        f"{folder} {fault}: whoever put it there could run code as this process, so the embedded Valkey does not use "
+        f"{folder} {fault}: another user could run code as this process, so the embedded Valkey does not use "
         f"it. Remove it, or make it a directory of this user with the mode 0700. {_OTHERWISE}"
     )
 

@@ -109,7 +109,7 @@ def health_after(
         elif result.wait is not None:
             result.is_deferred = pace.is_patient(health, burst)
             health, result.wait = pace.refused(
-                health, burst, started=started, now=result.ended_at, told=result.asked
+                health, burst, started=started, now=result.ended_at, asked=result.asked
             )
         else:
             health, hopeless = _after_one(state, lane, health, result)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks.models import BrokenMessage
 from flask_webhooks.state import AppState
-from tests.capture.conftest import events, last_changes, told
+from tests.capture.conftest import events, last_changes, recorded_data
 from tests.hosts.conftest import CATALOG, Enter
 from tests.hosts.studio import Project, Status, Task, db
 
@@ -51,7 +51,7 @@ class TestUpserts:
         self.write()
         # In one transaction they are one: the row is new, with its last values.
         assert events(state) == ["projects.created"]
-        assert told(state, "projects.created")[0]["name"] == "second"
+        assert recorded_data(state, "projects.created")[0]["name"] == "second"
 
         statement = insert(Project).values(code="a", name="fourth")
         db.session.execute(
@@ -67,7 +67,7 @@ class TestAsAssigned:
         state = enter()
         db.session.add(Task(status="DONE"))
         db.session.commit()
-        assert told(state, "tasks.created")[0]["status"] == "done"
+        assert recorded_data(state, "tasks.created")[0]["status"] == "done"
 
     def test_an_update_by_its_name(self, enter: Enter) -> None:
         state = enter()
@@ -75,7 +75,7 @@ class TestAsAssigned:
         db.session.commit()
         task.status = "DONE"
         db.session.commit()
-        assert told(state, "tasks.updated")[0]["status"] == "done"
+        assert recorded_data(state, "tasks.updated")[0]["status"] == "done"
         assert events(state) == ["tasks.created", "tasks.updated", "tasks.done"]
 
     def test_a_day_as_text(self, enter: Enter) -> None:
@@ -88,7 +88,7 @@ class TestAsAssigned:
         except sa.exc.StatementError:  # SQLite's type wants a date, with us and without
             assert db.engine.dialect.name == "sqlite"
             return
-        assert told(state, "tasks.updated")[0]["due_on"] == "2026-03-01"
+        assert recorded_data(state, "tasks.updated")[0]["due_on"] == "2026-03-01"
         assert broken(state) == []
 
     def test_changes_of_a_choice(self, enter: Enter) -> None:
@@ -97,7 +97,7 @@ class TestAsAssigned:
         db.session.commit()
         project.kind = "show"
         db.session.commit()
-        assert told(state, "projects.updated")[0]["kind"] == "show"
+        assert recorded_data(state, "projects.updated")[0]["kind"] == "show"
         assert last_changes(state, "projects.updated")["kind"] == ["film", "show"]
 
 
@@ -114,7 +114,7 @@ class TestASchemaThatCommits:
         db.session.add(Project(code="a", tasks=[Task()]))
         db.session.commit()
         assert db.session.scalar(sa.select(sa.func.count()).select_from(Project)) == 1
-        assert told(state, "projects.created") == [{"id": 1, "tasks": 1}]
+        assert recorded_data(state, "projects.created") == [{"id": 1, "tasks": 1}]
         assert broken(state) == []
         assert "CommittingSchema at the field 'tasks' calls commit()" in caplog.text
 

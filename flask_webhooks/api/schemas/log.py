@@ -75,7 +75,7 @@ class MessageDetail(Message):
         allow_none=True,
         metadata=described("`too_large`: there is neither `data` nor `includes` here, `/data` has both."),
     )
-    includes = fields.Dict(required=True, metadata=described("What listeners asked for beside it."))
+    includes = fields.Dict(required=True, metadata=described("The includes that listeners ask for."))
     broken = fields.Boolean(
         required=True,
         metadata=described(
@@ -239,7 +239,7 @@ class OneDelivery(Delivery):
         required=True,
         allow_none=True,
         metadata=described(
-            "The body, as it was sent last or will be sent; null where nobody can tell any more."
+            "The body, as it was sent last or will be sent; null if it is not known any more."
         ),
     )
     body_reason = fields.String(

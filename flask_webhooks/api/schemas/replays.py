@@ -126,7 +126,7 @@ class Health(ma.Schema):
         allow_none=True,
         metadata=described(
             "Who has it wait until `waits_until`: `receiver`, which asks to slow down (429, 503 with a wait), or "
-            "`sender`, which can reach nobody; null: nobody."
+            "`sender`, which can reach no receiver; null: it does not wait."
         ),
     )
     waits_until = Instant(required=True, allow_none=True)
