@@ -65,7 +65,7 @@ class Collector(Base):
             "elsewhere", "Pending deliveries of environments that this app does not send for.", others
         )
         yield _gauge(
-            "broken_messages", "Messages whose data could not be made; they wait for repair.", broken
+            "broken_messages", "Messages whose data could not be rendered; they wait for repair.", broken
         )
         yield _gauge("workers", "Workers with a heartbeat.", alive)
         yield _gauge("enabled", "0 while the stop switch is on.", float(self._state.settings.enabled))

@@ -192,7 +192,7 @@ def _attempt_without_body(row: models.Attempt) -> dict[str, t.Any]:
     mimetype="application/octet-stream",
 )
 def get_response(call: Call, delivery_id: str) -> t.Any:
-    """The bytes of the body as they came, as far as they are kept: neither unpacked nor decoded.
+    """The original bytes of the body, as far as they are stored: neither decompressed nor decoded.
 
     None where nothing has been answered yet, or without a body.
     """

@@ -119,7 +119,7 @@ _STATES = {
     "failed": "Every attempt failed; see its log.",
     "held": "The subscription is switched off: it waits until that is switched on again.",
     "cancelled": "It was called off.",
-    "broken": "Its data could not be made. It waits until the operator of this service has repaired that.",
+    "broken": "Its data could not be rendered. It waits until the operator of this service has repaired that.",
 }
 
 

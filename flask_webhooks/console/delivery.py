@@ -29,7 +29,7 @@ CHANGES, VALUE = 50, 500
 
 
 NOTES: t.Mapping[str, str] = {
-    "unknown_coding": N_("It is packed as %(coding)s, which is not unpacked here."),
+    "unknown_coding": N_("It is compressed as %(coding)s, which is not decompressed here."),
     "many_codings": N_("It is compressed more than %(most)s times, so it is not decompressed here."),
     "not_packed": N_(
         "Its headers say that it is compressed as %(coding)s, but it is not: it is shown as received."

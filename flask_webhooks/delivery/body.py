@@ -25,7 +25,7 @@ A, B, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, BrokenMess
 CHANGED = "changed"
 """Made again it is another than was sent: since then a label, a format or the catalogue has changed."""
 BROKEN = "broken"
-"""Its data could not be made at the commit, and was not repaired so far."""
+"""Its data could not be rendered at the commit, and has not been repaired yet."""
 
 
 @dataclass(frozen=True, slots=True)

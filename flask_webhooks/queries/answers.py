@@ -33,7 +33,7 @@ STEP: t.Final = 256
 """Packed bytes that are unpacked at a time: what came before a fault is shown."""
 
 NOTES: t.Final[Mapping[str, str]] = {
-    "unknown_coding": "It is packed as %(coding)s, which is not unpacked here.",
+    "unknown_coding": "It is compressed as %(coding)s, which is not decompressed here.",
     "many_codings": "It is compressed more than %(most)s times, so it is not decompressed here.",
     "not_packed": "Its headers say that it is compressed as %(coding)s, but it is not: it is shown as received.",
     "broken": "The %(coding)s data is incomplete or damaged: only its beginning can be shown.",

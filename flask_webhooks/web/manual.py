@@ -20,7 +20,7 @@ class Retried(enum.Enum):
     """What became of a retry."""
 
     DUE = "it is due now"
-    BROKEN = "its data could not be made, so there is nothing to send"
+    BROKEN = "its data could not be rendered, so there is nothing to send"
     SWITCHED_OFF = "its subscription is switched off"
 
 

@@ -117,7 +117,7 @@ def test_a_body_is_read_as_its_headers_say(body: bytes, headers: dict[str, str],
             b"\x0b\x02",
             {"Content-Encoding": "br"},
             "\x0b\x02",
-            "It is packed as br, which is not unpacked here.",
+            "It is compressed as br, which is not decompressed here.",
         ),
         (gzip.compress(b"x" * 99)[:-4], {"Content-Encoding": "gzip"}, "x" * 99, "is incomplete or damaged"),
         (

@@ -79,7 +79,7 @@ class MessageDetail(Message):
     broken = fields.Boolean(
         required=True,
         metadata=described(
-            "Its data could not be made: `data` is null, and nothing is sent until that is repaired."
+            "Its data could not be rendered: `data` is null, and nothing is sent until that is repaired."
         ),
     )
     error = fields.String(metadata=described("Why it is broken. Shown to operators only."))

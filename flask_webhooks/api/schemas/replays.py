@@ -102,7 +102,7 @@ class States(ma.Schema):
     broken = fields.Integer(
         required=True,
         metadata=described(
-            "Now: their data could not be made. They wait for an operator's repair; 10000: or more."
+            "Now: their data could not be rendered. They wait for an operator's repair; 10000: or more."
         ),
     )
 
