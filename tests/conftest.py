@@ -100,7 +100,7 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector leave alone what lives as long as the run: it takes a ninth of the time else."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(5_000, 5, 2)
 
 
 @pytest.fixture(scope="session")
@@ -303,6 +303,12 @@ def app(make_app: t.Callable[..., Flask]) -> t.Iterator[Flask]:
     app = make_app()
     with app.app_context():
         yield app
+
+
+@pytest.fixture
+def no_other_app() -> None:
+    """Collect the apps of earlier tests: an engine that is no app's may fit several that used the same database."""
+    gc.collect()
 
 
 @pytest.fixture

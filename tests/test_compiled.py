@@ -17,7 +17,7 @@ from tests.stage import deliveries, recorded, subscribe
 
 
 @pytest.fixture
-def tenant(state: AppState, tmp_path: Path) -> t.Iterator[AppState]:
+def tenant(state: AppState, tmp_path: Path, no_other_app: None) -> t.Iterator[AppState]:
     """The app on tables in the schema of a tenant, which has one subscription."""
     own = sa.create_engine(state.engine.url)
     is_file = own.dialect.name == "sqlite"

@@ -118,7 +118,7 @@ def test_what_no_key_opens_stays_and_is_reported(old, make_app):
     result = app.test_cli_runner().invoke(webhooks_cli, ["rotate-encryption"])
 
     assert result.exit_code == 1
-    assert "Sealed 4 anew; 1 could not be opened." in result.output
+    assert "Encrypted 4 again; 1 could not be decrypted." in result.output
     assert "junk" in sealed(old)
 
 

@@ -171,7 +171,7 @@ def test_check_warns_of_schemas_that_make_them(
     opened = state.catalog, state.bound
 
     [finding] = check_urls(opened, None).findings
-    assert "InvoiceSchema.link make URLs" in finding.message
+    assert "InvoiceSchema.link build URLs" in finding.message
     assert "WEBHOOKS_BASE_URL" in finding.message
     assert check_urls(opened, "https://app.example.com").findings == ()
 

@@ -110,6 +110,7 @@ class TestOtherDatabases:
 
         assert events(state) == []
 
+    @pytest.mark.usefixtures("no_other_app")
     def test_another_engine_on_the_same_database_is_served(self, state: AppState) -> None:
         engine = sa.create_engine(state.engine.url)
         if engine.dialect.name == "sqlite":

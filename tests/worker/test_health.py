@@ -91,7 +91,7 @@ class TestBreaker:
         page = state.app.test_client().get(
             f"/webhooks/console/webhooks/{subscription.id}", headers={"X-Owner": "1"}
         )
-        assert "18 of 20 requests failed lately." in page.text
+        assert "18 of 20 recent requests failed." in page.text
 
     def test_a_probe_that_fails_is_logged_as_such(self, state, caplog):
         with Receiver(ok(status=500)) as receiver:
