@@ -34,12 +34,19 @@ def _clients(app: Flask) -> None:
     db.session.commit()
 
 
+def possible(options: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Leave out `yield_per` on MariaDB: PyMySQL takes no second statement while it streams the rows of a first."""
+    if db.engine.dialect.name in ("mysql", "mariadb"):
+        return {name: value for name, value in options.items() if name != "yield_per"}
+    return options
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("loader", LOADERS)
 def test_relationships_load_with_the_options_of_a_statement(loader: str, options: str) -> None:
     statement = sa.select(Client).options(LOADERS[loader]).order_by(Client.id)
 
-    rows = db.session.execute(statement, execution_options=OPTIONS[options]).scalars()
+    rows = db.session.execute(statement, execution_options=possible(OPTIONS[options])).scalars()
 
     assert [[each.number for each in row.invoices] for row in rows] == [
         [f"{name}{n}" for n in range(3)] for name in "ABCDE"
@@ -50,4 +57,6 @@ def test_relationships_load_with_the_options_of_a_statement(loader: str, options
 def test_and_with_those_of_a_query(loader: str) -> None:
     query = db.session.query(Client).options(LOADERS[loader]).order_by(Client.id)
 
-    assert [len(row.invoices) for row in query.yield_per(2)] == [3] * 5
+    rows = query.yield_per(2) if possible({"yield_per": 2}) else query
+
+    assert [len(row.invoices) for row in rows] == [3] * 5
