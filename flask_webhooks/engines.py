@@ -37,12 +37,14 @@ class Engines:
     @property
     def host(self) -> sa.Engine:
         """The engine of our tables and of every catalogued model."""
-        return self._look()[0]
+        engine, known = self._find(), self._known  # each commit asks
+        return engine if engine is known[0] else self._renewed(engine)[0]
 
     @property
     def own(self) -> sa.Engine:
         """The engine for transactions of our own; it has the same pool. See `sql.transactions`."""
-        return self._look()[1]
+        engine, known = self._find(), self._known
+        return known[1] if engine is known[0] else self._renewed(engine)[1]
 
     @property
     def is_current(self) -> bool:
@@ -50,18 +52,16 @@ class Engines:
         # `has_app_context` comes first: each commit asks, and `bool(current_app)` costs ten times as much.
         return has_app_context() and current_app._get_current_object() is self._app  # type: ignore[attr-defined]
 
-    def _look(self) -> tuple[sa.Engine, sa.Engine]:
-        known = self._known
-        engine = self._find()
-        if engine is not known[0]:
-            known = self._known = self._take(engine)
-            for follower in list(self.followers):
-                follower.renew()
+    def _renewed(self, engine: sa.Engine) -> tuple[sa.Engine, sa.Engine]:
+        """Note that the app is on another engine now."""
+        known = self._known = self._take(engine)
+        for follower in list(self.followers):
+            follower.renew()
         return known
 
     def _find(self) -> sa.Engine:
         if self.is_current:
-            return t.cast("sa.Engine", self._app.extensions["sqlalchemy"].engine)
+            return self._app.extensions["sqlalchemy"].engine  # type: ignore[no-any-return]
         # Threads of a worker have no app context, and must not enter one: leaving it runs the host's teardown code.
         return self._all.get(self._key, self._known[0])
 

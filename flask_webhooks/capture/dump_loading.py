@@ -87,8 +87,12 @@ def _load_missing(session: Session, model: type, paths: set[Path], objects: t.Se
     # Only the first step can be missing on these objects; what lies behind it is loaded with it.
     needed = {path[0] for path in paths if path}
     columns, raising = _columns_of(model)
-    stale = [obj for obj in objects if _lacks(state_of(obj), needed)]
-    forbidden = any(_is_forbidden(state_of(obj), columns, raising) for obj in objects)
+    stale, forbidden = [], False
+    for obj in objects:
+        state = state_of(obj)
+        if _lacks(state, needed):
+            stale.append(obj)
+        forbidden = forbidden or _is_forbidden(state, columns, raising)
     # A single object is loaded as fast by its own attributes, unless these are forbidden to load.
     if len(stale) > 1 or forbidden:
         load(

@@ -31,12 +31,14 @@ class GuardedSession:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._new, self._deleted = set(new_states(session)), set(deleted_states(session))
-        self._count = len(self._new), len(self._deleted)
-        self._aside = {state: Snapshot(state) for state in (*new_states(session), *modified_states(session))}
-        # What the host has not flushed looks unchanged now, so that any change is one of the code that we call.
-        for each in self._aside.values():
-            each.lay_aside()
+        new, deleted, modified = new_states(session), deleted_states(session), modified_states(session)
+        self._new, self._deleted = frozenset(new), frozenset(deleted)
+        self._aside: dict[State, Snapshot] = {}
+        if new or modified:  # not in a commit that has flushed everything
+            self._aside = {state: Snapshot(state) for state in (*new, *modified)}
+            # What the host has not flushed looks unchanged now, so that any change is one of the code that we call.
+            for each in self._aside.values():
+                each.lay_aside()
         self._taken: dict[State, tuple[Snapshot, bool]] = {}
         self.fenced: list[t.Any] = []
 
@@ -66,7 +68,9 @@ class GuardedSession:
         session = self.session
         if modified_states(session):
             return True
-        return len(new_states(session)) != self._count[0] or len(deleted_states(session)) != self._count[1]
+        return len(new_states(session)) != len(self._new) or len(deleted_states(session)) != len(
+            self._deleted
+        )
 
     def undo(self, helds: t.Mapping[State, Held]) -> list[str]:
         """Restore the session; return what was changed, in words."""

@@ -155,6 +155,8 @@ class RowsBefore:
 
     def complete(self, events: t.Iterable[PendingEvent]) -> None:
         """Load all that dumps will read of the objects that show rows as they were."""
+        if not self._sources:  # as mostly
+            return
         wanted: dict[int, tuple[t.Any, set[Path]]] = {}
         for item in events:
             source = self._sources.get(id(item.obj))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import typing as t
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -35,9 +34,11 @@ __all__ = [
 L = t.cast("sa.Table", Listener.__table__)
 
 
-@dataclass(frozen=True, slots=True)
-class MatchedSubscription:
-    """A subscription that wants an event, with the includes that its matching listeners ask for together."""
+class MatchedSubscription(t.NamedTuple):
+    """A subscription that wants an event, with the includes that its matching listeners ask for together.
+
+    A named tuple and no frozen dataclass, which takes three times as long to make: one event may match thousands.
+    """
 
     subscription_id: str
     owner: str
@@ -48,7 +49,7 @@ class MatchedSubscription:
 
     def joined(self, other: MatchedSubscription) -> MatchedSubscription:
         """The same subscription with what two of its listeners ask for."""
-        return replace(self, includes=self.includes | other.includes)
+        return self._replace(includes=self.includes | other.includes)
 
 
 _WANTED = (L.c.owner, L.c.event, L.c.includes, S.c.id, S.c.environment, S.c.active, S.c.format)
