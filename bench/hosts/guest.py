@@ -292,8 +292,9 @@ def settle_in(connection: t.Any) -> bool:
 
     Return whether that lasts when the transaction is rolled back.
     """
+    import sqlalchemy as sa
     from flask import current_app
-    from sqlalchemy.pool import SingletonThreadPool, StaticPool
+    from sqlalchemy.pool import NullPool, SingletonThreadPool, StaticPool
 
     from flask_webhooks.state import EXTENSION
 
@@ -303,7 +304,9 @@ def settle_in(connection: t.Any) -> bool:
     if isinstance(engine.pool, StaticPool | SingletonThreadPool):  # its one connection is the host's
         _prepare(connection, current_app)
         return False
-    with engine.begin() as own:
+    # An engine of our own: a suite may record what the app's engines execute.
+    ours = sa.create_engine(engine.url, poolclass=NullPool)
+    with ours.begin() as own:
         _prepare(own, current_app)
     return True
 

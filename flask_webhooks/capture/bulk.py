@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import typing as t
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -53,6 +54,8 @@ def run(execution: ORMExecuteState, registry: Registry, side_session: SideSessio
     :raises BulkStatementError: a channel's `bulk` or `WEBHOOKS_BULK` does not let it through; or a subscription
         listens, and it concerns too many rows, or it cannot be said what it changes.
     """
+    if not _has_rows(execution):
+        return None, []
     mapper = t.cast("orm.Mapper[t.Any]", execution.bind_mapper)
     kinds = _kinds(execution) if _is_of(execution, mapper) else set()
     # A statement that sets an owner, or what leads to one, is a deletion for one owner and a creation for another.
@@ -81,6 +84,24 @@ def run(execution: ORMExecuteState, registry: Registry, side_session: SideSessio
     if "capture" not in modes:
         return None, []
     return _last(execution, lambda inner: _capture(inner, registry, side_session, mapper, about))
+
+
+def _has_rows(execution: ORMExecuteState) -> bool:
+    """Read parameters that come as an iterable into a list; False if there is nothing to capture.
+
+    SQLAlchemy takes the rows of a bulk INSERT from any iterable. A generator gives them once, and both of us need them.
+    """
+    given: t.Any = execution.parameters
+    if given is None or isinstance(given, list | Mapping):
+        return True
+    # Any other strategy takes a list or a mapping alone: SQLAlchemy says so itself.
+    if annotations_of(execution.statement).get("dml_strategy") != "bulk":
+        return False
+    rows = [dict(row) for row in given]
+    # An empty list would be one row of defaults to SQLAlchemy; an iterable without rows is none.
+    if rows:
+        execution.parameters = rows
+    return bool(rows)
 
 
 def _keys_of(mapper: orm.Mapper[t.Any]) -> t.Iterator[str]:
