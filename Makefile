@@ -7,7 +7,7 @@ SECONDS ?=
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 CONSTRAINTS ?=
 
-.PHONY: help demo system test test-mariadb test-plans test-oldest test-neighbours test-deep test-faults check coverage bench screenshots clean
+.PHONY: help demo system test test-long test-mariadb test-plans test-oldest test-neighbours test-deep test-faults check coverage bench screenshots clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -34,7 +34,10 @@ system:          ## as root, on Debian: Chromium, MariaDB, PostgreSQL, and what 
 		curl golang-go nodejs openssl php-cli postgresql zsh
 
 test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a real Valkey and real sockets
-	$(BIN)/python -m pytest -m 'not deep and not plans' $(PARALLEL)
+	$(BIN)/python -m pytest -m 'not long and not deep and not plans' $(PARALLEL)
+
+test-long: $(VENV)/.dev        ## those that wait for processes, seconds or a browser, or try very many cases
+	$(BIN)/python -m pytest -m 'long and not deep and not plans' $(PARALLEL)
 
 MARIADB = tests/capture $(addprefix tests/worker/test_,clocks.py health.py plans.py coordinator.py statements.py outage.py) \
 	$(filter-out tests/api/test_plans.py,$(wildcard tests/api/test_*.py)) tests/console tests/web tests/test_models.py tests/test_naming.py \

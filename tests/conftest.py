@@ -80,15 +80,19 @@ if hasattr(Rule, "_compile_builder"):  # werkzeug's own affair: without it tests
     _share_builders()
 
 LONGEST = (
+    "test_guard",
+    "test_moves",
+    "test_api",
+    "test_coordinator",
+    "test_corners",
+    "test_clones",
     "test_random",
     "test_life",
     "test_look",
-    "test_switching",
     "test_working",
-    "test_killed",
-    "test_clocks",
+    "test_pacing",
 )
-"""Files that take long for the number of their tests."""
+"""Files that take long: of all tests, and of those that are marked `long`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,8 @@ from flask_webhooks.state import state_of
 from tests.host import Invoice, db
 from tests.stage import subscribe
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 
 

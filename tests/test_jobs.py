@@ -30,6 +30,8 @@ from tests.receivers import Receiver, ok
 from tests.stage import deliveries, fill, subscribe, wait_until
 from tests.worker.answers import Gate
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def patient(make_app: t.Callable[..., Flask]) -> AppState:

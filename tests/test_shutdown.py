@@ -7,8 +7,12 @@ import sys
 import threading
 import time
 
+import pytest
+
 from flask_webhooks.shutdown import ShutdownFlag
 from tests.stage import wait_until
+
+pytestmark = pytest.mark.long
 
 HANDLER = """
 import signal, time

@@ -31,6 +31,8 @@ from tests.receivers import Receiver
 from tests.stage import attempts, deliveries, fill, lane_of, recorded, subscribe, wait_until
 from tests.worker.answers import Gate
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def processes(state: AppState, tmp_path: Path, valkey: str) -> t.Iterator[Processes]:

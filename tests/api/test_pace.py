@@ -24,6 +24,8 @@ from tests.worker.answers import Gate, run
 
 from .conftest import Customer
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def app(make_app: t.Callable[..., Flask]) -> Flask:

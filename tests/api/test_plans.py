@@ -22,6 +22,8 @@ from tests.host import db
 
 from .conftest import Customer, lasting
 
+pytestmark = pytest.mark.long
+
 ROWS = 60_000
 """Enough that PostgreSQL, which has counted them, would rather read an index than the table."""
 LOG = ("webhook_messages", "webhook_deliveries", "webhook_attempts")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Looks, Site, check_accessibility
+
+pytestmark = pytest.mark.long
 
 
 def test_the_description_works_under_a_strict_policy(open_page: Looks, site: Site) -> None:

@@ -16,6 +16,8 @@ from tests.console.conftest import write_log
 from tests.console.test_curl import ODD, SHELLS, pasted
 from tests.stage import wait_until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("times", [1, 2_000], ids=["short", "200 KiB"])
 def test_a_request_is_copied_and_pasted_byte_for_byte(

@@ -21,6 +21,8 @@ from tests.browser.conftest import (
 )
 from tests.stage import wait_until
 
+pytestmark = pytest.mark.long
+
 LOOKS: list[t.Any] = [
     pytest.param({"color_scheme": "light"}, id="light"),
     pytest.param({"color_scheme": "dark", "viewport": {"width": 360, "height": 740}}, id="dark at 360 px"),

@@ -18,6 +18,8 @@ from tests.browser.principals import NEWCOMER, OPERATOR
 from tests.console.conftest import Log, write_log
 from tests.stage import wait_until
 
+pytestmark = pytest.mark.long
+
 BOB = "bob@globex.example"
 MOST_TABS = 60
 SCRIPT = "<script>alert(1);ran=1</script>\"'><img src=x onerror=alert(2);ran=1>"

@@ -28,6 +28,8 @@ from tests.capture.conftest import NOWHERE, SERVERS, events
 from tests.host import Invoice, Note, db
 from tests.stage import recorded, subscribe, wait_until
 
+pytestmark = pytest.mark.long
+
 webhooks = Webhooks()
 
 

@@ -22,6 +22,8 @@ from tests.capture.conftest import NOWHERE
 from tests.host import Invoice
 from tests.stage import recorded, subscribe
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -35,6 +35,8 @@ from tests.capture.conftest import NOWHERE, changes
 from tests.host import Invoice, Line, Status, db
 from tests.stage import recorded, subscribe
 
+pytestmark = pytest.mark.long
+
 IDS = st.integers(1, 3)
 TEXTS = st.sampled_from(["a", "b", "c"])
 STATUSES = st.sampled_from(list(Status))

@@ -26,6 +26,8 @@ from tests.capture.stock import CATALOG, Ware, db
 from tests.capture.test_bulk_results import answers
 from tests.stage import recorded, subscribe
 
+pytestmark = pytest.mark.long
+
 NUMBERS, COUNTS = st.integers(1, 3), st.integers(0, 2)
 TEXTS = st.sampled_from(["a", "b"])
 VALUES: dict[str, st.SearchStrategy[t.Any]] = {

@@ -22,6 +22,8 @@ from tests.stage import attempts, fill, subscribe, wait_until
 
 from .conftest import Command
 
+pytestmark = pytest.mark.long
+
 A = t.cast("sa.Table", Attempt.__table__)
 
 

@@ -38,6 +38,8 @@ from tests.receivers import Receiver
 from tests.stage import attempts, deliveries, fill, subscribe, wait_until
 from tests.worker.answers import run
 
+pytestmark = pytest.mark.long
+
 BODY = (
     '{"event":"invoices.created","data":{"note":"\u0645\u0631\u062d\u0628\u0627 \u200d\U0001f469"}}'.encode()
 )

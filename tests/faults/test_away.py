@@ -28,6 +28,8 @@ from tests.processes import ROOT, Processes
 from tests.receivers import Receiver, ok
 from tests.stage import recorded, subscribe, wait_until
 
+pytestmark = pytest.mark.long
+
 AWAY = 10.0 if IS_DEEP else 2.0
 
 

@@ -18,6 +18,8 @@ from tests.processes import Process, Processes
 from tests.receivers import Receiver, Talk, response
 from tests.stage import attempts
 
+pytestmark = pytest.mark.long
+
 on_servers = pytest.mark.parametrize("database_url", SERVERS, indirect=True)  # SQLite's users share a machine
 LIMIT = 4
 """`WEBHOOKS_SUBSCRIPTION_CONCURRENCY`, by default."""

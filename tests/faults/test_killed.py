@@ -18,6 +18,8 @@ from tests.receivers import Receiver
 from tests.stage import attempts, lane_of
 from tests.worker.answers import Gate
 
+pytestmark = pytest.mark.long
+
 KILLS = 50 if IS_DEEP else 2
 """Every other one hits a worker of RQ, the others one that needs no Redis."""
 

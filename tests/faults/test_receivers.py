@@ -18,6 +18,8 @@ from tests.processes import Processes
 from tests.receivers import Receiver, blackhole, ok, redirect
 from tests.stage import attempts, deliveries, fill, subscribe
 
+pytestmark = pytest.mark.long
+
 HOUR = datetime.timedelta(hours=1)
 SOON = datetime.datetime.now(datetime.UTC).replace(microsecond=0) + 2 * HOUR
 CROWD = {

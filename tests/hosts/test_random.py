@@ -28,6 +28,8 @@ from tests.capture.test_published import are_published
 from tests.hosts.app import House, Play
 from tests.hosts.examples import Example, Mood, examples
 
+pytestmark = pytest.mark.long
+
 PHASES = tuple(Phase) if "WEBHOOKS_TEST_DEEP" in os.environ else (Phase.explicit, Phase.generate)
 """To shrink an example takes minutes: with WEBHOOKS_TEST_DEEP alone."""
 

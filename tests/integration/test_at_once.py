@@ -22,6 +22,8 @@ from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Listener, Subscription
 from flask_webhooks.state import state_of
 
+pytestmark = pytest.mark.long
+
 MANY = 20
 CATALOG = """\
 version: 1

@@ -18,6 +18,8 @@ from tests.host import Invoice, db
 from tests.receivers import Receiver
 from tests.stage import deliveries, recorded, subscribe
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 VICTIM = """

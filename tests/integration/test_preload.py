@@ -75,7 +75,7 @@ def port(state: AppState, tmp_path: Path, authority: Authority, valkey: str) -> 
         log.close()
 
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.long, pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
 
 
 def test_the_first_test_and_those_next_to_one_that_hangs_are_answered(

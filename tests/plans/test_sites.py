@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from flask_webhooks.state import state_of
 from tests.conftest import new_database, release
 from tests.host import make_host
 from tests.plans.log import Log
 from tests.plans.sites import found_in, met, sites
 from tests.plans.work import Scene, load_principal, pieces
+
+pytestmark = pytest.mark.long
 
 ROWS = 400
 HOST = "It asks for the host's own rows."

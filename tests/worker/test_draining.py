@@ -15,6 +15,8 @@ from tests.receivers import Receiver, ok
 from tests.stage import deliveries, fill, lane_of, subscribe, wait_until
 from tests.worker.answers import Gate, background
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def state(make_app: t.Callable[..., Flask]) -> AppState:

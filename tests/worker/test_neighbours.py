@@ -21,6 +21,8 @@ from tests.receivers import Receiver, ok
 from tests.stage import attempts, deliveries, fill, lane_of, subscribe
 from tests.worker.answers import run
 
+pytestmark = pytest.mark.long
+
 
 class TestRates:
     @pytest.mark.parametrize("rate", [1e-300, 1e-12])

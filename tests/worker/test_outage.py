@@ -22,6 +22,8 @@ from tests.receivers import Receiver, many_headers, ok, raw
 from tests.stage import attempts, deliveries, fill, lane_of, recorded, subscribe, wait_until
 from tests.worker.answers import Gate, background, run
 
+pytestmark = pytest.mark.long
+
 
 def cut(state: AppState) -> None:
     """Break every connection of the app, as a restart of the server does; its pool still has broken ones."""

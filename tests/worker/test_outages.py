@@ -25,6 +25,8 @@ from tests.receivers import Receiver, Talk, ok, response
 from tests.stage import attempts, deliveries, fill, lane_of, subscribe, wait_until
 from tests.worker.answers import background, run
 
+pytestmark = pytest.mark.long
+
 MakeApp = t.Callable[..., Flask]
 COUNT = 15
 """More than the breaker's minimum."""

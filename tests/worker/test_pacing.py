@@ -21,6 +21,8 @@ from tests.receivers import Receiver, Talk, ok, response
 from tests.stage import attempts, deliveries, fill, lane_of, subscribe, wait_until
 from tests.worker.answers import background, run
 
+pytestmark = pytest.mark.long
+
 
 class FiveASecond:
     """Takes five requests in any second, and answers all others with `status` and `headers`."""

@@ -19,6 +19,8 @@ from tests.receivers import Receiver, ok
 from tests.stage import deliveries, fill, subscribe
 from tests.worker.answers import background
 
+pytestmark = pytest.mark.long
+
 LARGE = 200_000
 """Bytes of a message; a hundred of them, with their bodies, are more than the budget."""
 NOWHERE = "http://127.0.0.1:9/"

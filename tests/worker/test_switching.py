@@ -24,6 +24,8 @@ from tests.receivers import Receiver, ok
 from tests.stage import deliveries, fill, lane_of, subscribe, wait_until
 from tests.worker.answers import Gate, background, run
 
+pytestmark = pytest.mark.long
+
 MANY = outbox.PORTION + 500
 NOWHERE = "http://127.0.0.1:1/"
 
