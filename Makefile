@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SECONDS ?=
-# Two processes, each with a PostgreSQL of its own; "PARALLEL=" is one after the other, "-n auto" one for each core.
-PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Four processes, which wait more than they compute, each with a PostgreSQL of its own; "PARALLEL=" is one after the other, "-n auto" one for each core.
+PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 CONSTRAINTS ?=
 
 .PHONY: help demo system test test-long test-mariadb test-plans test-oldest test-neighbours test-deep test-faults check coverage bench screenshots clean

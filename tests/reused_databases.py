@@ -31,6 +31,20 @@ SELECT string_agg(CASE relkind WHEN 'r' THEN 'DELETE FROM ' || oid::regclass
                                ELSE 'SELECT setval(' || quote_literal(oid::regclass) || ', 1, false)' END, ';')
 FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')
 """
+ADDED = """
+SELECT string_agg(format('DROP %%s %%s CASCADE', kind, name), ';')
+FROM (SELECT CASE relkind WHEN 'r' THEN 'TABLE' WHEN 'v' THEN 'VIEW' ELSE 'SEQUENCE' END AS kind,
+             oid::regclass::text AS name, 0 AS place
+      FROM pg_class AS c
+      WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v', 'S') AND oid > %(last)s
+            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype IN ('a', 'i'))
+      UNION ALL
+      SELECT 'TYPE', oid::regtype::text, 1 FROM pg_type
+      WHERE typnamespace = 'public'::regnamespace AND typtype = 'e' AND oid > %(last)s
+      ORDER BY place) AS added
+"""
+LAST = "SELECT greatest((SELECT max(oid) FROM pg_class), (SELECT max(oid) FROM pg_type))"
+"""The newest of the tables and types that a database has been copied with."""
 OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
 
 
@@ -61,6 +75,7 @@ class DatabasePool:
         self._server = server
         self._template = template
         self._shapes: dict[str, t.Any] = {}
+        self._last: dict[str, t.Any] = {}
         self._spare: list[str] = []
 
     def take(self) -> str:
@@ -70,14 +85,23 @@ class DatabasePool:
         url = create(self._server, self._template)
         with self._open(url) as connection:
             self._shapes[url] = connection.execute(SHAPE).fetchone()
+            self._last[url] = connection.execute(LAST).fetchone()[0]
         return url
 
     def give_back(self, url: str) -> None:
-        """Empty a database for the next test; if more than its rows has changed, drop it."""
+        """Empty a database for the next test; if more than its rows and tables of the test's own has changed, drop it.
+
+        To drop such tables is much faster than to copy another database.
+        """
         try:
             with self._open(url) as connection:
                 connection.execute(f"{OTHERS} AND pid <> pg_backend_pid()")
                 is_as_before = connection.execute(SHAPE).fetchone() == self._shapes[url]
+                if not is_as_before:
+                    added = connection.execute(ADDED, {"last": self._last[url]}).fetchone()[0]
+                    if added:
+                        connection.execute(added)
+                        is_as_before = connection.execute(SHAPE).fetchone() == self._shapes[url]
                 if is_as_before:
                     connection.execute("SET session_replication_role = replica")  # no foreign keys
                     connection.execute(connection.execute(EMPTY).fetchone()[0])

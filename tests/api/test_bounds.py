@@ -30,6 +30,8 @@ from tests.stage import deliveries, recorded, subscribe
 
 from .conftest import Customer, quick
 
+pytestmark = pytest.mark.long
+
 MOST = 512 * 1024
 BODIES = {
     "nested": b"[" * 500 + b"1," * 7_000 + b"1" + b"]" * 500,

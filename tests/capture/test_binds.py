@@ -20,6 +20,9 @@ from tests.host import Client, Invoice, db, make_host, make_transactional
 from tests.stage import recorded, subscribe
 
 
+pytestmark = pytest.mark.usefixtures("no_other_app")
+
+
 @pytest.fixture
 def second(tmp_path: Path) -> t.Iterator[Flask]:
     """Another app with the same models, on a database of its own; somebody listens there too."""

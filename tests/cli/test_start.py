@@ -13,6 +13,8 @@ from flask_webhooks.cli import webhooks_cli
 from tests.folder import Folder
 from tests.host import make_host
 
+pytestmark = pytest.mark.long
+
 NEEDS = {
     "backfill": ["invoices", "--subscription", "x"],
     "replay": ["x"],
