@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SECONDS ?=
-# Four processes, which wait more than they compute, each with a PostgreSQL of its own; "PARALLEL=" is one after the other, "-n auto" one for each core.
+# Four processes, which wait as much as they compute, each with a PostgreSQL of its own; "PARALLEL=" is one after the
+# other, "-n auto" one for each core.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
 CONSTRAINTS ?=
 

@@ -19,7 +19,6 @@ from tests.capture.conftest import NOWHERE, SERVERS, events
 from tests.host import Client, Invoice, db, make_host, make_transactional
 from tests.stage import recorded, subscribe
 
-
 pytestmark = pytest.mark.usefixtures("no_other_app")
 
 
