@@ -106,11 +106,18 @@ def _log(state: AppState, name: str) -> Json:
     if event is not None:
         body = payload.encode(reference.bodies(state, event)[event.format])
         data = payload.encode(sample_data(state.bound[event.channel], event))
+    return {
+        **_deliveries(name, event.format if event is not None else "channel", body.encode()),
+        **_messages(name, event.message if event is not None else "Test.", data),
+    }
+
+
+def _deliveries(event: str, format: str, body: bytes) -> Json:
     delivery = {
         "id": DELIVERY_ID,
         "message_id": SAMPLE_ID,
         "subscription_id": SUBSCRIPTION_ID,
-        "event": name,
+        "event": event,
         "state": "delivered",
         "reason": None,
         "attempts": 1,
@@ -118,14 +125,25 @@ def _log(state: AppState, name: str) -> Json:
         "created_at": HAPPENED,
         "finished_at": SENT,
         "trigger": "automatic",
-        "format": event.format if event is not None else "channel",
+        "format": format,
     }
+    attempt = _attempt(body, event)
+    log = {"body": body.decode(), "body_reason": None, "attempt_log": [attempt], "attempts_next": None}
+    return {
+        "Delivery": delivery,
+        "DeliveryPage": {"items": [delivery], "next": DELIVERY_ID},
+        "OneDelivery": {**delivery, **log},
+        "AttemptPage": {"items": [attempt], "next": ATTEMPT_ID},
+    }
+
+
+def _messages(event: str, text: str, data: str) -> Json:
     message = {
         "id": SAMPLE_ID,
-        "event": name,
+        "event": event,
         "environment": "staging",
         "occurred_at": HAPPENED,
-        "text": event.message if event is not None else "Test.",
+        "text": text,
         "entity_id": "1",
         "sequence": 1,
         "size": len(data.encode()),
@@ -139,28 +157,18 @@ def _log(state: AppState, name: str) -> Json:
         "reason": None,
         "explanation": "The receiver answered 2xx.",
     }
+    details = {
+        "data": json.loads(data),
+        "data_reason": None,
+        "includes": {},
+        "broken": False,
+        "subscriptions": [outcome],
+        "next": None,
+    }
     return {
-        "Delivery": delivery,
-        "DeliveryPage": {"items": [delivery], "next": DELIVERY_ID},
-        "OneDelivery": {
-            **delivery,
-            "body": body,
-            "body_reason": None,
-            "attempt_log": [_attempt(body.encode(), name)],
-            "attempts_next": None,
-        },
-        "AttemptPage": {"items": [_attempt(body.encode(), name)], "next": ATTEMPT_ID},
         "Message": message,
         "MessagePage": {"items": [message], "next": None},
-        "MessageDetail": {
-            **message,
-            "data": json.loads(data),
-            "data_reason": None,
-            "includes": {},
-            "broken": False,
-            "subscriptions": [outcome],
-            "next": None,
-        },
+        "MessageDetail": {**message, **details},
     }
 
 

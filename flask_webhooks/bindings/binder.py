@@ -74,13 +74,7 @@ class Binder:
             quiet=MappingProxyType(_quiet(used, plain)),
             schemas=MappingProxyType({name: each for name, each in used.items() if each is not None}),
             changes=MappingProxyType(_changes(used, plain)),
-            given=MappingProxyType(
-                {
-                    name: Given(each, plain)
-                    for name, each in used.items()
-                    if each is not None or (plain is not None and plain.method is None)
-                }
-            ),
+            given=MappingProxyType(_given(used, plain)),
             owner_path=owner_path,
             owner=OwnerReader(owner_path, channel.sole_owner),
             columns=columns,
@@ -219,6 +213,12 @@ def _plain_doubts(plain: Plain) -> Iterator[Doubt]:
     for doubt in doubts_of(plain.mapper):
         if not plain.is_chosen or doubt.column.partition(".")[2] in plain.keys:
             yield doubt
+
+
+def _given(used: Mapping[str, ma.Schema | None], plain: Plain | None) -> dict[str, Given]:
+    """What checks the dicts that the host emits, by event; a method of the model checks none."""
+    is_checked = plain is not None and plain.method is None
+    return {name: Given(each, plain) for name, each in used.items() if each is not None or is_checked}
 
 
 def _changes(schemas: Mapping[str, ma.Schema | None], plain: Plain | None) -> dict[str, ChangeDumper]:
