@@ -15,22 +15,18 @@ an alarm as well.
 from __future__ import annotations
 
 import typing as t
-from datetime import datetime
 
-import sqlalchemy as sa
 from flask import Flask
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as Base
 
 from . import outbox
-from .models import Hour, Subscription
 from .outbox import statistics
 from .state import state_of
 from .worker import is_stalled
 
 __all__ = ["Collector"]
 
-H, S = (t.cast("sa.Table", model.__table__) for model in (Hour, Subscription))
 Family = CounterMetricFamily | GaugeMetricFamily
 
 
@@ -52,7 +48,7 @@ class Collector(Base):
             waiting = [row.due_at for row in outbox.backlog(connection, now, ours)]
             others = sum(each.deliveries for each in outbox.elsewhere(connection, ours))
             alive = sum(not is_stalled(row.seen_at, now) for row in outbox.workers(connection))
-            counts = _counts(connection, now)
+            counts = statistics.counts_of_hour(connection, now)
             broken = outbox.broken(connection)
         due = [moment for moment in waiting if moment <= now]
         lag = (now - min(due)).total_seconds() if due else 0.0
@@ -77,15 +73,6 @@ class Collector(Base):
         for name in ("delivered", "failed"):
             ended.add_metric([name], counts[name])
         yield ended
-
-
-def _counts(connection: sa.Connection, now: datetime) -> dict[str, int]:
-    """Return the sums of the current hour without test sends: one lookup of the primary key for each subscription."""
-    names = ("delivered", "failed", *statistics.OUTCOMES)
-    sums = sa.select(*(sa.func.coalesce(sa.func.sum(H.c[name]), 0).label(name) for name in names))
-    joined = S.join(H, sa.and_(H.c.subscription_id == S.c.id, H.c.hour == statistics.hour_of(now)))
-    row = connection.execute(sums.select_from(joined)).one()
-    return {name: int(getattr(row, name)) for name in names}
 
 
 def _attempts(counts: t.Mapping[str, int]) -> CounterMetricFamily:

@@ -15,10 +15,20 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from ..models import HOUR_BUCKETS, Hour
+from ..models import HOUR_BUCKETS, Hour, Subscription
 from ..sql import parameters
 
-__all__ = ["BOUNDS", "OUTCOMES", "HourlyCounts", "Sums", "add", "hour_of", "percentile", "read"]
+__all__ = [
+    "BOUNDS",
+    "OUTCOMES",
+    "HourlyCounts",
+    "Sums",
+    "add",
+    "counts_of_hour",
+    "hour_of",
+    "percentile",
+    "read",
+]
 
 H = t.cast("sa.Table", Hour.__table__)
 BOUNDS = tuple(0.002 * 1.5**n for n in range(HOUR_BUCKETS - 1))
@@ -157,6 +167,21 @@ def percentile(counts: t.Sequence[int], share: float) -> float | None:
             return low + (high - low) * (wanted - seen) / count
         seen += count
     return None
+
+
+def counts_of_hour(connection: sa.Connection, now: datetime) -> dict[str, int]:
+    """Return how deliveries and attempts of the current hour ended, of all subscriptions; test sends are not counted.
+
+    One lookup of the primary key for each subscription.
+
+    :return: `delivered`, `failed`, and each of `OUTCOMES`.
+    """
+    names = ("delivered", "failed", *OUTCOMES)
+    subscriptions = t.cast("sa.Table", Subscription.__table__)
+    sums = sa.select(*(sa.func.coalesce(sa.func.sum(H.c[name]), 0).label(name) for name in names))
+    same = sa.and_(H.c.subscription_id == subscriptions.c.id, H.c.hour == hour_of(now))
+    row = connection.execute(sums.select_from(subscriptions.join(H, same))).one()
+    return {name: int(getattr(row, name)) for name in names}
 
 
 def read(

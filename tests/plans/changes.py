@@ -14,7 +14,6 @@ from flask_webhooks.delivery import body
 from flask_webhooks.errors import SubscriptionError
 from flask_webhooks.health import Reason
 from flask_webhooks.ids import uuid7
-from flask_webhooks.metrics import _counts
 from flask_webhooks.models import Attempt, Delivery, Message, State, Subscription
 from flask_webhooks.outbox import recording, retention, statistics
 from flask_webhooks.outbox.superseded import ObjectVersion, find_outdated
@@ -140,7 +139,7 @@ def _worker(session: Session, scene: Scene) -> None:
     lease = outbox.Lease("plans", uuid7(), scene.now)
     outbox.give_back(connection, lease, scene.lanes, but=True)
     disable(connection, scene.log.large.id, next(iter(Reason)))
-    _counts(connection, scene.now)
+    statistics.counts_of_hour(connection, scene.now)
     retention.purge_hours(connection, scene.now - timedelta(days=400))
     tally = statistics.HourlyCounts()
     tally.add(scene.log.large.id, scene.now, status=200, seconds=0.1, state="delivered")
