@@ -40,9 +40,11 @@ ROWS: dict[str, Rows] = {
 
 def _upsert(dialect: str, *, is_returning: bool = False) -> t.Any:
     if dialect in ("mysql", "mariadb"):
-        return mysql.insert(Invoice).on_duplicate_key_update(number="met")
+        # PyMySQL takes no list of rows for a statement with other parameters behind VALUES.
+        theirs = mysql.insert(Invoice)
+        return theirs.on_duplicate_key_update(number=theirs.inserted.number)
     insert: t.Any = (postgresql if dialect == "postgresql" else sqlite).insert(Invoice)
-    statement = insert.on_conflict_do_update(index_elements=["id"], set_={"number": "met"})
+    statement = insert.on_conflict_do_update(index_elements=["id"], set_={"number": insert.excluded.number})
     return statement.returning(Invoice.id) if is_returning else statement
 
 
