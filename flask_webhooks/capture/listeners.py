@@ -283,11 +283,15 @@ def _do_orm_execute(execution: ORMExecuteState) -> t.Any:
     side_session = unit_of(session, registry).side_session
     if registry.plan(t.cast("t.Any", mapper).class_) is not None:
         units_of(session).has_bulk = True
+    given = execution.parameters
     result, changes = bulk.run(execution, registry, side_session)
     if changes:
         add(session, registry, changes)
     elif result is None:
         side_session.unread_classes.add(t.cast("t.Any", mapper).class_)
+        if execution.parameters is not given:
+            # SQLAlchemy 2.0 would go on with what the host passed: an iterator that has given its rows to us.
+            return execution.invoke_statement()
     return result
 
 
