@@ -66,7 +66,7 @@ import typing as t
 from . import guard, host_code
 from .connections import connection_of
 from .emit import emit_many
-from .events import NOBODY, UNKNOWN, PendingEvent, Recorded
+from .events import UNKNOWN, UNREADABLE_OWNER, PendingEvent, Recorded
 from .failures import name_of, storable
 from .guard import guarding
 from .listeners import ROW_LISTENERS, announce, listen, listen_to_statements
@@ -79,8 +79,8 @@ if t.TYPE_CHECKING:
     from ..state import AppState
 
 __all__ = [
-    "NOBODY",
     "UNKNOWN",
+    "UNREADABLE_OWNER",
     "Path",
     "PendingEvent",
     "Recorded",

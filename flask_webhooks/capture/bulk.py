@@ -178,18 +178,18 @@ def _capture(
         if is_on_the_way:
             logger.info("bulk.not_captured: %s", what)
         elif is_ours:
-            registry.warn(f"{what} It is let through, and its rows are told to nobody. {_INSTEAD}")
+            registry.warn(f"{what} It runs, but no event is recorded for its rows. {_INSTEAD}")
         elif has_listener(execution, registry, mapper, connection, None):
             raise BulkStatementError(f"{what} {_INSTEAD}") from None
         else:
             registry.warn(
-                f"{what} Nobody listens: it is let through. Once somebody does, it is refused. {_INSTEAD}"
+                f"{what} No subscription listens, so it runs; as soon as one does, it is refused. {_INSTEAD}"
             )
         return error.result, []
 
 
 _INSTEAD = (
-    "Say what changes with emit_many, put it into `with webhooks.muted():` if nobody need hear of it, or set "
+    "Emit the events with emit_many, run it in `with webhooks.muted():` if it needs none, or set "
     "WEBHOOKS_BULK, or `bulk` in the channel, to 'warn' or 'ignore'."
 )
 

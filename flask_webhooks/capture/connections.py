@@ -76,7 +76,7 @@ def check_database(registry: Registry, engine: sa.Engine, model: type | None) ->
             raise EmitError(
                 f"{_elsewhere(each, engine, model)}: its events could not be written in the same transaction. {_REMEDY}"
             )
-    about = f"{_elsewhere(registry, engine, model)}. Nobody listens, so the commit goes through. {_REMEDY}"
+    about = f"{_elsewhere(registry, engine, model)}. No subscription listens, so the commit goes through. {_REMEDY}"
     registry.say("database.other", logging.WARNING, about)
     return False
 

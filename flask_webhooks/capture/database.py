@@ -61,8 +61,8 @@ class HostDatabase:
         self._is_installed = sa.inspect(connection).has_table(name, schema=schema)
         if not self._is_installed:
             what = (
-                f"There is no table {name} in {self.state.engine.url!r}, so nobody can listen. Migrate before "
-                "you deploy: `flask db migrate`, `flask db upgrade`."
+                f"There is no table {name} in {self.state.engine.url!r}, so there are no subscriptions. Migrate "
+                "before you deploy: `flask db migrate`, `flask db upgrade`."
             )
             if self.state.settings.on_error == "raise":
                 raise EmitError(

@@ -13,7 +13,7 @@ from ..catalog import EventType, Kind
 from ..errors import EmitError, OwnerMissingError
 from . import host_code
 from .change import Change
-from .events import NOBODY, Emitted, PendingEvent
+from .events import UNREADABLE_OWNER, Emitted, PendingEvent
 from .failures import check_fits, fail_or_log, name_of, on_error_of
 from .loading import HiddenRow, load_linked, owner_of, refresh
 from .owner_moves import RowsBefore
@@ -108,7 +108,9 @@ def _unowned(
     """Return the events of a row whose owner could not be read, to be recorded as broken; else log or raise."""
     lost = events or [next(iter(registry.events[change.bound.channel.name, None]))]
     if on_error_of(registry.state, lost[0]) == "record":
-        return [PendingEvent(event, NOBODY, change.bound, change.obj, {}, error=error) for event in lost]
+        return [
+            PendingEvent(event, UNREADABLE_OWNER, change.bound, change.obj, {}, error=error) for event in lost
+        ]
     fail_or_log(registry.state, lost[0], change.obj, error)
     return []
 
@@ -122,8 +124,8 @@ def _log_ownerless(registry: Registry, side_session: SideSession, events: t.Sequ
         return
     registry.state.ownerless.update(counts)
     logger.warning(
-        "message.ownerless: nobody owns the rows of %s, so nobody is told. Look at `owner` in the catalogue, and at "
-        "these rows.",
+        "message.ownerless: the rows of %s have no owner, so their events go to no subscription. Look at `owner` in "
+        "the catalogue, and at these rows.",
         about,
         extra={"events": dict(counts)},
     )
@@ -151,11 +153,11 @@ def _emitted(
                 fail_or_log(state, item.event, item.obj, raised)
                 continue
             error = raised
-        # Data without an owner is refused by emit(); NOBODY stands where an object's could not be read.
+        # emit() refuses data without an owner; UNREADABLE_OWNER stands for an object's that could not be read.
         found.append(
             PendingEvent(
                 item.event,
-                owner or NOBODY,
+                owner or UNREADABLE_OWNER,
                 item.bound,
                 item.obj,
                 {},

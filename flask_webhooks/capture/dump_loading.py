@@ -44,7 +44,7 @@ def load_for_dumps(
     stored, state = context.stored, context.registry.state
     try:
         parents.expire_stale(events, stored)
-        stored.set_aside_deleted(context.session, events, deleted_keys(changes))
+        stored.hide_deleted(context.session, events, deleted_keys(changes))
         events = _loaded(events)
         past.complete(events)
         stored.show_read(events)

@@ -15,9 +15,9 @@ if t.TYPE_CHECKING:
     from ..bindings import BoundChannel, BoundInclude
     from ..outbox.recording import MatchedSubscription
 
-__all__ = ["NOBODY", "UNKNOWN", "Emitted", "PendingEvent", "Recorded"]
+__all__ = ["UNKNOWN", "UNREADABLE_OWNER", "Emitted", "PendingEvent", "Recorded"]
 
-NOBODY = ""
+UNREADABLE_OWNER = ""
 """The owner of a broken message whose owner could not be read: no owner has that name."""
 UNKNOWN = "unknown"
 """Likewise its environment."""

@@ -4,8 +4,8 @@
 objects or to the session is undone before anything is written, and a warning names where; what would write at once
 (`flush` or `commit` of a change, an UPDATE) is refused. A `commit` with nothing to write does nothing but warn.
 
-While nothing is changed this costs some microseconds a commit: SQLAlchemy itself notes what was changed, and what the
-host has not flushed yet is laid aside meanwhile so that it shows.
+While nothing is changed this costs some microseconds a commit: SQLAlchemy itself marks an object that was changed. The
+marks of changes that the host has not flushed yet are removed meanwhile, so that a new mark is ours to undo.
 """
 
 from __future__ import annotations

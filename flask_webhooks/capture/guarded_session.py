@@ -27,18 +27,18 @@ _ROUNDS = 3
 
 
 class GuardedSession:
-    """One session, and how it was when we began."""
+    """One session, and a snapshot of what it had not flushed when we began."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         new, deleted, modified = new_states(session), deleted_states(session), modified_states(session)
         self._new, self._deleted = frozenset(new), frozenset(deleted)
-        self._aside: dict[State, Snapshot] = {}
+        self._unflushed: dict[State, Snapshot] = {}
         if new or modified:  # not in a commit that has flushed everything
-            self._aside = {state: Snapshot(state) for state in (*new, *modified)}
-            # What the host has not flushed looks unchanged now, so that any change is one of the code that we call.
-            for each in self._aside.values():
-                each.lay_aside()
+            self._unflushed = {state: Snapshot(state) for state in (*new, *modified)}
+            # What the host has not flushed looks unchanged now: any mark comes from code that we call.
+            for each in self._unflushed.values():
+                each.unmark()
         self._taken: dict[State, tuple[Snapshot, bool]] = {}
         self.fenced: list[t.Any] = []
 
@@ -47,10 +47,10 @@ class GuardedSession:
         self.fenced = fence.put_round(self.session)
 
     def take(self, states: t.Iterable[State]) -> None:
-        """Note how objects are before something becomes of them that leaves no trace."""
+        """Take snapshots of objects before something changes them that SQLAlchemy does not mark."""
         for state in states:
             if state not in self._taken and state.obj() is not None:
-                snapshot = self._aside.get(state) or Snapshot(state)
+                snapshot = self._unflushed.get(state) or Snapshot(state)
                 self._taken[state] = snapshot, state in new_states(self.session)
 
     # ---- what was changed ------------------------------------------------------------------------------
@@ -58,11 +58,11 @@ class GuardedSession:
     def is_touched(self) -> bool:
         if self._taken or self._is_dirty():
             return True
-        return bool(self._aside) and any(each.is_touched() for each in self._aside.values())
+        return bool(self._unflushed) and any(each.is_touched() for each in self._unflushed.values())
 
     def has_to_write(self) -> bool:
         """Say whether a flush would write something that is not the host's own, which waits for its own flush."""
-        return self._is_dirty() or any(state.modified for state in self._aside)
+        return self._is_dirty() or any(state.modified for state in self._unflushed)
 
     def _is_dirty(self) -> bool:
         session = self.session
@@ -85,10 +85,10 @@ class GuardedSession:
             found += self._bring_back(state, was_new)
             snapshot.restore()
         self._taken.clear()
-        for state, snapshot in self._aside.items():
+        for state, snapshot in self._unflushed.items():
             found += [f"{name_of_state(state)}.{name}" for name in snapshot.names_changed()]
             snapshot.restore()
-            snapshot.lay_aside()
+            snapshot.unmark()
         # Collections of the host's may change their members when they are filled again.
         for attempt in range(_ROUNDS):
             for state in list(modified_states(session)):
@@ -117,9 +117,9 @@ class GuardedSession:
             expunge_states(self.session, made)
 
     def close(self) -> None:
-        """Give the session its methods back, and what was laid aside."""
+        """Restore the session's methods and the objects with unflushed changes."""
         fence.take_down(self.fenced)
-        for snapshot in self._aside.values():
+        for snapshot in self._unflushed.values():
             snapshot.restore()
 
 

@@ -98,14 +98,14 @@ def _record(session: Session, unit: UnitOfWork) -> None:
     unit.items = {}
 
 
-def _take_back(session: Session, unit: UnitOfWork) -> None:
+def _unwrite(session: Session, unit: UnitOfWork) -> None:
     """Undo what a commit wrote that then failed: the transaction goes on, and its next commit may have other events."""
     alive = alive_in(session)
     for written in reversed(list(unit.written)):
         if written.recorded and written.connection is not None:
             broken = [row["id"] for row in written.recorded if "error" in row]
             recording.unrecord(written.connection, [row["id"] for row in written.recorded], broken)
-        unit.take_back(written, alive)
+        unit.requeue(written, alive)
 
 
 # ---- the listeners ---------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def _record_late_flush(session: Session, context: UOWTransaction) -> None:
         for unit in list(units.values()):
             here = session.get_nested_transaction()
             if any(unit.items.values()) and all(written.place is here for written in unit.written):
-                _take_back(session, unit)  # its events may be others now
+                _unwrite(session, unit)  # its events may be others now
             _record(session, unit)
 
 
@@ -310,7 +310,7 @@ def _before_commit(session: Session) -> None:
     for unit in units.values():
         _refuse_broken(unit)
         if unit.written:
-            _take_back(session, unit)
+            _unwrite(session, unit)
         unit.lookup = SubscriptionLookup(
             unit.registry
         )  # from here on a subscription that is created comes too late
@@ -417,7 +417,7 @@ def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> N
             unit.items = {place: items for place, items in unit.items.items() if place in alive}
             for written in reversed(list(unit.written)):
                 if written.place not in alive:
-                    unit.take_back(written, alive)
+                    unit.requeue(written, alive)
 
 
 _LISTENERS: dict[str, t.Callable[..., None]] = {

@@ -76,14 +76,7 @@ class MapperPlan:
         # Of a class that only leads to owners nothing is shown, so only what leads has to be read.
         is_on_the_way = not any(bound.channel.events or bound.touches for bound in bounds)
         owners = frozenset(column_of(mapper, path[0].removesuffix(SIGN)) for path in paths) & columns
-        references = {
-            relation.key: names
-            for relation in mapper.relationships
-            if relation.direction is orm.MANYTOONE
-            if (names := attributes_of(mapper, relation.local_columns))
-            # A join by an expression tells no columns.
-            if attributes_of(relation.mapper, relation.remote_side)
-        }
+        references = _references(mapper)
         # Loading them into the host's objects would make SQLAlchemy delete row by row what the database deletes
         # itself.
         passive = {each.key for each in mapper.relationships if each.passive_deletes}
@@ -112,20 +105,31 @@ class MapperPlan:
             else None,
             opaque=frozenset(name for name, form in forms.items() if form.is_opaque),
             references=references,
-            followed={
-                bound.channel.name: tuple(
-                    (name, names, any(touch.relationship == name for touch in bound.touches))
-                    for name, names in references.items()
-                    if name in bound.needed
-                )
-                for bound in bounds
-            },
+            followed={bound.channel.name: _followed(bound, references) for bound in bounds},
         )
 
     def stored(self, name: str, value: t.Any) -> t.Any:
         """Return what the row has where this was assigned; `SERVER_GENERATED` where only the row can tell."""
         form = self.forms.get(name)
         return value if form is None or form.is_opaque else form(value)
+
+
+def _references(mapper: orm.Mapper[t.Any]) -> dict[str, tuple[str, ...]]:
+    return {
+        relation.key: names
+        for relation in mapper.relationships
+        if relation.direction is orm.MANYTOONE
+        if (names := attributes_of(mapper, relation.local_columns))
+        # A join by an expression names no columns.
+        if attributes_of(relation.mapper, relation.remote_side)
+    }
+
+
+def _followed(
+    bound: BoundChannel, references: t.Mapping[str, tuple[str, ...]]
+) -> tuple[tuple[str, tuple[str, ...], bool], ...]:
+    touched = {touch.relationship for touch in bound.touches}
+    return tuple((name, names, name in touched) for name, names in references.items() if name in bound.needed)
 
 
 def _read_by(bound: BoundChannel) -> t.Iterator[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from .connections import connection_of, in_own_database
-from .events import NOBODY, PendingEvent
+from .events import UNREADABLE_OWNER, PendingEvent
 
 if t.TYPE_CHECKING:
     from ..config import Settings
@@ -55,6 +55,6 @@ def _matched(
             known[key] = listeners
         if listeners:
             found.append(item._replace(listeners=listeners))
-        elif is_all or (item.owner == NOBODY and lookup.has_listener(item.event)):
+        elif is_all or (item.owner == UNREADABLE_OWNER and lookup.has_listener(item.event)):
             found.append(item)
     return found

@@ -24,7 +24,7 @@ from ..models import State
 from ..outbox import recording
 from . import guard, host_code
 from .change import SERVER_GENERATED
-from .events import NOBODY, UNKNOWN, PendingEvent, Recorded
+from .events import UNKNOWN, UNREADABLE_OWNER, PendingEvent, Recorded
 from .failures import LONGEST, REMEDY, about_of, check_fits, fail_or_log, named_error, unserialisable
 from .sqlalchemy_internals import state_of
 
@@ -122,7 +122,9 @@ def _broken(state: AppState, item: PendingEvent, now: datetime, clock: int) -> R
     """The row of a message without data."""
     return message_row(
         item.event,
-        owner=item.owner if len(item.owner) <= LONGEST and recording.is_text(item.owner) else NOBODY,
+        owner=item.owner
+        if len(item.owner) <= LONGEST and recording.is_text(item.owner)
+        else UNREADABLE_OWNER,
         environment=state.settings.only_environment or UNKNOWN,
         occurred_at=now,
         clock=clock,

@@ -119,7 +119,7 @@ def _expire_stale(
     back: str,
     stored: StoredValues,
 ) -> None:
-    """Lay aside a collection that contradicts what happened to one of its members."""
+    """Hide a loaded collection that contradicts what happened to one of its members."""
     state = inspect(other)
     if back not in state.dict or not state.persistent:
         return
@@ -127,7 +127,7 @@ def _expire_stale(
         held[id(other), back] = {inspect(each).key for each in listed(getattr(other, back))}
     belongs = change.kind is not Kind.DELETED and getattr(change.obj, name) is other
     if (inspect(change.obj).key in held[id(other), back]) != belongs:
-        stored.set_aside(other, back)
+        stored.hide(other, back)
 
 
 def _parents(session: Session, change: Change, name: str) -> t.Sequence[t.Any]:

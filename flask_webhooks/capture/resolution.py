@@ -171,11 +171,11 @@ def _expire_stale_references(
             is_set = may_have_set and change.has_set(keys)
             if (not is_sure and leads_elsewhere(state, name)) or (is_set and not follows_keys(state, name)):
                 moved.add(state)
-                stored.set_aside(change.obj, name)
+                stored.hide(change.obj, name)
                 paths, identities = stale.setdefault((state.session, cls), (set(), []))
                 paths.add((name,))
                 identities.append(state.identity)
-    # Loaded together, and after all were set aside: a row may be the parent of another.
+    # Loaded together, and after all were hidden: a row may be the parent of another.
     for (session, model), (paths, identities) in stale.items():
         load(session, model, identities, paths)
     return consistent - moved if moved else consistent

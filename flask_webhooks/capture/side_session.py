@@ -144,7 +144,7 @@ class SideSession:
         return connection_of(self._registry, self._host, model)
 
     def close(self) -> None:
-        """Let go of the rows; the transaction is not touched."""
+        """Close our sessions, which forget their rows; the transaction goes on."""
         self.forget_hidden_rows()
         for session in self._all:
             session.close()

@@ -126,7 +126,7 @@ class Statement:
         # Counted over the transaction: a loop of small statements must not hold a million rows.
         if self.side_session.captured_rows + count > self.limit:
             if not self._is_heard:
-                logger.info("bulk.unheard: %s passes the limit; nobody listens.", self.about)
+                logger.info("bulk.unheard: %s passes the limit; no subscription listens.", self.about)
                 return False
             if count > self.limit:
                 raise BulkStatementError(

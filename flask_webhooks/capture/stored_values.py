@@ -47,13 +47,13 @@ class StoredValues:
         self._mistrusted = mistrusted(session)
         self._done: set[State] = set()
         self._put: list[tuple[dict[str, t.Any], str, t.Any, t.Any]] = []
-        self._aside: dict[tuple[int, str], tuple[dict[str, t.Any], t.Any]] = {}
+        self._hidden: dict[tuple[int, str], tuple[dict[str, t.Any], t.Any]] = {}
 
     def __enter__(self) -> StoredValues:
         return self
 
     def __exit__(self, *_: t.Any) -> None:
-        for (_id, name), (held, next_on_path) in self._aside.items():
+        for (_id, name), (held, next_on_path) in self._hidden.items():
             held[name] = next_on_path
         for held, name, assigned, shown in reversed(self._put):
             # Unless the host's code has loaded the attribute anew meanwhile.
@@ -110,16 +110,16 @@ class StoredValues:
                 _reach(reached, [item.obj], path)
         self.show_rows(reached.values())
 
-    def set_aside(self, obj: t.Any, name: str) -> None:
-        """Let a relationship that was loaded be loaded anew; afterwards the host finds what it had."""
+    def hide(self, obj: t.Any, name: str) -> None:
+        """Remove a loaded relationship, so that it is loaded again; `__exit__` restores what the host had."""
         held = obj.__dict__
-        self._aside.setdefault((id(held), name), (held, held[name]))
+        self._hidden.setdefault((id(held), name), (held, held[name]))
         del held[name]
 
-    def set_aside_deleted(
+    def hide_deleted(
         self, session: Session, events: t.Iterable[PendingEvent], deleted: t.Container[Key]
     ) -> None:
-        """Set aside what leads to rows that are there no more: objects go on holding these until they expire.
+        """Hide attributes that lead to deleted rows: objects go on holding these until they expire.
 
         :param deleted: keys of rows that statements have deleted, of whose objects SQLAlchemy may not know it.
         """
@@ -135,7 +135,7 @@ class StoredValues:
                         state: State = state_of(obj)
                         if state.session_id == here and state.persistent and name in state.dict:
                             if any(_is_gone(each, deleted) for each in each_in(state.dict[name])):
-                                self.set_aside(obj, name)
+                                self.hide(obj, name)
                     objects = _ahead(objects, name)
 
     def show_rows(self, objects: t.Iterable[t.Any]) -> None:

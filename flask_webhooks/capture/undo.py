@@ -168,7 +168,7 @@ class Snapshot:
         self._contents = contents_of(state)
 
     def is_touched(self) -> bool:
-        """Say whether something may have become of it since it was laid aside."""
+        """Say whether the object may have changed since the snapshot was taken."""
         return self.state.modified or is_overwritten(self.state.dict, self._values)
 
     def names_changed(self) -> list[str]:
@@ -207,8 +207,8 @@ class Snapshot:
         state.key = self.key
         self._flag()
 
-    def lay_aside(self) -> None:
-        """Let the object look unchanged, so that SQLAlchemy notes whatever comes; `restore` ends that."""
+    def unmark(self) -> None:
+        """Make the object look unchanged, so that SQLAlchemy marks it when it changes again; `restore` ends that."""
         self.state.modified = False
         if (session := session_of(self.state)) is not None:
             modified_states(session).discard(self.state)
@@ -266,7 +266,7 @@ def _fill(state: State, name: str, members: list[t.Any]) -> None:
     """Give a collection these members: the same collection where it is still the object's."""
     held = state.dict
     adapter = adapter_of(held.get(name))
-    # SQLAlchemy has let go of the collection: a new one is filled without events.
+    # SQLAlchemy has detached the collection from its object: a new one is filled without events.
     if adapter is None or adapter.invalidated:
         held.pop(name, None)
         attributes.set_committed_value(state.obj(), name, members)

@@ -69,9 +69,10 @@ class UnitOfWork:
         """The messages that the transaction commits, for the signal."""
         return [row for written in self.written for row in written.recorded]
 
-    def take_back(self, written: Written, alive: t.Collection[SessionTransaction | None]) -> None:
-        """Wait again for what is still true of something that is written no more."""
-        # Its rows were deleted, or went with a savepoint: what they told of waits for the next try.
+    def requeue(self, written: Written, alive: t.Collection[SessionTransaction | None]) -> None:
+        """Queue the changes again whose messages were written and then rolled back."""
+        # The messages were deleted, or rolled back with a savepoint. Changes of savepoints that still exist happened
+        # nevertheless, so the next try writes them.
         self.written.remove(written)
         for place, items in written.items.items():
             if place in alive:

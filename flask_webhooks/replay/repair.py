@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..capture import (
-    NOBODY,
     UNKNOWN,
+    UNREADABLE_OWNER,
     PendingEvent,
     deliveries_of,
     guarding,
@@ -227,7 +227,7 @@ def _owner(session: Session, bound: BoundChannel, event: EventType, row: sa.Row[
             f"The owner of {event.name} cannot be told: {type(error).__name__}: {error}."
         ) from error
     before: str = row.owner
-    if before == NOBODY:
+    if before == UNREADABLE_OWNER:
         if owner is None:
             raise OwnerMissingError(f"Nobody owns what {event.name} is about. {_GIVE_UP}", event=event.name)
         return owner
@@ -257,7 +257,9 @@ def _matches_of(
     state: AppState, connection: sa.Connection, row: sa.Row[t.Any], owner: str
 ) -> list[MatchedSubscription]:
     """Return the subscriptions that it was recorded for, or, if its owner was not known, those that listen now."""
-    if row.owner == NOBODY:  # nothing was recorded for it: at the commit there was no owner to look up
+    if (
+        row.owner == UNREADABLE_OWNER
+    ):  # nothing was recorded for it: at the commit there was no owner to look up
         patterns = registry_of(state).patterns(frozenset({row.event}))
         found, _ = recording.find_matches(connection, {owner}, patterns)
         by_id: dict[str, MatchedSubscription] = {}
@@ -281,7 +283,7 @@ def _write(connection: sa.Connection, row: sa.Row[t.Any], item: PendingEvent, me
     connection.execute(sa.update(M).where(M.c.id == row.id).values({name: message[name] for name in names}))
     connection.execute(sa.delete(B).where(B.c.message_id == row.id))
     now = datetime.now(UTC)
-    if row.owner == NOBODY:  # there are none that wait
+    if row.owner == UNREADABLE_OWNER:  # there are none that wait
         deliveries = deliveries_of(item, message, now)
         if deliveries:
             connection.execute(D.insert(), deliveries)
