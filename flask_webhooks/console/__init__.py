@@ -13,17 +13,17 @@ function returns a `Page`, a `Redirect` or a `Raw`.
 `rendering`    calls a page function for a request and renders its result; `template_values`, the globals of templates
 `sign_in`      redirects to the console, and to the host's sign-in
 `csrf`         the token of every form
-`i18n`         gettext, if the host uses Flask-Babel
-`sentences`    the text of an error in the visitor's language, worded for a form
+`i18n`         texts and errors in the visitor's language, if the host uses Flask-Babel
 `formatting`   how instants, durations, sizes and states are written
 `colours`      the host's accent colour, made legible
-`webhooks`     list, switch, remove
+`webhooks`     the list; one webhook with its health and charts; switch, remove
 `form_pages`   new and edit; `form` reads the submitted fields, `event_picker` offers events
 `first_steps`  the steps after a webhook is created
 `once`         submits a form once, shows a secret once
-`webhook`      one webhook: health, charts; `secrets`, `test_send`, `snippets`
-`deliveries`   deliveries, live; `delivery`, one of them with every attempt; `curl`, an attempt as a command
-`catalogue`    channels and events
+`secrets`      shows and rotates the secret; `test_send`, sends a test
+`snippets`     code to copy: receivers, an attempt as a curl command
+`deliveries`   deliveries, live; `delivery`, one of them with every attempt
+`catalogue`    channels and events; `event_types`, when an event happens, and an example of its body
 `replays`      deliveries sent again
 `operator`     the page for operators
 =============  ==============================================================================================
@@ -44,7 +44,6 @@ from . import (
     replays,
     secrets,
     test_send,
-    webhook,
     webhooks,
 )
 from .formatting import add_filters
@@ -59,7 +58,6 @@ _ROOMS = (
     webhooks,
     form_pages,
     first_steps,
-    webhook,
     secrets,
     test_send,
     deliveries,

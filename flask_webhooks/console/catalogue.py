@@ -10,8 +10,7 @@ from .. import queries
 from ..bindings import CHANGES
 from ..queries.bounds import fit, html_size
 from ..reference import data_schema
-from . import samples
-from .event_rules import occasion
+from .event_types import example_text, occasion
 from .pages import Page, PageContext, page
 from .rendering import nothing
 
@@ -70,7 +69,7 @@ def event(visit: PageContext, event_name: str) -> Page:
         ],
         "schema": json.dumps(schema, indent=2, ensure_ascii=False),
         "includes": [*bound.includes, CHANGES],
-        "samples": [(name, samples.body(visit.state, found, name, shared)) for name in found.formats],
+        "samples": [(name, example_text(visit.state, found, name, shared)) for name in found.formats],
         "subscriptions": queries.some_of(visit.session, newest_first[:MOST]),
         "unlisted": len(newest_first[MOST:]),
     }

@@ -12,11 +12,11 @@ from ..models import Attempt
 from ..queries import DeliveryDetail
 from ..queries.bounds import fit, html_size
 from ..web import Refused, manual
-from .curl import LONGEST_INLINE, command
 from .formatting import pretty, reason_label, remedy, shown, text_of
 from .i18n import N_, _
 from .pages import Page, PageContext, Raw, Redirect, page
 from .rendering import nothing
+from .snippets import LONGEST_INLINE, curl_command
 
 __all__ = ["cancel", "curl", "delivery", "retry", "shown_attempts"]
 
@@ -125,7 +125,7 @@ def curl(visit: PageContext, delivery_id: object) -> Raw:
     body = body_of(visit.state, visit.session.connection(), story.delivery)
     if row is None or body.data is None or not body.is_of(row):
         raise nothing()
-    return Raw(command(row.url, json.loads(row.request_headers or "{}"), body.data))
+    return Raw(curl_command(row.url, json.loads(row.request_headers or "{}"), body.data))
 
 
 @page("POST", "/deliveries/<uuid:delivery_id>/retry", right="write")
@@ -219,7 +219,7 @@ def _inline(row: Attempt, headers: t.Mapping[str, str], sent: bytes | None) -> s
     """Return the curl command if it is short enough for the page, else an empty text."""
     if sent is None or len(sent) > LONGEST_INLINE:
         return ""
-    text = command(row.url, headers, sent)
+    text = curl_command(row.url, headers, sent)
     return text if html_size(text) <= CURL else ""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..bindings import CHANGES, BoundChannel
 from ..catalog import Catalog, Channel, EventType
 from ..queries.bounds import fit, html_size
-from .event_rules import occasion
+from .event_types import occasion
 from .i18n import _
 
 if t.TYPE_CHECKING:

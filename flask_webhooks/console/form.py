@@ -14,8 +14,7 @@ from ..models import Subscription
 from ..queries.bounds import html_size
 from ..subscriptions import SubscriptionInput
 from ..web import version_of
-from .i18n import _
-from .sentences import sentence, sentence_of
+from .i18n import _, sentence, sentence_of
 
 if t.TYPE_CHECKING:
     from ..state import AppState

@@ -17,14 +17,14 @@ from ..retry import Failure
 from ..subscriptions import SubscriptionInput
 from ..transport import REFUSED
 from ..web import Refused
-from . import once, samples
+from . import once
 from .event_picker import TYPED, count_events, few, picker
+from .event_types import example_text
 from .first_steps import arrive
 from .form import Form, of_form, of_row, shape_faults
-from .i18n import _
+from .i18n import _, sentence
 from .pages import Page, PageContext, Redirect, page
 from .secrets import secrets_of
-from .sentences import sentence
 from .webhooks import held_count
 
 __all__ = ["check_url", "create", "edit", "new", "preview", "probe", "save"]
@@ -225,6 +225,6 @@ def _preview(visit: PageContext, form: Form, name: str) -> dict[str, t.Any]:
     return {
         "preview_event": name,
         "preview_format": format,
-        "preview": samples.body(visit.state, event, format, environment, includes),
+        "preview": example_text(visit.state, event, format, environment, includes),
         "is_offered": format in event.formats,
     }

@@ -1,6 +1,9 @@
-"""gettext if the host uses Flask-Babel; otherwise texts stay English.
+"""Texts in the visitor's language: gettext if the host uses Flask-Babel, otherwise English.
 
 The translations are in a domain of our own, `webhooks`, inside the package, so they never mix with the host's.
+
+The text of an error is the sentence of its code. The English of `errors` is also written for callers of the API: where
+it speaks of JSON, `IN_A_FORM` has another wording for a form.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from pathlib import Path
 
 from flask import current_app, has_app_context
 
-__all__ = ["N_", "_", "language", "ngettext"]
+from ..errors import SENTENCES, ErrorText, SubscriptionError
+
+__all__ = ["IN_A_FORM", "N_", "_", "language", "ngettext", "sentence", "sentence_of"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "translations"
 
@@ -58,3 +63,35 @@ def _load() -> t.Any:
     from flask_babel import Domain  # type: ignore[import-untyped, unused-ignore]
 
     return Domain(translation_directories=[str(FOLDER)], domain="webhooks")
+
+
+# ---- errors ----------------------------------------------------------------------------------------------
+
+
+_HELD = N_("Deliveries are held. Choose what becomes of them.")
+IN_A_FORM: t.Final[t.Mapping[str, str]] = {
+    "no_listeners": N_("Choose at least one event."),
+    "unknown_schedule": N_(
+        "Give at most %(count)s waits in seconds, each from 0 to %(most)s, such as 5, 300, 3600."
+    ),
+    "rate_limit_range": N_(
+        "Give a number of requests a second, from %(least)s to %(most)s, or leave it empty."
+    ),
+    "one_held": _HELD,
+    "some_held": _HELD,
+    "many_held": _HELD,
+}
+"""The wording for a form, by code; it need not use all parameters."""
+
+
+def sentence(text: str) -> str:
+    """Return the text of an error in the visitor's language; one without a code, from the host, unchanged."""
+    if not isinstance(text, ErrorText):
+        return text
+    english = IN_A_FORM.get(text.code) or SENTENCES[text.code].english
+    return _(english) % text.params
+
+
+def sentence_of(error: SubscriptionError) -> str:
+    """Return the main text of an error in the visitor's language."""
+    return sentence(error.args[0])

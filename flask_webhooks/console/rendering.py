@@ -36,9 +36,8 @@ from ..web import (
 )
 from . import csrf, sign_in
 from .formatting import span
-from .i18n import _, language
+from .i18n import _, language, sentence_of
 from .pages import Answer, Page, PageContext, Raw, Redirect, Route
-from .sentences import sentence_of
 
 __all__ = ["of_http", "secure", "unknown", "view_of"]
 

@@ -10,10 +10,9 @@ from ..errors import SubscriptionError, SubscriptionMissingError
 from ..replay import MODES, Filter, digest, find, listened_to, newest
 from ..web import Refused, manual
 from .event_picker import few
-from .i18n import _
+from .i18n import _, sentence_of
 from .pages import Page, PageContext, Redirect, page
 from .rendering import nothing
-from .sentences import sentence_of
 
 __all__ = ["count_replay", "new_replay", "replay", "start_replay", "stop_replay"]
 

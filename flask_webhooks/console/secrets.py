@@ -12,8 +12,8 @@ from ..errors import SecretError, SubscriptionError, SubscriptionMissingError
 from ..models import Subscription
 from ..signing import Secret
 from . import once
+from .i18n import sentence_of
 from .pages import Page, PageContext, Redirect, page
-from .sentences import sentence_of
 
 __all__ = ["OVERLAPS", "renewed", "reveal", "rotate", "secrets_of", "shown_secrets"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from .. import queries, subscriptions
 from ..delivery import TEST_EVENT, Body, Subject
 from ..errors import PayloadError
+from ..reference import example_data
 from ..web import Refused, manual
-from . import samples
 from .delivery import shown_attempts
 from .i18n import _
 from .pages import Page, PageContext, Redirect, page
@@ -39,4 +39,4 @@ def _subject(visit: PageContext, name: str) -> Subject:
     event = visit.state.catalog.events.get(name)
     if event is None:
         raise Refused(404, _("There is no such event."))
-    return Subject(name, samples.data(visit.state, event))
+    return Subject(name, example_data(visit.state.bound[event.channel], event))

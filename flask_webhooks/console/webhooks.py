@@ -1,20 +1,32 @@
-"""The first page, which lists webhooks with their health; switching a webhook on and off; removing it."""
+"""Webhooks: the first page, which lists them with their health; the page of each, with charts; switching, removing."""
 
 from __future__ import annotations
 
+import json
+import typing as t
 from datetime import UTC, datetime
 
-from .. import outbox, queries, subscriptions
+from .. import models, outbox, queries, subscriptions
+from ..delivery import TEST_EVENT
 from ..errors import SubscriptionError
+from ..ids import made_at
 from ..models import State
-from ..queries import Overview, SubscriptionStatus
+from ..outbox.statistics import OUTCOMES
+from ..queries import WINDOWS, LogQuery, Overview, Series, SubscriptionStatus
+from ..retry import schedule
 from ..subscriptions import SubscriptionInput
+from .event_picker import Names, count_events, few
 from .i18n import _
-from .pages import Page, PageContext, Redirect, page
+from .pages import Page, PageContext, Raw, Redirect, page
+from .secrets import OVERLAPS, shown_secrets
+from .snippets import snippets
 
-__all__ = ["index", "remove", "switch"]
+__all__ = ["charts", "held_count", "index", "remove", "switch", "webhook"]
 
 MOST = 50
+"""Webhooks on a page of the list."""
+RECENT = 8
+"""Deliveries on the page of a webhook."""
 STATES = ("on", "failing", "paused", "disabled", "off")
 
 
@@ -54,6 +66,120 @@ def overview_of(visit: PageContext, subscription_id: str) -> Overview:
     return queries.one_overview(visit.session, row, datetime.now(UTC))
 
 
+# ---- the page of one -------------------------------------------------------------------------------------
+
+
+@page("GET", "/webhooks/<uuid:subscription_id>", right="read")
+def webhook(visit: PageContext, subscription_id: object) -> Page:
+    """Show a webhook."""
+    now = datetime.now(UTC)
+    overview = overview_of(visit, str(subscription_id))
+    row = overview.subscription
+    connection = visit.session.connection()
+    window = _window(visit)
+    oldest = queries.oldest_waiting(connection, row.id, State.PENDING)
+    values = {
+        "overview": overview,
+        "tagged": _other_environment(visit, row.environment),
+        "subscription": row,
+        "note": standing_note(overview),
+        "week": queries.series(connection, row.id, "7d", now).total,
+        "oldest": made_at(oldest) if oldest is not None else None,
+        "pending": outbox.count_in_state(connection, row.id, State.PENDING.value),
+        "held": outbox.count_in_state(connection, row.id, State.HELD.value),
+        "recent": queries.search(connection, LogQuery(subscriptions=(row.id,)), RECENT).entries,
+        "window": window,
+        "windows": list(WINDOWS),
+        "series": queries.series(connection, row.id, window, now),
+        "secrets": shown_secrets(visit, row, now),
+        "overlaps": OVERLAPS,
+        "snippets": snippets(row),
+        "events": count_events(visit.state.catalog, [listener.event for listener in row.listeners]),
+        "test_events": _test_events(visit, row),
+        "waits": _waits(visit, row),
+    }
+    return Page("webhook.html", values)
+
+
+@page("GET", "/webhooks/<uuid:subscription_id>/charts", right="read")
+def charts(visit: PageContext, subscription_id: object) -> Page | Raw:
+    """Show the charts of a window, as a part of the page; with `?as=json` return only their numbers."""
+    row = overview_of(visit, str(subscription_id)).subscription
+    window = _window(visit)
+    found = queries.series(visit.session.connection(), row.id, window, datetime.now(UTC))
+    if visit.query.get("as") == "json":
+        return Raw(json.dumps(_numbers(found)), "application/json")
+    return Page(
+        "_charts.html", {"subscription": row, "series": found, "window": window, "windows": list(WINDOWS)}
+    )
+
+
+def _window(visit: PageContext) -> str:
+    asked = visit.query.get("window", "24h")
+    return asked if asked in WINDOWS else "24h"
+
+
+def _numbers(series: Series) -> dict[str, t.Any]:
+    sums = [point.sums for point in series.points]
+    found: dict[str, t.Any] = {"at": [int(point.at.timestamp()) for point in series.points]}
+    for name in OUTCOMES:
+        found[name] = [each.counts[name] for each in sums]
+    found["failures"] = [each.attempts - each.counts["ok"] for each in sums]
+    for name, share in (("p50", 0.5), ("p95", 0.95)):
+        values = [each.percentile(share) for each in sums]
+        found[name] = [round(value * 1000, 1) if value is not None else None for value in values]
+    return found
+
+
+def _other_environment(visit: PageContext, environment: str) -> str:
+    """Return the only environment of this app's events, if the webhook's differs from it; else an empty text."""
+    tagged = visit.state.settings.only_environment
+    return tagged if tagged is not None and tagged != environment else ""
+
+
+def _test_events(visit: PageContext, row: models.Subscription) -> Names:
+    expand = visit.state.catalog.expand
+    names = sorted({event.name for listener in row.listeners for event in expand(listener.event)})
+    return few([TEST_EVENT, *names])
+
+
+def _waits(visit: PageContext, row: models.Subscription) -> tuple[float, ...]:
+    return schedule(row.retry) if row.retry is not None else visit.state.settings.retry
+
+
+def standing_note(overview: Overview) -> str:
+    """Return one sentence on why a webhook is not simply on; empty if it is."""
+    row = overview.subscription
+    if overview.standing is SubscriptionStatus.DISABLED:
+        if row.disabled_reason == "gone":
+            return _("Your receiver answered 410 Gone, so we switched this webhook off. Events are held.")
+        return _("Your receiver failed for too long, so we switched this webhook off. Events are held.")
+    if overview.standing is SubscriptionStatus.OFF:
+        return _("Switched off manually. Events are held.")
+    lane = overview.lane
+    if overview.standing is SubscriptionStatus.PAUSED and lane is not None:
+        if lane.pauses == 1:
+            attempts = lane.window_ok + lane.window_failed
+            return _(
+                "%(failed)s of %(all)s recent requests failed. We wait for a while, then try a single request.",
+                failed=lane.window_failed,
+                all=attempts,
+            )
+        return _("Most of the recent requests failed. We wait for a while, then try a single request.")
+    if lane is not None and lane.waits_for == "receiver":
+        return _(
+            "Your receiver asks us to slow down. We wait as requested and send less often; nothing is lost."
+        )
+    if lane is not None and lane.waits_for == "sender":
+        return _(
+            "We cannot reach any receiver because of a fault on our side. Deliveries wait and continue by themselves."
+        )
+    return ""
+
+
+# ---- changing one ----------------------------------------------------------------------------------------
+
+
 @page("POST", "/webhooks/<uuid:subscription_id>/switch", right="write")
 def switch(visit: PageContext, subscription_id: object) -> Page | Redirect:
     """Switch a webhook on or off. If deliveries are held, redirect to its page, which asks whether to send them."""
@@ -87,33 +213,3 @@ def remove(visit: PageContext, subscription_id: object) -> Redirect:
 def held_count(visit: PageContext, subscription_id: str) -> int:
     """Return the number of deliveries that are held while the webhook is off."""
     return outbox.count_in_state(visit.session.connection(), subscription_id, State.HELD.value)
-
-
-def standing_note(overview: Overview) -> str:
-    """Return one sentence on why a webhook is not simply on; empty if it is."""
-    row = overview.subscription
-    if overview.standing is SubscriptionStatus.DISABLED:
-        if row.disabled_reason == "gone":
-            return _("Your receiver answered 410 Gone, so we switched this webhook off. Events are held.")
-        return _("Your receiver failed for too long, so we switched this webhook off. Events are held.")
-    if overview.standing is SubscriptionStatus.OFF:
-        return _("Switched off manually. Events are held.")
-    lane = overview.lane
-    if overview.standing is SubscriptionStatus.PAUSED and lane is not None:
-        if lane.pauses == 1:
-            attempts = lane.window_ok + lane.window_failed
-            return _(
-                "%(failed)s of %(all)s recent requests failed. We wait for a while, then try a single request.",
-                failed=lane.window_failed,
-                all=attempts,
-            )
-        return _("Most of the recent requests failed. We wait for a while, then try a single request.")
-    if lane is not None and lane.waits_for == "receiver":
-        return _(
-            "Your receiver asks us to slow down. We wait as requested and send less often; nothing is lost."
-        )
-    if lane is not None and lane.waits_for == "sender":
-        return _(
-            "We cannot reach any receiver because of a fault on our side. Deliveries wait and continue by themselves."
-        )
-    return ""

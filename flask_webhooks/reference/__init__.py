@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from .examples import SAMPLE_ID, bodies, example_body
+from .examples import SAMPLE_ID, bodies, example_body, example_data
 from .json_schema import data_schema, sample_data
 from .listing import event_values, includes, listing, table
 from .markdown import page
@@ -24,6 +24,7 @@ __all__ = [
     "document",
     "event_values",
     "example_body",
+    "example_data",
     "includes",
     "listing",
     "page",

@@ -7,15 +7,17 @@ import typing as t
 from types import SimpleNamespace
 
 from .. import payload
+from ..bindings import CHANGES
 from ..ids import made_at
 from ..messages import message_row, payload_message, size_of
 from .json_schema import sample_data
 
 if t.TYPE_CHECKING:
+    from ..bindings import BoundChannel
     from ..catalog import EventType
     from ..state import AppState
 
-__all__ = ["SAMPLE_ID", "bodies", "example_body"]
+__all__ = ["SAMPLE_ID", "bodies", "example_body", "example_data"]
 
 SAMPLE_ID = "01981f6e-5c1a-7b2e-9c55-0f6f3a1d2b4c"
 """The idempotency key of every example. The time of the examples is the one in it, so that they never change."""
@@ -33,6 +35,26 @@ def _body(state: AppState, event: EventType, format: str, data: t.Any) -> t.Any:
         return json.loads(example_body(state, event, format, environment, data))
     except Exception:  # a custom format is the host's code: one that fails on an example may work in earnest
         return None
+
+
+def example_data(bound: BoundChannel, event: EventType, includes: t.Collection[str] = ()) -> dict[str, t.Any]:
+    """Return an example of `data` as a listener with these includes gets it: without all other includes."""
+    sample = sample_data(bound, event)
+    data = {name: value for name, value in sample.items() if name not in bound.includes or name in includes}
+    for name in includes:
+        if name in bound.includes:
+            data.setdefault(name, [] if bound.includes[name].many else {})
+    if CHANGES in includes:
+        data[CHANGES] = _changes(sample)
+    return data
+
+
+def _changes(sample: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return an example of `changes`: one field of `data`."""
+    if isinstance(sample.get("status"), str):
+        return {"status": {"from": "sent", "to": "paid"}}
+    plain = [name for name, value in sample.items() if name != "id" and isinstance(value, str | int | float)]
+    return {name: {"from": None, "to": sample[name]} for name in plain[:1]}
 
 
 def example_body(state: AppState, event: EventType, format: str, environment: str, data: t.Any) -> bytes:

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from flask_webhooks import signing
-from flask_webhooks.console import samples
 from flask_webhooks.ids import first_at, uuid7
 from flask_webhooks.models import Attempt, Delivery, Lane, Listener, Message, Secret, Subscription, Worker
 from flask_webhooks.outbox import statistics
+from flask_webhooks.reference import example_data
 from flask_webhooks.state import AppState
 
 BROKEN = {"Content-Type": "application/json", "Retry-After": "120", "Server": "envoy"}
@@ -212,7 +212,7 @@ def _delivery(
 def _message(
     state: AppState, session: Session, row: Subscription, event: t.Any, at: datetime, rng: random.Random
 ) -> Message:
-    data = samples.data(state, event)
+    data = example_data(state.bound[event.channel], event)
     entity = str(rng.randint(1000, 4999))
     data.update({name: entity for name in ("id",) if name in data})
     extras = {"line_items": [{"description": "Consulting", "quantity": "2", "unit_price": "450.00"}]}

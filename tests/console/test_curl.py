@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flask_webhooks.console.curl import LONGEST_INLINE, command
+from flask_webhooks.console.snippets import LONGEST_INLINE, curl_command
 from flask_webhooks.delivery.request import MASK
 from flask_webhooks.models import Attempt
 from flask_webhooks.state import AppState
@@ -76,7 +76,7 @@ def pasted(shell: str, text: str, folder: Path) -> str:
 @in_each_shell
 @pytest.mark.parametrize("name", BODIES)
 def test_the_body_arrives_byte_for_byte(shell: str, name: str, inbox: Receiver, tmp_path: Path) -> None:
-    pasted(shell, command(inbox.url(), HEADERS, BODIES[name]), tmp_path)
+    pasted(shell, curl_command(inbox.url(), HEADERS, BODIES[name]), tmp_path)
 
     assert [each.body for each in inbox.requests] == [BODIES[name]]
 
@@ -84,7 +84,7 @@ def test_the_body_arrives_byte_for_byte(shell: str, name: str, inbox: Receiver, 
 @in_each_shell
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_target_arrives_as_it_is(shell: str, target: str, inbox: Receiver, tmp_path: Path) -> None:
-    pasted(shell, command(inbox.url(target), HEADERS, b"{}"), tmp_path)
+    pasted(shell, curl_command(inbox.url(target), HEADERS, b"{}"), tmp_path)
 
     assert [each.target for each in inbox.requests] == [as_sent(target)]
 
@@ -93,7 +93,7 @@ def test_the_target_arrives_as_it_is(shell: str, target: str, inbox: Receiver, t
 @pytest.mark.parametrize("body", [b"{}", BODIES["odd"]], ids=["plain", "odd"])
 def test_no_header_more_and_none_less(shell: str, body: bytes, inbox: Receiver, tmp_path: Path) -> None:
     given = {**HEADERS, "webhook-signature": "v1,a+/= v1a,b'c", "X-Api-Key": MASK, "X-`id`'s": MASK}
-    text = command(inbox.url(), given, body)
+    text = curl_command(inbox.url(), given, body)
 
     pasted(shell, text, tmp_path)
 
@@ -114,7 +114,7 @@ def test_no_header_more_and_none_less(shell: str, body: bytes, inbox: Receiver, 
 @given(st.binary(max_size=3000), st.text(max_size=200), st.text(max_size=200))
 @settings(max_examples=100)
 def test_whatever_was_sent_the_command_is_printable_ascii(body: bytes, url: str, value: str) -> None:
-    text = command(f"https://example.com/{url}", {"X-A": value, value: MASK}, body)
+    text = curl_command(f"https://example.com/{url}", {"X-A": value, value: MASK}, body)
 
     assert re.fullmatch(r"[ -~\n]*", text)
 
@@ -172,7 +172,7 @@ def test_it_can_be_pasted_at_a_prompt(
     terminal = Terminal(shell, tmp_path)
     try:
         given = {**HEADERS, "X-Api-Key!": MASK}
-        terminal.paste(command(inbox.url(TARGETS[4]), given, BODIES[name]), bracketed=bracketed)
+        terminal.paste(curl_command(inbox.url(TARGETS[4]), given, BODIES[name]), bracketed=bracketed)
         wait_until(lambda: terminal.see() and inbox.requests, about="the request")
         inbox.wait_for_end()
     finally:

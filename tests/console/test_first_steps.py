@@ -13,7 +13,7 @@ from flask import Flask
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from flask_webhooks.bindings import BoundChannel
-from flask_webhooks.console.event_rules import occasion
+from flask_webhooks.console.event_types import occasion
 from flask_webhooks.models import IdempotentReply, Secret
 from flask_webhooks.signing import parse, place_of
 from flask_webhooks.state import AppState

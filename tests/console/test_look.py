@@ -20,7 +20,7 @@ from flask_webhooks import Webhooks
 from flask_webhooks.config import ConsoleTheme
 from flask_webhooks.console import colours
 from flask_webhooks.console.formatting import ago, percent, seconds, span
-from flask_webhooks.console.sentences import IN_A_FORM, sentence
+from flask_webhooks.console.i18n import IN_A_FORM, sentence
 from flask_webhooks.errors import SENTENCES, ConfigurationError, ErrorText
 from flask_webhooks.state import state_of
 from tests.console.conftest import Visitor, load_principal, places, write_log

@@ -1,15 +1,24 @@
-"""When an event happens, as sentences made from the catalogue's `on`, `when`, `changed` and `ignore`."""
+"""What the console says about an event type: when it happens, and an example of its body.
+
+The sentences are made from the catalogue's `on`, `when`, `changed` and `ignore`.
+"""
 
 from __future__ import annotations
 
 import typing as t
 
+from .. import payload
 from ..bindings import BoundChannel
 from ..bindings.schema_keys import attribute_of
 from ..catalog import Condition, EventType, Kind
+from ..reference import example_body, example_data
+from .formatting import pretty
 from .i18n import _
 
-__all__ = ["occasion"]
+if t.TYPE_CHECKING:
+    from ..state import AppState
+
+__all__ = ["example_text", "occasion"]
 
 
 def occasion(bound: BoundChannel, event: EventType) -> str:
@@ -80,3 +89,14 @@ def _values(values: tuple[object, ...] | None) -> str:
 
 def _listed(columns: frozenset[str], shown: t.Mapping[str, str]) -> str:
     return ", ".join(sorted(shown[name] for name in columns if name in shown))
+
+
+def example_text(
+    state: AppState, event: EventType, format: str, environment: str, includes: t.Collection[str] = ()
+) -> str:
+    """Return an example of the body in a format, indented; the reason if the format fails on it."""
+    try:
+        data = example_data(state.bound[event.channel], event, includes)
+        return pretty(example_body(state, event, format, environment, data))
+    except Exception as error:  # a custom format is code of the host, and may raise any exception
+        return payload.failed(format, error)
