@@ -9,15 +9,14 @@ that do not exist. What the console does alike is in `web`.
 
 ===============  =========================================================================
 `operations`     the definition of a route, from which rule, parsing and OpenAPI are made
-`subscriptions`  list, create, read, change, remove
-`secrets`        show and rotate
+`subscriptions`  list, create, read, change, remove; show and rotate secrets
 `test_send`      the test request
 `stats`          how a subscription performs
 `replays`        many deliveries sent again
 `messages`       what happened, and why a subscription did not get it
 `deliveries`     the log; retry and cancel
 `catalog`        channels and events to subscribe to
-`spec`           OpenAPI, with `examples`, `links` and `security`; `documents` serves it
+`spec`           OpenAPI, with `spec_operations`, `examples` and `security`; `documents` serves it
 ===============  =========================================================================
 """
 
@@ -29,7 +28,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
 from ..web import Door, host_of, protect
-from . import catalog, deliveries, documents, messages, replays, secrets, stats, subscriptions, test_send
+from . import catalog, deliveries, documents, messages, replays, stats, subscriptions, test_send
 from .operations import OPERATIONS, paths
 from .problems import not_allowed, of_http, unknown
 from .views import view_of
@@ -39,7 +38,6 @@ __all__ = ["make_blueprint"]
 # Importing these modules fills OPERATIONS.
 _ROOMS = (
     subscriptions,
-    secrets,
     test_send,
     stats,
     replays,

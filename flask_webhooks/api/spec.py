@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import typing as t
+from http import HTTPStatus
 from importlib.metadata import version
 from weakref import WeakKeyDictionary
 
@@ -15,12 +15,11 @@ from ..reference import tags, webhook
 from ..state import AppState
 from ..web import CODES
 from . import schemas
-from .examples import ARGUMENTS, examples
-from .links import links
-from .operations import OPERATIONS, Operation
-from .schemas.fields import UUID
+from .examples import examples
+from .operations import OPERATIONS
 from .schemas.subscriptions import Event, Listener
 from .security import schemes
+from .spec_operations import TAGS, add_examples, operation_object
 
 __all__ = ["document"]
 
@@ -39,14 +38,6 @@ REASONS = {
     422: "Fields are wrong; `errors` names all of them.",
     429: "More than one owner may ask for at once or in a time: `Retry-After` says when to ask again.",
     500: "Something went wrong on our side, or a stored secret cannot be opened.",
-}
-TAGS = {
-    "subscriptions": "Where events are sent, what is listened to, and how it performs.",
-    "replays": "Many deliveries sent again, in the background.",
-    "messages": "What happened, and where each went.",
-    "deliveries": "The log: one message to one subscription, with every attempt.",
-    "catalog": "The channels and events that there are.",
-    "description": "This description.",
 }
 
 
@@ -75,14 +66,14 @@ def document(state: AppState, root: str, after: str = "", most: int = MOST) -> J
     room = most - len(json.dumps(made))
     for name in names[names.index(after) + 1 if after else 0 :]:
         event = state.catalog.events[name]
-        described = {"post": webhook(state, event)}
+        hook = {"post": webhook(state, event)}
         tag = known.get(event.channel)
-        room -= len(json.dumps({name: described}))
+        room -= len(json.dumps({name: hook}))
         room -= len(json.dumps(tag)) if tag and event.channel not in chosen else 0
         if room < 0 and found:
             made["x-next-after"] = next(reversed(found))
             break
-        found[name] = described
+        found[name] = hook
         if tag:
             chosen[event.channel] = tag
     made["tags"] = [*made["tags"], *chosen.values()]
@@ -116,9 +107,9 @@ def _document(state: AppState) -> Json:
         spec.components.response(f"Problem{status}", _problem(status, text))
     shown = examples(state)
     for operation in OPERATIONS:
-        described = _operation(operation)
-        _add_examples(operation, described, shown)
-        spec.path(operation.openapi_path, operations={operation.method.lower(): described})
+        values = operation_object(operation)
+        add_examples(operation, values, shown)
+        spec.path(operation.openapi_path, operations={operation.method.lower(): values})
     made: Json = spec.to_dict()
     _name_events(made["components"]["schemas"], state)
     return made
@@ -167,151 +158,10 @@ def _name_events(known: Json, state: AppState) -> None:
         del known["NewSubscription"]["required"]
 
 
-# ---- operations ------------------------------------------------------------------------------------------
-
-
-def _operation(operation: Operation) -> Json:
-    found: Json = {
-        "operationId": operation.name,
-        "summary": operation.summary,
-        "description": inspect.getdoc(operation.view) or "",
-        "tags": [_tag(operation)],
-        "x-right": operation.right,
-        "parameters": [*_path_parameters(operation), *_headers(operation)],
-        "responses": _responses(operation),
-    }
-    if operation.query is not None:
-        found["parameters"].append({"in": "query", "schema": operation.query})
-    if operation.body is not None:
-        required = any(field.required for field in operation.body().fields.values())
-        found["requestBody"] = {
-            "required": required,
-            "content": {"application/json": {"schema": operation.body}},
-        }
-    return found
-
-
-def _tag(operation: Operation) -> str:
-    first = operation.path.split("/")[1]
-    return first if first in TAGS else "description"
-
-
-def _add_examples(operation: Operation, described: Json, shown: t.Mapping[str, t.Any]) -> None:
-    """Add the example of each schema to the places where an operation uses it."""
-    if operation.body is not None and operation.body.__name__ in shown:
-        described["requestBody"]["content"]["application/json"]["example"] = shown[operation.body.__name__]
-    if operation.answer is not None and operation.answer.__name__ in shown:
-        for status in ("200", "201", "202"):
-            if status in described["responses"]:
-                content = described["responses"][status]["content"]
-                content["application/json"]["example"] = shown[operation.answer.__name__]
-    for parameter in described["parameters"]:
-        if parameter.get("name") == "event" and "Event" in shown:
-            parameter["example"] = shown["Event"]["name"]
-
-
-def _path_parameters(operation: Operation) -> list[Json]:
-    return [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string", "pattern": UUID} if name.endswith("_id") else {"type": "string"},
-            **({"example": ARGUMENTS[name]} if name in ARGUMENTS else {}),
-        }
-        for name in operation.arguments
-    ]
-
-
-def _headers(operation: Operation) -> list[Json]:
-    found: list[Json] = []
-    if operation.is_repeatable:
-        found.append(
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "description": "The same request with the same key within 24 hours is answered as the first time.",
-                "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
-                "example": "3f1c9a52-7d0e-4c55-9a51-1b2a7f6f9d10",
-            }
-        )
-    if operation.has_version and operation.arguments:
-        text = "The ETag that you have seen: another one is answered 412."
-        found.append(_tag_header("If-Match", text))
-    if operation.has_version and not operation.writes:
-        found.append(
-            _tag_header("If-None-Match", "The ETag that you have: if it is still that, the answer is 304.")
-        )
-    return found
-
-
-def _tag_header(name: str, text: str) -> Json:
-    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}, "example": '"3"'}
-
-
-def _responses(operation: Operation) -> Json:
-    found: Json = {str(operation.status): _success(operation)}
-    if operation.name == "replay_subscription":
-        found["200"] = {**_success(operation), "description": "With `dry_run`: the count."}
-        del found["200"]["links"]
-    statuses = {401, 403, 422, 500, *operation.errors}
-    if operation.arguments:
-        statuses.add(404)
-    if operation.writes:
-        statuses |= {400, 413, 415}
-    if operation.is_repeatable:
-        statuses.add(429)
-    if operation.has_version and operation.arguments:
-        statuses.add(412)
-    for status in sorted(statuses):
-        found[str(status)] = f"Problem{status}"
-    if operation.has_version and not operation.writes:
-        found["304"] = {"description": "It has not changed since.", "headers": {"ETag": _ETAG}}
-    return found
-
-
-_RAW = {
-    "application/json": {"openapi": "3.1.0"},
-    "text/html": "<!doctype html>",
-    "text/css": "body { margin: 0 auto }",
-    "application/octet-stream": "ok",
-}
-"""Examples of answers without a schema of ours: their beginnings, by media type."""
-
-
-def _success(operation: Operation) -> Json:
-    found: Json = {"description": operation.summary + "."}
-    if operation.status == 204:
-        return {"description": "Done."}
-    if operation.answer is not None:
-        found["content"] = {"application/json": {"schema": operation.answer}}
-    elif operation.mimetype is not None:
-        kind = {"type": "object"} if operation.mimetype == "application/json" else {"type": "string"}
-        found["content"] = {operation.mimetype: {"schema": kind, "example": _RAW[operation.mimetype]}}
-    if operation.has_version:
-        found["headers"] = {"ETag": _ETAG}
-    if operation.is_repeatable:
-        found.setdefault("headers", {})["Idempotency-Replayed"] = {
-            "description": "`true`: the request with this `Idempotency-Key` was answered before.",
-            "schema": {"type": "string", "enum": ["true"]},
-        }
-    if leads := links(operation):
-        found["links"] = leads
-    return found
-
-
-_ETAG: Json = {
-    "description": "Its version, for `If-Match`.",
-    "required": True,
-    "schema": {"type": "string"},
-    "example": '"3"',
-}
-
-
 def _problem(status: int, text: str) -> Json:
     example: Json = {
         "type": "about:blank",
-        "title": _title(status),
+        "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": text,
         "code": CODES[status],
@@ -327,9 +177,3 @@ def _problem(status: int, text: str) -> Json:
             }
         },
     }
-
-
-def _title(status: int) -> str:
-    from http import HTTPStatus
-
-    return HTTPStatus(status).phrase

@@ -1,11 +1,12 @@
-"""Subscriptions: list, create, read, change, remove."""
+"""Subscriptions: list, create, read, change, remove; their secrets: show and rotate."""
 
 from __future__ import annotations
 
 import typing as t
+from datetime import UTC, datetime, timedelta
 
 from .. import models, subscriptions
-from ..errors import SubscriptionMissingError
+from ..errors import ErrorText, SubscriptionChangedError, SubscriptionMissingError
 from ..principal import ALL_OWNERS
 from ..state import AppState
 from ..subscriptions import SubscriptionInput
@@ -138,3 +139,58 @@ def delete_subscription(call: Call, subscription_id: str) -> t.Any:
     """What is pending or held for it is cancelled. Its log can be read until it is purged."""
     subscriptions.remove(call.state, call.session, subscription_id, owner=call.owner, version=call.version)
     return Answer(None)
+
+
+# ---- secrets ---------------------------------------------------------------------------------------------
+
+
+def _shown_secrets(call: Call, row: models.Subscription) -> dict[str, t.Any]:
+    secrets = [
+        {"secret": secret.shown, "created_at": kept.created_at, "expires_at": kept.expires_at}
+        for kept, secret in subscriptions.reveal(call.state, row, datetime.now(UTC))
+    ]
+    return {"secret": secrets[0]["secret"] if secrets else "", "secrets": secrets}
+
+
+@operation(
+    "GET",
+    "/subscriptions/<subscription_id>/secret",
+    "Show the secrets",
+    right="secrets",
+    answer=schemas.Secrets,
+)
+def get_secret(call: Call, subscription_id: str) -> t.Any:
+    """All that sign now, the current one first. Needs the right `secrets`."""
+    return _shown_secrets(call, subscriptions.find(call.session, subscription_id, owner=call.owner))
+
+
+def _rotated(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
+    row = subscriptions.find(call.session, subscription_id, owner=call.owner)
+    return Answer(_shown_secrets(call, row), version=row.version)
+
+
+@operation(
+    "POST",
+    "/subscriptions/<subscription_id>/secret/rotate",
+    "Rotate the secret",
+    right="secrets",
+    body=schemas.Rotation,
+    answer=schemas.Secrets,
+    has_version=True,
+    repeat=_rotated,
+)
+def rotate_secret(call: Call, subscription_id: str) -> t.Any:
+    """Puts a new secret in force. For `overlap` seconds requests carry the signatures of the old ones as well."""
+    row = subscriptions.find(call.session, subscription_id, owner=call.owner, to_change=True)
+    if call.version not in (None, row.version):
+        raise SubscriptionChangedError(ErrorText("changed_by_another"))
+    subscriptions.rotate(
+        call.state,
+        call.session,
+        row,
+        now=datetime.now(UTC),
+        overlap=timedelta(seconds=call.body["overlap"]),
+        secret=call.body.get("secret"),
+    )
+    call.session.expire(row, ["secrets"])
+    return Answer(_shown_secrets(call, row), version=row.version)

@@ -25,10 +25,11 @@ from .log import (
 )
 from .problems import FieldProblem, Problem
 from .replays import NewReplay, Replay, Stats, StatsQuery
-from .secrets import Rotation, Secrets
 from .subscriptions import (
     CreatedSubscription,
     NewSubscription,
+    Rotation,
+    Secrets,
     Subscription,
     SubscriptionChange,
     SubscriptionPage,

@@ -1,4 +1,4 @@
-"""Subscriptions in JSON."""
+"""Subscriptions and their secrets in JSON. The examples in OpenAPI never hold a working secret."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ __all__ = [
     "CreatedSubscription",
     "Listener",
     "NewSubscription",
+    "Rotation",
+    "Secret",
+    "Secrets",
     "Subscription",
     "SubscriptionChange",
     "SubscriptionPage",
@@ -230,4 +233,42 @@ class SubscriptionQuery(PageQuery):
     active = fields.Boolean(metadata=described("Only those that are on, or off."))
     owner = Text(
         validate=validate.Length(min=1, max=255), metadata=described("For operators: only this owner's.")
+    )
+
+
+class Secret(ma.Schema):
+    """One valid secret."""
+
+    secret = fields.String(
+        required=True,
+        metadata=described("`whsec_…`, or for `v1a` the public key `whpk_…`.", example="whsec_…"),
+    )
+    created_at = Instant(required=True)
+    expires_at = Instant(
+        required=True, allow_none=True, metadata=described("When it stops signing; null for the current one.")
+    )
+
+
+class Secrets(ma.Schema):
+    """The valid secrets."""
+
+    secret = fields.String(required=True, metadata=described("The current one.", example="whsec_…"))
+    secrets = fields.List(
+        fields.Nested(Secret), required=True, metadata=described("All that sign now, the current one first.")
+    )
+
+
+class Rotation(Strict):
+    """Request to rotate the secret."""
+
+    overlap = fields.Integer(
+        strict=True,
+        load_default=86_400,
+        validate=validate.Range(min=0, max=604_800),
+        metadata=described("Seconds for which the old secrets go on signing too."),
+    )
+    secret = Text(
+        metadata=described(
+            "A secret of your own: `whsec_` and base64 of 24 to 64 bytes. One is made without it."
+        )
     )
