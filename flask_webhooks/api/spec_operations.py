@@ -26,6 +26,7 @@ TAGS = {
 
 
 def operation_object(operation: Operation) -> Json:
+    """Return the Operation Object of OpenAPI."""
     found: Json = {
         "operationId": operation.name,
         "summary": operation.summary,

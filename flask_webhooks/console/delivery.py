@@ -13,7 +13,7 @@ from ..queries import DeliveryDetail
 from ..queries.bounds import fit, html_size
 from ..web import Refused, manual
 from .formatting import pretty, reason_label, remedy, shown, text_of
-from .i18n import N_, _
+from .i18n import _
 from .pages import Page, PageContext, Raw, Redirect, page
 from .rendering import nothing
 from .snippets import LONGEST_INLINE, curl_command
@@ -26,21 +26,6 @@ BODY, RESPONSE, HEADERS, CURL = 48 * 1024, 24 * 1024, 10 * 1024, 8 * 1024
 """Bytes of HTML for a body, a response, headers and a command: a page with five attempts is below 512 KiB."""
 CHANGES, VALUE = 50, 500
 """The table of changes: the most rows, and bytes of HTML of each value."""
-
-
-NOTES: t.Mapping[str, str] = {
-    "unknown_coding": N_("It is compressed as %(coding)s, which is not decompressed here."),
-    "many_codings": N_("It is compressed more than %(most)s times, so it is not decompressed here."),
-    "not_packed": N_(
-        "Its headers say that it is compressed as %(coding)s, but it is not: it is shown as received."
-    ),
-    "broken": N_("The %(coding)s data is incomplete or damaged: only its beginning can be shown."),
-    "trailing": N_("The %(coding)s data is followed by other bytes, which are left out."),
-    "bomb": N_("Only the first %(most)s bytes are decompressed."),
-    "unknown_charset": N_("The charset %(charset)s is unknown: it is read as UTF-8."),
-    "not_text": N_("Some bytes are not valid %(charset)s and are shown as �."),
-}
-"""The texts of `queries.NOTES`, for translation."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +192,7 @@ def _shown_attempt(row: Attempt, body: Body) -> ShownAttempt:
         response_headers=_some(json.loads(row.response_headers or "{}")),
         response_body=response_body,
         is_cut=len(response_body) < len(text),
-        response_note=" ".join(_(NOTES[key]) % values for key, values in answer.notes),
+        response_note=" ".join(_(queries.NOTES[key]) % values for key, values in answer.notes),
         phases=tuple(_phases(row)),
         has_curl=sent is not None,
         curl=_inline(row, request_headers, sent),

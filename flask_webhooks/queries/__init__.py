@@ -4,8 +4,7 @@ The law of this room: nothing here counts or sorts the log. Every statement walk
 at a limit, so a page costs the same with a thousand deliveries and with a million.
 
 ================  ===================================================
-`log`             what is asked of the log: filters, and the page
-`walks`           several ranges of indexes read together
+`log`             what is asked of the log, and several ranges of its indexes read together
 `deliveries`      searches of the log: lines with their last attempt
 `delivery_lists`  lists of deliveries, by the walk that tells most
 `messages`        pages of messages, and where each went
@@ -21,10 +20,10 @@ at a limit, so a page costs the same with a thousand deliveries and with a milli
 
 from __future__ import annotations
 
-from .answers import NOTES, Legible, attempt_of, legible, of_attempt
+from .answers import NOTES, Legible, legible, of_attempt
 from .charts import WINDOWS, Point, Series, series
 from .deliveries import LINE, LogLine, LogPage, search
-from .delivery import DeliveryDetail, attempts_of, delivery_detail, delivery_of
+from .delivery import DeliveryDetail, attempt_of, attempts_of, delivery_detail, delivery_of
 from .delivery_lists import DeliveryList, goes_by_event, list_deliveries
 from .log import LogQuery
 from .messages import error_of, events_of, list_messages, message_of, outcomes

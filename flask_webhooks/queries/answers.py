@@ -16,12 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from encodings.aliases import aliases
 
-from sqlalchemy.orm import Session
-
 from ..models import Attempt
-from .delivery import attempts_of
 
-__all__ = ["NOTES", "Legible", "attempt_of", "legible", "of_attempt"]
+__all__ = ["NOTES", "Legible", "legible", "of_attempt"]
 
 MOST_TEXT: t.Final = 32_768
 """Bytes that are unpacked: a kilobyte can be a bomb of a megabyte."""
@@ -32,15 +29,20 @@ MOST_CODINGS: t.Final = 3
 STEP: t.Final = 256
 """Packed bytes that are unpacked at a time: what came before a fault is shown."""
 
+Note = str
+"""Marks a text that the console translates: pybabel extracts the argument of this name."""
+
 NOTES: t.Final[Mapping[str, str]] = {
-    "unknown_coding": "It is compressed as %(coding)s, which is not decompressed here.",
-    "many_codings": "It is compressed more than %(most)s times, so it is not decompressed here.",
-    "not_packed": "Its headers say that it is compressed as %(coding)s, but it is not: it is shown as received.",
-    "broken": "The %(coding)s data is incomplete or damaged: only its beginning can be shown.",
-    "trailing": "The %(coding)s data is followed by other bytes, which are left out.",
-    "bomb": "Only the first %(most)s bytes are decompressed.",
-    "unknown_charset": "The charset %(charset)s is unknown: it is read as UTF-8.",
-    "not_text": "Some bytes are not valid %(charset)s and are shown as �.",
+    "unknown_coding": Note("It is compressed as %(coding)s, which is not decompressed here."),
+    "many_codings": Note("It is compressed more than %(most)s times, so it is not decompressed here."),
+    "not_packed": Note(
+        "Its headers say that it is compressed as %(coding)s, but it is not: it is shown as received."
+    ),
+    "broken": Note("The %(coding)s data is incomplete or damaged: only its beginning can be shown."),
+    "trailing": Note("The %(coding)s data is followed by other bytes, which are left out."),
+    "bomb": Note("Only the first %(most)s bytes are decompressed."),
+    "unknown_charset": Note("The charset %(charset)s is unknown: it is read as UTF-8."),
+    "not_text": Note("Some bytes are not valid %(charset)s and are shown as �."),
 }
 """What there is to say about a text, by its key."""
 
@@ -129,14 +131,6 @@ class Legible:
 
 
 _Notes = list[tuple[str, Mapping[str, t.Any]]]
-
-
-def attempt_of(session: Session, delivery_id: str, attempt_id: str | None) -> Attempt | None:
-    """Return one attempt of a delivery, the last one if none is named; None if it has no such attempt."""
-    if attempt_id:
-        attempt = session.get(Attempt, attempt_id)
-        return attempt if attempt is not None and attempt.delivery_id == delivery_id else None
-    return next(iter(attempts_of(session, delivery_id, 1)), None)
 
 
 def of_attempt(attempt: Attempt) -> Legible:

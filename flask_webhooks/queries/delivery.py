@@ -13,7 +13,7 @@ from ..principal import ALL_OWNERS, Whose
 from ..sql.parameters import apart
 from ..sql.ranges import count
 
-__all__ = ["DeliveryDetail", "attempts_of", "delivery_detail", "delivery_of"]
+__all__ = ["DeliveryDetail", "attempt_of", "attempts_of", "delivery_detail", "delivery_of"]
 
 MOST = 5
 """Attempts that a page shows; older ones are on the next."""
@@ -71,6 +71,14 @@ def attempts_of(session: Session, delivery_id: str, most: int, before: str = "")
     ids = session.scalars(found.order_by(found.selected_columns.id.desc()).limit(most)).all()
     rows = sa.select(Attempt).where(Attempt.id.in_(ids)).order_by(Attempt.id.desc())
     return list(session.scalars(rows)) if ids else []
+
+
+def attempt_of(session: Session, delivery_id: str, attempt_id: str | None) -> Attempt | None:
+    """Return one attempt of a delivery, the last one if none is named; None if it has no such attempt."""
+    if attempt_id:
+        attempt = session.get(Attempt, attempt_id)
+        return attempt if attempt is not None and attempt.delivery_id == delivery_id else None
+    return next(iter(attempts_of(session, delivery_id, 1)), None)
 
 
 def _ids_of(delivery_id: str, before: str) -> sa.Select[t.Any]:

@@ -16,11 +16,10 @@ from ..ids import following
 from ..models import Delivery, Message, State
 from ..sql.parameters import KeyedStatement, apart
 from ..sql.ranges import in_range
-from . import walks
+from . import log
 from .deliveries import LINE, page
-from .log import LogQuery
+from .log import LogQuery, end_of, newest
 from .messages import events_of
-from .walks import end_of, newest
 
 __all__ = ["DeliveryList", "goes_by_event", "list_deliveries"]
 
@@ -60,7 +59,7 @@ def list_deliveries(session: Session, wanted: LogQuery, count: int) -> DeliveryL
         rows, behind = _by_event(session, wanted, count)
     else:
         connection = session.connection()
-        ids, behind, _ = page(connection, wanted, count, walks.REACH)
+        ids, behind, _ = page(connection, wanted, count, log.REACH)
         rows = sorted(_ROWS.run(connection, ids), key=_id, reverse=True)
     return DeliveryList(rows, events_of(session, {row.message_id for row in rows}), behind, cursor)
 
@@ -135,7 +134,7 @@ def _by_event(session: Session, wanted: LogQuery, count: int) -> tuple[list[t.An
     if wanted.limit is not None:  # a delivery is never older than its message
         message = min(message, wanted.limit)
     rows: list[t.Any] = []
-    left, step = walks.REACH, count + 1
+    left, step = log.REACH, count + 1
     while left > 0 and len(rows) <= count:
         ids = newest(session, _messages(session, wanted, message), min(step, left))
         rows += _of_messages(session, wanted, [row.id for row in ids], subscription, count)
@@ -143,7 +142,7 @@ def _by_event(session: Session, wanted: LogQuery, count: int) -> tuple[list[t.An
         if len(ids) < step:
             return rows, None
         # Behind all subscriptions of the last message, so the next step begins at the one before it.
-        message, subscription, step = ids[-1].id, FIRST, walks.STEP
+        message, subscription, step = ids[-1].id, FIRST, log.STEP
     return rows, f"{message}_{FIRST}"
 
 

@@ -11,8 +11,7 @@ from ..config import ENVIRONMENTS
 from ..models import BrokenMessage, Delivery, Message, Subscription
 from ..principal import ALL_OWNERS, Whose
 from ..sql.ranges import in_range
-from .log import LogQuery
-from .walks import sifted
+from .log import LogQuery, sifted
 
 __all__ = ["error_of", "events_of", "list_messages", "message_of", "outcomes"]
 

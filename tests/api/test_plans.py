@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from bench.api import fill
 from flask_webhooks import Principal
-from flask_webhooks.queries import walks
+from flask_webhooks.queries import log
 from flask_webhooks.state import AppState, state_of
 from tests.conftest import DATABASES, new_database, new_mariadb_database
 from tests.host import db
@@ -136,7 +136,7 @@ def scans(plan: str) -> list[str]:
 def test_no_list_reads_a_table_from_end_to_end_or_counts(
     state: AppState, call: Customer, places: dict[str, str], monkeypatch: pytest.MonkeyPatch, operator: bool
 ) -> None:
-    monkeypatch.setattr(walks, "REACH", 500)  # to this log what 20,000 is to a large one
+    monkeypatch.setattr(log, "REACH", 500)  # to this log what 20,000 is to a large one
     with as_operator(state) if operator else contextlib.nullcontext():
         for path in PATHS:
             seen = statements(state, lambda path=path: call("GET", path.format(**places), expect=200))  # type: ignore[misc]
@@ -198,7 +198,7 @@ def test_pages_that_stop_looking_leave_nothing_out(
     with as_operator(state) if operator else contextlib.nullcontext():
         path = f"deliveries?limit=100&{query.format(**places)}"
         whole = through(call, path)
-        monkeypatch.setattr(walks, "REACH", 8000)
+        monkeypatch.setattr(log, "REACH", 8000)
 
         assert sorted(through(call, path)) == sorted(whole)
         assert whole
@@ -208,7 +208,7 @@ def test_an_operators_messages_of_a_rare_event(
     state: AppState, call: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = through(call, "messages?event=invoices.paid")
-    monkeypatch.setattr(walks, "REACH", 8000)
+    monkeypatch.setattr(log, "REACH", 8000)
 
     with as_operator(state):
         assert through(call, "messages?event=invoices.paid") == own

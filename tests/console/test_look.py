@@ -22,6 +22,7 @@ from flask_webhooks.console import colours
 from flask_webhooks.console.formatting import ago, percent, seconds, span
 from flask_webhooks.console.i18n import IN_A_FORM, sentence
 from flask_webhooks.errors import SENTENCES, ConfigurationError, ErrorText
+from flask_webhooks.queries import NOTES
 from flask_webhooks.state import state_of
 from tests.console.conftest import Visitor, load_principal, places, write_log
 
@@ -171,9 +172,10 @@ def test_german_is_complete() -> None:
     settings = [
         ("console/**.py", "python"),
         ("errors/sentences.py", "python"),
+        ("queries/answers.py", "python"),
         ("templates/webhooks/**.html", "jinja2"),
     ]
-    keywords = {"_": None, "N_": None, "ngettext": (1, 2), "Sentence": (1,)}
+    keywords = {"_": None, "N_": None, "ngettext": (1, 2), "Sentence": (1,), "Note": None}
     wanted = set()
     for _file, _line, message, *_ in extract_from_dir(str(PACKAGE), settings, keywords=keywords):
         while not isinstance(message, str):  # of a plural the singular is the key
@@ -181,6 +183,7 @@ def test_german_is_complete() -> None:
         wanted.add(message)
 
     assert len(wanted) > 500
+    assert wanted > set(NOTES.values())
     assert wanted - german().keys() == set()
 
 

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_webhooks import queries
-from flask_webhooks.console import delivery
 from flask_webhooks.models import Attempt
 from flask_webhooks.queries import legible
 from flask_webhooks.queries.answers import _CHARSETS, MOST_TEXT
@@ -197,10 +196,6 @@ def test_no_body_raises(
 
     found.text.encode("utf-8", "surrogatepass")
     assert found.note is None or found.note
-
-
-def test_the_console_has_the_same_words() -> None:
-    assert delivery.NOTES == queries.NOTES
 
 
 HTML = b"<script>alert(1)</script>"
