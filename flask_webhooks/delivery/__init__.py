@@ -1,21 +1,21 @@
-"""One delivery without a process: the request that is made of it, the attempt, and what is kept of it.
+"""One delivery, apart from the process that makes it: its request, its attempt, and what the log keeps of the attempt.
 
-The law of this room: nothing here leases, loops or waits; workers, the API and the console call it alike.
+The law of this room: nothing here leases, loops or waits. Workers call it, and so do API and console for test requests.
 
 =============  ===========================================================
 `destination`  a subscription, opened for sending
-`request`      a delivery that is to be sent; rendering, signing
+`request`      a delivery task, rendered and signed
 `attempt`      build a request, send it, decide what follows; no database
-`attempt_log`  the row of an attempt, within bounds
-`announce`     the line and the signals of an attempt
-`test_send`    one test request, now
-`body`         the body of a delivery, for those who look at it afterwards
+`attempt_log`  the row of an attempt, of bounded size
+`announce`     the log event and the signals of an attempt
+`test_send`    one test request, made at once
+`body`         the body of a delivery, for its page and the API
 =============  ===========================================================
 """
 
 from .announce import announce_attempt, is_announced
-from .attempt import AttemptResult, called_off, crashed, make_attempt
-from .attempt_log import attempt_row, drop_answer
+from .attempt import AttemptResult, cancelled_result, crashed_result, make_attempt
+from .attempt_log import attempt_row, drop_response
 from .body import CHANGED, Body, body_of
 from .destination import Destination, destinations
 from .request import (
@@ -41,10 +41,10 @@ __all__ = [
     "announce_attempt",
     "attempt_row",
     "body_of",
-    "called_off",
-    "crashed",
+    "cancelled_result",
+    "crashed_result",
     "destinations",
-    "drop_answer",
+    "drop_response",
     "is_announced",
     "is_of_backfill",
     "make_attempt",

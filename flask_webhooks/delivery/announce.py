@@ -1,6 +1,7 @@
-"""What is announced of an attempt: one line of the log, and the signals that the host's own code may listen to.
+"""Announces an attempt: one log event, and the signals that the host's own code may listen to.
 
-The law of this room: only what has been committed is announced.
+The law of this module: an attempt is announced after the commit of its row, never before: a receiver of a signal that
+looks the attempt up must find it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ logger = logging.getLogger("flask_webhooks.delivering")
 
 
 def is_announced() -> bool:
-    """Whether the line or the signals reach anything; a worker has thousands of attempts a second."""
+    """Whether a logger or a signal receiver wants attempts: a worker may make thousands a second."""
     return signals.is_anybody() or logger.isEnabledFor(logging.INFO)
 
 
@@ -28,7 +29,7 @@ def announce_attempt(state: AppState, result: AttemptResult) -> None:
     """Log one attempt and send its signals."""
     task, row = result.task, result.row
     ids = {"delivery_id": task.id, "subscription_id": task.subscription_id}
-    if result.is_called_off:
+    if result.is_cancelled:  # no request was made, so there is no attempt that a signal could report
         logger.info("delivery.cancelled", extra={**ids, "reason": result.failure})
         return
     named = {**ids, "event": task.message.event if task.message is not None else ""}

@@ -1,4 +1,4 @@
-"""One attempt: build the request, send it, decide what follows. It touches no database."""
+"""One attempt: builds the request, sends it, and decides what follows. It uses no database connection."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ..retry import Failure, Verdict
 from ..transport import Reply
 from .attempt_log import Row, attempt_row
 from .destination import Destination
-from .request import DeliveryTask, Locked, Request, RequestError, build, utcnow
+from .request import DeliveryTask, Request, RequestError, UnreadableError, build, utcnow
 
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["OUTDATED", "AttemptResult", "called_off", "crashed", "make_attempt"]
+__all__ = ["OUTDATED", "AttemptResult", "cancelled_result", "crashed_result", "make_attempt"]
 
 SHORTAGE = 5.0
-"""Seconds to wait when there is no memory or no file descriptor left to make a request."""
-LOCKED = 30.0
-"""The same while our keys do not open something of the subscription: a worker that has others must be started."""
+"""Seconds that a delivery waits if the process has no memory or file descriptor left for a request."""
+UNREADABLE = 30.0
+"""Seconds that a delivery waits while our keys cannot decrypt its secret: a worker with other keys must be started."""
 OUTDATED = "outdated"
-"""Why a delivery of a backfill was cancelled: something newer about its object goes to the same receiver."""
+"""Why a backfill's delivery was cancelled: a newer event of the same object goes to the same receiver."""
 
 
 @dataclass(slots=True)
@@ -36,27 +36,27 @@ class AttemptResult:
     ended_at: datetime
     verdict: Verdict
     failure: str | None = None
-    """Class of the failure, or our own reason."""
+    """Class of the failure, or our reason for making no request."""
     counts: bool = False
-    """Whether it says something about the receiver: our own faults do not."""
+    """Whether it counts for the receiver's health; a fault on our side does not."""
     seconds: float = 0.0
     body: bytes | None = field(default=None, repr=False)
-    """What was sent."""
+    """The bytes that were sent."""
     row: Row = field(default_factory=dict, repr=False)
     """The attempt's row; empty where no attempt was made."""
     log: str = ""
-    """One line for the operator, with what the owner does not get to see."""
+    """One line for the operator; it may hold internal details that the owner must not see."""
     is_logged: bool = True
     """Whether the worker writes the row."""
     started_at: datetime | None = None
     wait: float | None = None
-    """Seconds that the lane waits: the receiver asks to slow down, or our side can reach no receiver."""
+    """Seconds that the whole lane waits: the receiver asks to slow down, or our side can reach no receiver."""
     asked: float | None = None
-    """Seconds that the receiver asks to wait, if it says so."""
+    """Seconds of the receiver's `Retry-After`; None without one."""
     is_ours: bool = False
-    """Whether our side can reach no receiver, whatever the class of the failure."""
+    """Whether the fault is on our side, whatever the class of the failure."""
     is_deferred: bool = False
-    """Whether the same delivery is sent again after that wait, and this was no attempt of its schedule."""
+    """Whether the delivery is tried again after `wait`, without using up an attempt of its schedule."""
 
     @property
     def ok(self) -> bool:
@@ -75,13 +75,13 @@ class AttemptResult:
         return None if wait is None else self.ended_at + timedelta(seconds=wait)
 
     @property
-    def is_called_off(self) -> bool:
-        """Whether nothing was sent, nor ever will be: no attempt was made."""
+    def is_cancelled(self) -> bool:
+        """Whether the delivery ended without a request."""
         return self.verdict.state == "cancelled"
 
     @property
     def is_unreachable(self) -> bool:
-        """Whether the receiver held us up or was not there: its lane is suspect."""
+        """Whether the receiver was slow or unreachable: the scheduler then gives its lane fewer senders."""
         return self.failure in _UNREACHABLE
 
 
@@ -100,29 +100,32 @@ def make_attempt(
     clock: t.Callable[[], datetime] = utcnow,
     limit: float | None = None,
 ) -> AttemptResult:
-    """Make one attempt and return its outcome; raises nothing for what the customer or receiver does.
+    """Make one attempt and return its outcome. No mistake of a customer or a receiver raises.
 
-    :param limit: seconds, if fewer than an attempt has otherwise.
+    :param draw: returns the random share of a retry's wait, from 0 to 1.
+    :param limit: seconds for the request, if fewer than the transport allows.
     """
     started = clock()
     if task.is_outdated:
-        return called_off(task, started, OUTDATED)
+        return cancelled_result(task, started, OUTDATED)
     try:
         request = build(state, destination, task, started)
-    except Locked as error:
-        # The keys are ours, so that nothing is used up, neither of the schedule nor of the receiver's credit.
-        return _deferred(_unsendable(destination, task, worker, started, error, Verdict("pending")), LOCKED)
+    except UnreadableError as error:
+        # The keys are ours: neither the delivery's schedule nor the receiver's health may suffer from them.
+        return _deferred(
+            _unsendable_result(destination, task, worker, started, error, Verdict("pending")), UNREADABLE
+        )
     except RequestError as error:
-        verdict = _after_unsendable(state, destination, task, error, draw)
-        return _unsendable(destination, task, worker, started, error, verdict)
+        verdict = _verdict_without_request(state, destination, task, error, draw)
+        return _unsendable_result(destination, task, worker, started, error, verdict)
     send = state.transport.send
     reply = send(request.outbound) if limit is None else send(request.outbound, limit=limit)
     ended = clock()
-    if reply.is_ours:
-        result = _sent(task, request, reply, started, ended, worker, Verdict("pending"))
+    if reply.is_ours:  # such as our own DNS or network: it would fail for every receiver
+        result = _sent_result(task, request, reply, started, ended, worker, Verdict("pending"))
         return _deferred(result, state.transport.patience)
     if reply.failure is None:
-        return _sent(task, request, reply, started, ended, worker, _DELIVERED)
+        return _sent_result(task, request, reply, started, ended, worker, _DELIVERED)
     hint = retry.retry_after(_header(reply, "retry-after"), ended)
     verdict = retry.decide(
         status=reply.status,
@@ -132,13 +135,14 @@ def make_attempt(
         retry_after=hint,
         draw=draw(),
     )
-    result = _sent(task, request, reply, started, ended, worker, verdict)
+    result = _sent_result(task, request, reply, started, ended, worker, verdict)
+    # 429, or 503 with `Retry-After`, is about all requests to this receiver, so its whole lane waits.
     result.wait = pace.wait_of(hint, 1) if retry.is_pace(reply.status, hint) else None
     result.asked = hint
     return result
 
 
-def _sent(
+def _sent_result(
     task: DeliveryTask,
     request: Request,
     reply: Reply,
@@ -147,7 +151,7 @@ def _sent(
     worker: str,
     verdict: Verdict,
 ) -> AttemptResult:
-    """An attempt that made a request, whatever came back."""
+    """Return the result of an attempt whose request was sent, whatever the outcome."""
     url, failure = request.outbound.url, reply.failure.value if reply.failure is not None else None
     return AttemptResult(
         task=task,
@@ -172,7 +176,7 @@ def _sent(
     )
 
 
-def _unsendable(
+def _unsendable_result(
     destination: Destination,
     task: DeliveryTask,
     worker: str,
@@ -180,7 +184,10 @@ def _unsendable(
     error: RequestError,
     verdict: Verdict,
 ) -> AttemptResult:
-    """An attempt that made no request. It is logged like one, and does not count against the receiver."""
+    """Return the result of an attempt that could not make its request.
+
+    It has a row in the log, so that the owner sees the reason; it does not count for the receiver's health.
+    """
     url, reason, detail = destination.recipient.url, error.reason, str(error)
     return AttemptResult(
         task=task,
@@ -192,7 +199,7 @@ def _unsendable(
     )
 
 
-def _after_unsendable(
+def _verdict_without_request(
     state: AppState,
     destination: Destination,
     task: DeliveryTask,
@@ -208,21 +215,21 @@ def _after_unsendable(
 
 
 def _deferred(result: AttemptResult, wait: float) -> AttemptResult:
-    """A fault of our own side: the delivery waits as it is, and no attempt was made.
+    """Turn a result into a deferral: the fault is on our side, so the delivery waits and its attempt does not count.
 
-    A test request is no delivery that waits, so its row is made all the same.
+    The row stays in the result: a worker does not write it, but a test request does, because it is never repeated.
     """
     result.counts, result.is_logged, result.wait = False, False, wait
     result.is_ours = result.is_deferred = True
     return result
 
 
-def called_off(task: DeliveryTask, now: datetime, reason: str) -> AttemptResult:
-    """A delivery that must not be sent any more: it is cancelled, and no attempt stands in the log."""
+def cancelled_result(task: DeliveryTask, now: datetime, reason: str) -> AttemptResult:
+    """Return the result of a delivery that must not be sent any more; the log gets no attempt."""
     return AttemptResult(task, now, Verdict("cancelled"), failure=reason, is_logged=False)
 
 
-def crashed(
+def crashed_result(
     state: AppState,
     destination: Destination,
     task: DeliveryTask,
@@ -230,19 +237,19 @@ def crashed(
     error: BaseException,
     now: datetime,
 ) -> AttemptResult:
-    """An attempt that our own code did not survive: it must neither stop the others nor be lost."""
+    """Return the result of an attempt in which our own code raised: the sender goes on, and the delivery is retried."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-        # The process had not enough of something, which says nothing about this delivery.
+        # The whole process lacks memory or descriptors: this delivery would succeed at another time.
         made = AttemptResult(task, now, Verdict("pending"), failure=Failure.POISON.value, body=task.body)
         return _deferred(made, SHORTAGE)
-    # Only its type: the message may hold values of the host's, and the owner reads the log of attempts.
+    # Only the type: the message may contain data of the host, and the owner can read the log of attempts.
     failed = RequestError(f"The attempt failed within the sender: {type(error).__name__}.")
-    verdict = _after_unsendable(state, destination, task, failed, random.random)
-    return _unsendable(destination, task, worker, now, failed, verdict)
+    verdict = _verdict_without_request(state, destination, task, failed, random.random)
+    return _unsendable_result(destination, task, worker, now, failed, verdict)
 
 
 def schedule(state: AppState, destination: Destination, task: DeliveryTask) -> t.Sequence[float]:
-    """The subscription's own schedule, else the event's, else the app's."""
+    """Return the subscription's own schedule, else the event's, else the app's: seconds before each retry."""
     if destination.retry is not None:
         return destination.retry
     event = state.catalog.events.get(task.message.event) if task.message is not None else None
@@ -252,4 +259,5 @@ def schedule(state: AppState, destination: Destination, task: DeliveryTask) -> t
 
 
 def _header(reply: Reply, name: str) -> str | None:
+    # `Reply.headers` keeps the spelling of the receiver, and names are case-insensitive (RFC 9110, section 5.1).
     return next((value for key, value in reply.headers.items() if key.lower() == name), None)

@@ -1,7 +1,7 @@
-"""What the log keeps of an attempt: the one place where its row is made.
+"""The row of an attempt, which is made here only.
 
-The law of this room: a receiver decides what it answers, and never how large our log grows. What counts is the text as
-it is stored: in JSON one byte of a header can take six.
+The law of this module: a receiver chooses its response, but cannot make our log grow beyond `MOST_ATTEMPT`. Sizes are
+those of the stored text: in JSON one byte of a header can take six.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ __all__ = [
     "Row",
     "attempt_row",
     "body_excerpt",
-    "drop_answer",
+    "drop_response",
     "headers_excerpt",
 ]
 
 Row = dict[str, t.Any]
 
 MOST_HEADERS: t.Final = 8192
-"""Bytes of JSON that the headers of an answer may take."""
+"""Bytes of JSON for the headers of a response."""
 
 MOST_ATTEMPT: t.Final = 65_536
-"""Bytes that all of an attempt may take, whatever `WEBHOOKS_RESPONSE_LIMIT` says."""
+"""Bytes of a whole row, whatever `WEBHOOKS_RESPONSE_LIMIT` is."""
 
 REST: t.Final = 2048
-"""Bytes for ids, instants, names and numbers."""
+"""Bytes that are reserved for ids, instants, names and numbers."""
 
 MOST_DETAIL: t.Final = 1_000
-"""Characters of the line for the owner."""
+"""Characters of `detail`, the line for the owner."""
 
 _MORE: t.Final = "\N{HORIZONTAL ELLIPSIS}"
-"""Ends a value that was cut. It cannot be a receiver's name: headers are read as Latin-1, which does not have it."""
+"""Ends a value that was cut, and is the name of the entry that counts omitted headers. No receiver can send this name:
+headers are read as Latin-1, which has no ellipsis."""
 
 
 NO_REPLY: t.Final = Reply(
@@ -55,7 +56,7 @@ NO_REPLY: t.Final = Reply(
     address=None,
     timings=Timings(dns=None, connect=None, tls=None, first_byte=None, total=0.0),
 )
-"""What came back where no request could be made."""
+"""The reply of an attempt that made no request."""
 
 
 def attempt_row(
@@ -71,10 +72,10 @@ def attempt_row(
 ) -> Row:
     """Return the row of an attempt: every column of `Attempt`.
 
-    :param url: where it went, or would have gone.
-    :param failure: the class of the failure, or our own reason for making no request.
+    :param url: the destination, also if no request was made.
+    :param failure: the class of the failure, or our reason for making no request.
     :param detail: one line for the owner.
-    :param sent: None: no request could be made.
+    :param sent: None: no request was made.
     """
     body = sent.outbound.body if sent is not None else None
     request_headers, detail = json.dumps(sent.logged) if sent is not None else "{}", clean(detail)
@@ -107,10 +108,11 @@ def attempt_row(
     }
 
 
-def drop_answer(row: Row) -> bool:
-    """Leave out of a row what came from the receiver; return False if it has nothing of it, or no longer.
+def drop_response(row: Row) -> bool:
+    """Remove from a row everything that the receiver sent; return False if nothing was left to remove.
 
-    A database refuses some values, such as text that it cannot encode, and a receiver chooses its answer freely.
+    A database refuses some values, such as text that it cannot encode, and a receiver may send any of them. The caller
+    writes the row again without them, so that the attempt itself is not lost.
     """
     if row.get("request_headers", "{}") == "{}":
         return False
@@ -119,15 +121,15 @@ def drop_answer(row: Row) -> bool:
         response_body=None,
         request_headers="{}",
         address=None,
-        detail="What was answered could not be recorded.",
+        detail="The response could not be recorded.",
     )
     return True
 
 
 def clean(text: str) -> str:
-    """Without what a database does not take (PostgreSQL: NUL, halves of surrogate pairs), and not too long."""
+    """Return a text of at most `MOST_DETAIL` characters without those that PostgreSQL refuses: NUL, lone surrogates."""
     text = text[:MOST_DETAIL]
-    if text.isascii() and text.isprintable():  # as nearly always
+    if text.isascii() and text.isprintable():  # the usual case, and the cheapest check
         return text
     return text.encode("utf-8", "replace").decode().replace("\0", "�")
 
@@ -135,7 +137,8 @@ def clean(text: str) -> str:
 def headers_excerpt(headers: Mapping[str, str]) -> str | None:
     """Return headers as a JSON object of at most `MOST_HEADERS` bytes, all in ASCII; None if there are none.
 
-    Values are cut before any header is left out, the longest first; how many are left out is said.
+    Long names and values are cut first. If that does not suffice, the last headers are omitted, and an entry named
+    `_MORE` says how many.
     """
     if not headers:
         return None
@@ -153,27 +156,28 @@ def headers_excerpt(headers: Mapping[str, str]) -> str | None:
 
 
 def _written(short: dict[str, str], count: int) -> str:
-    """Return headers as JSON, and how many of `count` are left out: two names may be one when they are cut."""
+    """Return headers as JSON, with the number of omitted ones: after the cut two of `count` may have the same name."""
     left_out = {_MORE: f"{count - len(short)} more"} if len(short) < count else {}
     return json.dumps(short | left_out)
 
 
 def _cut(text: str, most: int) -> str:
-    """Return a text whose JSON has at most about so many bytes."""
+    """Return the beginning of a text whose JSON has at most about `most` bytes."""
     if len(json.dumps(text)) <= most:
         return text
     taken = size = 0
     for character in text[:most]:
         size += len(json.dumps(character)) - 2
-        if size > most - 8:
+        if size > most - 8:  # the two quotation marks, and the ellipsis, which JSON writes as \u2026
             break
         taken += 1
     return text[:taken] + _MORE
 
 
 def body_excerpt(body: bytes, *texts: str | None) -> bytes:
-    """Return as much of a body as an attempt has room for, together with these texts."""
-    if len(body) <= MOST_ATTEMPT // 4:  # as always, unless the operator wants more
+    """Return as much of a response's body as fits into a row together with these texts."""
+    # With the default `WEBHOOKS_RESPONSE_LIMIT` every body is that short, and the texts need no measuring.
+    if len(body) <= MOST_ATTEMPT // 4:
         return body
     taken = sum(len(text.encode()) for text in texts if text is not None)
     return body[: max(0, MOST_ATTEMPT - REST - taken)]

@@ -1,7 +1,7 @@
-"""The body of a delivery, for those who look at it afterwards.
+"""The body of a delivery, as the API and the console show it afterwards.
 
-It is kept only after a failure; else it is made again, of the message as it was frozen and of the catalogue and the
-formats as they are today. The law of this room: what was sent is shown as it was sent, or not at all.
+A body is stored only after a failure. Otherwise it is rendered again, from the stored message, with the catalogue and
+the formats of today. The law of this module: a body is shown exactly as it was sent, or not at all.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ if t.TYPE_CHECKING:
 
 __all__ = ["CHANGED", "Body", "body_of"]
 
-A, B, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, BrokenMessage, Message))
+_ATTEMPTS, _BROKEN, _MESSAGES = (
+    t.cast("sa.Table", model.__table__) for model in (Attempt, BrokenMessage, Message)
+)
 CHANGED = "changed"
-"""Made again it is another than was sent: since then a label, a format or the catalogue has changed."""
+"""Rendering it again gives other bytes than were sent: a label, a format or the catalogue has changed since."""
 BROKEN = "broken"
-"""Its data could not be rendered at the commit, and has not been repaired yet."""
+"""The data of its message could not be rendered at the commit, and has not been repaired yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What was sent last or will be sent, or why it cannot be shown."""
+    """The bytes that were sent last or will be sent, or the reason why they cannot be shown."""
 
     data: bytes | None = field(repr=False)
     reason: str | None = None
-    """`CHANGED`, `BROKEN`, or the class of failure that sending it would have."""
+    """`CHANGED`, `BROKEN`, or the class of the failure that an attempt would have today."""
 
     def is_of(self, attempt: Attempt) -> bool:
-        """Whether it is what was sent in this attempt."""
+        """Whether this attempt has sent exactly these bytes."""
         return self.data is not None and _digest(self.data) == attempt.body_sha256
 
 
@@ -48,22 +50,27 @@ def body_of(state: AppState, connection: sa.Connection, row: Delivery) -> Body:
     if row.state in (State.BROKEN, State.CANCELLED) and _is_broken(connection, row.message_id):
         return Body(None, BROKEN)
     found = destinations(state, connection, [row.subscription_id], utcnow())
-    message = connection.execute(sa.select(M).where(M.c.id == row.message_id)).one_or_none()
+    message = connection.execute(sa.select(_MESSAGES).where(_MESSAGES.c.id == row.message_id)).one_or_none()
     task = DeliveryTask.of(row, message, number=1)
     try:
         data = render(state, found[row.subscription_id].recipient, task)
     except RequestError as error:
         return Body(None, error.reason)
-    # All of them: to find the last, PostgreSQL might walk the whole log from its end.
-    attempts = connection.execute(sa.select(A.c.id, A.c.body_sha256).where(A.c.delivery_id == row.id)).all()
-    sent = max(((each.id, each.body_sha256) for each in attempts if each.body_sha256), default=(None, None))[
-        1
-    ]
+    # The last digest is found here and not by ORDER BY with LIMIT: for that PostgreSQL might read the log of all
+    # deliveries from its end until it meets this one.
+    attempts = connection.execute(
+        sa.select(_ATTEMPTS.c.id, _ATTEMPTS.c.body_sha256).where(_ATTEMPTS.c.delivery_id == row.id)
+    ).all()
+    digests = {each.id: each.body_sha256 for each in attempts if each.body_sha256}
+    sent = digests[max(digests)] if digests else None
     return Body(data) if sent in (None, _digest(data)) else Body(None, CHANGED)
 
 
 def _is_broken(connection: sa.Connection, message_id: str) -> bool:
-    return connection.scalar(sa.select(B.c.message_id).where(B.c.message_id == message_id)) is not None
+    return (
+        connection.scalar(sa.select(_BROKEN.c.message_id).where(_BROKEN.c.message_id == message_id))
+        is not None
+    )
 
 
 def _digest(data: bytes) -> str:

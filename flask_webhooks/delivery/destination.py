@@ -1,7 +1,7 @@
-"""Where deliveries go: subscriptions, opened for sending.
+"""Destinations: subscriptions with their secrets, headers and certificate decrypted for sending.
 
-The law of this room: what does not open is a `problem` of one destination and no error, because all the others are read
-with the same statement.
+The law of this module: what cannot be decrypted is the `problem` of one destination and raises no error, because one
+statement reads many subscriptions and the others must not suffer from it.
 """
 
 from __future__ import annotations
@@ -32,39 +32,41 @@ if t.TYPE_CHECKING:
 __all__ = ["Destination", "destinations"]
 
 logger = logging.getLogger("flask_webhooks.delivering")
-S, K, L = (t.cast("sa.Table", model.__table__) for model in (Subscription, Secret, Listener))
+_SUBSCRIPTIONS, _SECRETS, _LISTENERS = (
+    t.cast("sa.Table", model.__table__) for model in (Subscription, Secret, Listener)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A subscription, opened for sending."""
+    """A subscription, decrypted for sending."""
 
     recipient: payload.Recipient
     active: bool
     removed: bool
     secrets: tuple[signing.Secret, ...]
     headers: t.Mapping[str, str] = field(repr=False)
-    """The custom headers, in the clear."""
+    """The custom headers, decrypted."""
     retry: tuple[float, ...] | None
-    """Its own schedule."""
+    """Its own schedule: seconds before each retry; None without one."""
     rate: float | None
-    """Requests a second."""
+    """Most requests a second; None: no limit."""
     problem: str
-    """Why nothing can be sent; empty if all is well."""
-    is_locked: bool
-    """Whether that is because something sealed does not open."""
+    """Why nothing can be sent; empty if it can."""
+    is_unreadable: bool
+    """Whether the problem is that our keys cannot decrypt something."""
     sealed: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """What was opened, each after its place, so that a second look need not open it again."""
+    """The encrypted texts with their places: as long as they are the same, they are not decrypted again."""
     patterns: frozenset[str] = frozenset()
-    """What it listens to now."""
+    """The patterns that it listens to now."""
     identity: ClientCertificate | None = None
-    """What we show its receiver under TLS, if it is at the host that this was given for."""
+    """The client certificate for TLS; it is sent only to the host that it was given for."""
 
     def still_wants(self, catalog: Catalog, event: str, trigger: str) -> bool:
-        """Whether the event may still be sent: it is listened to, or a person has asked for just this delivery.
+        """Whether the event may still be sent: a pattern matches it, or a caller retried exactly this delivery.
 
-        No subscription that was made through API, console or command line is without a pattern. Where there is none
-        nothing has been deselected.
+        API, console and command line refuse a subscription without patterns. One that was inserted by other means has
+        deselected nothing, so everything is sent.
         """
         return not self.patterns or trigger == Trigger.MANUAL or catalog.is_listened(event, self.patterns)
 
@@ -76,9 +78,9 @@ def destinations(
     now: datetime,
     known: t.Mapping[str, Destination] | None = None,
 ) -> dict[str, Destination]:
-    """Return destinations by subscription: one statement. A secret that does not open is a `problem`.
+    """Return destinations by subscription, with one statement.
 
-    :param known: what an earlier look returned; secrets that are still the same are not opened again.
+    :param known: the result of an earlier call: unchanged secrets are not decrypted again.
     """
     rows = _DESTINATIONS.run(connection, ids, now=now).all()
     sealed: dict[str, list[tuple[str, str]]] = {}
@@ -86,59 +88,69 @@ def destinations(
         if row.sealed is not None:
             sealed.setdefault(row.id, []).append((place_of("secret", row.id, row.secret_id), row.sealed))
     known = known or {}
-    found = {row.id: row for row in rows}
-    return {key: _opened(state, row, sealed.get(key, ()), known.get(key)) for key, row in found.items()}
+    found = {row.id: row for row in rows}  # a subscription has one row for each valid secret
+    return {key: _open(state, row, sealed.get(key, ()), known.get(key)) for key, row in found.items()}
 
 
-_SUBSCRIPTION = (
-    *(S.c.id, S.c.owner, S.c.environment, S.c.url, S.c.description, S.c.metadata),
-    *(S.c.active, S.c.deleted_at, S.c.headers, S.c.format, S.c.retry, S.c.rate_limit, S.c.client_certificate),
+_COLUMNS = tuple(
+    _SUBSCRIPTIONS.c[name]
+    for name in (
+        *("id", "owner", "environment", "url", "description", "metadata", "active", "deleted_at"),
+        *("headers", "format", "retry", "rate_limit", "client_certificate"),
+    )
 )
 
 
-class _Listed(GenericFunction[str]):
-    """All values of a column as the text of a JSON array: `group_concat` would cut a long one on MySQL."""
+class _JsonArray(GenericFunction[str]):
+    """All values of a column as the text of a JSON array. `group_concat` would silently cut a long one on MySQL."""
 
     type = sa.Text()
     inherit_cache = True
 
 
-@compiles(_Listed, "postgresql")
-def _on_postgresql(function: _Listed, compiler: t.Any, **options: t.Any) -> str:
+@compiles(_JsonArray, "postgresql")
+def _on_postgresql(function: _JsonArray, compiler: t.Any, **options: t.Any) -> str:
     return f"CAST(json_agg({compiler.process(function.clauses, **options)}) AS text)"
 
 
-@compiles(_Listed, "sqlite")
-def _on_sqlite(function: _Listed, compiler: t.Any, **options: t.Any) -> str:
+@compiles(_JsonArray, "sqlite")
+def _on_sqlite(function: _JsonArray, compiler: t.Any, **options: t.Any) -> str:
     return f"json_group_array({compiler.process(function.clauses, **options)})"
 
 
-@compiles(_Listed, "mysql", "mariadb")
-def _on_mysql(function: _Listed, compiler: t.Any, **options: t.Any) -> str:
+@compiles(_JsonArray, "mysql", "mariadb")
+def _on_mysql(function: _JsonArray, compiler: t.Any, **options: t.Any) -> str:
     return f"json_arrayagg({compiler.process(function.clauses, **options)})"
 
 
-_patterns = sa.select(_Listed(L.c.event)).where(L.c.subscription_id == S.c.id).correlate(S).scalar_subquery()
+_patterns = (
+    sa.select(_JsonArray(_LISTENERS.c.event))
+    .where(_LISTENERS.c.subscription_id == _SUBSCRIPTIONS.c.id)
+    .correlate(_SUBSCRIPTIONS)
+    .scalar_subquery()
+)
 _DESTINATIONS = KeyedStatement(
-    S.c.id,
+    _SUBSCRIPTIONS.c.id,
     lambda these: (
-        sa.select(*_SUBSCRIPTION, K.c.id.label("secret_id"), K.c.sealed, _patterns.label("patterns"))
+        sa.select(*_COLUMNS, _SECRETS.c.id.label("secret_id"), _SECRETS.c.sealed, _patterns.label("patterns"))
+        # An outer join: a subscription without a valid secret must be found, for its attempts say so.
         .outerjoin(
-            K,
+            _SECRETS,
             sa.and_(
-                K.c.subscription_id == S.c.id,
+                _SECRETS.c.subscription_id == _SUBSCRIPTIONS.c.id,
                 sa.or_(
-                    K.c.expires_at.is_(None), K.c.expires_at > sa.bindparam("now", type_=K.c.expires_at.type)
+                    _SECRETS.c.expires_at.is_(None),
+                    _SECRETS.c.expires_at > sa.bindparam("now", type_=_SECRETS.c.expires_at.type),
                 ),
             ),
         )
         .where(these)
-        .order_by(K.c.expires_at.is_not(None), K.c.id.desc())  # the current one first
+        .order_by(_SECRETS.c.expires_at.is_not(None), _SECRETS.c.id.desc())  # the current one first
     ),
 )
 
 
-def _opened(
+def _open(
     state: AppState, row: sa.Row[t.Any], sealed: t.Iterable[tuple[str, str]], known: Destination | None
 ) -> Destination:
     texts = (
@@ -147,10 +159,10 @@ def _opened(
         (place_of("headers", row.id), row.headers or ""),
     )
     if known is None or known.sealed != texts:
-        secrets, identity, headers, problem = _unsealed(state, texts)
+        secrets, identity, headers, problem = _unseal(state, texts)
     else:
         secrets, identity, headers = known.secrets, known.identity, known.headers
-        problem = known.problem if known.is_locked else ""
+        problem = known.problem if known.is_unreadable else ""
     waits, wrong = _waits(row.retry)
     recipient = payload.Recipient(
         id=row.id,
@@ -170,7 +182,7 @@ def _opened(
         retry=waits,
         rate=row.rate_limit if row.rate_limit is not None and row.rate_limit > 0 else None,
         problem=problem or wrong,
-        is_locked=bool(problem),
+        is_unreadable=bool(problem),
         sealed=texts,
         patterns=frozenset(json.loads(row.patterns) if row.patterns else ()),
         identity=identity,
@@ -178,7 +190,7 @@ def _opened(
 
 
 def _waits(spec: t.Any) -> tuple[tuple[float, ...] | None, str]:
-    """The schedule of its own, or what is wrong with it: one broken row must not stop the others."""
+    """Return the own schedule, and the reason if it is malformed: one such row must not stop the others."""
     if spec is None:
         return None, ""
     try:
@@ -187,47 +199,51 @@ def _waits(spec: t.Any) -> tuple[tuple[float, ...] | None, str]:
         return None, str(error)
 
 
-def _unsealed(
+def _unseal(
     state: AppState, texts: t.Sequence[tuple[str, str]]
 ) -> tuple[tuple[signing.Secret, ...], ClientCertificate | None, t.Mapping[str, str], str]:
-    """Open secrets and, last, the client certificate and the custom headers."""
+    """Return the decrypted secrets, certificate and custom headers, and the reason if they cannot be decrypted.
+
+    :param texts: place and encrypted text: of each secret, then of the certificate, last of the custom headers.
+    """
     *sealed, (certificate_place, certificate), (headers_place, headers) = texts
     secrets: list[signing.Secret] = []
     for number, (place, text) in enumerate(sealed):
         try:
             secrets.append(signing.parse(state.vault.open(text, place)))
         except SecretError as error:
-            if not number:  # the current one; the others only overlap
-                return (), None, {}, _said(state, error)
+            if not number:  # the current one; without an older one requests still have a valid signature
+                return (), None, {}, _log_unreadable(state, error)
             logger.warning("secret.unreadable", extra={"reason": str(error)})
     try:
         identity = None
         if certificate:
             identity = ClientCertificate.load(state.vault.open(certificate, certificate_place))
-        own = _custom(state.vault.open(headers, headers_place)) if headers else {}
+        own = _custom_headers(state.vault.open(headers, headers_place)) if headers else {}
         return tuple(secrets), identity, own, ""
     except SecretError as error:
-        return (), None, {}, _said(state, error)
+        return (), None, {}, _log_unreadable(state, error)
 
 
-_told_at: weakref.WeakKeyDictionary[signing.Vault, float] = weakref.WeakKeyDictionary()
-_SILENCE = 600.0
-"""Seconds in which a process says once that its keys do not open something."""
+_logged_at: weakref.WeakKeyDictionary[signing.Vault, float] = weakref.WeakKeyDictionary()
+_LOG_INTERVAL = 600.0
+"""A process logs at most once in so many seconds that its keys cannot decrypt something."""
 
 
-def _said(state: AppState, error: SecretError) -> str:
-    """Say that our keys do not fit, once for all that waits for them."""
+def _log_unreadable(state: AppState, error: SecretError) -> str:
+    """Log that our keys do not fit, once for all destinations, and return the reason."""
     now = time.monotonic()
-    if now - _told_at.get(state.vault, float("-inf")) > _SILENCE:
-        _told_at[state.vault] = now
+    if now - _logged_at.get(state.vault, float("-inf")) > _LOG_INTERVAL:
+        _logged_at[state.vault] = now
         logger.error("secret.unreadable", extra={"reason": str(error)})
     return str(error)
 
 
-def _custom(text: str) -> dict[str, str]:
-    """Return custom headers without those that pass for ours: what was kept before we sent them goes unsent.
+def _custom_headers(text: str) -> dict[str, str]:
+    """Return the custom headers without those that a receiver could take for ours.
 
-    With underscores too, because WSGI and CGI make one name of `webhook_event` and `webhook-event`.
+    Such names are refused today, but older versions stored them. Names with underscores count too, because WSGI and CGI
+    make one variable of `webhook_event` and `webhook-event`.
     """
     return {
         name: value

@@ -1,6 +1,6 @@
-"""The request that is made of a delivery: rendered, signed and addressed.
+"""The request of a delivery: rendered, signed and addressed.
 
-The law of this room: the same bytes on every retry, and a signature of their own for each.
+The law of this module: every retry sends the same bytes, with a new signature over its own timestamp.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = [
     "MASK",
     "USER_AGENT",
     "DeliveryTask",
-    "Locked",
     "Request",
     "RequestError",
+    "UnreadableError",
     "build",
     "headers",
     "is_of_backfill",
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 MASK = "•••"
-"""Stands in the log for the values of custom headers: they may hold credentials."""
+"""Replaces the values of custom headers in the log: they may be credentials."""
 _ASKED_FOR = frozenset({Trigger.REPLAY.value, Trigger.MANUAL.value})
 
 
@@ -55,31 +55,31 @@ USER_AGENT = f"Flask-Webhooks/{_version()}"
 
 @dataclass(slots=True, eq=False)
 class DeliveryTask:
-    """A delivery that is to be sent, with its message."""
+    """A delivery in a worker's hands, with its message."""
 
     id: str
     subscription_id: str
     number: int
-    """Of the attempt that comes next, from 1."""
+    """Number of the next attempt, from 1."""
     trigger: str
     format: str
     includes: frozenset[str]
     message: t.Any
     """The row of the message; None if it has been purged."""
     body: bytes | None = field(repr=False)
-    """What was sent before, if it was tried before."""
+    """The bytes of the previous attempt; None before the first one."""
     due_at: datetime | None = None
-    """As it was read: a change that is made meanwhile is not overwritten."""
+    """The value that was read: the result is written only if the row still has it (compare-and-set)."""
     size: int = 0
-    """Bytes in memory, about."""
+    """Approximate bytes in memory."""
     read_at: float = 0.0
-    """Monotonic seconds when it was read."""
+    """When it was read, in seconds of the monotonic clock."""
     is_outdated: bool = False
-    """Of a backfill, and something newer about its object goes to the same receiver; see `outdated`."""
+    """Whether a backfill made it and a newer event of its object goes to the same receiver: it is then cancelled."""
 
     @classmethod
     def of(cls, row: t.Any, message: t.Any, *, number: int, body: bytes | None = None) -> DeliveryTask:
-        """Return the task that a row of the deliveries is."""
+        """Return the task of a row of the deliveries."""
         return cls(
             id=row.id,
             subscription_id=row.subscription_id,
@@ -94,21 +94,21 @@ class DeliveryTask:
 
     @property
     def entity(self) -> tuple[str, str]:
-        """What its message is about: channel and key."""
+        """The object of its message: channel and key."""
         return self.message.channel, self.message.entity_id
 
 
 @dataclass(slots=True)
 class Request:
-    """A request that is ready to go, and what the log keeps of it."""
+    """A request that is ready to be sent, and its headers for the log."""
 
     outbound: Outbound
     logged: t.Mapping[str, str]
-    """The headers with the values of custom ones masked: they may hold credentials."""
+    """The headers, with `MASK` for the values of custom ones."""
 
 
 class RequestError(Exception):
-    """This task cannot be made into a request, now or (when `final`) ever."""
+    """No request can be made of a task: now, or ever if `final`."""
 
     def __init__(
         self, message: str, *, reason: str = retry.Failure.POISON.value, final: bool = False
@@ -118,17 +118,18 @@ class RequestError(Exception):
         self.final = final
 
 
-class Locked(RequestError):
-    """Its secret, custom headers or certificate do not open. The keys are ours, so the delivery waits for them."""
+class UnreadableError(RequestError):
+    """Our keys cannot decrypt a secret, the custom headers or the certificate, so the delivery waits for others."""
 
 
 def build(state: AppState, destination: Destination, task: DeliveryTask, now: datetime) -> Request:
-    """Render, sign and address a task; the same bytes on every retry, a fresh signature.
+    """Render, sign and address a task.
 
-    :raises RequestError: its event or format is gone, its secret does not open, its format raises.
+    :raises RequestError: its event or format no longer exists, its secret cannot be decrypted, or its format raises.
     """
     if destination.problem:
-        raise (Locked if destination.is_locked else RequestError)(destination.problem)
+        raise (UnreadableError if destination.is_unreadable else RequestError)(destination.problem)
+    # The headers need the message: of a purged one `render` refuses the task, even if a body is stored.
     body = task.body if task.message is not None else None
     if body is None:
         body = render(state, destination.recipient, task)
@@ -147,8 +148,11 @@ def build(state: AppState, destination: Destination, task: DeliveryTask, now: da
     own = destination.headers
     logged = {**ours, **dict.fromkeys(own, MASK)} if own else ours
     url, identity = destination.recipient.url, destination.identity
-    if identity is not None and not identity.fits(url):  # its owner has moved it elsewhere
+    if identity is not None and not identity.fits(
+        url
+    ):  # the URL has another host now: it must not see the certificate
         identity = None
+    # Ours come last, so that no custom header replaces one of them.
     return Request(Outbound(url, {**own, **ours} if own else ours, body, identity), logged)
 
 
@@ -162,12 +166,11 @@ def headers(
     delivery: str,
     trigger: str,
 ) -> dict[str, str]:
-    """Return the headers that are ours.
+    """Return our own headers, all in ASCII; `receiving.verify` reads them.
 
-    What describes the event and this attempt is not signed: Standard Webhooks signs the id, the timestamp and the
-    body. All of it is ASCII. `receiving.verify` reads it.
+    Those about the event and the attempt are not signed: Standard Webhooks signs the id, the timestamp and the body.
 
-    :raises SecretError: without a secret.
+    :raises SecretError: there is no secret.
     """
     return {
         "Content-Type": "application/json",
@@ -183,9 +186,9 @@ def headers(
 
 
 def _trigger(task: DeliveryTask) -> str:
-    """Why a request is made, in words for receivers: `live`, `replay`, `backfill` or `test`.
+    """Return why a request is made, in words for receivers: `live`, `replay`, `backfill` or `test`.
 
-    The log's words say which of our workflows made the attempt; a receiver wants to know whether the event is new.
+    The log's words name the workflow that made the attempt; a receiver wants to know whether the event is new.
     """
     message = task.message
     if message.channel == RESERVED_CHANNEL:
@@ -196,7 +199,7 @@ def _trigger(task: DeliveryTask) -> str:
 
 
 def is_of_backfill(task: DeliveryTask) -> bool:
-    """Whether a backfill sends it, and not a person who has it sent again and wants history as it was."""
+    """Whether a backfill sends it; not if it is retried or replayed: whoever does that wants the old event again."""
     message = task.message
     return bool(message is not None and message.dedupe_key and _trigger(task) == "backfill")
 
@@ -204,8 +207,8 @@ def is_of_backfill(task: DeliveryTask) -> bool:
 def render(state: AppState, recipient: payload.Recipient, task: DeliveryTask) -> bytes:
     """Return the body of a task.
 
-    :raises RequestError: as `build`. An event or format that is gone is tried again by the schedule: during a
-        deployment an old worker meets the new web process's events.
+    :raises RequestError: as `build`. An unknown event or format is retried by the schedule: during a deployment an
+        old worker reads events of the new web process.
     """
     row = task.message
     if row is None:
@@ -220,13 +223,13 @@ def render(state: AppState, recipient: payload.Recipient, task: DeliveryTask) ->
         raise RequestError(
             f"The format {task.format!r} is not registered in this worker.", reason="unknown_format"
         )
-    # The host's own may want its app, or the database; ours do without, which spares some microseconds.
+    # A format of the host may use `current_app` or its database. Ours do not, so they skip the cost of a context.
     is_ours = make is payload.FORMATS.get(task.format)
     try:
         with contextlib.nullcontext() if is_ours else state.app.app_context():
             return payload.render(make, _message(state, task, row), recipient)
     except MemoryError:
-        raise  # no fault of the format
+        raise  # the process lacks memory, which is no fault of the format: see `attempt.crashed_result`
     except Exception as error:  # a custom format is the host's code and may raise anything
         raise RequestError(payload.failed(task.format, error)) from error
 
@@ -240,5 +243,5 @@ def _message(state: AppState, task: DeliveryTask, row: sa.Row[t.Any]) -> payload
 
 
 def utcnow() -> datetime:
-    """The clock of this room."""
+    """Return the current time: the default clock of this room."""
     return datetime.now(UTC)

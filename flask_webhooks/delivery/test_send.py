@@ -1,7 +1,7 @@
-"""One test request, now: the same guard, signature and log as a real delivery, marked as a test.
+"""One test request, made at once: with the guard, signature and log of a real delivery, and marked as a test.
 
-It is never retried and says nothing about the receiver's health. The attempt comes first and is written afterwards, in
-one transaction: no worker can take it up meanwhile, and no connection is held while it is under way.
+It is never retried and does not count for the receiver's health. The request is made first, and its three rows are
+written afterwards in one transaction: so no worker can lease the delivery, and the request holds no connection.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ __all__ = ["TEST_EVENT", "Subject", "run_probe", "send_test_request"]
 
 TEST_EVENT = f"{RESERVED_CHANNEL}.test"
 LONGEST_STATUS = 255
-"""Characters of a status: what the column holds."""
+"""Characters of the column `status`."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What the test is about."""
+    """The event of a test."""
 
     event: str = TEST_EVENT
     data: t.Mapping[str, t.Any] | None = None
-    """None: a greeting."""
+    """None: a short greeting."""
     entity_id: str | None = None
-    """The real record that `data` was made of."""
+    """The key of the record that `data` was made from; None for an example."""
 
 
 def send_test_request(
@@ -56,10 +56,10 @@ def send_test_request(
 ) -> str:
     """Send, write the log, and return the id of the delivery.
 
-    :param format: what the subscription asked for; None: what the event's own is.
-    :param limit: seconds that it may take, if fewer than an attempt has otherwise.
+    :param format: the format of the subscription; None: that of the event.
+    :param limit: seconds for the request, if fewer than the transport allows.
     :raises PayloadError: the data cannot be written as JSON or is too large, or the format fails.
-    :raises OtherEnvironmentError: it is of an environment that this app does not send for.
+    :raises OtherEnvironmentError: this app does not send for the environment of the subscription.
     """
     now = utcnow()
     with state.own_engine.connect() as connection:
@@ -86,7 +86,7 @@ def send_test_request(
 
 
 def _greeting(state: AppState) -> EventType:
-    """The event of a test that is about no event of the catalogue."""
+    """Return the event type of a test without an event of the catalogue."""
     return EventType(
         name=TEST_EVENT,
         channel=RESERVED_CHANNEL,
@@ -111,15 +111,15 @@ def _greeting(state: AppState) -> EventType:
 def run_probe(
     state: AppState, url: str, secrets: t.Sequence[Secret], *, limit: float | None = None
 ) -> tuple[Outbound, Reply]:
-    """Send one test to a URL that belongs to no subscription yet, and return what was sent and what came back.
+    """Send one test to a URL before a subscription has it; return the request and the reply.
 
-    It has the headers of every delivery, and is in no log.
+    It has the headers of every delivery, and no log records it.
     """
     now = utcnow()
     message = SimpleNamespace(
         id=uuid7(), event=TEST_EVENT, occurred_at=now, sequence=int(now.timestamp() * 1_000_000)
     )
-    greeting = {"event": TEST_EVENT, "message": "Somebody is setting up a webhook to this address."}
+    greeting = {"event": TEST_EVENT, "message": "A webhook to this address is being set up."}
     body = payload.encode(greeting).encode()
     ours = headers(message, body, secrets, now, number=1, delivery=message.id, trigger="test")
     outbound = Outbound(url, ours, body)
@@ -127,11 +127,11 @@ def run_probe(
 
 
 def _message(state: AppState, destination: Destination, event: EventType, subject: Subject) -> Row:
-    """Return the row of the message. Its channel is the reserved one, which keeps tests out of replays."""
+    """Return the row of the message. It has the reserved channel, which no replay includes."""
     data = dict(subject.data) if subject.data is not None else {"message": "This is a test."}
     text = payload.encode(data)
     size, most = size_of(text), state.settings.payload_limit
-    if subject.data is not None and size > most:  # as a commit of the same record says
+    if subject.data is not None and size > most:  # a commit of the same record would refuse it too
         raise PayloadError(
             f"The data of {subject.event} has {size} bytes; at most {most} are sent (WEBHOOKS_PAYLOAD_LIMIT)."
         )
@@ -150,7 +150,7 @@ def _message(state: AppState, destination: Destination, event: EventType, subjec
         size=size,
         dedupe_key=None,
     )
-    # A test is not counted among the messages about its object: its sequence is the clock.
+    # The sequence of real messages counts changes of their object. A test changes nothing: its sequence is the time.
     sequence = row.pop("clock")
     return {**row, "channel": RESERVED_CHANNEL, "sequence": sequence}
 

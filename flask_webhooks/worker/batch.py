@@ -58,7 +58,7 @@ def write_batch(
     reasons = _update_health(state, batch, ours, lanes)
     kept = batch.kept
     outbox.log(connection, [result.row for result in kept if result.is_logged])
-    statistics.add(connection, _hourly_counts(result for result in kept if not result.is_called_off))
+    statistics.add(connection, _hourly_counts(result for result in kept if not result.is_cancelled))
     done = [result.task.id for result in kept if result.state == "delivered"]
     if done:
         outbox.succeed(connection, done, max(result.ended_at for result in kept))
@@ -157,7 +157,7 @@ def _rescheduled(result: AttemptResult) -> outbox.Row:
         "was_due": result.task.due_at,
         "next_state": State(result.state).value,
         "next_due": result.task.due_at if deferred else result.retry_at,
-        "made": result.task.number - (result.is_called_off or deferred),
+        "made": result.task.number - (result.is_cancelled or deferred),
         "why": "gone" if result.verdict.gone else result.failure,
         "sent": result.body,
         "ended": None if pending else result.ended_at,

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from .. import outbox, signals
-from ..delivery import AttemptResult, DeliveryTask, announce_attempt, drop_answer, is_announced
+from ..delivery import AttemptResult, DeliveryTask, announce_attempt, drop_response, is_announced
 from ..health import Breaker, why_paused
 from .batch import BatchResult, write_batch
 from .lanes import Lanes
@@ -199,7 +199,7 @@ class Completer:
     def _add_up(self, results: t.Sequence[AttemptResult], batch: BatchResult) -> None:
         self._report.delivered += sum(result.ok for result in batch.kept)
         self._report.failed += sum(
-            not (result.ok or result.is_called_off or result.is_deferred) for result in batch.kept
+            not (result.ok or result.is_cancelled or result.is_deferred) for result in batch.kept
         )
         self._report.lost += len(results) - sum(batch.counts.values())
 
@@ -226,7 +226,7 @@ def drop_unstorable(result: AttemptResult, error: Exception) -> bool:
         "attempt.not_recorded",
         extra={"delivery_id": result.task.id, "reason": f"{type(error).__name__}: {error}"[:500]},
     )
-    if drop_answer(result.row):
+    if drop_response(result.row):
         return True
     was_logged, result.is_logged = result.is_logged, False
     return was_logged

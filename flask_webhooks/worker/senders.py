@@ -12,7 +12,7 @@ import time
 import typing as t
 from datetime import datetime
 
-from ..delivery import AttemptResult, DeliveryTask, crashed, make_attempt
+from ..delivery import AttemptResult, DeliveryTask, crashed_result, make_attempt
 from ..frames import emptied
 from .held_lane import HeldLane, Scheduler
 
@@ -143,7 +143,7 @@ class Senders:
             BaseException
         ) as error:  # a format of the host's may exit, and nothing above this would hear of it
             logger.error("delivery.crashed", extra={"delivery_id": task.id}, exc_info=emptied(error))
-            result = crashed(self._state, destination, task, self._worker, error, self._clock())
+            result = crashed_result(self._state, destination, task, self._worker, error, self._clock())
         if result.is_ours:
             self._state.transport.tell_outage()
         self._scheduler.done(
@@ -152,7 +152,7 @@ class Senders:
             seconds=result.seconds,
             now=time.monotonic(),
             suspect=result.is_unreachable,
-            skipped=result.is_called_off,
+            skipped=result.is_cancelled,
             wait=result.wait,
             halt=result.verdict.gone,
         )
