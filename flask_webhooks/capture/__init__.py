@@ -11,7 +11,7 @@ The steps, in the order they happen in one transaction:
    back (`after_soft_rollback`): its list is dropped.
 5. `before_commit` of the root: flush, then the stages of `commit`: net changes, resolved changes, events, matched
    events, rows. What other listeners of the host's flush after that is written at once.
-6. `after_commit` of the root: have the bell rung, send the signal. Nothing here may touch the database.
+6. `after_commit` of the root: wake the workers, send the signal. Nothing here may touch the database.
 
 The listeners are set once per process, on `sqlalchemy.orm.Session`, so that plain `Session(engine)` is seen as well
 as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
@@ -23,19 +23,22 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `unit_of_work`          what each session has seen in a transaction
 `history`               a flush to changes, with old values
 `deletes`               which rows a flush deletes, and what is loaded before
-`snapshots`             what events show of them afterwards
+`snapshots`             copies of deleted rows, which their events show
 `bulk`                  a bulk statement to changes, or why not
 `statements`            what a bulk statement concerns, and whether its rows are taken
 `bulk_changes`          a bulk UPDATE or DELETE
 `bulk_inserts`          a bulk INSERT
-`conflict_targets`      by which keys an upsert meets rows that are there
+`conflict_targets`      by which keys an upsert meets existing rows
 `bulk_upserts`          an upsert
-`side_session`          where the rows of bulk statements are read
+`side_session`          our own sessions on the host's connection: rows of bulk statements are read there
 `change`                changes of an object to its net change (pure)
-`relationships`         what else that updates
-`owner_moves`           what went to another owner, and what it was before
+`relationships`         updates of what changed rows touch (a line touches its invoice)
+`uncaptured`            changes of rows that events show though no channel captures them
+`owner_moves`           rows that went to another owner, and what they were before
 `stored_values`         values as the rows have them
-`loading`               rows by their keys, and what hangs on them
+`loading`               loads rows by their keys, and what relationships lead to from them
+`references`            whether a loaded relationship agrees with its columns, and what is done if not
+`owners`                follows a path to its owner
 `database`              the app's own database
 `connections`           on which connection a session's changes were written
 `commit`                the stages of a commit, one after the other
@@ -45,15 +48,16 @@ as `db.session`. Classes that are in no catalogue cost one look-up in a dict.
 `detection`             which events they are, and whose
 `matching`              which subscriptions match them
 `lookup`                finds subscriptions: usually one query a commit
-`dump_loading`          what their dumps will read, loaded before
+`dump_loading`          loads what the events' dumps will read
+`reread`                reads rows again where dumping the objects in memory failed
 `events`                events that happened, as values
 `messages`              events to rows
 `failures`              what becomes of an event that cannot be made into a row
 `host_code`             calls of the host's schemas, includes and properties
-`guard`                 what these change is undone, and what would write refused
+`guard`                 undoes what these change, and refuses what would write
 `guarded_session`       the same of one session
 `fence`                 sessions and connections that refuse to write meanwhile
-`undo`                  one object as it was
+`undo`                  a snapshot of one object, and its restoration
 `emit`                  events that the host emits itself
 `sqlalchemy_internals`  every private name of SQLAlchemy's
 ======================  ==============================================================
@@ -70,8 +74,9 @@ from .events import UNKNOWN, UNREADABLE_OWNER, PendingEvent, Recorded
 from .failures import name_of, storable
 from .guard import guarding
 from .listeners import ROW_LISTENERS, announce, listen, listen_to_statements
-from .loading import Path, load, load_linked, option, owner_of
+from .loading import Path, load, option
 from .messages import deliveries_of, remade, status_of, write
+from .owners import load_linked, owner_of
 from .registry import Registry, muted, register, registry_of
 from .side_session import unfiltered
 

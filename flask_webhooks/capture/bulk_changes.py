@@ -18,7 +18,8 @@ from sqlalchemy.sql import visitors
 from ..catalog import Kind, same
 from ..outbox.recording import CHUNK
 from .change import Change, Key
-from .loading import load, load_linked, rows_where
+from .loading import load, rows_where
+from .owners import load_linked
 from .side_session import unfiltered
 from .sqlalchemy_internals import (
     conditions,

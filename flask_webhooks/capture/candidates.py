@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from ..catalog import Kind
 from .change import SERVER_GENERATED, Change, stands_for
 from .history import mistrusted
-from .loading import is_certainly_its_row, leads_elsewhere
+from .references import is_certainly_its_row, leads_elsewhere
 from .sqlalchemy_internals import STATE, state_of
 from .stored_values import owner_stored
 

@@ -18,6 +18,7 @@ from ..catalog import EventType, Kind, same
 
 if t.TYPE_CHECKING:
     from ..bindings import BoundChannel
+    from .mapper_plan import MapperPlan
 
 __all__ = ["SERVER_GENERATED", "Change", "Key", "Values", "deleted_keys", "net_changes", "stands_for"]
 
@@ -38,6 +39,8 @@ class Change(t.NamedTuple):
 
     kind: Kind
     bound: BoundChannel
+    plan: MapperPlan
+    """What is captured of its class."""
     key: Key
     obj: t.Any
     """The instance; of a deletion its snapshot, an object of our own. None after a bulk statement, when what instances

@@ -25,7 +25,9 @@ from sqlalchemy.orm.base import (
 
 from .change import SERVER_GENERATED
 from .history import FlushState, OldValues, State, is_assigned, mistrusted, select_old
-from .loading import attributes_of, load, load_linked, referred, unreadable
+from .loading import attributes_of, load, unreadable
+from .owners import load_linked
+from .references import referred
 from .snapshots import is_unknown, written
 from .sqlalchemy_internals import deleted_states, dirty_states, is_orphan, orphan_rules
 

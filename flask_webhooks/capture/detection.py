@@ -15,8 +15,9 @@ from . import host_code
 from .change import Change
 from .events import UNREADABLE_OWNER, Emitted, PendingEvent
 from .failures import check_fits, fail_or_log, name_of, on_error_of
-from .loading import HiddenRow, load_linked, owner_of, refresh
+from .loading import refresh
 from .owner_moves import RowsBefore
+from .owners import HiddenRow, load_linked, owner_of
 from .sqlalchemy_internals import head_class, is_inside_flush, state_of
 
 if t.TYPE_CHECKING:

@@ -18,8 +18,8 @@ from .failures import check_fits, name_of
 from .fence import Refusal, refuse
 from .host_code import at_field, owned, reading_owners
 from .listeners import add
-from .loading import may_be_hidden, owner_of
 from .messages import status_of
+from .owners import may_be_hidden, owner_of
 from .registry import OPT_OUT, is_muted, registry_of
 from .sqlalchemy_internals import STATE
 

@@ -321,7 +321,7 @@ def changes(states: t.Sequence[tuple[Kind, State, MapperPlan]], flush: FlushStat
                 values = {name: (None, _new(plan, name, held)) for name in bound.conditions}
                 is_later = any(new is SERVER_GENERATED for _, new in values.values())
             where = (bound.channel.name, plan.head, *key)
-            found.append(Change(kind, bound, where, obj, values, is_later=is_later))
+            found.append(Change(kind, bound, plan, where, obj, values, is_later=is_later))
     return found
 
 
@@ -367,7 +367,9 @@ def _updated(found: list[Change], state: State, plan: MapperPlan, old_values: Ol
             moved = (name, plan.head, *new) if new != old else None
             is_later = any(pair[1] is SERVER_GENERATED for pair in seen.values())
             found.append(
-                Change(Kind.UPDATED, bound, (name, plan.head, *old), obj, seen, moved, is_later=is_later)
+                Change(
+                    Kind.UPDATED, bound, plan, (name, plan.head, *old), obj, seen, moved, is_later=is_later
+                )
             )
 
 

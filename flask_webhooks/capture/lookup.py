@@ -21,7 +21,7 @@ from ..outbox.recording import MatchedSubscription
 from .change import SERVER_GENERATED
 from .connections import check_database, connection_of, connections_of
 from .host_code import owned, reading_owners
-from .loading import HiddenRow, owner_of
+from .owners import HiddenRow, owner_of
 from .stored_values import owner_stored
 
 if t.TYPE_CHECKING:

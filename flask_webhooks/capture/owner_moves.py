@@ -20,7 +20,9 @@ from ..bindings.owner_steps import Relation, link_of
 from ..bindings.serializers import each_in, listed
 from ..catalog import EventType, Kind
 from .change import Change, Key, Values
-from .loading import Path, attributes_of, load, next_on_path, referred, value
+from .loading import Path, attributes_of, load, value
+from .owners import next_on_path
+from .references import referred
 from .snapshots import as_before
 from .sqlalchemy_internals import STATE, head_class, is_deleted, state_of
 from .uncaptured import LinkHistory, UncapturedChange
@@ -140,9 +142,8 @@ class RowsBefore:
 
     def snapshot_of(self, change: Change) -> t.Any:
         """Return the object that shows a deleted row: as it was before, if it had moved when it was deleted."""
-        plan = self._registry.plan(type(change.obj))
         moves = (step for step in change.steps if step.kind is Kind.UPDATED)
-        if plan is None or all(plan.leading.isdisjoint(step.values) for step in moves):
+        if all(change.plan.leading.isdisjoint(step.values) for step in moves):
             return change.obj
         return self._snapshot(change.obj)
 

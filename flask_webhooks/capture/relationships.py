@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session, object_session
 from ..bindings.serializers import listed
 from ..catalog import Kind
 from .change import Change, Key
-from .loading import attributes_of, follows_keys, leads_elsewhere, referred, value
+from .loading import attributes_of, value
+from .references import follows_keys, leads_elsewhere, previous_parent, referred
 from .sqlalchemy_internals import head_class, reverse_relationships, state_of
 
 if t.TYPE_CHECKING:
@@ -20,7 +21,7 @@ if t.TYPE_CHECKING:
     from .side_session import SideSession
     from .stored_values import StoredValues
 
-__all__ = ["TouchedParents", "previous_parent"]
+__all__ = ["TouchedParents"]
 
 
 class TouchedParents:
@@ -37,7 +38,7 @@ class TouchedParents:
 
         :param consistent: states of objects of which all that they touch is loaded, and is what their keys name.
         """
-        self._bound, self._session, self._side_session = registry.state.bound, session, side_session
+        self._registry, self._session, self._side_session = registry, session, side_session
         self._consistent = consistent
         self._touches: list[tuple[Change, str, t.Any]] = []
 
@@ -61,7 +62,7 @@ class TouchedParents:
                     if mark in seen:
                         continue
                     seen.add(mark)
-                    made = self._touch(found, places, self._bound[touch.channel], other)
+                    made = self._touch(found, places, self._registry.state.bound[touch.channel], other)
                     if made is not None and made.bound.touches:
                         waiting.append(made)
         return found
@@ -70,7 +71,11 @@ class TouchedParents:
         self, found: list[Change], places: dict[Key, int], bound: BoundChannel, obj: t.Any
     ) -> Change | None:
         """Mark the change of an object as touched; make one if there is none, and return that."""
-        if bound.model is None or not isinstance(obj, bound.model):
+        if (
+            bound.model is None
+            or not isinstance(obj, bound.model)
+            or (plan := self._registry.plan(type(obj))) is None
+        ):
             return None
         state: t.Any = inspect(obj)
         # Its row may be gone already: nothing may be loaded for it.
@@ -81,7 +86,7 @@ class TouchedParents:
             if found[place].kind is Kind.UPDATED and not found[place].is_touched:
                 found[place] = found[place]._replace(is_touched=True)
             return None
-        made = [Change(Kind.UPDATED, bound, key, obj, {}, is_touched=True)]
+        made = [Change(Kind.UPDATED, bound, plan, key, obj, {}, is_touched=True)]
         if state.deleted or state.detached:  # another object stands for the row now, or none does
             made = self._side_session.fetch([made[0]._replace(obj=None)])
         if not made:
@@ -168,17 +173,3 @@ def _row_referred_to(session: Session, change: Change, name: str) -> t.Any:
     if relation.direction is not orm.MANYTOONE:
         return None
     return referred(object_session(change.obj) or session, relation, change.obj.__dict__)
-
-
-def previous_parent(session: Session, change: Change, name: str) -> t.Any:
-    """Return what a many-to-one relationship led to before the transaction, if its key was changed; else None."""
-    relation: orm.RelationshipProperty[t.Any] | None = inspect(change.obj).mapper.relationships.get(name)
-    if relation is None or relation.direction is not orm.MANYTOONE:
-        return None
-    keys = attributes_of(relation.parent, relation.local_columns)
-    changed = {key: change.values[key] for key in keys if key in change.values}
-    if all(old == new for old, new in changed.values()):
-        return None
-    old_values = {key: old for key, (old, _) in changed.items()}
-    kept = {key: change.obj.__dict__.get(key) for key in keys if key not in old_values}
-    return referred(object_session(change.obj) or session, relation, {**kept, **old_values})

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import typing as t
 
-import sqlalchemy as sa
-from sqlalchemy import inspect, orm
+from sqlalchemy import orm
 from sqlalchemy.orm import Session
 
-from ..catalog import Kind, same
+from ..catalog import Kind
 from .change import SERVER_GENERATED, Change, Values, stands_for
-from .loading import Path, follows_keys, leads_elsewhere, load, referred, refresh
-from .relationships import TouchedParents, previous_parent
+from .loading import refresh
+from .references import (
+    expire_stale_references,
+    restore_references,
+)
+from .relationships import TouchedParents
 from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:
-    from ..bindings import BoundChannel
     from .context import CommitContext
-    from .mapper_plan import MapperPlan
-    from .registry import Registry
     from .side_session import SideSession
     from .stored_values import StoredValues
 
@@ -43,11 +43,11 @@ def resolve(context: CommitContext, changes: t.Sequence[Change]) -> Resolved:
     registry, session, stored = context.registry, context.session, context.stored
     if not context.candidates.is_complete:
         changes = _with_objects(session, context.side_session, changes)
-    changes = _with_values(registry, stored, changes)
+    changes = _with_values(stored, changes)
     # Owners and parents are read along relationships: these must lead where the rows do, now and, of what was deleted,
     # when the transaction began.
-    consistent = _expire_stale_references(registry, stored, changes, context.candidates.consistent)
-    _restore_snapshots(registry, session, changes)
+    consistent = expire_stale_references(stored, changes, context.candidates.consistent)
+    restore_references(session, changes)
     parents = TouchedParents(registry, session, context.side_session, consistent)
     changes = parents.with_touched(changes)
     touched = [change for change in changes if change.is_touched]
@@ -80,12 +80,12 @@ def _is_lost(change: Change, session_key: int) -> bool:
 # ---- values ------------------------------------------------------------------------------------------------
 
 
-def _with_values(registry: Registry, stored: StoredValues, changes: t.Sequence[Change]) -> t.Sequence[Change]:
+def _with_values(stored: StoredValues, changes: t.Sequence[Change]) -> t.Sequence[Change]:
     """Read the new values that only the database knew, where a condition or a path to an owner looks at them.
 
     Left out is what came back to its first value, and what a statement that nothing could follow has deleted.
     """
-    open_ones = [change for change in changes if change.is_later and _is_open(registry, change)]
+    open_ones = [change for change in changes if change.is_later and _is_open(change)]
     # Owners and conditions see what the row has, not what was assigned.
     stored.show_deciding(changes, open_ones)
     if not open_ones:
@@ -97,7 +97,7 @@ def _with_values(registry: Registry, stored: StoredValues, changes: t.Sequence[C
     return [change for change in found if change is not None]
 
 
-def _is_open(registry: Registry, change: Change) -> bool:
+def _is_open(change: Change) -> bool:
     """Whether it takes the database to say what happened, or whether anything did."""
     if change.kind is Kind.DELETED:
         return False
@@ -106,8 +106,7 @@ def _is_open(registry: Registry, change: Change) -> bool:
         return False
     if change.is_remade or len(later) == len(change.values) or not change.bound.watch.isdisjoint(later):
         return True
-    plan = registry.plan(type(change.obj))
-    return plan is not None and not plan.leading.isdisjoint(later)
+    return not change.plan.leading.isdisjoint(later)
 
 
 def _read(change: Change) -> Change | None:
@@ -130,101 +129,3 @@ def _values_read(obj: t.Any, values: Values) -> Values:
         name: (old, getattr(obj, name) if new is SERVER_GENERATED else new)
         for name, (old, new) in values.items()
     }
-
-
-# ---- references --------------------------------------------------------------------------------------------
-
-
-def _expire_stale_references(
-    registry: Registry, stored: StoredValues, changes: t.Sequence[Change], consistent: set[State]
-) -> set[State]:
-    """Load relationships anew whose keys were set since they were loaded: `line.invoice_id = 7`.
-
-    SQLAlchemy does that only after the commit. Until then owner, includes and touches would be those of before. It does
-    so neither when the object that was loaded becomes that of another row.
-
-    :param consistent: states of objects that touch others, of which all that they touch is loaded and is what their
-        keys name: looked at only if the keys were set.
-    :return: those of them of which that is still true.
-    """
-    stale: dict[tuple[Session, type], tuple[set[Path], list[t.Any]]] = {}
-    moved: set[State] = set()
-    deleted = Kind.DELETED
-    last: tuple[type, BoundChannel] | None = None
-    followed: t.Sequence[tuple[str, tuple[str, ...], bool]] = ()
-    for change in changes:
-        if change.kind is deleted:
-            continue
-        cls, bound = type(change.obj), change.bound
-        if last is None or cls is not last[0] or bound is not last[1]:  # they come class by class
-            last, plan = (cls, bound), registry.plan(cls)
-            # What no event reads stays as it is: the host may read it after the session is closed.
-            followed = plan.followed.get(bound.channel.name, ()) if plan is not None else ()
-        if not followed:
-            continue
-        state: t.Any = state_of(change.obj)
-        may_have_set = bool(change.values or change.steps)
-        for name, keys, is_touched in followed:
-            if name not in change.obj.__dict__:
-                continue
-            is_sure = is_touched and state in consistent
-            is_set = may_have_set and change.has_set(keys)
-            if (not is_sure and leads_elsewhere(state, name)) or (is_set and not follows_keys(state, name)):
-                moved.add(state)
-                stored.hide(change.obj, name)
-                paths, identities = stale.setdefault((state.session, cls), (set(), []))
-                paths.add((name,))
-                identities.append(state.identity)
-    # Loaded together, and after all were hidden: a row may be the parent of another.
-    for (session, model), (paths, identities) in stale.items():
-        load(session, model, identities, paths)
-    return consistent - moved if moved else consistent
-
-
-# ---- snapshots ---------------------------------------------------------------------------------------------
-
-
-def _restore_snapshots(registry: Registry, session: Session, changes: t.Sequence[Change]) -> None:
-    """Restore the owner and foreign keys that each deleted row had when the transaction began.
-
-    The snapshot was taken when the DELETE was sent. Whoever owned the row before has not seen what became of it since.
-    It is changed in place, because snapshots lead to each other; doing it twice changes nothing more.
-    """
-    for change in changes:
-        if change.kind is not Kind.DELETED:
-            continue
-        plan = registry.plan(type(change.obj))
-        if plan is None:
-            continue
-        for name in plan.references:
-            _restore_reference(session, state_of(change.obj), name)
-        if change.steps:
-            _restore_columns(session, change, plan)
-
-
-def _restore_columns(session: Session, change: Change, plan: MapperPlan) -> None:
-    shown = change.obj.__dict__
-    for name in plan.references:
-        before = previous_parent(session, change, name)
-        if before is not None:
-            shown[name] = before
-    names = plan.deciding & change.values.keys()
-    if any(not same(change.values[name][0], shown.get(name)) for name in plan.leading & names):
-        # It was another owner's in between, who alone may see what it was then.
-        names |= plan.columns & change.values.keys()
-        shown.update(dict.fromkeys(_computed(inspect(change.obj).mapper)))
-    for name in names:
-        shown[name] = change.values[name][0]
-
-
-def _restore_reference(session: Session, state: State, name: str) -> None:
-    """Let a snapshot lead to the row that it did, where the object there has become another's meanwhile."""
-    if leads_elsewhere(state, name):
-        found = referred(state.session or session, state.mapper.relationships[name], state.dict)
-        if found is not None:
-            state.dict[name] = found
-
-
-def _computed(mapper: orm.Mapper[t.Any]) -> list[str]:
-    """What a query computes (`column_property`): of columns as they were it cannot be known."""
-    return [attr.key for attr in mapper.column_attrs if not isinstance(attr.columns[0], sa.Column)]

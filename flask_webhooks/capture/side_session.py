@@ -13,8 +13,9 @@ from ..catalog import Kind
 from .change import Change, Key
 from .connections import connection_of
 from .history import complete
-from .loading import Path, load, referred, unfiltered
+from .loading import Path, load, unfiltered
 from .lookup import is_anybody_listening
+from .references import referred
 from .sqlalchemy_internals import state_of
 
 if t.TYPE_CHECKING:

@@ -28,7 +28,6 @@ from .sqlalchemy_internals import (
 )
 
 if t.TYPE_CHECKING:
-    from .mapper_plan import MapperPlan
     from .registry import Registry
 
 __all__ = ["Result", "Statement", "Unfollowed", "clauses_of", "has_listener", "is_moving", "set_by"]
@@ -225,17 +224,18 @@ class Statement:
         """
         kind = t.cast("Kind", kind or self.kind)
         plan = self.registry.plan(type(row))
-        bounds = plan.bounds if plan is not None else ()
-        for bound in bounds:
+        if plan is None:
+            return
+        for bound in plan.bounds:
             # Each channel says for itself what bulk statements mean to it.
             if self.registry.bulk(bound) != "capture":
                 continue
             seen = values
-            if len(bounds) > 1:
+            if len(plan.bounds) > 1:
                 seen = {name: pair for name, pair in values.items() if name in bound.columns}
             if seen or kind is not Kind.UPDATED:
-                key = (bound.channel.name, t.cast("MapperPlan", plan).head, *self.key(row))
-                yield Change(kind, bound, key, obj, seen)
+                key = (bound.channel.name, plan.head, *self.key(row))
+                yield Change(kind, bound, plan, key, obj, seen)
 
     @functools.cached_property
     def discriminator(self) -> str | None:
