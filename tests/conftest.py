@@ -89,7 +89,7 @@ LONGEST = (
     "test_random",
     "test_life",
     "test_look",
-    "test_working",
+    "test_worker",
     "test_pacing",
 )
 """Files that take long: of all tests, and of those that are marked `long`."""

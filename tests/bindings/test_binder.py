@@ -25,7 +25,7 @@ from flask_webhooks.bindings import BoundChannel, bind, describe, open_catalog
 from flask_webhooks.catalog import Kind, load
 from flask_webhooks.errors import CatalogError, PayloadError
 
-SHOP = Path(__file__).parent / "catalog"
+SHOP = Path(__file__).parents[1] / "catalog"
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -22,13 +22,13 @@ from flask_webhooks.state import state_of
 from flask_webhooks.worker import Coordinator
 from tests.host import make_transactional
 from tests.receivers import Receiver
-from tests.test_models import loggers  # noqa: F401  # Flask-Migrate silences them
+from tests.models.test_tables import loggers  # noqa: F401  # Flask-Migrate silences them
 
 _names = itertools.count(1)
 CATALOG = """\
 version: 1
 channels:
-  notes: {model: tests.test_naming:MODEL, owner: owner, events: [created, updated]}
+  notes: {model: tests.models.test_naming:MODEL, owner: owner, events: [created, updated]}
 """
 
 
