@@ -81,14 +81,15 @@ if hasattr(Rule, "_compile_builder"):  # werkzeug's own affair: without it tests
 
 LONGEST = (
     "test_guard",
-    "test_moves",
+    "test_owner_moves",
     "test_api",
     "test_coordinator",
-    "test_corners",
+    "test_unusual_sqlalchemy",
     "test_clones",
     "test_random",
     "test_life",
     "test_look",
+    "test_theme",
     "test_worker",
     "test_pacing",
 )

@@ -1,4 +1,6 @@
-"""How rooms import each other: without circles, also among imports for types, and only through a room's `__init__`.
+"""How rooms import each other, and where their tests are.
+
+Imports: without circles, also among imports for types, and only through a room's `__init__`.
 
 import-linter checks the floors (`setup.cfg`), where imports for types do not count. Here they do: a reader has to open
 both files of a circle to understand one of them, whether Python runs the import or not.
@@ -29,6 +31,21 @@ CLOSED = {
     "worker",
 }
 """Rooms that are entered by what their `__init__` exports. The others are shelves: each of their modules is public."""
+
+TESTS = Path(__file__).parent
+SEVERAL_ROOMS = {
+    "browser": "the console in Chromium",
+    "example_app": "the other package of this repository",
+    "faults": "processes that are killed, servers that go away",
+    "hosts": "traits of real apps, combined at random",
+    "integration": "the way of an event from a commit to a receiver",
+    "neighbours": "apps with the usual Flask extensions",
+    "plans": "the plans of all statements, by whatever room",
+    "systems": "five products in miniature",
+}
+"""Folders of tests that are no room's, with what they test."""
+WHOLE_REPOSITORY = {"docs", "oldest", "readme", "reprs", "rooms", "surface"}
+"""Test modules that look at all files of the repository."""
 
 
 def modules() -> dict[str, Path]:
@@ -107,3 +124,11 @@ def test_closed_rooms_are_entered_by_their_init() -> None:
 
 def test_files_are_short_enough_to_be_read() -> None:
     assert {name for name, path in MODULES.items() if path.read_text().count("\n") > 450} == set()
+
+
+def test_tests_are_where_what_they_test_is() -> None:
+    folders = {path.name for path in TESTS.iterdir() if any(path.glob("test_*.py"))}
+    named = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")}
+
+    assert {name for name in folders - SEVERAL_ROOMS.keys() if not (ROOT / name).is_dir()} == set()
+    assert {name for name in named - WHOLE_REPOSITORY if not (ROOT / f"{name}.py").is_file()} == set()

@@ -24,7 +24,7 @@ from tests.receivers import Receiver, Talk, response
 from tests.stage import subscribe
 
 from .conftest import Customer
-from .test_who import BODIES, filled, possessions, routes
+from .test_rights import BODIES, filled, possessions, routes
 
 ONE = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 1}
 BODIES_OF: dict[str, t.Any] = {

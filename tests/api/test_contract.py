@@ -21,7 +21,7 @@ from flask_webhooks.api.operations import OPERATIONS, Operation
 from flask_webhooks.state import state_of
 
 from .conftest import URL, Customer, lasting, quick
-from .test_who import filled, possessions
+from .test_rights import filled, possessions
 
 TOKEN = "t0ken"
 EXAMPLES, WALKS = 10, 12

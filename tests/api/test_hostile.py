@@ -15,7 +15,7 @@ from flask_webhooks.state import state_of
 from flask_webhooks.subscriptions.secrets import MOST_SECRETS
 
 from .conftest import URL, Customer
-from .test_who import filled, possessions
+from .test_rights import filled, possessions
 
 VALUES: list[t.Any] = [
     None, True, -1, 1.5, 1e308, 10**400, "", "x", "\x00", "\ud800", "🎉" * 50, "a" * 5000, [], [None], [[]], {},

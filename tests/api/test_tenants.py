@@ -17,7 +17,7 @@ from tests.host import db
 from tests.stage import deliveries, recorded, subscribe
 
 from .conftest import Customer
-from .test_who import BODIES, filled, possessions, routes
+from .test_rights import BODIES, filled, possessions, routes
 
 ALIKE = [
     ("acme", "ACME"),

@@ -108,7 +108,7 @@ CATALOG = """\
 version: 1
 channels:
   docs:
-    model: tests.capture.test_moves:Doc
+    model: tests.capture.test_owner_moves:Doc
     owner: team_id
     events:
       created:
@@ -120,31 +120,31 @@ channels:
       opened: {on: [created, updated], when: {status: open}}
     includes: [lines]
   lines:
-    model: tests.capture.test_moves:Line
-    schema: tests.capture.test_moves:LineSchema
+    model: tests.capture.test_owner_moves:Line
+    schema: tests.capture.test_owner_moves:LineSchema
     owner: doc.team_id
     events: [created, updated, deleted]
   files:
-    model: tests.capture.test_moves:File
+    model: tests.capture.test_owner_moves:File
     owner: folder.team_id
     events: [created, updated, deleted]
     includes: [folder, folder.files]
   named:
-    model: tests.capture.test_moves:Doc
+    model: tests.capture.test_owner_moves:Doc
     owner: tenant
     events: {arrived: {on: moved_in}, gone: {on: moved_out, when: {status: draft}}, deleted: , created: }
   properties:
-    model: tests.capture.test_moves:Doc
+    model: tests.capture.test_owner_moves:Doc
     owner: whose
     events: [deleted]
   papers:
-    model: tests.capture.test_moves:Doc
+    model: tests.capture.test_owner_moves:Doc
     owner: team_id
     events:
       updated: {ignore: [status]}
       deleted: {on: [deleted, updated], when: {status: void}}
   births:
-    model: tests.capture.test_moves:Doc
+    model: tests.capture.test_owner_moves:Doc
     owner: team_id
     events: [created]
 """
@@ -583,7 +583,7 @@ class TestAPath:
 
 TOUCHING = """\
   folders:
-    model: tests.capture.test_moves:Folder
+    model: tests.capture.test_owner_moves:Folder
     owner: team_id
     events: [created, updated, deleted]
     touches: [files]

@@ -250,21 +250,25 @@ class Kid(Auto):
 CATALOG = """\
 version: 1
 channels:
-  rows: {model: "tests.capture.test_stored:Row", owner: owner, events: [created, updated, deleted], includes: [parent]}
+  rows:
+    model: tests.capture.test_stored_values:Row
+    owner: owner
+    events: [created, updated, deleted]
+    includes: [parent]
   keys:
-    model: tests.capture.test_stored:Account
+    model: tests.capture.test_stored_values:Account
     owner: key
     events: [created, updated, deleted]
     includes: [bills]
-  codes: {model: "tests.capture.test_stored:Account", owner: code, events: [created, updated, deleted]}
-  mails: {model: "tests.capture.test_stored:Account", owner: mail, events: [created, updated, deleted]}
-  autos: {model: "tests.capture.test_stored:Auto", owner: owner, events: [created, updated, deleted]}
+  codes: {model: "tests.capture.test_stored_values:Account", owner: code, events: [created, updated, deleted]}
+  mails: {model: "tests.capture.test_stored_values:Account", owner: mail, events: [created, updated, deleted]}
+  autos: {model: "tests.capture.test_stored_values:Auto", owner: owner, events: [created, updated, deleted]}
   kids:
-    model: tests.capture.test_stored:Kid
+    model: tests.capture.test_stored_values:Kid
     owner: owner
     events: {created: , updated: , deleted: , three: {on: created, when: {size: 3, low: x, mail: a@x}}}
   bills:
-    model: tests.capture.test_stored:Bill
+    model: tests.capture.test_stored_values:Bill
     owner: account.key
     events:
       created:
