@@ -9,6 +9,8 @@ import hashlib
 import json
 import typing as t
 
+import marshmallow as ma
+
 from .. import payload, reference
 from ..delivery import MASK
 from ..reference import SAMPLE_ID, sample_data
@@ -59,6 +61,11 @@ def examples(state: AppState) -> dict[str, t.Any]:
     return found
 
 
+def _filled(schema: type[ma.Schema], values: Json) -> Json:
+    """Return an example with all fields of a schema: those without a value are null, as a new field mostly is."""
+    return {name: values.get(name) for name in schema().fields}
+
+
 def _subscriptions(pattern: str) -> Json:
     values = {
         "id": SUBSCRIPTION_ID,
@@ -75,7 +82,8 @@ def _subscriptions(pattern: str) -> Json:
         "created_at": MADE,
         "updated_at": MADE,
     }
-    made = {name: values.get(name) for name in schemas.Subscription().fields if name != "owner"}
+    made = _filled(schemas.Subscription, values)
+    del made["owner"]
     return {
         "NewSubscription": {
             "url": URL,
@@ -113,20 +121,19 @@ def _log(state: AppState, name: str) -> Json:
 
 
 def _deliveries(event: str, format: str, body: bytes) -> Json:
-    delivery = {
+    values = {
         "id": DELIVERY_ID,
         "message_id": SAMPLE_ID,
         "subscription_id": SUBSCRIPTION_ID,
         "event": event,
         "state": "delivered",
-        "reason": None,
         "attempts": 1,
-        "due_at": None,
         "created_at": HAPPENED,
         "finished_at": SENT,
         "trigger": "automatic",
         "format": format,
     }
+    delivery = _filled(schemas.Delivery, values)
     attempt = _attempt(body, event)
     log = {"body": body.decode(), "body_reason": None, "attempt_log": [attempt], "attempts_next": None}
     return {
@@ -173,14 +180,12 @@ def _messages(event: str, text: str, data: str) -> Json:
 
 
 def _attempt(body: bytes, name: str) -> Json:
-    return {
+    values = {
         "id": ATTEMPT_ID,
         "number": 1,
         "trigger": "automatic",
         "started_at": SENT,
-        "failure": None,
         "detail": "Answered 204.",
-        "hint": None,
         "request": {
             "url": URL,
             "headers": {
@@ -209,6 +214,7 @@ def _attempt(body: bytes, name: str) -> Json:
         "timings": {"dns": 0.004, "connect": 0.021, "tls": 0.043, "first_byte": 0.118, "total": 0.119},
         "worker": "worker-1",
     }
+    return _filled(schemas.Attempt, values)
 
 
 def _replays(name: str) -> Json:

@@ -14,16 +14,19 @@ from ..models import Subscription
 from ..queries.bounds import html_size
 from ..subscriptions import SubscriptionInput
 from ..web import version_of
+from .formatting import span
 from .i18n import _, sentence, sentence_of
 
 if t.TYPE_CHECKING:
     from ..state import AppState
 
-__all__ = ["Form", "of_form", "of_row"]
+__all__ = ["Form", "of_form", "of_row", "settings_of"]
 
 
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
 """What a form accepts as a number: `float` accepts digits of all scripts, `nan`, `1_000` and more."""
+NUMBERS = ("rate_limit",)
+"""Fields of the form that hold a number, or nothing."""
 LONGEST = 4_096
 """The characters of a text that are read: more than any field allows, so a text that was cut is refused as too long."""
 HEADERS = 48 * 1024
@@ -68,7 +71,7 @@ class Form:
             events=[{"event": pattern, "includes": names} for pattern, names in self.wanted.items()],
             headers=self._headers(),
             retry=self._retry(),
-            rate_limit=self._rate(),
+            rate_limit=_number(self.rate_limit),
             signature=self.signature,
             held=self.held or None,
         )
@@ -83,12 +86,6 @@ class Form:
             return self.retry or None
         words = self.waits.replace(",", " ").split()
         return [float(word) if _NUMBER.fullmatch(word) else word for word in words]
-
-    def _rate(self) -> t.Any:
-        text = self.rate_limit.strip().replace(",", ".")
-        if not text:
-            return None
-        return float(text) if _NUMBER.fullmatch(text) else text
 
     def shorten(self, most: int) -> None:
         """Drop surplus headers, so that the page which refuses them does not grow with their number.
@@ -109,12 +106,18 @@ class Form:
             self.errors[""] = [sentence_of(error)]
 
 
+def _number(sent: str) -> t.Any:
+    """Return the number of a field; None for an empty one, the text itself where it is no number."""
+    text = sent.strip().replace(",", ".")
+    if not text:
+        return None
+    return float(text) if _NUMBER.fullmatch(text) else text
+
+
 def of_form(sent: MultiDict[str, str]) -> Form:
     """Read a form that was sent, without checking it."""
     names, values = sent.getlist("header_name"), sent.getlist("header_value")
-    text = {
-        name: sent.get(name, "").strip()[:LONGEST] for name in ("url", "description", "waits", "rate_limit")
-    }
+    text = {name: sent.get(name, "").strip()[:LONGEST] for name in ("url", "description", "waits", *NUMBERS)}
     return Form(
         url=text["url"],
         description=text["description"],
@@ -178,11 +181,27 @@ def of_row(state: AppState, row: Subscription) -> Form:
     )
 
 
+def settings_of(row: Subscription, waits: t.Sequence[float]) -> list[tuple[str, str]]:
+    """Return the settings that a webhook's page shows: label and value.
+
+    :param waits: seconds before each retry, by its own schedule or the app's.
+    """
+    retries = _("%(count)s, over %(time)s", count=len(waits), time=span(sum(waits))) if waits else _("none")
+    rate = _("%(rate)s per second", rate=f"{row.rate_limit:g}") if row.rate_limit else _("no limit")
+    return [
+        (_("Format"), row.format or _("as defined by each event")),
+        (_("Retries"), retries),
+        (_("Rate"), rate),
+        (_("Signature"), "Ed25519" if row.signature == "v1a" else "HMAC-SHA256"),
+    ]
+
+
 def shape_faults(form: Form) -> dict[str, list[str]]:
     """Return the mistakes that only a form can have."""
     faults: dict[str, list[str]] = {}
-    if form.rate_limit.strip() and isinstance(form.given().rate_limit, str):
-        faults["rate_limit"] = [_("Enter a number of requests per second, or leave it empty.")]
+    for name in NUMBERS:
+        if isinstance(_number(getattr(form, name)), str):
+            faults[name] = [_("Enter a number, or leave it empty.")]
     if form.retry == "own" and not form.waits.strip():
         faults["retry"] = [_("Enter the seconds before each retry, such as 5, 300, 3600.")]
     if any(value and not name for name, value in form.headers):

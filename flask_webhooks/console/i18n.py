@@ -74,9 +74,7 @@ IN_A_FORM: t.Final[t.Mapping[str, str]] = {
     "unknown_schedule": N_(
         "Give at most %(count)s waits in seconds, each from 0 to %(most)s, such as 5, 300, 3600."
     ),
-    "rate_limit_range": N_(
-        "Give a number of requests a second, from %(least)s to %(most)s, or leave it empty."
-    ),
+    "number_range": N_("Give a number from %(least)s to %(most)s, or leave it empty."),
     "one_held": _HELD,
     "some_held": _HELD,
     "many_held": _HELD,

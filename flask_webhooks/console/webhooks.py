@@ -16,6 +16,7 @@ from ..queries import WINDOWS, LogQuery, Overview, Series, SubscriptionStatus
 from ..retry import schedule
 from ..subscriptions import SubscriptionInput
 from .event_picker import Names, count_events, few
+from .form import settings_of
 from .i18n import _
 from .pages import Page, PageContext, Raw, Redirect, page
 from .secrets import OVERLAPS, shown_secrets
@@ -96,7 +97,7 @@ def webhook(visit: PageContext, subscription_id: object) -> Page:
         "snippets": snippets(row),
         "events": count_events(visit.state.catalog, [listener.event for listener in row.listeners]),
         "test_events": _test_events(visit, row),
-        "waits": _waits(visit, row),
+        "settings_shown": settings_of(row, _waits(visit, row)),
     }
     return Page("webhook.html", values)
 

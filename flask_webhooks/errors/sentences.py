@@ -159,9 +159,9 @@ SENTENCES: t.Final[t.Mapping[str, Sentence]] = {
         "%(more)s.",
         "Send longer waits.",
     ),
-    "rate_limit_range": Sentence(
-        "Give requests a second, from %(least)s to %(most)s, or null for no limit.",
-        "Send a number in this range.",
+    "number_range": Sentence(
+        "Give a number from %(least)s to %(most)s, or null.",
+        "Send a number in this range; the description of the field has its unit.",
     ),
     "headers_not_an_object": Sentence(
         'Give an object of names and values, such as {"X-Api-Key": "…"}.', "Send a JSON object."

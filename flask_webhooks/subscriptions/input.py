@@ -112,15 +112,19 @@ def _retry(value: object, faults: ValidationErrors) -> t.Any:
     return value
 
 
-def _rate_limit(value: object, faults: ValidationErrors) -> float | None:
-    """Return requests a second; None for no limit."""
-    if value is None:
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not SLOWEST <= t.cast("float", value) <= FASTEST:
-        faults.add("rate_limit", ErrorText("rate_limit_range", least=SLOWEST, most=round(FASTEST)))
-        return None
-    return float(t.cast("float", value))
+def _number(name: str, least: float, most: float) -> t.Callable[[object, ValidationErrors], float | None]:
+    """Return the check of a field that is a number in a range, or None."""
+
+    def check(value: object, faults: ValidationErrors) -> float | None:
+        if value is None:
+            return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or not least <= t.cast("float", value) <= most:
+            faults.add(name, ErrorText("number_range", least=f"{least:g}", most=f"{most:g}"))
+            return None
+        return float(t.cast("float", value))
+
+    return check
 
 
 def _description(value: object, faults: ValidationErrors) -> str:
@@ -151,7 +155,7 @@ PLAIN: Mapping[str, t.Callable[[object, ValidationErrors], object]] = {
     "description": _description,
     "active": _active,
     "retry": _retry,
-    "rate_limit": _rate_limit,
+    "rate_limit": _number("rate_limit", SLOWEST, FASTEST),
     "signature": signature,
 }
 """Fields that are checked by themselves and kept in the column of their name. A new one of that kind is added here and
