@@ -4,16 +4,16 @@ The law of this door: every operation declares the right that it needs, and no o
 rows of other owners are answered as if they did not exist. Views get a `Call` and do not use Flask.
 
 In the order of a request: `views` authenticates, checks the origin (`security`), parses, opens a session of our own and
-commits; `paging` cuts lists into pages; `problems` makes problem details of what is raised, also for paths and methods
-that do not exist. What the console does alike is in `web`.
+commits; `paging` divides lists into pages; `problems` turns exceptions into problem details, also for paths and methods
+that do not exist. What the API shares with the console is in `web`.
 
 ===============  =========================================================================
-`operations`     the definition of a route, from which rule, parsing and OpenAPI are made
+`operations`     the definition of a route, from which URL rule, parsing and OpenAPI are made
 `subscriptions`  list, create, read, change, remove; show and rotate secrets
 `test_send`      the test request
 `stats`          how a subscription performs
 `replays`        many deliveries sent again
-`messages`       what happened, and why a subscription did not get it
+`messages`       recorded events, and why a subscription did not get one
 `deliveries`     the log; retry and cancel
 `catalog`        channels and events to subscribe to
 `spec`           OpenAPI, with `spec_operations`, `examples` and `security`; `documents` serves it
@@ -35,8 +35,8 @@ from .views import view_of
 
 __all__ = ["make_blueprint"]
 
-# Importing these modules fills OPERATIONS.
-_ROOMS = (
+# Importing these modules fills OPERATIONS, in the order of the documentation.
+_MODULES = (
     subscriptions,
     test_send,
     stats,
@@ -52,9 +52,9 @@ METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
 
 
 class _Every(set[str]):
-    """The methods of a rule that matches every method.
+    """The methods of a rule that matches any method, also an unknown one.
 
-    Werkzeug accepts a rule without methods for that, but tools that list the rules of an app expect a set of names.
+    For Werkzeug a rule without methods would do, but tools that list the rules of an app expect a set of names.
     """
 
     def __contains__(self, method: object) -> bool:
@@ -83,7 +83,7 @@ POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'no
 
 
 def _secure(response: Response) -> Response:
-    """Let no browser guess that what a receiver has answered is a page, nor run anything in the one that there is."""
+    """Keep browsers from treating a receiver's response as a page, and from running anything in our own page."""
     if response.mimetype == "text/html":
         protect(response, POLICY)
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -91,11 +91,12 @@ def _secure(response: Response) -> Response:
 
 
 def _add_the_rest(setup: BlueprintSetupState) -> None:
-    """Add rules for every other method and path below `/api`: they are answered with problem details too."""
+    """Add rules for all other methods and paths below `/api`, so that they are answered with problem details too."""
     views = {path: not_allowed(allowed) for path, allowed in paths().items()}
     views |= {"": unknown, "/": unknown, "/<path:path>": unknown}
     for number, (path, view) in enumerate(views.items()):
         endpoint = f"{setup.blueprint.name}.other_{number}"
+        # Not `add_url_rule`: it would turn the methods into a plain set, which knows no unknown method.
         rule = Rule(f"{setup.url_prefix or ''}/api{path}", endpoint=endpoint, host=host_of(setup))
         rule.methods = _Every(METHODS)
         setup.app.url_map.add(rule)

@@ -16,14 +16,14 @@ __all__ = ["after_of", "event_detail"]
 
 
 MOST = 500 * 1024
-"""Bytes of JSON of one answer; a longer catalogue comes in several."""
+"""Bytes of JSON of one answer; a longer catalogue needs several requests."""
 
 
 @operation(
     "GET", "/catalog", "Show the catalogue", right="read", query=schemas.CatalogQuery, answer=schemas.Catalog
 )
 def get_catalog(call: Call) -> t.Any:
-    """Every channel and its events. Of a long catalogue, `next_after` says behind which event the next part begins."""
+    """Every channel and its events. A long catalogue comes in parts: send `next_after` as `after` to get more."""
     return reference.listing(call.state, after_of(call), MOST)
 
 
@@ -40,7 +40,7 @@ def after_of(call: Call) -> str:
 
 @operation("GET", "/catalog/<event>", "Show an event", right="read", answer=schemas.Event)
 def get_event(call: Call, event: str) -> t.Any:
-    """What a receiver of it gets: JSON Schema of `data`, and a body in every format."""
+    """What its receivers get: the JSON Schema of `data`, and an example of the body in every format."""
     found = call.state.catalog.events.get(event)
     if found is None:
         hint = suggestion(call.state.catalog.suggest(event[:200]), mark="")
@@ -49,7 +49,7 @@ def get_event(call: Call, event: str) -> t.Any:
 
 
 def event_detail(state: AppState, event: EventType) -> dict[str, t.Any]:
-    """Return what there is to say about an event, as the schema takes it."""
+    """Return the values of `schemas.Event` for an event."""
     return {
         **reference.event_values(event),
         "channel": event.channel,

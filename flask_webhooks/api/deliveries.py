@@ -1,4 +1,4 @@
-"""Deliveries (one message to one subscription) with their attempts; retry and cancel by hand."""
+"""Deliveries (one message to one subscription) with their attempts; manual retry and cancellation."""
 
 from __future__ import annotations
 
@@ -34,10 +34,14 @@ TOO_LARGE = "too_large"
     answer=schemas.DeliveryPage,
 )
 def list_deliveries(call: Call) -> t.Any:
-    """The log, newest first. With a filter a page may hold fewer than `limit`: go on while there is a `next`."""
+    """The log, newest first. With a filter a page may be shorter than `limit`: continue while there is a `next`."""
     wanted = _wanted(call)
     if "_" in wanted.before and not queries.goes_by_event(call.session, wanted):
-        raise Refused(422, message := "This cursor is of another list.", fields={"cursor": [message]})
+        raise Refused(
+            422,
+            message := "This cursor belongs to another list. Send the `next` of this one.",
+            fields={"cursor": [message]},
+        )
     found = queries.list_deliveries(call.session, wanted, call.limit)
     return paged(
         found.rows,
@@ -81,19 +85,20 @@ def _shown(row: t.Any, event: str | None) -> dict[str, t.Any]:
 
 @operation("GET", "/deliveries/<delivery_id>", "Read a delivery", right="read", answer=schemas.OneDelivery)
 def get_delivery(call: Call, delivery_id: str) -> t.Any:
-    """With its newest attempts: the exact request, the response, the timings. `attempts_next` leads to older ones."""
+    """The delivery with its newest attempts: exact request, response, timings. `attempts_next` leads to older ones."""
     return one(call, delivery_id)
 
 
 def one(call: Call, delivery_id: str) -> dict[str, t.Any]:
     """Return a delivery with its newest attempts, in the form of `schemas.OneDelivery`."""
-    row, _ = _own(call, delivery_id)
+    row, _ = _find(call, delivery_id)
     events = queries.events_of(call.session, [row.message_id])
     body = body_of(call.state, call.session.connection(), row)
     text = None if body.data is None else body.data.decode(errors="replace")
     size, reason = json_size(text), body.reason
     if size > BODY:
         text, size, reason = None, 0, TOO_LARGE
+    # The body comes first: attempts have a list of their own for those that no longer fit.
     page = _attempts(call, row.id, NEWEST, "", PAGE - size)
     return {
         **_shown(row, events.get(row.message_id)),
@@ -113,8 +118,8 @@ def one(call: Call, delivery_id: str) -> dict[str, t.Any]:
     answer=schemas.AttemptPage,
 )
 def list_attempts(call: Call, delivery_id: str) -> t.Any:
-    """Those of one delivery, newest first. A page may hold fewer than `limit`: go on while there is a `next`."""
-    row, _ = _own(call, delivery_id)
+    """The attempts of a delivery, newest first. A page may be shorter than `limit`; continue while `next` is given."""
+    row, _ = _find(call, delivery_id)
     return _attempts(call, row.id, call.limit, call.query.get("cursor", ""), PAGE)
 
 
@@ -126,11 +131,11 @@ def list_attempts(call: Call, delivery_id: str) -> t.Any:
     mimetype="application/octet-stream",
 )
 def get_body(call: Call, delivery_id: str) -> t.Any:
-    """The bytes that were sent last or will be sent, whatever their number. 404 if they are not known any more."""
-    row, _ = _own(call, delivery_id)
+    """The bytes that were sent last or will be sent, of any length. 404 if they are no longer known."""
+    row, _ = _find(call, delivery_id)
     body = body_of(call.state, call.session.connection(), row)
     if body.data is None:
-        raise Refused(404, f"The body is not known any more: {body.reason}.")
+        raise Refused(404, f"The body is no longer known: {body.reason}.")
     return Answer(None, raw=body.data, mimetype="application/octet-stream", filename=f"{row.id}.json")
 
 
@@ -139,7 +144,7 @@ def _attempts(call: Call, delivery_id: str, limit: int, cursor: str, room: int) 
     return paged(rows, limit, _attempt, room=room)
 
 
-def _own(call: Call, delivery_id: str) -> tuple[models.Delivery, models.Subscription]:
+def _find(call: Call, delivery_id: str) -> tuple[models.Delivery, models.Subscription]:
     found = queries.delivery_of(call.session, delivery_id, owner=call.owner)
     if found is None:
         raise Refused(404, "There is no such delivery.")
@@ -150,6 +155,7 @@ def _attempt(row: models.Attempt) -> dict[str, t.Any]:
     found = _attempt_without_body(row)
     if row.status is not None:
         legible = queries.of_attempt(row)
+        # 100 bytes: the names of the fields that are added below.
         text = fit(legible.text, ATTEMPT - json_size(found) - json_size(legible.note) - 100)
         is_cut = len(text) < len(legible.text)
         found["response"] |= {
@@ -161,7 +167,7 @@ def _attempt(row: models.Attempt) -> dict[str, t.Any]:
 
 
 _ATTEMPT = tuple(name for name in schemas.Attempt().fields if name in models.Attempt.__table__.c)
-"""What the log has under the name that the schema gives it."""
+"""The columns of the log that have the names of the schema."""
 
 
 def _attempt_without_body(row: models.Attempt) -> dict[str, t.Any]:
@@ -186,7 +192,7 @@ def _attempt_without_body(row: models.Attempt) -> dict[str, t.Any]:
 @operation(
     "GET",
     "/deliveries/<delivery_id>/response",
-    "Download what was answered",
+    "Download the response body",
     right="read",
     query=schemas.ResponseQuery,
     mimetype="application/octet-stream",
@@ -194,9 +200,9 @@ def _attempt_without_body(row: models.Attempt) -> dict[str, t.Any]:
 def get_response(call: Call, delivery_id: str) -> t.Any:
     """The original bytes of the body, as far as they are stored: neither decompressed nor decoded.
 
-    None where nothing has been answered yet, or without a body.
+    The answer is empty if there was no response yet, or it had no body.
     """
-    row, _ = _own(call, delivery_id)
+    row, _ = _find(call, delivery_id)
     asked = call.query.get("attempt")
     attempt = queries.attempt_of(call.session, row.id, asked)
     if asked is not None and attempt is None:
@@ -206,16 +212,16 @@ def get_response(call: Call, delivery_id: str) -> t.Any:
     return Answer(None, raw=body or b"", mimetype="application/octet-stream", filename=name)
 
 
-# ---- by hand ---------------------------------------------------------------------------------------------
+# ---- manual ----------------------------------------------------------------------------------------------
 
 
-def _again(call: Call, delivery_id: str) -> dict[str, t.Any]:
-    row, _ = _own(call, delivery_id)
+def _line(call: Call, delivery_id: str) -> dict[str, t.Any]:
+    row, _ = _find(call, delivery_id)
     return _shown(row, queries.events_of(call.session, [row.message_id]).get(row.message_id))
 
 
-def _repeated(call: Call, made: t.Sequence[str], delivery_id: str) -> t.Any:
-    return _again(call, delivery_id)
+def _repeat(call: Call, made: t.Sequence[str], delivery_id: str) -> t.Any:
+    return _line(call, delivery_id)
 
 
 @operation(
@@ -226,11 +232,11 @@ def _repeated(call: Call, made: t.Sequence[str], delivery_id: str) -> t.Any:
     answer=schemas.Delivery,
     status=202,
     errors=(409,),
-    repeat=_repeated,
+    repeat=_repeat,
 )
 def retry_delivery(call: Call, delivery_id: str) -> t.Any:
-    """Makes it due at once, whatever became of it: same idempotency key, same bytes, its whole schedule before it."""
-    owner = _own(call, delivery_id)[1].owner
+    """Makes the delivery due at once, whatever its state: same idempotency key and bytes, its whole schedule again."""
+    owner = _find(call, delivery_id)[1].owner
     retried = manual.retry(call, delivery_id, owner)
     if retried is manual.Retried.BROKEN:
         raise Refused(
@@ -240,7 +246,7 @@ def retry_delivery(call: Call, delivery_id: str) -> t.Any:
         )
     if retried is manual.Retried.SWITCHED_OFF:
         raise Refused(409, "The subscription is switched off. Switch it on first.")
-    return _again(call, delivery_id)
+    return _line(call, delivery_id)
 
 
 @operation(
@@ -250,12 +256,12 @@ def retry_delivery(call: Call, delivery_id: str) -> t.Any:
     right="write",
     answer=schemas.Delivery,
     errors=(409,),
-    repeat=_repeated,
+    repeat=_repeat,
 )
 def cancel_delivery(call: Call, delivery_id: str) -> t.Any:
-    """Calls it off, if it is pending, held or broken. A request that is under way is not called back."""
-    row, _ = _own(call, delivery_id)
+    """Cancels a delivery that is pending, held or broken. A request that is already under way is not stopped."""
+    row, _ = _find(call, delivery_id)
     was = row.state
     if not manual.cancel_delivery(call, delivery_id):
-        raise Refused(409, f"It is {was}: there is nothing to call off.")
-    return _again(call, delivery_id)
+        raise Refused(409, f"The delivery is {was}, so it cannot be cancelled.")
+    return _line(call, delivery_id)

@@ -24,7 +24,7 @@ from .spec import document
     mimetype="application/json",
 )
 def get_openapi(call: Call) -> t.Any:
-    """OpenAPI 3.1, with the webhooks themselves. `x-next-after` says that there are more, and behind which event."""
+    """OpenAPI 3.1, with the webhooks themselves. If there are more, send `x-next-after` as `after` to get them."""
     return Answer(None, raw=json.dumps(document(call.state, request.root_path, after_of(call))).encode())
 
 
@@ -37,7 +37,7 @@ def get_openapi(call: Call) -> t.Any:
     mimetype="text/html",
 )
 def get_docs(call: Call) -> t.Any:
-    """HTML without scripts, for people."""
+    """The same description in HTML, without scripts."""
     found = document(call.state, request.root_path, after_of(call), PAGE)
     operations = [
         {"method": method.upper(), "path": path, **each}
@@ -57,9 +57,9 @@ def get_docs(call: Call) -> t.Any:
     return Answer(None, raw=page.encode(), mimetype="text/html")
 
 
-@operation("GET", "/docs.css", "How that page looks", right="read", mimetype="text/css")
+@operation("GET", "/docs.css", "Style sheet of that page", right="read", mimetype="text/css")
 def get_docs_style(call: Call) -> t.Any:
-    """A stylesheet of our own: the page works under `default-src 'self'`."""
+    """A file and no inline style, so that the page needs no exception from `style-src 'self'`."""
     return Answer(None, raw=_STYLE.encode(), mimetype="text/css")
 
 

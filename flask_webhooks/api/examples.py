@@ -1,6 +1,6 @@
-"""An example of every request and answer, all about one event of the catalogue.
+"""An example of every request and answer, all about the first event of the catalogue.
 
-No value in them works: each secret has only its prefix.
+No secret in them works: each is a prefix only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ARGUMENTS = {
 """Examples of path arguments."""
 
 EXAMPLE = 8 * 1024
-"""Bytes of a catalogue as an example."""
+"""Bytes of the example of a catalogue."""
 
 
 def examples(state: AppState) -> dict[str, t.Any]:

@@ -1,4 +1,4 @@
-"""The recorded messages, and for each subscription its delivery, or the reason why it has none."""
+"""Recorded messages, and for each subscription the delivery of one, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _shown(call: Call, row: t.Any) -> dict[str, t.Any]:
     "GET", "/messages", "List messages", right="read", query=schemas.MessageQuery, answer=schemas.MessagePage
 )
 def list_messages(call: Call) -> t.Any:
-    """What happened, newest first. A page may hold fewer than `limit`: go on while there is a `next`."""
+    """Recorded events, newest first. A page may be shorter than `limit`; continue while `next` is given."""
     names = event_names(call)
     wanted = LogQuery(
         owner=owner_of(call),
@@ -54,11 +54,11 @@ def list_messages(call: Call) -> t.Any:
     answer=schemas.MessageDetail,
 )
 def get_message(call: Call, message_id: str) -> t.Any:
-    """Its data, and for every subscription of its owner the delivery, or why there is none.
+    """The data, and for every subscription of the owner its delivery, or the reason why it has none.
 
-    Of very many subscriptions a page, in the order of their ids; `cursor` and `limit` are theirs.
+    `cursor` and `limit` are those of the subscriptions, which are in the order of their ids.
     """
-    row = _own(call, message_id)
+    row = _find(call, message_id)
     data, includes = json.loads(row.data), json.loads(row.extras or "{}")
     is_large = json_size(data) + json_size(includes) > BODY
     found = _shown(call, row)
@@ -77,16 +77,17 @@ def get_message(call: Call, message_id: str) -> t.Any:
     "GET", "/messages/<message_id>/data", "Download the data", right="read", mimetype="application/json"
 )
 def get_data(call: Call, message_id: str) -> t.Any:
-    """`data` and `includes` of a message, however large: one JSON object of both."""
-    row = _own(call, message_id)
+    """`data` and `includes` of a message in one JSON object, of any length."""
+    row = _find(call, message_id)
+    # Both columns are JSON already: parsing them would take as much memory again.
     text = f'{{"data": {row.data}, "includes": {row.extras or "{}"}}}'
     return Answer(None, raw=text.encode(), filename=f"{row.id}.json")
 
 
-def _own(call: Call, message_id: str) -> models.Message:
+def _find(call: Call, message_id: str) -> models.Message:
     row = queries.message_of(call.session, message_id, owner=call.owner)
     if row is None:
-        raise Refused(404, "There is no such message. What happened while events were muted leaves none.")
+        raise Refused(404, "There is no such message. Events leave none while they are muted.")
     return row
 
 
@@ -117,14 +118,14 @@ _STATES = {
     "pending": "It will be sent, or sent again, at due_at.",
     "delivered": "The receiver answered 2xx.",
     "failed": "Every attempt failed; see its log.",
-    "held": "The subscription is switched off: it waits until that is switched on again.",
-    "cancelled": "It was called off.",
-    "broken": "Its data could not be rendered. It waits until the operator of this service has repaired that.",
+    "held": "The subscription is switched off. The delivery waits until it is switched on again.",
+    "cancelled": "The delivery was cancelled.",
+    "broken": "The data could not be rendered. The delivery waits until the operator of this service has repaired it.",
 }
 
 
 _CANCELLED = {
-    "outdated": "A backfill had made it, and a newer event of the same object was sent instead.",
+    "outdated": "A backfill recorded it, and a newer event of the same object was sent instead.",
 }
 
 
@@ -138,7 +139,7 @@ def _state_of(delivery: models.Delivery) -> tuple[str | None, str]:
 def _why_not(call: Call, message: models.Message, row: models.Subscription) -> tuple[str, str]:
     """Return the code and the text of the first reason why a subscription has no delivery of a message."""
     if message.channel == RESERVED_CHANNEL:
-        return "test", "It was a test of another subscription."
+        return "test", "It is a test of another subscription."
     if row.environment != message.environment:
         return (
             "other_environment",
@@ -154,7 +155,7 @@ def _why_not(call: Call, message: models.Message, row: models.Subscription) -> t
     if row.created_at > message.occurred_at:
         return "newer", "The subscription is newer than the message. A replay with `missed` sends it."
     if is_backfilled(message.dedupe_key):
-        return "backfill", "A backfill made it for another subscription alone."
+        return "backfill", "A backfill recorded it for another subscription only."
     return "listened_later", (
         "The subscription listens to it today, but did not when this was recorded. A replay with `missed` sends it."
     )

@@ -22,11 +22,11 @@ class Call(RequestContext):
     body: dict[str, t.Any] = field(repr=False)
     query: dict[str, t.Any]
     version: int | None
-    """The version in `If-Match`; None: any; -1: one that no subscription has."""
+    """The version in `If-Match`; None: any; -1, which no subscription has: the header names no version of ours."""
 
     @property
     def limit(self) -> int:
-        """The number of rows on a page."""
+        """The number of rows on a page: what the query asks for, at most `WEBHOOKS_PAGE_LIMIT`."""
         most = self.state.settings.page_limit
         return min(int(self.query.get("limit", most)), most)
 
@@ -44,7 +44,7 @@ class Answer:
     """Sent unchanged, instead of `body`."""
     mimetype: str = "application/json"
     made: tuple[str, ...] | None = ()
-    """Ids with which a repeated request is answered, besides those in its path; None: the request has done nothing."""
+    """Ids from which `repeat` makes the answer to a repeated request; None: the request has changed nothing."""
     filename: str | None = None
     """A browser saves the answer under this name and does not display it."""
 
@@ -71,14 +71,14 @@ class Operation:
     has_version: bool
     """Answers with an ETag, and honours `If-Match`."""
     is_final: bool
-    """Whether it does what a rollback cannot undo: its `Idempotency-Key` is reserved before it begins."""
+    """Whether it does what no rollback undoes, such as sending: its `Idempotency-Key` is reserved first."""
     repeat: View | None
-    """Answers a repeated request with the `made` of the first answer, and changes nothing. None: it takes no
-    `Idempotency-Key`."""
+    """Makes the answer to a repeated request from `Answer.made` of the first, and changes nothing. None: the operation
+    takes no `Idempotency-Key`."""
     mimetype: str | None
-    """Of an answer that no schema describes."""
+    """Media type of an answer that no schema describes."""
     faults: t.Callable[[AppState, dict[str, t.Any]], dict[str, list[str]]] | None
-    """Finds the other mistakes of a body whose types are wrong already, so that one answer names all."""
+    """Finds further mistakes in the valid fields of a body that has invalid ones, so that one answer names all."""
 
     @property
     def name(self) -> str:

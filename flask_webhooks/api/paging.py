@@ -1,4 +1,4 @@
-"""The common part of all lists: the owner and the events that are asked for, and the JSON of a page of rows."""
+"""What all lists share: the owner and the events of their queries, and the JSON of a page of rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["event_names", "owner_of", "paged"]
 
 
 def owner_of(call: Call) -> Whose:
-    """Return the owner whose rows are asked for: the caller's own, or the one that an operator names in the query.
+    """Return the owner whose rows to read: the caller's own, or the one that an operator names in the query.
 
     :raises Refused: the query names another owner, and the caller is no operator.
     """
@@ -21,7 +21,7 @@ def owner_of(call: Call) -> Whose:
     if call.owner is ALL_OWNERS:
         return ALL_OWNERS if asked is None else asked
     if asked not in (None, call.owner):
-        raise Refused(403, "Only operators may look at other owners.")
+        raise Refused(403, "Only operators may read the rows of other owners.")
     return call.owner
 
 

@@ -1,4 +1,4 @@
-"""Answers to refused requests, as problem details (RFC 9457). No message holds a secret."""
+"""Answers to refused requests, as problem details (RFC 9457). No message contains a secret."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def details(problem: Refused) -> dict[str, t.Any]:
 
 
 def of_error(error: Exception) -> Refused:
-    """Return the problem for an error of the package."""
+    """Return the problem for an error of the package; an error of another kind is raised again."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, SubscriptionMissingError):
@@ -70,7 +70,11 @@ def of_error(error: Exception) -> Refused:
         return Refused(422, str(error), code=error.code, fields=error.fields)
     if isinstance(error, SecretError):
         log_unreadable(error)
-        return Refused(500, "A stored secret cannot be opened. The operator has been told.", code=error.code)
+        return Refused(
+            500,
+            "A stored secret cannot be decrypted. The operator can find the reason in the log.",
+            code=error.code,
+        )
     raise error
 
 
@@ -90,39 +94,39 @@ def unauthenticated() -> Refused:
     """Return the problem of a request without a principal."""
     return Refused(
         401,
-        "Nobody is signed in. Authenticate as you do for the rest of this app.",
+        "The request is not authenticated. Authenticate as you do for the rest of this app.",
         headers={"WWW-Authenticate": challenge(current_webhooks)},
     )
 
 
 def of_http(error: HTTPException) -> Response | HTTPException:
-    """Return the answer where Flask, Werkzeug or the host's own code has aborted the request, also with a 500.
+    """Return the answer to a request that Flask, Werkzeug or the host's own code has aborted, also with a 500.
 
-    An abort that brings its own response, such as a redirect to a login, is left as it is.
+    An abort with a response of its own, such as a redirect to a login, passes unchanged.
     """
     status = error.code or 0
     if error.response is not None or status not in {each.value for each in HTTPStatus} or status < 400:
         return error
     detail = error.description or error.name
     if status == 500:  # the message of an exception belongs in the log
-        detail = "This went wrong on our side. The operator can find it in the log."
+        detail = "The request failed on our side. The operator can find the reason in the log."
     code = CODES.get(status, error.name.lower().replace(" ", "_"))
     return answer(Refused(status, detail, code=code, headers=headers_of(error)))
 
 
 def not_allowed(allowed: t.Sequence[str]) -> t.Callable[..., Response]:
-    """Return the view of a path for the methods that it does not have; it answers `OPTIONS` with those that it has."""
+    """Return the view of a path for methods that it does not have. It answers `OPTIONS` with the allowed ones."""
     names = ", ".join(sorted({*allowed, "HEAD", "OPTIONS"} if "GET" in allowed else {*allowed, "OPTIONS"}))
 
     def view(**_: t.Any) -> Response:
-        # A browser asks this before a cross-site request, without credentials.
+        # A browser sends OPTIONS before a cross-site request, without credentials: a 401 would end it.
         if request.method == "OPTIONS":
             every = Response(headers={"Allow": names})
             del every.headers["Content-Type"]
             return every
         if not _is_authenticated():
             return answer(unauthenticated())
-        detail = f"{request.method[:20]} is not possible here. Possible: {names}."
+        detail = f"The method {request.method[:20]} is not allowed here. Allowed are: {names}."
         return answer(Refused(405, detail, headers={"Allow": names}))
 
     return view

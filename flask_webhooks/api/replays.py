@@ -32,12 +32,12 @@ def _shown(row: models.Replay) -> dict[str, t.Any]:
     return {name: getattr(row, name) for name in _SHOWN}
 
 
-def _again(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
-    return _shown(_found(call, made[0]))
+def _repeat_start(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
+    return _shown(_find(call, made[0]))
 
 
-def _still_cancelled(call: Call, made: t.Sequence[str], replay_id: str) -> t.Any:
-    return _shown(_found(call, replay_id))
+def _repeat_cancel(call: Call, made: t.Sequence[str], replay_id: str) -> t.Any:
+    return _shown(_find(call, replay_id))
 
 
 @operation(
@@ -49,22 +49,22 @@ def _still_cancelled(call: Call, made: t.Sequence[str], replay_id: str) -> t.Any
     answer=schemas.Replay,
     status=202,
     errors=(409,),
-    repeat=_again,
+    repeat=_repeat_start,
 )
 def replay_subscription(call: Call, subscription_id: str) -> t.Any:
-    """Sends again what failed, was held, was delivered, or was missed: same idempotency key, same bytes, new signature.
+    """Sends deliveries again that failed, were held, were delivered or are missing: same key and bytes, new signature.
 
-    It runs in the background at a bounded rate, next to live events. What is on its way already is left alone, so
-    asking twice sends nothing twice. With `dry_run` it answers 200 with the count and does nothing.
+    It runs in the background at a bounded rate, together with live events. Deliveries that are pending stay as they
+    are, so a repeated request sends nothing twice. With `dry_run` the answer is 200 with the count; nothing is sent.
     """
     now = datetime.now(UTC)
     subscriptions.find(call.session, subscription_id, owner=call.owner)
     wanted = _filter(call, now)
     if call.body["dry_run"]:
-        return Answer(_dry(call, subscription_id, wanted, now), status=200, made=None)
+        return Answer(_dry_run(call, subscription_id, wanted, now), status=200, made=None)
     try:
         row = manual.start_replay(call, subscription_id, wanted)
-    except SubscriptionMissingError:
+    except SubscriptionMissingError:  # a SubscriptionError too, but answered 404
         raise
     except SubscriptionError as error:
         raise Refused(409, str(error)) from error
@@ -93,10 +93,10 @@ def _events(state: AppState, patterns: t.Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _dry(call: Call, subscription_id: str, wanted: replay.Filter, now: datetime) -> dict[str, t.Any]:
+def _dry_run(call: Call, subscription_id: str, wanted: replay.Filter, now: datetime) -> dict[str, t.Any]:
     total = manual.count_replay(call, subscription_id, wanted)
-    # On SQLite a transaction that has read may not be able to write, and the kept answer of an Idempotency-Key is
-    # written.
+    # The Idempotency-Key of this request is written next, and a transaction of SQLite that has read may not begin to
+    # write.
     call.session.rollback()
     return {
         "id": None,
@@ -115,8 +115,8 @@ def _dry(call: Call, subscription_id: str, wanted: replay.Filter, now: datetime)
 
 @operation("GET", "/replays/<replay_id>", "Show a replay", right="read", answer=schemas.Replay)
 def get_replay(call: Call, replay_id: str) -> t.Any:
-    """How far it is. `done` means that everything is queued; what came of it is in the deliveries."""
-    return _shown(_found(call, replay_id))
+    """The progress of a replay. `done` means that all deliveries are queued; the log shows their outcome."""
+    return _shown(_find(call, replay_id))
 
 
 @operation(
@@ -125,16 +125,16 @@ def get_replay(call: Call, replay_id: str) -> t.Any:
     "Cancel a replay",
     right="write",
     answer=schemas.Replay,
-    repeat=_still_cancelled,
+    repeat=_repeat_cancel,
 )
 def cancel_replay(call: Call, replay_id: str) -> t.Any:
-    """Queues no more. What is queued already, some seconds' worth, is still sent."""
-    _found(call, replay_id)
+    """Stops queuing. Deliveries that are queued already, as many as are sent in some seconds, are still sent."""
+    _find(call, replay_id)
     manual.stop_replay(call, replay_id)
     return _shown(call.session.get_one(models.Replay, replay_id, populate_existing=True))
 
 
-def _found(call: Call, replay_id: str) -> models.Replay:
+def _find(call: Call, replay_id: str) -> models.Replay:
     row = replay.find(call.session, replay_id, owner=call.owner)
     if row is None:
         raise Refused(404, "There is no such replay.")

@@ -1,7 +1,7 @@
 """How callers of the API authenticate: as for the host's own API, described by `WEBHOOKS_SECURITY_SCHEME`.
 
 The host authenticates, in its `principal_loader`; we never do. This module makes the security schemes of OpenAPI and
-the challenge of a 401, and refuses writing requests that another site may have made a signed-in browser send.
+the challenge of a 401. It refuses writing requests that another site may have caused in a signed-in browser (CSRF).
 """
 
 from __future__ import annotations

@@ -24,25 +24,26 @@ from .spec_operations import TAGS, add_examples, operation_object
 __all__ = ["document"]
 
 Json = dict[str, t.Any]
+# By state and not by app name: a process may have several apps, and a test makes hundreds.
 _made: WeakKeyDictionary[AppState, Json] = WeakKeyDictionary()
 
 REASONS = {
     400: "The request is malformed.",
-    401: "Nobody is signed in.",
+    401: "The request is not authenticated.",
     403: "A right is missing, or the request does not prove that it comes from this site.",
-    404: "It does not exist, or is another owner's.",
-    409: "It does not go together with what is there.",
-    412: "Somebody else has changed it: `If-Match` does not fit.",
+    404: "It does not exist, or belongs to another owner.",
+    409: "It conflicts with the present state.",
+    412: "Another request has changed it: `If-Match` names an older version.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "Fields are wrong; `errors` names all of them.",
-    429: "More than one owner may ask for at once or in a time: `Retry-After` says when to ask again.",
-    500: "Something went wrong on our side, or a stored secret cannot be opened.",
+    429: "The owner has made too many requests, or has too many under way: `Retry-After` says when to try again.",
+    500: "The request failed on our side, or a stored secret cannot be decrypted.",
 }
 
 
 MOST = 508 * 1024
-"""Bytes of a document, without `x-next-after`."""
+"""Bytes of a document without `x-next-after`, so that it stays below 512 KiB with it."""
 MOST_NAMES = 16 * 1024
 """Bytes of the names of all events up to which the schemas list them as an `enum`, which they do in seven places."""
 
@@ -53,8 +54,8 @@ def document(state: AppState, root: str, after: str = "", most: int = MOST) -> J
     If there are more webhooks, `x-next-after` names the last one of this document: the next one begins after it.
 
     :param root: the path that the app is mounted at, as the server or proxy passes it (`SCRIPT_NAME`).
-    :param after: the event behind which the webhooks begin.
-    :param most: bytes.
+    :param after: the event after which the webhooks begin; empty: from the first.
+    :param most: bytes of the document.
     """
     if state not in _made:
         _made[state] = _document(state)
@@ -70,7 +71,7 @@ def document(state: AppState, root: str, after: str = "", most: int = MOST) -> J
         tag = known.get(event.channel)
         room -= len(json.dumps({name: hook}))
         room -= len(json.dumps(tag)) if tag and event.channel not in chosen else 0
-        if room < 0 and found:
+        if room < 0 and found:  # at least one, so that the next part does not begin at the same event
             made["x-next-after"] = next(reversed(found))
             break
         found[name] = hook
@@ -90,9 +91,9 @@ def _document(state: AppState) -> Json:
         plugins=[plugin],
         info={
             "description": (
-                "Subscribe to events, and see what became of them. Authenticate as for the rest of this app. Another "
-                "owner's objects do not exist. Lists are newest first and go on with `cursor`. Errors are problem "
-                "details (RFC 9457)."
+                "Subscribe to events, and follow their deliveries. Authenticate as for the rest of this app. Objects "
+                "of other owners are answered as if they did not exist. Lists are newest first; `cursor` continues "
+                "them. Errors are problem details (RFC 9457)."
             )
         },
         security=[{name: []} for name in known],

@@ -16,11 +16,11 @@ __all__ = ["TAGS", "add_examples", "operation_object"]
 
 Json = dict[str, t.Any]
 TAGS = {
-    "subscriptions": "Where events are sent, what is listened to, and how it performs.",
+    "subscriptions": "Where events are sent, which events, and how each subscription performs.",
     "replays": "Many deliveries sent again, in the background.",
-    "messages": "What happened, and where each went.",
+    "messages": "Recorded events, and where each was sent.",
     "deliveries": "The log: one message to one subscription, with every attempt.",
-    "catalog": "The channels and events that there are.",
+    "catalog": "The channels and events to subscribe to.",
     "description": "This description.",
 }
 
@@ -86,17 +86,19 @@ def _headers(operation: Operation) -> list[Json]:
             {
                 "name": "Idempotency-Key",
                 "in": "header",
-                "description": "The same request with the same key within 24 hours is answered as the first time.",
+                "description": "A repeated request with the same key within 24 hours is answered like the first.",
                 "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
                 "example": "3f1c9a52-7d0e-4c55-9a51-1b2a7f6f9d10",
             }
         )
     if operation.has_version and operation.arguments:
-        text = "The ETag that you have seen: another one is answered 412."
+        text = "The ETag that you have read. If the object has another one now, the answer is 412."
         found.append(_tag_header("If-Match", text))
     if operation.has_version and not operation.writes:
         found.append(
-            _tag_header("If-None-Match", "The ETag that you have: if it is still that, the answer is 304.")
+            _tag_header(
+                "If-None-Match", "The ETag that you have. If the object still has it, the answer is 304."
+            )
         )
     return found
 
@@ -108,6 +110,7 @@ def _tag_header(name: str, text: str) -> Json:
 def _responses(operation: Operation) -> Json:
     found: Json = {str(operation.status): _success(operation)}
     if operation.name == "replay_subscription":
+        # The only operation with two successes: 202 begins a replay.
         found["200"] = {**_success(operation), "description": "With `dry_run`: the count."}
         del found["200"]["links"]
     statuses = {401, 403, 422, 500, *operation.errors}
@@ -179,13 +182,13 @@ _PLACES: t.Mapping[type[ma.Schema], t.Mapping[str, str]] = {
     schemas.MessagePage: {"message_id": "/items/0/id"},
     schemas.Catalog: {"event": "/channels/0/events/0/name"},
 }
-"""JSON Pointers to the ids in each kind of answer, by the name of the path argument."""
+"""JSON Pointers to the ids in an answer, by its schema and by the name of the path argument."""
 _FILTERS = {"subscription_id": "subscription", "message_id": "message"}
 """Query parameters by which `list_deliveries` filters by an id."""
 
 
 def _links(operation: Operation) -> dict[str, t.Any]:
-    """Return the links of an operation's answer, by the name of the operation that each leads to."""
+    """Return the Link Objects of an operation's answer, by the name of the operation that each leads to."""
     places = _PLACES.get(operation.answer, {}) if operation.answer is not None else {}
     found: dict[str, t.Any] = {}
     for target in OPERATIONS:

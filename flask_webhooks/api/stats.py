@@ -1,4 +1,4 @@
-"""How a subscription performs: read from sums by hour, never from the rows of attempts."""
+"""How a subscription performs, read from hourly sums and never from the rows of attempts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ LONGEST = 31 * 24
     answer=schemas.Stats,
 )
 def get_stats(call: Call, subscription_id: str) -> t.Any:
-    """Counts, success rate and durations, in whole hours up to the current one. Tests are not in it."""
+    """Counts, success rate and durations, in whole hours up to the current one. Test requests are not counted."""
     subscriptions.find(call.session, subscription_id, owner=call.owner)
     window: str = call.query["window"]
     length = int(window[:-1]) * (24 if window[-1] == "d" else 1)
     if length > LONGEST:
-        raise Refused(422, message := "At most 31 days.", fields={"window": [message]})
+        raise Refused(422, message := "The window may have at most 31 days.", fields={"window": [message]})
     now = datetime.now(UTC)
     until = statistics.hour_of(now) + timedelta(hours=1)
     since = until - timedelta(hours=length)

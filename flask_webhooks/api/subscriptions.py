@@ -47,15 +47,17 @@ def list_subscriptions(call: Call) -> t.Any:
     return paged(rows, call.limit, lambda row: shown(call, row))
 
 
-def _recreated(call: Call, made: t.Sequence[str]) -> t.Any:
+def _repeat_create(call: Call, made: t.Sequence[str]) -> t.Any:
     """Return the subscription that the first request with this key created, with the same secret."""
     try:
         row = subscriptions.find(call.session, made[0], owner=call.owner)
         secret = subscriptions.reveal_one(call.state, row, made[1])
     except SubscriptionMissingError:
-        raise Refused(409, "What this request made the first time has been removed since.") from None
+        raise Refused(
+            409, "The subscription that this request created the first time has been removed since."
+        ) from None
     if secret is None:
-        raise Refused(409, f"The secret that {row.id} was made with is in force no more.")
+        raise Refused(409, f"The secret that {row.id} was created with is no longer valid.")
     return Answer({**shown(call, row), "secret": secret.shown}, version=row.version)
 
 
@@ -66,24 +68,24 @@ def _faults(state: AppState, values: dict[str, t.Any]) -> dict[str, list[str]]:
 @operation(
     "POST",
     "/subscriptions",
-    "Make a subscription",
+    "Create a subscription",
     right="write",
     body=schemas.NewSubscription,
     answer=schemas.CreatedSubscription,
     status=201,
     errors=(409,),
     has_version=True,
-    repeat=_recreated,
+    repeat=_repeat_create,
     faults=_faults,
 )
 def create_subscription(call: Call) -> t.Any:
-    """Answers with the secret, which is shown here and after a rotation only.
+    """The answer has the secret, which is shown only here and after a rotation.
 
-    It is in force for every change that is committed after this answer.
+    The subscription applies to every change that is committed after this answer.
     """
     owner = call.body.get("owner", call.principal.owner)
     if call.owner not in (ALL_OWNERS, owner):
-        raise Refused(403, "Only operators may make subscriptions for another owner.")
+        raise Refused(403, "Only operators may create subscriptions for another owner.")
     row, secret = subscriptions.create(call.state, call.session, SubscriptionInput.of(call.body), owner=owner)
     made = row.id, subscriptions.secret_id(call.session, row)
     return Answer({**shown(call, row), "secret": secret.shown}, version=row.version, made=made)
@@ -98,7 +100,7 @@ def create_subscription(call: Call) -> t.Any:
     has_version=True,
 )
 def get_subscription(call: Call, subscription_id: str) -> t.Any:
-    """Its ETag is what `If-Match` takes when it is changed."""
+    """Send the ETag of the answer as `If-Match` when you change it."""
     row = subscriptions.find(call.session, subscription_id, owner=call.owner)
     return Answer(shown(call, row), version=row.version)
 
@@ -115,9 +117,9 @@ def get_subscription(call: Call, subscription_id: str) -> t.Any:
     faults=_faults,
 )
 def change_subscription(call: Call, subscription_id: str) -> t.Any:
-    """Changes what is given. `events` and `channels` together replace what it listens to.
+    """Changes the given fields. `events` and `channels` together replace its listeners.
 
-    Switching off holds what is pending. Switching on again begins with a clean record, and needs `held` if there are
+    Switching it off holds pending deliveries. Switching it on again resets its health, and needs `held` if there are
     held deliveries: `send` or `discard`.
     """
     given = SubscriptionInput.of(call.body)
@@ -136,7 +138,7 @@ def change_subscription(call: Call, subscription_id: str) -> t.Any:
     has_version=True,
 )
 def delete_subscription(call: Call, subscription_id: str) -> t.Any:
-    """What is pending or held for it is cancelled. Its log can be read until it is purged."""
+    """Cancels its pending and held deliveries. Its log can be read until it is purged."""
     subscriptions.remove(call.state, call.session, subscription_id, owner=call.owner, version=call.version)
     return Answer(None)
 
@@ -160,11 +162,11 @@ def _shown_secrets(call: Call, row: models.Subscription) -> dict[str, t.Any]:
     answer=schemas.Secrets,
 )
 def get_secret(call: Call, subscription_id: str) -> t.Any:
-    """All that sign now, the current one first. Needs the right `secrets`."""
+    """All valid secrets, the current one first."""
     return _shown_secrets(call, subscriptions.find(call.session, subscription_id, owner=call.owner))
 
 
-def _rotated(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
+def _repeat_rotate(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
     row = subscriptions.find(call.session, subscription_id, owner=call.owner)
     return Answer(_shown_secrets(call, row), version=row.version)
 
@@ -177,10 +179,10 @@ def _rotated(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
     body=schemas.Rotation,
     answer=schemas.Secrets,
     has_version=True,
-    repeat=_rotated,
+    repeat=_repeat_rotate,
 )
 def rotate_secret(call: Call, subscription_id: str) -> t.Any:
-    """Puts a new secret in force. For `overlap` seconds requests carry the signatures of the old ones as well."""
+    """Requests are signed with a new secret; for `overlap` seconds they carry signatures of the old ones as well."""
     row = subscriptions.find(call.session, subscription_id, owner=call.owner, to_change=True)
     if call.version not in (None, row.version):
         raise SubscriptionChangedError(ErrorText("changed_by_another"))
@@ -192,5 +194,5 @@ def rotate_secret(call: Call, subscription_id: str) -> t.Any:
         overlap=timedelta(seconds=call.body["overlap"]),
         secret=call.body.get("secret"),
     )
-    call.session.expire(row, ["secrets"])
+    call.session.expire(row, ["secrets"])  # `rotate` adds a row without touching the loaded list
     return Answer(_shown_secrets(call, row), version=row.version)

@@ -20,7 +20,7 @@ from .deliveries import one
 from .operations import Answer, Call, operation
 
 
-def _again(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
+def _repeat(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
     return one(call, made[0])
 
 
@@ -33,24 +33,24 @@ def _again(call: Call, made: t.Sequence[str], subscription_id: str) -> t.Any:
     answer=schemas.OneDelivery,
     errors=(409,),
     is_final=True,
-    repeat=_again,
+    repeat=_repeat,
 )
 def try_subscription(call: Call, subscription_id: str) -> t.Any:
-    """Sends now and answers with the attempt, whatever came of it. It is never retried, and changes no statistics.
+    """Sends a test at once and answers with the attempt, whatever its outcome. It is never retried nor counted.
 
-    Works while the subscription is switched off, so that a receiver can be tried before it counts.
+    It works while the subscription is switched off, so that a receiver can be tried first.
     """
     row = subscriptions.find(call.session, subscription_id, owner=call.owner)
     owner, format = row.owner, row.format
-    call.session.rollback()  # gives the connection back: the host's schemas may need it
+    call.session.rollback()  # returns the connection to the pool: the host's schemas may need one for the data
     subject = _subject(call, owner)
     try:
         delivery_id = manual.send_test(call, subscription_id, subject, format)
     except PayloadError as error:
         raise Refused(422, str(error), fields={"event": [str(error)]}) from error
     found = one(call, delivery_id)
-    # On SQLite a transaction that has read may not be able to write, and the kept answer of an Idempotency-Key is
-    # written.
+    # The Idempotency-Key of this request is written next, and a transaction of SQLite that has read may not begin to
+    # write.
     call.session.rollback()
     return Answer(found, made=(delivery_id,))
 
@@ -59,7 +59,9 @@ def _subject(call: Call, owner: str) -> Subject:
     name, entity_id = call.body.get("event"), call.body.get("entity_id")
     if name is None or name == TEST_EVENT:
         if entity_id is not None:
-            raise Refused(422, "Name the event too.", fields={"event": ["Name the event of the record."]})
+            raise Refused(
+                422, "Name the event of the record.", fields={"event": ["Name the event of the record."]}
+            )
         return Subject()
     event = call.state.catalog.events.get(name)
     if event is None:
@@ -79,12 +81,12 @@ def _subject(call: Call, owner: str) -> Subject:
 
 
 def _dumped(state: AppState, bound: t.Any, event: t.Any, key: str, owner: str) -> dict[str, t.Any] | None:
-    """Return the data of a record of that owner's; None if there is none, or another owner has it."""
+    """Return the data of a record; None if it does not exist or belongs to another owner."""
     mapper: t.Any = sa.inspect(bound.model)
     parts = key.split(",")
     if len(parts) != len(mapper.primary_key):
         return None
-    # On the connection of `db.session`, which a schema may query as well: so the request needs no second connection.
+    # On the connection of `db.session`: a schema may query it too, and so the request needs one connection, not two.
     host = state.host_session
     try:
         connection = host.connection(bind_arguments={"mapper": mapper})
@@ -106,7 +108,9 @@ def _row(session: Session, model: t.Any, mapper: t.Any, parts: t.Sequence[str]) 
         return session.get(model, identity[0] if len(identity) == 1 else tuple(identity))
     except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError):
         return None
-    except sa.exc.StatementError as error:
+    except (
+        sa.exc.StatementError
+    ) as error:  # the driver refuses the value, unless the connection itself failed
         if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
             raise
         return None
@@ -115,6 +119,7 @@ def _row(session: Session, model: t.Any, mapper: t.Any, parts: t.Sequence[str]) 
 def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
     kind = column.type.python_type
     if kind is int:
+        # 19 digits are those of a BIGINT. `int` would also accept spaces, underscores and digits of other scripts.
         if not re.fullmatch(r"-?[0-9]{1,19}", text):
             raise ValueError
         return int(text)

@@ -29,9 +29,9 @@ _ID = re.compile(UUID)
 MOST_PLACES = 10
 """The most fields that `detail` names; `errors` can have more."""
 _KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
-_PACKED = re.compile(r'(?:W/)?"([0-9]{1,18})(?:(?:--?|[:;])(?:gzip|deflate|br|zstd))?"')
-"""Our tag after a server has compressed the answer: `W/"1"` of nginx, `"1-gzip"` of Apache, `"1:gzip"` of
-Flask-Compress. It stands for a version and not for bytes, so the compression does not matter."""
+_COMPRESSED = re.compile(r'(?:W/)?"([0-9]{1,18})(?:(?:--?|[:;])(?:gzip|deflate|br|zstd))?"')
+"""Our ETag after a server has compressed the answer: `W/"1"` of nginx, `"1-gzip"` of Apache, `"1:gzip"` of
+Flask-Compress. Ours stands for a version and not for bytes, so the compression does not matter."""
 
 
 def view_of(operation: Operation) -> t.Callable[..., Response]:
@@ -56,6 +56,7 @@ def _respond(operation: Operation, arguments: dict[str, str]) -> Response:
     principal = state.load_principal()
     if principal is None:
         raise unauthenticated()
+    # All checks that need no body come first: a caller without the right must not make us read a large one.
     if operation.writes:
         check_origin(request, state)
     if not principal.may(operation.right):
@@ -78,6 +79,7 @@ def _run(operation: Operation, call: Call, raw: bytes, arguments: dict[str, str]
     with slot if slot is not None else contextlib.nullcontext():
         returned = operation.view(call, **arguments)
         response = _shown(operation, returned)
+    # The slot commits what the view did and the key in one transaction, so there is never one without the other.
     made = returned.made if isinstance(returned, Answer) else ()
     if slot is not None and made is not None:
         first = slot.commit(response.status_code, made)
@@ -98,6 +100,7 @@ def _slot(call: Call, operation: Operation, raw: bytes) -> idempotency.Slot | No
     if not _KEY.fullmatch(key):
         message = "An Idempotency-Key is 1 to 255 printable ASCII characters."
         raise Refused(400, message, fields={"Idempotency-Key": [message]})
+    # An operator's answer shows more than an owner's, so that flag is part of the request.
     asked = json.dumps([request.method, request.full_path, call.principal.operator]).encode()
     digest = hashlib.sha256(asked + b"\n" + raw).hexdigest()
     return idempotency.begin(call, key, digest, reserve=operation.is_final)
@@ -106,7 +109,7 @@ def _slot(call: Call, operation: Operation, raw: bytes) -> idempotency.Slot | No
 def _repeated(
     call: Call, operation: Operation, first: idempotency.First, arguments: dict[str, str]
 ) -> Response:
-    """Answer a repeated request with what the first one has made, as it is now."""
+    """Answer a repeated request with the present state of what the first one has made."""
     assert operation.repeat is not None  # noqa: S101  # else it takes no key
     response = first.answer
     if response is None:
@@ -117,7 +120,7 @@ def _repeated(
 
 
 def _check_ids(arguments: dict[str, str]) -> None:
-    """Answer 404 to what cannot be an id, so that no database gets it."""
+    """Answer 404 to what cannot be an id: PostgreSQL raises an error for a text that is no UUID."""
     for name, value in arguments.items():
         if name.endswith("_id") and not _ID.fullmatch(value):
             raise Refused(404, f"There is no such {name.removesuffix('_id')}.")
@@ -138,7 +141,7 @@ def _read(state: AppState) -> bytes:
         # Code that has read the body before us, such as Flask-Security for a token, has left it in the request.
         raw = request.stream.read(most + 1) or request.get_data()
     except OSError:  # servers raise it for malformed and for missing chunks
-        raise Refused(400, "The body ended early, or is not what its headers say.") from None
+        raise Refused(400, "The body ended early, or does not match its headers.") from None
     if len(raw) > most:
         raise _too_large(most)
     if raw and request.mimetype != "application/json":
@@ -151,7 +154,7 @@ def _too_large(most: int) -> Refused:
 
 
 class _Parser(FlaskParser):
-    """webargs on a body that has been read already, once and within the limit."""
+    """webargs for a body that `_read` has read, within the limit of bytes."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__()
@@ -169,7 +172,7 @@ class _Parser(FlaskParser):
             raise Refused(400, "The body is not valid JSON, or an object in it has a name twice.") from None
 
     def handle_error(self, error: ma.ValidationError, *args: t.Any, **kwargs: t.Any) -> t.NoReturn:
-        """Let the caller handle it."""
+        """Raise the error again: webargs would abort with a response of its own."""
         raise error
 
 
@@ -188,7 +191,7 @@ def _no_constant(name: str) -> t.NoReturn:
 def _parse_body(state: AppState, operation: Operation, raw: bytes) -> dict[str, t.Any]:
     if operation.body is None:
         if raw.strip() not in (b"", b"{}"):
-            raise Refused(422, "This takes no body.", fields={"": ["This takes no body."]})
+            raise Refused(422, message := "This operation takes no body.", fields={"": [message]})
         return {}
     try:
         parsed: dict[str, t.Any] = _Parser(raw).parse(operation.body(), request, location="json")
@@ -206,7 +209,7 @@ def _parse_body(state: AppState, operation: Operation, raw: bytes) -> dict[str, 
 def _parse_query(operation: Operation) -> dict[str, t.Any]:
     twice = [name for name, values in request.args.lists() if len(values) > 1]
     if twice:  # a proxy or a middleware may have checked the other value
-        raise _invalid({name: ["Give it once."] for name in twice})
+        raise _invalid({name: ["Send it only once."] for name in twice})
     schema = operation.query or ma.Schema
     try:
         parsed: dict[str, t.Any] = _Parser(b"").parse(
@@ -236,20 +239,22 @@ def _invalid(fields: dict[str, list[str]]) -> Refused:
     [detail, *more] = [message for messages in fields.values() for message in messages]
     places = ", ".join([name or "the body" for name in fields][:MOST_PLACES])
     places += ", …" if len(fields) > MOST_PLACES else ""
-    return Refused(422, f"{len(more) + 1} things are wrong: see {places}." if more else detail, fields=fields)
+    return Refused(
+        422, f"There are {len(more) + 1} mistakes: see {places}." if more else detail, fields=fields
+    )
 
 
 def _version() -> int | None:
     """Return the version that `If-Match` names (RFC 9110, section 13.1.1); see `Call.version`."""
     if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
-    asked = parse_etags(_unpacked(request.headers["If-Match"]))
+    asked = parse_etags(_own_etag(request.headers["If-Match"]))
     tags = [tag or "" for tag in asked]  # Werkzeug returns None for the empty tag `""`
     return version_of(tags[0]) if len(tags) == 1 else -1
 
 
-def _unpacked(tags: str) -> str:
-    return _PACKED.sub(r'"\1"', tags)
+def _own_etag(tags: str) -> str:
+    return _COMPRESSED.sub(r'"\1"', tags)
 
 
 # ---- answering -------------------------------------------------------------------------------------------
@@ -273,13 +278,13 @@ def _shown(operation: Operation, returned: t.Any) -> Response:
         response.set_etag(str(given.version))
     response.headers["Cache-Control"] = "no-store" if operation.shows_secrets else "private, no-cache"
     if operation.has_version and not operation.writes:
-        response.make_conditional(_as_asked(request.environ))
+        response.make_conditional(_with_own_etags(request.environ))
         if response.status_code == 412:  # RFC 9110 allows `If-Match` in a GET too
-            raise Refused(412, "It is at another version than If-Match asks for: leave that header out.")
+            raise Refused(412, "It has another version than If-Match names. Leave that header out of a GET.")
     return response
 
 
-def _as_asked(environ: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return a request's environment with its tags as we have written them, before any compression."""
+def _with_own_etags(environ: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return a request's environment with ETags as we have sent them, before any compression."""
     names = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
-    return {**environ, **{name: _unpacked(environ[name]) for name in names if name in environ}}
+    return {**environ, **{name: _own_etag(environ[name]) for name in names if name in environ}}

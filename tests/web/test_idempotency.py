@@ -133,7 +133,7 @@ def test_what_was_made_is_shown_with_its_current_values_and_nothing_is_done_twic
     assert call("POST", f"{path}/secret/rotate", {"overlap": 60}, expect=200, idempotency_key="b") == rotated
     call("POST", f"{path}/secret/rotate", {"overlap": 0}, expect=200)
     assert (
-        "in force no more" in call("POST", "/subscriptions", BODY, expect=409, idempotency_key="a")["detail"]
+        "no longer valid" in call("POST", "/subscriptions", BODY, expect=409, idempotency_key="a")["detail"]
     )
     call("DELETE", path, expect=204)
     assert "removed since" in call("POST", "/subscriptions", BODY, expect=409, idempotency_key="a")["detail"]

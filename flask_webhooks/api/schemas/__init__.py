@@ -1,7 +1,7 @@
-"""The JSON of the management API, as marshmallow schemas: requests are parsed by them, OpenAPI is made from them.
+"""The JSON of the management API, as marshmallow schemas: they parse requests, and OpenAPI is made from them.
 
-They check types and shapes. The room `subscriptions` checks what needs the catalogue, the guard or the database, so
-that the same rules hold for the console and the command line. Instants are ISO 8601 in UTC; durations are seconds.
+They check types and shapes. What needs the catalogue, the guard or the database is checked by the room `subscriptions`,
+so that the same rules hold for the console and the command line. Instants are ISO 8601 in UTC; durations are seconds.
 """
 
 from __future__ import annotations

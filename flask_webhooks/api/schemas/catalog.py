@@ -17,8 +17,10 @@ class EventSummary(ma.Schema):
     title = fields.String(required=True)
     description = fields.String(required=True)
     message = fields.String(required=True, metadata=described("", example="Invoice created successfully."))
-    format = fields.String(required=True, metadata=described("Envelope for those who choose none."))
-    formats = fields.List(fields.String(), required=True, metadata=described("Envelopes to choose from."))
+    format = fields.String(
+        required=True, metadata=described("The envelope of subscriptions that choose none.")
+    )
+    formats = fields.List(fields.String(), required=True, metadata=described("The envelopes to choose from."))
     transition = fields.String(required=True, allow_none=True)
     deprecated = fields.Boolean(required=True)
 
@@ -33,9 +35,11 @@ class Channel(ma.Schema):
     exclusive = fields.String(
         required=True,
         allow_none=True,
-        metadata=described("`subscription` or `owner`: who listens to it listens to nothing else."),
+        metadata=described(
+            "`subscription` or `owner`: a subscription (or owner) that listens to it can listen to nothing else."
+        ),
     )
-    includes = fields.List(fields.String(), required=True, metadata=described("What a listener may ask for."))
+    includes = fields.List(fields.String(), required=True, metadata=described("The includes to choose from."))
     events = fields.List(fields.Nested(EventSummary), required=True)
 
 
@@ -45,7 +49,7 @@ class Catalog(ma.Schema):
     title = fields.String(required=True)
     channels = fields.List(fields.Nested(Channel), required=True)
     next_after = fields.String(
-        metadata=described("Only where there are more events than fit: ask again with `?after=` this one.")
+        metadata=described("Only if there are more events than fit: send it as `after` to get them.")
     )
 
 
@@ -54,7 +58,9 @@ class CatalogQuery(Strict):
 
     after = fields.String(
         load_default="",
-        metadata=described("Those behind this event: `next_after`, or `x-next-after`, of the answer before."),
+        metadata=described(
+            "Only events after this one: `next_after` or `x-next-after` of the previous answer."
+        ),
     )
 
 

@@ -55,7 +55,7 @@ class Text(fields.String):
     def _deserialize(self, value: t.Any, attr: str | None, data: t.Any, **kwargs: t.Any) -> t.Any:
         text = super()._deserialize(value, attr, data, **kwargs)
         if not is_storable(text):
-            raise ma.ValidationError("Not valid text: it holds a NUL or half of a surrogate pair.")
+            raise ma.ValidationError("Not valid text: it contains a NUL or half of a surrogate pair.")
         return text
 
 
@@ -97,7 +97,7 @@ UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 def identifier(text: str, **kwargs: t.Any) -> fields.String:
     """Return the field of an id: UUIDv7 in its canonical form."""
     return fields.String(
-        validate=validate.Regexp(UUID, error="Not an id of ours: they are UUIDs in lower case."),
+        validate=validate.Regexp(UUID, error="This is not a valid id. Ids are UUIDs in lower case."),
         metadata=described(text, example="01981f6e-5c1a-7b2e-9c55-0f6f3a1d2b4c"),
         **kwargs,
     )
@@ -109,11 +109,11 @@ class PageQuery(Strict):
     limit = Count(
         validate=validate.Range(min=1, max=1_000_000),
         metadata=described(
-            "Rows on the page; at most `WEBHOOKS_PAGE_LIMIT`, which is also what you get without it.",
+            "Most rows on the page; `WEBHOOKS_PAGE_LIMIT` is the limit and the default.",
             example=50,
         ),
     )
-    cursor = identifier("`next` of the page before. Left out: the newest rows.")
+    cursor = identifier("`next` of the previous page; without it: the newest rows.")
 
 
 def page(item: type[ma.Schema], name: str) -> type[ma.Schema]:
@@ -127,7 +127,7 @@ def page(item: type[ma.Schema], name: str) -> type[ma.Schema]:
             "next": fields.String(
                 required=True,
                 allow_none=True,
-                metadata=described("Give it as `cursor` to get the page after this one; null on the last."),
+                metadata=described("Send it as `cursor` to get the next page; null on the last one."),
             ),
         },
     )

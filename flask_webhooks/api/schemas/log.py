@@ -39,7 +39,7 @@ class Message(ma.Schema):
     sequence = fields.Integer(
         required=True, metadata=described("Of two messages about one record, the larger one is newer.")
     )
-    size = fields.Integer(required=True, metadata=described("Bytes of data."))
+    size = fields.Integer(required=True, metadata=described("Bytes of `data`."))
     is_test = fields.Boolean(required=True)
 
 
@@ -68,14 +68,16 @@ class MessageDetail(Message):
     """A message with its data and its outcome for each subscription."""
 
     data = fields.Raw(
-        required=True, allow_none=True, metadata=described("The main object as it was at the commit.")
+        required=True, allow_none=True, metadata=described("The object, as it was at the commit.")
     )
     data_reason = fields.String(
         required=True,
         allow_none=True,
-        metadata=described("`too_large`: there is neither `data` nor `includes` here, `/data` has both."),
+        metadata=described(
+            "`too_large`: this answer has neither `data` nor `includes`; `/data` returns both."
+        ),
     )
-    includes = fields.Dict(required=True, metadata=described("The includes that listeners ask for."))
+    includes = fields.Dict(required=True, metadata=described("The includes that subscriptions have chosen."))
     broken = fields.Boolean(
         required=True,
         metadata=described(
@@ -84,12 +86,14 @@ class MessageDetail(Message):
     )
     error = fields.String(metadata=described("Why it is broken. Shown to operators only."))
     subscriptions = fields.List(
-        fields.Nested(Outcome), required=True, metadata=described("By id; a page of them.")
+        fields.Nested(Outcome),
+        required=True,
+        metadata=described("A page of subscriptions, in the order of their ids."),
     )
     next = fields.String(
         required=True,
         allow_none=True,
-        metadata=described("Give it as `cursor` to get further subscriptions; null: there are none."),
+        metadata=described("Send it as `cursor` to get more subscriptions; null on the last page."),
     )
 
 
@@ -99,14 +103,19 @@ MessagePage = page(Message, "MessagePage")
 class _Window(PageQuery):
     """Query for a list that can be limited to a period."""
 
-    since = Instant(metadata=described("Recorded at or after.", example="2025-07-18T00:00:00Z"))
-    until = Instant(metadata=described("Recorded before.", example="2025-07-19T00:00:00Z"))
+    since = Instant(
+        metadata=described("Only what was recorded at or after this instant.", example="2025-07-18T00:00:00Z")
+    )
+    until = Instant(
+        metadata=described("Only what was recorded before this instant.", example="2025-07-19T00:00:00Z")
+    )
     event = Text(
         validate=validate.Length(max=200),
         metadata=described("An event type, or a pattern such as `invoices.*`.", example="invoices.*"),
     )
     owner = Text(
-        validate=validate.Length(min=1, max=255), metadata=described("For operators: only this owner's.")
+        validate=validate.Length(min=1, max=255),
+        metadata=described("Operators only: the rows of this owner."),
     )
 
 
@@ -132,10 +141,10 @@ class Delivery(ma.Schema):
         metadata=described("Class of the last failure, or why it waits or ended."),
     )
     attempts = fields.Integer(
-        required=True, metadata=described("Made since it was recorded or last retried by hand.")
+        required=True, metadata=described("Attempts since it was recorded or last retried manually.")
     )
     due_at = Instant(
-        required=True, allow_none=True, metadata=described("When it is sent next; null: not again.")
+        required=True, allow_none=True, metadata=described("When the next attempt is due; null: none is.")
     )
     created_at = Instant(required=True)
     finished_at = Instant(required=True, allow_none=True)
@@ -151,19 +160,20 @@ class DeliveryQuery(_Window):
 
     cursor = fields.String(
         validate=validate.Regexp(
-            rf"{UUID[:-1]}(_{UUID[1:-1]})?$", error="Not a cursor of ours: give `next` of the page before."
+            rf"{UUID[:-1]}(_{UUID[1:-1]})?$",
+            error="This is no cursor of this list. Send the `next` of the previous page.",
         ),
-        metadata=described("`next` of the page before. Left out: the newest rows."),
+        metadata=described("`next` of the previous page; without it: the newest rows."),
     )
-    subscription = identifier("Only to this one.")
-    message = identifier("Only of this one.")
+    subscription = identifier("Only deliveries to this subscription.")
+    message = identifier("Only deliveries of this message.")
     state = fields.String(validate=validate.OneOf(STATES))
 
 
 class ResponseQuery(Strict):
     """Query for the response of one attempt."""
 
-    attempt = identifier("Left out: the last one.")
+    attempt = identifier("Id of the attempt; without it: the last one.")
 
 
 class Request(ma.Schema):
@@ -188,14 +198,15 @@ class Response(ma.Schema):
     body = fields.String(
         required=True,
         metadata=described(
-            "Its beginning, unpacked (gzip, deflate) and decoded as its headers say; `/response` has the bytes."
+            "The beginning of the body, decompressed (gzip, deflate) and decoded as the headers say; `/response` "
+            "returns the bytes."
         ),
     )
     body_note = fields.String(
         required=True,
         allow_none=True,
         metadata=described(
-            "What the text does not show, such as bytes that are not of its charset; else null."
+            "What the text does not show, such as bytes that are invalid in its charset; else null."
         ),
     )
     truncated = fields.Boolean(required=True)
@@ -222,7 +233,7 @@ class Attempt(ma.Schema):
         required=True, allow_none=True, metadata=described("Class of the failure; null: it succeeded.")
     )
     detail = fields.String(required=True, metadata=described("One line.", example="Answered 200."))
-    hint = fields.String(required=True, allow_none=True, metadata=described("What to look at."))
+    hint = fields.String(required=True, allow_none=True, metadata=described("What the owner can check."))
     request = fields.Nested(Request, required=True)
     response = fields.Nested(Response, required=True, allow_none=True)
     timings = fields.Nested(Timings, required=True)
@@ -238,17 +249,15 @@ class OneDelivery(Delivery):
     body = fields.String(
         required=True,
         allow_none=True,
-        metadata=described(
-            "The body, as it was sent last or will be sent; null if it is not known any more."
-        ),
+        metadata=described("The body, as it was sent last or will be sent; null if it is no longer known."),
     )
     body_reason = fields.String(
         required=True,
         allow_none=True,
         metadata=described(
-            "Why there is no body: `changed` (it was not kept, and made again it is another than was sent), `purged`, "
-            "`unknown_event`, `unknown_format` or `poison` (it cannot be made again), `broken` (it was never made); "
-            "`too_large`: `/body` has it."
+            "Why there is no body: `changed` (it was not stored, and rendering it again gives other bytes), `purged`, "
+            "`unknown_event`, `unknown_format` or `poison` (it cannot be rendered again), `broken` (its data could not "
+            "be rendered); `too_large`: `/body` returns it."
         ),
     )
     attempt_log = fields.List(
@@ -257,7 +266,7 @@ class OneDelivery(Delivery):
     attempts_next = fields.String(
         required=True,
         allow_none=True,
-        metadata=described("Give it as `cursor` to `/attempts` to get older ones; null: there are none."),
+        metadata=described("Send it as `cursor` to `/attempts` to get older ones; null: there are none."),
     )
 
 
@@ -267,10 +276,11 @@ class Trial(Strict):
     event = Text(
         validate=validate.Length(max=200),
         metadata=described(
-            "An event type, whose sample is sent; without it `webhooks.test` is.", example="invoices.created"
+            "An event type, of which an example is sent; without it `webhooks.test`.",
+            example="invoices.created",
         ),
     )
     entity_id = Text(
         validate=validate.Length(min=1, max=255),
-        metadata=described("With `event`: send this record as it is now, instead of a sample."),
+        metadata=described("With `event`: send this record as it is now, instead of an example."),
     )

@@ -24,27 +24,33 @@ class ProblemCode(t.NamedTuple):
 PROBLEM_CODES: t.Final[t.Mapping[str, ProblemCode]] = {
     "malformed": ProblemCode(400, "Send what HTTP, JSON in UTF-8 and this description allow."),
     "unauthenticated": ProblemCode(401, "Authenticate as you do for the rest of the app."),
-    "forbidden": ProblemCode(403, "Ask whoever gives rights for `read`, `write` or `secrets`."),
+    "forbidden": ProblemCode(403, "Ask your administrator for the right `read`, `write` or `secrets`."),
     "cross_site": ProblemCode(
         403, "Send it from a page of the same origin, or with an `Authorization` header instead of a cookie."
     ),
-    "not_found": ProblemCode(404, "Check the id: what belongs to another owner is not there either."),
+    "not_found": ProblemCode(
+        404, "Check the id: objects of other owners are answered as if they did not exist."
+    ),
     "method_not_allowed": ProblemCode(405, "Use a method that `Allow` names."),
-    "conflict": ProblemCode(409, "Look at `detail`: end or change what is in the way, then repeat."),
+    "conflict": ProblemCode(409, "Resolve the conflict that `detail` names, then repeat."),
     "exclusive": ProblemCode(
         409, "Leave out one of the channels that `detail` names, or unsubscribe from it."
     ),
     "broken": ProblemCode(409, "Wait until the operator has repaired the message; it is sent then."),
-    "changed": ProblemCode(412, "Read it again, repeat your change on it, and send the new `ETag`."),
-    "too_large": ProblemCode(413, "Send less."),
+    "changed": ProblemCode(
+        412, "Read the object again, repeat your change, and send the new `ETag` as `If-Match`."
+    ),
+    "too_large": ProblemCode(413, "Send a smaller body."),
     "unsupported_media_type": ProblemCode(415, "Send `Content-Type: application/json`."),
     "invalid": ProblemCode(422, "Correct each field in `errors`, then repeat."),
-    "key_reused": ProblemCode(422, "Take a new `Idempotency-Key` for another request."),
+    "key_reused": ProblemCode(422, "Use a new `Idempotency-Key` for another request."),
     "too_many_requests": ProblemCode(429, "Wait as many seconds as `Retry-After` says, then repeat."),
     "failed": ProblemCode(
-        500, "Repeat later with the same `Idempotency-Key`; the operator has the reason in the log."
+        500, "Repeat later with the same `Idempotency-Key`; the reason is in the operator's log."
     ),
-    "unreadable": ProblemCode(500, "Ask the operator, or rotate the secret: the key that opened it is gone."),
+    "unreadable": ProblemCode(
+        500, "Ask the operator, or rotate the secret: the app has no key that decrypts the stored one."
+    ),
 }
 """In the order of their status."""
 
@@ -53,7 +59,10 @@ class FieldProblem(ma.Schema):
     """A mistake in one field."""
 
     field = fields.String(
-        required=True, metadata=described("Where: dotted, lists by number.", example="events.0.includes")
+        required=True,
+        metadata=described(
+            "The path of the field: dotted, elements of lists by number.", example="events.0.includes"
+        ),
     )
     message = fields.String(
         required=True,

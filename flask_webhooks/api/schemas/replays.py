@@ -19,14 +19,14 @@ class NewReplay(Strict):
 
     mode = fields.String(
         validate=validate.OneOf(("failed", "held", "all", "missed")),
-        metadata=described("Short for `states`. `failed` without either."),
+        metadata=described("A short form of `states`; `failed` if neither is given."),
     )
     states = fields.List(
         fields.String(validate=validate.OneOf(REPLAYABLE)),
         validate=validate.Length(min=1, max=5),
         metadata=described(
             "States of deliveries; `missed`: events that this subscription listens to and has no delivery of. They "
-            'are kept with `WEBHOOKS_RECORD = "all"`, or if another subscription listened.'
+            'are stored with `WEBHOOKS_RECORD = "all"`, or if another subscription matched them.'
         ),
     )
     events = fields.List(
@@ -34,9 +34,11 @@ class NewReplay(Strict):
         validate=validate.Length(max=500),
         metadata=described("Event types or patterns; all without it.", example=["invoices.*"]),
     )
-    since = Instant(metadata=described("Recorded at or after; without it as far back as there is a log."))
-    until = Instant(metadata=described("Recorded before; without it until now."))
-    dry_run = Flag(load_default=False, metadata=described("Only count."))
+    since = Instant(
+        metadata=described("Only events recorded at or after this instant; without it: the whole log.")
+    )
+    until = Instant(metadata=described("Only events recorded before this instant; without it: until now."))
+    dry_run = Flag(load_default=False, metadata=described("Count the deliveries, and send nothing."))
 
     @validates_schema
     def _one_way(self, data: dict[str, t.Any], **_: t.Any) -> None:
@@ -82,11 +84,11 @@ class Point(ma.Schema):
 
     at = Instant(required=True, metadata=described("When the hour begins."))
     attempts = fields.Integer(required=True)
-    ok = fields.Integer(required=True, metadata=described("Answered 2xx."))
-    redirected = fields.Integer(required=True, metadata=described("Answered 3xx."))
-    refused = fields.Integer(required=True, metadata=described("Answered 4xx."))
-    broken = fields.Integer(required=True, metadata=described("Answered 5xx."))
-    unanswered = fields.Integer(required=True, metadata=described("No complete answer."))
+    ok = fields.Integer(required=True, metadata=described("Attempts with a 2xx response."))
+    redirected = fields.Integer(required=True, metadata=described("Attempts with a 3xx response."))
+    refused = fields.Integer(required=True, metadata=described("Attempts with a 4xx response."))
+    broken = fields.Integer(required=True, metadata=described("Attempts with a 5xx response."))
+    unanswered = fields.Integer(required=True, metadata=described("Attempts without a complete response."))
     p50 = fields.Float(required=True, allow_none=True)
     p95 = fields.Float(required=True, allow_none=True)
 
@@ -125,8 +127,8 @@ class Health(ma.Schema):
         required=True,
         allow_none=True,
         metadata=described(
-            "Who has it wait until `waits_until`: `receiver`, which asks to slow down (429, 503 with a wait), or "
-            "`sender`, which can reach no receiver; null: it does not wait."
+            "Why nothing is sent until `waits_until`: `receiver` (it asks to slow down: 429, or 503 with a wait) or "
+            "`sender` (our side can reach no receiver); null: it does not wait."
         ),
     )
     waits_until = Instant(required=True, allow_none=True)
@@ -134,13 +136,13 @@ class Health(ma.Schema):
         required=True,
         allow_none=True,
         metadata=described(
-            "Requests a second that it has been learnt to take; null: it never asked to slow down lately."
+            "Requests a second that are sent to it, learnt from its requests to slow down; null: none lately."
         ),
     )
 
 
 class Stats(ma.Schema):
-    """How a subscription performs. Durations in seconds; percentiles are read from classes, within a fifth."""
+    """How a subscription performs. Durations are in seconds; percentiles are estimated from classes, within a fifth."""
 
     window = fields.String(required=True)
     since = Instant(required=True)
@@ -148,7 +150,9 @@ class Stats(ma.Schema):
     states = fields.Nested(States, required=True)
     attempts = fields.Integer(required=True)
     success_rate = fields.Float(
-        required=True, allow_none=True, metadata=described("Attempts answered 2xx, of all; null without any.")
+        required=True,
+        allow_none=True,
+        metadata=described("Share of attempts with a 2xx response; null without attempts."),
     )
     p50 = fields.Float(required=True, allow_none=True)
     p95 = fields.Float(required=True, allow_none=True)

@@ -65,16 +65,24 @@ class _Shared(Strict):
 
     url = Text(
         metadata=described(
-            "Where to send: HTTPS, reachable from the public internet.", example="https://example.com/hooks"
+            "The URL of the receiver: HTTPS, reachable from the public internet.",
+            example="https://example.com/hooks",
         )
     )
-    description = Text(validate=validate.Length(max=1024), metadata=described("Your own words."))
-    active = Flag(metadata=described("Off: new deliveries are held, not sent."))
-    events = fields.List(Event(), metadata=described("What to listen to.", example=["invoices.created"]))
-    channels = fields.List(
-        Text(), metadata=described("Channels of which every event is wanted: `invoices` is `invoices.*`.")
+    description = Text(
+        validate=validate.Length(max=1024), metadata=described("A description in your own words.")
     )
-    format = Text(allow_none=True, metadata=described("Envelope; null: what the catalogue gives each event."))
+    active = Flag(metadata=described("False: new deliveries are held, not sent."))
+    events = fields.List(
+        Event(), metadata=described("The events to listen to.", example=["invoices.created"])
+    )
+    channels = fields.List(
+        Text(), metadata=described("Channels whose events are all wanted: `invoices` means `invoices.*`.")
+    )
+    format = Text(
+        allow_none=True,
+        metadata=described("The envelope; null: the one that the catalogue gives each event."),
+    )
     headers = fields.Dict(
         keys=fields.String(),
         values=fields.String(allow_none=True),
@@ -88,7 +96,7 @@ class _Shared(Strict):
         allow_none=True,
         metadata=described(
             "`standard`, `none`, or seconds to wait before each further attempt, from the eleventh on at least 60; "
-            "null: the event's or the app's.",
+            "null: the schedule of the event or of the app.",
             oneOf=[
                 {"type": "string", "enum": ["standard", "none"]},
                 {
@@ -136,33 +144,38 @@ class NewSubscription(_Shared):
     url = Text(
         required=True,
         metadata=described(
-            "Where to send: HTTPS, reachable from the public internet.", example="https://example.com/hooks"
+            "The URL of the receiver: HTTPS, reachable from the public internet.",
+            example="https://example.com/hooks",
         ),
     )
     environment = fields.String(
         validate=validate.OneOf(ENVIRONMENTS),
         metadata=described(
-            "Only messages of that environment are sent; the app's own by default. Fixed for good."
+            "Only messages of this environment are sent; by default that of the app. It cannot be changed later."
         ),
     )
     secret = Text(
         metadata=described(
-            "A secret of your own: `whsec_` and base64 of 24 to 64 bytes. One is made without it."
+            "A secret of your own: `whsec_` and base64 of 24 to 64 bytes. Without it one is generated."
         )
     )
-    owner = Text(validate=validate.Length(min=1, max=255), metadata=described("For operators: whose it is."))
+    owner = Text(
+        validate=validate.Length(min=1, max=255),
+        metadata=described("Operators only: the owner of the subscription."),
+    )
 
 
 class SubscriptionChange(_Shared):
     """The fields to change; the others keep their values."""
 
     environment = fields.String(
-        validate=validate.OneOf(ENVIRONMENTS), metadata=described("Cannot be changed; may be repeated.")
+        validate=validate.OneOf(ENVIRONMENTS),
+        metadata=described("It cannot be changed; the present value may be sent."),
     )
     held = fields.String(
         validate=validate.OneOf(("send", "discard")),
         metadata=described(
-            "With `active: true`: what becomes of the deliveries that were held while it was off."
+            "With `active: true`: whether to send or discard the deliveries that were held while it was off."
         ),
     )
 
@@ -173,7 +186,7 @@ class Subscription(ma.Schema):
     id = identifier("Its id.", required=True)
     owner = fields.String(metadata=described("Shown to operators only."))
     url = fields.String(
-        required=True, metadata=described("In its normal form.", example="https://example.com/hooks")
+        required=True, metadata=described("The URL in its normal form.", example="https://example.com/hooks")
     )
     description = fields.String(required=True)
     environment = fields.String(required=True, validate=validate.OneOf(ENVIRONMENTS))
@@ -181,7 +194,7 @@ class Subscription(ma.Schema):
     format = fields.String(required=True, allow_none=True)
     events = fields.List(fields.Nested(Listener), required=True)
     channels = fields.List(
-        fields.String(), required=True, metadata=described("Channels of which every event is listened to.")
+        fields.String(), required=True, metadata=described("Channels whose events are all listened to.")
     )
     headers = fields.List(
         fields.String(), required=True, metadata=described("Names only.", example=["X-Api-Key"])
@@ -219,7 +232,9 @@ class CreatedSubscription(Subscription):
 
     secret = fields.String(
         required=True,
-        metadata=described("What to verify with: `whsec_…`, or for `v1a` the public key `whpk_…`."),
+        metadata=described(
+            "The key to verify requests with: `whsec_…`, or for `v1a` the public key `whpk_…`."
+        ),
     )
 
 
@@ -230,9 +245,10 @@ class SubscriptionQuery(PageQuery):
     """Query for subscriptions."""
 
     environment = fields.String(validate=validate.OneOf(ENVIRONMENTS))
-    active = fields.Boolean(metadata=described("Only those that are on, or off."))
+    active = fields.Boolean(metadata=described("Only subscriptions that are on (`true`) or off (`false`)."))
     owner = Text(
-        validate=validate.Length(min=1, max=255), metadata=described("For operators: only this owner's.")
+        validate=validate.Length(min=1, max=255),
+        metadata=described("Operators only: the rows of this owner."),
     )
 
 
@@ -254,7 +270,9 @@ class Secrets(ma.Schema):
 
     secret = fields.String(required=True, metadata=described("The current one.", example="whsec_…"))
     secrets = fields.List(
-        fields.Nested(Secret), required=True, metadata=described("All that sign now, the current one first.")
+        fields.Nested(Secret),
+        required=True,
+        metadata=described("All that requests are signed with, the current one first."),
     )
 
 
@@ -265,10 +283,10 @@ class Rotation(Strict):
         strict=True,
         load_default=86_400,
         validate=validate.Range(min=0, max=604_800),
-        metadata=described("Seconds for which the old secrets go on signing too."),
+        metadata=described("Seconds during which requests are signed with the old secrets as well."),
     )
     secret = Text(
         metadata=described(
-            "A secret of your own: `whsec_` and base64 of 24 to 64 bytes. One is made without it."
+            "A secret of your own: `whsec_` and base64 of 24 to 64 bytes. Without it one is generated."
         )
     )
