@@ -44,8 +44,8 @@ def column_problems(event: EventType, mapper: AnyMapper, *, check_ignore: bool) 
             and len(condition.leaves) == 1
         ):
             yield where, "goes from a value to the same, which is no change.", 'Change "from" or "to".'
-        for key, values in (("from", condition.leaves), ("to", condition.enters)):
-            for value in values or ():
+        for key, values in condition.operands():
+            for value in values:
                 if value is not None and (said := _impossible(value, kind)) is not None:
                     yield f"{where}.{key}", *said
 

@@ -6,11 +6,12 @@ A pure room: no Flask, no SQLAlchemy, no marshmallow; what needs those is in `fl
 `format`       the whole format on one page, and the JSON Schema made from it
 `validators`   single values: read a node or refuse it; write JSON Schema
 `containers`   the same for lists and mappings
-`rules`        what must hold between keys
+`key_rules`    what must hold between the keys of a channel or an event
 `yaml_reader`  YAML with lines; the one place that touches PyYAML
 `sources`      files, package resources, entry points
 `loader`       sources to one `Catalog`
 `builder`      defaults worked in
+`conditions`   kinds of changes, and what `when` asks of a column
 `model`        `Catalog`, `Channel`, `EventType`: what everyone else uses
 `exclusivity`  which channels may not be held together
 `lock`         what a receiver relies on, written down, and compared later
@@ -20,11 +21,12 @@ A pure room: no Flask, no SQLAlchemy, no marshmallow; what needs those is in `fl
 
 from __future__ import annotations
 
+from .conditions import Condition, Kind, same
 from .exclusivity import check_exclusive
 from .format import SCHEMA_ID, json_schema
 from .loader import examine, load
 from .lock import ANY, Change, Fields, build_lock, compare
-from .model import Catalog, Channel, Condition, Deprecation, EventType, Include, Kind, Scope, same
+from .model import Catalog, Channel, Deprecation, EventType, Include, Scope
 from .names import (
     RESERVED_CHANNEL,
     did_you_mean,

@@ -10,9 +10,10 @@ import re
 import typing as t
 from types import MappingProxyType
 
-from .model import Channel, Condition, Deprecation, EventType, Include, Kind, Scope
+from .conditions import Condition, Kind
+from .key_rules import kinds_of
+from .model import Channel, Deprecation, EventType, Include, Scope
 from .names import singular
-from .rules import kinds_of
 from .validators import INVALID, Json
 
 MESSAGE = "{label} {event} successfully."
@@ -120,13 +121,8 @@ def _sound(values: t.Any) -> list[t.Any]:
 
 
 def _condition(given: t.Any) -> Condition:
-    if isinstance(given, dict):
-        given = _valid(given)
-        return Condition(
-            leaves=_values(given["from"]) if "from" in given else None,
-            enters=_values(given["to"]) if "to" in given else None,
-        )
-    return Condition(leaves=None, enters=_values(given))
+    operands = _valid(given) if isinstance(given, dict) else {"to": given}
+    return Condition.of({name: _values(values) for name, values in operands.items()})
 
 
 def _values(given: t.Any) -> tuple[t.Any, ...]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from . import names
+from .conditions import OPERATORS
 from .containers import Either, Key, ListOf, MapOf, Record
-from .rules import CHANNEL_RULES, EMIT, KINDS, MOVED
+from .key_rules import CHANNEL_RULES, EMIT, KINDS, MOVED
 from .validators import Anything, Choice, Flag, Json, Nothing, Number, Scalar, Text
 
 SCHEMA_ID = "https://flask-webhooks.readthedocs.io/catalog.schema.json"
@@ -106,10 +107,7 @@ DEFAULTS = Record(
 CONDITION = Record(
     "condition",
     'a mapping with "from", "to" or both',
-    {
-        "from": Key(VALUES, "The column had this value (or one of these) before."),
-        "to": Key(VALUES, "The column has this value (or one of these) now."),
-    },
+    {name: Key(VALUES, operator.help) for name, operator in OPERATORS.items()},
     filled=True,
 )
 MOVES = Either((Scalar(), ListOf(Scalar(), "a list of values"), CONDITION))

@@ -12,28 +12,14 @@ import enum
 import typing as t
 
 from ..errors import UnknownEventError
+from .conditions import DEPARTURES, Condition, Kind, same
 from .exclusivity import check_exclusive
 from .names import nearest, suggestion
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-Scalar: t.TypeAlias = str | int | float | bool | None
-"""A value that a condition can be compared with."""
-
 _UNCHANGED = (None, None)
-
-
-class Kind(enum.StrEnum):
-    """What happened to a row."""
-
-    CREATED = "created"
-    UPDATED = "updated"
-    DELETED = "deleted"
-    MOVED_IN = "moved_in"
-    """It became another owner's: what that owner sees of it."""
-    MOVED_OUT = "moved_out"
-    """The same as its owner of before sees it."""
 
 
 class Scope(enum.StrEnum):
@@ -43,67 +29,6 @@ class Scope(enum.StrEnum):
     """A subscription that listens to it listens to nothing else."""
     OWNER = "owner"
     """All active subscriptions of an owner in one environment listen to nothing else."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Condition:
-    """What one column must do: `{from: [sent, overdue], to: paid}`."""
-
-    leaves: tuple[Scalar, ...] | None
-    """`from`: the old value is one of these; `None`: not asked."""
-    enters: tuple[Scalar, ...] | None
-    """`to`: the new value is one of these; `None`: any other value."""
-
-    def holds(self, kind: Kind, old: object, new: object) -> bool:
-        """Tell whether the change fulfils the condition.
-
-        An update must *enter*: without `from`, an old value that already was one of `to` does not count. A
-        created row is judged by its first value, a deleted one by its last; neither has a `from`.
-        """
-        if kind is not Kind.UPDATED:
-            value = new if kind in _ARRIVALS else old
-            return self.leaves is None and self.enters is not None and _among(value, self.enters)
-        if same(old, new):
-            return False
-        if self.enters is not None and not _among(new, self.enters):
-            return False
-        if self.leaves is not None:
-            return _among(old, self.leaves)
-        return self.enters is None or not _among(old, self.enters)
-
-    def is_reached(self, value: object) -> bool:
-        """Tell whether a row with this value has fulfilled the condition before, or was made so."""
-        if self.enters is not None:
-            return _among(value, self.enters)
-        return self.leaves is not None and not _among(value, self.leaves)
-
-
-_ARRIVALS = frozenset({Kind.CREATED, Kind.MOVED_IN})
-_DEPARTURES = frozenset({Kind.DELETED, Kind.MOVED_OUT})
-
-
-def _among(value: object, wanted: tuple[Scalar, ...]) -> bool:
-    # YAML has no enums: a member is meant by its name or by its value.
-    if isinstance(value, enum.Enum):
-        return value.name in wanted or value.value in wanted
-    return any(same(value, each) for each in wanted)
-
-
-def same(old: t.Any, new: t.Any) -> bool:
-    """Tell whether two values of a column are equal, also those whose `==` has no truth value.
-
-    Arrays (numpy's, and so the vectors of pgvector) compare element by element, and broadcast: the shape counts too.
-    What cannot be compared at all is not the same, as for SQLAlchemy.
-    """
-    try:
-        equal = old == new
-        if equal is True or equal is False:
-            return equal
-        if hasattr(equal, "all"):
-            return getattr(old, "shape", None) == getattr(new, "shape", None) and bool(equal.all())
-        return bool(equal)
-    except (TypeError, ValueError):
-        return False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -176,7 +101,7 @@ class EventType:
         """
         if kind not in self.on:
             return False
-        if kind in _DEPARTURES and self.is_soft_delete:
+        if kind in DEPARTURES and self.is_soft_delete:
             # What was called deleted when its update came is not deleted once more with its row.
             return not self.when or not all(
                 condition.is_reached(changes.get(column, _UNCHANGED)[0])

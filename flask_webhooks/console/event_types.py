@@ -62,13 +62,15 @@ def _plain(event: EventType) -> str:
 
 
 def _conditions(event: EventType, shown: t.Mapping[str, str]) -> str:
-    parts = [_condition(shown[name], condition) for name, condition in event.when.items() if name in shown]
+    parts = [
+        condition_text(shown[name], condition) for name, condition in event.when.items() if name in shown
+    ]
     if len(parts) < len(event.when):
         parts.append(_("certain values of it change"))
     return _("When %(conditions)s.", conditions=_(" and ").join(parts)) if parts else ""
 
 
-def _condition(column: str, condition: Condition) -> str:
+def condition_text(column: str, condition: Condition) -> str:
     if condition.leaves is None and condition.enters is None:
         return _("%(column)s changes", column=column)
     if condition.leaves is None:
