@@ -126,6 +126,17 @@ def test_files_are_short_enough_to_be_read() -> None:
     assert {name for name, path in MODULES.items() if path.read_text().count("\n") > 450} == set()
 
 
+def test_the_init_of_a_room_lists_its_modules() -> None:
+    missing = defaultdict(set)
+    for path in ROOT.glob("*/**/__init__.py"):
+        said = ast.get_docstring(ast.parse(path.read_text())) or ""
+        within = {each.stem for each in path.parent.glob("*.py")} - {"__init__", "__main__"}
+        within |= {each.parent.name for each in path.parent.glob("*/__init__.py")}
+        missing[path.parent.name] |= {name for name in within if f"`{name}`" not in said}
+
+    assert {room: names for room, names in missing.items() if names} == {}
+
+
 def test_tests_are_where_what_they_test_is() -> None:
     folders = {path.name for path in TESTS.iterdir() if any(path.glob("test_*.py"))}
     named = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")}

@@ -8,6 +8,7 @@ commits; `paging` divides lists into pages; `problems` turns exceptions into pro
 that do not exist. What the API shares with the console is in `web`.
 
 ===============  =========================================================================
+`schemas`        the JSON of requests and answers
 `operations`     the definition of a route, from which URL rule, parsing and OpenAPI are made
 `subscriptions`  list, create, read, change, remove; show and rotate secrets
 `test_send`      the test request

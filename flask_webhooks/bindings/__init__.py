@@ -12,6 +12,7 @@ SQLAlchemy and marshmallow, and neither Flask nor YAML.
 `private`        private columns, by their names and types
 `stored_values`  the form in which a column stores an assigned value
 `schema_keys`    keys of what a schema dumps, and what of a row they read
+`host_code`      whether making `data` of a row can run code of the host's
 `serializers`    rows to `data`, by a schema or by columns
 `changes`        what an update changed, as `data` shows it: the include `changes`
 `plain`          what makes `data` without a schema: columns, or a method

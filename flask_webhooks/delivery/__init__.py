@@ -6,18 +6,18 @@ The law of this room: nothing here leases, loops or waits. Workers call it, and 
 `destination`  a subscription, opened for sending
 `request`      a delivery task, rendered and signed
 `attempt`      build a request, send it, decide what follows; no database
-`attempt_log`  the row of an attempt, of bounded size
-`announce`     the log event and the signals of an attempt
+`attempt_row`  the row of an attempt, of bounded size
+`log_line`     the log line and the signals of an attempt
 `test_send`    one test request, made at once
 `body`         the body of a delivery, for its page and the API
 =============  ===========================================================
 """
 
-from .announce import announce_attempt, is_announced
 from .attempt import AttemptResult, cancelled_result, crashed_result, make_attempt
-from .attempt_log import attempt_row, drop_response
+from .attempt_row import attempt_row, drop_response
 from .body import CHANGED, Body, body_of
 from .destination import Destination, destinations
+from .log_line import announce_attempt, is_announced
 from .request import (
     MASK,
     DeliveryTask,

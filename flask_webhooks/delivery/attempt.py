@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from .. import pace, retry
 from ..retry import Failure, Verdict
 from ..transport import Reply
-from .attempt_log import Row, attempt_row
+from .attempt_row import Row, attempt_row
 from .destination import Destination
 from .request import DeliveryTask, Request, RequestError, UnreadableError, build, utcnow
 

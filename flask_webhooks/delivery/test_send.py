@@ -18,9 +18,9 @@ from ..ids import uuid7
 from ..messages import Row, delivery_row, message_row, payload_message, size_of
 from ..models import Attempt, Delivery, Message, State, Trigger
 from ..transport import Outbound
-from .announce import announce_attempt
 from .attempt import AttemptResult, make_attempt
 from .destination import Destination, destinations
+from .log_line import announce_attempt
 from .request import DeliveryTask, headers, utcnow
 
 if t.TYPE_CHECKING:

@@ -5,21 +5,22 @@ that owner's row, which is the *first* statement of the transaction, or of our s
 here commits: the session is the caller's own and short, with nothing of the host's in it. Signals and the bell wait for
 its commit; in a transaction of the host's, for that of the host.
 
-================  ======================================================================
-`input`           what is given of a subscription, and what it says of itself
-`validation`      what the customer wrote, checked; every mistake at once
-`patterns`        the part of it that is about events and their envelope
-`headers`         custom headers, the part of it that could be turned against a receiver
-`owner_lock`      one change of an owner's subscriptions at a time
-`changes`         lock, look, write
-`switching`       off and on, and what was held meanwhile
-`lists`           what is shown of one, and lists of them
-`joined_session`  inside a transaction of the host's
-`secrets`         reveal and rotate
-`certificates`    client certificates, by an operator
-`after_commit`    what waits for the commit
-`reencryption`    every stored secret sealed anew with the first key
-================  ======================================================================
+===================  ========================================================================
+`input`              what is given of a subscription, and what it says of itself
+`validation`         what the customer wrote, checked; every mistake at once
+`validation_errors`  collects what is wrong, by field
+`patterns`           the part of it that is about events and their envelope
+`headers`            custom headers, the part of it that could be turned against a receiver
+`owner_lock`         one change of an owner's subscriptions at a time
+`changes`            lock, look, write
+`switching`          off and on, and what was held meanwhile
+`lists`              what is shown of one, and lists of them
+`joined_session`     inside a transaction of the host's
+`secrets`            reveal and rotate
+`certificates`       client certificates, by an operator
+`after_commit`       what waits for the commit
+`reencryption`       every stored secret sealed anew with the first key
+===================  ========================================================================
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ class Transport:
         - `connect` also where the connection was closed before anything came back;
         - `timeout`: no complete answer in time, whatever its status said;
         - `protocol`: not HTTP/1.1, an answer that broke off, an upgrade, or a header of ours that cannot be sent;
-        - `too_large`: status line and headers beyond `answers.MOST_HEAD` bytes or `answers.MOST_HEADERS` lines.
+        - `too_large`: status line and headers beyond `response.MOST_HEAD` bytes or `response.MOST_HEADERS` lines.
           A large *body* is no failure: it is cut, and the status counts;
         - `redirect`, `http_4xx`, `http_5xx`: the answer was complete, and not 2xx.
 

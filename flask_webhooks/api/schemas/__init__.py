@@ -2,6 +2,15 @@
 
 They check types and shapes. What needs the catalogue, the guard or the database is checked by the room `subscriptions`,
 so that the same rules hold for the console and the command line. Instants are ISO 8601 in UTC; durations are seconds.
+
+===============  ======================================================
+`subscriptions`  subscriptions, their secrets and test requests
+`log`            messages, deliveries and attempts
+`replays`        replays and statistics
+`catalog`        channels and events
+`problems`       problem details, with every code that one may have
+`fields`         fields and base classes that several schemas share
+===============  ======================================================
 """
 
 from __future__ import annotations

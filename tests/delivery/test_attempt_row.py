@@ -11,7 +11,7 @@ from flask import Flask
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flask_webhooks.delivery.attempt_log import MOST_ATTEMPT, MOST_HEADERS, body_excerpt, headers_excerpt
+from flask_webhooks.delivery.attempt_row import MOST_ATTEMPT, MOST_HEADERS, body_excerpt, headers_excerpt
 from flask_webhooks.models import Attempt
 from flask_webhooks.state import AppState, state_of
 from tests.receivers import Receiver, raw

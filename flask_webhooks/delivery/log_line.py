@@ -1,4 +1,4 @@
-"""Announces an attempt: one log event, and the signals that the host's own code may listen to.
+"""The log line of an attempt, and the signals that the host's own code may listen to.
 
 The law of this module: an attempt is announced after the commit of its row, never before: a receiver of a signal that
 looks the attempt up must find it.
@@ -18,6 +18,7 @@ if t.TYPE_CHECKING:
 __all__ = ["announce_attempt", "is_announced"]
 
 logger = logging.getLogger("flask_webhooks.delivering")
+"""Its name is what hosts configure; the room had that name once."""
 
 
 def is_announced() -> bool:
