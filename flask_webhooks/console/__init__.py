@@ -6,7 +6,7 @@ work without JavaScript; htmx requests the same pages and gets the part that cha
 or event handler.
 
 In the order of a request: `rendering` authenticates, checks the token, opens a session of our own and commits; a page
-function returns a `Page`, a `Redirect` or a `Raw`.
+function returns a `Page`, a `Redirect` or a `Raw`, which `rendering` turns into a response.
 
 =============  ==============================================================================================
 `pages`        the definition of a page, from which the URL rules are made
@@ -54,7 +54,8 @@ from .template_values import accent, template_values
 
 __all__ = ["make_blueprint"]
 
-_ROOMS = (
+# Importing these modules fills PAGES.
+_MODULES = (
     webhooks,
     form_pages,
     first_steps,
@@ -66,7 +67,6 @@ _ROOMS = (
     catalogue,
     operator,
 )
-"""Importing these modules fills PAGES."""
 
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")

@@ -17,6 +17,7 @@ from .rendering import nothing
 __all__ = ["event", "events"]
 
 DEEPEST = 6
+"""Levels of nested properties that the table of `data` shows; the JSON Schema below it has all."""
 PAGE = 300
 """Events on a page."""
 SAID = 512

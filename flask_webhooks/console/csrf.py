@@ -1,7 +1,7 @@
 """The token in every form, by which another site cannot make a signed-in browser change anything (CSRF).
 
-It is signed with the app's own key, and bound to the owner, the rights and the operator flag of the principal that it
-was made for: a token of a colleague who may only read does not work in an administrator's browser. It needs neither a
+It is signed with the app's own key, and contains the owner, the rights and the operator flag of the principal that it
+was made for: a token of a colleague who may only read is refused in an administrator's browser. It needs neither a
 session nor a cookie of ours. A request that the browser marks as coming from another origin is refused as well (see
 `web.origin`).
 """
@@ -19,7 +19,7 @@ __all__ = ["FIELD", "LIFE", "fits", "make"]
 
 FIELD = "webhooks_token"
 LIFE = 12 * 3600
-"""Seconds: a working day. A form that was open for longer has to be reloaded."""
+"""Seconds that a token is valid: a working day. A form that was open for longer has to be reloaded."""
 
 
 def make(state: AppState, principal: Principal) -> str:
@@ -42,5 +42,6 @@ def _bound_to(principal: Principal) -> str:
 
 
 def _serializer(state: AppState) -> URLSafeTimedSerializer:
+    # An app without sessions may have no SECRET_KEY. The encryption key is at least as secret.
     key = state.app.secret_key or state.settings.encryption_keys[0]
     return URLSafeTimedSerializer(key, salt="flask-webhooks-console")

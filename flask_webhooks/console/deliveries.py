@@ -1,4 +1,4 @@
-"""The log of deliveries: filtered, updated live, and loaded page by page while scrolling."""
+"""The log of deliveries: filtered, updated live, and loaded page by page while the visitor scrolls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["deliveries", "live"]
 
 MOST = 40
 WEBHOOKS = 200
-"""Webhooks to choose from, including removed ones, whose log stays."""
+"""Webhooks to choose from, including removed ones, whose log is kept."""
 LIVE = 200
 """The most lines of the live part; older ones are on the next page."""
 SPANS: t.Mapping[str, timedelta] = {
@@ -40,6 +40,7 @@ def deliveries(visit: PageContext) -> Page:
     values = {
         "slice": found,
         "query": {name: value for name, value in query.items() if value},
+        # The live part shows what is newer than the last line of this page, so that it can also change these lines.
         "anchor": (found.entries[-1].row.id if found.entries else uuid7()) if not before else "",
         "newest": found.entries[0].row.id if found.entries else "",
         "subscriptions": {row.id: row for row in known},

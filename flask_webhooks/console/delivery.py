@@ -56,7 +56,7 @@ class ShownAttempt:
     """Whether `response_body` is shorter than the text."""
     phases: tuple[Phase, ...]
     has_curl: bool
-    """Whether the bytes that were sent are known, so that there is a curl command."""
+    """Whether there is a curl command: only if the bytes that were sent are known."""
     curl: str
     """The command; empty if it is long: it is then loaded on demand."""
     left_out: tuple[str, ...]
@@ -70,10 +70,11 @@ def delivery(visit: PageContext, delivery_id: object) -> Page | Raw:
     With `response` in the query, return the bytes of that attempt's response instead, as a download.
     """
     before = visit.identifier("before")
-    story = _story(visit, str(delivery_id), before)
-    row = story.delivery
+    detail = _find(visit, str(delivery_id), before)
+    row = detail.delivery
     if "response" in visit.query:
         return _saved(visit, row.id, visit.identifier("response"))
+    # A page that is open polls every few seconds. The mark changes with everything that the page shows.
     mark = f"{row.state} {row.attempts} {row.due_at.isoformat() if row.due_at else ''}"
     if visit.is_partial and visit.query.get("seen") == mark:
         return Raw(status=204)
@@ -81,13 +82,13 @@ def delivery(visit: PageContext, delivery_id: object) -> Page | Raw:
     text = text_of(body.data)
     shown_body = pretty(text[:LONGEST_BODY], BODY)
     values = {
-        "story": story,
-        "attempts": shown_attempts(story, body),
+        "detail": detail,
+        "attempts": shown_attempts(detail, body),
         "before": before,
         "body": shown_body,
         "body_note": _note(body),
         "is_cut": len(shown_body) < len(text),
-        "changes": _changes(story),
+        "changes": _changes(detail),
         "mark": mark,
     }
     return Page("delivery.html", values)
@@ -104,10 +105,10 @@ def _saved(visit: PageContext, delivery_id: str, attempt_id: str) -> Raw:
 @page("GET", "/deliveries/<uuid:delivery_id>/curl", right="read")
 def curl(visit: PageContext, delivery_id: object) -> Raw:
     """Return the curl command of an attempt as plain text: of the one that `?attempt=` names, or of the last one."""
-    story = _story(visit, str(delivery_id))
-    key, last = visit.identifier("attempt"), story.attempts[-1] if story.attempts else None
-    row = queries.attempt_of(visit.session, story.delivery.id, key) if key else last
-    body = body_of(visit.state, visit.session.connection(), story.delivery)
+    detail = _find(visit, str(delivery_id))
+    key, last = visit.identifier("attempt"), detail.attempts[-1] if detail.attempts else None
+    row = queries.attempt_of(visit.session, detail.delivery.id, key) if key else last
+    body = body_of(visit.state, visit.session.connection(), detail.delivery)
     if row is None or body.data is None or not body.is_of(row):
         raise nothing()
     return Raw(curl_command(row.url, json.loads(row.request_headers or "{}"), body.data))
@@ -117,7 +118,7 @@ def curl(visit: PageContext, delivery_id: object) -> Raw:
 def retry(visit: PageContext, delivery_id: object) -> Redirect:
     """Make a delivery due now: with the same key and bytes, and a new signature."""
     key = str(delivery_id)
-    owner = _story(visit, key).subscription.owner
+    owner = _find(visit, key).subscription.owner
     retried = manual.retry(visit, key, owner)
     if retried is manual.Retried.BROKEN:
         raise Refused(
@@ -132,22 +133,22 @@ def retry(visit: PageContext, delivery_id: object) -> Redirect:
 def cancel(visit: PageContext, delivery_id: object) -> Redirect:
     """Cancel a delivery that is pending, held or broken."""
     key = str(delivery_id)
-    _story(visit, key)
+    _find(visit, key)
     if not manual.cancel_delivery(visit, key):
-        raise Refused(409, _("It is no longer pending: there is nothing to cancel."))
+        raise Refused(409, _("The delivery is no longer pending, so it cannot be cancelled."))
     return Redirect("delivery", {"delivery_id": key}, notice="cancelled")
 
 
-def _story(visit: PageContext, delivery_id: str, before: str = "") -> DeliveryDetail:
+def _find(visit: PageContext, delivery_id: str, before: str = "") -> DeliveryDetail:
     found = queries.delivery_detail(visit.session, delivery_id, owner=visit.owner, before=before)
     if found is None:
         raise nothing()
     return found
 
 
-def _changes(story: DeliveryDetail) -> list[tuple[str, str, str]]:
+def _changes(detail: DeliveryDetail) -> list[tuple[str, str, str]]:
     """Return (column, old value, new value) for each change of an update."""
-    extras = json.loads(story.message.extras) if story.message is not None and story.message.extras else {}
+    extras = json.loads(detail.message.extras) if detail.message is not None and detail.message.extras else {}
     changes = extras.get("changes") if isinstance(extras, dict) else None
     if not isinstance(changes, dict):
         return []
@@ -167,15 +168,15 @@ def _note(body: Body) -> str:
     """Return why there is no body; empty if there is one."""
     if body.reason == CHANGED:
         return _(
-            "It was not stored, and rendering it again would give something else than what was sent: "
+            "It was not stored, and rendering it again would give other bytes than were sent: "
             "a label or the format has changed."
         )
     return reason_label(body.reason) if body.reason else ""
 
 
-def shown_attempts(story: DeliveryDetail, body: Body) -> list[ShownAttempt]:
+def shown_attempts(detail: DeliveryDetail, body: Body) -> list[ShownAttempt]:
     """Return the attempts, ready to be shown, in the order they were made."""
-    return [_shown_attempt(attempt, body) for attempt in story.attempts]
+    return [_shown_attempt(attempt, body) for attempt in detail.attempts]
 
 
 def _shown_attempt(row: Attempt, body: Body) -> ShownAttempt:
@@ -201,7 +202,7 @@ def _shown_attempt(row: Attempt, body: Body) -> ShownAttempt:
 
 
 def _inline(row: Attempt, headers: t.Mapping[str, str], sent: bytes | None) -> str:
-    """Return the curl command if it is short enough for the page, else an empty text."""
+    """Return the curl command if it fits on the page, else an empty text."""
     if sent is None or len(sent) > LONGEST_INLINE:
         return ""
     text = curl_command(row.url, headers, sent)
@@ -212,7 +213,7 @@ def _some(headers: t.Mapping[str, str]) -> dict[str, str]:
     """Return as many headers as fit into `HEADERS` bytes of HTML."""
     found, room = {}, HEADERS
     for name, value in headers.items():
-        room -= html_size(name) + html_size(value) + 40
+        room -= html_size(name) + html_size(value) + 40  # the markup of a line
         if room < 0:
             break
         found[name] = value

@@ -1,4 +1,4 @@
-"""The picker of channels and events: the boxes that fit on a page, or a search if there are too many."""
+"""The picker of channels and events: all boxes, or those that fit on a page and a search for the others."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Names:
 
     shown: tuple[str, ...]
     is_cut: bool
-    """Whether there are more: then the page has a field to type a name."""
+    """Whether there are more; the page then has a field to type a name."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Picker:
 
     channels: tuple[ChannelChoice, ...]
     is_cut: bool
-    """Whether there are more: then the page has a search, and a text field that accepts any pattern."""
+    """Whether there are more; the page then has a search, and a text field that accepts any pattern."""
     typed: str
     """Chosen patterns without a box: one per line, followed by its includes."""
 
@@ -103,6 +103,7 @@ def picker(state: AppState, wanted: t.Mapping[str, t.Sequence[str]], query: str 
     query = query.strip().lower()
     shown: dict[str, set[str]] = {}
     room = BOXES
+    # Chosen events first: those without a box have to be listed as text.
     by_rank = sorted(
         ((_rank(choice, query), each, choice) for each in every for choice in (each.whole, *each.events)),
         key=lambda found: found[0],
@@ -132,6 +133,8 @@ def _rank(choice: Choice, query: str) -> int:
 
 def _size(choice: Choice, channel: ChannelChoice | None = None) -> int:
     """Return an upper bound for the bytes of HTML of a box, and of its channel's heading if one is given."""
+    # The constants are the markup of `form.html`, rounded up: rendering a box to measure it would cost too much for a
+    # catalogue of thousands of events.
     size = 700 + 4 * len(choice.pattern)
     size += html_size(choice.title) + html_size(choice.occasion) + html_size(choice.deprecated)
     size += sum(120 + len(choice.pattern) + 2 * len(name) for name, _picked in choice.includes)

@@ -40,7 +40,7 @@ def occasion(bound: BoundChannel, event: EventType) -> str:
 
 
 def _shown(bound: BoundChannel, event: EventType) -> dict[str, str]:
-    """Return the columns that `data` of an event shows, with their names there."""
+    """Return the names that `data` of an event has for the columns that it contains."""
     schema = bound.schemas.get(event.name)
     if schema is not None:
         fields = schema.dump_fields.items()

@@ -23,7 +23,7 @@ def arrive(visit: PageContext, key: str, secret_id: str) -> Redirect:
         row = subscriptions.find(visit.session, key, owner=visit.owner)
     except SubscriptionMissingError:  # it was created by an earlier submission, and removed since
         return Redirect("index")
-    # None: the secret was rotated since, and has expired.
+    # None: the secret was rotated since, and has expired. The page of the webhook can show the new one.
     if subscriptions.reveal_one(visit.state, row, secret_id) is None:
         return Redirect("webhook", {"subscription_id": key})
     visit.session.rollback()  # on SQLite a transaction that has read may not be able to write
@@ -34,7 +34,7 @@ def arrive(visit: PageContext, key: str, secret_id: str) -> Redirect:
 
 @page("GET", "/webhooks/<uuid:subscription_id>/set-up", right="write", stores=False)
 def set_up(visit: PageContext, subscription_id: object) -> Page:
-    """Show the steps and which of them are done; the secret only to the visitor who has just made the webhook."""
+    """Show the steps and which of them are done; the secret only directly after the webhook was created."""
     made = once.shown_once(visit)
     row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
     connection = visit.session.connection()

@@ -28,9 +28,9 @@ _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
 NUMBERS = ("rate_limit",)
 """Fields of the form that hold a number, or nothing."""
 LONGEST = 4_096
-"""The characters of a text that are read: more than any field allows, so a text that was cut is refused as too long."""
+"""Characters of a text that are read: more than any field allows, so a text that was cut is refused as too long."""
 HEADERS = 48 * 1024
-"""The most bytes of HTML for the names of headers on a page: more than accepted ones can have."""
+"""Bytes of HTML for the names of headers on a page: more than accepted ones can have."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Form:
     errors: dict[str, list[str]] = field(default_factory=dict)
 
     def given(self) -> SubscriptionInput:
-        """Return the values for `subscriptions`, without the environment, which cannot be changed."""
+        """Return the values for `subscriptions`, without the environment, which only a new subscription takes."""
         return SubscriptionInput(
             url=self.url.strip(),
             description=self.description.strip(),
@@ -88,7 +88,7 @@ class Form:
         return [float(word) if _NUMBER.fullmatch(word) else word for word in words]
 
     def shorten(self, most: int) -> None:
-        """Drop surplus headers, so that the page which refuses them does not grow with their number.
+        """Drop surplus headers, so that the page that refuses them does not grow with their number.
 
         :param most: headers that a webhook may have; one more is kept, so that the form is still refused.
         """

@@ -30,7 +30,7 @@ from .webhooks import held_count
 __all__ = ["check_url", "create", "edit", "new", "preview", "probe", "save"]
 
 LOOK = "look"
-"""The button that searches events: the form comes back as it was filled in, with other boxes."""
+"""The name of the button that searches events: the form is shown again as filled in, with other boxes."""
 LONGEST_QUERY = 200
 
 
@@ -47,7 +47,7 @@ def new(visit: PageContext) -> Page:
 
 @page("POST", "/webhooks/new", right="write", stores=False)
 def create(visit: PageContext) -> Page | Redirect:
-    """Make a webhook and redirect to its first steps. The same form sent again redirects to the same webhook."""
+    """Create a webhook and redirect to its first steps. The same form sent again redirects to the same webhook."""
     if LOOK in visit.form:
         return _form_page(visit, of_form(visit.form), None)
     slot = once.made_by_form(visit)
@@ -73,13 +73,16 @@ def create(visit: PageContext) -> Page | Redirect:
 
 
 def _account(visit: PageContext) -> str:
-    """Return the owner of the webhooks that the visitor makes.
+    """Return the owner of the webhooks that the visitor creates.
 
     :raises Refused: the visitor is an operator without an owner.
     """
     if visit.principal.owner is ALL_OWNERS:
         raise Refused(
-            403, _("You belong to no account that a webhook could be for. Use the API, and say whose it is.")
+            403,
+            _(
+                "You have no account that a webhook could belong to. Use the API, and name the owner of the webhook."
+            ),
         )
     return visit.principal.owner
 
@@ -141,7 +144,7 @@ def _form_page(visit: PageContext, form: Form, row: Subscription | None, status:
         "formats": list(state.formats),
         "examples": few(state.catalog.events, example).shown,
         "catalog": state.catalog,
-        "beside": _other_channels(visit, row, form.environment),
+        "other_channels": _other_channels(visit, row, form.environment),
         "held": held_count(visit, row.id) if row is not None and not row.active else 0,
         "form_key": once.form_key(visit),
         **_preview(visit, form, example),
@@ -166,7 +169,7 @@ def _other_channels(visit: PageContext, row: Subscription | None, environment: s
 
 @page("POST", "/check-url", right="write")
 def check_url(visit: PageContext) -> Page:
-    """Show what is wrong with a URL, as saving would."""
+    """Show the mistakes in a URL, as saving would."""
     url = visit.form.get("url", "").strip()
     if url in ("", "https://"):
         return _url_page(checked=False)
@@ -184,20 +187,19 @@ def _url_page(*faults: str, checked: bool = True, **more: t.Any) -> Page:
 
 @page("POST", "/probe", right="write")
 def probe(visit: PageContext) -> Page:
-    """Send one test to a URL, and show what was sent and what came back."""
+    """Send one test to a URL, and show the request and the response."""
     url = visit.form.get("url", "").strip()
     faults = subscriptions.examine(visit.state, SubscriptionInput(url=url)).get("url", [])
     if faults:
         return _url_page(*faults)
     key = visit.form.get("subscription", "")
     own = secrets_of(visit, key) if is_id(key) else None
+    # One at a time for an account: otherwise the form would be a tool to flood any public URL from our address.
     with throttle.turn(visit.state, visit.session, visit.account):
         limit = visit.state.settings.manual_timeout
         outbound, reply = run_probe(visit.state, url, own or [signing.generate()], limit=limit)
-    if reply.failure in (
-        Failure.DNS,
-        Failure.BLOCKED_ADDRESS,
-    ):  # the answer must not reveal which internal names exist
+    # One answer for both: the difference would reveal which internal names exist.
+    if reply.failure in (Failure.DNS, Failure.BLOCKED_ADDRESS):
         return _url_page(REFUSED)
     return _url_page(reply=reply, sent=outbound, is_own=own is not None)
 

@@ -19,7 +19,7 @@ __all__ = ["add_filters", "pretty", "reason_label", "remedy", "text_of"]
 NOTHING = "\u2013"
 """Shown in the place of a missing value."""
 LONGEST_SHOWN = 128 * 1024
-"""Bytes of HTML that one text may have; what others wrote has less room."""
+"""Bytes of HTML that one text may have; pages give less room to texts of receivers and customers."""
 
 
 def add_filters(blueprint: Blueprint) -> None:
@@ -50,7 +50,7 @@ def iso(moment: datetime) -> str:
 
 
 def utc(moment: datetime) -> str:
-    """`2026-03-01 12:00:00 UTC`: what is shown without JavaScript, and on hover."""
+    """Return `2026-03-01 12:00:00 UTC`, which is shown without JavaScript, and on hover."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -184,12 +184,12 @@ def remedy(failure: str | None) -> str:
 
 
 def text_of(raw: bytes | None) -> str:
-    """Return bytes from outside as text: invalid UTF-8 is replaced, and control characters are made visible."""
+    """Return bytes of a receiver or customer as text: invalid UTF-8 is replaced, control characters become visible."""
     return shown((raw or b"").decode("utf-8", "replace"))
 
 
 def shown(text: str) -> str:
-    """Return text from outside with visible control characters; the CR of a line's end is dropped."""
+    """Return text of a receiver or customer with visible control characters; the CR of a line's end is dropped."""
     return visible(text.replace("\r", ""))
 
 

@@ -47,6 +47,7 @@ def language() -> str:
         return "en"
     from flask_babel import get_locale  # type: ignore[import-untyped, unused-ignore]
 
+    # A host may offer languages that our catalogue lacks; `lang` has to name the one that the texts are in.
     locale = get_locale()
     known = {folder.name for folder in FOLDER.iterdir() if folder.is_dir()}
     return locale.language if locale is not None and locale.language in known else "en"
@@ -58,6 +59,7 @@ def _domain() -> t.Any:
     return _load()
 
 
+# Imported when it is needed: Flask-Babel is no dependency of ours.
 @functools.cache
 def _load() -> t.Any:
     from flask_babel import Domain  # type: ignore[import-untyped, unused-ignore]
@@ -68,7 +70,7 @@ def _load() -> t.Any:
 # ---- errors ----------------------------------------------------------------------------------------------
 
 
-_HELD = N_("Deliveries are held. Choose what becomes of them.")
+_HELD = N_("Deliveries are held. Choose whether to send or to discard them.")
 IN_A_FORM: t.Final[t.Mapping[str, str]] = {
     "no_listeners": N_("Choose at least one event."),
     "unknown_schedule": N_(
@@ -79,7 +81,7 @@ IN_A_FORM: t.Final[t.Mapping[str, str]] = {
     "some_held": _HELD,
     "many_held": _HELD,
 }
-"""The wording for a form, by code; it need not use all parameters."""
+"""The wording for a form, by code; it may omit parameters of the English sentence."""
 
 
 def sentence(text: str) -> str:

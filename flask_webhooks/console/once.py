@@ -1,11 +1,10 @@
 """Two things that happen once: a form creates one webhook however often it is submitted, and a secret is shown once.
 
-A form that makes something has a key of its own, so that a double click or a reload of the answer makes it once. The
-key counts together with the fields: a form that was changed and sent again is a new one.
+A form that creates something has a key of its own, so that a double click or a reload of the answer creates it once.
+The digest of the fields belongs to the key: a form that was changed and sent again creates another webhook.
 
-The POST that makes a secret redirects to the page that shows it, so that a reload makes nothing. The address carries a
-token that cannot be guessed, and works once: a reload, the history of the browser or a log of addresses does not show
-the secret again.
+The POST that makes a secret redirects to the page that shows it, so that a reload makes no further secret. The URL has
+a random token that works once: with a reload, the browser's history or a log of URLs the secret is not shown again.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ __all__ = ["FORM_KEY", "SHOWN_ONCE", "form_key", "made_by_form", "show_once", "s
 FORM_KEY = "form_key"
 """Name of the form field with the key."""
 LONGEST_KEY = 64
-"""The most characters of a key that a page repeats; ours have fewer."""
+"""Characters of a key that a refused form repeats; ours have fewer."""
 SHOWN_ONCE = "once"
 """Name of the URL parameter with the token."""
 LIFE = timedelta(minutes=10)
-"""How long a token works: ample, as a browser follows a redirect at once."""
+"""How long a token works: a browser follows the redirect at once, so minutes are ample."""
 
 
 def form_key(visit: PageContext) -> str:
-    """Return the key for a form: a new one, or the submitted one if the form is shown again with its errors.
+    """Return the key of a form: a new one, or the submitted one if the form is shown again with its errors.
 
-    It cannot be guessed, because a repeated form shows a secret.
+    It is random, because the form with a known key is answered with the secret of the webhook that it created.
     """
     return visit.form.get(FORM_KEY, "")[:LONGEST_KEY] or secrets.token_urlsafe(18)
 
@@ -48,6 +47,7 @@ def made_by_form(visit: PageContext) -> idempotency.Slot | None:
     """Return the idempotency slot of this form; None for a form without a key."""
     if not visit.form.get(FORM_KEY):
         return None
+    # Without the CSRF token, which differs each time the same form is shown.
     filled = sorted((name, value) for name, value in visit.form.items(multi=True) if name != csrf.FIELD)
     digest = hashlib.sha256(json.dumps(filled).encode()).hexdigest()
     return idempotency.begin(visit, f"console:{digest}", digest, is_limited=False)
@@ -63,7 +63,7 @@ def show_once(visit: PageContext, made: t.Sequence[str]) -> str:
 def shown_once(visit: PageContext) -> t.Sequence[str] | None:
     """Return the ids that this URL may show, and delete them; None if there are none, or were shown already.
 
-    A browser that only prefetches the page takes nothing away.
+    A prefetch of the browser deletes nothing: the visitor may open the page later.
     """
     token = visit.query.get(SHOWN_ONCE, "")
     if not token or request.method != "GET" or "prefetch" in request.headers.get("Sec-Purpose", ""):

@@ -13,7 +13,7 @@ from .pages import Page, PageContext, Redirect, page
 __all__ = ["operator", "repair"]
 
 SHOWN = 20
-"""Broken messages on the page: the oldest ones. As many are repaired in one request, so that none takes long."""
+"""Broken messages on the page: the oldest ones. One request repairs at most as many, so that it does not time out."""
 
 
 @page("GET", "/operator", right="read", operators=True)
@@ -39,7 +39,7 @@ def operator(visit: PageContext) -> Page:
 @page("POST", "/operator/repair", right="write", operators=True)
 def repair(visit: PageContext) -> Redirect:
     """Make the data of the broken messages on the page again."""
-    visit.session.rollback()  # the repair takes a connection of its own
+    visit.session.rollback()  # returns the connection: each repair takes one of its own
     found = [repair_message(visit.state, key) for key in visit.form.getlist("id")[:SHOWN] if is_id(key)]
     is_done = all(each is None or each.error is None for each in found)
     return Redirect("operator", {}, notice="repaired" if is_done else "still_broken")

@@ -48,7 +48,7 @@ class Redirect:
     """The name of a page."""
     values: dict[str, t.Any] = field(default_factory=dict)
     notice: str = ""
-    """The notice that is shown there: a key of `template_values._notices`."""
+    """The notice that the page shows: a key of `template_values._notices`."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Route:
     operators: bool
     """Whether it exists for operators alone."""
     stores: bool
-    """Whether the browser may store its answer; not for pages with secrets."""
+    """Whether the browser may store the answer; it must not store a page with secrets."""
 
     @property
     def name(self) -> str:

@@ -61,7 +61,7 @@ def view_of(route: Route) -> t.Callable[..., Answered]:
                 Refused(
                     409,
                     _(
-                        "Somebody else has changed this webhook in the meantime. Go back, reload the page, and "
+                        "Another request has changed this webhook in the meantime. Go back, reload the page, and "
                         "repeat your change."
                     ),
                 )
@@ -103,7 +103,9 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
         )
     if route.operators and not principal.operator:
         raise nothing()
-    language()  # Flask-Babel asks the host for it, once in a request: before its transaction is ended
+    # Flask-Babel asks the host for the language, once in a request. It may query its database, so it has to happen
+    # before `run_in_session` ends the host's transaction.
+    language()
 
     def run(session: Session) -> tuple[PageContext, Answer]:
         visit = PageContext(state, principal, session, form, request.args, _is_partial())
@@ -111,7 +113,7 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
         if route.writes:
             session.commit()
         if isinstance(found, Page) and not visit.is_partial:
-            _look_for_workers(session.connection())
+            _check_workers(session.connection())
         return visit, found
 
     # The page is rendered without a connection: the host's templates and context processors may take one.
@@ -199,13 +201,13 @@ def _problem(error: Refused) -> Response:
         state = current_state()
         state.end_host_transaction()
         with state.own_engine.connect() as connection:
-            _look_for_workers(connection)
+            _check_workers(connection)
     html = render_template("webhooks/problem.html", problem=error)
     return Response(html, error.status, headers={"Cache-Control": "no-store", **error.headers})
 
 
 def _slowed(error: ThrottledError) -> Response:
-    """Say when the visitor can go on: in the part that htmx has asked for, or as a page."""
+    """Answer a request that came too soon, with the time to wait: as a page, or as the part that htmx has requested."""
     wait = seconds_to_wait(error)
     text = _("Too many requests. Try again in %(time)s.", time=span(wait))
     return _waiting(text, {"Retry-After": str(wait)})
@@ -235,10 +237,10 @@ def unknown(path: str) -> Answered:
 
 
 def of_http(error: HTTPException) -> Answered | HTTPException:
-    """Show as a page that the host's own code has aborted the request: a limit of Flask-Limiter, a check of its own.
+    """Return a page for a request that the host's own code has aborted: a limit of Flask-Limiter, a check of its own.
 
-    An abort that brings its own response, such as a redirect to a login, is left as it is, and so is one for which the
-    host has a handler. Errors of the server are shown by the host.
+    An abort with a response of its own, such as a redirect to a login, passes unchanged, and so does one for which the
+    host has a handler. Errors with a status of 500 or more are left to the host.
     """
     status = error.code or 0
     if error.response is not None or not 400 <= status < 500:
@@ -255,12 +257,12 @@ def _redirected(needed: sign_in.SignInNeeded) -> Answered:
 
 
 def secure(response: Response) -> Response:
-    """Set the headers that protect a page. A base template of the host's may need another policy, so it gets none."""
+    """Set the headers that protect a page. A host's base template may load anything, so it gets no policy of ours."""
     protect(response, POLICY if current_webhooks.settings.console.base is None else None)
     response.vary.add("HX-Request")
     return response
 
 
-def _look_for_workers(connection: sa.Connection) -> None:
-    """Note whether no worker has been seen lately: the page, which is rendered without a connection, shows that."""
+def _check_workers(connection: sa.Connection) -> None:
+    """Store whether no worker has been seen lately: the page shows that, and it is rendered without a connection."""
     g.webhooks_is_idle = not queries.has_worker(connection)

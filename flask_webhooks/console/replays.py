@@ -54,7 +54,7 @@ def start_replay(visit: PageContext, subscription_id: object) -> Page | Redirect
     asked = _asked(visit.form)
     try:
         found = manual.start_replay(visit, key, _filter(visit, asked))
-    except SubscriptionMissingError:
+    except SubscriptionMissingError:  # a SubscriptionError too, but shown as a page of its own
         raise
     except SubscriptionError as error:
         visit.session.rollback()
@@ -66,7 +66,7 @@ def start_replay(visit: PageContext, subscription_id: object) -> Page | Redirect
 @page("GET", "/replays/<uuid:replay_id>", right="read")
 def replay(visit: PageContext, replay_id: object) -> Page:
     """Show the progress of a replay."""
-    row, subscription = _found(visit, str(replay_id))
+    row, subscription = _find(visit, str(replay_id))
     values = {"replay": row, "subscription": subscription}
     return Page("_replay.html" if visit.is_partial else "replay.html", values)
 
@@ -74,13 +74,13 @@ def replay(visit: PageContext, replay_id: object) -> Page:
 @page("POST", "/replays/<uuid:replay_id>/stop", right="write")
 def stop_replay(visit: PageContext, replay_id: object) -> Redirect:
     """Stop a replay: no further deliveries are queued."""
-    row, _subscription = _found(visit, str(replay_id))
+    row, _subscription = _find(visit, str(replay_id))
     key = row.id
     manual.stop_replay(visit, key)
     return Redirect("replay", {"replay_id": key}, notice="stopped")
 
 
-def _found(visit: PageContext, replay_id: str) -> tuple[models.Replay, models.Subscription]:
+def _find(visit: PageContext, replay_id: str) -> tuple[models.Replay, models.Subscription]:
     row = find(visit.session, replay_id, owner=visit.owner)
     subscription = visit.session.get(models.Subscription, row.subscription_id) if row is not None else None
     if row is None or subscription is None:
@@ -100,7 +100,7 @@ def _asked(sent: t.Any) -> dict[str, t.Any]:
 def _filter(visit: PageContext, asked: t.Mapping[str, t.Any]) -> Filter:
     now = datetime.now(UTC)
     events = tuple(filter(None, asked["events"]))
-    # An unknown event must not become a replay of all.
+    # An empty filter means all events, so an unknown event must not be dropped from it.
     if not visit.state.catalog.events.keys() >= set(events):
         raise Refused(404, _("There is no such event."))
     return Filter(

@@ -53,7 +53,7 @@ def shown_secrets(
 
 
 def _public(visit: PageContext, row: Subscription, now: datetime) -> set[str]:
-    """Return which secrets are key pairs. If one cannot be opened, the scheme of new secrets decides for all."""
+    """Return the ids of the secrets that are key pairs. If one cannot be decrypted, the scheme of new ones decides."""
     try:
         return {kept.id for kept, secret in subscriptions.reveal(visit.state, row, now) if secret.public}
     except SecretError:
@@ -72,7 +72,9 @@ def rotate(visit: PageContext, subscription_id: object) -> Page | Redirect:
     """Rotate to a new secret and show it."""
     key = str(subscription_id)
     given = visit.form.get("overlap", "86400")
-    overlap = int(given) if re.fullmatch(r"[0-9]{1,9}", given) else -1  # -1 is refused
+    overlap = (
+        int(given) if re.fullmatch(r"[0-9]{1,9}", given) else -1
+    )  # `rotate` refuses -1 with a sentence for the field
     row = subscriptions.find(visit.session, key, owner=visit.owner, to_change=True)
     try:
         subscriptions.rotate(
@@ -83,10 +85,10 @@ def rotate(visit: PageContext, subscription_id: object) -> Page | Redirect:
             overlap=timedelta(seconds=overlap),
         )
     except SubscriptionError as error:
-        visit.session.rollback()
+        visit.session.rollback()  # ends the lock on the row
         row = subscriptions.find(visit.session, key, owner=visit.owner)
         return _page(visit, row, fault=sentence_of(error), status=422)
-    if not visit.is_partial:  # a redirect, so that a reload does not rotate again
+    if not visit.is_partial:  # a redirect, so that a reload of the page does not rotate again
         return Redirect("renewed", {"subscription_id": key, once.SHOWN_ONCE: once.show_once(visit, [key])})
     visit.session.commit()
     visit.session.expire(row, ["secrets"])
@@ -103,7 +105,7 @@ def renewed(visit: PageContext, subscription_id: object) -> Page:
 
 
 def secrets_of(visit: PageContext, key: str) -> list[Secret] | None:
-    """Return the secrets that a webhook signs with; None if it is not the visitor's, or a secret cannot be opened."""
+    """Return the secrets that a webhook signs with; None if it is not the visitor's, or one cannot be decrypted."""
     try:
         row = subscriptions.find(visit.session, key, owner=visit.owner)
         return [secret for _kept, secret in subscriptions.reveal(visit.state, row, datetime.now(UTC))]

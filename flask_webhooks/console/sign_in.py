@@ -18,8 +18,8 @@ from ..web import host_of
 __all__ = ["SignInNeeded", "has_sign_in", "is_signed_in", "redirect_to_console", "sign_in"]
 
 MARK = "signed_in"
-"""A mark in the address that the host's sign-in returns to. A visitor who comes back without a principal is not sent
-there again."""
+"""A parameter of the URL that the host's sign-in returns to. With it a visitor without a principal is not redirected to
+the sign-in again, which would be a loop."""
 
 
 def redirect_to_console(setup: BlueprintSetupState) -> None:
@@ -49,10 +49,10 @@ class SignInNeeded(Exception):
 
 
 def sign_in(state: AppState, index: str, *, is_partial: bool) -> None:
-    """Redirect a visitor without a principal to the host's sign-in, if there is one and they do not come from it.
+    """Redirect a visitor without a principal to the host's sign-in, unless they come from it or there is none.
 
-    :param index: the URL of the first page, for those who were about to send a form.
-    :raises SignInNeeded: with the response that leads there.
+    :param index: the URL of the first page, for visitors who have sent a form.
+    :raises SignInNeeded: with the redirect.
     """
     if MARK in request.args or not has_sign_in(state):
         return
@@ -60,7 +60,7 @@ def sign_in(state: AppState, index: str, *, is_partial: bool) -> None:
         raise SignInNeeded(Response(status=204, headers={"HX-Refresh": "true"}))
     if request.method not in ("GET", "HEAD"):  # a sign-in cannot come back to a form that was sent
         raise SignInNeeded(redirect(index, 303))
-    found = _way(state.settings.login_view)
+    found = _response_of(state.settings.login_view)
     if found is not None:
         raise SignInNeeded(make_response(found))
 
@@ -76,7 +76,7 @@ def is_signed_in() -> bool:
     return module is not None and bool(module.current_user.is_authenticated)
 
 
-def _way(view: LoginView) -> t.Any:
+def _response_of(view: LoginView) -> t.Any:
     if callable(view):
         return view()
     if view is None:

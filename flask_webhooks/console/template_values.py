@@ -61,7 +61,7 @@ def accent() -> Response:
 
 
 def _notices() -> dict[str, str]:
-    """Code to what it says: the address can choose a text, and never bring one."""
+    """Return the notices by code: a URL can choose one of these texts, but never contain a text of its own."""
     return {
         "created": _("The webhook is set up. Copy its secret now, then send a test."),
         "saved": _("Saved."),
@@ -71,7 +71,7 @@ def _notices() -> dict[str, str]:
         "rotated": _(
             "From now on requests are signed with the new secret. The old one stays valid until its overlap ends."
         ),
-        "retried": _("On its way: the delivery is due now."),
+        "retried": _("The delivery is due now."),
         "cancelled": _("Cancelled."),
         "replaying": _("The replay has started."),
         "repaired": _("All of these are repaired and on their way."),

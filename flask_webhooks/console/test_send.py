@@ -26,10 +26,11 @@ def send_test(visit: PageContext, subscription_id: object) -> Page | Redirect:
         raise Refused(422, str(error)) from error
     if not visit.is_partial:
         return Redirect("delivery", {"delivery_id": delivery_id})
-    story = queries.delivery_detail(visit.session, delivery_id, owner=visit.owner)
-    assert story is not None  # noqa: S101  # it has just been written
+    detail = queries.delivery_detail(visit.session, delivery_id, owner=visit.owner)
+    assert detail is not None  # noqa: S101  # it has just been written
     return Page(
-        "_trial.html", {"story": story, "attempt": shown_attempts(story, Body(story.delivery.body))[-1]}
+        "_test_send.html",
+        {"detail": detail, "attempt": shown_attempts(detail, Body(detail.delivery.body))[-1]},
     )
 
 

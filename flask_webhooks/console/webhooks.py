@@ -183,7 +183,7 @@ def standing_note(overview: Overview) -> str:
 
 @page("POST", "/webhooks/<uuid:subscription_id>/switch", right="write")
 def switch(visit: PageContext, subscription_id: object) -> Page | Redirect:
-    """Switch a webhook on or off. If deliveries are held, redirect to its page, which asks whether to send them."""
+    """Switch a webhook on or off. If deliveries are held, redirect to its page, which asks what to do with them."""
     key = str(subscription_id)
     on = visit.form.get("active") == "on"
     held = visit.form.get("held") or None
@@ -193,7 +193,7 @@ def switch(visit: PageContext, subscription_id: object) -> Page | Redirect:
     except SubscriptionError as error:
         if "held" not in error.fields:
             raise
-        visit.session.rollback()
+        visit.session.rollback()  # nothing was changed, but the rows are locked
         return Redirect("webhook", {"subscription_id": key, "_anchor": "held"})
     visit.session.flush()
     if visit.is_partial and visit.form.get("place") == "list":

@@ -124,12 +124,12 @@
       channels.forEach((channel) => { total += count(channel); });
       const exclusive = channels.find((channel) => channel.dataset.exclusive && picked(channel).length);
       const others = channels.filter((channel) => !channel.dataset.exclusive && picked(channel).length);
-      const beside = (picker.dataset.beside || "").split(" ").filter(Boolean);
+      const elsewhere = (picker.dataset.others || "").split(" ").filter(Boolean);
       channels.forEach((channel) => {
         let reason = "";
-        if (exclusive && channel !== exclusive) reason = channel.dataset.besideExclusive.replace("%s", exclusive.dataset.title);
-        else if (channel.dataset.exclusive && (others.length || everything.checked) && !exclusive) reason = channel.dataset.besideOthers.replace("%s", others.length ? others.map((each) => each.dataset.title).slice(0, 3).join(", ") : "*");
-        else if (channel.dataset.exclusive === "owner" && beside.some((name) => name !== channel.dataset.name)) reason = channel.dataset.besideElsewhere;
+        if (exclusive && channel !== exclusive) reason = channel.dataset.reasonExclusive.replace("%s", exclusive.dataset.title);
+        else if (channel.dataset.exclusive && (others.length || everything.checked) && !exclusive) reason = channel.dataset.reasonOthers.replace("%s", others.length ? others.map((each) => each.dataset.title).slice(0, 3).join(", ") : "*");
+        else if (channel.dataset.exclusive === "owner" && elsewhere.some((name) => name !== channel.dataset.name)) reason = channel.dataset.reasonElsewhere;
         block(channel, reason);
       });
       everything.disabled = Boolean(exclusive);

@@ -244,7 +244,7 @@ def test_every_form_works_without_javascript(open_page: Looks, site: Site, custo
     page.goto(written)
     page.get_by_role("link", name="invoices.created").click()
     page.get_by_role("button", name="Send again").click()
-    expect(page.locator(".wh-notice")).to_contain_text("On its way")
+    expect(page.locator(".wh-notice")).to_contain_text("due now")
 
     page.goto(f"{webhook}/replay")
     page.get_by_label("Everything").check()

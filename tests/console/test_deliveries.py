@@ -254,7 +254,7 @@ def test_a_body_that_would_be_another_today_is_not_shown(
     fill(state, [sent], 1)
     assert run(state).delivered == 1
     [made] = [row for row in deliveries(state) if row.subscription_id == sent.id]
-    said = "rendering it again would give something else than what was sent"
+    said = "rendering it again would give other bytes than were sent"
 
     page = visitor.get(written).text  # its attempt says that other bytes were sent
     assert said in page
