@@ -8,10 +8,10 @@ import typing as t
 from .. import models, queries
 from ..delivery import body_of
 from ..ids import made_at
+from ..outcome import Failure
 from ..principal import ALL_OWNERS
 from ..queries import LogQuery
 from ..queries.bounds import ATTEMPT, BODY, PAGE, fit, json_size
-from ..retry import Failure
 from ..web import Refused, manual
 from . import schemas
 from .operations import Answer, Call, operation

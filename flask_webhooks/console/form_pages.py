@@ -11,9 +11,9 @@ from ..delivery import run_probe
 from ..errors import SubscriptionChangedError, SubscriptionError
 from ..ids import is_id
 from ..models import Subscription
+from ..outcome import Failure
 from ..principal import ALL_OWNERS
 from ..queries.bounds import html_size
-from ..retry import Failure
 from ..subscriptions import SubscriptionInput
 from ..transport import REFUSED
 from ..web import Refused

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from flask import Blueprint
 
 from ..models import State
+from ..outcome import Failure
 from ..queries.bounds import fit, html_size
-from ..retry import Failure
 from ..visible import visible
 from .i18n import _
 

@@ -125,7 +125,8 @@ def _numbers(series: Series) -> dict[str, t.Any]:
     found: dict[str, t.Any] = {"at": [int(point.at.timestamp()) for point in series.points]}
     for name in OUTCOMES:
         found[name] = [each.counts[name] for each in sums]
-    found["failures"] = [each.attempts - each.counts["ok"] for each in sums]
+    found["succeeded"] = [each.succeeded for each in sums]
+    found["failures"] = [each.failed for each in sums]
     for name, share in (("p50", 0.5), ("p95", 0.95)):
         values = [each.percentile(share) for each in sums]
         found[name] = [round(value * 1000, 1) if value is not None else None for value in values]

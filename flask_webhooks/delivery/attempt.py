@@ -8,8 +8,8 @@ import typing as t
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from .. import pace, retry
-from ..retry import Failure, Verdict
+from .. import outcome, pace, retry
+from ..outcome import Failure, Verdict
 from ..transport import Reply
 from .attempt_row import Row, attempt_row
 from .destination import Destination
@@ -127,7 +127,7 @@ def make_attempt(
     if reply.failure is None:
         return _sent_result(task, request, reply, started, ended, worker, _DELIVERED)
     hint = retry.retry_after(_header(reply, "retry-after"), ended)
-    verdict = retry.decide(
+    verdict = outcome.decide(
         status=reply.status,
         failure=reply.failure,
         attempts=task.number,
@@ -137,7 +137,7 @@ def make_attempt(
     )
     result = _sent_result(task, request, reply, started, ended, worker, verdict)
     # 429, or 503 with `Retry-After`, is about all requests to this receiver, so its whole lane waits.
-    result.wait = pace.wait_of(hint, 1) if retry.is_pace(reply.status, hint) else None
+    result.wait = pace.wait_of(hint, 1) if outcome.is_pace(reply.status, hint) else None
     result.asked = hint
     return result
 
@@ -209,7 +209,7 @@ def _verdict_without_request(
     if error.final:
         return Verdict("failed")
     waits = schedule(state, destination, task)
-    return retry.decide(
+    return outcome.decide(
         status=None, failure=Failure.POISON, attempts=task.number, schedule=waits, draw=draw()
     )
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from .. import payload, retry, signing
+from .. import outcome, payload, signing
 from ..catalog import RESERVED_CHANNEL
 from ..errors import SecretError
 from ..ids import is_backfilled
@@ -111,7 +111,7 @@ class RequestError(Exception):
     """No request can be made of a task: now, or ever if `final`."""
 
     def __init__(
-        self, message: str, *, reason: str = retry.Failure.POISON.value, final: bool = False
+        self, message: str, *, reason: str = outcome.Failure.POISON.value, final: bool = False
     ) -> None:
         super().__init__(message)
         self.reason = reason

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from ..models import HOUR_BUCKETS, Hour, Subscription
+from ..outcome import Failure
 from ..sql import parameters
 
 __all__ = [
@@ -34,6 +35,10 @@ H = t.cast("sa.Table", Hour.__table__)
 BOUNDS = tuple(0.002 * 1.5**n for n in range(HOUR_BUCKETS - 1))
 """Seconds: upper ends of the classes but the last. 2 ms, 3 ms, 4.5 ms, … 15 s: the attempt's own limit."""
 OUTCOMES = ("ok", "redirected", "refused", "broken", "unanswered")
+"""Columns that count answers: 2xx, 3xx, 4xx, 5xx, and no complete answer."""
+_SUCCESSES = tuple(
+    name for number, name in enumerate(OUTCOMES[:-1], start=2) if Failure.of_status(100 * number) is None
+)
 _TOOK = tuple(f"took_{number}" for number in range(HOUR_BUCKETS))
 _COUNTS = ("delivered", "failed", *OUTCOMES, *_TOOK)
 _ZEROS: dict[str, t.Any] = dict.fromkeys(_COUNTS, 0)
@@ -139,9 +144,19 @@ class Sums:
         return sum(self.counts[name] for name in OUTCOMES)
 
     @property
+    def succeeded(self) -> int:
+        """Attempts with an answer of a class that `outcome` takes for a success."""
+        return sum(self.counts[name] for name in _SUCCESSES)
+
+    @property
+    def failed(self) -> int:
+        """The other attempts."""
+        return self.attempts - self.succeeded
+
+    @property
     def success_rate(self) -> float | None:
-        """The share of attempts answered 2xx; None without any."""
-        return self.counts["ok"] / self.attempts if self.attempts else None
+        """The share of attempts that succeeded; None without any."""
+        return self.succeeded / self.attempts if self.attempts else None
 
     def percentile(self, share: float) -> float | None:
         """Return the seconds that this share of attempts took at most, about; None without any."""

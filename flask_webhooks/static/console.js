@@ -205,8 +205,6 @@
 
   // ---- charts -------------------------------------------------------------------------------------------
   const colour = (name) => getComputedStyle(wh).getPropertyValue(name).trim();
-  const STACKS = { outcomes: ["ok", "failures"], classes: ["ok", "redirected", "refused", "broken", "unanswered"] };
-  const COLOURS = { ok: "--ok-solid", failures: "--bad-solid", redirected: "--info-solid", refused: "--warn-solid", broken: "--bad-solid", unanswered: "--idle-solid", p50: "--info-solid", p95: "--phase-dns" };
   function axes() {
     const line = { stroke: colour("--rule"), width: 1 };
     const scale = parseFloat(getComputedStyle(root).fontSize) / 16;
@@ -234,20 +232,19 @@
     };
   }
   function draw(element, numbers) {
-    const kind = element.dataset.plot;
-    const names = STACKS[kind] || ["p50", "p95"];
-    const stacked = kind in STACKS;
+    // The key beside a chart says what is drawn: names, texts and colours of its series, in order.
+    const stacked = element.dataset.plot === "bars";
     const key = all("[data-series]", element.closest(".wh-chart"));
-    const label = (name) => (key.find((item) => item.dataset.series === name) || { textContent: name }).textContent.trim();
-    const labels = names.map((name) => ({ text: label(name), values: numbers[name] }));
+    const names = key.map((item) => item.dataset.series);
+    const labels = key.map((item) => ({ text: item.textContent.trim(), values: numbers[item.dataset.series] }));
     const width = numbers.at.length > 1 ? numbers.at[1] - numbers.at[0] : 3600;
     const sums = [];
     names.forEach((name, number) => {
       sums.push(numbers[name].map((value, at) => (stacked && number ? sums[number - 1][at] : 0) + (value || 0)));
     });
     const bars = uPlot.paths.bars({ size: [0.72, 26], radius: 0 });
-    const series = names.map((name) => {
-      const tone = colour(COLOURS[name]);
+    const series = key.map((item) => {
+      const tone = getComputedStyle(item.previousElementSibling).color;
       return stacked ? { fill: tone, stroke: tone, width: 0, paths: bars, points: { show: false } }
         : { stroke: tone, width: 2, spanGaps: false, points: { show: numbers.at.length < 60, size: 4, fill: tone } };
     });

@@ -18,7 +18,7 @@ import requests
 import urllib3
 
 from ..errors import AddressRefusedError, SubscriptionError
-from ..retry import Failure
+from ..outcome import Failure
 from .addresses import Address, Network
 from .connections import IDLE, LIFETIME, Adapter, Idle, Prepared, current
 from .contexts import Contexts

@@ -28,7 +28,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from ..retry import Failure
+from ..outcome import Failure
 from .certificates import ClientCertificate, tls_detail
 from .dialer import ExchangeFailed, TunnelFailed
 from .exchange import Exchange

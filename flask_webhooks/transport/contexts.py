@@ -7,7 +7,7 @@ import functools
 import ssl
 import typing as t
 
-from ..retry import Failure
+from ..outcome import Failure
 from .certificates import ClientCertificate, add_client_certificate, new_context
 from .dialer import Unready
 

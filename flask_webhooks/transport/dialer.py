@@ -14,7 +14,7 @@ import typing as t
 from collections.abc import Callable, Sequence
 
 from ..errors import AddressRefusedError
-from ..retry import Failure
+from ..outcome import Failure
 from .addresses import Address, Network, is_exempt, parse_address, refusal
 from .dns import LookupFailed, Names
 from .exchange import Exchange

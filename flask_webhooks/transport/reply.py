@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from ..retry import Failure
+from ..outcome import Failure
 from .certificates import tls_detail
 from .dialer import ExchangeFailed
 from .exchange import Exchange

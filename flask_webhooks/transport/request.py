@@ -12,7 +12,7 @@ import typing as t
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..retry import Failure
+from ..outcome import Failure
 from .certificates import ClientCertificate
 from .connections import Prepared
 from .dialer import ExchangeFailed

@@ -303,7 +303,7 @@ def test_charts_change_their_window(open_page: Looks, site: Site, ids: dict[str,
 
     expect(page.get_by_role("link", name="7 d", exact=True)).to_have_attribute("aria-current", "true")
     page.locator("[data-drawn]").wait_for()
-    expect(page.locator("[data-plot=outcomes] canvas")).to_be_visible()
+    expect(page.locator("[data-plot=bars] canvas").first).to_be_visible()
 
 
 def test_older_deliveries_come_by_scrolling(open_page: Looks, site: Site, ids: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from flask import Flask
 
 from flask_webhooks import ConfigurationError
 from flask_webhooks.config import Settings
-from flask_webhooks.retry import Failure
+from flask_webhooks.outcome import Failure
 from flask_webhooks.state import state_of
 from flask_webhooks.transport import (
     CertificateError,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_webhooks.retry import Failure
+from flask_webhooks.outcome import Failure
 from flask_webhooks.transport import Reply, Transport
 from tests.receivers import (
     Authority,

@@ -8,7 +8,7 @@ import typing as t
 
 import pytest
 
-from flask_webhooks.retry import Failure
+from flask_webhooks.outcome import Failure
 from flask_webhooks.transport import Reply, Transport
 from flask_webhooks.transport.connections import current
 from tests.receivers import (

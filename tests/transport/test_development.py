@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flask_webhooks.errors import AddressRefusedError, SubscriptionError
-from flask_webhooks.retry import Failure
+from flask_webhooks.outcome import Failure
 from flask_webhooks.state import DEVELOPING, state_of
 from tests.api.conftest import Customer, lasting
 from tests.receivers import Receiver, ok

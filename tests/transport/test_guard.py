@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flask_webhooks.errors import AddressRefusedError, SubscriptionError
-from flask_webhooks.retry import Failure
+from flask_webhooks.outcome import Failure
 from flask_webhooks.transport import REFUSED, Transport
 from flask_webhooks.transport.addresses import refusal
 from flask_webhooks.transport.dns import MOST_LOOKUPS, LookupFailed, Names

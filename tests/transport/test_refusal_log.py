@@ -10,7 +10,7 @@ import pytest
 
 from flask_webhooks import replay
 from flask_webhooks.errors import AddressRefusedError
-from flask_webhooks.retry import Failure
+from flask_webhooks.outcome import Failure
 from flask_webhooks.state import AppState
 from flask_webhooks.transport import REFUSED, Transport
 from flask_webhooks.transport.refusal_log import MOST_NAMES, QUIET, Refusals

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_webhooks.retry import Failure
+from flask_webhooks.outcome import Failure
 from flask_webhooks.transport import Outbound, Transport
 from flask_webhooks.transport.response import MOST_CHUNKS, Answer, AnswerTooLarge, Broken, Malformed
 from tests.receivers import (

@@ -16,7 +16,7 @@ from flask import Flask
 
 from flask_webhooks import queries
 from flask_webhooks.models import Lane, Secret, Subscription
-from flask_webhooks.retry import Failure
+from flask_webhooks.outcome import Failure
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.transport import Transport
 from flask_webhooks.transport.dialer import TunnelFailed
