@@ -16,7 +16,8 @@ function returns a `Page`, a `Redirect` or a `Raw`, which `rendering` turns into
 `i18n`         texts and errors in the visitor's language, if the host uses Flask-Babel
 `formatting`   how instants, durations, sizes and states are written
 `colours`      the host's accent colour, made legible
-`webhooks`     the list; one webhook with its health and charts; switch, remove
+`webhooks`     the list; one webhook with its health; switch, remove
+`charts`       the charts of a webhook
 `form_pages`   new and edit; `form` reads the submitted fields, `event_picker` offers events
 `first_steps`  the steps after a webhook is created
 `once`         submits a form once, shows a secret once
@@ -36,6 +37,7 @@ from werkzeug.exceptions import HTTPException
 from ..web import Door
 from . import (
     catalogue,
+    charts,
     deliveries,
     delivery,
     first_steps,
@@ -57,6 +59,7 @@ __all__ = ["make_blueprint"]
 # Importing these modules fills PAGES.
 _MODULES = (
     webhooks,
+    charts,
     form_pages,
     first_steps,
     secrets,

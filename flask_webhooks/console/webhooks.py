@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import typing as t
 from datetime import UTC, datetime
 
 from .. import models, outbox, queries, subscriptions
@@ -11,18 +9,18 @@ from ..delivery import TEST_EVENT
 from ..errors import SubscriptionError
 from ..ids import made_at
 from ..models import State
-from ..outbox.statistics import OUTCOMES
-from ..queries import WINDOWS, LogQuery, Overview, Series, SubscriptionStatus
+from ..queries import WINDOWS, LogQuery, Overview, SubscriptionStatus
 from ..retry import schedule
 from ..subscriptions import SubscriptionInput
+from .charts import window_of
 from .event_picker import Names, count_events, few
 from .form import settings_of
 from .i18n import _
-from .pages import Page, PageContext, Raw, Redirect, page
+from .pages import Page, PageContext, Redirect, page
 from .secrets import OVERLAPS, shown_secrets
 from .snippets import snippets
 
-__all__ = ["charts", "held_count", "index", "remove", "switch", "webhook"]
+__all__ = ["held_count", "index", "remove", "switch", "webhook"]
 
 MOST = 50
 """Webhooks on a page of the list."""
@@ -77,7 +75,7 @@ def webhook(visit: PageContext, subscription_id: object) -> Page:
     overview = overview_of(visit, str(subscription_id))
     row = overview.subscription
     connection = visit.session.connection()
-    window = _window(visit)
+    window = window_of(visit)
     oldest = queries.oldest_waiting(connection, row.id, State.PENDING)
     values = {
         "overview": overview,
@@ -100,37 +98,6 @@ def webhook(visit: PageContext, subscription_id: object) -> Page:
         "settings_shown": settings_of(row, _waits(visit, row)),
     }
     return Page("webhook.html", values)
-
-
-@page("GET", "/webhooks/<uuid:subscription_id>/charts", right="read")
-def charts(visit: PageContext, subscription_id: object) -> Page | Raw:
-    """Show the charts of a window, as a part of the page; with `?as=json` return only their numbers."""
-    row = overview_of(visit, str(subscription_id)).subscription
-    window = _window(visit)
-    found = queries.series(visit.session.connection(), row.id, window, datetime.now(UTC))
-    if visit.query.get("as") == "json":
-        return Raw(json.dumps(_numbers(found)), "application/json")
-    return Page(
-        "_charts.html", {"subscription": row, "series": found, "window": window, "windows": list(WINDOWS)}
-    )
-
-
-def _window(visit: PageContext) -> str:
-    asked = visit.query.get("window", "24h")
-    return asked if asked in WINDOWS else "24h"
-
-
-def _numbers(series: Series) -> dict[str, t.Any]:
-    sums = [point.sums for point in series.points]
-    found: dict[str, t.Any] = {"at": [int(point.at.timestamp()) for point in series.points]}
-    for name in OUTCOMES:
-        found[name] = [each.counts[name] for each in sums]
-    found["succeeded"] = [each.succeeded for each in sums]
-    found["failures"] = [each.failed for each in sums]
-    for name, share in (("p50", 0.5), ("p95", 0.95)):
-        values = [each.percentile(share) for each in sums]
-        found[name] = [round(value * 1000, 1) if value is not None else None for value in values]
-    return found
 
 
 def _other_environment(visit: PageContext, environment: str) -> str:

@@ -10,7 +10,7 @@ at a limit, so a page costs the same with a thousand deliveries and with a milli
 `messages`        pages of messages, and where each went
 `delivery`        one delivery with its message and every attempt
 `subscriptions`   subscriptions with how their receivers are doing
-`charts`          sums over time, in as many points as a chart shows
+`series`          sums over time, in as many points as a chart shows
 `answers`         what a receiver answered, unpacked and decoded
 `status`          workers, backlog, the worst receivers
 `tail`            attempts as they are made
@@ -21,12 +21,12 @@ at a limit, so a page costs the same with a thousand deliveries and with a milli
 from __future__ import annotations
 
 from .answers import NOTES, Legible, legible, of_attempt
-from .charts import WINDOWS, Point, Series, series
 from .deliveries import LINE, LogLine, LogPage, search
 from .delivery import DeliveryDetail, attempt_of, attempts_of, delivery_detail, delivery_of
 from .delivery_lists import DeliveryList, goes_by_event, list_deliveries
 from .log import LogQuery
 from .messages import error_of, events_of, list_messages, message_of, outcomes
+from .series import WINDOWS, Point, Series, series
 from .status import EngineStatus, engine_status, has_worker
 from .subscriptions import (
     Overview,

@@ -19,9 +19,9 @@ from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, State
 from flask_webhooks.outbox import Lease, Window, recording, statistics
 from flask_webhooks.queries import LogQuery
-from flask_webhooks.queries.charts import series
 from flask_webhooks.queries.deliveries import search
 from flask_webhooks.queries.delivery import delivery_detail
+from flask_webhooks.queries.series import series
 from flask_webhooks.queries.status import engine_status
 from flask_webhooks.queries.subscriptions import oldest_waiting, overviews
 from flask_webhooks.queries.tail import Tail
