@@ -40,6 +40,26 @@ __all__ = [
 ]
 
 MASK = "•••"
+SHOWN = frozenset(
+    {
+        *(
+            "Content-Type",
+            "User-Agent",
+            "webhook-id",
+            "webhook-timestamp",
+            "webhook-signature",
+            "webhook-event",
+        ),
+        *(
+            "webhook-occurred-at",
+            "webhook-sequence",
+            "webhook-attempt",
+            "webhook-delivery",
+            "webhook-trigger",
+        ),
+    }
+)
+"""Headers whose values the log keeps. All others are masked, so that one that is added cannot show a credential."""
 """Replaces the values of custom headers in the log: they may be credentials."""
 _ASKED_FOR = frozenset({Trigger.REPLAY.value, Trigger.MANUAL.value})
 
@@ -104,7 +124,7 @@ class Request:
 
     outbound: Outbound
     logged: t.Mapping[str, str]
-    """The headers, with `MASK` for the values of custom ones."""
+    """The headers, with `MASK` for all values but those of `SHOWN`."""
 
 
 class RequestError(Exception):
@@ -146,7 +166,10 @@ def build(state: AppState, destination: Destination, task: DeliveryTask, now: da
     except SecretError as error:
         raise RequestError(str(error)) from error
     own = destination.headers
-    logged = {**ours, **dict.fromkeys(own, MASK)} if own else ours
+    logged = ours
+    if own or not SHOWN.issuperset(ours):
+        logged = {name: value if name in SHOWN else MASK for name, value in ours.items()}
+        logged.update(dict.fromkeys(own, MASK))
     url, identity = destination.recipient.url, destination.identity
     if identity is not None and not identity.fits(
         url

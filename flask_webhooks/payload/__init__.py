@@ -14,10 +14,11 @@ a `Message` for one `Recipient`, and `render` turns it into the bytes that are s
 """
 
 from .encoder import encode
-from .formats import FORMATS, Format, Message, Recipient, failed, render, timestamp
+from .formats import ENVELOPES, FORMATS, Format, Message, Recipient, failed, render, timestamp
 from .values import is_writable, ordered
 
 __all__ = [
+    "ENVELOPES",
     "FORMATS",
     "Format",
     "Message",

@@ -13,7 +13,7 @@ from ..errors import PayloadError
 from ..visible import printable
 from .encoder import encode
 
-__all__ = ["FORMATS", "Format", "Message", "Recipient", "failed", "render", "timestamp"]
+__all__ = ["ENVELOPES", "FORMATS", "Format", "Message", "Recipient", "failed", "render", "timestamp"]
 
 logger = logging.getLogger("flask_webhooks.payload")
 
@@ -162,6 +162,36 @@ def _slack_text(text: str, most: int) -> str:
     start = cut.rfind("&")
     return (cut[:start] if start >= 0 and ";" not in cut[start:] else cut) + "…"
 
+
+_TEXT = {"type": "string"}
+_MAYBE = {"type": ["string", "null"]}
+_MOMENT = {"type": "string", "format": "date-time"}
+ENVELOPES: Mapping[str, tuple[dict[str, object], str]] = {
+    "channel": (
+        {
+            "event": _TEXT,
+            "message": _TEXT,
+            "idempotency_key": {"type": "string", "format": "uuid"},
+            "environment": _TEXT,
+        },
+        "data",
+    ),
+    "standard": ({"type": _TEXT, "timestamp": _MOMENT}, "data"),
+    "minimal": ({"event": _TEXT}, "data"),
+    "entity": (
+        {
+            "entity_type": _TEXT,
+            "transition_name": _MAYBE,
+            "status": _MAYBE,
+            "timestamp": _MOMENT,
+            "id": _MAYBE,
+            "event_type": _TEXT,
+        },
+        "entity_state",
+    ),
+}
+"""What the API's documentation says of a built-in format: JSON Schema of each key, and the key that holds the data.
+The format of Slack is described by Slack."""
 
 FORMATS: Mapping[str, Format] = {
     "channel": channel,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
+from .. import payload
 from .examples import bodies
 from .json_schema import data_schema, with_includes
 
@@ -103,40 +104,15 @@ def _sent(name: str, text: str, schema: Json | None = None) -> Json:
 
 
 _TEXT = {"type": "string"}
-_KEY = {"type": "string", "format": "uuid"}
-_MAYBE = {"type": ["string", "null"]}
 _MOMENT = {"type": "string", "format": "date-time"}
-_ENVELOPES: t.Mapping[str, tuple[Json, str]] = {
-    "channel": (
-        {
-            "event": _TEXT,
-            "message": _TEXT,
-            "idempotency_key": {"type": "string", "format": "uuid"},
-            "environment": _TEXT,
-        },
-        "data",
-    ),
-    "standard": ({"type": _TEXT, "timestamp": _MOMENT}, "data"),
-    "minimal": ({"event": _TEXT}, "data"),
-    "entity": (
-        {
-            "entity_type": _TEXT,
-            "transition_name": _MAYBE,
-            "status": _MAYBE,
-            "timestamp": _MOMENT,
-            "id": _MAYBE,
-            "event_type": _TEXT,
-        },
-        "entity_state",
-    ),
-}
+_KEY = {"type": "string", "format": "uuid"}
 
 
 def _envelope(format: str, data: Json) -> Json:
     """The JSON Schema of a body. Slack's is Slack's own to describe, a custom one its author's."""
-    if format not in _ENVELOPES:
+    if format not in payload.ENVELOPES:
         return {"title": format, "type": "object"}
-    properties, place = _ENVELOPES[format]
+    properties, place = payload.ENVELOPES[format]
     return {
         "title": format,
         "type": "object",

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.dialects.postgresql.ranges import MultiRange
 
 from flask_webhooks.errors import PayloadError
-from flask_webhooks.payload import FORMATS, Message, Recipient, encode, render
+from flask_webhooks.payload import ENVELOPES, FORMATS, Message, Recipient, encode, render
 
 ID = "0196f2a4-7c1e-7000-8000-000000000001"
 
@@ -436,3 +436,13 @@ class TestEncode:
         else:
             json.loads(text)
             text.encode()
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"slack"}))
+def test_the_documentation_describes_what_a_format_makes(name):
+    properties, place = ENVELOPES[name]
+
+    body = FORMATS[name](MESSAGE, RECIPIENT)
+
+    assert body.keys() == {*properties, place}
+    assert body[place] == MESSAGE.data
