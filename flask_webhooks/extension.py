@@ -203,7 +203,7 @@ class Webhooks:
         if found is not None and not isinstance(found, Principal):
             raise PrincipalError(
                 f"The principal loader {name} returned what is of the type {type(found).__name__}. Return a Principal, "
-                "or None if nobody is signed in."
+                "or None if no user is signed in."
             )
         return found
 
@@ -298,7 +298,7 @@ class Webhooks:
 
 
 def _load_nothing() -> None:
-    """The principal loader until the host registers its own: nobody is signed in."""
+    """The principal loader until the host registers its own: no request has a caller."""
 
 
 def _session(app: Flask, given: AnySession | None = None) -> Session:

@@ -1,8 +1,8 @@
 """What an exception takes along: the local variables of every frame that it has left.
 
-Error trackers and debuggers show them, dicts with all that is in them. Where secrets are in the clear no name of a
-variable tells a tracker so, and what a `repr` hides it does not ask for. The law of this room: what leaves a door or
-a sender of ours as an exception has nothing in its frames.
+Error trackers and debuggers show these variables, and the contents of dicts among them, whatever their `repr` hides and
+whatever they are called. The law of this room: an exception that leaves a door or a sender of ours, where secrets are
+in the clear, has nothing in its frames.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Failure(enum.StrEnum):
 
     @property
     def hint(self) -> str:
-        """One line that tells the receiver's developer how to fix it."""
+        """One line for the receiver's developer: how to fix it."""
         return _HINTS[self.value]
 
     @property

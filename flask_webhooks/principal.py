@@ -111,7 +111,7 @@ def _checked_owner(owner: t.Any) -> str:
 def _remedy(owner: t.Any) -> str:
     if owner is None:
         return (
-            "return None instead of a Principal where nobody is signed in or there is no account, and give ALL_OWNERS "
+            "return None instead of a Principal where no user is signed in or there is no account, and give ALL_OWNERS "
             "for an operator who has none"
         )
     return "give a str, such as str(current_user.account_id)"

@@ -197,7 +197,7 @@ def _roughly(
     The rows it referred to may have changed too, so only the fact of a change can be shown.
     """
     try:
-        near = dump(_as_it_was(row, olds, led=True))
+        near = dump(_as_it_was(row, olds, with_reached=True))
     except Exception:  # the host's code
         return {}
     return {key: {} for key, value in near.items() if key in data and not same(value, data[key])}
@@ -255,12 +255,12 @@ def _keys_of(relationship: orm.RelationshipProperty[t.Any]) -> frozenset[str]:
     return frozenset(attr.key for attr in relationship.parent.column_attrs if columns & set(attr.columns))
 
 
-def _as_it_was(row: t.Any, olds: Mapping[str, t.Any], *, led: bool = False) -> t.Any:
+def _as_it_was(row: t.Any, olds: Mapping[str, t.Any], *, with_reached: bool = False) -> t.Any:
     """Return a copy of a row as it was before some of its columns changed.
 
     It is detached: what is not known of it raises when it is read, instead of telling how it is now.
 
-    :param led: with the rows that it led to, as they are now: read from the database, where nobody has them.
+    :param with_reached: with the rows that its foreign keys led to: read from the database unless they are loaded.
     """
     state = row._sa_instance_state
     mapper = state.mapper
@@ -275,13 +275,13 @@ def _as_it_was(row: t.Any, olds: Mapping[str, t.Any], *, led: bool = False) -> t
             if name not in left_out:  # what a property keeps is how it is now, too
                 held[name] = value
     held.update(olds)
-    if led:
-        held.update(_led(state, held, left_out))
+    if with_reached:
+        held.update(_reached(state, held, left_out))
     return before
 
 
-def _led(state: t.Any, held: Mapping[str, t.Any], names: Collection[str]) -> Iterator[tuple[str, t.Any]]:
-    """Yield the rows that relationships led to by the columns that are held."""
+def _reached(state: t.Any, held: Mapping[str, t.Any], names: Collection[str]) -> Iterator[tuple[str, t.Any]]:
+    """Yield the rows that the held columns lead to, by relationship."""
     for relation in state.mapper.relationships:
         target = relation.mapper
         if relation.key not in names or relation.direction is not orm.RelationshipDirection.MANYTOONE:

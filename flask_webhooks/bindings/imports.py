@@ -56,9 +56,9 @@ def _failed(name: str, error: Exception) -> str:
 def _module_remedy(missing: str) -> str:
     parent, _, last = missing.rpartition(".")
     if parent:
-        beside = [found.name for found in pkgutil.iter_modules(importlib.import_module(parent).__path__)]
+        siblings = [found.name for found in pkgutil.iter_modules(importlib.import_module(parent).__path__)]
     else:
-        beside = [found.name for found in pkgutil.iter_modules()]
-    close = nearest(last, beside)
+        siblings = [found.name for found in pkgutil.iter_modules()]
+    close = nearest(last, siblings)
     meant = f"{parent}.{close}" if parent and close is not None else close
     return suggestion(meant, "Write package.module:Name, as Python would import it from where the app runs.")

@@ -175,7 +175,7 @@ _RANGE: Json = {
 def of_schema(schema: ma.Schema, mapper: AnyMapper | None = None, depth: int = DEEPEST) -> Json:
     """Return the schema of what a marshmallow schema dumps of one object.
 
-    :param mapper: what it dumps; tells which values are never null.
+    :param mapper: what it dumps; by it known values are never null.
     """
     is_known = mapper is not None and not is_hooked(schema)
     properties = {}

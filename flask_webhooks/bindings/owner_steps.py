@@ -20,7 +20,7 @@ from .paths import AnyMapper, PathError, ResolvedPath, follow, readable
 __all__ = ["SIGN", "KeyLink", "Relation", "at_hand", "keep", "link_of", "linked", "owner_path", "rows_led_to"]
 
 SIGN = "->"
-LED = "flask_webhooks.led"
+REACHED = "flask_webhooks.led"
 """In `state.info`: what foreign keys of a deleted object led to. In `session.info`: rows by other than primary keys."""
 _CHUNK = 500
 
@@ -150,11 +150,11 @@ def at_hand(obj: t.Any, link: KeyLink) -> t.Any:
 
 def keep(obj: t.Any, link: KeyLink, row: t.Any) -> None:
     """Remember what a foreign key leads to, for an object that is about to be deleted: that may go too."""
-    obj._sa_instance_state.info.setdefault(LED, {})[link.key] = row
+    obj._sa_instance_state.info.setdefault(REACHED, {})[link.key] = row
 
 
 def _kept(obj: t.Any, link: KeyLink) -> t.Any:
-    kept = obj._sa_instance_state.info.get(LED, {}).get(link.key)
+    kept = obj._sa_instance_state.info.get(REACHED, {}).get(link.key)
     is_meant = kept is not None and kept.__dict__.get(link.remote) == obj.__dict__.get(link.column)
     return kept if is_meant else None
 
@@ -162,7 +162,7 @@ def _kept(obj: t.Any, link: KeyLink) -> t.Any:
 def _in_session(session: Session, link: KeyLink, value: t.Any) -> t.Any:
     if link.is_by_key:
         return session.identity_map.get(orm.util.identity_key(link.mapper.class_, value))
-    row = session.info.get(LED, {}).get((session.hash_key, link, value))
+    row = session.info.get(REACHED, {}).get((session.hash_key, link, value))
     is_there = row is not None and object_session(row) is session and row.__dict__.get(link.remote) == value
     return row if is_there else None
 
@@ -179,6 +179,6 @@ def rows_led_to(session: Session, link: KeyLink, values: t.Iterable[t.Any]) -> d
             rows = session.scalars(statement).unique().all()
         found |= {getattr(row, link.remote): row for row in rows}
     if missing and not link.is_by_key:
-        known = session.info.setdefault(LED, weakref.WeakValueDictionary())
+        known = session.info.setdefault(REACHED, weakref.WeakValueDictionary())
         known.update({(session.hash_key, link, each): row for each, row in found.items()})
     return found

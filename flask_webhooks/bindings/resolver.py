@@ -50,7 +50,7 @@ class Resolver:
         return self._schemas[name]
 
     def refuse_private(self, plain: Plain, channel: Channel | None, path: str) -> None:
-        """Refuse to send, without a schema, columns that look private and that nobody chose."""
+        """Refuse to send, without a schema, columns that look private and that the catalogue does not name."""
         mistake = private_mistake(plain, channel)
         if mistake is not None:
             self.refuse(path, *mistake)

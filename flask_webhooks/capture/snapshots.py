@@ -16,7 +16,7 @@ from sqlalchemy.ext.mutable import MutableDict, MutableList, MutableSet
 from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_RESULT, instance_state
 from sqlalchemy.orm.collections import collection_adapter
 
-from ..bindings.owner_steps import LED, keep
+from ..bindings.owner_steps import REACHED, keep
 from ..bindings.stored_values import SERVER_GENERATED
 from ..catalog import same
 from .sqlalchemy_internals import STATE, mark_deleted, set_adapter
@@ -68,7 +68,7 @@ def make_snapshots(
                 snapshot.obj.__dict__[name] = _with_snapshots(snapshot.row[name], found)
     for state, plan in states:
         for link in plan.links:
-            next_on_path = state.info.get(LED, {}).get(link.key)
+            next_on_path = state.info.get(REACHED, {}).get(link.key)
             if next_on_path is not None:
                 keep(found[state].obj, link, _with_snapshots(next_on_path, found))
     return found

@@ -26,9 +26,9 @@ def check_exclusive(exclusive: Mapping[str, str], patterns: Iterable[str], held:
     """
     mine, theirs = _by_channel(patterns), _by_channel(held)
     for channel, scope in exclusive.items():
-        beside = _without(mine, channel)
-        if channel in mine and beside:
-            others, named = _named(beside)
+        rest = _without(mine, channel)
+        if channel in mine and rest:
+            others, named = _named(rest)
             raise _refusal(ErrorText("exclusive_alone", channel=channel, others=others, patterns=named))
         if scope != "owner":
             continue
@@ -36,8 +36,8 @@ def check_exclusive(exclusive: Mapping[str, str], patterns: Iterable[str], held:
         if channel in mine and elsewhere:
             others, named = _named(elsewhere)
             raise _refusal(ErrorText("exclusive_here", channel=channel, others=others, patterns=named))
-        if channel in theirs and beside:
-            raise _refusal(ErrorText("exclusive_elsewhere", channel=channel, patterns=_named(beside)[1]))
+        if channel in theirs and rest:
+            raise _refusal(ErrorText("exclusive_elsewhere", channel=channel, patterns=_named(rest)[1]))
 
 
 def _by_channel(patterns: Iterable[str]) -> dict[str, list[str]]:

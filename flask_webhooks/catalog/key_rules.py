@@ -60,7 +60,7 @@ class HasEvents:
         if value.get("events"):
             return
         if value.get("exclusive", False) is not False:
-            message = "is exclusive but has no events, so nobody could ever subscribe to it."
+            message = "is exclusive but has no events, so no subscription to it is possible."
             report.refuse_at(f"{path}.exclusive", message, 'Add events or remove "exclusive".')
         elif "touches" not in value:
             report.refuse_at(path, "has no events.", 'Add "events": [created, updated, deleted].')
@@ -213,9 +213,9 @@ class OneSource:
         for key, others in self._OTHERS.items():
             for other in others if key in value else ():
                 if other in value:
-                    message = f'has no meaning beside "{other}", which says all of what is sent.'
+                    message = f'has no effect together with "{other}", which says all of what is sent.'
                     if "exclude" in (key, other):
-                        message = f'has no meaning beside "{other}".'
+                        message = f'has no effect together with "{other}".'
                     report.refuse_at(f"{path}.{key}", message, "Remove one of the two.")
 
 

@@ -1,7 +1,7 @@
 """What receivers rely on, written down, and what has changed since.
 
 The lock file is committed next to the catalogue. `flask webhooks check` builds it anew and compares: a change
-that would break somebody's receiver is found before it is deployed.
+that would break a receiver is found before it is deployed.
 
 Shape of the lock (JSON; sorted, so that a diff shows what changed)::
 
@@ -99,7 +99,7 @@ def compare(old: t.Mapping[str, t.Any], new: t.Mapping[str, t.Any]) -> list[Chan
 
 
 def _events(old: t.Mapping[str, t.Any], new: t.Mapping[str, t.Any]) -> t.Iterator[Change]:
-    yield from _keys(old, new, "", "the event is gone: nobody who listens to it gets anything.")
+    yield from _keys(old, new, "", "the event is gone: subscriptions to it get nothing any more.")
     for name in old.keys() & new.keys():
         was, now = old[name], new[name]
         yield from _fields(was["fields"], now["fields"], f"{name}: ")

@@ -246,7 +246,7 @@ class Catalog:
     def event_called(self, name: str, otherwise: str) -> EventType:
         """Return an event type.
 
-        :param otherwise: what to do where nobody can tell which one was meant.
+        :param otherwise: what to do where no known name is near enough.
         :raises UnknownEventError: there is none.
         """
         if name not in self.events:

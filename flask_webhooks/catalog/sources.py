@@ -74,10 +74,10 @@ def _missing(name: str, root: Path, error: Exception) -> Problem:
         remedy = did_you_mean(name, registered, f"Registered catalogues: {', '.join(registered)}.")
         return Problem(name, 1, "(document)", "is neither a file nor a registered catalogue.", remedy)
     try:
-        beside = nearest(path.name, [entry.name for entry in path.parent.iterdir()])
+        near = nearest(path.name, [entry.name for entry in path.parent.iterdir()])
     except (OSError, ValueError):
-        beside = None
-    remedy = suggestion(beside) or _none_yet(path, root)
+        near = None
+    remedy = suggestion(near) or _none_yet(path, root)
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return Problem(name, 1, "(document)", f"cannot be read: {reason}.", remedy)
 

@@ -1,7 +1,7 @@
 """What `flask webhooks check` looks at, part by part. Nothing is changed but the lock file, and that only if asked.
 
 ===============  =====================================================================
-`findings`       what a part comes to: errors, warnings, notes
+`findings`       the result of a check: errors, warnings, notes
 `configuration`  every `WEBHOOKS_*` key
 `catalog`        the catalogue with the models and schemas it names, and the lock file
 `services`       database and Redis

@@ -38,7 +38,7 @@ def check_catalog(
     findings += [
         Finding(
             Level.WARNING,
-            'has no owner, so nobody receives its events. Set "owner".',
+            'has no owner, so no subscription gets its events. Set "owner".',
             *catalog.where(channel.path),
             channel.path,
         )
@@ -105,7 +105,7 @@ def lock_path(sources: t.Sequence[str], root: Path) -> Path:
 def check_lock(opened: Opened, path: Path, *, update: bool) -> Check:
     """Compare a catalogue with its lock file.
 
-    :param update: write the lock anew instead of complaining; what has changed is told all the same.
+    :param update: write the lock anew; changes are reported as notes instead of errors.
     """
     catalog, bound = opened
     new = build_lock(catalog, *describe(bound))

@@ -1,4 +1,4 @@
-"""What a look at one part comes to."""
+"""The result of one check: errors, warnings and notes."""
 
 from __future__ import annotations
 

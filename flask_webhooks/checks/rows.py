@@ -39,7 +39,7 @@ if t.TYPE_CHECKING:
 __all__ = ["Fault", "RowCheck", "check_rows", "checked_channels"]
 
 T = t.TypeVar("T")
-NOBODY = "nobody owns this row, so nobody would be told"
+OWNERLESS = "this row has no owner, so no subscription would get its events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class _Look:
         owner = self._part("owner", None, (), self._owner)
         found.loads.clear()  # on the way to an owner rows are read one by one in any case
         if owner is None and bound.channel.owner is not None and found.ok:
-            found.warnings.append(NOBODY)
+            found.warnings.append(OWNERLESS)
         events = list(bound.channel.events.values())
         extras = 0
         for include in bound.includes.values():

@@ -70,7 +70,8 @@ def refuse_missing_tables(engine: sa.Engine) -> None:
     try:
         with engine.connect() as connection:
             finding = next(_lacking(connection), None)
-            for each in _caseless(connection):  # no reason to stop sending, but nobody may overlook it
+            # A warning: sending works, but names that differ by case alone would be the same.
+            for each in _caseless(connection):
                 logger.error("database.caseless", extra={"remedy": each.message})
     except sa.exc.SQLAlchemyError:
         return
@@ -115,14 +116,14 @@ def _caseless(connection: sa.Connection) -> t.Iterator[Finding]:
     """Find our tables in which MySQL or MariaDB treats different texts as equal: older versions created them so."""
     if connection.dialect.name not in ("mysql", "mariadb"):
         return
-    told = sa.text(
+    statement = sa.text(
         "SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = COALESCE(:schema, DATABASE()) "
         "AND table_name IN :names AND collation_name IS NOT NULL AND data_type IN ('varchar', 'char') "
         "AND collation_name NOT IN ('utf8mb4_nopad_bin', 'utf8mb4_0900_bin')"
     ).bindparams(sa.bindparam("names", expanding=True))
     naming = Naming.of(connection.dialect)
     ours = [naming.name(name) for name in Base.metadata.tables]
-    found = connection.scalars(told, {"schema": naming.schema, "names": ours})
+    found = connection.scalars(statement, {"schema": naming.schema, "names": ours})
     names = sorted(f"{naming.schema}.{name}" if naming.schema else name for name in found)
     if names:
         collation = COLLATION if getattr(connection.dialect, "is_mariadb", False) else "utf8mb4_0900_bin"

@@ -47,7 +47,7 @@ __all__ = ["webhooks_cli"]
 
 
 class Group(AppGroup):
-    """Tells what is wrong, in the words of our errors or of the database, instead of showing where our code noticed."""
+    """Prints the text of an error of ours or of the database, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> t.Any:
         try:

@@ -49,7 +49,7 @@ def driver_fault(error: BaseException) -> str | None:
     """Return in one sentence why an app cannot be made whose `postgresql://` means another driver by now.
 
     It ends in `db.init_app`, before the extension is asked, so that a command is the only one to see it. Of a module
-    that makes an app when it is imported, Flask tells in an error of its own.
+    that makes an app when it is imported, Flask reports by an error of its own.
     """
     for each in (error, error.__context__):
         if isinstance(each, ModuleNotFoundError) and each.name == "psycopg":

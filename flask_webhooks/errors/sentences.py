@@ -126,7 +126,7 @@ SENTENCES: t.Final[t.Mapping[str, Sentence]] = {
     ),
     "no_owner": Sentence("Say whose it is.", "Send `owner`: only operators have to."),
     "unfit_owner": Sentence(
-        "Nobody can be this owner.",
+        "No account can have this owner key.",
         "Send what your principal loader gives as `owner`: text that is not empty.",
     ),
     "no_environment": Sentence(
@@ -230,7 +230,7 @@ SENTENCES: t.Final[t.Mapping[str, Sentence]] = {
         "`v1` takes `whsec_`, `v1a` takes `whsk_`.",
     ),
     "secret_guessable": Sentence(
-        "It is not random enough: somebody could guess it. Leave it out to have one made.",
+        "It is not random enough to be a secret. Leave it out to have one made.",
         "Take random bytes, not a word or a pattern.",
     ),
     "secret_in_force": Sentence("This secret is in force already.", "Rotate to another secret."),
@@ -292,7 +292,7 @@ SENTENCES: t.Final[t.Mapping[str, Sentence]] = {
         "Read it, merge your change, and send the new `ETag` as `If-Match`.",
     ),
     "changed_by_another": Sentence(
-        "Somebody else has changed the subscription: read it again.",
+        "The subscription was changed by another request: read it again.",
         "Read it, merge your change, and send the new `ETag` as `If-Match`.",
     ),
     "changed_in_transaction": Sentence(

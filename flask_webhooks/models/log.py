@@ -26,7 +26,7 @@ class State(StrEnum):
     HELD = "held"
     """Its subscription is off or disabled. Its owner sends or discards it when switching on again."""
     CANCELLED = "cancelled"
-    """Somebody, or the removal of the subscription, called it off. Final."""
+    """Cancelled by a user, or because its subscription was removed. Final."""
     BROKEN = "broken"
     """The data of its message could not be made: it waits until an operator repairs that or gives it up."""
 

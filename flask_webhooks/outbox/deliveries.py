@@ -198,7 +198,7 @@ def still_due(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
 
 # No IN: SQLAlchemy takes none in a statement for many rows.
 _is_open = sa.or_(*(unindexed(D.c.state) == state.value for state in (State.PENDING, State.HELD)))
-# `due_at` is set exactly while it is pending. Somebody who made it due at another time meanwhile, such as by a retry by
+# `due_at` is set exactly while it is pending. A retry that made it due at another time meanwhile, such as by
 # hand, is not overruled.
 _is_pending = D.c.due_at.is_not(None)
 _is_moved = sa.or_(~_is_pending, D.c.due_at != sa.bindparam("was_due", type_=D.c.due_at.type))

@@ -198,7 +198,7 @@ def lease(
     Commits on the way: SQLite cannot turn a transaction that has read into one that writes while others write.
     Lanes that another worker is just taking are skipped, not waited for.
 
-    :param known: lanes not to take, though their lease may have run out: the worker has not let go of them yet.
+    :param known: lanes not to take, though their lease may have run out: the worker still holds them in memory.
     :param environments: of which subscriptions; None: all.
     :param owners: of whom nothing is to be taken, which may leave fewer than there are.
     """
@@ -218,7 +218,7 @@ def lease(
         keys = list(_LOCK.run(connection, keys, **times).scalars())
     if connection.dialect.update_returning:
         return list(_TAKE.run(connection, keys, **values).all())
-    # MySQL's UPDATE returns nothing: the token tells which of them are ours now.
+    # MySQL's UPDATE returns nothing: the token marks those that are ours now.
     _TAKE_SILENTLY.run(connection, keys, **values)
     return list(_TAKEN.run(connection, keys, new_token=lease.token))
 

@@ -84,7 +84,7 @@ def _channel(state: AppState, channel: Channel) -> str:
         lines.append(f"Exclusive: a {whose} that listens to `{channel.name}` listens to nothing else.")
     offered = ", ".join(f"`{name}`" for name in includes(state, channel))
     lines.append(
-        f"To have more in `data`, ask for these includes: {offered}. `changes` tells what an update changed."
+        f"To have more in `data`, ask for these includes: {offered}. `changes` has what an update changed."
     )
     return "\n\n".join(lines)
 

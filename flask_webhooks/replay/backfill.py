@@ -203,9 +203,10 @@ class Backfill:
     def _write(
         self, connection: sa.Connection, wanted: MatchedSubscription, rows: t.Sequence[t.Any]
     ) -> list[Recorded]:
-        led = load_linked((self._bound, row, {}) for row in rows)  # held while owners are read
+        # A session holds these rows weakly, and owners are read from them.
+        held = load_linked((self._bound, row, {}) for row in rows)
         items = {self._dedupe_key(row): row for row in rows if self._is_for(row, wanted)}
-        del led
+        del held
         # The unique index would drop them too, but only after each had been dumped.
         for key in recorded_keys(connection, wanted.owner, wanted.environment, self._event.name, list(items)):
             del items[key]

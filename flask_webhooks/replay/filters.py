@@ -61,7 +61,7 @@ class Filter:
     until: datetime
 
     digest: str = ""
-    """Of what was asked for, before defaults such as "until now": tells two replays apart."""
+    """Of what was asked for, before defaults such as "until now": the same replay asked for twice has the same."""
 
 
 def digest(*asked: t.Any) -> str:

@@ -169,7 +169,9 @@ def _made_anew(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[P
 
 def _row_of(session: Session, bound: BoundChannel, event: EventType, key: str | None) -> t.Any:
     if event.on and event.on <= {Kind.DELETED, Kind.MOVED_OUT}:
-        raise EmitError(f"{event.name} tells of a row that is gone: its data cannot be made anew. {_GIVE_UP}")
+        raise EmitError(
+            f"{event.name} is about a row that has been deleted, so its data cannot be made anew. {_GIVE_UP}"
+        )
     if bound.model is None or key is None:
         raise EmitError(
             f"Nothing is known of what {event.name} is about: its data cannot be made anew. {_GIVE_UP}"
@@ -224,16 +226,16 @@ def _owner(session: Session, bound: BoundChannel, event: EventType, row: sa.Row[
         raise
     except Exception as error:  # a property of the host's
         raise EmitError(
-            f"The owner of {event.name} cannot be told: {type(error).__name__}: {error}."
+            f"The owner of {event.name} cannot be read: {type(error).__name__}: {error}."
         ) from error
     before: str = row.owner
     if before == UNREADABLE_OWNER:
         if owner is None:
-            raise OwnerMissingError(f"Nobody owns what {event.name} is about. {_GIVE_UP}", event=event.name)
+            raise OwnerMissingError(f"The row of {event.name} has no owner. {_GIVE_UP}", event=event.name)
         return owner
     if owner is None and event.on:  # what the host's code emits may have an owner that the call has named
         raise OwnerMissingError(
-            f"What {event.name} is about belongs to nobody any more. {_GIVE_UP}", event=event.name
+            f"The row of {event.name} has no owner any more. {_GIVE_UP}", event=event.name
         )
     if owner not in (None, before):
         raise EmitError(f"What {event.name} is about belongs to another owner by now. {_GIVE_UP}")
@@ -245,11 +247,11 @@ def _current_owner(session: Session, bound: BoundChannel, event: EventType, key:
     info = {"webhooks": False}
     connection = session.connection()
     with (
-        Session(connection, autoflush=False, info=info, join_transaction_mode="rollback_only") as aside,
-        guarding(aside),
-        unfiltered(aside),
+        Session(connection, autoflush=False, info=info, join_transaction_mode="rollback_only") as our_session,
+        guarding(our_session),
+        unfiltered(our_session),
     ):
-        obj = _row_of(aside, bound, event, key)
+        obj = _row_of(our_session, bound, event, key)
         return host_code.owned(bound, obj, owner_of, bound, obj)
 
 

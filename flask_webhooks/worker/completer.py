@@ -173,7 +173,7 @@ class Completer:
     # ---- after the commit ------------------------------------------------------------------------------
 
     def _after_commit(self, results: t.Sequence[AttemptResult], batch: BatchResult) -> None:
-        """Let go of the tasks, and do what follows for their lanes."""
+        """Release the tasks of written results, and do what follows for their lanes."""
         held = self._lanes.held
         done = {result.task.id for result in results}
         self.unwritten = [result for result in self.unwritten if result.task.id not in done]

@@ -113,23 +113,23 @@ class HeldLane(Lane[DeliveryTask]):
         """Take back those of these tasks that have not begun, and return them."""
         dropped = self.scheduler.drop(self, tasks)
         for task in dropped:
-            self.let_go(task)
+            self.release_body(task)
         return dropped
 
     def put_away(self, result: AttemptResult) -> None:
-        """Let go of a task whose result is written, unless it is sent again after a wait: then keep its bytes."""
+        """Forget a task whose result is written; one that is sent again soon keeps its body."""
         if result.is_deferred:
             result.task.body = result.body
         else:
-            self.let_go(result.task)
+            self.release_body(result.task)
 
     def put_back(self, task: DeliveryTask) -> None:
         """Have a task sent again, before all others; if the lane is closing, by the worker that takes it next."""
         if not self.scheduler.put_back(self, task):
-            self.let_go(task)
+            self.release_body(task)
             self.is_dry = False
 
-    def let_go(self, task: DeliveryTask) -> None:
+    def release_body(self, task: DeliveryTask) -> None:
         """Forget a task."""
         if self.buffered.pop(task.id, None) is not None:
             self.bytes -= task.size
@@ -139,7 +139,7 @@ class HeldLane(Lane[DeliveryTask]):
     def close(self) -> None:
         """Take nothing more; what was read and not begun stays due in the database."""
         for task in self.scheduler.remove(self):
-            self.let_go(task)
+            self.release_body(task)
             # The receiver of one that is refused meanwhile has these others to take, so that it is deferred.
             self.is_dry = False
 

@@ -205,7 +205,7 @@ def test_a_deleted_row_can_no_longer_be_repaired(state: AppState, fault: Fault) 
     assert created is not None
     assert "The row 7 of Invoice is gone" in str(created.error)
     assert deleted is not None
-    assert "tells of a row that is gone" in str(deleted.error)
+    assert "is about a row that has been deleted" in str(deleted.error)
 
 
 def test_a_row_that_moved_to_another_owner_is_not_sent_to_the_first(state: AppState, fault: Fault) -> None:
@@ -250,7 +250,7 @@ def test_a_row_without_owner_by_now_is_shown_only_if_the_call_may_have_named_the
     assert tried is not None
     [data] = [message.data for message in recorded(state) if message.id == one.message_id]
     if way == "captured":
-        assert "belongs to nobody any more. Give the message up." in str(tried.error)
+        assert "has no owner any more. Give the message up." in str(tried.error)
         assert data == "null"
     else:
         assert (tried.error, data != "null") == (None, True)

@@ -217,7 +217,9 @@ def test_a_row_without_owner_one_that_is_too_large_and_a_missing_table(state: Ap
     db.session.get_one(Order, 2).owner = None
     db.session.commit()
     db.session.remove()
-    assert "nobody owns this row, so nobody would be told" in found(state, "plain")["warnings"]
+    assert (
+        "this row has no owner, so no subscription would get its events" in found(state, "plain")["warnings"]
+    )
 
     object.__setattr__(state.settings, "payload_limit", 5)
     assert "WEBHOOKS_PAYLOAD_LIMIT is 5" in found(state, "plain", code=1)["faults"][0]["error"]

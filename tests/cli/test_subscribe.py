@@ -64,7 +64,7 @@ def test_every_mistake_is_a_line(flask_webhooks: Command) -> None:
 
     said = flask_webhooks("subscribe", *words, expect=1).output
 
-    assert "owner: Nobody can be this owner." in said
+    assert "owner: No account can have this owner key." in said
     assert "\nurl: " in said
     assert (
         "\nevents.0: There is no event 'invoice.created' in the catalogue. Did you mean \"invoices.created\"?"

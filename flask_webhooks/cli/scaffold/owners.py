@@ -77,7 +77,9 @@ class Tenancy:
 def candidates(mappers: t.Sequence[AnyMapper]) -> list[Tenancy]:
     """Return what may be the tenant of an app, the likeliest first."""
     ways = _Ways(mappers)
-    found = [ways.to_class(mapper) for mapper in mappers] + [ways.to_column(name) for name in ways.loose()]
+    found = [ways.to_class(mapper) for mapper in mappers] + [
+        ways.to_column(name) for name in ways.unrelated_columns()
+    ]
     known = [each for each in found if len(each.paths) > (1 if each.tenant is not None else 0)]
     return sorted(known, key=lambda each: (-each.score, each.name))
 
@@ -130,7 +132,7 @@ class _Ways:
         own = tenant.get_property_by_column(keys[0]).key
         return self._tenancy(name, table, starts, {tenant: own})
 
-    def loose(self) -> list[str]:
+    def unrelated_columns(self) -> list[str]:
         """Return columns that are called like an owner and refer to nothing."""
         return sorted(
             {
@@ -206,16 +208,16 @@ def _referring(mapper: AnyMapper, target: sa.Column[t.Any]) -> list[tuple[str, s
 
 def _parents(mapper: AnyMapper) -> t.Iterator[tuple[str, AnyMapper, bool]]:
     """Yield (step, class, whether it must be there) of all that a row refers to, by relationship or by key."""
-    led: set[t.Any] = set()
+    related: set[t.Any] = set()
     for relation in mapper.relationships:
         if relation.direction is not orm.RelationshipDirection.MANYTOONE or relation.uselist:
             continue
-        led |= set(relation.local_columns)
+        related |= set(relation.local_columns)
         if relation.mapper is not mapper and relation.lazy not in ("dynamic", "write_only"):
             must = all(not column.nullable for column in relation.local_columns)
             yield relation.key, relation.mapper, must
     for key, column in _columns(mapper):
-        if not column.foreign_keys or column in led:
+        if not column.foreign_keys or column in related:
             continue
         try:
             link = link_of(mapper, f"{key}{SIGN}")

@@ -17,8 +17,8 @@ A *lane* is one destination with its waiting items. The rules:
     An owner that holds none of these slots gets one beyond the share while an eighth of the threads is left, so that a
     new subscription does not wait for those of others either. An attempt need not end to be slow: see `suspect`.
 5.  A lane whose lease ends before a whole attempt could does not start one.
-6.  A lane with a rate keeps its distance between two starts, and one that was told to wait starts nothing meanwhile.
-    Late turns are made up for, unless the lane is *even*.
+6.  A lane with a rate keeps its distance between two starts, and one that has to wait (`hold`) starts nothing. Late
+    turns are made up for, unless the lane is *even*.
 
 Nothing scans all lanes: each that waits stands in exactly one of the `places`.
 

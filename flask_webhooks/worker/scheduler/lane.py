@@ -37,7 +37,7 @@ class Where(enum.Enum):
     PARKED = enum.auto()
     """It waits for a slot of the share of lanes on probation."""
     TIMED = enum.auto()
-    """It waits for a moment, by its rate or because it was told to wait."""
+    """It waits for a moment, by its rate or because of `hold`."""
 
 
 PROVEN, NEW, SUSPECT = Probation
@@ -80,7 +80,7 @@ class Lane(t.Generic[T]):
     not_before: float = 0.0
     """Earliest next start, by its rate."""
     resume_at: float = 0.0
-    """Earliest next start, because it was told to wait."""
+    """Earliest next start, because of `hold`."""
     queue: deque[T] = field(default_factory=deque)
     """Items not started, oldest first."""
     where: Where = NOWHERE
