@@ -1,15 +1,15 @@
-"""What both HTTP doors, `api` and `console`, share: who calls, from where, and what is done once.
+"""What both HTTP doors, `api` and `console`, share: the caller, the origin of a request, idempotency, manual actions.
 
-The law of this room: it knows no route and writes no answer. A door reads its own input, says in its own words what was
-refused, and renders; what both would have to decide alike is decided here.
+The law of this room: it has no route and renders no page. A door reads its own input, words its own refusals and
+renders; decisions that must be the same in both are made here.
 
 =============  ================================================================================
-`mounting`     our blueprints in the host's app
+`mounting`     the blueprints in the host's app
 `origin`       which site made the browser send a request
-`context`      an authenticated request, and the session that it is answered in
-`idempotency`  what is sent again does nothing again
-`manual`       a test, a retry, a replay
-`problems`     a refused request, as a value; and what must not stay behind of one that failed
+`context`      an authenticated request and its session
+`idempotency`  answers a repeated request without repeating what it did
+`manual`       tests, retries and replays, which callers start
+`problems`     a refused request as a value; removes the data of a failed one from its exception
 =============  ================================================================================
 """
 

@@ -1,6 +1,6 @@
-"""Who is calling, and in whose session: one authenticated request, as the views of both doors see it.
+"""One authenticated request, as the views of both doors get it, and the session that it runs in.
 
-Each door adds what it has read: the API a body, a query and a version, the console a form and a query.
+Each door adds its own input: the API a body, a query and a version, the console a form and a query.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ _VERSION = re.compile(r"[1-9][0-9]{0,17}")  # more digits than `int` would read 
 
 @dataclass(frozen=True)
 class RequestContext:
-    """One request of a caller who has been let in."""
+    """One request of an authenticated caller."""
 
     state: AppState
     principal: Principal
     session: Session = field(repr=False)
-    """Our own, with nothing of the host's in it; committed when the view has returned."""
+    """A session of our own, without objects of the host; it is committed after the view has returned."""
 
     @property
     def owner(self) -> Whose:
-        """Whose rows the caller may see."""
+        """The owner whose rows the caller may see, or all owners."""
         return self.principal.sees
 
     @property
     def account(self) -> str:
-        """What the caller's own keys and turns are kept under."""
+        """The name under which the caller's idempotency keys and rates are counted."""
         return self.principal.account
 
 
 def version_of(text: str) -> int:
-    """Return the version of a subscription that a client has seen; -1, which none has, for what is no version."""
+    """Return the version of a subscription that a client has read; -1, which none has, for any other text."""
     return int(text) if _VERSION.fullmatch(text) else -1
 
 
 def current_state() -> AppState:
-    """Return the bundle of the app that handles the request: itself, for it goes into other threads and sessions."""
+    """Return the state of the app that handles the request: not the proxy, which works in this thread only."""
     return t.cast("AppState", current_webhooks._get_current_object())  # type: ignore[attr-defined]
 
 
 def run_in_session(state: AppState, work: t.Callable[[Session], T]) -> T:
-    """Answer a request in a session of our own, which `work` commits; again if the database refuses that.
+    """Run `work` in a session of our own, which it commits; repeat it after a conflict (see `sql.transactions`).
 
-    The transaction in which the host has found out who is calling is ended first: it holds a connection, and we are
-    about to take another one.
+    The host's transaction, in which it has authenticated the caller, is ended first: it holds a connection, and with a
+    second one for each request a small pool could be exhausted by requests that wait for each other.
     """
     state.end_host_transaction()
     return repeated(state.own_engine, work)

@@ -1,7 +1,7 @@
-"""What a caller asks for by hand, by a click or by a request: a test, a retry, a replay.
+"""Actions that callers start: a test request, a retry, a replay.
 
-The law of this room: each of them is counted against the pace of the caller's account before anything is done, and a
-transaction that has read ends before one begins that writes, for on SQLite it could not begin to.
+The law of this module: each of them is counted against the rate of the caller's account before anything else happens.
+A transaction that has only read is ended before the first write, because on SQLite it may not be able to write.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Retried", "cancel_delivery", "count_replay", "retry", "send_test", "
 
 
 class Retried(enum.Enum):
-    """What became of a retry."""
+    """The outcome of a retry."""
 
     DUE = "it is due now"
     BROKEN = "its data could not be rendered, so there is nothing to send"
@@ -27,9 +27,9 @@ class Retried(enum.Enum):
 def send_test(context: RequestContext, subscription_id: str, subject: Subject, format: str | None) -> str:
     """Send a test request in this thread and return the id of its delivery. Commits.
 
-    :param format: what the subscription asked for; None: what the event's own is.
-    :raises PayloadError: there is nothing that could be sent.
-    :raises ThrottledError: others are under way, or there were many.
+    :param format: the format of the subscription; None: that of the event.
+    :raises PayloadError: the body cannot be made.
+    :raises ThrottledError: another test is under way, or the account has made too many requests.
     """
     limit = context.state.settings.manual_timeout
     with throttle.turn(context.state, context.session, context.account):
@@ -39,10 +39,10 @@ def send_test(context: RequestContext, subscription_id: str, subject: Subject, f
 
 
 def retry(context: RequestContext, delivery_id: str, owner: str) -> Retried:
-    """Make a delivery due at once: same idempotency key, same bytes, its whole schedule before it.
+    """Make a delivery due at once: same idempotency key and bytes, its whole schedule again.
 
-    :param owner: of the delivery, which may be another one's than the caller's.
-    :raises ThrottledError: there were many, or as many of the owner's are not done.
+    :param owner: that of the delivery; the caller may be an operator.
+    :raises ThrottledError: the account has made too many requests, or the owner has too many unfinished retries.
     """
     throttle.count(context.state, context.session, context.account)
     throttle.begin_retry(context.state, context.session, owner, delivery_id)
@@ -51,12 +51,13 @@ def retry(context: RequestContext, delivery_id: str, owner: str) -> Retried:
         return Retried.BROKEN
     if not replay.retry(connection, delivery_id, datetime.now(UTC)):
         return Retried.SWITCHED_OFF
+    # After the commit: a worker that is woken before it would find nothing due.
     subscriptions.afterwards(context.session, context.state.bell.ring)
     return Retried.DUE
 
 
 def cancel_delivery(context: RequestContext, delivery_id: str) -> bool:
-    """Call a delivery off; say whether it is cancelled now."""
+    """Cancel a delivery; return whether it is cancelled now."""
     context.session.rollback()
     return replay.cancel(context.session.connection(), delivery_id, datetime.now(UTC))
 
@@ -64,7 +65,7 @@ def cancel_delivery(context: RequestContext, delivery_id: str) -> bool:
 def count_replay(context: RequestContext, subscription_id: str, wanted: replay.Filter) -> int:
     """Return how many deliveries a replay would send.
 
-    :raises ThrottledError: that was asked often.
+    :raises ThrottledError: the account has counted too often.
     """
     throttle.count_scan(context.state, context.session, context.account)
     row = subscriptions.find(context.session, subscription_id, owner=context.owner)
@@ -72,10 +73,10 @@ def count_replay(context: RequestContext, subscription_id: str, wanted: replay.F
 
 
 def start_replay(context: RequestContext, subscription_id: str, wanted: replay.Filter) -> models.Replay:
-    """Begin a replay, or return the one that the same request has begun already.
+    """Begin a replay, or return the running one with the same filter.
 
-    :raises SubscriptionError: it is switched off, or another replay of it is running.
-    :raises ThrottledError: there were many, or as many of the owner's are not done.
+    :raises SubscriptionError: the subscription is switched off, or another replay of it is running.
+    :raises ThrottledError: the account has made too many requests, or the owner has too many unfinished replays.
     """
     throttle.count(context.state, context.session, context.account)
     row = subscriptions.find(context.session, subscription_id, owner=context.owner, to_change=True)
@@ -86,6 +87,6 @@ def start_replay(context: RequestContext, subscription_id: str, wanted: replay.F
 
 
 def stop_replay(context: RequestContext, replay_id: str) -> None:
-    """Queue no more of a replay."""
+    """Stop a replay: no further delivery is queued."""
     context.session.rollback()
     replay.stop(context.session.connection(), replay_id, datetime.now(UTC))

@@ -1,5 +1,4 @@
-"""How our two blueprints are put into an app: also one that chooses its pages by the host that is asked for, and one
-that has Flask-WTF's `CSRFProtect`."""
+"""The class of our two blueprints, for apps with `host_matching` or Flask-WTF's `CSRFProtect` too."""
 
 from __future__ import annotations
 
@@ -20,11 +19,11 @@ _PROTECTION = {
 
 
 class Door(Blueprint):
-    """A blueprint all of whose rules, that of its static files among them, have one host.
+    """A blueprint whose rules, also that of its static files, all have one host.
 
-    It is exempt from the host's `CSRFProtect`, which knows no token of ours and would refuse every change. Our own
-    checks are at least as strict: the console has a token in every form, the API lets only pass what no other site can
-    make a browser send.
+    It is exempt from the host's `CSRFProtect`, which would refuse every change because it does not accept our tokens.
+    Our own checks are at least as strict: the console has a token in every form, and the API accepts only requests
+    that no other site can make a browser send.
 
     :param host: for apps with `host_matching`; None for all others.
     """
@@ -39,7 +38,7 @@ class Door(Blueprint):
     def make_setup_state(
         self, app: App, options: dict[str, t.Any], first_registration: bool = False
     ) -> BlueprintSetupState:
-        """Have rules added with the host."""
+        """Return the set-up state that adds the host to each rule."""
         return _Setup(self, app, options, first_registration)
 
     def _exempt(self, endpoint: str | None, values: dict[str, t.Any] | None) -> None:
@@ -67,11 +66,11 @@ def host_of(setup: BlueprintSetupState) -> str | None:
 
 
 def protect(response: Response, policy: str | None) -> None:
-    """Set the headers of a page that keep a browser from guessing its type and other sites from framing it.
+    """Set the headers that keep a browser from guessing the type of a page, and other sites from framing it.
 
-    What the host has set stays.
+    Headers that the host has set keep their values.
 
-    :param policy: what the page may load and run; None: the host decides that.
+    :param policy: the Content-Security-Policy; None: the host decides.
     """
     for name, value in _PROTECTION.items():
         response.headers.setdefault(name, value)

@@ -1,7 +1,7 @@
-"""Which site made a browser send a request, as the browser says: no other site may change anything by way of ours.
+"""The origin of a request: which site made the browser send it. No other site may change anything with our cookies.
 
-Browsers of today send `Sec-Fetch-Site` (Fetch Metadata Request Headers, section 2.4), older ones `Origin` alone (RFC
-6454, section 7). A page cannot set either of them itself. What sends neither is no browser, or a very old one.
+Browsers of today send `Sec-Fetch-Site` (Fetch Metadata Request Headers, section 2.4), older ones only `Origin` (RFC
+6454, section 7). A page cannot set either of them. A client that sends neither is no browser, or a very old one.
 """
 
 from __future__ import annotations
@@ -39,5 +39,6 @@ def _is_ours(origin: str, request: Request) -> bool:
         parts = urlsplit(origin)
     except ValueError:  # such as `http://[`
         return False
+    # A page of http:// may be forged by anyone on the network, so it may not write to the same host by https://.
     is_downgraded = request.is_secure and parts.scheme != "https"
     return parts.netloc == request.host and not is_downgraded

@@ -32,15 +32,15 @@ CODES = {
     429: "too_many_requests",
     500: "failed",
 }
-"""Status to the `code` that a problem has unless it says more."""
+"""The `code` of a problem by its status, unless the problem has a more specific one."""
 
 
 class Refused(Exception):
     """A request that is answered with a problem.
 
-    :param detail: one sentence or two for who sent the request.
-    :param code: for programs; that of the status without it.
-    :param fields: what is wrong with each field of the input.
+    :param detail: one or two sentences for the caller.
+    :param code: for programs; by default that of the status.
+    :param fields: the mistakes in each field of the input.
     """
 
     def __init__(
@@ -60,26 +60,24 @@ class Refused(Exception):
 
 
 def seconds_to_wait(error: ThrottledError) -> int:
-    """Return after how many whole seconds to ask again: what `Retry-After` and a sentence say (RFC 9110, section
-    10.2.3)."""
+    """Return the whole seconds to wait before the next request, for `Retry-After` (RFC 9110, section 10.2.3)."""
     return max(1, math.ceil(error.wait))
 
 
 def headers_of(error: HTTPException) -> dict[str, str]:
-    """Return the headers of what the host has aborted with, for an answer of our own: `Retry-After`, `Allow`."""
+    """Return the headers of an abort of the host, such as `Retry-After` and `Allow`, for an answer of our own."""
     return {name: value for name, value in error.get_headers() if name != "Content-Type"}
 
 
 def log_unreadable(error: SecretError) -> None:
-    """Log that a stored secret cannot be opened, which only the operator can mend: the caller learns no reason."""
+    """Log that a stored secret cannot be decrypted. Only the operator can repair that, so the caller gets no reason."""
     logger.error("secret.unreadable", extra={"reason": str(error)})
 
 
 def forget_request(error: Exception) -> None:
-    """Drop what a request has sent, and what frames hold of it, before its exception leaves a door.
+    """Remove the input of a request from its exception's frames and from `request`, before the exception leaves a door.
 
-    Error trackers take it from there: values of custom headers are credentials, and no tracker can tell that by their
-    names.
+    Error trackers report both. Values of custom headers are credentials, which no tracker can recognise by their names.
     """
     emptied(error)
     kept = vars(getattr(request, "_get_current_object", lambda: request)())
