@@ -1,20 +1,20 @@
-"""What people look at: statements that only read. Each takes an open connection or session; none writes.
+"""Statements that only read, for API, console and command line. Each takes an open connection or session.
 
-The law of this room: nothing here counts or sorts the log. Every statement walks an index from its newest end and stops
-at a limit, so a page costs the same with a thousand deliveries and with a million.
+The law of this room: no statement counts or sorts the log. Each walks an index from its newest end and stops at a
+limit, so a page costs the same with a thousand deliveries and with a million.
 
 ================  ===================================================
-`log`             what is asked of the log, and several ranges of its indexes read together
-`deliveries`      searches of the log: lines with their last attempt
-`delivery_lists`  lists of deliveries, by the walk that tells most
-`messages`        pages of messages, and where each went
+`log`             filters of the log, and several ranges of its indexes merged
+`deliveries`      the console's search of the log: lines with their last attempt
+`delivery_lists`  the API's lists of deliveries, by the most selective index
+`messages`        pages of messages, and the outcome of each by subscription
 `delivery`        one delivery with its message and every attempt
-`subscriptions`   subscriptions with how their receivers are doing
+`subscriptions`   subscriptions with the health of their receivers
 `series`          sums over time, in as many points as a chart shows
-`answers`         what a receiver answered, unpacked and decoded
+`answers`         the body of a response, decompressed and decoded
 `status`          workers, backlog, the worst receivers
-`tail`            attempts as they are made
-`bounds`          how much of what others wrote one answer shows
+`tail`            new attempts, read again and again
+`bounds`          limits of what one answer shows of texts of receivers and customers
 ================  ===================================================
 """
 

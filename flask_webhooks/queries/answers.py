@@ -1,8 +1,8 @@
-"""What a receiver answered, made legible: unpacked and decoded as its headers say, and why where that fails.
+"""The body of a receiver's response as text: decompressed and decoded as its headers say, with notes where that fails.
 
-The law of this room: it is for people to read, never to be judged by. A receiver chooses both the bytes and what it
-says of them, so everything is bounded (`MOST_TEXT` out of whatever comes in, `MOST_CODINGS` inside each other),
-charsets come from a list (Python knows some that are slow, or unpack), and nothing that a body says can raise.
+The law of this module: the text is for people to read; no decision depends on it. A receiver chooses both the bytes and
+the headers. So the result is bounded (`MOST_TEXT` bytes, `MOST_CODINGS` nested compressions), charsets come from a list
+(some of Python's codecs are slow, or decompress), and no body raises.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ..models import Attempt
 __all__ = ["NOTES", "Legible", "legible", "of_attempt"]
 
 MOST_TEXT: t.Final = 32_768
-"""Bytes that are unpacked: a kilobyte can be a bomb of a megabyte."""
+"""Bytes that are decompressed: a kilobyte can be a bomb of a megabyte."""
 
 MOST_CODINGS: t.Final = 3
-"""Compressions inside each other that are taken off."""
+"""Nested compressions that are removed."""
 
 STEP: t.Final = 256
-"""Packed bytes that are unpacked at a time: what came before a fault is shown."""
+"""Compressed bytes that are decompressed at a time, so that the text before a damaged place is shown."""
 
 Note = str
 """Marks a text that the console translates: pybabel extracts the argument of this name."""
@@ -44,7 +44,7 @@ NOTES: t.Final[Mapping[str, str]] = {
     "unknown_charset": Note("The charset %(charset)s is unknown: it is read as UTF-8."),
     "not_text": Note("Some bytes are not valid %(charset)s and are shown as �."),
 }
-"""What there is to say about a text, by its key."""
+"""The sentences about a text, by key."""
 
 _CHARSETS: t.Final = frozenset(
     "ascii utf_8 utf_16 utf_16_le utf_16_be utf_32 utf_32_le utf_32_be latin_1 iso8859_2 iso8859_3 iso8859_4 iso8859_5 "
@@ -97,7 +97,7 @@ _LABELS: t.Final = {
     "utf_16_be": "utf16be unicodefffe",
     "utf_16": "csunicode iso_10646_ucs_2 ucs_2 unicode unicodefeff",
 }
-"""What the Encoding Standard calls them (https://encoding.spec.whatwg.org/#names-and-labels), where Python does not."""
+"""Labels of the Encoding Standard (https://encoding.spec.whatwg.org/#names-and-labels) that Python does not know."""
 _ALIASES: t.Final[Mapping[str, str]] = {
     **aliases,
     **{label: charset for charset, labels in _LABELS.items() for label in labels.split()},
@@ -107,22 +107,22 @@ _ALIASES: t.Final[Mapping[str, str]] = {
     "utf_8_sig": "utf_8",
 }
 _LARGER: t.Final = {"shift_jis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949"}
-"""What is called so often has signs of the larger set, which has all of the smaller one's (Encoding Standard)."""
+"""Texts with these labels often have characters of a larger set that contains the named one (Encoding Standard)."""
 _LITTLE: t.Final = {"utf_16": "utf_16_le", "utf_32": "utf_32_le"}
-"""Without a mark, little-endian, as browsers read them (Encoding Standard), unless the zeros say otherwise."""
+"""Without a byte order mark they are little-endian, as in browsers, unless the first bytes have more zeros."""
 _GZIP, _MEMBER = 31, b"\x1f\x8b"
 _WINDOWS: t.Final = {"gzip": (_GZIP,), "x-gzip": (_GZIP,), "deflate": (15, -15)}
-"""How zlib reads each: `deflate` is a zlib stream (RFC 9110, section 8.4.1.2), but many send it without its head."""
+"""`wbits` of zlib for each: `deflate` is a zlib stream (RFC 9110, section 8.4.1.2), but many send a raw one."""
 _CHARSET: t.Final = re.compile(r"""(?i);\s*charset\s*=\s*["']?\s*([^\s;"']{1,60})""")
 
 
 @dataclass(frozen=True)
 class Legible:
-    """The text, and what there is to say about it."""
+    """A body as text, with notes on what the text does not show."""
 
     text: str
     notes: tuple[tuple[str, Mapping[str, t.Any]], ...] = ()
-    """Keys of `NOTES`, each with what its sentence names."""
+    """Keys of `NOTES`, each with the parameters of its sentence."""
 
     @property
     def note(self) -> str | None:
@@ -134,7 +134,7 @@ _Notes = list[tuple[str, Mapping[str, t.Any]]]
 
 
 def of_attempt(attempt: Attempt) -> Legible:
-    """Return the body of an answer as the log has it."""
+    """Return the body of a response that the log has stored."""
     headers = json.loads(attempt.response_headers) if attempt.response_headers else {}
     return legible(attempt.response_body or b"", headers, is_cut=attempt.response_truncated)
 
@@ -142,17 +142,17 @@ def of_attempt(attempt: Attempt) -> Legible:
 def legible(body: bytes, headers: Mapping[str, str], *, is_cut: bool = False) -> Legible:
     """Return a body as text.
 
-    :param is_cut: its end is missing, and with it perhaps half of a character.
+    :param is_cut: its end is missing, perhaps in the middle of a character.
     """
     if not body:
         return Legible("")
     known = {name.lower(): value for name, value in headers.items()}
     notes: _Notes = []
-    data, is_cut = _unpacked(body, known.get("content-encoding", ""), is_cut, notes)
+    data, is_cut = _decompressed(body, known.get("content-encoding", ""), is_cut, notes)
     charset, data = _charset(data, known.get("content-type", ""), notes)
     text = codecs.getincrementaldecoder(charset)("replace").decode(data, final=not is_cut)
-    # A sender may have meant the sign itself: then its bytes are there.
-    if "\N{REPLACEMENT CHARACTER}" in text and not _means_it(data, charset, is_cut):
+    # The text may contain U+FFFD itself: then strict decoding succeeds.
+    if "\N{REPLACEMENT CHARACTER}" in text and not _is_valid(data, charset, is_cut):
         notes.append(("not_text", {"charset": charset.upper().replace("_", "-")}))
     return Legible(text, tuple(notes))
 
@@ -160,8 +160,8 @@ def legible(body: bytes, headers: Mapping[str, str], *, is_cut: bool = False) ->
 # ---- compression -----------------------------------------------------------------------------------------
 
 
-def _unpacked(body: bytes, codings: str, is_cut: bool, notes: _Notes) -> tuple[bytes, bool]:
-    """Return what is inside, and whether its end is missing."""
+def _decompressed(body: bytes, codings: str, is_cut: bool, notes: _Notes) -> tuple[bytes, bool]:
+    """Return the decompressed bytes, and whether their end is missing."""
     names = [name for each in codings.lower().split(",") if (name := each.strip()) not in ("", "identity")]
     if len(names) > MOST_CODINGS:
         notes.append(("many_codings", {"most": MOST_CODINGS}))
@@ -177,14 +177,14 @@ def _unpacked(body: bytes, codings: str, is_cut: bool, notes: _Notes) -> tuple[b
             return body, is_cut
         if end == "bomb":
             notes.append(("bomb", {"most": MOST_TEXT}))
-        elif end == "trailing" or (end == "broken" and not is_cut):  # that it is cut is said anyway
+        elif end == "trailing" or (end == "broken" and not is_cut):  # a cut body is marked as such anyway
             notes.append((end, {"coding": coding}))
         body, is_cut = inside, end not in ("", "trailing")
     return body, is_cut
 
 
 def _inflated(body: bytes, window: int) -> tuple[bytes, str]:
-    """Return at most `MOST_TEXT` bytes of what is inside, and how it ended: well (empty), or by one of `NOTES`."""
+    """Return at most `MOST_TEXT` decompressed bytes, and how they ended: a key of `NOTES`, empty if complete."""
     out, inflate = bytearray(), zlib.decompressobj(window)
     for at in range(0, len(body), STEP):
         piece = body[at : at + STEP]
@@ -208,7 +208,7 @@ def _inflated(body: bytes, window: int) -> tuple[bytes, str]:
 
 
 def _charset(data: bytes, content_type: str, notes: _Notes) -> tuple[str, bytes]:
-    """Return the charset to decode with, and the bytes without their mark, which says more than any header."""
+    """Return the charset, and the bytes without a byte order mark, which takes precedence over the header."""
     for mark, charset in _BOMS:
         if data.startswith(mark):
             return charset, data[len(mark) :]
@@ -228,7 +228,7 @@ def _charset(data: bytes, content_type: str, notes: _Notes) -> tuple[str, bytes]
     return _LARGER.get(name, name), data
 
 
-def _means_it(data: bytes, charset: str, is_cut: bool) -> bool:
+def _is_valid(data: bytes, charset: str, is_cut: bool) -> bool:
     try:
         codecs.getincrementaldecoder(charset)("strict").decode(data, final=not is_cut)
     except UnicodeError:

@@ -1,7 +1,7 @@
-"""How much of what others wrote one answer shows.
+"""Limits of what one answer shows of texts of receivers and customers.
 
-The law of this room: an answer has a size that does not depend on what a receiver or a customer has sent. What is
-measured is what goes over the wire, after escaping: a control character is six bytes of JSON, a quote five of HTML.
+The law of this module: no text that a receiver or a customer has sent makes an answer larger than 512 KiB. Sizes are
+those after escaping: a control character is six bytes of JSON, a quotation mark five of HTML.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from markupsafe import escape
 __all__ = ["ATTEMPT", "BODY", "PAGE", "fit", "html_size", "json_size"]
 
 PAGE = 480 * 1024
-"""Bytes that the parts of one answer may have together: with what is around them it stays below 512 KiB."""
+"""Bytes of all parts of one answer: with the rest of it, it stays below 512 KiB."""
 BODY = 384 * 1024
-"""Bytes of JSON that the body of one delivery may have in an answer; a longer one is fetched by itself."""
+"""Bytes of JSON of a delivery's body in an answer; a longer one has to be downloaded."""
 ATTEMPT = 64 * 1024
 """Bytes of JSON of one attempt."""
 
 
 def json_size(value: t.Any) -> int:
-    """Return how many bytes a value has as JSON of ours."""
+    """Return the bytes of a value as JSON, in ASCII as our answers are."""
     return len(json.dumps(value, default=str))
 
 
 def html_size(text: str) -> int:
-    """How many bytes a text has on a page."""
+    """Return the bytes of a text on a page, escaped for HTML."""
     return len(str(escape(text)).encode("utf-8", "replace"))
 
 
 def fit(text: str, room: int, size: t.Callable[[str], int] = json_size) -> str:
-    """Return the longest beginning of a text that has at most so many bytes.
+    """Return the longest beginning of a text that has at most `room` bytes.
 
-    :param size: measures a text; of a longer one never less.
+    :param size: returns the bytes of a text; never fewer for a longer text.
     """
     if size(text) <= room:
         return text
-    # A cut moves by whole characters, of which some are six bytes: halving finds the last that fits.
+    # Characters have one to six bytes, so the place of the cut is found by halving.
     low, high = 0, min(len(text), max(room, 0))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,8 +1,8 @@
 """Pages of the log, newest first, filtered.
 
-The index (subscription, state, id) has each state of each subscription sorted already. A page is the merge of their
-newest ends; a filter that no index answers (event, status, part of an id) is applied to what the merge yields, a chunk
-at a time, and gives up at `REACH` with the place where it may go on.
+The index (subscription, state, id) has the deliveries of each subscription in each state in order. A page merges their
+newest ends. A filter that no index answers (event, status, part of an id) is applied to the merged ids, a chunk at a
+time; after `REACH` ids the search gives up and returns the place where the next page continues.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from .log import LogQuery
 
 __all__ = ["LINE", "LogLine", "LogPage", "page", "search"]
 
-A, D, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message))
-LINE = tuple(column.name for column in D.c if column.name not in ("body", "includes"))
-"""The columns of `Delivery` that a line of the log has: all but what may be large, and what is for the sender alone."""
+_ATTEMPTS, _DELIVERIES, _MESSAGES = (
+    t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message)
+)
+LINE = tuple(column.name for column in _DELIVERIES.c if column.name not in ("body", "includes"))
+"""The columns of `Delivery` in a line of the log: without the body, which may be large, and what only workers need."""
 CHUNK = 500
+"""Ids that are read and filtered with one statement."""
 REACH = 10_000
-"""Deliveries that one search looks through."""
+"""Deliveries that one search reads."""
 BRANCHES = 40
 """Index walks in one statement."""
 CLASSES: t.Mapping[str, tuple[int, int]] = {
@@ -52,19 +55,19 @@ class LogLine:
 
 @dataclass(frozen=True)
 class LogPage:
-    """A page."""
+    """A page of the log."""
 
     entries: tuple[LogLine, ...]
     next: str | None
-    """Where the next page begins; None: there is no more."""
+    """The cursor of the next page; None: this is the last one."""
     is_cut: bool
-    """Whether the search gave up at `REACH`: there may be more behind `next`."""
+    """Whether the search gave up at `REACH`: there may be more after `next`."""
 
 
 def search(connection: sa.Connection, wanted: LogQuery, most: int, reach: int = REACH) -> LogPage:
     """Return up to `most` deliveries.
 
-    :param reach: how many are looked through for a filter that no index answers.
+    :param reach: deliveries to read for a filter that no index answers.
     """
     ids, behind, is_cut = page(connection, wanted, most, reach)
     return LogPage(_entries(connection, ids), behind, is_cut)
@@ -73,7 +76,7 @@ def search(connection: sa.Connection, wanted: LogQuery, most: int, reach: int = 
 def page(
     connection: sa.Connection, wanted: LogQuery, most: int, reach: int = REACH
 ) -> tuple[list[str], str | None, bool]:
-    """Return the ids of a page, where the next one begins, and whether the search gave up at `reach`."""
+    """Return the ids of a page, the cursor of the next one, and whether the search gave up at `reach`."""
     ids = _walk(connection, wanted, most + 1)  # one more tells whether there is another page
     if not wanted.is_narrow:
         some = list(itertools.islice(ids, most + 1))
@@ -91,9 +94,9 @@ def page(
 
 
 def _walk(connection: sa.Connection, wanted: LogQuery, first: int) -> t.Iterator[str]:
-    """Yield what the indexes can tell, newest first: each branch is read on only when the merge has used it up.
+    """Yield the ids that the indexes select, newest first. More of a branch is read only when the merge has used it up.
 
-    :param first: how many of each branch are read at once to begin with.
+    :param first: ids of each branch that the first statement reads.
     """
     branches = _branches(connection.dialect, wanted)
     heads = _heads(connection, [branch(wanted.below) for branch in branches], first)
@@ -117,7 +120,9 @@ def _branches(dialect: sa.Dialect, wanted: LogQuery) -> list[Branch]:
 
 
 def _newest_first(dialect: sa.Dialect, below: str | None) -> sa.Select[t.Any]:
-    return ranges.in_range(sa.select(D.c.id), dialect, {}, D.c.id, is_newest_first=True, below=below)
+    return ranges.in_range(
+        sa.select(_DELIVERIES.c.id), dialect, {}, _DELIVERIES.c.id, is_newest_first=True, below=below
+    )
 
 
 def _newest_in(dialect: sa.Dialect, key: str, state: str, below: str | None) -> sa.Select[t.Any]:
@@ -144,7 +149,7 @@ def _rest(connection: sa.Connection, branch: Branch, ids: list[str], size: int) 
         yield from ids
         if len(ids) < size:
             return
-        size = CHUNK  # who reads so far is looking for something
+        size = CHUNK  # one page was not enough: a filter is searching
         ids = list(connection.scalars(ranges.first(branch(ids[-1]), size)))
 
 
@@ -155,25 +160,31 @@ def _fitting(connection: sa.Connection, wanted: LogQuery, ids: t.Sequence[str]) 
     text = wanted.text.lower()
     rows = [
         row
-        for row in _KEYS.run(connection, ids)
+        for row in _STATES_BY_DELIVERY.run(connection, ids)
         if (text in row.id or text in row.message_id) and wanted.state in ("", row.state)
     ]
-    # One after the other, each by keys: what one filter drops the next does not look up.
+    # One filter after the other, each by keys: rows that one drops are not looked up for the next.
     if wanted.event and rows:
-        messages = _MESSAGES.run(connection, [row.message_id for row in rows])
+        messages = _EVENTS_BY_MESSAGE.run(connection, [row.message_id for row in rows])
         known = {row.id for row in messages if _is_of(row.event, wanted.event)}
         rows = [row for row in rows if row.message_id in known]
     if wanted.status and rows:
-        attempts = _ANSWERS.run(connection, [row.id for row in rows])
+        attempts = _STATUSES_BY_DELIVERY.run(connection, [row.id for row in rows])
         known = {row.delivery_id for row in attempts if _is_answer(row.status, wanted.status)}
         rows = [row for row in rows if row.id in known]
     return sorted((row.id for row in rows), reverse=True)
 
 
-_KEYS = KeyedStatement(D.c.id, lambda these: sa.select(D.c.id, D.c.message_id, D.c.state).where(these))
-_MESSAGES = KeyedStatement(M.c.id, lambda these: sa.select(M.c.id, M.c.event).where(these))
-_ANSWERS = KeyedStatement(
-    A.c.delivery_id, lambda these: sa.select(A.c.delivery_id, A.c.status).distinct().where(these)
+_STATES_BY_DELIVERY = KeyedStatement(
+    _DELIVERIES.c.id,
+    lambda these: sa.select(_DELIVERIES.c.id, _DELIVERIES.c.message_id, _DELIVERIES.c.state).where(these),
+)
+_EVENTS_BY_MESSAGE = KeyedStatement(
+    _MESSAGES.c.id, lambda these: sa.select(_MESSAGES.c.id, _MESSAGES.c.event).where(these)
+)
+_STATUSES_BY_DELIVERY = KeyedStatement(
+    _ATTEMPTS.c.delivery_id,
+    lambda these: sa.select(_ATTEMPTS.c.delivery_id, _ATTEMPTS.c.status).distinct().where(these),
 )
 
 
@@ -188,27 +199,33 @@ def _is_answer(status: int | None, wanted: str) -> bool:
     return low <= status <= high
 
 
-_ENTRIES = KeyedStatement(
-    D.c.id,
+_LINES_BY_DELIVERY = KeyedStatement(
+    _DELIVERIES.c.id,
     lambda these: (
         sa.select(
-            *(D.c[name] for name in LINE),
-            M.c.event,
-            M.c.text,
-            M.c.occurred_at,
-            M.c.entity_id,
+            *(_DELIVERIES.c[name] for name in LINE),
+            _MESSAGES.c.event,
+            _MESSAGES.c.text,
+            _MESSAGES.c.occurred_at,
+            _MESSAGES.c.entity_id,
         )
-        .select_from(D.outerjoin(M, M.c.id == D.c.message_id))
+        .select_from(_DELIVERIES.outerjoin(_MESSAGES, _MESSAGES.c.id == _DELIVERIES.c.message_id))
         .where(these)
-        .order_by(D.c.id.desc())
+        .order_by(_DELIVERIES.c.id.desc())
     ),
 )
-_ATTEMPTS = KeyedStatement(
-    A.c.delivery_id,
+_ATTEMPTS_BY_DELIVERY = KeyedStatement(
+    _ATTEMPTS.c.delivery_id,
     lambda these: (
-        sa.select(A.c.delivery_id, A.c.status, A.c.failure, A.c.total_seconds, A.c.started_at)
+        sa.select(
+            _ATTEMPTS.c.delivery_id,
+            _ATTEMPTS.c.status,
+            _ATTEMPTS.c.failure,
+            _ATTEMPTS.c.total_seconds,
+            _ATTEMPTS.c.started_at,
+        )
         .where(these)
-        .order_by(A.c.started_at)
+        .order_by(_ATTEMPTS.c.started_at)
     ),
 )
 
@@ -216,7 +233,7 @@ _ATTEMPTS = KeyedStatement(
 def _entries(connection: sa.Connection, ids: t.Sequence[str]) -> tuple[LogLine, ...]:
     if not ids:
         return ()
-    rows: t.Any = _ENTRIES.run(connection, ids).all()
-    # In the order of time: of each delivery the last one stays.
-    last: dict[str, t.Any] = {row.delivery_id: row for row in _ATTEMPTS.run(connection, ids)}
+    rows: t.Any = _LINES_BY_DELIVERY.run(connection, ids).all()
+    # The rows are in the order of time, so the last attempt of each delivery overwrites the others.
+    last: dict[str, t.Any] = {row.delivery_id: row for row in _ATTEMPTS_BY_DELIVERY.run(connection, ids)}
     return tuple(LogLine(row, last.get(row.id)) for row in rows)

@@ -16,27 +16,28 @@ from ..sql.ranges import count
 __all__ = ["DeliveryDetail", "attempt_of", "attempts_of", "delivery_detail", "delivery_of"]
 
 MOST = 5
-"""Attempts that a page shows; older ones are on the next."""
+"""Attempts on a page; older ones are on the next."""
 COUNTED = 10_000
-"""Attempts of one delivery that are counted at most: replays add to them without end."""
+"""Attempts of one delivery that are counted at most: replays can add any number."""
 
 
 @dataclass(frozen=True)
 class DeliveryDetail:
-    """What became of one message at one subscription."""
+    """One delivery with its message, its subscription and a page of its attempts."""
 
     delivery: Delivery
     message: Message | None
     """None: it has been purged."""
     subscription: Subscription
     attempts: tuple[Attempt, ...]
-    """A page of them, in the order they were made."""
+    """A page of attempts, in the order of time."""
     older: int
-    """How many were made before these."""
+    """Number of attempts before these."""
 
 
 def delivery_of(session: Session, delivery_id: str, *, owner: Whose) -> tuple[Delivery, Subscription] | None:
-    """Return a delivery as it is now with its subscription, also a removed one; None if the owner has none such."""
+    """Return a delivery with its subscription, also a removed one; None if the owner has none with this id."""
+    # `populate_existing`: the session may have read the row before a statement of `outbox` changed it.
     delivery = session.get(Delivery, delivery_id, populate_existing=True)
     subscription = session.get(Subscription, delivery.subscription_id) if delivery is not None else None
     if delivery is None or subscription is None or owner not in (ALL_OWNERS, subscription.owner):
@@ -47,7 +48,7 @@ def delivery_of(session: Session, delivery_id: str, *, owner: Whose) -> tuple[De
 def delivery_detail(
     session: Session, delivery_id: str, *, owner: Whose, before: str = ""
 ) -> DeliveryDetail | None:
-    """Return a delivery of an owner's; None if there is none. Also of subscriptions that have been removed.
+    """Return a delivery in detail, also of a removed subscription; None if the owner has none with this id.
 
     :param before: only attempts that are older than this one; empty: the newest.
     """
@@ -55,9 +56,9 @@ def delivery_detail(
     if found is None:
         return None
     delivery, subscription = found
-    # Read newest first, as the index has them, and shown in the order they were made.
+    # Read newest first, as a page of the index, and shown in the order of time.
     attempts = tuple(reversed(attempts_of(session, delivery_id, MOST, before)))
-    # A page that is not full has no older ones: nothing to count.
+    # A page that is not full is the last one, so there is nothing to count.
     older = _older(session, attempts[0]) if len(attempts) == MOST else 0
     return DeliveryDetail(delivery, session.get(Message, delivery.message_id), subscription, attempts, older)
 
@@ -74,7 +75,7 @@ def attempts_of(session: Session, delivery_id: str, most: int, before: str = "")
 
 
 def attempt_of(session: Session, delivery_id: str, attempt_id: str | None) -> Attempt | None:
-    """Return one attempt of a delivery, the last one if none is named; None if it has no such attempt."""
+    """Return one attempt of a delivery; the last one without an id; None if the delivery has no such attempt."""
     if attempt_id:
         attempt = session.get(Attempt, attempt_id)
         return attempt if attempt is not None and attempt.delivery_id == delivery_id else None
@@ -82,7 +83,7 @@ def attempt_of(session: Session, delivery_id: str, attempt_id: str | None) -> At
 
 
 def _ids_of(delivery_id: str, before: str) -> sa.Select[t.Any]:
-    """Behind a fence: to find the last few, PostgreSQL might walk the log of all deliveries from its end."""
+    """Return a SELECT of ids behind a fence: PostgreSQL might otherwise search the whole log from its end."""
     all_of_them = apart(sa.select(Attempt.id).where(Attempt.delivery_id == delivery_id))
     found = sa.select(all_of_them.c.id)
     return found.where(all_of_them.c.id < before) if before else found

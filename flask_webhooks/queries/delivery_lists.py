@@ -1,7 +1,7 @@
-"""Lists of deliveries, newest first, by the walk that tells most: of a message, of events, or in a state.
+"""Lists of deliveries, newest first, by the most selective index: that of a message, of events, or of states.
 
-Two walks have an order of their own, and a cursor keeps to its walk: a delivery's id, or `message_subscription` where
-messages are walked through.
+The walk through messages has another order than that through deliveries, and a cursor belongs to its walk: it is the id
+of a delivery, or `message_subscription` for a walk through messages.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from .messages import events_of
 
 __all__ = ["DeliveryList", "goes_by_event", "list_deliveries"]
 
-D, M = Delivery, Message
 RARE = 1_000
-"""Messages up to which an event is rare for an owner."""
+"""An event with at most as many messages of an owner is rare."""
 FIRST, LAST = "00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-ffffffffffff"
-"""The ids before and behind all others."""
-_COLUMNS = tuple(getattr(D, name) for name in LINE)
-_TABLE = t.cast("sa.Table", D.__table__)
+"""The least and the largest possible id."""
+_COLUMNS = tuple(getattr(Delivery, name) for name in LINE)
+_TABLE = t.cast("sa.Table", Delivery.__table__)
 _ROWS = KeyedStatement(_TABLE.c.id, lambda these: sa.select(*_COLUMNS).where(these))
 
 
@@ -38,21 +37,20 @@ class DeliveryList:
     """A page of deliveries: the columns `LINE`."""
 
     rows: t.Sequence[t.Any]
-    """One more than was asked for if there is another page and `next` is None."""
+    """One more than was asked for if there is another page; then `next` is None."""
     events: t.Mapping[str, str]
     """Event types by message, of messages that have not been purged."""
     next: str | None
-    """Where the search gave up, and may go on."""
+    """The cursor at which the search gave up; None: it did not."""
     cursor: t.Callable[[t.Any], str]
-    """Returns where a list goes on behind a row."""
+    """Returns the cursor that continues after a row."""
 
 
 def list_deliveries(session: Session, wanted: LogQuery, count: int) -> DeliveryList:
     """Return a page of deliveries."""
-    # Each walk has an order of its own, which its cursor keeps to.
     cursor, behind = _id, None
     rows: t.Sequence[t.Any]
-    if wanted.message:  # it has some deliveries, one for each subscription: no walk
+    if wanted.message:  # it has one delivery for each subscription, so all of them are read
         rows = _of_message(session, wanted, count)
     elif goes_by_event(session, wanted):
         cursor = _place
@@ -65,17 +63,17 @@ def list_deliveries(session: Session, wanted: LogQuery, count: int) -> DeliveryL
 
 
 def goes_by_event(session: Session, wanted: LogQuery) -> bool:
-    """Say whether a list walks the messages of some events of an owner, or the deliveries in a state.
+    """Whether a list walks through the messages of some events of an owner, and not through the deliveries in a state.
 
-    Most deliveries are delivered, so there the event tells more. Elsewhere it does if it is rare: no index knows both,
-    and one more on the table that every commit writes is not worth what it would spare this list. A beginning in time
-    bounds deliveries alone: a replay may have made them long after the message.
+    Most deliveries are in the state `delivered`, so there the event is more selective. In other states it is if the
+    event is rare. No index has both: a further index on a table that every commit writes would cost more than it saves
+    here. `since` bounds deliveries and not messages: a replay may have made a delivery long after its message.
     """
     if wanted.message or not isinstance(wanted.owner, str) or wanted.names is None:
         return False
     if wanted.before:
         return "_" in wanted.before
-    if wanted.since:  # messages from before may have deliveries from after
+    if wanted.since:  # older messages may have newer deliveries
         return False
     if wanted.state in ("", State.DELIVERED):
         return True
@@ -92,12 +90,12 @@ def _place(row: t.Any) -> str:
 
 def _in_time(found: sa.Select[t.Any], wanted: LogQuery) -> sa.Select[t.Any]:
     if wanted.least:
-        found = found.where(D.id >= wanted.least)
-    return found if wanted.limit is None else found.where(D.id < wanted.limit)
+        found = found.where(Delivery.id >= wanted.least)
+    return found if wanted.limit is None else found.where(Delivery.id < wanted.limit)
 
 
 def _of_message(session: Session, wanted: LogQuery, count: int) -> list[t.Any]:
-    found = apart(_in_time(sa.select(*_COLUMNS).where(D.message_id == wanted.message), wanted))
+    found = apart(_in_time(sa.select(*_COLUMNS).where(Delivery.message_id == wanted.message), wanted))
     filters: list[sa.ColumnElement[bool]] = []
     if wanted.subscriptions is not None:
         filters.append(found.c.subscription_id.in_(wanted.subscriptions))
@@ -110,14 +108,14 @@ def _of_message(session: Session, wanted: LogQuery, count: int) -> list[t.Any]:
 
 
 def _messages(session: Session, wanted: LogQuery, last: str) -> list[sa.Select[t.Any]]:
-    """Select the messages of an owner up to one of them: each event is a range of (owner, event, id)."""
+    """Return a SELECT for each event: an owner's messages up to `last`, a range of the index (owner, event, id)."""
     dialect, below = session.connection().dialect, following(last)
     return [
         in_range(
-            sa.select(M.id),
+            sa.select(Message.id),
             dialect,
-            {M.owner: wanted.owner, M.event: name},
-            M.id,
+            {Message.owner: wanted.owner, Message.event: name},
+            Message.id,
             is_newest_first=True,
             below=below,
         )
@@ -126,9 +124,9 @@ def _messages(session: Session, wanted: LogQuery, last: str) -> list[sa.Select[t
 
 
 def _by_event(session: Session, wanted: LogQuery, count: int) -> tuple[list[t.Any], str | None]:
-    """Walk the messages of some events: a step of those, then what they led to, until a page is full.
+    """Walk through the messages of some events: read a step of them, then their deliveries, until the page is full.
 
-    Never both in one statement: PostgreSQL would look for the state first where it believes that hardly any has it.
+    These are two statements and no join: PostgreSQL would begin with the state if it estimates that few rows have it.
     """
     message, _, subscription = (wanted.before or f"{LAST}_{LAST}").partition("_")
     if wanted.limit is not None:  # a delivery is never older than its message
@@ -141,7 +139,7 @@ def _by_event(session: Session, wanted: LogQuery, count: int) -> tuple[list[t.An
         left -= len(ids)
         if len(ids) < step:
             return rows, None
-        # Behind all subscriptions of the last message, so the next step begins at the one before it.
+        # FIRST is below all subscriptions of the last message, so the next step begins with the message before it.
         message, subscription, step = ids[-1].id, FIRST, log.STEP
     return rows, f"{message}_{FIRST}"
 
@@ -149,11 +147,11 @@ def _by_event(session: Session, wanted: LogQuery, count: int) -> tuple[list[t.An
 def _of_messages(
     session: Session, wanted: LogQuery, ids: t.Sequence[str], behind: str, count: int
 ) -> list[t.Any]:
-    """Return deliveries of some messages, newest message first; of the first one those behind a subscription."""
+    """Return deliveries of some messages, newest message first; of the first message only those after `behind`."""
     if not ids:
         return []
 
-    # `apart`: beside keys no condition may stand that an index could seem to answer (decision 37).
+    # `apart`: with a condition on an indexed column, PostgreSQL might not use the keys (decision 37).
     def make(these: sa.ColumnElement[bool]) -> sa.Select[t.Any]:
         found = apart(_in_time(sa.select(*_COLUMNS), wanted).where(these))
         is_behind = sa.or_(found.c.message_id < ids[0], found.c.subscription_id < behind)

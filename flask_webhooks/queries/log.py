@@ -25,60 +25,59 @@ from ..sql.ranges import first
 __all__ = ["REACH", "STEP", "LogQuery", "end_of", "newest", "sifted"]
 
 REACH = 20_000
-"""Rows of a range that one page looks through for a filter that no index answers. One index more, for lists alone,
-would be paid for by every commit."""
+"""Rows of a range that one page reads for a filter that no index answers. A further index, only for lists, would make
+every commit slower."""
 STEP = 500
-"""Rows that are read together in search of those that pass a filter."""
+"""Rows that are read with one statement while searching for those that pass a filter."""
 PARTS = 50
-"""Ranges that one statement reads; SQLite takes 500 at most."""
+"""Ranges that one statement reads; SQLite allows 500 parts of a UNION."""
 
 
 @dataclass(frozen=True)
 class LogQuery:
-    """Filters, and where the page is; empty means any."""
+    """Filters, and the place of the page. An empty text means any."""
 
     owner: Whose = ALL_OWNERS
-    """Whose."""
     subscriptions: tuple[str, ...] | None = None
-    """Ids of those whose deliveries are looked through; None for all there are, which is for operators."""
+    """Ids of the subscriptions whose deliveries are searched; None: all, which only operators may."""
     message: str = ""
-    """The id of the message that deliveries are of."""
+    """Only deliveries of the message with this id."""
     environment: str = ""
     state: str = ""
     """One of `State`."""
     event: str = ""
     """An event type, or `invoices.*`."""
     names: tuple[str, ...] | None = None
-    """The event types that this stands for in the catalogue; None: all."""
+    """The event types of the catalogue that `event` matches; None: all."""
     since: datetime | None = None
     until: datetime | None = None
     status: str = ""
-    """`2xx` to `5xx`, a number, or `none`: no answer."""
+    """`2xx` to `5xx`, a number, or `none` for no response."""
     text: str = ""
     """Part of the id of a delivery or of its message."""
     before: str = ""
-    """Where the page begins: only what is older than this."""
+    """Only ids below this one: the cursor of the page."""
     anchor: str = ""
-    """Only this id and newer ones."""
+    """Only this id and larger ones: the live part of a page."""
 
     @property
     def least(self) -> str:
-        """The least id that the time and the anchor leave."""
+        """The least id that `since` and `anchor` admit."""
         return max(self.anchor, first_at(self.since) if self.since else "")
 
     @property
     def limit(self) -> str | None:
-        """The first id that the time leaves no more; None: there is none."""
+        """The first id that `until` excludes; None without `until`."""
         return first_at(self.until) if self.until else None
 
     @property
     def below(self) -> str | None:
-        """The first id that is too large for this page; None: there is none."""
+        """The first id that is too large for this page; None: no id is."""
         return min(filter(None, (self.limit, self.before)), default=None)
 
     @property
     def is_narrow(self) -> bool:
-        """Whether it has a filter that no index answers; over all subscriptions none answers the state."""
+        """Whether no index answers one of its filters. The index on states begins with the subscription."""
         return bool(self.event or self.status or self.text or (self.state and self.subscriptions is None))
 
 
@@ -86,11 +85,11 @@ class LogQuery:
 
 
 def end_of(session: Session, walks: t.Sequence[sa.Select[t.Any]], reach: int) -> str | None:
-    """Return the id that ends `reach` rows of the shortest of several ranges; None: none has as many.
+    """Return the largest id that is the `reach`-th of its range; None: no range has as many rows.
 
-    :param walks: SELECTs of an id alone.
+    :param walks: SELECTs of an id only.
     """
-    # An OFFSET walks that many entries of the index: what one page costs at most anyway.
+    # An OFFSET walks as many entries of the index as a page does at most, so this costs no more than a page.
     ends = [walk.offset(reach - 1).limit(1).subquery().select() for walk in walks]
     found: list[str] = []
     for start in range(0, len(ends), PARTS):
@@ -99,7 +98,7 @@ def end_of(session: Session, walks: t.Sequence[sa.Select[t.Any]], reach: int) ->
 
 
 def newest(session: Session, walks: t.Sequence[sa.Select[t.Any]], count: int) -> list[t.Any]:
-    """Return the newest rows of several ranges together."""
+    """Return the newest `count` rows of several ranges."""
     limited = [first(walk, count).subquery().select() for walk in walks]
     rows: list[t.Any] = []
     for start in range(0, len(limited), PARTS):
@@ -121,10 +120,11 @@ def sifted(
     since: str,
     below: str | None,
 ) -> tuple[list[t.Any], str | None]:
-    """Return the newest rows of several ranges that pass a filter which no index answers, and where the search gave up.
+    """Return the newest rows of several ranges that pass a filter, and the id at which the search gave up, if it did.
 
-    :param walks: makes the ranges that begin below an id.
-    :param since: the id at which they end.
+    :param walks: makes the ranges below an id; None: whole ranges.
+    :param is_wanted: a filter that no index answers.
+    :param since: the id at which the ranges end.
     """
     rows: list[t.Any] = []
     left, step = REACH, count
@@ -134,6 +134,6 @@ def sifted(
         if len(rows) >= count or len(some) < step or some[-1].id < since:
             return rows[:count], None
         left -= len(some)
-        # Most filters pass some of the first rows: the first step is small, the others are not.
+        # Most filters pass some of the first rows, so the first step is small. If it did not suffice, few rows pass.
         below, step = some[-1].id, min(STEP, max(left, 1))
     return rows, below

@@ -1,7 +1,7 @@
 """Sums over time, in as many points as a chart shows.
 
-From an hour on they come from the sums that are kept (`statistics`); only the window of one hour looks at attempts, a
-bounded number of them.
+Steps of an hour or more come from the hourly sums (`outbox.statistics`). Only the window of one hour reads attempts, at
+most `MOST` of them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ..outbox.statistics import BOUNDS, OUTCOMES, Sums, hour_of
 
 __all__ = ["WINDOWS", "Point", "Series", "series"]
 
-A = t.cast("sa.Table", Attempt.__table__)
+_ATTEMPTS = t.cast("sa.Table", Attempt.__table__)
 HOUR = timedelta(hours=1)
 MOST = 50_000
-"""Attempts that the window of one hour looks at, the newest: 14 a second."""
+"""Attempts that the window of one hour reads, the newest ones: 14 a second."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """How long, and in which steps."""
+    """The length of a chart, and of its steps."""
 
     length: timedelta
     step: timedelta
@@ -43,7 +43,7 @@ WINDOWS: t.Mapping[str, Window] = {
 
 @dataclass(frozen=True)
 class Point:
-    """One step."""
+    """One step of a chart."""
 
     at: datetime
     """When it begins."""
@@ -59,17 +59,17 @@ class Series:
 
     @property
     def total(self) -> Sums:
-        """All of it."""
+        """The sums of the whole window."""
         return Sums.of(point.sums.counts for point in self.points)
 
 
 def series(connection: sa.Connection, subscription_id: str, window: str, now: datetime) -> Series:
-    """Return what came of a subscription's attempts.
+    """Return the outcomes of a subscription's attempts over time.
 
     :param window: a key of `WINDOWS`.
     """
     shape = WINDOWS[window]
-    if shape.step < HOUR:  # finer than the sums that are kept
+    if shape.step < HOUR:  # finer than the hourly sums
         return Series(window, tuple(_recent(connection, subscription_id, shape, now)))
     until = hour_of(now) + HOUR
     since = until - shape.length
@@ -85,19 +85,23 @@ def series(connection: sa.Connection, subscription_id: str, window: str, now: da
 def _recent(
     connection: sa.Connection, subscription_id: str, shape: Window, now: datetime
 ) -> t.Iterator[Point]:
-    # Steps begin at whole fives of minutes, so that two looks at one step show the same.
+    # Steps begin at whole multiples of five minutes, so that a chart that is drawn again shows the same steps.
     minute = now.replace(second=0, microsecond=0)
     until = minute - timedelta(minutes=minute.minute % 5) + shape.step
     since = until - shape.length
     rows = connection.execute(
-        sa.select(A.c.started_at, A.c.status, A.c.total_seconds)
-        .where(A.c.subscription_id == subscription_id, A.c.started_at >= since, A.c.trigger != "test")
-        .order_by(A.c.started_at.desc())
+        sa.select(_ATTEMPTS.c.started_at, _ATTEMPTS.c.status, _ATTEMPTS.c.total_seconds)
+        .where(
+            _ATTEMPTS.c.subscription_id == subscription_id,
+            _ATTEMPTS.c.started_at >= since,
+            _ATTEMPTS.c.trigger != "test",
+        )
+        .order_by(_ATTEMPTS.c.started_at.desc())
         .limit(MOST)
     ).all()
     steps: list[dict[str, int]] = [_empty() for _ in range(shape.length // shape.step)]
     for row in rows:
-        # An attempt of the worker's clock may lie a moment ahead of ours: it counts in the last step.
+        # The clock of a worker may be ahead of ours: such an attempt counts in the last step.
         number = min((row.started_at - since) // shape.step, len(steps) - 1)
         counts = steps[number]
         counts[statistics.outcome_of(row.status)] += 1

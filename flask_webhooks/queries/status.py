@@ -1,4 +1,4 @@
-"""Workers, backlog, the worst receivers: what an operator looks at."""
+"""Workers, backlog and the worst receivers, for operators."""
 
 from __future__ import annotations
 
@@ -13,47 +13,49 @@ from ..models import Delivery, Lane, Message, Subscription, Worker
 
 __all__ = ["ALIVE", "EngineStatus", "engine_status", "has_worker"]
 
-D, M, N, S, W = (
+_DELIVERIES, _MESSAGES, _LANES, _SUBSCRIPTIONS, _WORKERS = (
     t.cast("sa.Table", model.__table__) for model in (Delivery, Message, Lane, Subscription, Worker)
 )
 ALIVE = timedelta(minutes=2)
-"""A worker that has not been seen for as long is taken for dead: eight missed heartbeats."""
+"""A worker without a heartbeat for this long counts as dead: it has missed eight of them."""
 COUNTED = 100_000
 """Pending deliveries that are counted at most."""
 
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """How the sending is going."""
+    """The state of sending in all environments that this app sends for."""
 
     workers: t.Sequence[sa.Row[t.Any]]
     """Columns of `Worker`, the newest heartbeat first."""
     pending: int
-    """Deliveries that wait, retries among them; counting ends at `COUNTED`."""
+    """Waiting deliveries, including retries; counting ends at `COUNTED`."""
     lanes: int
-    """Subscriptions that they wait for."""
+    """Subscriptions with waiting deliveries."""
     oldest_due: datetime | None
-    """The earliest time at which something waiting was or will be due."""
+    """The earliest time at which a waiting delivery was or will be due."""
     oldest_message: datetime | None
-    """When the oldest message that is kept occurred."""
+    """When the oldest stored message occurred."""
     elsewhere: t.Sequence[outbox.Elsewhere]
-    """What waits for environments that this app does not send for; not among the others."""
+    """Deliveries of environments that this app does not send for; the other fields do not count them."""
     broken: int
-    """Messages whose data could not be made, and which wait for repair."""
+    """Messages whose data could not be rendered, and which wait for repair."""
     waiting_for_us: int
-    """Subscriptions that wait because our side can reach no receiver."""
+    """Subscriptions whose sending waits because our side can reach no receiver."""
     failing: t.Sequence[sa.Row[t.Any]]
     """`id`, `url`, `owner`, `failures`, `failing_since`, `paused_until` of the worst receivers, worst first."""
 
     def lag(self, now: datetime) -> timedelta:
-        """How long the first that is due has been waiting."""
+        """Return how long the oldest due delivery has been waiting."""
         return max(now - self.oldest_due, timedelta(0)) if self.oldest_due is not None else timedelta(0)
 
 
 def has_worker(connection: sa.Connection, now: datetime | None = None) -> bool:
     """Whether a worker has been seen lately."""
     since = (now or outbox.now(connection)) - ALIVE
-    return connection.scalar(sa.select(W.c.name).where(W.c.seen_at > since).limit(1)) is not None
+    return (
+        connection.scalar(sa.select(_WORKERS.c.name).where(_WORKERS.c.seen_at > since).limit(1)) is not None
+    )
 
 
 def engine_status(
@@ -62,24 +64,37 @@ def engine_status(
     worst: int = 10,
     environments: t.Collection[str] | None = None,
 ) -> EngineStatus:
-    """Return how the sending is going.
+    """Return the state of sending.
 
-    :param environments: those that this app sends for; None: all.
+    :param worst: receivers in `failing`.
+    :param environments: the environments that this app sends for; None: all.
     """
     waiting = outbox.backlog(connection, now, environments)
     others = outbox.elsewhere(connection, environments)
-    # They are pending as well, and are counted in the same index: that many more are read, and taken off again.
+    # The index on `due_at` has the deliveries of all environments, so as many more are counted and subtracted below.
     elsewhere = sum(each.deliveries for each in others)
-    some = sa.select(D.c.id).where(D.c.due_at.is_not(None)).limit(COUNTED + elsewhere).subquery()
+    some = (
+        sa.select(_DELIVERIES.c.id)
+        .where(_DELIVERIES.c.due_at.is_not(None))
+        .limit(COUNTED + elsewhere)
+        .subquery()
+    )
     failing: t.Any = (
-        sa.select(S.c.id, S.c.url, S.c.owner, N.c.failures, N.c.failing_since, N.c.paused_until)
-        .join(N, N.c.subscription_id == S.c.id)
-        .where(N.c.failures > 0, S.c.deleted_at.is_(None))
-        .order_by(N.c.failures.desc())
+        sa.select(
+            _SUBSCRIPTIONS.c.id,
+            _SUBSCRIPTIONS.c.url,
+            _SUBSCRIPTIONS.c.owner,
+            _LANES.c.failures,
+            _LANES.c.failing_since,
+            _LANES.c.paused_until,
+        )
+        .join(_LANES, _LANES.c.subscription_id == _SUBSCRIPTIONS.c.id)
+        .where(_LANES.c.failures > 0, _SUBSCRIPTIONS.c.deleted_at.is_(None))
+        .order_by(_LANES.c.failures.desc())
         .limit(worst)
     )
     # By id, which is the order of time: the primary key begins with it.
-    oldest = connection.scalar(sa.select(M.c.occurred_at).order_by(M.c.id).limit(1))
+    oldest = connection.scalar(sa.select(_MESSAGES.c.occurred_at).order_by(_MESSAGES.c.id).limit(1))
     return EngineStatus(
         workers=outbox.workers(connection),
         pending=max(0, (connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0) - elsewhere),

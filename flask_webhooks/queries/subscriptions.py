@@ -1,4 +1,4 @@
-"""Subscriptions with how their receivers are doing: three statements for any number of them."""
+"""Subscriptions with the health of their receivers: three statements for any number of them."""
 
 from __future__ import annotations
 
@@ -32,20 +32,23 @@ __all__ = [
     "with_log",
 ]
 
-A, D, H, N = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Hour, Lane))
+_ATTEMPTS, _DELIVERIES, _HOURS, _LANES = (
+    t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Hour, Lane)
+)
 REMOVED = 25
-"""Removed subscriptions of an environment, the newest, whose log is listed with all others; that of older ones is asked
-for by id."""
+"""Removed subscriptions of each environment, the newest ones, whose deliveries a list includes. For older ones the
+caller has to name the subscription."""
 PATTERNS = 20_000
+"""Listeners that the page of events reads to count its subscriptions."""
 SPARK = 24
 """Hours that a sparkline shows."""
 
 
 class SubscriptionStatus(enum.StrEnum):
-    """How a subscription stands, the most pressing first."""
+    """The condition of a subscription, the most urgent first."""
 
     DISABLED = "disabled"
-    """We switched it off; `Subscription.disabled_reason` says why."""
+    """Switched off by us; `Subscription.disabled_reason` says why."""
     OFF = "off"
     PAUSED = "paused"
     """The breaker is open until `Lane.paused_until`."""
@@ -56,7 +59,7 @@ class SubscriptionStatus(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Overview:
-    """One subscription and its last day."""
+    """One subscription with its last 24 hours."""
 
     subscription: Subscription
     lane: sa.Row[t.Any] | None
@@ -64,12 +67,12 @@ class Overview:
     spark: tuple[Sums, ...]
     """The last 24 hours, the current one last."""
     last_at: datetime | None
-    """When the last request was made, tests among them."""
+    """When the last request was made, including tests."""
     standing: SubscriptionStatus
 
     @property
     def day(self) -> Sums:
-        """The 24 hours together."""
+        """The sums of all 24 hours."""
         return Sums.of(hour.counts for hour in self.spark)
 
     @property
@@ -91,7 +94,6 @@ def overviews(
 ) -> list[Overview]:
     """Return subscriptions that have not been removed, newest first.
 
-    :param owner: whose.
     :param text: part of the URL or the description.
     :param standing: one of `SubscriptionStatus`; empty for any.
     :param before: the id after which the page begins.
@@ -107,7 +109,9 @@ def overviews(
         ]
         found = found.where(sa.or_(*is_in))
     if standing:
-        found = found.outerjoin(N, N.c.subscription_id == Subscription.id).where(_stands(standing, now))
+        found = found.outerjoin(_LANES, _LANES.c.subscription_id == Subscription.id).where(
+            _stands(standing, now)
+        )
     if before:
         found = found.where(Subscription.id < before)
     rows = session.scalars(found.order_by(Subscription.id.desc()).limit(most)).all()
@@ -115,7 +119,7 @@ def overviews(
 
 
 def one_overview(session: Session, subscription: Subscription, now: datetime) -> Overview:
-    """Return one."""
+    """Return the overview of one subscription."""
     return _described(session, [subscription], now)[0]
 
 
@@ -125,12 +129,12 @@ def _described(session: Session, rows: t.Sequence[Subscription], now: datetime) 
     connection = session.connection()
     lanes = {
         row.subscription_id: row
-        for row in connection.execute(sa.select(N).where(N.c.subscription_id.in_(ids)))
+        for row in connection.execute(sa.select(_LANES).where(_LANES.c.subscription_id.in_(ids)))
     }
     first = hour_of(now) - timedelta(hours=SPARK - 1)
     hours: dict[tuple[str, datetime], t.Mapping[str, int]] = {}
     for row in connection.execute(
-        sa.select(H).where(H.c.subscription_id.in_(ids), H.c.hour >= first)
+        sa.select(_HOURS).where(_HOURS.c.subscription_id.in_(ids), _HOURS.c.hour >= first)
     ).mappings():
         hours[row["subscription_id"], row["hour"]] = t.cast("t.Mapping[str, int]", row)
     last = _last_attempts(connection, ids)
@@ -151,11 +155,11 @@ def _hour(row: t.Mapping[str, int] | None) -> Sums:
 
 
 def _last_attempts(connection: sa.Connection, ids: t.Sequence[str]) -> dict[str, datetime]:
-    """One probe of the index (subscription, started_at) for each."""
+    """Return when each subscription was last sent to: one probe of the index (subscription, started_at) for each."""
     newest = (
-        sa.select(A.c.started_at)
-        .where(A.c.subscription_id == Subscription.id)
-        .order_by(A.c.started_at.desc())
+        sa.select(_ATTEMPTS.c.started_at)
+        .where(_ATTEMPTS.c.subscription_id == Subscription.id)
+        .order_by(_ATTEMPTS.c.started_at.desc())
         .limit(1)
         .correlate(Subscription)
         .scalar_subquery()
@@ -165,9 +169,12 @@ def _last_attempts(connection: sa.Connection, ids: t.Sequence[str]) -> dict[str,
 
 
 def has_log() -> sa.ColumnElement[bool]:
-    """Whether a subscription is there, or was removed and has deliveries still: one probe of an index for each."""
+    """Whether a subscription exists, or was removed and still has deliveries: one probe of an index for each."""
     some = (
-        sa.select(D.c.id).where(D.c.subscription_id == Subscription.id).order_by(D.c.state, D.c.id).limit(1)
+        sa.select(_DELIVERIES.c.id)
+        .where(_DELIVERIES.c.subscription_id == Subscription.id)
+        .order_by(_DELIVERIES.c.state, _DELIVERIES.c.id)
+        .limit(1)
     )
     return sa.or_(
         Subscription.deleted_at.is_(None), some.correlate(Subscription).scalar_subquery().is_not(None)
@@ -175,8 +182,8 @@ def has_log() -> sa.ColumnElement[bool]:
 
 
 def standing(subscription: Subscription, lane: sa.Row[t.Any] | None, now: datetime) -> SubscriptionStatus:
-    """Say how a subscription stands."""
-    # The most pressing first: one that is off and was failing is off.
+    """Return the condition of a subscription."""
+    # The most urgent first: a subscription that is off and was failing is off.
     if not subscription.active:
         return SubscriptionStatus.DISABLED if subscription.disabled_reason else SubscriptionStatus.OFF
     if lane is not None and lane.paused_until is not None and lane.paused_until > now:
@@ -187,9 +194,9 @@ def standing(subscription: Subscription, lane: sa.Row[t.Any] | None, now: dateti
 
 
 def _stands(name: str, now: datetime) -> sa.ColumnElement[bool]:
-    """Say the same as `standing` in SQL."""
-    paused = sa.and_(N.c.paused_until.is_not(None), N.c.paused_until > now)
-    failing = sa.func.coalesce(N.c.failures, 0) > 0
+    """Return `standing` as a condition in SQL."""
+    paused = sa.and_(_LANES.c.paused_until.is_not(None), _LANES.c.paused_until > now)
+    failing = sa.func.coalesce(_LANES.c.failures, 0) > 0
     by_hand = sa.func.coalesce(Subscription.disabled_reason, "") == ""
     conditions = {
         SubscriptionStatus.DISABLED: sa.and_(~Subscription.active, ~by_hand),
@@ -208,9 +215,9 @@ def oldest_waiting(connection: sa.Connection, subscription_id: str, state: State
 
 
 def with_log(session: Session, *, owner: Whose, most: int) -> t.Sequence[Subscription]:
-    """Return subscriptions that have a log or may get one, removed ones behind the others; each newest first."""
+    """Return subscriptions that have a log or may get one, newest first, removed ones last."""
     found = sa.select(Subscription).where(has_log())
-    # False sorts before true on each database: those that are there come first.
+    # False sorts before true on each database, so removed ones come last.
     found = found.order_by(Subscription.deleted_at.is_not(None), Subscription.id.desc())
     if owner is not ALL_OWNERS:
         found = found.where(Subscription.owner == owner)
@@ -234,13 +241,15 @@ def ids_with_log(session: Session, owner: str, *, subscription_id: str | None = 
 
 
 def owner_of(session: Session, subscription_id: str) -> str | None:
-    """Return whose a subscription is, removed ones among them; None if there is none."""
+    """Return the owner of a subscription, also of a removed one; None if it does not exist."""
     return session.scalar(sa.select(Subscription.owner).where(Subscription.id == subscription_id))
 
 
 def lane_of(connection: sa.Connection, subscription_id: str) -> sa.Row[t.Any] | None:
-    """Return how the receiver of a subscription is doing: the columns of `Lane`; None: nothing was ever sent."""
-    return connection.execute(sa.select(N).where(N.c.subscription_id == subscription_id)).one_or_none()
+    """Return the row of `Lane` of a subscription; None: nothing was ever sent."""
+    return connection.execute(
+        sa.select(_LANES).where(_LANES.c.subscription_id == subscription_id)
+    ).one_or_none()
 
 
 def some_of(session: Session, ids: t.Collection[str]) -> t.Sequence[Subscription]:

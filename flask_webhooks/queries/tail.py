@@ -1,7 +1,8 @@
-"""Attempts as they are made: the newest end of the log, read again and again.
+"""New attempts: the newest end of the log, read again and again.
 
-Ids are made when an attempt has ended and written some moments later, by several workers whose clocks differ. So each
-look begins `LATE` before the newest id that was seen, and what was seen already is left out. Only ids are read twice.
+An id is made when the attempt has ended, and its row is committed some moments later, by one of several workers whose
+clocks differ. So each read begins `LATE` before the newest id that was seen, and skips the ids that were seen already.
+Only ids are read twice.
 """
 
 from __future__ import annotations
@@ -18,31 +19,34 @@ from ..sql.ranges import first, in_range
 
 __all__ = ["LATE", "Tail"]
 
-A, D, M = (t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message))
-_ids = sa.select(A.c.id)
+_ATTEMPTS, _DELIVERIES, _MESSAGES = (
+    t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message)
+)
+_ids = sa.select(_ATTEMPTS.c.id)
 LATE = timedelta(seconds=10)
-"""What comes into the log later than this after its attempt is not shown."""
+"""An attempt that is committed later than this after its id was made is not shown."""
 PAGE = 500
+"""Ids that one statement reads."""
 _SHOWN = (
-    A.c.id,
-    A.c.delivery_id,
-    A.c.subscription_id,
-    A.c.number,
-    A.c.trigger,
-    A.c.started_at,
-    A.c.status,
-    A.c.failure,
-    A.c.detail,
-    A.c.url,
-    A.c.total_seconds,
-    M.c.event,
+    _ATTEMPTS.c.id,
+    _ATTEMPTS.c.delivery_id,
+    _ATTEMPTS.c.subscription_id,
+    _ATTEMPTS.c.number,
+    _ATTEMPTS.c.trigger,
+    _ATTEMPTS.c.started_at,
+    _ATTEMPTS.c.status,
+    _ATTEMPTS.c.failure,
+    _ATTEMPTS.c.detail,
+    _ATTEMPTS.c.url,
+    _ATTEMPTS.c.total_seconds,
+    _MESSAGES.c.event,
 )
 
 
 class Tail:
-    """How far a watcher of the log has read.
+    """A reader of the log, and how far it has read.
 
-    :param since: attempts made before are not shown; None: from now on.
+    :param since: attempts before this time are skipped; None: before now.
     """
 
     def __init__(self, since: datetime | None = None) -> None:
@@ -51,11 +55,11 @@ class Tail:
         self._seen: set[str] = set()
 
     def read_new(self, connection: sa.Connection) -> t.Iterator[t.Any]:
-        """Yield what has come since the last look, in the order of ids."""
+        """Yield the attempts since the last read, in the order of their ids."""
         cursor = self._floor()
         self._seen = {key for key in self._seen if key >= cursor}
         while True:
-            behind = in_range(_ids, connection.dialect, {}, A.c.id, since=following(cursor))
+            behind = in_range(_ids, connection.dialect, {}, _ATTEMPTS.c.id, since=following(cursor))
             ids = list(connection.scalars(first(behind, PAGE)))
             fresh = [key for key in ids if key not in self._seen]
             self._seen.update(fresh)
@@ -66,14 +70,14 @@ class Tail:
         self._newest = max(self._newest, *self._seen) if self._seen else self._newest
 
     def read_last(self, connection: sa.Connection, most: int) -> list[t.Any]:
-        """Return the last few attempts, oldest first; they are not shown again."""
-        newest = in_range(_ids, connection.dialect, {}, A.c.id, is_newest_first=True)
+        """Return the last few attempts, oldest first; `read_new` will skip them."""
+        newest = in_range(_ids, connection.dialect, {}, _ATTEMPTS.c.id, is_newest_first=True)
         ids = list(connection.scalars(first(newest, most)))
         self._seen.update(ids)
         return list(self._rows(connection, ids))
 
     def _floor(self) -> str:
-        # No later than our own clock says: one attempt of a worker from the future must not hide all others.
+        # At most our own time: the clock of one worker may be hours ahead, and its ids must not hide all others.
         newest = min(made_at(self._newest), datetime.now(UTC))
         return max(self._start, first_at(newest - LATE))
 
@@ -84,11 +88,15 @@ class Tail:
 
 
 _ROWS = KeyedStatement(
-    A.c.id,
+    _ATTEMPTS.c.id,
     lambda these: (
         sa.select(*_SHOWN)
-        .select_from(A.outerjoin(D, D.c.id == A.c.delivery_id).outerjoin(M, M.c.id == D.c.message_id))
+        .select_from(
+            _ATTEMPTS.outerjoin(_DELIVERIES, _DELIVERIES.c.id == _ATTEMPTS.c.delivery_id).outerjoin(
+                _MESSAGES, _MESSAGES.c.id == _DELIVERIES.c.message_id
+            )
+        )
         .where(these)
-        .order_by(A.c.id)
+        .order_by(_ATTEMPTS.c.id)
     ),
 )
