@@ -13,22 +13,25 @@ import typing as t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .errors import N_
 from .retry import JITTER, LONGEST_HINT
 
 __all__ = ["Failure", "Verdict", "decide", "is_pace"]
 
 _HINTS: dict[str, str] = {
-    "dns": "The host name did not resolve: check its spelling and that its DNS records are public.",
-    "blocked_address": "The host name resolves to an address that we never connect to: use a publicly reachable one.",
-    "connect": "No connection: check that the server is up and that its firewall lets us in on this port.",
-    "tls": "TLS failed: check that the certificate is valid, complete and made for this host name.",
-    "timeout": "No complete response in time: answer 2xx first and process the event afterwards.",
-    "protocol": "The answer was not valid HTTP: check that the port speaks HTTP or HTTPS, as the URL says.",
-    "too_large": "The response was too large: answer 2xx with a short or an empty body.",
-    "redirect": "Redirects are never followed: subscribe with the final URL.",
-    "http_4xx": "The receiver refused the request: check its path, authentication and signature check.",
-    "http_5xx": "The receiver failed while handling the request: look in its log for this webhook-id.",
-    "poison": "The sender could not build the request, nothing is wrong with the receiver: ask the operator.",
+    "dns": N_("The host name did not resolve: check its spelling and that its DNS records are public."),
+    "blocked_address": N_(
+        "The host name resolves to an address that we never connect to: use a publicly reachable one."
+    ),
+    "connect": N_("Check that the server is up and that its firewall lets us in on this port."),
+    "tls": N_("Check that the certificate is valid, complete and made for this host name."),
+    "timeout": N_("No complete response in time: answer 2xx first and process the event afterwards."),
+    "protocol": N_("Check that the port speaks HTTP or HTTPS, as the URL says."),
+    "too_large": N_("Answer 2xx with a short or an empty body."),
+    "redirect": N_("Redirects are never followed: set the final URL."),
+    "http_4xx": N_("Check the path, the authentication and the signature check of your receiver."),
+    "http_5xx": N_("Your receiver failed while handling it: look in its log for this webhook-id."),
+    "poison": N_("Your receiver is not at fault: ask the operator."),
 }
 
 

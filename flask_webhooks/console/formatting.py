@@ -158,29 +158,7 @@ def reason_label(reason: str | None) -> str:
 
 def remedy(failure: str | None) -> str:
     """Return one line on how to fix a class of failure; empty for other reasons."""
-    hints = {
-        Failure.DNS: _(
-            "The host name did not resolve: check its spelling and that its DNS records are public."
-        ),
-        Failure.BLOCKED_ADDRESS: _(
-            "The host name resolves to an address that we never connect to: use a publicly reachable one."
-        ),
-        Failure.CONNECT: _("Check that the server is up and that its firewall lets us in on this port."),
-        Failure.TLS: _("Check that the certificate is valid, complete and made for this host name."),
-        Failure.TIMEOUT: _(
-            "No complete response in time: answer 2xx first and process the event afterwards."
-        ),
-        Failure.PROTOCOL: _("Check that the port speaks HTTP or HTTPS, as the URL says."),
-        Failure.TOO_LARGE: _("Answer 2xx with a short or an empty body."),
-        Failure.REDIRECT: _("Redirects are never followed: set the final URL."),
-        Failure.HTTP_4XX: _("Check the path, the authentication and the signature check of your receiver."),
-        Failure.HTTP_5XX: _("Your receiver failed while handling it: look in its log for this webhook-id."),
-        Failure.POISON: _("Your receiver is not at fault: ask the operator."),
-    }
-    try:
-        return hints.get(Failure(failure or ""), "")
-    except ValueError:
-        return ""
+    return _(Failure(failure).hint) if failure in set(Failure) else ""
 
 
 def text_of(raw: bytes | None) -> str:

@@ -14,16 +14,11 @@ from pathlib import Path
 
 from flask import current_app, has_app_context
 
-from ..errors import SENTENCES, ErrorText, SubscriptionError
+from ..errors import N_, SENTENCES, ErrorText, SubscriptionError
 
-__all__ = ["IN_A_FORM", "N_", "_", "language", "ngettext", "sentence", "sentence_of"]
+__all__ = ["IN_A_FORM", "_", "language", "ngettext", "sentence", "sentence_of"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "translations"
-
-
-def N_(text: str) -> str:
-    """Mark a text that `_` translates later. Extraction tools recognise the name `N_`."""
-    return text
 
 
 def _(text: str, **values: t.Any) -> str:

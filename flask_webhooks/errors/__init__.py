@@ -37,10 +37,11 @@ from __future__ import annotations
 
 import typing as t
 
-from .sentences import SENTENCES, Sentence
+from .sentences import N_, SENTENCES, Sentence
 from .text import ErrorText
 
 __all__ = [
+    "N_",
     "SENTENCES",
     "AddressRefusedError",
     "BulkStatementError",

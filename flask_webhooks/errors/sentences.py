@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import typing as t
 
-__all__ = ["SENTENCES", "Sentence"]
+__all__ = ["N_", "SENTENCES", "Sentence"]
+
+
+def N_(text: str) -> str:
+    """Mark a text that the console translates when it shows it: pybabel extracts the arguments of this name."""
+    return text
 
 
 class Sentence(t.NamedTuple):

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from encodings.aliases import aliases
 
+from ..errors import N_
 from ..models import Attempt
 
 __all__ = ["NOTES", "Legible", "legible", "of_attempt"]
@@ -29,20 +30,17 @@ MOST_CODINGS: t.Final = 3
 STEP: t.Final = 256
 """Compressed bytes that are decompressed at a time, so that the text before a damaged place is shown."""
 
-Note = str
-"""Marks a text that the console translates: pybabel extracts the argument of this name."""
-
 NOTES: t.Final[Mapping[str, str]] = {
-    "unknown_coding": Note("It is compressed as %(coding)s, which is not decompressed here."),
-    "many_codings": Note("It is compressed more than %(most)s times, so it is not decompressed here."),
-    "not_packed": Note(
+    "unknown_coding": N_("It is compressed as %(coding)s, which is not decompressed here."),
+    "many_codings": N_("It is compressed more than %(most)s times, so it is not decompressed here."),
+    "not_packed": N_(
         "Its headers say that it is compressed as %(coding)s, but it is not: it is shown as received."
     ),
-    "broken": Note("The %(coding)s data is incomplete or damaged: only its beginning can be shown."),
-    "trailing": Note("The %(coding)s data is followed by other bytes, which are left out."),
-    "bomb": Note("Only the first %(most)s bytes are decompressed."),
-    "unknown_charset": Note("The charset %(charset)s is unknown: it is read as UTF-8."),
-    "not_text": Note("Some bytes are not valid %(charset)s and are shown as �."),
+    "broken": N_("The %(coding)s data is incomplete or damaged: only its beginning can be shown."),
+    "trailing": N_("The %(coding)s data is followed by other bytes, which are left out."),
+    "bomb": N_("Only the first %(most)s bytes are decompressed."),
+    "unknown_charset": N_("The charset %(charset)s is unknown: it is read as UTF-8."),
+    "not_text": N_("Some bytes are not valid %(charset)s and are shown as �."),
 }
 """The sentences about a text, by key."""
 
