@@ -43,6 +43,7 @@ def get_event(call: Call, event: str) -> t.Any:
     """What its receivers get: the JSON Schema of `data`, and an example of the body in every format."""
     found = call.state.catalog.events.get(event)
     if found is None:
+        # Cut, because the search for similar names takes longer for a longer text.
         hint = suggestion(call.state.catalog.suggest(event[:200]), mark="")
         raise Refused(404, f"There is no such event in the catalogue. {hint}".rstrip())
     return event_detail(call.state, found)

@@ -36,6 +36,7 @@ TOO_LARGE = "too_large"
 def list_deliveries(call: Call) -> t.Any:
     """The log, newest first. With a filter a page may be shorter than `limit`: continue while there is a `next`."""
     wanted = _wanted(call)
+    # `message_subscription` is a cursor of the walk through messages: see `queries.delivery_lists`.
     if "_" in wanted.before and not queries.goes_by_event(call.session, wanted):
         raise Refused(
             422,

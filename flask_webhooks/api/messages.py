@@ -67,7 +67,7 @@ def get_message(call: Call, message_id: str) -> t.Any:
     found["includes"] = {} if is_large else includes
     error = queries.error_of(call.session, message_id)
     found["broken"] = error is not None
-    if error is not None and call.principal.operator:
+    if error is not None and call.principal.operator:  # it may name columns and values of the host
         found["error"] = error
     page = _outcomes(call, row, PAGE - json_size(found))
     return {**found, "subscriptions": page["items"], "next": page["next"]}

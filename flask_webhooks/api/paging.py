@@ -56,7 +56,7 @@ def paged(
     for row in rows[:limit]:
         item = show(row)
         room -= json_size(item)
-        if items and room < 0:
+        if items and room < 0:  # never before the first row: no cursor would get past it
             break
         items.append(item)
     has_more = len(rows) > len(items)

@@ -105,6 +105,7 @@ def of_http(error: HTTPException) -> Response | HTTPException:
     An abort with a response of its own, such as a redirect to a login, passes unchanged.
     """
     status = error.code or 0
+    # A status outside of `HTTPStatus` has no phrase, which problem details need as their title.
     if error.response is not None or status not in {each.value for each in HTTPStatus} or status < 400:
         return error
     detail = error.description or error.name

@@ -78,6 +78,7 @@ def _filter(call: Call, now: datetime) -> replay.Filter:
     bounds = {name: str(body[name]) for name in ("since", "until") if name in body}
     events = _events(call.state, body.get("events", ()))
     digest = replay.digest(chosen, sorted(events), bounds)
+    # The log has nothing older than its retention, and what is recorded from now on is no part of the replay.
     since = body.get("since") or now - call.state.settings.retention
     return replay.Filter(chosen, events, since, min(body.get("until") or now, now), digest)
 
@@ -131,6 +132,7 @@ def cancel_replay(call: Call, replay_id: str) -> t.Any:
     """Stops queuing. Deliveries that are queued already, as many as are sent in some seconds, are still sent."""
     _find(call, replay_id)
     manual.stop_replay(call, replay_id)
+    # `stop_replay` changes the row by a statement, which the session does not notice.
     return _shown(call.session.get_one(models.Replay, replay_id, populate_existing=True))
 
 

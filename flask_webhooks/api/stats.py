@@ -38,6 +38,7 @@ def get_stats(call: Call, subscription_id: str) -> t.Any:
     if length > LONGEST:
         raise Refused(422, message := "The window may have at most 31 days.", fields={"window": [message]})
     now = datetime.now(UTC)
+    # The current hour is included, although it is not over: otherwise the newest attempts would be missing.
     until = statistics.hour_of(now) + timedelta(hours=1)
     since = until - timedelta(hours=length)
     connection = call.session.connection()
@@ -79,6 +80,7 @@ def _point(at: datetime, row: t.Mapping[str, int] | None) -> dict[str, t.Any]:
 def _count(
     connection: sa.Connection, subscription_id: str, state: State, since: datetime | None = None
 ) -> int:
+    # An id contains its time, so the window is a range of the index (subscription, state, id).
     least = None if since is None else first_at(since)
     return outbox.count_in_state(connection, subscription_id, state.value, since=least)
 

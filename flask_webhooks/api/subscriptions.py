@@ -42,7 +42,7 @@ def list_subscriptions(call: Call) -> t.Any:
         environment=call.query.get("environment"),
         active=call.query.get("active"),
         before=call.query.get("cursor"),
-        most=call.limit + 1,
+        most=call.limit + 1,  # the additional row shows that there is another page
     )
     return paged(rows, call.limit, lambda row: shown(call, row))
 
@@ -87,6 +87,7 @@ def create_subscription(call: Call) -> t.Any:
     if call.owner not in (ALL_OWNERS, owner):
         raise Refused(403, "Only operators may create subscriptions for another owner.")
     row, secret = subscriptions.create(call.state, call.session, SubscriptionInput.of(call.body), owner=owner)
+    # The id of the secret too: a repeated request must not show the one of a later rotation.
     made = row.id, subscriptions.secret_id(call.session, row)
     return Answer({**shown(call, row), "secret": secret.shown}, version=row.version, made=made)
 

@@ -270,12 +270,13 @@ def _shown(operation: Operation, returned: t.Any) -> Response:
             response.headers["X-Content-Type-Options"] = "nosniff"
     elif status == 204:
         response = Response(status=204)
-        del response.headers["Content-Type"]
+        del response.headers["Content-Type"]  # Werkzeug sets one also without content
     else:
         shown = operation.answer().dump(given.body) if operation.answer is not None else given.body
         response = Response(json.dumps(shown), status, mimetype="application/json")
     if given.version is not None:
         response.set_etag(str(given.version))
+    # `no-cache`: a client may keep the answer, and has to ask with its ETag whether it is still the present one.
     response.headers["Cache-Control"] = "no-store" if operation.shows_secrets else "private, no-cache"
     if operation.has_version and not operation.writes:
         response.make_conditional(_with_own_etags(request.environ))

@@ -31,6 +31,7 @@ def events(visit: PageContext) -> Page:
     """Show every channel and its events."""
     listeners = queries.ids_by_pattern(visit.session, owner=visit.owner)
     known = list(visit.state.catalog.events.values())
+    # A page begins after a name and not at a number: the catalogue may change between two pages.
     first = next((at + 1 for at, each in enumerate(known) if each.name == visit.query.get("after")), 0)
     listed = known[first : first + PAGE]
     by_channel = {name: list(some) for name, some in groupby(listed, key=lambda each: each.channel)}

@@ -87,6 +87,7 @@ def _wanted(
         ids = None
     span = SPANS.get(query["time"])
     status = query["status"]
+    # `isdigit` alone accepts digits of all scripts, and superscripts, which `int` refuses.
     return LogQuery(
         owner=visit.owner,
         subscriptions=ids,
@@ -96,7 +97,7 @@ def _wanted(
         status=status
         if status in STATUSES or (status.isascii() and status.isdigit() and len(status) == 3)
         else "",
-        text=query["q"].lower()[:36],
+        text=query["q"].lower()[:36],  # ids have 36 characters
         before=before,
         anchor=anchor,
     )

@@ -1,4 +1,4 @@
-"""Data to JSON text, and where that fails, the place in the data and what to do about it."""
+"""Encodes data as JSON text; if that fails, names the place in the data and the remedy."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def encode(data: object, *, root: str = "data") -> str:
     try:
         try:
             text = JSON.encode(data)
-        except TypeError:  # perhaps for a key that is no text: these never come to `written`
+        except TypeError:  # perhaps for a key that is no text: the encoder does not pass keys to `written`
             text = JSON.encode(with_written_keys(data))
-        if not text.isascii():  # half of a surrogate pair is found now, and not at the delivery
+        if not text.isascii():  # raises for half of a surrogate pair, here where the caller can correct it
             text.encode()
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise PayloadError(_blame(data, root)) from error
@@ -51,7 +51,7 @@ DEEPEST = 500
 
 
 class _Place(t.NamedTuple):
-    """A value inside the data, with the way to it."""
+    """A value inside the data, with its path."""
 
     value: object
     path: str
@@ -60,9 +60,11 @@ class _Place(t.NamedTuple):
 
 
 def _blame(data: object, root: str) -> str:
-    """Say what in the data cannot be encoded. Slow, and only called when the fast way has failed."""
-    places = [_Place(data, root, ())]  # a stack: where recursion ends, the encoder itself has failed
-    alive = []  # else what is made on the way could have the id of what is gone
+    """Return a sentence on what in the data cannot be encoded. It is slow, and used only after encoding has failed."""
+    # A stack and no recursion: data that is nested too deeply is one of the mistakes to find.
+    places = [_Place(data, root, ())]
+    # Keeps what `_made` returns: a freed list could have the same `id()` as a later one, and seem to contain itself.
+    alive = []
     while places:
         value, path, above = places.pop()
         if id(value) in above:
@@ -83,12 +85,12 @@ def _blame(data: object, root: str) -> str:
 
 
 def _inside(value: object, path: str) -> list[tuple[str, object]] | None:
-    """Return what a value holds, with the way to it; None for what holds nothing."""
+    """Return the values inside a value, with their paths; None for a value that contains none."""
     if isinstance(value, dict):
         return [(path + _step(key), item) for key, item in value.items()]
     if isinstance(value, list | tuple):
         return [(f"{path}[{at}]", item) for at, item in enumerate(value)]
-    if isinstance(value, Set):  # as it is before it is sorted
+    if isinstance(value, Set):  # the order of a set says nothing, so its elements have no number
         return [(f"{path}[]", item) for item in value]
     made = _made(value)
     return None if made is None else [(path, made)]
@@ -104,7 +106,7 @@ def _bad_keys(value: dict[t.Any, t.Any]) -> str:
 
 
 def _made(value: object) -> dict[str, t.Any] | list[t.Any] | None:
-    """Return what a value is written as, if that has values of its own."""
+    """Return the form in which a value is written, if that is a container."""
     try:
         made = value if isinstance(value, str | int | float | None) else written(value)
     except Exception:  # the host's class: whatever its methods raise

@@ -20,7 +20,7 @@ logger = logging.getLogger("flask_webhooks.payload")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One event as a format sees it."""
+    """One event, as a format gets it."""
 
     id: str
     """The idempotency key, a UUID: also the header `webhook-id`."""
@@ -39,7 +39,7 @@ class Message:
     sequence: int
     """Grows with every message; a larger one of the same entity is newer."""
     owner: str
-    """The tenant's key."""
+    """The key of the owner."""
     entity_type: str
     """The channel's label in the singular, in snake case: `invoice`."""
     entity_id: str | None
@@ -49,18 +49,18 @@ class Message:
     status: str | None
     """`SUBMITTED`, where the event has one."""
     data: dict[str, t.Any] = field(repr=False)
-    """The main object, with the includes this listener asked for under their own names, and `changes`.
-    Only JSON values: it has been through `encode`. Formats must not change it."""
+    """The object, with the includes that the subscription has chosen under their names, and `changes`.
+    It contains only JSON values, because it was encoded at the commit. Formats must not change it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """The subscription as a format sees it: no secret, no state."""
+    """The subscription, as a format gets it: without secrets and state."""
 
     id: str
     """UUIDv7 of the subscription."""
     url: str
-    """Where the body will be sent."""
+    """The URL that the body is sent to."""
     description: str
     """The owner's own words; may be empty."""
     metadata: dict[str, t.Any]
@@ -70,7 +70,7 @@ class Recipient:
     environment: str
     """`staging` or `production`."""
     owner: str
-    """The tenant's key."""
+    """The key of the owner."""
 
 
 Format = Callable[[Message, Recipient], Mapping[str, object]]
@@ -223,9 +223,9 @@ def render(format: str | Format, message: Message, recipient: Recipient) -> byte
 
 
 def failed(format: str, error: Exception) -> str:
-    """Return what a customer sees of a format that failed; the host's own words are for the log alone.
+    """Return what a customer may read about a format that raised, and log the exception itself.
 
-    Its words may hold anything: a statement with its values, the name of a machine, a key.
+    Its message may contain anything: a statement with its values, the name of a machine, a key.
     """
     if isinstance(error, PayloadError):
         return str(error)

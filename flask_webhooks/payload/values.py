@@ -38,11 +38,14 @@ def written(value: object) -> object:
 
 @functools.lru_cache(256)
 def _writer(kind: type) -> Writer | None:
-    """Return what writes the values of a class, in values that the encoder knows or that have a writer in turn."""
+    """Return the function that writes the values of a class, None if the class has no form.
+
+    The function may return values that need a writer in turn.
+    """
     for base, write in _WRITERS:
         if issubclass(kind, base):
             return write
-    # By name: their packages are not installed everywhere, and to import them takes time.
+    # By name: their packages are not always installed, and importing them takes time.
     for base in kind.__mro__:
         foreign = _FOREIGN.get(f"{base.__module__.partition('.')[0]}.{base.__name__}")
         if foreign is not None:
@@ -57,7 +60,7 @@ def _writer(kind: type) -> Writer | None:
 
 
 def is_writable(kind: t.Any) -> bool:
-    """Say whether values of a class can be written as JSON; of containers, whether these can."""
+    """Whether values of a class can be written as JSON; of a container only the class is checked, not its elements."""
     return issubclass(kind, str | int | float | dict | list | tuple | None) or _writer(kind) is not None
 
 
@@ -78,7 +81,7 @@ def ordered(values: Set[t.Any]) -> list[t.Any]:
 
 
 def _range(value: t.Any) -> dict[str, object]:
-    """A range of PostgreSQL, by whichever library: `bounds` as PostgreSQL writes them, `empty` if it has none."""
+    """Return a range of PostgreSQL, from any library: with `bounds` as PostgreSQL writes them, or `empty`."""
     if getattr(value, "isempty", False) or getattr(value, "empty", False) is True:
         return {"lower": None, "upper": None, "bounds": "empty"}
     lower, upper = value.lower, value.upper
@@ -101,7 +104,7 @@ _WRITERS: tuple[tuple[type | t.Any, Writer], ...] = (
     (pathlib.PurePath, str),
     (zoneinfo.ZoneInfo, str),
 )
-"""The first that fits counts. Their classes never hold others, so most can be keys too."""
+"""The first match counts. None of these contains other values, so most can be keys too."""
 _CONTAINERS: tuple[tuple[type | t.Any, Writer], ...] = (
     (Mapping, dict),
     (KeysView | ValuesView | ItemsView | Sequence, list),
@@ -121,7 +124,7 @@ _FOREIGN: t.Mapping[str, Writer] = {
     "ulid.ULID": str,
     "yarl.URL": str,
 }
-"""Values of widespread column types, as their columns have them; by outermost package and class, to import none."""
+"""Values of widespread column types, by their outermost package and their class, so that no package is imported."""
 
 
 # Built once: json.dumps with arguments builds an encoder on every call.
@@ -129,7 +132,7 @@ JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":
 
 
 def with_written_keys(value: object) -> object:
-    """Return the same with keys that the encoder takes, and everything that it does not know written."""
+    """Return a value with all keys and values in the forms that the encoder accepts."""
     if isinstance(value, dict):
         found = {written_key(key): with_written_keys(item) for key, item in value.items()}
         if len(found) < len(value):  # two keys became one text: a value would be lost
@@ -141,7 +144,7 @@ def with_written_keys(value: object) -> object:
 
 
 def written_key(key: object) -> object:
-    """Return a key as the encoder takes it: what is written as one text, but no bytes, which read as if they were text.
+    """Return a key in the form that the encoder accepts. Bytes are refused: in base64 they would look like text.
 
     :raises TypeError: it is no such key.
     """
