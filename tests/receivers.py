@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 Behaviour = Callable[["Talk"], None]
-TOLD = (
+EVENT_HEADERS = (
     "webhook-event",
     "webhook-occurred-at",
     "webhook-sequence",

@@ -195,12 +195,12 @@ def test_lists_are_cut_by_bytes_and_lose_nothing(app: Flask, state: AppState) ->
         session.commit()
         key = message.id
     listed = [each["id"] for page in pages(call, "/subscriptions") for each in page["items"]]
-    told = [
+    shown = [
         each["subscription_id"] for page in pages(call, f"/messages/{key}") for each in page["subscriptions"]
     ]
 
     assert listed == made[::-1]
-    assert told == made
+    assert shown == made
     with Session(state.engine) as session:
         values = {"state": "failed", "attempts": 2, "format": "channel", "due_at": None}
         session.add_all(

@@ -164,8 +164,8 @@ def test_no_connection_is_held_while_a_test_is_under_way(narrow: Flask, narrow_s
 def test_receivers_of_signals_find_a_connection(narrow: Flask) -> None:
     seen: list[t.Any] = []
 
-    def ask(sender: t.Any, **told: t.Any) -> None:
-        seen.append((told["action"], len(db.session.scalars(sa.select(Note)).all())))
+    def ask(sender: t.Any, **facts: t.Any) -> None:
+        seen.append((facts["action"], len(db.session.scalars(sa.select(Note)).all())))
 
     call = Customer(narrow.test_client())
     with signals.subscription_changed.connected_to(ask):

@@ -69,7 +69,7 @@ def stateful(contract_app: Flask) -> t.Any:
 
 
 def make_real(case: t.Any, mine: dict[str, str]) -> None:
-    """Put what is there into a request that is made up, and leave out what only luck would make fit."""
+    """Put existing ids into a generated request, and leave out values that would match only by luck."""
     for name in case.path_parameters or {}:
         case.path_parameters[name] = mine.get(name, case.path_parameters[name])
     for unlikely in ("If-Match", "If-None-Match"):
@@ -115,8 +115,8 @@ def test_links_lead_to_every_object(document: t.Any) -> None:
     led = {
         link["operationId"]
         for methods in document["paths"].values()
-        for told in methods.values()
-        for answer in told["responses"].values()
+        for described in methods.values()
+        for answer in described["responses"].values()
         for link in answer.get("links", {}).values()
     }
 
@@ -168,11 +168,11 @@ def test_every_operation_documents_its_errors(document: t.Any) -> None:
 
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            told = set(operation["responses"])
-            assert {"401", "403", "422", "500"} <= told, (method, path)
-            assert ("404" in told) == ("{" in path), (method, path)
+            statuses = set(operation["responses"])
+            assert {"401", "403", "422", "500"} <= statuses, (method, path)
+            assert ("404" in statuses) == ("{" in path), (method, path)
             if method != "get":
-                assert {"400", "413", "415", "422"} <= told, (method, path)
+                assert {"400", "413", "415", "422"} <= statuses, (method, path)
 
 
 def fits(document: t.Any, schema: t.Any, value: t.Any) -> None:
@@ -183,20 +183,20 @@ def fits(document: t.Any, schema: t.Any, value: t.Any) -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_every_operation_has_examples_that_fit(document: t.Any, operation: Operation) -> None:
-    told = document["paths"][operation.openapi_path][operation.method.lower()]
-    media = [body["content"]["application/json"] for body in [told.get("requestBody")] if body]
-    for status, answer in told["responses"].items():
+    described = document["paths"][operation.openapi_path][operation.method.lower()]
+    media = [body["content"]["application/json"] for body in [described.get("requestBody")] if body]
+    for status, answer in described["responses"].items():
         assert status[0] != "2" or status == "204" or answer["content"]
         media += answer.get("content", {}).values()
 
     for each in media:
         assert "example" in each
         fits(document, each["schema"], each["example"])
-    for each in told["parameters"]:
+    for each in described["parameters"]:
         assert each.get("description") or each["in"] == "path" or each["schema"].get("enum"), each
         if "example" in each or "example" in each["schema"]:
             fits(document, each["schema"], each.get("example", each["schema"].get("example")))
-    [tag] = told["tags"]
+    [tag] = described["tags"]
     assert [each["description"] for each in document["tags"] if each["name"] == tag]
 
 
@@ -212,9 +212,9 @@ def test_examples_of_requests_work(strict: Flask) -> None:
     tried = 0
 
     for operation in OPERATIONS:
-        told = document["paths"][operation.openapi_path][operation.method.lower()]
+        described = document["paths"][operation.openapi_path][operation.method.lower()]
         if operation.body is not None:
-            example = told["requestBody"]["content"]["application/json"]["example"]
+            example = described["requestBody"]["content"]["application/json"]["example"]
             if operation.name == "replay_subscription":
                 call("POST", f"/replays/{mine['replay_id']}/cancel", expect=200)
             call(operation.method, filled(operation.path, mine), example, expect=operation.status)

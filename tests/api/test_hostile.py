@@ -89,7 +89,7 @@ def keeps_the_law(answer: t.Any) -> None:
 )
 def test_nothing_breaks_a_route(shared_app: Flask, document: t.Any, operation: Operation) -> None:
     client = shared_app.test_client()
-    told = document["paths"][operation.openapi_path][operation.method.lower()]["responses"]
+    responses = document["paths"][operation.openapi_path][operation.method.lower()]["responses"]
     elsewhere = {
         "400",
         "405",
@@ -101,7 +101,7 @@ def test_nothing_breaks_a_route(shared_app: Flask, document: t.Any, operation: O
         answer = client.open(f"/webhooks/api{path}", method=operation.method, **{**sent, "headers": headers})
         try:
             keeps_the_law(answer)
-            assert str(answer.status_code) in told.keys() | elsewhere
+            assert str(answer.status_code) in responses.keys() | elsewhere
         except AssertionError as error:
             raise AssertionError(f"{operation.method} {path[:100]} {str(sent)[:200]}: {error}") from None
 
@@ -211,11 +211,11 @@ def test_rotations_at_the_same_moment_leave_every_secret_in_force(crowded: Flask
     answers = together(crowded, *[("POST", f"{path}/rotate", {}, {}) for _ in range(4)])
 
     assert {answer.status_code for answer in answers} == {200}
-    told = {made["secret"]} | {answer.get_json()["secret"] for answer in answers}
+    secrets = {made["secret"]} | {answer.get_json()["secret"] for answer in answers}
     kept = call("GET", path, expect=200)["secrets"]
-    assert {each["secret"] for each in kept} == told
+    assert {each["secret"] for each in kept} == secrets
     assert [each["expires_at"] is None for each in kept] == [True] + [False] * 4
-    for _ in range(MOST_SECRETS - len(told)):
+    for _ in range(MOST_SECRETS - len(secrets)):
         call("POST", f"{path}/rotate", {}, expect=200)
     call("POST", f"{path}/rotate", {}, expect=422)  # no more until one has run out
     call("POST", f"{path}/rotate", {"overlap": 0}, expect=200)

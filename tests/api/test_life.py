@@ -79,7 +79,7 @@ def test_statistics_count_what_is_broken(state: AppState, call: Customer) -> Non
 
 
 def test_a_whole_life(state: AppState, call: Customer, mood: Moody, receiver: Receiver) -> None:
-    # Look at what there is, subscribe.
+    # Read the catalogue, subscribe.
     assert "invoices.created" in [
         event["name"] for channel in call("GET", "/catalog")["channels"] for event in channel["events"]
     ]
@@ -277,7 +277,7 @@ def test_retries_of_a_replay_leave_the_health_alone_too(
 
         assert [each["trigger"] for each in found["attempt_log"]] == ["replay"] * 3
         assert (found["state"], health["failures"]) == ("failed", 0)
-        assert call("GET", f"/subscriptions/{mine}/stats")["health"]["failures"] >= 1  # by hand it counts
+        assert call("GET", f"/subscriptions/{mine}/stats")["health"]["failures"] >= 1  # a manual retry counts
 
 
 def test_a_replay_goes_at_its_rate_and_can_be_cancelled(
@@ -319,7 +319,7 @@ def test_another_replay_waits(state: AppState, call: Customer) -> None:
 
 
 def test_every_reason_is_shown(state: AppState, call: Customer, receiver: Receiver) -> None:
-    told = {
+    ids = {
         "sent": call.subscribe("invoices.*", url=receiver.url())["id"],
         "off": call.subscribe("invoices.*", active=False)["id"],
         "not_listening": call.subscribe("clients.*")["id"],
@@ -327,20 +327,20 @@ def test_every_reason_is_shown(state: AppState, call: Customer, receiver: Receiv
         "changed": call.subscribe("clients.*")["id"],
     }
     sell("G-1")
-    told["newer"] = call.subscribe("invoices.*")["id"]
-    call("PATCH", f"/subscriptions/{told['changed']}", {"events": ["invoices.*"]}, expect=200)
+    ids["newer"] = call.subscribe("invoices.*")["id"]
+    call("PATCH", f"/subscriptions/{ids['changed']}", {"events": ["invoices.*"]}, expect=200)
     deliver(state)
     [message] = call("GET", "/messages?event=invoices.created", expect=200)["items"]
 
     found = call("GET", f"/messages/{message['id']}", expect=200)
 
     reasons = {each["subscription_id"]: (each["state"], each["reason"]) for each in found["subscriptions"]}
-    assert reasons[told["sent"]] == ("delivered", None)
-    assert reasons[told["off"]] == ("held", "off")
-    assert reasons[told["not_listening"]] == (None, "not_listening")
-    assert reasons[told["other_environment"]] == (None, "other_environment")
-    assert reasons[told["newer"]] == (None, "newer")
-    assert reasons[told["changed"]] == (None, "listened_later")
+    assert reasons[ids["sent"]] == ("delivered", None)
+    assert reasons[ids["off"]] == ("held", "off")
+    assert reasons[ids["not_listening"]] == (None, "not_listening")
+    assert reasons[ids["other_environment"]] == (None, "other_environment")
+    assert reasons[ids["newer"]] == (None, "newer")
+    assert reasons[ids["changed"]] == (None, "listened_later")
     assert found["data"]["number"] == "G-1"
 
 

@@ -254,11 +254,11 @@ def test_a_test_with_a_record_keeps_no_more_than_an_event_may_have(
         key = str(found.inserted_primary_key[0])
     call = Customer(app.test_client())
 
-    told = call(
+    answer = call(
         "POST", f"/subscriptions/{row.id}/test", {"event": "invoices.created", "entity_id": key}, expect=422
     )
 
-    assert "WEBHOOKS_PAYLOAD_LIMIT" in told["detail"]
+    assert "WEBHOOKS_PAYLOAD_LIMIT" in answer["detail"]
     assert inbox.requests == attempts(state) == recorded(state) == []
 
 

@@ -140,12 +140,12 @@ def test_no_list_reads_a_table_from_end_to_end_or_counts(
     with as_operator(state) if operator else contextlib.nullcontext():
         for path in PATHS:
             seen = statements(state, lambda path=path: call("GET", path.format(**places), expect=200))  # type: ignore[misc]
-            told = plans(state, seen)
+            found = plans(state, seen)
 
             if "/stats" not in path:
                 assert not [each for each, _ in seen if "count(" in each.lower()], path
-            assert 1 <= len(told) <= 8, (path, told)
-            for (statement, _), plan in zip(seen, told, strict=True):
+            assert 1 <= len(found) <= 8, (path, found)
+            for (statement, _), plan in zip(seen, found, strict=True):
                 assert not scans(plan), (path, plan)
                 # a handful of rows
                 is_of_some = "message=" in path or "?" not in path or "message_id IN (" in statement

@@ -29,10 +29,10 @@ PATHS = [
 def problem(answer: t.Any, status: int) -> t.Any:
     assert answer.status_code == status, answer.data
     assert answer.mimetype == "application/problem+json"
-    told = answer.get_json(force=True)
-    assert told["status"] == status
-    assert told["detail"]
-    return told
+    body = answer.get_json(force=True)
+    assert body["status"] == status
+    assert body["detail"]
+    return body
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -41,9 +41,9 @@ def test_unknown_methods_are_problems(shared: Customer, method: str, path: str) 
     shared(method, path)
 
     exists = path not in PATHS[:3]
-    told = problem(shared.last, 405 if exists else 404)
+    body = problem(shared.last, 405 if exists else 404)
     assert exists == ("Allow" in shared.last.headers)
-    assert len(json.dumps(told)) < 500
+    assert len(json.dumps(body)) < 500
 
 
 def test_options_tell_the_methods_to_anybody(shared_app: Flask) -> None:

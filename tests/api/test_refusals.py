@@ -106,18 +106,18 @@ def test_a_secret_that_is_not_random_is_refused(shared: Customer, key: bytes, ki
     text = "whsec_" + b64(key) if kind == "v1" else "whsk_" + b64(key.ljust(32, key[:1])[:32])
     body = {"url": "http://127.0.0.1:5999/", "events": ["*"], "signature": kind, "secret": text}
 
-    told = shared("POST", "/subscriptions", body, expect=422)
+    problem = shared("POST", "/subscriptions", body, expect=422)
 
-    assert [each["field"] for each in told["errors"]] == ["secret"]
-    assert text not in str(told)
+    assert [each["field"] for each in problem["errors"]] == ["secret"]
+    assert text not in str(problem)
 
 
 def test_rotating_asks_the_same_of_a_secret(shared: Customer) -> None:
     path = f"/subscriptions/{shared.subscribe()['id']}/secret/rotate"
 
-    told = shared("POST", path, {"secret": "whsec_" + "QUFB" * 10}, expect=422)
+    problem = shared("POST", path, {"secret": "whsec_" + "QUFB" * 10}, expect=422)
 
-    assert "not random enough" in told["detail"]
+    assert "not random enough" in problem["detail"]
 
 
 @pytest.mark.parametrize("size", range(24, 65))
@@ -135,10 +135,10 @@ def test_500_misspelt_events_cost_little(shared: Customer) -> None:
     body = {"url": "http://127.0.0.1:5999/", "events": [f"invoises.creatd{number}" for number in range(500)]}
     began = time.process_time()
 
-    told = shared("POST", "/subscriptions", body, expect=422)
+    problem = shared("POST", "/subscriptions", body, expect=422)
 
     assert time.process_time() - began < 0.5
-    suggested = [each for each in told["errors"] if "Did you mean" in each["message"]]
+    suggested = [each for each in problem["errors"] if "Did you mean" in each["message"]]
     assert [each["field"] for each in suggested] == [f"events.{number}" for number in range(5)]
 
 
@@ -174,8 +174,8 @@ def test_a_text_that_the_database_cannot_keep_is_refused(narrow_url: str, tmp_pa
         assert "characters" in call("GET", path, expect=422)["detail"]
     assert app.test_client().get("/webhooks/console/").status_code == 422
     with app.app_context():
-        [told] = checks.check_database(db.engine).findings
-    assert "cannot represent every character" in told.message
+        [finding] = checks.check_database(db.engine).findings
+    assert "cannot represent every character" in finding.message
     release(app)
 
 
@@ -188,7 +188,7 @@ def test_a_record_that_cannot_be_is_none(app: Flask, inbox: Receiver, entity: st
     call = Customer(app.test_client())
     path = f"/subscriptions/{call.subscribe(url=inbox.url())['id']}/test"
 
-    told: t.Any = call("POST", path, {"event": "invoices.created", "entity_id": entity}, expect=422)
+    problem: t.Any = call("POST", path, {"event": "invoices.created", "entity_id": entity}, expect=422)
 
-    assert told["errors"] == [{"field": "entity_id", "message": "There is no such record in invoices."}]
+    assert problem["errors"] == [{"field": "entity_id", "message": "There is no such record in invoices."}]
     assert inbox.requests == []

@@ -17,21 +17,21 @@ from .conftest import Customer, lasting
 KEY = {"type": "apiKey", "in": "header", "name": "X-Api-Key"}
 
 
-@pytest.mark.parametrize(("given", "told", "challenge"), [
+@pytest.mark.parametrize(("given", "scheme", "challenge"), [
     ("bearer", {"type": "http", "scheme": "bearer"}, 'Bearer realm="webhooks"'),
     ("cookie", {"type": "apiKey", "in": "cookie", "name": "sid"}, 'Cookie realm="webhooks"'),
     (KEY, KEY, 'ApiKey realm="webhooks", header="X-Api-Key"'),
     ([KEY, "cookie"], KEY, 'ApiKey realm="webhooks", header="X-Api-Key"'),
     ({"type": "http", "scheme": "basic"}, {"type": "http", "scheme": "basic"}, 'Bearer realm="webhooks"'),
 ])  # fmt: skip
-def test_the_scheme_is_the_hosts(tmp_path: Path, given: t.Any, told: t.Any, challenge: str) -> None:
+def test_the_scheme_is_the_hosts(tmp_path: Path, given: t.Any, scheme: t.Any, challenge: str) -> None:
     with lasting(tmp_path, WEBHOOKS_SECURITY_SCHEME=given, SESSION_COOKIE_NAME="sid") as app:
         document = Customer(app.test_client())("GET", "/openapi.json", expect=200)
         refused = app.test_client().get("/webhooks/api/subscriptions")
 
     validate(document)
     schemes = document["components"]["securitySchemes"]
-    assert told.items() <= schemes["host"].items()
+    assert scheme.items() <= schemes["host"].items()
     assert document["security"] == [{name: []} for name in schemes]
     assert len(schemes) == (len(given) if isinstance(given, list) else 1)
     assert refused.status_code == 401

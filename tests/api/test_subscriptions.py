@@ -37,11 +37,11 @@ def test_a_subscription_has_the_documented_shape(shared: Customer) -> None:
 
 
 def test_one_that_gets_nothing_from_this_app_says_so(call: Customer) -> None:
-    told = "Events of this application are for staging: a subscription for production gets none of them."
+    note = "Events of this application are for staging: a subscription for production gets none of them."
     other = call.subscribe("invoices.*", environment="production")
 
-    assert (call.subscribe("invoices.*")["note"], other["note"]) == (None, told)
-    assert call("GET", f"/subscriptions/{other['id']}", expect=200)["note"] == told
+    assert (call.subscribe("invoices.*")["note"], other["note"]) == (None, note)
+    assert call("GET", f"/subscriptions/{other['id']}", expect=200)["note"] == note
 
 
 def test_other_systems_names_are_understood(shared: Customer) -> None:

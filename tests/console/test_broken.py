@@ -81,10 +81,10 @@ def test_the_api_says_that_it_is_broken_and_to_operators_why(
     [delivery] = deliveries(state)
     client, headers = app.test_client(), {"X-Owner": "1"}
     message = f"/webhooks/api/messages/{delivery.message_id}"
-    told = client.get(message, headers=headers).get_json()
-    assert (told["broken"], told["data"]) == (True, None)
-    assert "error" not in told
-    assert [each["state"] for each in told["subscriptions"]] == ["broken"]
+    answer = client.get(message, headers=headers).get_json()
+    assert (answer["broken"], answer["data"]) == (True, None)
+    assert "error" not in answer
+    assert [each["state"] for each in answer["subscriptions"]] == ["broken"]
     assert SECRET in client.get(message, headers={**headers, "X-Operator": "1"}).get_json()["error"]
 
     one = f"/webhooks/api/deliveries/{delivery.id}"

@@ -158,11 +158,11 @@ def words(state: AppState, event: str, **changes: t.Any) -> str:
 def test_only_columns_that_are_there_and_shown_are_named(state: AppState) -> None:
     ignored = frozenset({"last_seen", "updated_at", "number"})  # no such column; hidden by the schema; shown
 
-    told = words(state, "invoices.updated", ignore=ignored)
+    sentences = words(state, "invoices.updated", ignore=ignored)
 
-    assert "A change of number alone does not count." in told
-    assert "last_seen" not in told
-    assert "updated_at" not in told
+    assert "A change of number alone does not count." in sentences
+    assert "last_seen" not in sentences
+    assert "updated_at" not in sentences
     assert "does not count" not in words(
         state, "invoices.updated", ignore=frozenset({"last_seen", "updated_at"})
     )

@@ -104,7 +104,7 @@ class Running:
     def ask(self, raw: bytes, *, ends: bool = False) -> int | None:
         """Send bytes; return the status of the answer, None without one.
 
-        :param ends: break off, as somebody does who goes away.
+        :param ends: close the connection early, as a client does that is stopped.
         """
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as sock:
             with contextlib.suppress(OSError):  # it may have answered and closed already
@@ -484,8 +484,8 @@ def test_the_curl_one_signs(host: Flask, inbox: Receiver, shell: str, target: st
     event = Webhook(secret.text).verify(received.body, received.headers)
     assert event == json.loads(received.body)
     assert received.target == target
-    told = ("event", "occurred-at", "sequence", "attempt", "delivery", "trigger")
-    assert {f"webhook-{name}" for name in told} <= received.headers.keys()
+    names = ("event", "occurred-at", "sequence", "attempt", "delivery", "trigger")
+    assert {f"webhook-{name}" for name in names} <= received.headers.keys()
     datetime.fromisoformat(received.headers["webhook-occurred-at"])
 
 

@@ -269,7 +269,7 @@ def test_every_mistake_is_shown_in_german(make_console: t.Callable[..., Flask]) 
     english = mistakes()
     german = dict(zip(english, mistakes_in(app, "de", mistakes), strict=True))
 
-    assert [text for text, told in german.items() if text == told] == []
+    assert [text for text, translation in german.items() if text == translation] == []
 
 
 def mistakes_in(app: Flask, language: str, mistakes: t.Callable[[], list[str]]) -> list[str]:

@@ -333,7 +333,7 @@ def test_a_schedule_of_ones_own_has_waits_in_it(visitor: Visitor, state: AppStat
         (["ledgers.closed", "invoices.created"], ("Ledgers", "invoices")),
         (["ledgers.*", "*"], ("Ledgers", "every channel")),
     ],
-    ids=["beside another", "beside everything"],
+    ids=["with another", "with everything"],
 )
 def test_ledgers_with_other_channels_is_refused_and_explained(
     visitor: Visitor, events: list[str], names: tuple[str, str]

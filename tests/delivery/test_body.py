@@ -133,7 +133,7 @@ def test_what_a_format_of_the_hosts_raises_is_shown_to_the_operator_alone(
         run(state)
     [delivery] = deliveries(state)
     form = {"preview_event": "reports.ready", "format": "acme"}
-    told = [
+    texts = [
         call("GET", f"/deliveries/{delivery.id}", expect=200),
         call("POST", f"/subscriptions/{row.id}/test", {}, expect=422),
         visitor.get(f"/deliveries/{delivery.id}").text,
@@ -141,7 +141,7 @@ def test_what_a_format_of_the_hosts_raises_is_shown_to_the_operator_alone(
         visitor.post("/preview", form).text,
     ]
 
-    for each in map(str, told):
+    for each in map(str, texts):
         assert "failed within the sender: RuntimeError" in each
         assert "S3cret" not in each
-    assert caplog.text.count("S3cret") >= len(told) - 1
+    assert caplog.text.count("S3cret") >= len(texts) - 1

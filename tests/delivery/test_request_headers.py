@@ -17,14 +17,14 @@ from flask_webhooks.models import Delivery, Message
 from flask_webhooks.replay.backfill import Backfill
 from flask_webhooks.state import AppState, state_of
 from tests.host import Client, db
-from tests.receivers import TOLD, Received, Receiver, ok
+from tests.receivers import EVENT_HEADERS, Received, Receiver, ok
 from tests.stage import attempts, deliveries, fill, recorded, secret_of, subscribe
 from tests.worker.answers import one_after_another, run
 
 
 def header_values(request: Received) -> list[str]:
-    """The values, in the order of `TOLD`."""
-    return [request.headers[name] for name in TOLD]
+    """The values, in the order of `EVENT_HEADERS`."""
+    return [request.headers[name] for name in EVENT_HEADERS]
 
 
 def triggers(requests: t.Iterable[Received]) -> list[str]:
@@ -117,7 +117,7 @@ def test_a_backfill_and_a_test_say_so(state: AppState, inbox: Receiver) -> None:
         "webhooks.test",
     ]
     for request in inbox.requests:
-        assert set(TOLD) <= request.headers.keys()
+        assert set(EVENT_HEADERS) <= request.headers.keys()
         datetime.fromisoformat(request.headers["webhook-occurred-at"])
         assert request.headers["webhook-sequence"].isdigit()
 
@@ -129,7 +129,7 @@ def test_a_custom_header_of_an_older_version_does_not_pass_for_ours(state: AppSt
     run(state)
 
     lines = [line.lower().replace("_", "-") for line in inbox.requests[0].lines]
-    for name in TOLD:
+    for name in EVENT_HEADERS:
         assert sum(line.startswith(f"{name}:") for line in lines) == 1
     assert inbox.requests[0].headers["x-key"] == "d"
 

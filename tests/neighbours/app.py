@@ -20,7 +20,7 @@ from flask_webhooks.state import state_of
 from tests.conftest import release
 from tests.console.conftest import Visitor, load_principal
 from tests.host import Invoice, db, make_host
-from tests.receivers import TOLD, Received, Receiver, ok
+from tests.receivers import EVENT_HEADERS, Received, Receiver, ok
 from tests.worker.answers import run
 
 API = "/webhooks/api/subscriptions"
@@ -31,7 +31,7 @@ Add = t.Callable[[Flask], t.Any]
 INLINE = re.compile(r"<script(?![^>]* src=)|<style|<[^>]+ (style|on[a-z]+)=")
 """What no Content-Security-Policy without `unsafe-inline` lets run."""
 SENT = {
-    *TOLD, "accept-encoding", "content-length", "content-type", "host", "user-agent", "webhook-id",
+    *EVENT_HEADERS, "accept-encoding", "content-length", "content-type", "host", "user-agent", "webhook-id",
     "webhook-signature", "webhook-timestamp", "x-partner",
 }  # fmt: skip
 """All headers of a delivery to `live`'s receiver."""

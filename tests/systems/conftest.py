@@ -18,7 +18,7 @@ from flask_webhooks import Webhooks
 from flask_webhooks.state import state_of
 from flask_webhooks.worker import Coordinator, Report
 from tests.host import load_principal, make_transactional
-from tests.receivers import TOLD, Received
+from tests.receivers import EVENT_HEADERS, Received
 
 HERE = Path(__file__).parent
 CATALOGS = HERE.parents[1] / "catalog"
@@ -105,7 +105,7 @@ def opened(request: Received, secret: str) -> dict[str, t.Any]:
         "webhook-id",
         "webhook-timestamp",
         "webhook-signature",
-        *TOLD,
+        *EVENT_HEADERS,
     }
     assert not {"cookie", "authorization"} & request.headers.keys()
     Webhook(secret).verify(request.body, request.headers)
