@@ -53,7 +53,7 @@ def app(make_app: t.Callable[..., Flask]) -> Flask:
 
 
 def attempted(state: AppState, row: Subscription, answer: bytes, data: str, count: int) -> str:
-    """Put a delivery with so many attempts into the log, everything in them as large as it can be; return its id."""
+    """Put a delivery with attempts of the greatest size into the log; return its id."""
     now = datetime.now(UTC)
     message = Message(
         id=uuid7(), event="invoices.updated", channel="invoices", owner="1", environment="staging", occurred_at=now,
@@ -270,7 +270,7 @@ def test_json_nested_deep_is_not_indented_beyond_its_room() -> None:
 
 @pytest.fixture(params=[(10, 70), (1, 700), (300, 10)], ids=["10 x 70", "1 x 700", "300 x 10"])
 def many(request: pytest.FixtureRequest, make_app: t.Callable[..., Flask], tmp_path: Path) -> Flask:
-    """An app whose catalogue is long, in names as long as may be and in what it says of them."""
+    """An app whose catalogue is long, with names and descriptions of the greatest length."""
     from flask_webhooks import Webhooks
 
     channels, events = request.param

@@ -36,7 +36,7 @@ BODIES_OF: dict[str, t.Any] = {
 
 
 class AskingSchema(host.InvoiceSchema):
-    """A schema of the host's that asks the host's session for more."""
+    """A schema of the host that queries the host's session."""
 
     clients = ma.fields.Method("count")
 
@@ -45,7 +45,7 @@ class AskingSchema(host.InvoiceSchema):
 
 
 def load_principal() -> Principal | None:
-    """As a host does: it looks the caller up, and leaves the transaction open."""
+    """Load the caller from the database and leave the transaction open, as hosts do."""
     db.session.scalars(sa.select(Note)).all()
     owner = request.headers.get("X-Owner")
     if owner is None:
@@ -130,7 +130,7 @@ def test_every_page_of_the_console_does_with_one(
 
 
 def test_a_test_of_a_record_does_with_one(narrow: Flask, inbox: Receiver) -> None:
-    """Its schema asks the host's session, whose connection is the only one."""
+    """The schema queries the host's session, whose connection is the only one."""
     with narrow.app_context():
         db.session.add(Invoice(id=7, owner="1", number="seven"))
         db.session.commit()

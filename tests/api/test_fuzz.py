@@ -20,7 +20,7 @@ from flask_webhooks.transport.addresses import parse_address, refusal
 from .conftest import Customer, quick
 
 MANY, SOME = quick(400), quick(60)
-"""Many where only a function is asked, some where each is a request that may make a subscription."""
+"""Many for a mere function, few where each is a request that may create a subscription."""
 HOSTS = st.sampled_from(
     ["127.0.0.1", "2130706433", "0x7f.1", "localhost", "[::1]", "[::ffff:10.0.0.1]", "169.254.169.254", "example.com",
      "0", "017700000001", "[64:ff9b::7f00:1]", "metadata.google.internal", "\uff11\uff12\uff17.0.0.1", "example.com."]
@@ -49,7 +49,7 @@ HOSTILE_URLS = [
 
 
 def is_outside(kept: str) -> bool:
-    """Whether a URL that was taken is one that may be talked to."""
+    """Whether an accepted URL is one that we may connect to."""
     host = kept.removeprefix("https://").partition("/")[0].rpartition(":")[0] or kept[8:].partition("/")[0]
     address = parse_address(host.strip("[]"))
     is_inside = address is not None and refusal(address) is not None
@@ -151,7 +151,7 @@ TAKING = [operation for operation in OPERATIONS if operation.name in ROUTES]
 
 @pytest.fixture(scope="module")
 def mine(strict: Flask) -> str:
-    """A subscription that bodies are thrown at."""
+    """A subscription that gets the random bodies."""
     made = Customer(strict.test_client()).subscribe("*", url="https://example.com/")
     return str(made["id"])
 

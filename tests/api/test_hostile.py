@@ -45,7 +45,7 @@ Sent = tuple[str, dict[str, t.Any]]
 
 
 def ids(value: str) -> list[str]:
-    """An id as people write it, and what is none."""
+    """An id in other spellings, and texts that are no id."""
     return [value.upper(), f"{{{value}}}", f"urn:uuid:{value}", value.replace("-", ""), f"{value}%0a", "%00", "🎉",
             "x" * 3000, "%2e%2e", "-1", f"{value}/"]  # fmt: skip
 

@@ -190,7 +190,7 @@ def test_a_retry_that_is_let_through_gives_its_place_back(app: Flask, state: App
 
 
 class HangingNames:
-    """A name server that says nothing until it is `opened`, and then that it has no answer."""
+    """A name server that does not answer until it is `opened`, and then has no record."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -203,7 +203,7 @@ class HangingNames:
 
 
 def test_names_that_hang_hold_one_thread_of_an_owner(app: Flask, state: AppState) -> None:
-    """A name is looked up when a URL is saved; while that hangs, others of the owner are saved without."""
+    """Saving a URL looks up its name; while one look-up hangs, other URLs of the owner are saved without it."""
     names = state_of(app).transport._names._resolver = HangingNames()
     call, other = Customer(app.test_client()), Customer(app.test_client())
     with ThreadPoolExecutor(1) as pool:

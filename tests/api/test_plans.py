@@ -87,7 +87,7 @@ def call(logged: Flask) -> Customer:
 
 @pytest.fixture
 def places(call: Customer) -> dict[str, str]:
-    """What fills the places of a path."""
+    """The values of a path's arguments."""
     delivery = call("GET", "/deliveries?limit=1")["items"][0]
     return {"key": delivery["subscription_id"], "message": delivery["message_id"], "delivery": delivery["id"]}
 

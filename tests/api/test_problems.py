@@ -68,7 +68,7 @@ def test_head_is_get_without_a_body(shared: Customer) -> None:
 
 
 class Broken(io.RawIOBase):
-    """A body whose chunks are none, as gunicorn tells it."""
+    """A body with malformed chunks, for which gunicorn raises an OSError."""
 
     def readable(self) -> bool:
         return True
@@ -135,7 +135,7 @@ def test_chunks_that_the_server_puts_together_are_read(shared: Customer) -> None
 
 @pytest.fixture
 def strange(tmp_path: t.Any) -> t.Iterator[Flask]:
-    """A host that has its own ideas of what to refuse."""
+    """A host whose own code aborts requests."""
     with lasting(tmp_path, MAX_CONTENT_LENGTH=100) as app:
 
         def load() -> Principal:

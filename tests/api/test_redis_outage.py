@@ -19,7 +19,7 @@ from tests.api.conftest import Customer
 def test_a_subscription_is_answered_with_its_secret_whatever_the_redis_url_is(
     make_app: t.Callable[..., Flask], url: str
 ) -> None:
-    """The start refuses such a URL; what only shows when the bell is rung ends at the bell all the same."""
+    """`init_app` refuses such a URL; a fault that shows only when the bell is rung must end there too."""
     app = make_app()
     state = state_of(app)
     bell = Bell(url, state.embedded, "webhooks", "tests.served")

@@ -144,7 +144,7 @@ def test_500_misspelt_events_cost_little(shared: Customer) -> None:
 
 @pytest.fixture
 def narrow_url(empty_database_url: str) -> t.Iterator[str]:
-    """A database, or a connection to one, that has no characters beyond its own alphabet."""
+    """A database, or a connection to it, whose character set lacks some characters."""
     url = sa.make_url(empty_database_url)
     if url.get_backend_name() == "mysql":
         yield url.update_query_dict({"charset": "utf8mb3"}).render_as_string(hide_password=False)

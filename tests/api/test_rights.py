@@ -26,7 +26,7 @@ BODIES: dict[str, t.Any] = {
 
 
 def routes(app: Flask) -> list[tuple[str, str, Operation | None]]:
-    """Every method on every path below the API, with its operation; None: the answer to what is not there."""
+    """Every method on every path below the API, with its operation; None: the path has no such method."""
     known = {operation.name: operation for operation in OPERATIONS}
     found = []
     for rule in app.url_map.iter_rules():
@@ -171,7 +171,7 @@ def test_an_operator_sees_every_owner(app: Flask, call: Customer, other: Custome
 
 @pytest.fixture(scope="module")
 def signed_in(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
-    """The host tells who is calling by a cookie, as browsers send it by themselves."""
+    """The host authenticates by a cookie, which browsers send by themselves."""
 
     def load() -> Principal | None:
         if request.cookies.get("session") or request.headers.get("Authorization"):

@@ -132,12 +132,12 @@ def test_names_that_look_alike_are_no_filter(state: AppState, call: Customer) ->
 
 @pytest.fixture
 def webhooks(app: Flask) -> Webhooks:
-    """The extension, for its calls; which app is meant says the context."""
+    """The extension; the app is that of the current context."""
     return Webhooks()
 
 
 def test_an_older_database_is_found_and_mended(state: AppState, caplog: pytest.LogCaptureFixture) -> None:
-    """MariaDB: the remedy that `flask webhooks check` gives is run as it stands."""
+    """MariaDB: the statements that `flask webhooks check` recommends work unchanged."""
     engine = state.engine
     assert checks.check_database(engine).findings == ()
     if engine.dialect.name != "mysql":

@@ -154,7 +154,7 @@ def test_what_another_site_sends_is_refused(visitor: Visitor, log: Log, headers:
 
 @on_one_database
 def test_a_form_of_a_page_without_tls_is_refused_by_the_console(app: Flask, log: Log) -> None:
-    """Whoever sits between can write into such a page, and our own host has it too."""
+    """An attacker on the network can write such a page in the name of our own host."""
     path, visitor = f"/webhooks/{log.subscription.id}/switch", Visitor(app)
     token = visitor.token()
     app.config["PREFERRED_URL_SCHEME"] = "https"

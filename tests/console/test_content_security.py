@@ -138,7 +138,7 @@ def test_a_secret_is_on_no_page_that_was_not_asked_for_it(
 def test_the_address_of_our_proxy_is_for_operators(
     make_app: t.Callable[..., Flask], proxy: str | None
 ) -> None:
-    """Where there is one, it is what was connected to: a name of the network behind us."""
+    """With a proxy the log has the proxy's address, which is an internal one of the operator."""
     hooks = Webhooks()
     hooks.principal_loader(load_principal)
     app = make_app(webhooks=hooks, WEBHOOKS_EGRESS_PROXY=proxy)

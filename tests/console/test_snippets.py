@@ -49,13 +49,13 @@ FILES: t.Mapping[str, tuple[str, str]] = {
     "go": ("receiver.go", "go"),
     "php": ("receiver.php", "php"),
 }
-"""The file that a snippet says it is, and what it cannot do without."""
+"""The file name that a snippet gives itself, and the program that it needs."""
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 HERE = [name for name, (_file, tool) in FILES.items() if shutil.which(tool, path=PATH)]
-"""Only what can be run; on CI `make system` has installed all of it."""
+"""The languages that are installed here; on CI `make system` has installed all."""
 KINDS: tuple[signing.Kind, ...] = ("v1", "v1a")
 LARGEST = 2**20
-"""Bytes of a body that a snippet takes."""
+"""Bytes of a body that a snippet accepts."""
 
 
 def test_on_ci_every_language_is_run() -> None:
@@ -71,7 +71,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Flask]:
 
 
 def snippet(host: Flask, name: str, kind: str, url: str = "https://example.com/my/hooks?x=1") -> str:
-    """Return what the page of a webhook shows."""
+    """Return the code that the page of a webhook shows."""
     row = Subscription(url=url, signature=kind)
     with host.test_request_context():
         return {each: text for each, _title, text in snippets(row)}[name]
@@ -93,7 +93,7 @@ def how_to_start(text: str) -> str:
 
 @dataclass
 class Running:
-    """A snippet that was started as it says."""
+    """A snippet that was started by the command in its comment."""
 
     language: str
     secret: signing.Secret
@@ -129,7 +129,7 @@ class Running:
         length: int | None = None,
         ends: bool = False,
     ) -> int | None:
-        """Send a request just as it is given."""
+        """Send a request without changing a byte."""
         size = len(body) if length is None else length
         given: dict[str, str | bytes] = {
             "Host": "x",
@@ -154,13 +154,13 @@ class Running:
         return {name: value for name, value in made.items() if value is not None}
 
     def is_well(self) -> bool:
-        """Whether it still runs, and takes what is right."""
+        """Whether it still runs, and accepts a valid request."""
         assert self.process.poll() is None, self.log.read_text()
         return self.post(self.signed(), BODY) == 204
 
 
 def known(secret: signing.Secret) -> str:
-    """Return what the receiver is given."""
+    """Return the secret or public key that the receiver is started with."""
     return secret.public or secret.text
 
 

@@ -32,7 +32,7 @@ FORM: dict[str, t.Any] = {
 
 
 def only(state: AppState) -> Subscription:
-    """Return the one webhook there is."""
+    """Return the only webhook."""
     with Session(state.engine, expire_on_commit=False) as session:
         return session.scalars(sa.select(Subscription)).one()
 
@@ -221,7 +221,7 @@ def test_a_webhook_is_made_and_its_secret_shown_once(visitor: Visitor, state: Ap
 
 
 def made_by(visitor: Visitor, answer: TestResponse) -> tuple[str, str]:
-    """Return the id and the secret on the page that leads on from a webhook that was just made."""
+    """Return the id and the secret on the page that follows the creation of a webhook."""
     answer = visitor.follow(answer)
     key, secret = re.search(r"/webhooks/([0-9a-f-]{36})", answer.text), re.search(r"whsec_[^<]+", answer.text)
     assert key is not None

@@ -76,7 +76,7 @@ def stored(state: AppState) -> int:
 
 @pytest.mark.parametrize("limit", [16_384, 1_048_576])
 def test_no_attempt_takes_more_than_64_kib(make_app: t.Callable[..., Flask], limit: int) -> None:
-    """64 KiB of headers came to 381 KB."""
+    """Without a bound, 64 KiB of headers took 381 KB of the log."""
     state = state_of(make_app(WEBHOOKS_RESPONSE_LIMIT=limit))
     head = b"HTTP/1.1 200 OK\r\n" + b"X-Odd: " + b"\xe9" * 63_000 + b"\r\nContent-Length: 900000\r\n\r\n"
     with Receiver(raw(head + b"\xff" * 900_000)) as receiver:

@@ -24,7 +24,7 @@ MakeApp = t.Callable[..., Flask]
 
 
 def make(make_app: MakeApp, word: str = "then", catalog: str = str(CATALOG)) -> AppState:
-    """A host app whose custom format says this word."""
+    """A host app whose custom format writes this word."""
     hooks = Webhooks()
     hooks.principal_loader(load_principal)
     hooks.payload_format("acme")(lambda message, subscription: {"said": word, "id": message.id})
@@ -32,7 +32,7 @@ def make(make_app: MakeApp, word: str = "then", catalog: str = str(CATALOG)) -> 
 
 
 def seen(state: AppState) -> tuple[str | None, str | None]:
-    """What the API tells of the one delivery there is."""
+    """The only delivery, as the API shows it."""
     [row] = deliveries(state)
     found = Customer(state.app.test_client())("GET", f"/deliveries/{row.id}", expect=200)
     if found["body"] is not None and found["attempt_log"]:
@@ -51,7 +51,7 @@ def deliver(state: AppState, inbox: Receiver, format: str, **columns: t.Any) -> 
 
 
 def edited(folder: Path, old: str, new: str) -> str:
-    """The host's catalogue, changed."""
+    """Write a changed catalogue; return its path."""
     text = CATALOG.read_text()
     assert old in text
     (folder / "edited.yaml").write_text(text.replace(old, new))

@@ -60,7 +60,7 @@ class Color(enum.Enum):
 
 
 class Matrix:
-    """Can be made a list, as arrays of numpy and vectors can."""
+    """Has `tolist`, as arrays of numpy and vectors have."""
 
     def __init__(self, rows):
         self.rows = rows

@@ -90,7 +90,7 @@ def test_keys_of_one_owner_are_limited(make_app: t.Callable[..., Flask]) -> None
 def test_keys_are_limited_for_requests_that_come_together(
     make_app: t.Callable[..., Flask], place: str
 ) -> None:
-    """Those that make something keep their key at the end, those that send reserve it: all have counted before."""
+    """All requests count the keys before any stores one: at the end if it creates, first if it sends."""
     app = make_app(WEBHOOKS_KEY_LIMIT=3, WEBHOOKS_MANUAL_CONCURRENCY=20)
     body = BODY if place == "/subscriptions" else {}
     path = place.format(id=Customer(app.test_client()).subscribe()["id"])
@@ -169,7 +169,7 @@ def test_an_answer_that_an_older_version_sealed_is_still_given(state: AppState, 
 
 
 def test_a_secret_that_was_copied_into_a_kept_answer_is_never_shown(state: AppState, call: Customer) -> None:
-    """Who may write the database must not have custom headers or secrets read out by the API."""
+    """An attacker who can write the database must not make the API decrypt custom headers or secrets."""
     call("POST", "/subscriptions", BODY, expect=201, idempotency_key="k")
     for place in ("secret/1", "headers/1"):
         stolen = state.vault.seal('[{"ETag": "sesame"}, "{\\"id\\": \\"sesame\\"}"]', place)
