@@ -29,7 +29,14 @@ from sqlalchemy.orm import Session
 
 from . import outbox
 from .errors import ErrorText, ThrottledError
-from .models import Delivery, Replay, State, Subscription, Throttle, Trigger
+from .models import (
+    DELIVERIES,
+    REPLAYS,
+    SUBSCRIPTIONS,
+    THROTTLES,
+    State,
+    Trigger,
+)
 from .sql.clock import microseconds
 from .sql.transactions import may_be_repeated
 
@@ -48,7 +55,6 @@ __all__ = [
     "turn",
 ]
 
-D, R, S, T = (t.cast("sa.Table", model.__table__) for model in (Delivery, Replay, Subscription, Throttle))
 LEASE = timedelta(seconds=20)
 """The longest time that a place can be taken: four times what a request in it may last."""
 WAITS = timedelta(hours=1)
@@ -111,27 +117,31 @@ def begin_replay(state: AppState, session: Session, owner: str, subscription_id:
 def _check_places(state: AppState, session: Session, owner: str, retries: int, but: str | None) -> None:
     running = (
         sa.select(sa.func.count())
-        .select_from(R.join(S, S.c.id == R.c.subscription_id))
-        .where(R.c.state == "running", S.c.owner == owner)
+        .select_from(REPLAYS.join(SUBSCRIPTIONS, SUBSCRIPTIONS.c.id == REPLAYS.c.subscription_id))
+        .where(REPLAYS.c.state == "running", SUBSCRIPTIONS.c.owner == owner)
     )
     if but is not None:
-        running = running.where(R.c.subscription_id != but)
+        running = running.where(REPLAYS.c.subscription_id != but)
     if retries + (session.scalar(running) or 0) >= state.settings.manual_unfinished:
         raise ThrottledError(ErrorText("still_resending"), AGAIN)
 
 
 def _unsent(session: Session, owner: str, now: int) -> set[str]:
     """Return the deliveries that were retried by hand and not attempted since, and free the places of the others."""
-    places = sa.select(T.c.name, T.c.free_at).where(T.c.owner == owner, sa.func.length(T.c.name) == 32)
+    places = sa.select(THROTTLES.c.name, THROTTLES.c.free_at).where(
+        THROTTLES.c.owner == owner, sa.func.length(THROTTLES.c.name) == 32
+    )
     kept = {row.name: row.free_at for row in session.execute(places)}
     keys = {str(uuid.UUID(name)): name for name, until in kept.items() if until > now}
     # The condition has keys alone: with a state in it, the statistics would choose the plan.
-    found = sa.select(D.c.id, D.c.state, D.c.trigger, D.c.attempts).where(D.c.id.in_(keys))
+    found = sa.select(DELIVERIES.c.id, DELIVERIES.c.state, DELIVERIES.c.trigger, DELIVERIES.c.attempts).where(
+        DELIVERIES.c.id.in_(keys)
+    )
     manual = State.PENDING.value, Trigger.MANUAL.value, 0
     unsent = {row[0] for row in session.execute(found) if tuple(row[1:]) == manual} if keys else set()
     done = kept.keys() - {keys[key] for key in unsent}
     if done:
-        session.execute(sa.delete(T).where(T.c.owner == owner, T.c.name.in_(done)))
+        session.execute(sa.delete(THROTTLES).where(THROTTLES.c.owner == owner, THROTTLES.c.name.in_(done)))
     return unsent
 
 
@@ -172,7 +182,11 @@ def place(state: AppState, session: Session, owner: str) -> t.Iterator[float]:
     if not name:
         yield min(wait, state.settings.manual_timeout)
         return
-    leave = sa.update(T).where(T.c.owner == owner, T.c.name == name, T.c.free_at == until).values(free_at=0)
+    leave = (
+        sa.update(THROTTLES)
+        .where(THROTTLES.c.owner == owner, THROTTLES.c.name == name, THROTTLES.c.free_at == until)
+        .values(free_at=0)
+    )
     try:
         yield 0.0
     except BaseException:
@@ -204,7 +218,7 @@ def _take(session: Session, owner: str, name: str, most: int, seconds: float) ->
     """Take one of `most` turns in a period of so many seconds; return 0, or the seconds until a turn is free."""
     interval = round(seconds * MICROSECONDS / most)
     now = microseconds(outbox.now(session.connection()))
-    start = sa.case((T.c.free_at < now, now), else_=T.c.free_at)
+    start = sa.case((THROTTLES.c.free_at < now, now), else_=THROTTLES.c.free_at)
     latest = now + interval * (most - 1)
     found = _set_free_at(session, owner, name, start + interval, latest, first=now + interval)
     return 0.0 if found is None else (found - latest) / MICROSECONDS
@@ -231,14 +245,14 @@ def _set_free_at(
 
     :param first: what to store where there is no row yet.
     """
-    mine = T.c.owner == owner, T.c.name == name
-    change = sa.update(T).where(*mine, T.c.free_at <= latest).values(free_at=value)
+    mine = THROTTLES.c.owner == owner, THROTTLES.c.name == name
+    change = sa.update(THROTTLES).where(*mine, THROTTLES.c.free_at <= latest).values(free_at=value)
     new = _insert(session.get_bind().dialect.name).values(owner=owner, name=name, free_at=first)
     while True:
         if _changed(session, change):
             return None
         # The lock makes MariaDB read the last committed row, also in a transaction whose snapshot is older.
-        found = session.scalar(sa.select(T.c.free_at).where(*mine).with_for_update())
+        found = session.scalar(sa.select(THROTTLES.c.free_at).where(*mine).with_for_update())
         if found is not None and found > latest:
             return int(found)
         if found is None and _changed(session, new):
@@ -253,6 +267,6 @@ def _changed(session: Session, statement: sa.Executable) -> int:
 def _insert(dialect: str) -> t.Any:
     """Return an INSERT that does nothing where the row exists already."""
     if dialect in ("mysql", "mariadb"):
-        return mysql.insert(T).prefix_with("IGNORE")
+        return mysql.insert(THROTTLES).prefix_with("IGNORE")
     flavour = postgresql if dialect == "postgresql" else sqlite
-    return flavour.insert(T).on_conflict_do_nothing()
+    return flavour.insert(THROTTLES).on_conflict_do_nothing()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from ..models import Attempt, BrokenMessage, Delivery, Message, State
+from ..models import ATTEMPTS, BROKEN_MESSAGES, MESSAGES, Attempt, Delivery, State
 from .destination import destinations
 from .request import DeliveryTask, RequestError, render, utcnow
 
@@ -21,9 +21,6 @@ if t.TYPE_CHECKING:
 
 __all__ = ["CHANGED", "Body", "body_of"]
 
-_ATTEMPTS, _BROKEN, _MESSAGES = (
-    t.cast("sa.Table", model.__table__) for model in (Attempt, BrokenMessage, Message)
-)
 CHANGED = "changed"
 """Rendering it again gives other bytes than were sent: a label, a format or the catalogue has changed since."""
 BROKEN = "broken"
@@ -50,7 +47,7 @@ def body_of(state: AppState, connection: sa.Connection, row: Delivery) -> Body:
     if row.state in (State.BROKEN, State.CANCELLED) and _is_broken(connection, row.message_id):
         return Body(None, BROKEN)
     found = destinations(state, connection, [row.subscription_id], utcnow())
-    message = connection.execute(sa.select(_MESSAGES).where(_MESSAGES.c.id == row.message_id)).one_or_none()
+    message = connection.execute(sa.select(MESSAGES).where(MESSAGES.c.id == row.message_id)).one_or_none()
     task = DeliveryTask.of(row, message, number=1)
     try:
         data = render(state, found[row.subscription_id].recipient, task)
@@ -59,7 +56,7 @@ def body_of(state: AppState, connection: sa.Connection, row: Delivery) -> Body:
     # The last digest is found here and not by ORDER BY with LIMIT: for that PostgreSQL might read the log of all
     # deliveries from its end until it meets this one.
     attempts = connection.execute(
-        sa.select(_ATTEMPTS.c.id, _ATTEMPTS.c.body_sha256).where(_ATTEMPTS.c.delivery_id == row.id)
+        sa.select(ATTEMPTS.c.id, ATTEMPTS.c.body_sha256).where(ATTEMPTS.c.delivery_id == row.id)
     ).all()
     digests = {each.id: each.body_sha256 for each in attempts if each.body_sha256}
     sent = digests[max(digests)] if digests else None
@@ -68,7 +65,9 @@ def body_of(state: AppState, connection: sa.Connection, row: Delivery) -> Body:
 
 def _is_broken(connection: sa.Connection, message_id: str) -> bool:
     return (
-        connection.scalar(sa.select(_BROKEN.c.message_id).where(_BROKEN.c.message_id == message_id))
+        connection.scalar(
+            sa.select(BROKEN_MESSAGES.c.message_id).where(BROKEN_MESSAGES.c.message_id == message_id)
+        )
         is not None
     )
 

@@ -20,7 +20,7 @@ from sqlalchemy.sql.functions import GenericFunction
 
 from .. import payload, retry, signing
 from ..errors import SecretError
-from ..models import Listener, Secret, Subscription, Trigger
+from ..models import LISTENERS, SECRETS, SUBSCRIPTIONS, Trigger
 from ..signing import place_of
 from ..sql.parameters import KeyedStatement
 from ..transport import ClientCertificate
@@ -32,9 +32,6 @@ if t.TYPE_CHECKING:
 __all__ = ["Destination", "destinations"]
 
 logger = logging.getLogger("flask_webhooks.delivering")
-_SUBSCRIPTIONS, _SECRETS, _LISTENERS = (
-    t.cast("sa.Table", model.__table__) for model in (Subscription, Secret, Listener)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +90,7 @@ def destinations(
 
 
 _COLUMNS = tuple(
-    _SUBSCRIPTIONS.c[name]
+    SUBSCRIPTIONS.c[name]
     for name in (
         *("id", "owner", "environment", "url", "description", "metadata", "active", "deleted_at"),
         *("headers", "format", "retry", "rate_limit", "client_certificate"),
@@ -124,28 +121,28 @@ def _on_mysql(function: _JsonArray, compiler: t.Any, **options: t.Any) -> str:
 
 
 _patterns = (
-    sa.select(_JsonArray(_LISTENERS.c.event))
-    .where(_LISTENERS.c.subscription_id == _SUBSCRIPTIONS.c.id)
-    .correlate(_SUBSCRIPTIONS)
+    sa.select(_JsonArray(LISTENERS.c.event))
+    .where(LISTENERS.c.subscription_id == SUBSCRIPTIONS.c.id)
+    .correlate(SUBSCRIPTIONS)
     .scalar_subquery()
 )
 _DESTINATIONS = KeyedStatement(
-    _SUBSCRIPTIONS.c.id,
+    SUBSCRIPTIONS.c.id,
     lambda these: (
-        sa.select(*_COLUMNS, _SECRETS.c.id.label("secret_id"), _SECRETS.c.sealed, _patterns.label("patterns"))
+        sa.select(*_COLUMNS, SECRETS.c.id.label("secret_id"), SECRETS.c.sealed, _patterns.label("patterns"))
         # An outer join: a subscription without a valid secret must be found, for its attempts say so.
         .outerjoin(
-            _SECRETS,
+            SECRETS,
             sa.and_(
-                _SECRETS.c.subscription_id == _SUBSCRIPTIONS.c.id,
+                SECRETS.c.subscription_id == SUBSCRIPTIONS.c.id,
                 sa.or_(
-                    _SECRETS.c.expires_at.is_(None),
-                    _SECRETS.c.expires_at > sa.bindparam("now", type_=_SECRETS.c.expires_at.type),
+                    SECRETS.c.expires_at.is_(None),
+                    SECRETS.c.expires_at > sa.bindparam("now", type_=SECRETS.c.expires_at.type),
                 ),
             ),
         )
         .where(these)
-        .order_by(_SECRETS.c.expires_at.is_not(None), _SECRETS.c.id.desc())  # the current one first
+        .order_by(SECRETS.c.expires_at.is_not(None), SECRETS.c.id.desc())  # the current one first
     ),
 )
 

@@ -11,6 +11,7 @@ host's commit, where each check would cost a lock and a look-up, and they are pu
 `subscriptions`  subscriptions, listeners, secrets, lanes, owners
 `log`            messages, deliveries, attempts, and their states; broken messages
 `runtime`        workers, sums by hour, replays, limits, kept answers
+`tables`         each table by its name, for statements
 `types`          what columns are made of
 `base`           the root of the tables; SQL as text that names them
 `naming`         what an app calls them
@@ -30,13 +31,43 @@ from .log import Attempt, BrokenMessage, Delivery, Message, State, Trigger
 from .naming import DEFAULT_PREFIX, LONGEST_PREFIX, Naming
 from .runtime import HOUR_BUCKETS, Hour, IdempotentReply, Replay, Throttle, Worker
 from .subscriptions import Lane, Listener, Owner, Secret, Subscription
+from .tables import (
+    ATTEMPTS,
+    BROKEN_MESSAGES,
+    DELIVERIES,
+    HOURS,
+    IDEMPOTENT_REPLIES,
+    LANES,
+    LISTENERS,
+    MESSAGES,
+    OWNERS,
+    REPLAYS,
+    SECRETS,
+    SUBSCRIPTIONS,
+    THROTTLES,
+    WORKERS,
+)
 from .types import PLAIN_INSTANT, Instant
 
 __all__ = [
+    "ATTEMPTS",
+    "BROKEN_MESSAGES",
     "COLLATION",
     "DEFAULT_PREFIX",
+    "DELIVERIES",
+    "HOURS",
     "HOUR_BUCKETS",
+    "IDEMPOTENT_REPLIES",
+    "LANES",
+    "LISTENERS",
     "LONGEST_PREFIX",
+    "MESSAGES",
+    "OWNERS",
+    "REPLAYS",
+    "SECRETS",
+    "SUBSCRIPTIONS",
+    "THROTTLES",
+    "WORKERS",
     "Attempt",
     "Base",
     "BrokenMessage",

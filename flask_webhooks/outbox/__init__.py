@@ -9,7 +9,7 @@ commit, and say so.
 `superseded`  what a backfill must not send any more
 `workers`     heartbeats, backlog
 `retention`   what is deleted when it is old
-`tables`      the tables, by one letter each
+`statements`     the size of lists in statements, connections without a transaction
 `statistics`  sums of attempts by hour
 ============  ===============================================================
 
@@ -38,9 +38,9 @@ from .deliveries import (
 )
 from .leases import Lease, fence, give_back, health, lease, lock, next_due, waiting
 from .retention import purge, purge_messages, purge_removed
+from .statements import CHUNK, Row, autocommit, chunks
 from .superseded import ObjectVersion, find_outdated
 from .switching import PORTION, cancel_all, discard_held, find_inconsistent, hold, reconcile, send_held
-from .tables import CHUNK, Row, autocommit, chunks
 from .workers import (
     Elsewhere,
     backlog,

@@ -8,11 +8,11 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from ..models import State, Trigger, text
+from ..models import ATTEMPTS, DELIVERIES, MESSAGES, SUBSCRIPTIONS, State, Trigger, text
 from ..sql import parameters
 from ..sql.parameters import KeyedStatement, unindexed
 from ..sql.ranges import count, in_range
-from .tables import A, D, M, Row, S, chunks
+from .statements import Row, chunks
 
 __all__ = [
     "Window",
@@ -47,9 +47,15 @@ def in_state(
     :param since: the least id; newest first it does not end the range.
     :param below: the first id that is too large.
     """
-    equal = {D.c.subscription_id: subscription_id, D.c.state: state}
+    equal = {DELIVERIES.c.subscription_id: subscription_id, DELIVERIES.c.state: state}
     return in_range(
-        sa.select(D.c.id), dialect, equal, D.c.id, is_newest_first=is_newest_first, since=since, below=below
+        sa.select(DELIVERIES.c.id),
+        dialect,
+        equal,
+        DELIVERIES.c.id,
+        is_newest_first=is_newest_first,
+        since=since,
+        below=below,
     )
 
 
@@ -73,33 +79,38 @@ class Window:
 
 
 _COLUMNS = (
-    D.c.id,
-    D.c.message_id,
-    D.c.subscription_id,
-    D.c.due_at,
-    D.c.attempts,
-    D.c.trigger,
-    D.c.format,
-    D.c.includes,
-    M.c.size,
+    DELIVERIES.c.id,
+    DELIVERIES.c.message_id,
+    DELIVERIES.c.subscription_id,
+    DELIVERIES.c.due_at,
+    DELIVERIES.c.attempts,
+    DELIVERIES.c.trigger,
+    DELIVERIES.c.format,
+    DELIVERIES.c.includes,
+    MESSAGES.c.size,
 )
-_lane = sa.bindparam("lane", type_=D.c.subscription_id.type)
+_lane = sa.bindparam("lane", type_=DELIVERIES.c.subscription_id.type)
 _HEAD = (
     sa.select(*_COLUMNS)
-    .select_from(D.outerjoin(M, M.c.id == D.c.message_id))
+    .select_from(DELIVERIES.outerjoin(MESSAGES, MESSAGES.c.id == DELIVERIES.c.message_id))
     .where(
         # What is pending for one that is off is still to be held.
-        sa.exists().where(S.c.id == _lane, S.c.active, S.c.deleted_at.is_(None)),
-        D.c.subscription_id == _lane,
-        D.c.due_at <= sa.bindparam("now", type_=D.c.due_at.type),
+        sa.exists().where(
+            SUBSCRIPTIONS.c.id == _lane, SUBSCRIPTIONS.c.active, SUBSCRIPTIONS.c.deleted_at.is_(None)
+        ),
+        DELIVERIES.c.subscription_id == _lane,
+        DELIVERIES.c.due_at <= sa.bindparam("now", type_=DELIVERIES.c.due_at.type),
     )
-    .order_by(D.c.due_at, D.c.id)
+    .order_by(DELIVERIES.c.due_at, DELIVERIES.c.id)
     .limit(sa.bindparam("most", type_=sa.Integer))
 )
-_due, _id = sa.bindparam("due", type_=D.c.due_at.type), sa.bindparam("id", type_=D.c.id.type)
+_due, _id = (
+    sa.bindparam("due", type_=DELIVERIES.c.due_at.type),
+    sa.bindparam("id", type_=DELIVERIES.c.id.type),
+)
 _HEAD_BEHIND = _HEAD.where(
-    D.c.due_at >= _due,  # says to MySQL what it does not see in the next line
-    sa.or_(D.c.due_at > _due, sa.and_(D.c.due_at == _due, D.c.id > _id)),
+    DELIVERIES.c.due_at >= _due,  # says to MySQL what it does not see in the next line
+    sa.or_(DELIVERIES.c.due_at > _due, sa.and_(DELIVERIES.c.due_at == _due, DELIVERIES.c.id > _id)),
 )
 
 # All lanes in one round trip. A UNION ALL of one SELECT for each lane does the same in three times the time, most of
@@ -162,7 +173,8 @@ def select_due(
 
 
 _BODIES = KeyedStatement(
-    D.c.id, lambda these: sa.select(D.c.id, D.c.body).where(these, D.c.body.is_not(None))
+    DELIVERIES.c.id,
+    lambda these: sa.select(DELIVERIES.c.id, DELIVERIES.c.body).where(these, DELIVERIES.c.body.is_not(None)),
 )
 
 
@@ -174,7 +186,7 @@ def bodies(connection: sa.Connection, ids: t.Sequence[str]) -> dict[str, bytes]:
     return found
 
 
-_MESSAGES = KeyedStatement(M.c.id, lambda these: sa.select(M).where(these))
+_MESSAGES = KeyedStatement(MESSAGES.c.id, lambda these: sa.select(MESSAGES).where(these))
 
 
 def messages(connection: sa.Connection, ids: t.Collection[str]) -> dict[str, sa.Row[t.Any]]:
@@ -185,7 +197,9 @@ def messages(connection: sa.Connection, ids: t.Collection[str]) -> dict[str, sa.
     return found
 
 
-_STILL_DUE = KeyedStatement(D.c.id, lambda these: sa.select(D.c.id, D.c.due_at).where(these))
+_STILL_DUE = KeyedStatement(
+    DELIVERIES.c.id, lambda these: sa.select(DELIVERIES.c.id, DELIVERIES.c.due_at).where(these)
+)
 
 
 def still_due(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
@@ -197,40 +211,67 @@ def still_due(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
 
 
 # No IN: SQLAlchemy takes none in a statement for many rows.
-_is_open = sa.or_(*(unindexed(D.c.state) == state.value for state in (State.PENDING, State.HELD)))
+_is_open = sa.or_(*(unindexed(DELIVERIES.c.state) == state.value for state in (State.PENDING, State.HELD)))
 # `due_at` is set exactly while it is pending. A retry that made it due at another time meanwhile, such as by
 # hand, is not overruled.
-_is_pending = D.c.due_at.is_not(None)
-_is_moved = sa.or_(~_is_pending, D.c.due_at != sa.bindparam("was_due", type_=D.c.due_at.type))
+_is_pending = DELIVERIES.c.due_at.is_not(None)
+_is_moved = sa.or_(
+    ~_is_pending, DELIVERIES.c.due_at != sa.bindparam("was_due", type_=DELIVERIES.c.due_at.type)
+)
 _RETRY = (
-    sa.update(D)
-    .where(D.c.id == sa.bindparam("delivery"), _is_open)
+    sa.update(DELIVERIES)
+    .where(DELIVERIES.c.id == sa.bindparam("delivery"), _is_open)
     # In this order: MySQL and MariaDB set one column after the other, and what looks at one that is set sees its new
     # value. So nothing looks at any column but itself and `due_at`, which comes last.
     .ordered_values(
-        (D.c.state, sa.case((_is_moved, D.c.state), else_=sa.bindparam("next_state", type_=D.c.state.type))),
-        (D.c.attempts, sa.bindparam("made")),
+        (
+            DELIVERIES.c.state,
+            sa.case(
+                (_is_moved, DELIVERIES.c.state),
+                else_=sa.bindparam("next_state", type_=DELIVERIES.c.state.type),
+            ),
+        ),
+        (DELIVERIES.c.attempts, sa.bindparam("made")),
         # A replay stays one until it succeeds: its retries say no more of how the receiver does now than its first try.
         (
-            D.c.trigger,
+            DELIVERIES.c.trigger,
             sa.case(
-                (sa.or_(_is_moved, D.c.trigger == Trigger.REPLAY.value), D.c.trigger),
+                (sa.or_(_is_moved, DELIVERIES.c.trigger == Trigger.REPLAY.value), DELIVERIES.c.trigger),
                 else_=Trigger.AUTOMATIC.value,
             ),
         ),
-        (D.c.reason, sa.case((_is_pending, sa.bindparam("why", type_=D.c.reason.type)), else_=D.c.reason)),
-        (D.c.body, sa.func.coalesce(D.c.body, sa.bindparam("sent", type_=D.c.body.type))),
         (
-            D.c.finished_at,
-            sa.case((_is_moved, D.c.finished_at), else_=sa.bindparam("ended", type_=D.c.finished_at.type)),
+            DELIVERIES.c.reason,
+            sa.case(
+                (_is_pending, sa.bindparam("why", type_=DELIVERIES.c.reason.type)), else_=DELIVERIES.c.reason
+            ),
         ),
-        (D.c.due_at, sa.case((_is_moved, D.c.due_at), else_=sa.bindparam("next_due", type_=D.c.due_at.type))),
+        (
+            DELIVERIES.c.body,
+            sa.func.coalesce(DELIVERIES.c.body, sa.bindparam("sent", type_=DELIVERIES.c.body.type)),
+        ),
+        (
+            DELIVERIES.c.finished_at,
+            sa.case(
+                (_is_moved, DELIVERIES.c.finished_at),
+                else_=sa.bindparam("ended", type_=DELIVERIES.c.finished_at.type),
+            ),
+        ),
+        (
+            DELIVERIES.c.due_at,
+            sa.case(
+                (_is_moved, DELIVERIES.c.due_at),
+                else_=sa.bindparam("next_due", type_=DELIVERIES.c.due_at.type),
+            ),
+        ),
     )
 )
-_LOG = A.insert()
+_LOG = ATTEMPTS.insert()
 
 
-_LOG_PACKED = A.insert().from_select(A.c.keys(), sa.select(parameters.unpacked("rows", A, A.c.keys())), False)
+_LOG_PACKED = ATTEMPTS.insert().from_select(
+    ATTEMPTS.c.keys(), sa.select(parameters.unpacked("rows", ATTEMPTS, ATTEMPTS.c.keys())), False
+)
 
 
 def log(connection: sa.Connection, attempts: t.Sequence[Row]) -> None:
@@ -255,7 +296,7 @@ def _portions(attempts: t.Sequence[Row], most: int = 8 * 2**20) -> t.Iterator[t.
     yield attempts[start:]
 
 
-_LOGGED = KeyedStatement(A.c.id, lambda these: sa.select(A.c.id).where(these))
+_LOGGED = KeyedStatement(ATTEMPTS.c.id, lambda these: sa.select(ATTEMPTS.c.id).where(these))
 
 
 def logged(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
@@ -267,16 +308,16 @@ def logged(connection: sa.Connection, ids: t.Sequence[str]) -> set[str]:
 
 
 _SUCCEED = KeyedStatement(
-    D.c.id,
+    DELIVERIES.c.id,
     lambda these: (
-        sa.update(D)
+        sa.update(DELIVERIES)
         .where(these, _is_open)
         .values(
             state=State.DELIVERED.value,
             due_at=None,
-            attempts=D.c.attempts + 1,
+            attempts=DELIVERIES.c.attempts + 1,
             reason=None,
-            finished_at=sa.bindparam("now", type_=D.c.finished_at.type),
+            finished_at=sa.bindparam("now", type_=DELIVERIES.c.finished_at.type),
         )
     ),
 )

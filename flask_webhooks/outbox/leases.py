@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..health import Health
+from ..models import DELIVERIES, LANES, SUBSCRIPTIONS
 from ..sql import parameters
 from ..sql.parameters import KeyedStatement
-from .tables import D, N, Row, S, chunks, is_mysql
+from .statements import Row, chunks, is_mysql
 
 __all__ = [
     "Lease",
@@ -47,13 +48,15 @@ class Lease:
 def lanes_with_work(is_mysql: bool) -> sa.Select[t.Any]:
     """Each lane with pending deliveries, and since when the first is due."""
     if is_mysql:
-        due = sa.select(D.c.subscription_id.label("key"), sa.func.min(D.c.due_at).label("due_at"))
-        return due.where(D.c.due_at.is_not(None)).group_by(D.c.subscription_id)
+        due = sa.select(
+            DELIVERIES.c.subscription_id.label("key"), sa.func.min(DELIVERIES.c.due_at).label("due_at")
+        )
+        return due.where(DELIVERIES.c.due_at.is_not(None)).group_by(DELIVERIES.c.subscription_id)
     walk = _loose_scan()
     first = (
-        sa.select(D.c.due_at)
-        .where(D.c.subscription_id == walk.c.key, D.c.due_at.is_not(None))
-        .order_by(D.c.due_at)
+        sa.select(DELIVERIES.c.due_at)
+        .where(DELIVERIES.c.subscription_id == walk.c.key, DELIVERIES.c.due_at.is_not(None))
+        .order_by(DELIVERIES.c.due_at)
         .limit(1)
         .correlate(walk)
         .scalar_subquery()
@@ -63,11 +66,16 @@ def lanes_with_work(is_mysql: bool) -> sa.Select[t.Any]:
 
 def _loose_scan() -> sa.CTE:
     """A loose index scan: every subscription that has pending deliveries, found one after the other."""
-    first = sa.select(D.c.subscription_id).where(D.c.due_at.is_not(None)).order_by(*_in_order).limit(1)
+    first = (
+        sa.select(DELIVERIES.c.subscription_id)
+        .where(DELIVERIES.c.due_at.is_not(None))
+        .order_by(*_in_order)
+        .limit(1)
+    )
     walk = sa.select(first.scalar_subquery().label("key")).cte("walk", recursive=True)
     after = (
-        sa.select(D.c.subscription_id)
-        .where(D.c.due_at.is_not(None), D.c.subscription_id > walk.c.key)
+        sa.select(DELIVERIES.c.subscription_id)
+        .where(DELIVERIES.c.due_at.is_not(None), DELIVERIES.c.subscription_id > walk.c.key)
         .order_by(*_in_order)
         .limit(1)
         .correlate(walk)
@@ -75,7 +83,7 @@ def _loose_scan() -> sa.CTE:
     return walk.union_all(sa.select(after.scalar_subquery()).where(walk.c.key.is_not(None)))
 
 
-_in_order = D.c.subscription_id, D.c.due_at, D.c.id
+_in_order = DELIVERIES.c.subscription_id, DELIVERIES.c.due_at, DELIVERIES.c.id
 """Of the one index that has only what is pending: without its other columns another index may look as good."""
 
 
@@ -88,20 +96,22 @@ def _later(one: t.Any, other: t.Any) -> sa.Case[t.Any]:
     return sa.case((other > one, other), else_=one)
 
 
-_instant = N.c.leased_until.type
+_instant = LANES.c.leased_until.type
 FAR = timedelta(minutes=15)
 """Ahead of now: further than any worker leases, also one that is just restarted with a longer timeout."""
 _now, _far = sa.bindparam("now", type_=_instant), sa.bindparam("far", type_=_instant)
 # A lease that ends later than any worker asks for was written by a clock that has been put back since. So was what a
 # lane's row says of pause and rate if it was written that far in the future.
-_was_put_back = N.c.served_at > _far
-_taken = sa.and_(N.c.leased_until > _now, N.c.leased_until <= _far)
-_is_free = sa.or_(N.c.leased_until.is_(None), ~_taken)
+_was_put_back = LANES.c.served_at > _far
+_taken = sa.and_(LANES.c.leased_until > _now, LANES.c.leased_until <= _far)
+_is_free = sa.or_(LANES.c.leased_until.is_(None), ~_taken)
 
 
 def _ready_at(due_at: t.Any) -> sa.Case[t.Any]:
     """When a lane may next send, by what stands in its row."""
-    return sa.case((_was_put_back, due_at), else_=_later(_later(due_at, N.c.paused_until), N.c.sendable_at))
+    return sa.case(
+        (_was_put_back, due_at), else_=_later(_later(due_at, LANES.c.paused_until), LANES.c.sendable_at)
+    )
 
 
 def is_of_environments(key: t.Any) -> sa.ColumnElement[bool]:
@@ -109,8 +119,8 @@ def is_of_environments(key: t.Any) -> sa.ColumnElement[bool]:
 
     A lane without a subscription belongs to every environment: any worker cancels what is left there.
     """
-    environment = sa.select(S.c.environment).where(S.c.id == key).scalar_subquery()
-    given = sa.bindparam("environments", type_=S.c.environment.type, expanding=True)
+    environment = sa.select(SUBSCRIPTIONS.c.environment).where(SUBSCRIPTIONS.c.id == key).scalar_subquery()
+    given = sa.bindparam("environments", type_=SUBSCRIPTIONS.c.environment.type, expanding=True)
     return sa.func.coalesce(environment, "").in_(given)
 
 
@@ -124,13 +134,17 @@ def _free(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
     """Lanes that have work due and no lease: one of each owner before a second, the longest unserved first."""
     work = lanes_with_work(is_mysql).subquery("work")
     ours = () if is_every else (is_of_environments(work.c.key),)
-    served_at = sa.case((N.c.served_at <= _now, N.c.served_at))  # in the future: not by this clock
-    owner = sa.select(S.c.owner).where(S.c.id == work.c.key).scalar_subquery()
+    served_at = sa.case((LANES.c.served_at <= _now, LANES.c.served_at))  # in the future: not by this clock
+    owner = sa.select(SUBSCRIPTIONS.c.owner).where(SUBSCRIPTIONS.c.id == work.c.key).scalar_subquery()
     free = (
         sa.select(
-            work.c.key, N.c.subscription_id, served_at.label("served_at"), work.c.due_at, owner.label("owner")
+            work.c.key,
+            LANES.c.subscription_id,
+            served_at.label("served_at"),
+            work.c.due_at,
+            owner.label("owner"),
         )
-        .outerjoin(N, N.c.subscription_id == work.c.key)
+        .outerjoin(LANES, LANES.c.subscription_id == work.c.key)
         .where(_ready_at(work.c.due_at) <= _now, _is_free, *ours)
         .subquery("free")
     )
@@ -149,8 +163,12 @@ def _next(is_mysql: bool, is_every: bool) -> sa.Select[t.Any]:
     """When the first lane with work can be leased."""
     work = lanes_with_work(is_mysql).subquery("work")
     ready_at = _ready_at(work.c.due_at)
-    free_at = sa.case((sa.and_(_taken, N.c.leased_until > ready_at), N.c.leased_until), else_=ready_at)
-    found = sa.select(sa.func.min(free_at)).select_from(work.outerjoin(N, N.c.subscription_id == work.c.key))
+    free_at = sa.case(
+        (sa.and_(_taken, LANES.c.leased_until > ready_at), LANES.c.leased_until), else_=ready_at
+    )
+    found = sa.select(sa.func.min(free_at)).select_from(
+        work.outerjoin(LANES, LANES.c.subscription_id == work.c.key)
+    )
     return found if is_every else found.where(is_of_environments(work.c.key))
 
 
@@ -225,36 +243,38 @@ def lease(
 
 def _taking() -> t.Iterator[tuple[sa.Column[t.Any], t.Any]]:
     """What is set in a lane that is taken. MySQL sets one column after the other: `served_at` comes last."""
-    yield N.c.token, _token
-    yield N.c.holder, sa.bindparam("new_holder", type_=N.c.holder.type)
-    yield N.c.leased_until, _until
-    for each in (N.c.paused_until, N.c.sendable_at):
+    yield LANES.c.token, _token
+    yield LANES.c.holder, sa.bindparam("new_holder", type_=LANES.c.holder.type)
+    yield LANES.c.leased_until, _until
+    for each in (LANES.c.paused_until, LANES.c.sendable_at):
         yield each, sa.case((_was_put_back, sa.null()), else_=each)
-    yield N.c.served_at, _now
+    yield LANES.c.served_at, _now
 
 
 def _locked(these: sa.ColumnElement[bool]) -> sa.Select[t.Any]:
     """Those of these lanes that are free, but for those that another worker is just taking."""
-    return sa.select(N.c.subscription_id).where(these, _is_free).with_for_update(skip_locked=True)
+    return sa.select(LANES.c.subscription_id).where(these, _is_free).with_for_update(skip_locked=True)
 
 
-_key = N.c.subscription_id
-_health = tuple(N.c[name] for name in Health.__dataclass_fields__)
-_row = _key, N.c.sendable_at, *_health
-_token = sa.bindparam("new_token", type_=N.c.token.type)
+_key = LANES.c.subscription_id
+_health = tuple(LANES.c[name] for name in Health.__dataclass_fields__)
+_row = _key, LANES.c.sendable_at, *_health
+_token = sa.bindparam("new_token", type_=LANES.c.token.type)
 _until = sa.bindparam("until", type_=_instant)
 _LOCK = KeyedStatement(_key, _locked)
 _TAKE_UNLOCKED = KeyedStatement(
     _key,
-    lambda these: sa.update(N).where(_key.in_(_locked(these))).ordered_values(*_taking()).returning(*_row),
+    lambda these: (
+        sa.update(LANES).where(_key.in_(_locked(these))).ordered_values(*_taking()).returning(*_row)
+    ),
 )
 _TAKE_SILENTLY = KeyedStatement(
-    _key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking())
+    _key, lambda these: sa.update(LANES).where(these, _is_free).ordered_values(*_taking())
 )
 _TAKE = KeyedStatement(
-    _key, lambda these: sa.update(N).where(these, _is_free).ordered_values(*_taking()).returning(*_row)
+    _key, lambda these: sa.update(LANES).where(these, _is_free).ordered_values(*_taking()).returning(*_row)
 )
-_TAKEN = KeyedStatement(_key, lambda these: sa.select(*_row).where(these, N.c.token == _token))
+_TAKEN = KeyedStatement(_key, lambda these: sa.select(*_row).where(these, LANES.c.token == _token))
 _NEW = {"failures": 0, "pauses": 0, "window_ok": 0, "window_failed": 0, "refusals": 0}
 
 
@@ -263,24 +283,26 @@ def _open_lanes(connection: sa.Connection, keys: t.Sequence[str]) -> None:
     if not keys:
         return
     if is_mysql(connection.dialect):
-        statement: t.Any = N.insert().prefix_with("IGNORE")
+        statement: t.Any = LANES.insert().prefix_with("IGNORE")
     else:
         flavour = postgresql if connection.dialect.name == "postgresql" else sqlite
-        statement = flavour.insert(N).on_conflict_do_nothing()
+        statement = flavour.insert(LANES).on_conflict_do_nothing()
     # In order: two workers that insert the same lanes wait for each other, and do not deadlock.
     connection.execute(statement, [{"subscription_id": key, **_NEW} for key in sorted(keys)])
     connection.commit()
 
 
-_news = N.c.failures, N.c.pauses, N.c.paused_until, N.c.window_failed
+_news = LANES.c.failures, LANES.c.pauses, LANES.c.paused_until, LANES.c.window_failed
 """What another worker changes in a lane when it writes how a receiver is doing: the fence compares them."""
 _RENEW = KeyedStatement(
-    _key, lambda these: sa.update(N).where(these, N.c.token == _token).values(leased_until=_until)
+    _key, lambda these: sa.update(LANES).where(these, LANES.c.token == _token).values(leased_until=_until)
 )
 # What is not locked MariaDB reads from a snapshot; SQLite, whose only lock is taken by writing, hears nothing of it.
 _LOOK = KeyedStatement(
     _key,
-    lambda these: sa.select(_key, *_news).where(these, N.c.token == _token).order_by(_key).with_for_update(),
+    lambda these: (
+        sa.select(_key, *_news).where(these, LANES.c.token == _token).order_by(_key).with_for_update()
+    ),
 )
 _READ = KeyedStatement(_key, lambda these: sa.select(_key, *_health).where(these).with_for_update())
 
@@ -315,15 +337,17 @@ def lock(connection: sa.Connection, subscription_id: str) -> None:
 
     To be called before statements that move deliveries of a whole subscription.
     """
-    lane = N.c.subscription_id == subscription_id
+    lane = LANES.c.subscription_id == subscription_id
     if connection.dialect.name == "sqlite":  # whose only lock is taken by writing
-        connection.execute(sa.update(N).where(lane).values(token=N.c.token))
+        connection.execute(sa.update(LANES).where(lane).values(token=LANES.c.token))
     else:
-        connection.execute(sa.select(N.c.subscription_id).where(lane).with_for_update())
+        connection.execute(sa.select(LANES.c.subscription_id).where(lane).with_for_update())
 
 
 _FREED = {"token": None, "holder": None, "leased_until": None}
-_GIVE_BACK = KeyedStatement(_key, lambda these: sa.update(N).where(these, N.c.token == _token).values(_FREED))
+_GIVE_BACK = KeyedStatement(
+    _key, lambda these: sa.update(LANES).where(these, LANES.c.token == _token).values(_FREED)
+)
 
 
 def give_back(
@@ -339,7 +363,9 @@ def give_back(
         the connection broke. That looks at every lane.
     """
     if but:
-        others = sa.update(N).where(N.c.token == lease.token, N.c.subscription_id.not_in(sorted(keys)))
+        others = sa.update(LANES).where(
+            LANES.c.token == lease.token, LANES.c.subscription_id.not_in(sorted(keys))
+        )
         connection.execute(others.values(_FREED))
         return
     for some in chunks(sorted(keys)):
@@ -349,8 +375,8 @@ def give_back(
 @functools.cache
 def _write(names: tuple[str, ...]) -> tuple[sa.Update, sa.Update]:
     """The statements that write these columns of many lanes: packed for PostgreSQL, and one by one."""
-    ours = sa.update(N).where(N.c.token == _token)
-    given = parameters.unpacked("rows", N, ("lane", *names), _key.type)
+    ours = sa.update(LANES).where(LANES.c.token == _token)
+    given = parameters.unpacked("rows", LANES, ("lane", *names), _key.type)
     many = ours.where(_key == given.c.lane).values({name: given.c[name] for name in names})
     single = ours.where(_key == sa.bindparam("lane")).values({name: sa.bindparam(name) for name in names})
     return many, single

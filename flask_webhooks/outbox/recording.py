@@ -14,10 +14,10 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from ..models import Listener
+from ..models import BROKEN_MESSAGES, DELIVERIES, LISTENERS, MESSAGES, SUBSCRIPTIONS
 from ..sql import parameters
 from ..sql.compiled import CompiledStatement
-from .tables import CHUNK, B, D, M, Row, S, chunks, is_mysql
+from .statements import CHUNK, Row, chunks, is_mysql
 
 __all__ = [
     "CHUNK",
@@ -30,8 +30,6 @@ __all__ = [
     "record_broken",
     "unrecord",
 ]
-
-L = t.cast("sa.Table", Listener.__table__)
 
 
 class MatchedSubscription(t.NamedTuple):
@@ -52,7 +50,15 @@ class MatchedSubscription(t.NamedTuple):
         return self._replace(includes=self.includes | other.includes)
 
 
-_WANTED = (L.c.owner, L.c.event, L.c.includes, S.c.id, S.c.environment, S.c.active, S.c.format)
+_WANTED = (
+    LISTENERS.c.owner,
+    LISTENERS.c.event,
+    LISTENERS.c.includes,
+    SUBSCRIPTIONS.c.id,
+    SUBSCRIPTIONS.c.environment,
+    SUBSCRIPTIONS.c.active,
+    SUBSCRIPTIONS.c.format,
+)
 _one = sa.select(sa.literal_column("1").label("one")).subquery("one")
 
 
@@ -66,14 +72,16 @@ def _listening(dialect: sa.Dialect, owners: int, patterns: tuple[str, ...]) -> C
     """
     quoted = t.cast("t.Callable[[str], str]", sa.String().dialect_impl(dialect).literal_processor(dialect))
     conditions = (
-        L.c.owner.in_([sa.bindparam(f"owner{n}", type_=sa.String, required=True) for n in range(owners)]),
-        L.c.event.in_([sa.literal_column(quoted(pattern), sa.String) for pattern in patterns]),
+        LISTENERS.c.owner.in_(
+            [sa.bindparam(f"owner{n}", type_=sa.String, required=True) for n in range(owners)]
+        ),
+        LISTENERS.c.event.in_([sa.literal_column(quoted(pattern), sa.String) for pattern in patterns]),
     )
-    joined = S.c.id == L.c.subscription_id
+    joined = SUBSCRIPTIONS.c.id == LISTENERS.c.subscription_id
     if dialect.name != "postgresql":
         return CompiledStatement(sa.select(*_WANTED).where(joined, *conditions), dialect)
     how = sa.func.current_setting(sa.literal_column("'transaction_isolation'"), type_=sa.String)
-    source = _one.outerjoin(sa.join(L, S, joined), sa.and_(*conditions))
+    source = _one.outerjoin(sa.join(LISTENERS, SUBSCRIPTIONS, joined), sa.and_(*conditions))
     return CompiledStatement(sa.select(*_WANTED, how).select_from(source), dialect)
 
 
@@ -115,7 +123,7 @@ def is_text(value: str) -> bool:
 
 
 _ANYBODY = sa.select(sa.literal(True)).where(
-    sa.exists().where(L.c.event.in_(sa.bindparam("patterns", expanding=True)))
+    sa.exists().where(LISTENERS.c.event.in_(sa.bindparam("patterns", expanding=True)))
 )
 
 
@@ -132,8 +140,11 @@ def _grown() -> sa.ColumnElement[int]:
     counts the messages about one object within the statement, which does not see its own rows.
     """
     last = (
-        sa.select((sa.func.max(M.c.sequence) + sa.literal_column("1")).label("n"))
-        .where(M.c.channel == sa.bindparam("of_channel"), M.c.entity_id == sa.bindparam("of_entity"))
+        sa.select((sa.func.max(MESSAGES.c.sequence) + sa.literal_column("1")).label("n"))
+        .where(
+            MESSAGES.c.channel == sa.bindparam("of_channel"),
+            MESSAGES.c.entity_id == sa.bindparam("of_entity"),
+        )
         .correlate(None)
     )
     clock = sa.select(sa.bindparam("clock", type_=sa.BigInteger).label("n"))
@@ -141,7 +152,7 @@ def _grown() -> sa.ColumnElement[int]:
     return sa.select(sa.func.max(either.c.n) + sa.bindparam("nth", type_=sa.BigInteger)).scalar_subquery()
 
 
-_MESSAGE = tuple(column.name for column in M.columns if column.name != "sequence")
+_MESSAGE = tuple(column.name for column in MESSAGES.columns if column.name != "sequence")
 _DELIVERY = tuple(
     "id message_id subscription_id state due_at attempts trigger format includes reason".split()
 )
@@ -149,11 +160,11 @@ _DELIVERY = tuple(
 
 @functools.lru_cache(maxsize=64)
 def _recording(dialect: sa.Dialect, table: sa.Table) -> CompiledStatement:
-    if table is D:
-        return CompiledStatement(D.insert(), dialect, _DELIVERY)
+    if table is DELIVERIES:
+        return CompiledStatement(DELIVERIES.insert(), dialect, _DELIVERY)
     if is_mysql(dialect):
-        return CompiledStatement(M.insert(), dialect, (*_MESSAGE, "sequence"))
-    return CompiledStatement(M.insert().values(sequence=_grown()), dialect, _MESSAGE)
+        return CompiledStatement(MESSAGES.insert(), dialect, (*_MESSAGE, "sequence"))
+    return CompiledStatement(MESSAGES.insert().values(sequence=_grown()), dialect, _MESSAGE)
 
 
 def record(
@@ -184,13 +195,13 @@ def record(
     kept = [row for row in messages if row["dedupe_key"] is None]
     once = [row for row in messages if row["dedupe_key"] is not None]
     if kept:
-        _recording(connection.dialect, M).run(connection, kept)
+        _recording(connection.dialect, MESSAGES).run(connection, kept)
     if once:  # only these may be there already, and only their deliveries have to be looked through
         kept += _record_once(connection, once)
         new = {row["id"] for row in kept}
         deliveries = [row for row in deliveries if row["message_id"] in new]
     if deliveries:
-        _recording(connection.dialect, D).run(connection, deliveries)
+        _recording(connection.dialect, DELIVERIES).run(connection, deliveries)
     return kept
 
 
@@ -203,7 +214,7 @@ def record_broken(connection: sa.Connection, errors: t.Mapping[str, str], now: d
         {"message_id": key, "error": error, "broken_at": now, "given_up": None}
         for key, error in errors.items()
     ]
-    connection.execute(B.insert(), rows)
+    connection.execute(BROKEN_MESSAGES.insert(), rows)
 
 
 def unrecord(connection: sa.Connection, ids: t.Sequence[str], broken: t.Sequence[str] = ()) -> None:
@@ -213,14 +224,16 @@ def unrecord(connection: sa.Connection, ids: t.Sequence[str], broken: t.Sequence
     """
     # Children first, as `retention` deletes them: there is no foreign key that would find an orphan.
     for some in chunks(broken):
-        connection.execute(sa.delete(B).where(B.c.message_id.in_(some)))
+        connection.execute(sa.delete(BROKEN_MESSAGES).where(BROKEN_MESSAGES.c.message_id.in_(some)))
     for some in chunks(ids):
         _UNRECORD_DELIVERIES.run(connection, some)
         _UNRECORD_MESSAGES.run(connection, some)
 
 
-_UNRECORD_DELIVERIES = parameters.KeyedStatement(D.c.message_id, lambda these: sa.delete(D).where(these))
-_UNRECORD_MESSAGES = parameters.KeyedStatement(M.c.id, lambda these: sa.delete(M).where(these))
+_UNRECORD_DELIVERIES = parameters.KeyedStatement(
+    DELIVERIES.c.message_id, lambda these: sa.delete(DELIVERIES).where(these)
+)
+_UNRECORD_MESSAGES = parameters.KeyedStatement(MESSAGES.c.id, lambda these: sa.delete(MESSAGES).where(these))
 
 
 # ---- PostgreSQL: both tables in one statement ------------------------------------------------------------
@@ -233,25 +246,25 @@ def _together(dialect: sa.Dialect) -> CompiledStatement:
     One wait for the server instead of two, and no time for each value of each row here: half of what an executemany
     takes.
     """
-    message = parameters.unpacked("messages", M, (*_MESSAGE, "clock", "nth"), sa.BigInteger())
-    last = sa.select(sa.func.max(M.c.sequence) + sa.literal_column("1")).where(
-        M.c.channel == message.c.channel, M.c.entity_id == message.c.entity_id
+    message = parameters.unpacked("messages", MESSAGES, (*_MESSAGE, "clock", "nth"), sa.BigInteger())
+    last = sa.select(sa.func.max(MESSAGES.c.sequence) + sa.literal_column("1")).where(
+        MESSAGES.c.channel == message.c.channel, MESSAGES.c.entity_id == message.c.entity_id
     )
     sequence = sa.func.greatest(message.c.clock, last.scalar_subquery()) + message.c.nth
     new = (
-        postgresql.insert(M)
+        postgresql.insert(MESSAGES)
         .from_select(
             (*_MESSAGE, "sequence"), sa.select(*(message.c[name] for name in _MESSAGE), sequence), False
         )
         .on_conflict_do_nothing(index_elements=("owner", "environment", "event", "dedupe_key"))
-        .returning(M.c.id)
+        .returning(MESSAGES.c.id)
         .cte("new")
     )
-    delivery = parameters.unpacked("deliveries", D, _DELIVERY)
+    delivery = parameters.unpacked("deliveries", DELIVERIES, _DELIVERY)
     theirs = sa.select(*(delivery.c[name] for name in _DELIVERY)).where(
         delivery.c.message_id.in_(sa.select(new.c.id))
     )
-    written = D.insert().from_select(_DELIVERY, theirs, False).cte("written")
+    written = DELIVERIES.insert().from_select(_DELIVERY, theirs, False).cte("written")
     return CompiledStatement(sa.select(new.c.id).add_cte(written), dialect)
 
 
@@ -280,8 +293,12 @@ def _count_on(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
     last: dict[tuple[str, str], int] = {}
     for channel, keys in by_channel.items():
         for some in chunks(sorted(keys)):
-            query = sa.select(M.c.entity_id, sa.func.max(M.c.sequence)).group_by(M.c.entity_id)
-            found = connection.execute(query.where(M.c.channel == channel, M.c.entity_id.in_(some)))
+            query = sa.select(MESSAGES.c.entity_id, sa.func.max(MESSAGES.c.sequence)).group_by(
+                MESSAGES.c.entity_id
+            )
+            found = connection.execute(
+                query.where(MESSAGES.c.channel == channel, MESSAGES.c.entity_id.in_(some))
+            )
             last.update({(channel, key): sequence for key, sequence in found})
     for row in rows:
         before = last.get((row["channel"], row["entity_id"]), 0)
@@ -293,11 +310,11 @@ def _record_once(connection: sa.Connection, rows: t.Sequence[Row]) -> list[Row]:
     if is_mysql(connection.dialect):
         columns = (*_MESSAGE, "sequence")
         # It changes nothing. INSERT IGNORE would also pass over errors such as a value that is too long.
-        statement: t.Any = mysql.insert(M).on_duplicate_key_update(id=M.c.id)
+        statement: t.Any = mysql.insert(MESSAGES).on_duplicate_key_update(id=MESSAGES.c.id)
         connection.execute(statement, [{column: row[column] for column in columns} for row in rows])
     else:
-        statement = sqlite.insert(M).values(sequence=_grown()).on_conflict_do_nothing()
+        statement = sqlite.insert(MESSAGES).values(sequence=_grown()).on_conflict_do_nothing()
         connection.execute(statement, rows)
     ids = [row["id"] for row in rows]
-    new = set(connection.scalars(sa.select(M.c.id).where(M.c.id.in_(ids))))
+    new = set(connection.scalars(sa.select(MESSAGES.c.id).where(MESSAGES.c.id.in_(ids))))
     return [row for row in rows if row["id"] in new]

@@ -22,11 +22,24 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from ..ids import first_at
-from ..models import Hour, IdempotentReply, Lane, Listener, Replay, Secret, Throttle
+from ..models import (
+    ATTEMPTS,
+    BROKEN_MESSAGES,
+    DELIVERIES,
+    HOURS,
+    IDEMPOTENT_REPLIES,
+    LANES,
+    LISTENERS,
+    MESSAGES,
+    REPLAYS,
+    SECRETS,
+    SUBSCRIPTIONS,
+    THROTTLES,
+)
 from ..sql import clock
 from ..sql.parameters import KeyedStatement
 from ..sql.ranges import first, in_range
-from .tables import CHUNK, A, B, D, M, S, chunks
+from .statements import CHUNK, chunks
 
 __all__ = [
     "purge",
@@ -38,7 +51,6 @@ __all__ = [
     "purge_replays",
 ]
 
-H, R, T, Y = (t.cast("sa.Table", model.__table__) for model in (Hour, Replay, Throttle, IdempotentReply))
 BATCH = 1_000
 """Messages that one transaction deletes."""
 STRAGGLING = timedelta(hours=1)
@@ -103,25 +115,33 @@ def _finished(connection: sa.Connection, before: str) -> t.Iterator[str]:
 
     A portion at a time, and in two statements: in one, PostgreSQL would guess how many have none, and sort them all.
     """
-    old = first(in_range(sa.select(M.c.id), connection.dialect, {}, M.c.id, below=before), CHUNK)
+    old = first(
+        in_range(sa.select(MESSAGES.c.id), connection.dialect, {}, MESSAGES.c.id, below=before), CHUNK
+    )
     ids = list(connection.scalars(old))
     while ids:
         found = _PENDING.run(connection, ids)
         kept = {row.message_id for row in found if row.due_at is not None}
         kept.update(row.message_id for row in _BROKEN.run(connection, ids) if row.given_up is None)
         yield from (key for key in ids if key not in kept)
-        ids = list(connection.scalars(old.where(M.c.id > ids[-1])))
+        ids = list(connection.scalars(old.where(MESSAGES.c.id > ids[-1])))
 
 
 _PENDING = KeyedStatement(
-    D.c.message_id, lambda these: sa.select(D.c.message_id, D.c.due_at).distinct().where(these)
+    DELIVERIES.c.message_id,
+    lambda these: sa.select(DELIVERIES.c.message_id, DELIVERIES.c.due_at).distinct().where(these),
 )
-_BROKEN = KeyedStatement(B.c.message_id, lambda these: sa.select(B.c.message_id, B.c.given_up).where(these))
-_DELIVERIES = KeyedStatement(D.c.message_id, lambda these: sa.select(D.c.id).where(these))
-_DELETE_ATTEMPTS = KeyedStatement(A.c.delivery_id, lambda these: sa.delete(A).where(these))
-_DELETE_DELIVERIES = KeyedStatement(D.c.id, lambda these: sa.delete(D).where(these))
-_DELETE_ERRORS = KeyedStatement(B.c.message_id, lambda these: sa.delete(B).where(these))
-_DELETE_MESSAGES = KeyedStatement(M.c.id, lambda these: sa.delete(M).where(these))
+_BROKEN = KeyedStatement(
+    BROKEN_MESSAGES.c.message_id,
+    lambda these: sa.select(BROKEN_MESSAGES.c.message_id, BROKEN_MESSAGES.c.given_up).where(these),
+)
+_DELIVERIES = KeyedStatement(DELIVERIES.c.message_id, lambda these: sa.select(DELIVERIES.c.id).where(these))
+_DELETE_ATTEMPTS = KeyedStatement(ATTEMPTS.c.delivery_id, lambda these: sa.delete(ATTEMPTS).where(these))
+_DELETE_DELIVERIES = KeyedStatement(DELIVERIES.c.id, lambda these: sa.delete(DELIVERIES).where(these))
+_DELETE_ERRORS = KeyedStatement(
+    BROKEN_MESSAGES.c.message_id, lambda these: sa.delete(BROKEN_MESSAGES).where(these)
+)
+_DELETE_MESSAGES = KeyedStatement(MESSAGES.c.id, lambda these: sa.delete(MESSAGES).where(these))
 
 
 # ---- subscriptions ---------------------------------------------------------------------------------------
@@ -133,19 +153,29 @@ def purge_removed(connection: sa.Connection, before: datetime, most: int = CHUNK
     Until then their row says whose their log is.
     """
     # In the order of an index, so that it is used; of an EXISTS a plan may make a look at all deliveries.
-    delivery = sa.select(D.c.id).where(D.c.subscription_id == S.c.id).order_by(D.c.state, D.c.id).limit(1)
-    is_empty = delivery.correlate(S).scalar_subquery().is_(None)
-    removed = sa.select(S.c.id).where(S.c.deleted_at < before, is_empty).order_by(S.c.id).limit(most)
+    delivery = (
+        sa.select(DELIVERIES.c.id)
+        .where(DELIVERIES.c.subscription_id == SUBSCRIPTIONS.c.id)
+        .order_by(DELIVERIES.c.state, DELIVERIES.c.id)
+        .limit(1)
+    )
+    is_empty = delivery.correlate(SUBSCRIPTIONS).scalar_subquery().is_(None)
+    removed = (
+        sa.select(SUBSCRIPTIONS.c.id)
+        .where(SUBSCRIPTIONS.c.deleted_at < before, is_empty)
+        .order_by(SUBSCRIPTIONS.c.id)
+        .limit(most)
+    )
     ids = list(connection.scalars(removed))
     for some in chunks(ids):
         for column in _OF_SUBSCRIPTION:  # the lane first: see `leases.lock`
             connection.execute(sa.delete(column.table).where(column.in_(some)))
-        connection.execute(sa.delete(S).where(S.c.id.in_(some)))
+        connection.execute(sa.delete(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.id.in_(some)))
     return len(ids)
 
 
 _OF_SUBSCRIPTION: tuple[sa.Column[t.Any], ...] = tuple(
-    t.cast("sa.Table", model.__table__).c.subscription_id for model in (Lane, Hour, Replay, Listener, Secret)
+    table.c.subscription_id for table in (LANES, HOURS, REPLAYS, LISTENERS, SECRETS)
 )
 
 
@@ -154,19 +184,23 @@ _OF_SUBSCRIPTION: tuple[sa.Column[t.Any], ...] = tuple(
 
 def purge_hours(connection: sa.Connection, before: datetime) -> int:
     """Delete sums of hours that began before a time; return how many rows."""
-    return connection.execute(sa.delete(H).where(H.c.hour < before)).rowcount
+    return connection.execute(sa.delete(HOURS).where(HOURS.c.hour < before)).rowcount
 
 
 def purge_replays(connection: sa.Connection, before: datetime) -> int:
     """Delete replays that ended before a time; return how many."""
-    return connection.execute(sa.delete(R).where(R.c.finished_at < before)).rowcount
+    return connection.execute(sa.delete(REPLAYS).where(REPLAYS.c.finished_at < before)).rowcount
 
 
 def purge_answers(connection: sa.Connection, before: datetime) -> int:
     """Delete answers to requests with an idempotency key that came before a time; return how many."""
-    return connection.execute(sa.delete(Y).where(Y.c.created_at < before)).rowcount
+    return connection.execute(
+        sa.delete(IDEMPOTENT_REPLIES).where(IDEMPOTENT_REPLIES.c.created_at < before)
+    ).rowcount
 
 
 def purge_rates(connection: sa.Connection, before: datetime) -> int:
     """Delete the rates of owners who have had all their turns again since a time; return how many."""
-    return connection.execute(sa.delete(T).where(T.c.free_at < clock.microseconds(before))).rowcount
+    return connection.execute(
+        sa.delete(THROTTLES).where(THROTTLES.c.free_at < clock.microseconds(before))
+    ).rowcount

@@ -15,7 +15,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from ..models import HOUR_BUCKETS, Hour, Subscription
+from ..models import HOUR_BUCKETS, HOURS, SUBSCRIPTIONS
 from ..outcome import Failure
 from ..sql import parameters
 
@@ -31,7 +31,6 @@ __all__ = [
     "read",
 ]
 
-H = t.cast("sa.Table", Hour.__table__)
 BOUNDS = tuple(0.002 * 1.5**n for n in range(HOUR_BUCKETS - 1))
 """Seconds: upper ends of the classes but the last. 2 ms, 3 ms, 4.5 ms, … 15 s: the attempt's own limit."""
 OUTCOMES = ("ok", "redirected", "refused", "broken", "unanswered")
@@ -104,21 +103,21 @@ _statements: dict[str, t.Any] = {}
 def _upsert(dialect: str) -> t.Any:
     if dialect not in _statements:
         if dialect in ("mysql", "mariadb"):
-            into: t.Any = mysql.insert(H)
-            grown = {name: H.c[name] + into.inserted[name] for name in _COUNTS}
+            into: t.Any = mysql.insert(HOURS)
+            grown = {name: HOURS.c[name] + into.inserted[name] for name in _COUNTS}
             _statements[dialect] = into.on_duplicate_key_update(grown)
         else:
-            into = sqlite.insert(H)
+            into = sqlite.insert(HOURS)
             if dialect == "postgresql":
-                given = parameters.unpacked("rows", H, H.c.keys())
+                given = parameters.unpacked("rows", HOURS, HOURS.c.keys())
                 # A row has no key for a count that is zero.
                 counts = [sa.func.coalesce(given.c[name], 0) for name in _COUNTS]
                 names = ["subscription_id", "hour", *_COUNTS]
                 values = sa.select(given.c.subscription_id, given.c.hour, *counts)
-                into = postgresql.insert(H).from_select(names, values, False)
-            grown = {name: H.c[name] + into.excluded[name] for name in _COUNTS}
+                into = postgresql.insert(HOURS).from_select(names, values, False)
+            grown = {name: HOURS.c[name] + into.excluded[name] for name in _COUNTS}
             _statements[dialect] = into.on_conflict_do_update(
-                index_elements=[H.c.subscription_id, H.c.hour], set_=grown
+                index_elements=[HOURS.c.subscription_id, HOURS.c.hour], set_=grown
             )
     return _statements[dialect]
 
@@ -192,10 +191,9 @@ def counts_of_hour(connection: sa.Connection, now: datetime) -> dict[str, int]:
     :return: `delivered`, `failed`, and each of `OUTCOMES`.
     """
     names = ("delivered", "failed", *OUTCOMES)
-    subscriptions = t.cast("sa.Table", Subscription.__table__)
-    sums = sa.select(*(sa.func.coalesce(sa.func.sum(H.c[name]), 0).label(name) for name in names))
-    same = sa.and_(H.c.subscription_id == subscriptions.c.id, H.c.hour == hour_of(now))
-    row = connection.execute(sums.select_from(subscriptions.join(H, same))).one()
+    sums = sa.select(*(sa.func.coalesce(sa.func.sum(HOURS.c[name]), 0).label(name) for name in names))
+    same = sa.and_(HOURS.c.subscription_id == SUBSCRIPTIONS.c.id, HOURS.c.hour == hour_of(now))
+    row = connection.execute(sums.select_from(SUBSCRIPTIONS.join(HOURS, same))).one()
     return {name: int(getattr(row, name)) for name in names}
 
 
@@ -204,6 +202,8 @@ def read(
 ) -> dict[datetime, t.Mapping[str, int]]:
     """Return the rows of the hours from `since` to before `until`, by hour: a range of the primary key."""
     rows = connection.execute(
-        sa.select(H).where(H.c.subscription_id == subscription_id, H.c.hour >= since, H.c.hour < until)
+        sa.select(HOURS).where(
+            HOURS.c.subscription_id == subscription_id, HOURS.c.hour >= since, HOURS.c.hour < until
+        )
     )
     return {row["hour"]: t.cast("t.Mapping[str, int]", row) for row in rows.mappings()}

@@ -7,9 +7,9 @@ from dataclasses import astuple, dataclass
 
 import sqlalchemy as sa
 
-from ..models import State
+from ..models import DELIVERIES, MESSAGES, State
 from ..sql import parameters
-from .tables import D, M, chunks
+from .statements import chunks
 
 __all__ = ["ObjectVersion", "find_outdated"]
 
@@ -26,16 +26,16 @@ class ObjectVersion:
 
 _GIVEN = ("id", "channel", "entity_id", "sequence")
 """The fields of `ObjectVersion`, by the columns of messages whose types they have."""
-_lane = sa.bindparam("lane", type_=D.c.subscription_id.type)
+_lane = sa.bindparam("lane", type_=DELIVERIES.c.subscription_id.type)
 # What was cancelled was never sent: it makes nothing outdated.
-_is_sent = sa.and_(D.c.subscription_id == _lane, D.c.state != State.CANCELLED.value)
+_is_sent = sa.and_(DELIVERIES.c.subscription_id == _lane, DELIVERIES.c.state != State.CANCELLED.value)
 _NEWER = (
-    sa.select(M.c.id)
+    sa.select(MESSAGES.c.id)
     .where(
-        M.c.channel == sa.bindparam("channel", type_=M.c.channel.type),
-        M.c.entity_id == sa.bindparam("entity_id", type_=M.c.entity_id.type),
-        M.c.sequence > sa.bindparam("sequence", type_=M.c.sequence.type),
-        sa.exists().where(D.c.message_id == M.c.id, _is_sent),
+        MESSAGES.c.channel == sa.bindparam("channel", type_=MESSAGES.c.channel.type),
+        MESSAGES.c.entity_id == sa.bindparam("entity_id", type_=MESSAGES.c.entity_id.type),
+        MESSAGES.c.sequence > sa.bindparam("sequence", type_=MESSAGES.c.sequence.type),
+        sa.exists().where(DELIVERIES.c.message_id == MESSAGES.c.id, _is_sent),
     )
     .limit(1)
 )
@@ -43,21 +43,21 @@ _NEWER = (
 
 def _packed() -> sa.Select[t.Any]:
     """All in one round trip. OFFSET 0 and LIMIT keep PostgreSQL from joining the tables in another order."""
-    given = parameters.unpacked("rows", M, _GIVEN)
+    given = parameters.unpacked("rows", MESSAGES, _GIVEN)
     newer = (
-        sa.select(M.c.id)
+        sa.select(MESSAGES.c.id)
         .where(
-            M.c.channel == given.c.channel,
-            M.c.entity_id == given.c.entity_id,
-            M.c.sequence > given.c.sequence,
+            MESSAGES.c.channel == given.c.channel,
+            MESSAGES.c.entity_id == given.c.entity_id,
+            MESSAGES.c.sequence > given.c.sequence,
         )
         .offset(sa.literal_column("0"))
         .correlate(given)
         .lateral("newer")
     )
     theirs = (
-        sa.select(D.c.id)
-        .where(D.c.message_id == newer.c.id, _is_sent)
+        sa.select(DELIVERIES.c.id)
+        .where(DELIVERIES.c.message_id == newer.c.id, _is_sent)
         .offset(sa.literal_column("0"))
         .correlate(newer)
         .lateral("theirs")

@@ -14,12 +14,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from ..models import State
+from ..models import DELIVERIES, SUBSCRIPTIONS, State
 from ..sql.parameters import KeyedStatement, unindexed
 from ..sql.ranges import first, in_range
 from .deliveries import in_state
 from .leases import lock
-from .tables import D, S, chunks
+from .statements import chunks
 
 __all__ = ["PORTION", "cancel_all", "discard_held", "find_inconsistent", "hold", "reconcile", "send_held"]
 
@@ -63,8 +63,10 @@ def _move(
     lock(connection, subscription_id)
     ids = connection.scalars(first(_oldest(connection.dialect, subscription_id, state), most)).all()
     # Looks again: what is retried or cancelled by hand meanwhile takes no lane's row.
-    is_still = unindexed(D.c.state) == state.value
-    move = KeyedStatement(D.c.id, lambda these: sa.update(D).where(these, is_still).values(values))
+    is_still = unindexed(DELIVERIES.c.state) == state.value
+    move = KeyedStatement(
+        DELIVERIES.c.id, lambda these: sa.update(DELIVERIES).where(these, is_still).values(values)
+    )
     for some in chunks(ids):
         move.run(connection, some)
     return len(ids)
@@ -73,8 +75,14 @@ def _move(
 def _oldest(dialect: sa.Dialect, subscription_id: t.Any, state: State) -> sa.Select[t.Any]:
     """Those of a state, in the order of an index: sorting 100,000 would take longer than moving a portion."""
     if state is State.PENDING:
-        pending = sa.select(D.c.id).where(D.c.due_at.is_not(None))
-        return in_range(pending, dialect, {D.c.subscription_id: subscription_id}, D.c.due_at, D.c.id)
+        pending = sa.select(DELIVERIES.c.id).where(DELIVERIES.c.due_at.is_not(None))
+        return in_range(
+            pending,
+            dialect,
+            {DELIVERIES.c.subscription_id: subscription_id},
+            DELIVERIES.c.due_at,
+            DELIVERIES.c.id,
+        )
     return in_state(dialect, subscription_id, state.value)
 
 
@@ -85,7 +93,9 @@ def reconcile(connection: sa.Connection, subscription_id: str, now: datetime, mo
     that was about what was held then, and losing is worse than sending.
     """
     lock(connection, subscription_id)
-    switch = sa.select(S.c.active, S.c.deleted_at, S.c.disabled_reason).where(S.c.id == subscription_id)
+    switch = sa.select(
+        SUBSCRIPTIONS.c.active, SUBSCRIPTIONS.c.deleted_at, SUBSCRIPTIONS.c.disabled_reason
+    ).where(SUBSCRIPTIONS.c.id == subscription_id)
     found = connection.execute(switch).one_or_none()
     if found is None or found.deleted_at is not None:
         return cancel_all(connection, subscription_id, "removed", now, most)
@@ -103,10 +113,13 @@ def find_inconsistent(connection: sa.Connection) -> list[str]:
     """
 
     def some(state: State) -> sa.ColumnElement[bool]:
-        found = _oldest(connection.dialect, S.c.id, state).limit(1)
-        return found.correlate(S).scalar_subquery().is_not(None)
+        found = _oldest(connection.dialect, SUBSCRIPTIONS.c.id, state).limit(1)
+        return found.correlate(SUBSCRIPTIONS).scalar_subquery().is_not(None)
 
-    is_on, is_removed = sa.and_(S.c.active, S.c.deleted_at.is_(None)), S.c.deleted_at.is_not(None)
+    is_on, is_removed = (
+        sa.and_(SUBSCRIPTIONS.c.active, SUBSCRIPTIONS.c.deleted_at.is_(None)),
+        SUBSCRIPTIONS.c.deleted_at.is_not(None),
+    )
     # Held although nothing holds it, or pending although it must not be sent.
     unfit = sa.or_(sa.and_(sa.or_(is_on, is_removed), some(State.HELD)), sa.and_(~is_on, some(State.PENDING)))
-    return list(connection.scalars(sa.select(S.c.id).where(unfit)))
+    return list(connection.scalars(sa.select(SUBSCRIPTIONS.c.id).where(unfit)))

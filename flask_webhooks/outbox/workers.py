@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from ..models import BROKEN_MESSAGES, DELIVERIES, LANES, SUBSCRIPTIONS, WORKERS
 from .leases import environment_values, is_of_environments, lanes_with_work
-from .tables import B, D, N, S, W, is_mysql
+from .statements import is_mysql
 
 __all__ = [
     "Elsewhere",
@@ -27,31 +28,31 @@ __all__ = [
 def heartbeat(connection: sa.Connection, worker: str, now: datetime) -> None:
     """Write that a worker lives, and forget those that have not been seen for a day."""
     # The UPDATE first: a heartbeat is the first one of its worker once, and every 15 seconds it is not.
-    seen = connection.execute(sa.update(W).where(W.c.name == worker).values(seen_at=now))
+    seen = connection.execute(sa.update(WORKERS).where(WORKERS.c.name == worker).values(seen_at=now))
     if not seen.rowcount:
         row = {"name": worker, "started_at": now, "seen_at": now, "delivered": 0, "failed": 0}
-        connection.execute(W.insert(), row)
+        connection.execute(WORKERS.insert(), row)
     # A worker that was killed has not unregistered itself.
-    connection.execute(sa.delete(W).where(W.c.seen_at < now - timedelta(days=1)))
+    connection.execute(sa.delete(WORKERS).where(WORKERS.c.seen_at < now - timedelta(days=1)))
 
 
 def count(connection: sa.Connection, worker: str, delivered: int, failed: int) -> None:
     """Add to what a worker has done; nothing if it has no heartbeat."""
     connection.execute(
-        sa.update(W)
-        .where(W.c.name == worker)
-        .values(delivered=W.c.delivered + delivered, failed=W.c.failed + failed)
+        sa.update(WORKERS)
+        .where(WORKERS.c.name == worker)
+        .values(delivered=WORKERS.c.delivered + delivered, failed=WORKERS.c.failed + failed)
     )
 
 
 def unregister(connection: sa.Connection, worker: str) -> None:
     """Forget a worker that ends in good order."""
-    connection.execute(sa.delete(W).where(W.c.name == worker))
+    connection.execute(sa.delete(WORKERS).where(WORKERS.c.name == worker))
 
 
 def workers(connection: sa.Connection) -> list[sa.Row[t.Any]]:
     """Return the workers that were seen lately, the newest heartbeat first."""
-    return list(connection.execute(sa.select(W).order_by(W.c.seen_at.desc())))
+    return list(connection.execute(sa.select(WORKERS).order_by(WORKERS.c.seen_at.desc())))
 
 
 def backlog(
@@ -92,14 +93,14 @@ def elsewhere(connection: sa.Connection, environments: t.Collection[str] | None)
     work = lanes_with_work(is_mysql(connection.dialect)).subquery("work")
     pending = (
         sa.select(sa.func.count())
-        .where(D.c.subscription_id == work.c.key, D.c.due_at.is_not(None))
+        .where(DELIVERIES.c.subscription_id == work.c.key, DELIVERIES.c.due_at.is_not(None))
         .correlate(work)
         .scalar_subquery()
     )
     found = (
-        sa.select(S.c.environment, pending)
-        .join(work, work.c.key == S.c.id)
-        .where(S.c.environment.not_in(sorted(environments)))
+        sa.select(SUBSCRIPTIONS.c.environment, pending)
+        .join(work, work.c.key == SUBSCRIPTIONS.c.id)
+        .where(SUBSCRIPTIONS.c.environment.not_in(sorted(environments)))
     )
     counts: dict[str, list[int]] = {}
     for environment, deliveries in connection.execute(found):
@@ -110,10 +111,10 @@ def elsewhere(connection: sa.Connection, environments: t.Collection[str] | None)
 def subscribed(connection: sa.Connection) -> dict[str, int]:
     """Count the active subscriptions of each environment."""
     found = (
-        sa.select(S.c.environment, sa.func.count())
-        .where(S.c.active, S.c.deleted_at.is_(None))
-        .group_by(S.c.environment)
-        .order_by(S.c.environment)
+        sa.select(SUBSCRIPTIONS.c.environment, sa.func.count())
+        .where(SUBSCRIPTIONS.c.active, SUBSCRIPTIONS.c.deleted_at.is_(None))
+        .group_by(SUBSCRIPTIONS.c.environment)
+        .order_by(SUBSCRIPTIONS.c.environment)
     )
     return {name: count for name, count in connection.execute(found)}
 
@@ -123,11 +124,13 @@ def waiting_for_us(connection: sa.Connection, now: datetime) -> int:
 
     One that has had no worker for long is not among them: whether our side could reach it today is not known.
     """
-    lately = sa.and_(N.c.waits_for == "sender", N.c.sendable_at > now - timedelta(minutes=5))
-    return connection.scalar(sa.select(sa.func.count()).select_from(N).where(lately)) or 0
+    lately = sa.and_(LANES.c.waits_for == "sender", LANES.c.sendable_at > now - timedelta(minutes=5))
+    return connection.scalar(sa.select(sa.func.count()).select_from(LANES).where(lately)) or 0
 
 
 def broken(connection: sa.Connection) -> int:
     """Count the messages whose data could not be made, and which were neither repaired nor given up."""
-    waiting = sa.select(sa.func.count()).select_from(B).where(B.c.given_up.is_(None))
+    waiting = (
+        sa.select(sa.func.count()).select_from(BROKEN_MESSAGES).where(BROKEN_MESSAGES.c.given_up.is_(None))
+    )
     return connection.scalar(waiting) or 0

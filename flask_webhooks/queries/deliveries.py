@@ -16,17 +16,14 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from .. import outbox
-from ..models import Attempt, Delivery, Message, State
+from ..models import ATTEMPTS, DELIVERIES, MESSAGES, State
 from ..sql import ranges
 from ..sql.parameters import KeyedStatement
 from .log import LogQuery
 
 __all__ = ["LINE", "LogLine", "LogPage", "page", "search"]
 
-_ATTEMPTS, _DELIVERIES, _MESSAGES = (
-    t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message)
-)
-LINE = tuple(column.name for column in _DELIVERIES.c if column.name not in ("body", "includes"))
+LINE = tuple(column.name for column in DELIVERIES.c if column.name not in ("body", "includes"))
 """The columns of `Delivery` in a line of the log: without the body, which may be large, and what only workers need."""
 CHUNK = 500
 """Ids that are read and filtered with one statement."""
@@ -121,7 +118,7 @@ def _branches(dialect: sa.Dialect, wanted: LogQuery) -> list[Branch]:
 
 def _newest_first(dialect: sa.Dialect, below: str | None) -> sa.Select[t.Any]:
     return ranges.in_range(
-        sa.select(_DELIVERIES.c.id), dialect, {}, _DELIVERIES.c.id, is_newest_first=True, below=below
+        sa.select(DELIVERIES.c.id), dialect, {}, DELIVERIES.c.id, is_newest_first=True, below=below
     )
 
 
@@ -176,15 +173,15 @@ def _fitting(connection: sa.Connection, wanted: LogQuery, ids: t.Sequence[str]) 
 
 
 _STATES_BY_DELIVERY = KeyedStatement(
-    _DELIVERIES.c.id,
-    lambda these: sa.select(_DELIVERIES.c.id, _DELIVERIES.c.message_id, _DELIVERIES.c.state).where(these),
+    DELIVERIES.c.id,
+    lambda these: sa.select(DELIVERIES.c.id, DELIVERIES.c.message_id, DELIVERIES.c.state).where(these),
 )
 _EVENTS_BY_MESSAGE = KeyedStatement(
-    _MESSAGES.c.id, lambda these: sa.select(_MESSAGES.c.id, _MESSAGES.c.event).where(these)
+    MESSAGES.c.id, lambda these: sa.select(MESSAGES.c.id, MESSAGES.c.event).where(these)
 )
 _STATUSES_BY_DELIVERY = KeyedStatement(
-    _ATTEMPTS.c.delivery_id,
-    lambda these: sa.select(_ATTEMPTS.c.delivery_id, _ATTEMPTS.c.status).distinct().where(these),
+    ATTEMPTS.c.delivery_id,
+    lambda these: sa.select(ATTEMPTS.c.delivery_id, ATTEMPTS.c.status).distinct().where(these),
 )
 
 
@@ -200,32 +197,32 @@ def _is_answer(status: int | None, wanted: str) -> bool:
 
 
 _LINES_BY_DELIVERY = KeyedStatement(
-    _DELIVERIES.c.id,
+    DELIVERIES.c.id,
     lambda these: (
         sa.select(
-            *(_DELIVERIES.c[name] for name in LINE),
-            _MESSAGES.c.event,
-            _MESSAGES.c.text,
-            _MESSAGES.c.occurred_at,
-            _MESSAGES.c.entity_id,
+            *(DELIVERIES.c[name] for name in LINE),
+            MESSAGES.c.event,
+            MESSAGES.c.text,
+            MESSAGES.c.occurred_at,
+            MESSAGES.c.entity_id,
         )
-        .select_from(_DELIVERIES.outerjoin(_MESSAGES, _MESSAGES.c.id == _DELIVERIES.c.message_id))
+        .select_from(DELIVERIES.outerjoin(MESSAGES, MESSAGES.c.id == DELIVERIES.c.message_id))
         .where(these)
-        .order_by(_DELIVERIES.c.id.desc())
+        .order_by(DELIVERIES.c.id.desc())
     ),
 )
 _ATTEMPTS_BY_DELIVERY = KeyedStatement(
-    _ATTEMPTS.c.delivery_id,
+    ATTEMPTS.c.delivery_id,
     lambda these: (
         sa.select(
-            _ATTEMPTS.c.delivery_id,
-            _ATTEMPTS.c.status,
-            _ATTEMPTS.c.failure,
-            _ATTEMPTS.c.total_seconds,
-            _ATTEMPTS.c.started_at,
+            ATTEMPTS.c.delivery_id,
+            ATTEMPTS.c.status,
+            ATTEMPTS.c.failure,
+            ATTEMPTS.c.total_seconds,
+            ATTEMPTS.c.started_at,
         )
         .where(these)
-        .order_by(_ATTEMPTS.c.started_at)
+        .order_by(ATTEMPTS.c.started_at)
     ),
 )
 

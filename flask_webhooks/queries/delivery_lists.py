@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from ..ids import following
-from ..models import Delivery, Message, State
+from ..models import DELIVERIES, Delivery, Message, State
 from ..sql.parameters import KeyedStatement, apart
 from ..sql.ranges import in_range
 from . import log
@@ -28,8 +28,7 @@ RARE = 1_000
 FIRST, LAST = "00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-ffffffffffff"
 """The least and the largest possible id."""
 _COLUMNS = tuple(getattr(Delivery, name) for name in LINE)
-_TABLE = t.cast("sa.Table", Delivery.__table__)
-_ROWS = KeyedStatement(_TABLE.c.id, lambda these: sa.select(*_COLUMNS).where(these))
+_ROWS = KeyedStatement(DELIVERIES.c.id, lambda these: sa.select(*_COLUMNS).where(these))
 
 
 @dataclass(frozen=True)
@@ -161,4 +160,4 @@ def _of_messages(
         order = found.c.message_id.desc(), found.c.subscription_id.desc()
         return sa.select(found).where(*filters).order_by(*order).limit(count + 1)
 
-    return list(KeyedStatement(_TABLE.c.message_id, make).run(session.connection(), ids))
+    return list(KeyedStatement(DELIVERIES.c.message_id, make).run(session.connection(), ids))

@@ -13,13 +13,12 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from ..models import HOUR_BUCKETS, Attempt
+from ..models import ATTEMPTS, HOUR_BUCKETS
 from ..outbox import statistics
 from ..outbox.statistics import BOUNDS, OUTCOMES, Sums, hour_of
 
 __all__ = ["WINDOWS", "Point", "Series", "series"]
 
-_ATTEMPTS = t.cast("sa.Table", Attempt.__table__)
 HOUR = timedelta(hours=1)
 MOST = 50_000
 """Attempts that the window of one hour reads, the newest ones: 14 a second."""
@@ -90,13 +89,13 @@ def _recent(
     until = minute - timedelta(minutes=minute.minute % 5) + shape.step
     since = until - shape.length
     rows = connection.execute(
-        sa.select(_ATTEMPTS.c.started_at, _ATTEMPTS.c.status, _ATTEMPTS.c.total_seconds)
+        sa.select(ATTEMPTS.c.started_at, ATTEMPTS.c.status, ATTEMPTS.c.total_seconds)
         .where(
-            _ATTEMPTS.c.subscription_id == subscription_id,
-            _ATTEMPTS.c.started_at >= since,
-            _ATTEMPTS.c.trigger != "test",
+            ATTEMPTS.c.subscription_id == subscription_id,
+            ATTEMPTS.c.started_at >= since,
+            ATTEMPTS.c.trigger != "test",
         )
-        .order_by(_ATTEMPTS.c.started_at.desc())
+        .order_by(ATTEMPTS.c.started_at.desc())
         .limit(MOST)
     ).all()
     steps: list[dict[str, int]] = [_empty() for _ in range(shape.length // shape.step)]

@@ -9,13 +9,16 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from .. import outbox
-from ..models import Delivery, Lane, Message, Subscription, Worker
+from ..models import (
+    DELIVERIES,
+    LANES,
+    MESSAGES,
+    SUBSCRIPTIONS,
+    WORKERS,
+)
 
 __all__ = ["ALIVE", "EngineStatus", "engine_status", "has_worker"]
 
-_DELIVERIES, _MESSAGES, _LANES, _SUBSCRIPTIONS, _WORKERS = (
-    t.cast("sa.Table", model.__table__) for model in (Delivery, Message, Lane, Subscription, Worker)
-)
 ALIVE = timedelta(minutes=2)
 """A worker without a heartbeat for this long counts as dead: it has missed eight of them."""
 COUNTED = 100_000
@@ -53,9 +56,7 @@ class EngineStatus:
 def has_worker(connection: sa.Connection, now: datetime | None = None) -> bool:
     """Whether a worker has been seen lately."""
     since = (now or outbox.now(connection)) - ALIVE
-    return (
-        connection.scalar(sa.select(_WORKERS.c.name).where(_WORKERS.c.seen_at > since).limit(1)) is not None
-    )
+    return connection.scalar(sa.select(WORKERS.c.name).where(WORKERS.c.seen_at > since).limit(1)) is not None
 
 
 def engine_status(
@@ -74,27 +75,27 @@ def engine_status(
     # The index on `due_at` has the deliveries of all environments, so as many more are counted and subtracted below.
     elsewhere = sum(each.deliveries for each in others)
     some = (
-        sa.select(_DELIVERIES.c.id)
-        .where(_DELIVERIES.c.due_at.is_not(None))
+        sa.select(DELIVERIES.c.id)
+        .where(DELIVERIES.c.due_at.is_not(None))
         .limit(COUNTED + elsewhere)
         .subquery()
     )
     failing: t.Any = (
         sa.select(
-            _SUBSCRIPTIONS.c.id,
-            _SUBSCRIPTIONS.c.url,
-            _SUBSCRIPTIONS.c.owner,
-            _LANES.c.failures,
-            _LANES.c.failing_since,
-            _LANES.c.paused_until,
+            SUBSCRIPTIONS.c.id,
+            SUBSCRIPTIONS.c.url,
+            SUBSCRIPTIONS.c.owner,
+            LANES.c.failures,
+            LANES.c.failing_since,
+            LANES.c.paused_until,
         )
-        .join(_LANES, _LANES.c.subscription_id == _SUBSCRIPTIONS.c.id)
-        .where(_LANES.c.failures > 0, _SUBSCRIPTIONS.c.deleted_at.is_(None))
-        .order_by(_LANES.c.failures.desc())
+        .join(LANES, LANES.c.subscription_id == SUBSCRIPTIONS.c.id)
+        .where(LANES.c.failures > 0, SUBSCRIPTIONS.c.deleted_at.is_(None))
+        .order_by(LANES.c.failures.desc())
         .limit(worst)
     )
     # By id, which is the order of time: the primary key begins with it.
-    oldest = connection.scalar(sa.select(_MESSAGES.c.occurred_at).order_by(_MESSAGES.c.id).limit(1))
+    oldest = connection.scalar(sa.select(MESSAGES.c.occurred_at).order_by(MESSAGES.c.id).limit(1))
     return EngineStatus(
         workers=outbox.workers(connection),
         pending=max(0, (connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0) - elsewhere),

@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session
 
 from .. import outbox
 from ..config import ENVIRONMENTS
-from ..models import Attempt, Delivery, Hour, Lane, Listener, State, Subscription
+from ..models import (
+    ATTEMPTS,
+    DELIVERIES,
+    HOURS,
+    LANES,
+    Listener,
+    State,
+    Subscription,
+)
 from ..outbox.statistics import Sums, hour_of
 from ..principal import ALL_OWNERS, Whose
 
@@ -32,9 +40,6 @@ __all__ = [
     "with_log",
 ]
 
-_ATTEMPTS, _DELIVERIES, _HOURS, _LANES = (
-    t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Hour, Lane)
-)
 REMOVED = 25
 """Removed subscriptions of each environment, the newest ones, whose deliveries a list includes. For older ones the
 caller has to name the subscription."""
@@ -109,7 +114,7 @@ def overviews(
         ]
         found = found.where(sa.or_(*is_in))
     if standing:
-        found = found.outerjoin(_LANES, _LANES.c.subscription_id == Subscription.id).where(
+        found = found.outerjoin(LANES, LANES.c.subscription_id == Subscription.id).where(
             _stands(standing, now)
         )
     if before:
@@ -129,12 +134,12 @@ def _described(session: Session, rows: t.Sequence[Subscription], now: datetime) 
     connection = session.connection()
     lanes = {
         row.subscription_id: row
-        for row in connection.execute(sa.select(_LANES).where(_LANES.c.subscription_id.in_(ids)))
+        for row in connection.execute(sa.select(LANES).where(LANES.c.subscription_id.in_(ids)))
     }
     first = hour_of(now) - timedelta(hours=SPARK - 1)
     hours: dict[tuple[str, datetime], t.Mapping[str, int]] = {}
     for row in connection.execute(
-        sa.select(_HOURS).where(_HOURS.c.subscription_id.in_(ids), _HOURS.c.hour >= first)
+        sa.select(HOURS).where(HOURS.c.subscription_id.in_(ids), HOURS.c.hour >= first)
     ).mappings():
         hours[row["subscription_id"], row["hour"]] = t.cast("t.Mapping[str, int]", row)
     last = _last_attempts(connection, ids)
@@ -157,9 +162,9 @@ def _hour(row: t.Mapping[str, int] | None) -> Sums:
 def _last_attempts(connection: sa.Connection, ids: t.Sequence[str]) -> dict[str, datetime]:
     """Return when each subscription was last sent to: one probe of the index (subscription, started_at) for each."""
     newest = (
-        sa.select(_ATTEMPTS.c.started_at)
-        .where(_ATTEMPTS.c.subscription_id == Subscription.id)
-        .order_by(_ATTEMPTS.c.started_at.desc())
+        sa.select(ATTEMPTS.c.started_at)
+        .where(ATTEMPTS.c.subscription_id == Subscription.id)
+        .order_by(ATTEMPTS.c.started_at.desc())
         .limit(1)
         .correlate(Subscription)
         .scalar_subquery()
@@ -171,9 +176,9 @@ def _last_attempts(connection: sa.Connection, ids: t.Sequence[str]) -> dict[str,
 def has_log() -> sa.ColumnElement[bool]:
     """Whether a subscription exists, or was removed and still has deliveries: one probe of an index for each."""
     some = (
-        sa.select(_DELIVERIES.c.id)
-        .where(_DELIVERIES.c.subscription_id == Subscription.id)
-        .order_by(_DELIVERIES.c.state, _DELIVERIES.c.id)
+        sa.select(DELIVERIES.c.id)
+        .where(DELIVERIES.c.subscription_id == Subscription.id)
+        .order_by(DELIVERIES.c.state, DELIVERIES.c.id)
         .limit(1)
     )
     return sa.or_(
@@ -195,8 +200,8 @@ def standing(subscription: Subscription, lane: sa.Row[t.Any] | None, now: dateti
 
 def _stands(name: str, now: datetime) -> sa.ColumnElement[bool]:
     """Return `standing` as a condition in SQL."""
-    paused = sa.and_(_LANES.c.paused_until.is_not(None), _LANES.c.paused_until > now)
-    failing = sa.func.coalesce(_LANES.c.failures, 0) > 0
+    paused = sa.and_(LANES.c.paused_until.is_not(None), LANES.c.paused_until > now)
+    failing = sa.func.coalesce(LANES.c.failures, 0) > 0
     by_hand = sa.func.coalesce(Subscription.disabled_reason, "") == ""
     conditions = {
         SubscriptionStatus.DISABLED: sa.and_(~Subscription.active, ~by_hand),
@@ -248,7 +253,7 @@ def owner_of(session: Session, subscription_id: str) -> str | None:
 def lane_of(connection: sa.Connection, subscription_id: str) -> sa.Row[t.Any] | None:
     """Return the row of `Lane` of a subscription; None: nothing was ever sent."""
     return connection.execute(
-        sa.select(_LANES).where(_LANES.c.subscription_id == subscription_id)
+        sa.select(LANES).where(LANES.c.subscription_id == subscription_id)
     ).one_or_none()
 
 

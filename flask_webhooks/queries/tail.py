@@ -13,33 +13,30 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 
 from ..ids import first_at, following, made_at
-from ..models import Attempt, Delivery, Message
+from ..models import ATTEMPTS, DELIVERIES, MESSAGES
 from ..sql.parameters import KeyedStatement
 from ..sql.ranges import first, in_range
 
 __all__ = ["LATE", "Tail"]
 
-_ATTEMPTS, _DELIVERIES, _MESSAGES = (
-    t.cast("sa.Table", model.__table__) for model in (Attempt, Delivery, Message)
-)
-_ids = sa.select(_ATTEMPTS.c.id)
+_ids = sa.select(ATTEMPTS.c.id)
 LATE = timedelta(seconds=10)
 """An attempt that is committed later than this after its id was made is not shown."""
 PAGE = 500
 """Ids that one statement reads."""
 _SHOWN = (
-    _ATTEMPTS.c.id,
-    _ATTEMPTS.c.delivery_id,
-    _ATTEMPTS.c.subscription_id,
-    _ATTEMPTS.c.number,
-    _ATTEMPTS.c.trigger,
-    _ATTEMPTS.c.started_at,
-    _ATTEMPTS.c.status,
-    _ATTEMPTS.c.failure,
-    _ATTEMPTS.c.detail,
-    _ATTEMPTS.c.url,
-    _ATTEMPTS.c.total_seconds,
-    _MESSAGES.c.event,
+    ATTEMPTS.c.id,
+    ATTEMPTS.c.delivery_id,
+    ATTEMPTS.c.subscription_id,
+    ATTEMPTS.c.number,
+    ATTEMPTS.c.trigger,
+    ATTEMPTS.c.started_at,
+    ATTEMPTS.c.status,
+    ATTEMPTS.c.failure,
+    ATTEMPTS.c.detail,
+    ATTEMPTS.c.url,
+    ATTEMPTS.c.total_seconds,
+    MESSAGES.c.event,
 )
 
 
@@ -59,7 +56,7 @@ class Tail:
         cursor = self._floor()
         self._seen = {key for key in self._seen if key >= cursor}
         while True:
-            behind = in_range(_ids, connection.dialect, {}, _ATTEMPTS.c.id, since=following(cursor))
+            behind = in_range(_ids, connection.dialect, {}, ATTEMPTS.c.id, since=following(cursor))
             ids = list(connection.scalars(first(behind, PAGE)))
             fresh = [key for key in ids if key not in self._seen]
             self._seen.update(fresh)
@@ -71,7 +68,7 @@ class Tail:
 
     def read_last(self, connection: sa.Connection, most: int) -> list[t.Any]:
         """Return the last few attempts, oldest first; `read_new` will skip them."""
-        newest = in_range(_ids, connection.dialect, {}, _ATTEMPTS.c.id, is_newest_first=True)
+        newest = in_range(_ids, connection.dialect, {}, ATTEMPTS.c.id, is_newest_first=True)
         ids = list(connection.scalars(first(newest, most)))
         self._seen.update(ids)
         return list(self._rows(connection, ids))
@@ -88,15 +85,15 @@ class Tail:
 
 
 _ROWS = KeyedStatement(
-    _ATTEMPTS.c.id,
+    ATTEMPTS.c.id,
     lambda these: (
         sa.select(*_SHOWN)
         .select_from(
-            _ATTEMPTS.outerjoin(_DELIVERIES, _DELIVERIES.c.id == _ATTEMPTS.c.delivery_id).outerjoin(
-                _MESSAGES, _MESSAGES.c.id == _DELIVERIES.c.message_id
+            ATTEMPTS.outerjoin(DELIVERIES, DELIVERIES.c.id == ATTEMPTS.c.delivery_id).outerjoin(
+                MESSAGES, MESSAGES.c.id == DELIVERIES.c.message_id
             )
         )
         .where(these)
-        .order_by(_ATTEMPTS.c.id)
+        .order_by(ATTEMPTS.c.id)
     ),
 )

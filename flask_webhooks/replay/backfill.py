@@ -35,7 +35,7 @@ from ..capture import (
 from ..catalog import EventType, Kind
 from ..errors import ErrorText, OtherEnvironmentError, SubscriptionError
 from ..ids import BACKFILL
-from ..models import Delivery, Message, Subscription
+from ..models import DELIVERIES, MESSAGES, Subscription
 from ..outbox.recording import MatchedSubscription
 from ..principal import ALL_OWNERS
 from ..sql import parameters
@@ -48,7 +48,6 @@ __all__ = ["Backfill", "Batch"]
 
 Key = tuple[t.Any, ...]
 """Of a row: its primary key."""
-D, M = (t.cast("sa.Table", model.__table__) for model in (Delivery, Message))
 AHEAD = 5.0
 """Seconds of sending that one turn queues: what a run that is broken off still sends at most."""
 MOST = 250
@@ -236,7 +235,9 @@ class Backfill:
         if not ids:
             return
         now = outbox.now(connection)
-        one = sa.update(D).where(D.c.message_id == sa.bindparam("message"), D.c.subscription_id == self._key)
+        one = sa.update(DELIVERIES).where(
+            DELIVERIES.c.message_id == sa.bindparam("message"), DELIVERIES.c.subscription_id == self._key
+        )
         rows = [
             {"message": key, "due": now + timedelta(seconds=number / self.rate)}
             for number, key in enumerate(ids)
@@ -248,16 +249,21 @@ def recorded_keys(
     connection: sa.Connection, owner: str, environment: str, event: str, keys: t.Sequence[str]
 ) -> list[str]:
     """Return which dedupe keys an owner has used before for an event."""
-    of_event = M.c.owner == owner, M.c.environment == environment, M.c.event == event
-    done = sa.select(M.c.dedupe_key)
+    of_event = MESSAGES.c.owner == owner, MESSAGES.c.environment == environment, MESSAGES.c.event == event
+    done = sa.select(MESSAGES.c.dedupe_key)
     if connection.dialect.name != "postgresql":
-        return list(connection.scalars(done.where(*of_event, M.c.dedupe_key.in_(keys))))
+        return list(connection.scalars(done.where(*of_event, MESSAGES.c.dedupe_key.in_(keys))))
     # One probe of the index for each key. Of a table that is not counted the planner takes every index for as good; the
     # key as a range, and the order of it, is what only the right one has.
-    given = sa.bindparam("keys", list(keys), type_=postgresql.ARRAY(M.c.dedupe_key.type))
+    given = sa.bindparam("keys", list(keys), type_=postgresql.ARRAY(MESSAGES.c.dedupe_key.type))
     each = parameters.each_of(given)
-    of_key = M.c.dedupe_key.between(each.c.key, each.c.key)
-    one = done.where(*of_event, of_key).order_by(M.c.dedupe_key).limit(sa.literal_column("1")).lateral("one")
+    of_key = MESSAGES.c.dedupe_key.between(each.c.key, each.c.key)
+    one = (
+        done.where(*of_event, of_key)
+        .order_by(MESSAGES.c.dedupe_key)
+        .limit(sa.literal_column("1"))
+        .lateral("one")
+    )
     return list(connection.scalars(sa.select(one.c.dedupe_key).select_from(each.join(one, sa.true()))))
 
 

@@ -17,7 +17,13 @@ import sqlalchemy as sa
 from .. import outbox
 from ..catalog import RESERVED_CHANNEL
 from ..ids import BACKFILL, BACKFILL_KEY, first_at, following
-from ..models import BrokenMessage, Delivery, Message, State, Subscription
+from ..models import (
+    BROKEN_MESSAGES,
+    DELIVERIES,
+    MESSAGES,
+    State,
+    Subscription,
+)
 from ..sql import ranges
 from ..sql.parameters import unindexed
 from ..sql.ranges import in_range
@@ -33,7 +39,6 @@ __all__ = [
     "missed",
 ]
 
-B, D, M = (t.cast("sa.Table", model.__table__) for model in (BrokenMessage, Delivery, Message))
 
 MISSED = "missed"
 """Not a state: messages that the subscription listens to today and has no delivery of."""
@@ -75,11 +80,16 @@ def delivered(
     """Select the ids of deliveries in a state, behind the cursor. Tests are left out."""
     since, below = _span(wanted, cursor)
     found = outbox.in_state(dialect, subscription_id, state, since=since, below=below)
-    found = found.where(D.c.trigger != "test")
+    found = found.where(DELIVERIES.c.trigger != "test")
     if state == State.CANCELLED:  # a broken message that was given up has nothing to send
-        found = found.where(_is_whole(D.c.message_id))
+        found = found.where(_is_whole(DELIVERIES.c.message_id))
     if wanted.events:  # no join, of which PostgreSQL might take the other end first
-        event = sa.select(M.c.event).where(M.c.id == D.c.message_id).correlate(D).scalar_subquery()
+        event = (
+            sa.select(MESSAGES.c.event)
+            .where(MESSAGES.c.id == DELIVERIES.c.message_id)
+            .correlate(DELIVERIES)
+            .scalar_subquery()
+        )
         found = found.where(event.in_(wanted.events))
     return found
 
@@ -92,7 +102,7 @@ def _span(wanted: Filter, cursor: str | None) -> tuple[str, str]:
 
 def _is_whole(message: sa.Column[t.Any]) -> sa.ColumnElement[bool]:
     """Whether a message is not broken."""
-    of_message = sa.select(B.c.message_id).where(B.c.message_id == message)
+    of_message = sa.select(BROKEN_MESSAGES.c.message_id).where(BROKEN_MESSAGES.c.message_id == message)
     return of_message.correlate(message.table).scalar_subquery().is_(None)
 
 
@@ -110,22 +120,22 @@ def missed(
     events = set(listened) & set(wanted.events) if wanted.events else set(listened)
     backfilled = ":".join([BACKFILL, *("_" * length for length in BACKFILL_KEY)])
     delivery = (  # one probe for each message: of an EXISTS PostgreSQL might make a join with all deliveries
-        sa.select(D.c.id)
-        .where(D.c.message_id == M.c.id, D.c.subscription_id == subscription.id)
-        .correlate(M)
+        sa.select(DELIVERIES.c.id)
+        .where(DELIVERIES.c.message_id == MESSAGES.c.id, DELIVERIES.c.subscription_id == subscription.id)
+        .correlate(MESSAGES)
         .scalar_subquery()
     )
-    found = sa.select(M.c.id, M.c.event).where(
-        M.c.channel != RESERVED_CHANNEL,  # tests
-        unindexed(M.c.event).in_(sorted(events)),
+    found = sa.select(MESSAGES.c.id, MESSAGES.c.event).where(
+        MESSAGES.c.channel != RESERVED_CHANNEL,  # tests
+        unindexed(MESSAGES.c.event).in_(sorted(events)),
         # A backfill's message is for the one subscription that asked for it, whose id is in its key.
-        sa.or_(M.c.dedupe_key.is_(None), M.c.dedupe_key.not_like(backfilled)),
+        sa.or_(MESSAGES.c.dedupe_key.is_(None), MESSAGES.c.dedupe_key.not_like(backfilled)),
         delivery.is_(None),
-        _is_whole(M.c.id),
+        _is_whole(MESSAGES.c.id),
     )
-    equal = {M.c.owner: subscription.owner, M.c.environment: subscription.environment}
+    equal = {MESSAGES.c.owner: subscription.owner, MESSAGES.c.environment: subscription.environment}
     since, below = _span(wanted, cursor)
-    return in_range(found, dialect, equal, M.c.id, since=since, below=below)
+    return in_range(found, dialect, equal, MESSAGES.c.id, since=since, below=below)
 
 
 def count(

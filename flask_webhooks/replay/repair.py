@@ -29,7 +29,13 @@ from ..capture import (
 )
 from ..catalog import Kind
 from ..errors import EmitError, OwnerMissingError
-from ..models import BrokenMessage, Delivery, Message, State, Subscription
+from ..models import (
+    BROKEN_MESSAGES,
+    DELIVERIES,
+    MESSAGES,
+    SUBSCRIPTIONS,
+    State,
+)
 from ..outbox import recording
 from ..sql.parameters import unindexed
 
@@ -41,9 +47,6 @@ if t.TYPE_CHECKING:
 
 __all__ = ["LONGEST_REASON", "Repair", "give_up", "list_broken", "repair_message"]
 
-B, D, M, S = (
-    t.cast("sa.Table", model.__table__) for model in (BrokenMessage, Delivery, Message, Subscription)
-)
 LONGEST_REASON = 64
 """Characters that the column of a delivery's reason holds."""
 
@@ -67,14 +70,16 @@ def list_broken(
 
     :param after: the id behind which to begin.
     """
-    columns = [column for column in M.c if column.name not in ("data", "extras")]
-    found: sa.Select[t.Any] = sa.select(*columns, B.c.error, B.c.broken_at).join(B, B.c.message_id == M.c.id)
-    found = found.where(B.c.given_up.is_(None))
+    columns = [column for column in MESSAGES.c if column.name not in ("data", "extras")]
+    found: sa.Select[t.Any] = sa.select(*columns, BROKEN_MESSAGES.c.error, BROKEN_MESSAGES.c.broken_at).join(
+        BROKEN_MESSAGES, BROKEN_MESSAGES.c.message_id == MESSAGES.c.id
+    )
+    found = found.where(BROKEN_MESSAGES.c.given_up.is_(None))
     if channel is not None:
-        found = found.where(M.c.channel == channel)
+        found = found.where(MESSAGES.c.channel == channel)
     if after:
-        found = found.where(B.c.message_id > after)
-    return connection.execute(found.order_by(B.c.message_id).limit(most)).all()
+        found = found.where(BROKEN_MESSAGES.c.message_id > after)
+    return connection.execute(found.order_by(BROKEN_MESSAGES.c.message_id).limit(most)).all()
 
 
 def repair_message(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair | None:
@@ -91,7 +96,11 @@ def repair_message(state: AppState, message_id: str, *, dry_run: bool = False) -
                 item, message = _made_anew(state, session, row)
         except (EmitError, sa.exc.DBAPIError) as error:
             text = storable(_reason_of(session, row.event, error))
-            session.connection().execute(sa.update(B).where(B.c.message_id == message_id).values(error=text))
+            session.connection().execute(
+                sa.update(BROKEN_MESSAGES)
+                .where(BROKEN_MESSAGES.c.message_id == message_id)
+                .values(error=text)
+            )
             found = Repair(message_id, row.event, text)
         else:
             found = Repair(message_id, row.event, None, _write(session.connection(), row, item, message))
@@ -121,25 +130,31 @@ def give_up(state: AppState, message_id: str, reason: str) -> bool:
 
 
 def _given_up(connection: sa.Connection, message_id: str, reason: str) -> bool:
-    mine = sa.update(B).where(B.c.message_id == message_id, B.c.given_up.is_(None))
+    mine = sa.update(BROKEN_MESSAGES).where(
+        BROKEN_MESSAGES.c.message_id == message_id, BROKEN_MESSAGES.c.given_up.is_(None)
+    )
     if not connection.execute(mine.values(given_up=reason)).rowcount:
         return False
     off = {"state": State.CANCELLED.value, "reason": reason, "finished_at": datetime.now(UTC)}
-    connection.execute(sa.update(D).where(*_broken_deliveries(message_id)).values(off))
+    connection.execute(sa.update(DELIVERIES).where(*_broken_deliveries(message_id)).values(off))
     return True
 
 
 def _broken_deliveries(message_id: str) -> tuple[sa.ColumnElement[bool], ...]:
     """What waits for a message to be repaired; no index of states is read for it (decision 37)."""
-    return D.c.message_id == message_id, unindexed(D.c.state) == State.BROKEN.value
+    return DELIVERIES.c.message_id == message_id, unindexed(DELIVERIES.c.state) == State.BROKEN.value
 
 
 def _lock_broken(session: Session, message_id: str) -> sa.Row[t.Any] | None:
     connection = session.connection()
-    mine = sa.update(B).where(B.c.message_id == message_id, B.c.given_up.is_(None))
-    connection.execute(mine.values(broken_at=B.c.broken_at))
-    found = sa.select(M).join(B, B.c.message_id == M.c.id)
-    return connection.execute(found.where(M.c.id == message_id, B.c.given_up.is_(None))).one_or_none()
+    mine = sa.update(BROKEN_MESSAGES).where(
+        BROKEN_MESSAGES.c.message_id == message_id, BROKEN_MESSAGES.c.given_up.is_(None)
+    )
+    connection.execute(mine.values(broken_at=BROKEN_MESSAGES.c.broken_at))
+    found = sa.select(MESSAGES).join(BROKEN_MESSAGES, BROKEN_MESSAGES.c.message_id == MESSAGES.c.id)
+    return connection.execute(
+        found.where(MESSAGES.c.id == message_id, BROKEN_MESSAGES.c.given_up.is_(None))
+    ).one_or_none()
 
 
 # ---- making it anew --------------------------------------------------------------------------------------
@@ -269,8 +284,14 @@ def _matches_of(
             known = by_id.get(each.subscription_id)
             by_id[each.subscription_id] = each if known is None else known.joined(each)
         return [each for each in by_id.values() if row.environment in (UNKNOWN, each.environment)]
-    columns = (D.c.subscription_id, S.c.environment, S.c.active, S.c.format, D.c.includes)
-    waiting = sa.select(*columns).join(S, S.c.id == D.c.subscription_id)
+    columns = (
+        DELIVERIES.c.subscription_id,
+        SUBSCRIPTIONS.c.environment,
+        SUBSCRIPTIONS.c.active,
+        SUBSCRIPTIONS.c.format,
+        DELIVERIES.c.includes,
+    )
+    waiting = sa.select(*columns).join(SUBSCRIPTIONS, SUBSCRIPTIONS.c.id == DELIVERIES.c.subscription_id)
     waiting = waiting.where(*_broken_deliveries(row.id))
     return [
         recording.MatchedSubscription(
@@ -282,21 +303,29 @@ def _matches_of(
 
 def _write(connection: sa.Connection, row: sa.Row[t.Any], item: PendingEvent, message: recording.Row) -> int:
     names = ("owner", "environment", "data", "extras", "size", "status", "entity_id")
-    connection.execute(sa.update(M).where(M.c.id == row.id).values({name: message[name] for name in names}))
-    connection.execute(sa.delete(B).where(B.c.message_id == row.id))
+    connection.execute(
+        sa.update(MESSAGES).where(MESSAGES.c.id == row.id).values({name: message[name] for name in names})
+    )
+    connection.execute(sa.delete(BROKEN_MESSAGES).where(BROKEN_MESSAGES.c.message_id == row.id))
     now = datetime.now(UTC)
     if row.owner == UNREADABLE_OWNER:  # there are none that wait
         deliveries = deliveries_of(item, message, now)
         if deliveries:
-            connection.execute(D.insert(), deliveries)
+            connection.execute(DELIVERIES.insert(), deliveries)
         return len(deliveries)
     return _release(connection, row.id, message["environment"], now)
 
 
 def _release(connection: sa.Connection, message_id: str, environment: str, now: datetime) -> int:
     """Let its deliveries go the way that they would have gone."""
-    columns = (D.c.id, S.c.environment, S.c.active, S.c.deleted_at, S.c.disabled_reason)
-    waiting = sa.select(*columns).outerjoin(S, S.c.id == D.c.subscription_id)
+    columns = (
+        DELIVERIES.c.id,
+        SUBSCRIPTIONS.c.environment,
+        SUBSCRIPTIONS.c.active,
+        SUBSCRIPTIONS.c.deleted_at,
+        SUBSCRIPTIONS.c.disabled_reason,
+    )
+    waiting = sa.select(*columns).outerjoin(SUBSCRIPTIONS, SUBSCRIPTIONS.c.id == DELIVERIES.c.subscription_id)
     waiting = waiting.where(*_broken_deliveries(message_id))
     count = 0
     for key, theirs, active, deleted_at, disabled in connection.execute(waiting).all():
@@ -310,6 +339,6 @@ def _release(connection: sa.Connection, message_id: str, environment: str, now: 
             values = {"state": State.HELD.value, "reason": disabled or "off"}
         count += values["state"] != State.CANCELLED.value
         # By hand it may have been cancelled since it was read.
-        still = D.c.id == key, unindexed(D.c.state) == State.BROKEN.value
-        connection.execute(sa.update(D).where(*still).values(values))
+        still = DELIVERIES.c.id == key, unindexed(DELIVERIES.c.state) == State.BROKEN.value
+        connection.execute(sa.update(DELIVERIES).where(*still).values(values))
     return count

@@ -18,7 +18,16 @@ from .. import outbox
 from ..errors import ErrorText, OtherEnvironmentError, SubscriptionError
 from ..ids import uuid7
 from ..messages import delivery_row
-from ..models import Delivery, Message, Replay, State, Subscription, Trigger
+from ..models import (
+    DELIVERIES,
+    MESSAGES,
+    REPLAYS,
+    SUBSCRIPTIONS,
+    Replay,
+    State,
+    Subscription,
+    Trigger,
+)
 from ..principal import ALL_OWNERS, Whose
 from ..sql.ranges import first
 from ..sql.transactions import repeated
@@ -32,7 +41,6 @@ __all__ = ["enqueue_batches", "find", "listened_to", "newest", "start", "stop"]
 
 logger = logging.getLogger("flask_webhooks.replaying")
 
-D, M, R, S = (t.cast("sa.Table", model.__table__) for model in (Delivery, Message, Replay, Subscription))
 AHEAD = 5.0
 """Seconds of sending that one turn queues: what a cancelled replay still sends at most."""
 
@@ -84,7 +92,7 @@ def start(
         raise SubscriptionError(ErrorText("replay_running", id=running.id))
     listened = listened_to(state, subscription)
     now = datetime.now(UTC)
-    before = session.execute(_running().where(R.c.state != "running", R.c.next_at > now)).all()
+    before = session.execute(_running().where(REPLAYS.c.state != "running", REPLAYS.c.next_at > now)).all()
     row = Replay(
         id=uuid7(),
         subscription_id=subscription.id,
@@ -106,8 +114,8 @@ def start(
 def stop(connection: sa.Connection, replay_id: str, now: datetime) -> None:
     """Queue no more of a replay; one that has ended stays as it is."""
     connection.execute(
-        sa.update(R)
-        .where(R.c.id == replay_id, R.c.state == "running")
+        sa.update(REPLAYS)
+        .where(REPLAYS.c.id == replay_id, REPLAYS.c.state == "running")
         .values(state="cancelled", finished_at=now)
     )
 
@@ -116,7 +124,7 @@ def enqueue_batches(state: AppState) -> int:
     """Queue the next few deliveries of every replay whose time has come; return how many. Commits."""
     with state.own_engine.connect() as connection:
         now = outbox.now(connection)
-        running = connection.execute(_running().where(R.c.state == "running")).all()
+        running = connection.execute(_running().where(REPLAYS.c.state == "running")).all()
     # The others wait for workers of their environment.
     ours = [row for row in running if row.environment is None or state.settings.sends_to(row.environment)]
     due = [row for row in ours if row.next_at <= now]
@@ -126,8 +134,14 @@ def enqueue_batches(state: AppState) -> int:
 
 
 def _running() -> sa.Select[t.Any]:
-    places = R.c.id, R.c.next_at, S.c.owner, S.c.url, S.c.environment
-    return sa.select(*places).outerjoin(S, S.c.id == R.c.subscription_id)
+    places = (
+        REPLAYS.c.id,
+        REPLAYS.c.next_at,
+        SUBSCRIPTIONS.c.owner,
+        SUBSCRIPTIONS.c.url,
+        SUBSCRIPTIONS.c.environment,
+    )
+    return sa.select(*places).outerjoin(SUBSCRIPTIONS, SUBSCRIPTIONS.c.id == REPLAYS.c.subscription_id)
 
 
 def _enqueue_next(state: AppState, replay_id: str, now: datetime, rate: float) -> int:
@@ -142,8 +156,8 @@ def _enqueue_batch(state: AppState, session: Session, replay_id: str, now: datet
         return 0
     # The first write, so that on SQLite the replay is locked by it; `next_at` keeps others away for this turn's length.
     mine = session.execute(
-        sa.update(R)
-        .where(R.c.id == replay_id, R.c.state == "running", R.c.next_at <= now)
+        sa.update(REPLAYS)
+        .where(REPLAYS.c.id == replay_id, REPLAYS.c.state == "running", REPLAYS.c.next_at <= now)
         .values(next_at=now + timedelta(seconds=max(AHEAD, 1 / rate)))
     )
     if not t.cast("t.Any", mine).rowcount:
@@ -167,7 +181,7 @@ def _lock_unless_taken(session: Session, replay_id: str) -> bool:
     """
     if session.get_bind().dialect.name == "sqlite":
         return True
-    free = sa.select(R.c.id).where(R.c.id == replay_id).with_for_update(skip_locked=True)
+    free = sa.select(REPLAYS.c.id).where(REPLAYS.c.id == replay_id).with_for_update(skip_locked=True)
     return session.scalar(free) is not None
 
 
@@ -205,8 +219,10 @@ def _fill_batch(
 
 
 _AGAIN = (
-    sa.update(D)
-    .where(D.c.id == sa.bindparam("delivery"), D.c.due_at.is_(None))  # a click may have been faster
+    sa.update(DELIVERIES)
+    .where(
+        DELIVERIES.c.id == sa.bindparam("delivery"), DELIVERIES.c.due_at.is_(None)
+    )  # a click may have been faster
     .values(
         state=State.PENDING.value,
         due_at=sa.bindparam("due"),
@@ -248,10 +264,14 @@ def _still_listened(
     patterns = {listener.event for listener in subscription.listeners}
     if not patterns:
         return list(ids)
-    events = sa.select(D.c.id, M.c.event).join(M, M.c.id == D.c.message_id)
+    events = sa.select(DELIVERIES.c.id, MESSAGES.c.event).join(
+        MESSAGES, MESSAGES.c.id == DELIVERIES.c.message_id
+    )
     found: dict[str, str] = {}
     for some in outbox.chunks(ids):
-        found.update((row.id, row.event) for row in connection.execute(events.where(D.c.id.in_(some))))
+        found.update(
+            (row.id, row.event) for row in connection.execute(events.where(DELIVERIES.c.id.in_(some)))
+        )
     return [key for key in ids if key in found and state.catalog.is_listened(found[key], patterns)]
 
 
@@ -283,5 +303,5 @@ def _enqueue_missed(
             )
         )
     if deliveries:
-        connection.execute(D.insert(), deliveries)
+        connection.execute(DELIVERIES.insert(), deliveries)
     return [row.id for row in rows]

@@ -8,13 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from .. import models
 from ..errors import ErrorText, SubscriptionChangedError
+from ..models import OWNERS
 from .joined_session import is_joined
 
 __all__ = ["lock"]
-
-O = t.cast("sa.Table", models.Owner.__table__)  # noqa: E741
 
 
 def lock(session: Session, owner: str, environment: str) -> None:
@@ -26,12 +24,14 @@ def lock(session: Session, owner: str, environment: str) -> None:
     row = {"owner": owner, "environment": environment, "changes": 1}
     dialect = session.get_bind().dialect.name
     if dialect in ("mysql", "mariadb"):
-        statement: t.Any = mysql.insert(O).values(row).on_duplicate_key_update(changes=O.c.changes + 1)
+        statement: t.Any = (
+            mysql.insert(OWNERS).values(row).on_duplicate_key_update(changes=OWNERS.c.changes + 1)
+        )
     else:
         flavour = postgresql if dialect == "postgresql" else sqlite
-        statement = flavour.insert(O).values(row)
+        statement = flavour.insert(OWNERS).values(row)
         statement = statement.on_conflict_do_update(
-            index_elements=[O.c.owner, O.c.environment], set_={"changes": O.c.changes + 1}
+            index_elements=[OWNERS.c.owner, OWNERS.c.environment], set_={"changes": OWNERS.c.changes + 1}
         )
     before = _changes(session, owner, environment) if is_joined(session) else None
     session.execute(statement)
@@ -46,5 +46,5 @@ def _changes(session: Session, owner: str, environment: str) -> int | None:
     """
     if session.get_bind().dialect.name not in ("mysql", "mariadb"):
         return None
-    mine = O.c.owner == owner, O.c.environment == environment
-    return session.scalar(sa.select(O.c.changes).where(*mine)) or 0
+    mine = OWNERS.c.owner == owner, OWNERS.c.environment == environment
+    return session.scalar(sa.select(OWNERS.c.changes).where(*mine)) or 0

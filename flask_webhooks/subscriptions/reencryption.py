@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from ..errors import SecretError
-from ..models import Secret, Subscription
+from ..models import SECRETS, SUBSCRIPTIONS
 from ..signing import place_of
 
 if t.TYPE_CHECKING:
@@ -20,12 +20,11 @@ if t.TYPE_CHECKING:
 
 __all__ = ["Resealed", "reseal"]
 
-K, S = (t.cast("sa.Table", model.__table__) for model in (Secret, Subscription))
 Place = tuple[sa.Column[t.Any], t.Any, tuple[sa.Column[t.Any], ...]]
 PLACES: tuple[Place, ...] = (
-    (K.c.sealed, "secret", (K.c.subscription_id, K.c.id)),
-    (S.c.headers, "headers", (S.c.id,)),
-    (S.c.client_certificate, "certificate", (S.c.id,)),
+    (SECRETS.c.sealed, "secret", (SECRETS.c.subscription_id, SECRETS.c.id)),
+    (SUBSCRIPTIONS.c.headers, "headers", (SUBSCRIPTIONS.c.id,)),
+    (SUBSCRIPTIONS.c.client_certificate, "certificate", (SUBSCRIPTIONS.c.id,)),
 )
 """Where sealed text stands (signing secrets, custom headers, client certificates), and what says whose it is."""
 BATCH = 200

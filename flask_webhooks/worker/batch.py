@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from .. import outbox, pace
 from ..delivery import AttemptResult
 from ..health import Health, Reason, after
-from ..models import State, Subscription, Trigger
+from ..models import SUBSCRIPTIONS, State, Trigger
 from ..outbox import statistics
 from .held_lane import HeldLane
 
@@ -21,7 +21,6 @@ if t.TYPE_CHECKING:
 __all__ = ["BatchResult", "disable", "write_batch"]
 
 logger = logging.getLogger("flask_webhooks.delivering")
-S = t.cast("sa.Table", Subscription.__table__)
 
 
 @dataclass(slots=True)
@@ -173,7 +172,9 @@ def disable(connection: sa.Connection, subscription_id: str, reason: Reason) -> 
     now = outbox.now(connection)
     off = {"active": False, "disabled_reason": reason.value, "disabled_at": now, "updated_at": now}
     switched = connection.execute(
-        sa.update(S).where(S.c.id == subscription_id, S.c.active).values(**off, version=S.c.version + 1)
+        sa.update(SUBSCRIPTIONS)
+        .where(SUBSCRIPTIONS.c.id == subscription_id, SUBSCRIPTIONS.c.active)
+        .values(**off, version=SUBSCRIPTIONS.c.version + 1)
     )
     if not switched.rowcount:
         return False  # its owner was quicker, and has dealt with what is pending

@@ -1,4 +1,4 @@
-"""The tables, by one letter each, and the size of lists in statements."""
+"""What the statements of this room share: the size of their lists, and connections without a transaction."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ import typing as t
 
 import sqlalchemy as sa
 
-from ..models import Attempt, BrokenMessage, Delivery, Lane, Message, Subscription, Worker
-
-__all__ = ["CHUNK", "A", "B", "D", "M", "N", "Row", "S", "W", "autocommit", "chunks", "is_mysql"]
-
-A, B, D, M, S, N, W = (
-    t.cast("sa.Table", model.__table__)
-    for model in (Attempt, BrokenMessage, Delivery, Message, Subscription, Lane, Worker)
-)
+__all__ = ["CHUNK", "Row", "autocommit", "chunks", "is_mysql"]
 
 Row = dict[str, t.Any]
 T = t.TypeVar("T")
