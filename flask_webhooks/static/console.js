@@ -1,5 +1,5 @@
-// The little that HTML and htmx cannot do: local times, copying, the picker, charts, the live tail.
-// Everything works without it.
+// What HTML and htmx cannot do: local times, copying, the picker, charts, the live tail.
+// Every page works without this script.
 (function () {
   "use strict";
   const root = document.documentElement;
@@ -8,7 +8,7 @@
   const all = (selector, inside) => Array.from((inside || document).querySelectorAll(selector));
 
   // ---- times: local, with UTC on hover -------------------------------------------------------------------
-  // The visitor's own variety of the page's language: 24 hours for British English, say.
+  // The visitor's variant of the page's language: British English has 24 hours.
   const variety = navigator.languages.find((each) => each.split("-")[0] === root.lang) || root.lang || undefined;
   const full = new Intl.DateTimeFormat(variety, { dateStyle: "medium", timeStyle: "medium" });
   function localise(inside) {
@@ -30,7 +30,7 @@
     });
   }
   setInterval(countDown, 1000);
-  // "3 min ago" goes on while the page lies open, by the server's clock.
+  // Update "3 min ago" while the page is open, by the server's clock.
   const skew = Date.now() - new Date(wh.dataset.at);
   function span(seconds) {
     const step = seconds < 59.5 ? 0 : seconds < 3570 ? 1 : seconds < 171000 ? 2 : 3;
@@ -72,23 +72,23 @@
     if (button) copy(document.querySelector(button.dataset.copy).textContent);
     if (button && button.dataset.does) tick(button.dataset.does);
   });
-  // A step that is done is ticked.
+  // Tick a step that is done.
   function tick(name) {
     all("[data-step=" + name + "]").forEach((step) => {
       step.classList.add("is-done");
       step.querySelector("[data-done]").hidden = false;
     });
   }
-  // The language of the receiver that was looked at last comes first the next time.
+  // Remember the language of the receiver that the visitor chose last.
   const languages = all("input[name=wh-language]");
   languages.forEach((choice) => choice.addEventListener("change", () => {
-    try { localStorage.setItem("wh-language", choice.id); } catch (full) { /* then it is not remembered */ }
+    try { localStorage.setItem("wh-language", choice.id); } catch (full) { /* the storage is full or forbidden: it is not remembered */ }
   }));
   try {
     const last = languages.find((choice) => choice.id === localStorage.getItem("wh-language"));
     if (last) last.checked = true;
-  } catch (closed) { /* nor is it known */ }
-  // What is too long to stand in the page is fetched; without a script it is a link to the text.
+  } catch (closed) { /* the storage is forbidden */ }
+  // A text that is too long for the page is fetched; without this script it is a link.
   document.addEventListener("click", async (event) => {
     const link = event.target.closest("a[data-copy-from]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -142,7 +142,7 @@
       const covered = boxes(channel)[0].checked;
       all("input, button", channel).forEach((input) => { input.disabled = Boolean(reason) && !input.checked; });
       all(".wh-choice:not(.is-whole)", channel).forEach((choice) => {
-        // What the whole channel brings along need not be chosen again, unless it asks for includes of its own.
+        // An event of a channel that is chosen as a whole cannot be chosen again, unless it has includes of its own.
         const asks = all("input:checked", choice).length > 0;
         choice.classList.toggle("is-covered", covered && !asks);
         if (covered && !asks) choice.querySelector("input").disabled = true;
@@ -173,7 +173,7 @@
     search.addEventListener("input", filter);
     const example = document.getElementById("wh-preview-event");
     picker.addEventListener("change", (event) => {
-      // The preview shows what was chosen last.
+      // Preview the event that was chosen last.
       const box = event.target;
       if (box.checked && (box.name === "event" || box.name === "include")) {
         const [pattern] = box.value.split(" ");
@@ -232,7 +232,7 @@
     };
   }
   function draw(element, numbers) {
-    // The key beside a chart says what is drawn: names, texts and colours of its series, in order.
+    // The key of a chart names its series in order, with texts and colours.
     const stacked = element.dataset.plot === "bars";
     const key = all("[data-series]", element.closest(".wh-chart"));
     const names = key.map((item) => item.dataset.series);
@@ -289,7 +289,7 @@
       button.querySelector("[data-word]").textContent = on ? button.dataset.on : button.dataset.off;
     });
     setInterval(() => {
-      const live = document.querySelector("[data-live]"); // filters put another in its place
+      const live = document.querySelector("[data-live]"); // filters replace this element
       if (!live) return;
       const reading = live.contains(document.activeElement) && document.activeElement !== document.body;
       if (button.getAttribute("aria-pressed") === "true" && !document.hidden && !reading) htmx.trigger("#wh-live", "tick");
@@ -309,7 +309,7 @@
   document.addEventListener("htmx:sendError", () => say(wh.dataset.failed));
   document.addEventListener("htmx:beforeSwap", (event) => {
     const status = event.detail.xhr.status;
-    // A whole page of a problem must not land inside a part: say so instead.
+    // The answer is a whole page, which must not replace a part of this one: show a notice instead.
     if (status >= 400 && status !== 422 && status !== 429) { event.detail.shouldSwap = false; say(wh.dataset.failed); }
   });
   localise(document);
