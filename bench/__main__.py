@@ -8,7 +8,7 @@ import typing as t
 from pathlib import Path
 
 PARTS = {"hosts", "receiver", "stage", "scene"}
-"""Modules here that are no bench of their own, or need to be told of what."""
+"""Modules here that are no bench of their own, or that need arguments."""
 RUNS = {
     "drain": (
         "",

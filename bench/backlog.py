@@ -1,4 +1,4 @@
-"""Does the length of the backlog matter? The rate of draining out of 1,000,000 due deliveries, beside out of 10,000.
+"""Does the length of the backlog matter? The rate of draining out of 1,000,000 due deliveries, compared to 10,000.
 
 python -m bench.backlog [--rows 1000000] [--seconds 4] [--database sqlite postgresql] [--plans] [--json]
 

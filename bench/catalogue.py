@@ -2,7 +2,7 @@
 
 python -m bench.catalogue [--subscriptions 10000] [--rounds 30] [--database sqlite postgresql] [--json]
 
-Beside the loader stands what PyYAML alone needs for the same text; beside the look-up the same among 100
+The yardstick of the loader is PyYAML alone on the same text; that of the look-up, the same among 100
 subscriptions, and the plan that the database makes for it.
 """
 

@@ -1,9 +1,9 @@
-"""What capture costs a commit, beside the same commit without the extension, in one process and interleaved.
+"""What capture costs a commit, compared to the same commit without the extension, in one process and interleaved.
 
 python -m bench.commit [--rounds 300] [--database sqlite postgresql] [--no-redis] [--json]
 
-The yardstick is the same app with our listeners taken off SQLAlchemy's `Session`. A Valkey runs beside, so that the
-doorbell is paid for as well. Each round makes one commit without and one with, in turns; told are the medians of
+The yardstick is the same app with our listeners taken off SQLAlchemy's `Session`. A Valkey runs too, so that the
+doorbell is paid for as well. Each round makes one commit without and one with, in turns; printed are the medians of
 both, and the median of the ratios of neighbours.
 """
 
@@ -38,7 +38,7 @@ from tests.stage import subscribe
 
 LINES = 5
 OTHERS = 100
-"""Subscriptions of other owners, so that nobody is asked for in an empty table."""
+"""Subscriptions of other owners, so that no look-up is in an empty table."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Case:
     work: t.Callable[[], None]
     """Makes the objects and commits."""
     target: float
-    """At most this many times the same without the extension; 0: milliseconds are told instead."""
+    """At most this many times the same without the extension; 0: milliseconds are printed instead."""
     events: tuple[str, ...] = ()
     """What is listened to; nothing: only by others' subscriptions."""
     share: float = 1.0
@@ -237,7 +237,7 @@ def run(name: str, rounds: int, only: str | None, with_redis: bool) -> t.Iterato
             try:
                 with app.app_context():
                     gc.collect()
-                    gc.freeze()  # what was imported is nobody's garbage, with or without us
+                    gc.freeze()  # imported modules are never garbage, with or without us
                     for case in CASES:
                         if only is None or only in case.name:
                             yield measure(app, case, name, max(5, int(rounds * case.share)))

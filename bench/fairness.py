@@ -30,14 +30,14 @@ PACE = 20
 def measure(database: str, events: int, backlog: int) -> dict[str, t.Any]:
     """One row of the table, in milliseconds."""
     without = _waits(database, events, 0)
-    beside = _waits(database, events, backlog)
+    loaded = _waits(database, events, backlog)
     return {
         "database": database,
         "events": events,
         "hanging_backlog": backlog,
-        "p95_ms": milliseconds(percentile(beside, 0.95)),
+        "p95_ms": milliseconds(percentile(loaded, 0.95)),
         "p95_without_ms": milliseconds(percentile(without, 0.95)),
-        "ratio": round(percentile(beside, 0.95) / percentile(without, 0.95), 2),
+        "ratio": round(percentile(loaded, 0.95) / percentile(without, 0.95), 2),
     }
 
 
@@ -87,8 +87,8 @@ def measure_worker(database: str, kind: str, seconds: int, hanging: int) -> dict
     shown = {f"p{share}_ms": percentile(found, share / 100) for share in (50, 95, 99)} | {
         "max_ms": max(found)
     }
-    told = {"database": database, "worker": kind, "hanging": hanging, "seconds": seconds, "events": count}
-    return {**told, **{name: milliseconds(value) for name, value in shown.items()}}
+    case = {"database": database, "worker": kind, "hanging": hanging, "seconds": seconds, "events": count}
+    return {**case, **{name: milliseconds(value) for name, value in shown.items()}}
 
 
 def _warm_up(state: AppState, healthy: str) -> int:

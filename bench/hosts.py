@@ -1,4 +1,4 @@
-"""Whether a public Flask app takes us in: its own tests before, with nobody subscribed, and with everything subscribed.
+"""Whether a public Flask app takes us in: its own tests before, without a subscription, and with everything subscribed.
 
 python -m bench.hosts microblog --source CHECKOUT [--work FOLDER] [--modes nobody star everything] [--json] [-- …]
 
@@ -9,8 +9,8 @@ nothing of an app is kept here.
 
 The extension is added by a pytest plugin, `bench/hosts/guest.py`, that wraps the app's factory; no file of the app is
 changed. The catalogue has a channel for each model, and one owner for all rows. `star` is one subscription to `*` with
-`changes`; `everything` one to every event with every include. Told are the tests that fail and did not before, and the
-CPU time beside that of `before`.
+`changes`; `everything` one to every event with every include. Printed are the tests that fail and did not before, and
+the CPU time compared to `before`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run, beside `before`."""
+    """One run, compared to `before`."""
 
     host: str
     mode: str
@@ -241,7 +241,7 @@ def run_tests(
 
 
 def compare(host: Host, mode: str, before: t.Mapping[str, t.Any], now: t.Mapping[str, t.Any]) -> Outcome:
-    """Say what a run has beside another."""
+    """Return what a run has more or less than another."""
     failing = [name for name, what in now["outcomes"].items() if what in BAD]
     new = [name for name in failing if before["outcomes"].get(name) not in BAD]
     reasons: dict[str, int] = {}

@@ -25,13 +25,13 @@ from flask_webhooks.state import AppState
 
 def measure(database: str, dead: int, backlog: int, newcomers: int) -> dict[str, t.Any]:
     """One row of the table, in milliseconds."""
-    without, beside = (_waits(database, count, backlog, newcomers) for count in (0, dead))
+    without, loaded = (_waits(database, count, backlog, newcomers) for count in (0, dead))
     return {
         "database": database,
         "dead": dead,
         "newcomers": newcomers,
-        "p50_ms": milliseconds(percentile(beside, 0.5)),
-        "most_ms": milliseconds(max(beside)),
+        "p50_ms": milliseconds(percentile(loaded, 0.5)),
+        "most_ms": milliseconds(max(loaded)),
         "p50_without_ms": milliseconds(percentile(without, 0.5)),
         "most_without_ms": milliseconds(max(without)),
     }

@@ -3,14 +3,14 @@
 python -m bench.suite [--rounds 5] [--json] [--only test_trade.py]
 
 Four ways, each once a round, the order turned with each round: `without` (no `init_app`, our listeners off
-SQLAlchemy's `Session`), `nobody` (with nobody subscribed), `star` (each business has one subscription to `*`),
+SQLAlchemy's `Session`), `nobody` (without a subscription), `star` (each business has one subscription to `*`),
 `everything` (each to every event with every include and `changes`). The catalogue is over everything that the app has:
 31 channels. Counted is the CPU time of set-up, test and tear-down of those tests that pass in all four ways, without
-what it takes to subscribe. Told is the median, over the rounds, of the ratio to `without` of the same round.
+what it takes to subscribe. Printed is the median, over the rounds, of the ratio to `without` of the same round.
 
 As in most suites there is one app for all tests, on a database that each test finds new. The example app's own tests
 make an app each, which no host of ours does so: the time of `init_app`, and the garbage that each app of 31 channels
-leaves to Python's collector, would be most of what is measured. What `init_app` takes is told beside.
+leaves to Python's collector, would be most of what is measured. What `init_app` takes is printed too.
 
 Left out are the files that no host would have: of the catalogue alone (`test_catalog.py`), of the docs
 (`test_docs.py`), and of the receiver, which is a process of its own (`test_receiver.py`).

@@ -20,7 +20,7 @@ _NOBODY = generate_password_hash(secrets.token_hex())
 
 
 def current_user() -> User | None:
-    """Return the user of this request; ``None`` if nobody is signed in."""
+    """Return the user of this request; ``None`` if no user is signed in."""
     return _bearer() if "Authorization" in request.headers else _signed_in()
 
 

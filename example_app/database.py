@@ -25,7 +25,7 @@ def set_up_sqlite(app: Flask) -> None:
 
 def _on_connect(connection: t.Any, record: object) -> None:
     # Python's driver begins a transaction only at the first INSERT, UPDATE or DELETE. A savepoint released
-    # before that is committed for good, whatever becomes of the rest. So the driver is told to keep out of it.
+    # before that is committed for good, whatever becomes of the rest. So the driver must not begin transactions itself.
     # Source: SQLAlchemy, "Transactions with SQLite and the sqlite3 driver".
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other

@@ -1,6 +1,6 @@
 """`make demo`: the whole product at work in one terminal.
 
-Four processes, as in real life: the web app, a worker, a receiver that nobody here wrote the verifier of, and this
+Four processes, as in real life: the web app, a worker, a receiver whose verifier is a library of others, and this
 one, which does business and checks that every committed event arrives exactly as it was committed, and that nothing
 arrives that was rolled back.
 """
@@ -142,7 +142,7 @@ class Ledger:
 
 
 def free_port() -> int:
-    """A port that nobody uses at the moment."""
+    """A port that no process uses at the moment."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -214,7 +214,7 @@ def wait_for(address: str, seconds: float = 60.0) -> None:
 
 
 def do_business(app: Flask, ledger: Ledger, seconds: float | None, stop: threading.Event) -> None:
-    """Simulation at an even pace until the time is up or somebody presses Ctrl-C."""
+    """Simulation at an even pace until the time is up or Ctrl-C is pressed."""
     simulation = Simulation(app, seed=int(time.time()))
     began = time.monotonic()
     number = 0

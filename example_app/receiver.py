@@ -1,4 +1,4 @@
-"""Somebody else's server: it verifies every request with the official `standardwebhooks` library and prints it.
+"""A customer's server: it verifies every request with the official `standardwebhooks` library and prints it.
 
 It knows nothing of this project: one secret for each path, given as JSON on standard input
 (``{"/acme": "whsec_..."}``, a line each time there is one more), one line of JSON on standard output for each

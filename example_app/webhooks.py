@@ -11,7 +11,7 @@ webhooks = Webhooks()
 
 @webhooks.principal_loader
 def load_principal() -> Principal | None:
-    """Tell who is calling the webhooks API or console; ``None`` if nobody is signed in."""
+    """Return the caller of the webhooks API or console; ``None`` if no user is signed in."""
     user = current_user()
     if user is None:
         return None

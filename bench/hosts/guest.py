@@ -1,4 +1,4 @@
-"""Inside the tests of somebody else's app: puts Flask-Webhooks into it, without a change in a file of theirs.
+"""Inside the tests of a public app: puts Flask-Webhooks into it, without a change in a file of theirs.
 
 `bench.hosts` runs `pytest -p guest` with this folder on the path. What to do stands in the environment variable
 `WEBHOOKS_GUEST`, a JSON object, and what was seen is written to the file that it names.
@@ -187,7 +187,7 @@ class _Warnings(logging.Handler):
 
 
 def write_catalog(db: t.Any, title: str, path: Path) -> None:
-    """Write a channel for each model, with every include; beside it, as `init.yaml`, what `flask webhooks init` writes.
+    """Write a channel for each model, with every include; `init.yaml` next to it is by `flask webhooks init`.
 
     What `init` leaves out is in ours all the same: rows that only tie others together, and names that sound like
     secrets. Columns that are refused are excluded.
@@ -288,7 +288,7 @@ def _watch(db: t.Any) -> None:
 
 
 def settle_in(connection: t.Any) -> bool:
-    """See to it that our tables are there, as after a migration, and that somebody listens who shall.
+    """Create our tables, as after a migration, and the subscriptions of the mode.
 
     Return whether that lasts when the transaction is rolled back.
     """

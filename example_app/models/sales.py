@@ -95,7 +95,7 @@ class InvoicePayment(Payment):
 
 
 class InvoiceOnlinePayment(OnlinePayment):
-    """Money a client paid through a payment page; the gateway tells, nobody types it in."""
+    """Money a client paid through a payment page; the gateway reports it, no user enters it."""
 
     __tablename__ = "invoice_online_payments"
     __tag_prefix__ = "IOP"
