@@ -105,10 +105,10 @@ def send_test(subscription_id: str, event: str, as_json: bool) -> None:
         key, format = row.id, row.format
         session.rollback()  # no transaction is open while a request is under way
         delivery_id = send_test_request(state, key, _subject(state, event), format=format)
-        story = queries.delivery_detail(session, delivery_id, owner=ALL_OWNERS)
-    assert story is not None  # noqa: S101  # run_trial has just written it
-    _tell(story.attempts[-1], as_json)
-    if story.delivery.state != "delivered":
+        detail = queries.delivery_detail(session, delivery_id, owner=ALL_OWNERS)
+    assert detail is not None  # noqa: S101  # `send_test_request` has just written it
+    _tell(detail.attempts[-1], as_json)
+    if detail.delivery.state != "delivered":
         raise SystemExit(1)
 
 
