@@ -40,12 +40,14 @@ test: $(VENV)/.dev             ## the tests, on SQLite and PostgreSQL, with a re
 test-long: $(VENV)/.dev        ## those that wait for processes, seconds or a browser, or try very many cases
 	$(BIN)/python -m pytest -m 'long and not deep and not plans' $(PARALLEL)
 
-# Rooms whose tests run with the lowest versions and count for coverage.
-SMALL_ROOMS = $(addprefix tests/,bindings config errors models payload replay sql subscriptions)
+# Run with the lowest versions, and count for coverage.
+COMMON = tests/test_*.py $(addprefix tests/,bindings config errors integration models outbox payload replay sql subscriptions worker) \
+	tests/cli/test_worker.py tests/queue/test_doorbell.py
 
-MARIADB = tests/capture $(addprefix tests/worker/test_,clocks.py health.py plans.py coordinator.py statements.py outage.py) \
-	$(filter-out tests/api/test_plans.py,$(wildcard tests/api/test_*.py)) tests/console tests/models tests/web \
-	$(addprefix tests/integration/test_,at_once.py isolation.py) tests/subscriptions/test_changes.py tests/worker/test_maintenance.py
+MARIADB = tests/capture $(filter-out tests/api/test_plans.py,$(wildcard tests/api/test_*.py)) tests/console tests/models tests/outbox tests/web \
+	$(addprefix tests/,sql/test_clock.py subscriptions/test_changes.py test_health.py) \
+	$(addprefix tests/integration/test_,at_once.py isolation.py) \
+	$(addprefix tests/worker/test_,clocks.py coordinator.py maintenance.py outage.py)
 test-mariadb: $(VENV)/.dev     ## capture, delivery, API and console on MariaDB (see "make system")
 	WEBHOOKS_TEST_DATABASES=mariadb $(BIN)/python -m pytest -m 'not deep' -k mariadb $(MARIADB)
 
@@ -54,7 +56,7 @@ test-plans: $(VENV)/.dev       ## every statement beside statistics that do not 
 
 test-oldest:     ## what an app meets first, on SQLite and the lowest versions that we let in (Python 3.11 or 3.12)
 	$(MAKE) .venv-oldest/.dev VENV=.venv-oldest CONSTRAINTS=tests/oldest.txt
-	WEBHOOKS_TEST_DATABASES=sqlite .venv-oldest/bin/python -m pytest -m 'not deep' tests/test_*.py $(SMALL_ROOMS) tests/capture tests/worker tests/integration tests/api/test_life.py tests/queue/test_doorbell.py $(addprefix tests/cli/test_,catalog.py check_rows.py database.py repair.py replay.py worker.py) --deselect tests/capture/test_random.py
+	WEBHOOKS_TEST_DATABASES=sqlite .venv-oldest/bin/python -m pytest -m 'not deep' $(COMMON) tests/capture tests/api/test_life.py $(addprefix tests/cli/test_,catalog.py check_rows.py database.py repair.py replay.py) --deselect tests/capture/test_random.py
 
 .venv-neighbours/.dev: pyproject.toml setup.cfg
 	$(MAKE) .venv-neighbours/.pip VENV=.venv-neighbours
@@ -80,7 +82,7 @@ check: $(VENV)/.dev            ## format, lint, types, import floors
 
 coverage: $(VENV)/.dev         ## which lines and branches the tests of the package's rooms run
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m 'not deep' --quiet tests/test_*.py $(SMALL_ROOMS) tests/catalog tests/integration tests/systems tests/worker
+	$(BIN)/coverage run -m pytest -m 'not deep' --quiet $(COMMON) tests/catalog tests/systems
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

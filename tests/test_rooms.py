@@ -138,8 +138,20 @@ def test_the_init_of_a_room_lists_its_modules() -> None:
 
 
 def test_tests_are_where_what_they_test_is() -> None:
-    folders = {path.name for path in TESTS.iterdir() if any(path.glob("test_*.py"))}
-    named = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")}
+    misplaced = set()
+    for path in TESTS.rglob("test_*.py"):
+        folder = path.parent.relative_to(TESTS)
+        if folder.parts:
+            is_known = folder.parts[0] in SEVERAL_ROOMS or (ROOT / folder).is_dir()
+        else:
+            name = path.stem.removeprefix("test_")
+            is_known = name in WHOLE_REPOSITORY or (ROOT / f"{name}.py").is_file()
+        if not is_known:
+            misplaced.add(str(path.relative_to(TESTS)))
 
-    assert {name for name in folders - SEVERAL_ROOMS.keys() if not (ROOT / name).is_dir()} == set()
-    assert {name for name in named - WHOLE_REPOSITORY if not (ROOT / f"{name}.py").is_file()} == set()
+    assert misplaced == set()
+
+
+def test_what_is_listed_as_no_rooms_tests_exists() -> None:
+    assert {name for name in SEVERAL_ROOMS if not (TESTS / name).is_dir() or (ROOT / name).is_dir()} == set()
+    assert {name for name in WHOLE_REPOSITORY if not (TESTS / f"test_{name}.py").is_file()} == set()

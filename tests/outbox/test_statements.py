@@ -1,4 +1,4 @@
-"""The effects of the worker's statements on each database: MySQL and MariaDB read some of them differently."""
+"""What the worker's statements write on each database: MySQL and MariaDB read some of them differently."""
 
 from __future__ import annotations
 
