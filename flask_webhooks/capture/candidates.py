@@ -47,6 +47,7 @@ class Candidates:
         for item in changes:
             if item.obj is None:
                 return False
+            # An expired object would have to be loaded, one of another session may be out of date.
             bound, state = item.bound, state_of(item.obj)
             if state.session_id != self._key or state.expired_attributes or not stands_for(state, item):
                 return False

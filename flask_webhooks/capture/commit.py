@@ -61,6 +61,7 @@ def record_events(
     emitted = [item for item in items if isinstance(item, Emitted)]
     if not changes and not emitted:
         return []
+    # A stage that reads would flush what the host has left for later, in the middle of its commit.
     is_autoflush, session.autoflush = session.autoflush, False
     try:
         lookup.connection = None

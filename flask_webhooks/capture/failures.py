@@ -74,6 +74,7 @@ def named_error(state: AppState, event: EventType, obj: t.Any, error: Exception)
     about = about_of(event, obj)
     if isinstance(error, PayloadError):
         return PayloadError(f"{about}: {error}")
+    # It names object and field already.
     if isinstance(error, EmitError):
         return error
     field = host_code.at_field(state.bound[event.channel].schemas.get(event.name), obj)

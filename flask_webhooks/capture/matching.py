@@ -33,6 +33,7 @@ def match(
         if not events:
             lookup.reason = "database"
             return []
+    # One query for all owners and event types of the commit, however many events there are.
     owners, names = {item.owner for item in events}, {item.event.name for item in events}
     lookup.query(lookup.connection, owners, names, has_written=has_written)
     return _matched(registry.state.settings, lookup, events) if lookup.reason is None else []

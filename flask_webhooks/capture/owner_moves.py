@@ -256,6 +256,7 @@ class RowsBefore:
         for local, remote in relation.local_remote_pairs or ():
             [mine] = attributes_of(relation.parent, [local]) or ("",)
             [theirs] = attributes_of(relation.mapper, [remote]) or ("",)
+            # Only a changed foreign key can tell: an unchanged one is as the collection shows it.
             if theirs in row.old_values and mine:
                 if row.old_values[theirs] != (old_values[mine] if mine in old_values else value(obj, mine)):
                     return False
@@ -288,6 +289,7 @@ class RowsBefore:
             (attributes_of(relation.parent, [local]), attributes_of(relation.mapper, [remote]))
             for local, remote in relation.local_remote_pairs or ()
         ]
+        # Rare: most foreign keys refer to the primary key, by which `_rows_before` finds it.
         for row in self._known_rows().values():
             if row.kind is Kind.DELETED and isinstance(row.obj, relation.mapper.class_):
                 was = {**row.obj.__dict__, **row.old_values}
@@ -325,6 +327,7 @@ class RowsBefore:
             state.dict[relation.key] = past.related(obj, relation)
             return ATTR_WAS_SET
 
+        # SQLAlchemy asks these for an attribute that is not loaded, before the loaders of the mapper.
         state.callables = {
             relation.key: functools.partial(lead, relation)
             for relation in state.mapper.relationships

@@ -48,6 +48,7 @@ def next_on_path(obj: t.Any, name: str, hidden_row: HiddenRow | None) -> t.Any:
     is_row = name in state.mapper.relationships
     if hidden_row is None or (found is not None and not (is_row and leads_elsewhere(state, name))):
         return found
+    # The relationship shows nothing, or an object that is not its row any more: the columns still lead there.
     keys = _keys_led_by(obj, name)
     relation = link_of(state.mapper, name)
     return (hidden_row(relation, keys) if keys and relation is not None else None) or found
@@ -90,6 +91,7 @@ def load_linked(
             session = object_session(obj)
             if session is not None:
                 groups.setdefault((session, type(obj), path), []).append((obj, values))
+    # A session holds its objects weakly: without this list they would be gone before the owners are read.
     held: list[t.Any] = []
     for (session, model, path), objects in groups.items():
         mapper: t.Any = inspect(model)
@@ -104,6 +106,7 @@ def load_linked(
                 wanted += [values[column][0] for _, values in objects if column in values]
                 rows = rows_led_to(session, relation, wanted)
                 ahead = list(rows.values())
+                # After a deletion the session forgets what its foreign keys led to, so the object itself keeps it.
                 for obj, values in objects if is_kept else ():
                     was = values[column][0] if column in values else obj.__dict__.get(column)
                     if was in rows:

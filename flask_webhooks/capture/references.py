@@ -140,6 +140,7 @@ def referred(session: Session, relation: Relation, values: t.Mapping[str, t.Any]
     mine = attributes_of(relation.parent, [local for local, _ in pairs])
     theirs = attributes_of(target, [remote for _, remote in pairs])
     wanted = {name: values.get(local) for local, name in zip(mine, theirs, strict=False)}
+    # A NULL in a key of several columns refers to no row.
     if not wanted or None in wanted.values():
         return None
     # Of a joined inheritance both tables have the key, under one attribute.
@@ -158,6 +159,7 @@ def previous_parent(session: Session, change: Change, name: str) -> t.Any:
         return None
     keys = attributes_of(relation.parent, relation.local_columns)
     changed = {key: change.values[key] for key in keys if key in change.values}
+    # Not changed, or set back: what the relationship shows is where it led.
     if all(old == new for old, new in changed.values()):
         return None
     old_values = {key: old for key, (old, _) in changed.items()}

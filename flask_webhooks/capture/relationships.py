@@ -58,6 +58,7 @@ class TouchedParents:
                 name = touch.relationship
                 for other in (held[name],) if is_consistent else _parents(self._session, change, name):
                     self._touches.append((change, name, other))
+                    # By id: an object of the host may compare as it likes.
                     mark = touch.channel, id(other)
                     if mark in seen:
                         continue

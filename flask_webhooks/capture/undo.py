@@ -200,6 +200,7 @@ class Snapshot:
             _fill(state, name, members)
         for each in self._contents.values():
             each.put_back()
+        # SQLAlchemy makes these attributes when there is something to note: absent means nothing.
         for name in _WAITING:
             vars(state).pop(name, None)
         for name, known in (self._known | self._waiting).items():
@@ -282,6 +283,7 @@ def _keep_parents(state: State, name: str, before: list[t.Any], now: list[t.Any]
     if not impl.trackparent:
         return
     were, are = ({id(each): each for each in some if each is not None} for some in (before, now))
+    # By id, because objects of the host may not be hashable.
     for key in are.keys() - were.keys():
         impl.sethasparent(instance_state(are[key]), state, False)
     for key in were.keys() - are.keys():
@@ -341,6 +343,7 @@ def _forget(state: State) -> None:
 
 def _read_again(state: State, names: list[str]) -> None:
     """Expire attributes; where the host goes on without expiring, what it had is read at once."""
+    # An object that is not in the database has no row to read from.
     if not state.persistent:
         for name in names:
             state.dict.pop(name, None)

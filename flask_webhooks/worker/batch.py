@@ -105,6 +105,7 @@ def health_after(
         started = result.started_at or result.ended_at
         if result.is_ours:
             health = replace(health, waits_for="sender")
+        # 429, or 503 with Retry-After: the receiver works, and only asks to slow down.
         elif result.wait is not None:
             result.is_deferred = pace.is_patient(health, burst)
             health, result.wait = pace.refused(
@@ -119,6 +120,7 @@ def health_after(
 def _after_one(
     state: AppState, lane: HeldLane, before: Health, result: AttemptResult
 ) -> tuple[Health, Reason | None]:
+    # Nothing was sent, or the fault is ours: that says nothing about the receiver.
     if not result.counts:
         return before, None
     health, hopeless = after(

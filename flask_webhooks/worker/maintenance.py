@@ -116,6 +116,7 @@ class Maintenance:
     def _write_heartbeat(self) -> None:
         """Write that the worker lives, and see which others do."""
         with self.state.own_engine.begin() as connection:
+            # The database's clock: those of the machines may differ by more than a heartbeat.
             now = outbox.now(connection)
             outbox.heartbeat(connection, self.worker, now)
             alive = [row.name for row in outbox.workers(connection) if not is_stalled(row.seen_at, now)]
@@ -132,7 +133,7 @@ class Maintenance:
         ahead = (due - now).total_seconds()
         if ahead >= self.interval or self.stop.wait(max(0.0, ahead)):
             return
-        if self.wake is not None:
+        if self.wake is not None:  # the senders run in this process: no detour over Redis
             self.wake()
         elif not self.state.bell.ring() and not self.stop.is_set():
             # Redis is away, so that no worker can be woken.

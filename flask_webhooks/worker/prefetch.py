@@ -42,6 +42,7 @@ AUTOMATIC = Trigger.AUTOMATIC.value
 def read(lanes: Lanes, connection: sa.Connection) -> None:
     """Read on in the lanes that are about to run out of tasks."""
     now = time.monotonic()
+    # The fewer lanes there are, the more each reads ahead: one alone must fill a batch.
     share = min(MOST, max(LEAST, AHEAD // max(1, len(lanes.held))))
     windows = {
         key: window for key, lane in lanes.held.items() if (window := lane.window(share, now)) is not None
@@ -128,6 +129,7 @@ def _take(
         message = messages.get(row.message_id)
         if message is not None:
             asked = message.event, row.trigger
+            # Matching patterns costs more than the look-up, and a lane mostly has few event types.
             if asked not in wanted:
                 wanted[asked] = lanes.wants(lane, *asked)
             if not wanted[asked]:

@@ -44,6 +44,7 @@ class LaneSearch:
         now = time.monotonic()
         if held and now < self._look_at:
             return 0
+        # Before the look and not after it: a statement that takes long must not be followed by another at once.
         self._look_at = now + self.again
         room = min(self._more, MOST - held) if self._is_hungry() else 0
         self.is_sated = not room
@@ -70,6 +71,7 @@ class LaneSearch:
             self.again = SOONEST
             if found == most:
                 self.look_at_once()  # there are more
+            # Lanes that lasted less than a second were too few for the senders: twice as many next time.
             self._more = min(2 * self._more, MORE) if began - self._taken < GULP else FIRST
             self._taken = began
 

@@ -62,6 +62,7 @@ class Withdrawals:
                 outbox.reschedule(connection, self._deselected)
             logger.info("deliveries.deselected", extra={"deliveries": len(self._deselected)})
             self._deselected = []
+        # One portion for all lanes of this call: a subscription with a million of them must not stop the others.
         left = self._portion
         while self.switched_off and left > 0:
             left -= self._hold(self.switched_off[0], left)

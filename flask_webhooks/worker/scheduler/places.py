@@ -52,7 +52,7 @@ class Places(t.Generic[L]):
             return
         if lane.not_before > now or lane.resume_at > now:
             lane.where = TIMED
-            self._tie += 1
+            self._tie += 1  # lanes cannot be compared: of two with one moment the first comes first
             heapq.heappush(self._timed, (lane.start_at, self._tie, lane))
         elif lane.probation is not PROVEN and not self._may_pass(lane, self.parked[lane.probation]):
             # Behind those that wait already, even if a slot has just come free: `admit` hands it out.

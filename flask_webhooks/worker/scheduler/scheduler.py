@@ -218,6 +218,7 @@ class FairScheduler(t.Generic[L, T]):
             while (taken := self._take(now)) is None and now < until and not self._stopped:
                 moment = self._places.next_moment()
                 due = until if moment is None else min(moment, until)
+                # Counted, so that `_notify` costs nothing while all threads are busy.
                 self._asleep += 1
                 self._changed.wait(max(due - now, 0.0005))
                 self._asleep -= 1
@@ -342,6 +343,7 @@ class FairScheduler(t.Generic[L, T]):
         """Take a new rate from the last start on, so that a slow one set by mistake can be undone."""
         lane.cap, lane.is_even = min(self._cap, cap or self._cap), even
         lane.limit = min(lane.limit, lane.cap)
+        # Its place in the heap is by the old rate.
         if rate != lane.rate:
             self._places.leave(lane)
             lane.rate = rate
@@ -357,6 +359,7 @@ class FairScheduler(t.Generic[L, T]):
         self._now = max(self._now, now)
         places = self._places
         places.place_due(self._now)
+        # Out of its place first: a lane that may not start after all must not be found again at once.
         while places.ready.lanes and not (self._stopped or self._paused or self._is_stopping()):
             lane = places.ready.first()
             places.leave(lane)

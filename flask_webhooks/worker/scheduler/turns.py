@@ -36,6 +36,7 @@ class Turns(t.Generic[L]):
         """Take a lane out; its owner has had a turn."""
         lanes = self._owners[lane.owner]
         del self.lanes[lane.key], lanes[lane.key]
+        # The lanes of an owner that has more keep their order; the owner goes behind all others.
         if lanes:
             self._owners.move_to_end(lane.owner)
         else:
