@@ -27,39 +27,39 @@ MOST = 50
 
 
 @page("GET", "/events", right="read")
-def events(visit: PageContext) -> Page:
+def events(context: PageContext) -> Page:
     """Show every channel and its events."""
-    listeners = queries.ids_by_pattern(visit.session, owner=visit.owner)
-    known = list(visit.state.catalog.events.values())
+    listeners = queries.ids_by_pattern(context.session, owner=context.owner)
+    known = list(context.state.catalog.events.values())
     # A page begins after a name and not at a number: the catalogue may change between two pages.
-    first = next((at + 1 for at, each in enumerate(known) if each.name == visit.query.get("after")), 0)
+    first = next((at + 1 for at, each in enumerate(known) if each.name == context.query.get("after")), 0)
     listed = known[first : first + PAGE]
     by_channel = {name: list(some) for name, some in groupby(listed, key=lambda each: each.channel)}
     values = {
-        "catalog": visit.state.catalog,
+        "catalog": context.state.catalog,
         "channels": [
-            (channel := visit.state.catalog.channels[name], fit(channel.description, SAID, html_size), some)
+            (channel := context.state.catalog.channels[name], fit(channel.description, SAID, html_size), some)
             for name, some in by_channel.items()
         ],
-        "count": sum(1 for channel in visit.state.catalog.channels.values() if channel.events),
-        "listening": {event.name: len(_listening(visit, listeners, event.name)) for event in listed},
+        "count": sum(1 for channel in context.state.catalog.channels.values() if channel.events),
+        "listening": {event.name: len(_listening(context, listeners, event.name)) for event in listed},
         "more": listed[-1].name if first + PAGE < len(known) else None,
     }
     return Page("events.html", values)
 
 
 @page("GET", "/events/<event_name>", right="read")
-def event(visit: PageContext, event_name: str) -> Page:
+def event(context: PageContext, event_name: str) -> Page:
     """Show one event: its data as a table, a body in each format, and the visitor's webhooks that get it."""
-    found = visit.state.catalog.events.get(event_name)
+    found = context.state.catalog.events.get(event_name)
     if found is None:
         raise nothing()
-    channel = visit.state.catalog.channels[found.channel]
-    bound = visit.state.bound[found.channel]
-    shared = visit.state.settings.only_environment or "staging"
+    channel = context.state.catalog.channels[found.channel]
+    bound = context.state.bound[found.channel]
+    shared = context.state.settings.only_environment or "staging"
     schema = data_schema(bound, found)
-    listeners = queries.ids_by_pattern(visit.session, owner=visit.owner)
-    newest_first = sorted(_listening(visit, listeners, found.name), reverse=True)
+    listeners = queries.ids_by_pattern(context.session, owner=context.owner)
+    newest_first = sorted(_listening(context, listeners, found.name), reverse=True)
     values = {
         "event": found,
         "channel": channel,
@@ -71,15 +71,15 @@ def event(visit: PageContext, event_name: str) -> Page:
         ],
         "schema": json.dumps(schema, indent=2, ensure_ascii=False),
         "includes": [*bound.includes, CHANGES],
-        "samples": [(name, example_text(visit.state, found, name, shared)) for name in found.formats],
-        "subscriptions": queries.some_of(visit.session, newest_first[:MOST]),
+        "samples": [(name, example_text(context.state, found, name, shared)) for name in found.formats],
+        "subscriptions": queries.some_of(context.session, newest_first[:MOST]),
         "unlisted": len(newest_first[MOST:]),
     }
     return Page("event.html", values)
 
 
-def _listening(visit: PageContext, listeners: t.Mapping[str, set[str]], name: str) -> set[str]:
-    return set().union(*(listeners.get(pattern, set()) for pattern in visit.state.catalog.patterns(name)))
+def _listening(context: PageContext, listeners: t.Mapping[str, set[str]], name: str) -> set[str]:
+    return set().union(*(listeners.get(pattern, set()) for pattern in context.state.catalog.patterns(name)))
 
 
 def _rows(schema: t.Mapping[str, t.Any], prefix: str, depth: int) -> t.Iterator[dict[str, t.Any]]:

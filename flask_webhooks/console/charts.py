@@ -18,21 +18,21 @@ __all__ = ["charts", "window_of"]
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/charts", right="read")
-def charts(visit: PageContext, subscription_id: object) -> Page | Raw:
+def charts(context: PageContext, subscription_id: object) -> Page | Raw:
     """Show the charts of a window, as a part of the page; with `?as=json` return only their numbers."""
-    row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
-    window = window_of(visit)
-    found = queries.series(visit.session.connection(), row.id, window, datetime.now(UTC))
-    if visit.query.get("as") == "json":
+    row = subscriptions.find(context.session, str(subscription_id), owner=context.owner)
+    window = window_of(context)
+    found = queries.series(context.session.connection(), row.id, window, datetime.now(UTC))
+    if context.query.get("as") == "json":
         return Raw(json.dumps(_numbers(found)), "application/json")
     return Page(
         "_charts.html", {"subscription": row, "series": found, "window": window, "windows": list(WINDOWS)}
     )
 
 
-def window_of(visit: PageContext) -> str:
+def window_of(context: PageContext) -> str:
     """Return the window that was asked for; a day for one that does not exist."""
-    asked = visit.query.get("window", "24h")
+    asked = context.query.get("window", "24h")
     return asked if asked in WINDOWS else "24h"
 
 

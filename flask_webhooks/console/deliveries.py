@@ -31,12 +31,12 @@ _FIELDS = ("webhook", "state", "event", "time", "status", "q")
 
 
 @page("GET", "/deliveries", right="read")
-def deliveries(visit: PageContext) -> Page:
+def deliveries(context: PageContext) -> Page:
     """Show the log; for htmx only its next part."""
-    query = {name: visit.query.get(name, "").strip() for name in _FIELDS}
-    known = queries.with_log(visit.session, owner=visit.owner, most=WEBHOOKS)
-    before = visit.identifier("before")
-    found = queries.search(visit.session.connection(), _wanted(visit, query, known, before=before), MOST)
+    query = {name: context.query.get(name, "").strip() for name in _FIELDS}
+    known = queries.with_log(context.session, owner=context.owner, most=WEBHOOKS)
+    before = context.identifier("before")
+    found = queries.search(context.session.connection(), _wanted(context, query, known, before=before), MOST)
     values = {
         "slice": found,
         "query": {name: value for name, value in query.items() if value},
@@ -44,36 +44,36 @@ def deliveries(visit: PageContext) -> Page:
         "anchor": (found.entries[-1].row.id if found.entries else uuid7()) if not before else "",
         "newest": found.entries[0].row.id if found.entries else "",
         "subscriptions": {row.id: row for row in known},
-        "channels": visit.state.catalog.channels,
-        "events": few(_patterns(visit)),
+        "channels": context.state.catalog.channels,
+        "events": few(_patterns(context)),
         "states": [state.value for state in State],
         "spans": list(SPANS),
         "statuses": STATUSES,
         "is_first": not before,
     }
-    return Page("_older.html" if visit.is_partial and before else "deliveries.html", values)
+    return Page("_older.html" if context.is_partial and before else "deliveries.html", values)
 
 
 @page("GET", "/deliveries/live", right="read")
-def live(visit: PageContext) -> Page:
+def live(context: PageContext) -> Page:
     """Show the deliveries that are newer than an anchor: new lines, and lines whose state has changed."""
-    query = {name: visit.query.get(name, "").strip() for name in _FIELDS}
-    known = queries.with_log(visit.session, owner=visit.owner, most=WEBHOOKS)
-    anchor = visit.identifier("anchor") or uuid7()
-    found = queries.search(visit.session.connection(), _wanted(visit, query, known, anchor=anchor), LIVE)
+    query = {name: context.query.get(name, "").strip() for name in _FIELDS}
+    known = queries.with_log(context.session, owner=context.owner, most=WEBHOOKS)
+    anchor = context.identifier("anchor") or uuid7()
+    found = queries.search(context.session.connection(), _wanted(context, query, known, anchor=anchor), LIVE)
     values = {
         "slice": found,
         "query": {name: value for name, value in query.items() if value},
         "anchor": anchor,
         "newest": found.entries[0].row.id if found.entries else "",
-        "seen": visit.identifier("newest"),
+        "seen": context.identifier("newest"),
         "subscriptions": {row.id: row for row in known},
     }
     return Page("_live.html", values)
 
 
 def _wanted(
-    visit: PageContext,
+    context: PageContext,
     query: t.Mapping[str, str],
     known: t.Sequence[Subscription],
     *,
@@ -83,13 +83,13 @@ def _wanted(
     ids: tuple[str, ...] | None = tuple(row.id for row in known)
     if query["webhook"]:
         ids = tuple(row.id for row in known if row.id == query["webhook"])
-    elif visit.owner is ALL_OWNERS:
+    elif context.owner is ALL_OWNERS:
         ids = None
     span = SPANS.get(query["time"])
     status = query["status"]
     # `isdigit` alone accepts digits of all scripts, and superscripts, which `int` refuses.
     return LogQuery(
-        owner=visit.owner,
+        owner=context.owner,
         subscriptions=ids,
         state=query["state"] if query["state"] in set(State) else "",
         event=query["event"][:255],
@@ -103,9 +103,9 @@ def _wanted(
     )
 
 
-def _patterns(visit: PageContext) -> t.Iterator[str]:
+def _patterns(context: PageContext) -> t.Iterator[str]:
     """Yield the patterns that the log can be filtered by: channels and their events."""
-    for channel in visit.state.catalog.channels.values():
+    for channel in context.state.catalog.channels.values():
         if channel.events:
             yield f"{channel.name}.*"
             yield from (event.name for event in channel.events.values())

@@ -64,21 +64,21 @@ class ShownAttempt:
 
 
 @page("GET", "/deliveries/<uuid:delivery_id>", right="read")
-def delivery(visit: PageContext, delivery_id: object) -> Page | Raw:
+def delivery(context: PageContext, delivery_id: object) -> Page | Raw:
     """Show a delivery. An open page polls it, and gets 204 if nothing has changed.
 
     With `response` in the query, return the bytes of that attempt's response instead, as a download.
     """
-    before = visit.identifier("before")
-    detail = _find(visit, str(delivery_id), before)
+    before = context.identifier("before")
+    detail = _find(context, str(delivery_id), before)
     row = detail.delivery
-    if "response" in visit.query:
-        return _saved(visit, row.id, visit.identifier("response"))
+    if "response" in context.query:
+        return _saved(context, row.id, context.identifier("response"))
     # A page that is open polls every few seconds. The mark changes with everything that the page shows.
     mark = f"{row.state} {row.attempts} {row.due_at.isoformat() if row.due_at else ''}"
-    if visit.is_partial and visit.query.get("seen") == mark:
+    if context.is_partial and context.query.get("seen") == mark:
         return Raw(status=204)
-    body = body_of(visit.state, visit.session.connection(), row)
+    body = body_of(context.state, context.session.connection(), row)
     text = text_of(body.data)
     shown_body = pretty(text[:LONGEST_BODY], BODY)
     values = {
@@ -94,32 +94,32 @@ def delivery(visit: PageContext, delivery_id: object) -> Page | Raw:
     return Page("delivery.html", values)
 
 
-def _saved(visit: PageContext, delivery_id: str, attempt_id: str) -> Raw:
+def _saved(context: PageContext, delivery_id: str, attempt_id: str) -> Raw:
     """Return the bytes of a response as a download: a browser must never render HTML that a receiver sent."""
-    attempt = queries.attempt_of(visit.session, delivery_id, attempt_id) if attempt_id else None
+    attempt = queries.attempt_of(context.session, delivery_id, attempt_id) if attempt_id else None
     if attempt is None:
         raise nothing()
     return Raw(attempt.response_body or b"", "application/octet-stream", filename=f"{attempt.id}.bin")
 
 
 @page("GET", "/deliveries/<uuid:delivery_id>/curl", right="read")
-def curl(visit: PageContext, delivery_id: object) -> Raw:
+def curl(context: PageContext, delivery_id: object) -> Raw:
     """Return the curl command of an attempt as plain text: of the one that `?attempt=` names, or of the last one."""
-    detail = _find(visit, str(delivery_id))
-    key, last = visit.identifier("attempt"), detail.attempts[-1] if detail.attempts else None
-    row = queries.attempt_of(visit.session, detail.delivery.id, key) if key else last
-    body = body_of(visit.state, visit.session.connection(), detail.delivery)
+    detail = _find(context, str(delivery_id))
+    key, last = context.identifier("attempt"), detail.attempts[-1] if detail.attempts else None
+    row = queries.attempt_of(context.session, detail.delivery.id, key) if key else last
+    body = body_of(context.state, context.session.connection(), detail.delivery)
     if row is None or body.data is None or not body.is_of(row):
         raise nothing()
     return Raw(curl_command(row.url, json.loads(row.request_headers or "{}"), body.data))
 
 
 @page("POST", "/deliveries/<uuid:delivery_id>/retry", right="write")
-def retry(visit: PageContext, delivery_id: object) -> Redirect:
+def retry(context: PageContext, delivery_id: object) -> Redirect:
     """Make a delivery due now: with the same key and bytes, and a new signature."""
     key = str(delivery_id)
-    owner = _find(visit, key).subscription.owner
-    retried = manual.retry(visit, key, owner)
+    owner = _find(context, key).subscription.owner
+    retried = manual.retry(context, key, owner)
     if retried is manual.Retried.BROKEN:
         raise Refused(
             409, _("Its data could not be rendered: there is nothing to send until that is repaired.")
@@ -130,17 +130,17 @@ def retry(visit: PageContext, delivery_id: object) -> Redirect:
 
 
 @page("POST", "/deliveries/<uuid:delivery_id>/cancel", right="write")
-def cancel(visit: PageContext, delivery_id: object) -> Redirect:
+def cancel(context: PageContext, delivery_id: object) -> Redirect:
     """Cancel a delivery that is pending, held or broken."""
     key = str(delivery_id)
-    _find(visit, key)
-    if not manual.cancel_delivery(visit, key):
+    _find(context, key)
+    if not manual.cancel_delivery(context, key):
         raise Refused(409, _("The delivery is no longer pending, so it cannot be cancelled."))
     return Redirect("delivery", {"delivery_id": key}, notice="cancelled")
 
 
-def _find(visit: PageContext, delivery_id: str, before: str = "") -> DeliveryDetail:
-    found = queries.delivery_detail(visit.session, delivery_id, owner=visit.owner, before=before)
+def _find(context: PageContext, delivery_id: str, before: str = "") -> DeliveryDetail:
+    found = queries.delivery_detail(context.session, delivery_id, owner=context.owner, before=before)
     if found is None:
         raise nothing()
     return found

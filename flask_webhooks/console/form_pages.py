@@ -35,99 +35,99 @@ LONGEST_QUERY = 200
 
 
 @page("GET", "/webhooks/new", right="write")
-def new(visit: PageContext) -> Page:
+def new(context: PageContext) -> Page:
     """Show an empty form, or one with the event in the query picked."""
-    _account(visit)
-    form = Form(environment=visit.state.settings.only_environment or ENVIRONMENTS[0])
-    event = visit.query.get("event", "")
-    if visit.state.catalog.expand(event):
+    _account(context)
+    form = Form(environment=context.state.settings.only_environment or ENVIRONMENTS[0])
+    event = context.query.get("event", "")
+    if context.state.catalog.expand(event):
         form.wanted = {event: []}
-    return _form_page(visit, form, None)
+    return _form_page(context, form, None)
 
 
 @page("POST", "/webhooks/new", right="write", stores=False)
-def create(visit: PageContext) -> Page | Redirect:
+def create(context: PageContext) -> Page | Redirect:
     """Create a webhook and redirect to its first steps. The same form sent again redirects to the same webhook."""
-    if LOOK in visit.form:
-        return _form_page(visit, of_form(visit.form), None)
-    slot = once.made_by_form(visit)
+    if LOOK in context.form:
+        return _form_page(context, of_form(context.form), None)
+    slot = once.made_by_form(context)
     if slot is not None and slot.first is not None:
-        return arrive(visit, *slot.first.made)
-    form = of_form(visit.form)
+        return arrive(context, *slot.first.made)
+    form = of_form(context.form)
     form.errors = shape_faults(form)
     try:
         if form.errors:
-            raise SubscriptionError("", subscriptions.examine(visit.state, form.given()))
+            raise SubscriptionError("", subscriptions.examine(context.state, form.given()))
         given = dataclasses.replace(form.given(), environment=form.environment)
-        row, _secret = subscriptions.create(visit.state, visit.session, given, owner=_account(visit))
-        made: t.Sequence[str] = row.id, subscriptions.secret_id(visit.session, row)
+        row, _secret = subscriptions.create(context.state, context.session, given, owner=_account(context))
+        made: t.Sequence[str] = row.id, subscriptions.secret_id(context.session, row)
         first = slot.commit(200, made) if slot is not None else None
         if first is not None:  # the other request of a double click has created it
             made = first.made
-        visit.session.commit()
+        context.session.commit()
     except SubscriptionError as error:
-        visit.session.rollback()
+        context.session.rollback()
         form.take(error)
-        return _form_page(visit, form, None, status=422)
-    return arrive(visit, *made)
+        return _form_page(context, form, None, status=422)
+    return arrive(context, *made)
 
 
-def _account(visit: PageContext) -> str:
+def _account(context: PageContext) -> str:
     """Return the owner of the webhooks that the visitor creates.
 
     :raises Refused: the visitor is an operator without an owner.
     """
-    if visit.principal.owner is ALL_OWNERS:
+    if context.principal.owner is ALL_OWNERS:
         raise Refused(
             403,
             _(
                 "You have no account that a webhook could belong to. Use the API, and name the owner of the webhook."
             ),
         )
-    return visit.principal.owner
+    return context.principal.owner
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/edit", right="write")
-def edit(visit: PageContext, subscription_id: object) -> Page:
+def edit(context: PageContext, subscription_id: object) -> Page:
     """Show the form of a webhook."""
-    row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
-    return _form_page(visit, of_row(visit.state, row), row)
+    row = subscriptions.find(context.session, str(subscription_id), owner=context.owner)
+    return _form_page(context, of_row(context.state, row), row)
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/edit", right="write")
-def save(visit: PageContext, subscription_id: object) -> Page | Redirect:
+def save(context: PageContext, subscription_id: object) -> Page | Redirect:
     """Change a webhook, unless it has been changed since the form was shown."""
     key = str(subscription_id)
-    form = of_form(visit.form)
-    if LOOK in visit.form:
-        row = subscriptions.find(visit.session, key, owner=visit.owner)
+    form = of_form(context.form)
+    if LOOK in context.form:
+        row = subscriptions.find(context.session, key, owner=context.owner)
         form.environment = row.environment
-        return _form_page(visit, form, row)
+        return _form_page(context, form, row)
     form.errors = shape_faults(form)
     try:
         if form.errors:
-            raise SubscriptionError("", subscriptions.examine(visit.state, form.given()))
+            raise SubscriptionError("", subscriptions.examine(context.state, form.given()))
         subscriptions.change(
-            visit.state, visit.session, key, form.given(), owner=visit.owner, version=form.version
+            context.state, context.session, key, form.given(), owner=context.owner, version=form.version
         )
-        visit.session.commit()
+        context.session.commit()
     except SubscriptionError as error:
-        visit.session.rollback()
-        row = subscriptions.find(visit.session, key, owner=visit.owner)
+        context.session.rollback()
+        row = subscriptions.find(context.session, key, owner=context.owner)
         form.take(error)
         form.environment = row.environment
         return _form_page(
-            visit, form, row, status=409 if isinstance(error, SubscriptionChangedError) else 422
+            context, form, row, status=409 if isinstance(error, SubscriptionChangedError) else 422
         )
     return Redirect("webhook", {"subscription_id": key}, notice="saved")
 
 
-def _form_page(visit: PageContext, form: Form, row: Subscription | None, status: int = 200) -> Page:
-    state = visit.state
+def _form_page(context: PageContext, form: Form, row: Subscription | None, status: int = 200) -> Page:
+    state = context.state
     form.shorten(state.settings.header_limit)
     picked = [event.name for pattern in form.wanted for event in state.catalog.expand(pattern)]
     example = picked[0] if picked else next(iter(state.catalog.events))
-    query = visit.form.get("q", "")[:LONGEST_QUERY]
+    query = context.form.get("q", "")[:LONGEST_QUERY]
     shown = picker(state, form.wanted, query)
     if html_size(shown.typed) > TYPED:
         raise Refused(
@@ -144,23 +144,23 @@ def _form_page(visit: PageContext, form: Form, row: Subscription | None, status:
         "formats": list(state.formats),
         "examples": few(state.catalog.events, example).shown,
         "catalog": state.catalog,
-        "other_channels": _other_channels(visit, row, form.environment),
-        "held": held_count(visit, row.id) if row is not None and not row.active else 0,
-        "form_key": once.form_key(visit),
-        **_preview(visit, form, example),
+        "other_channels": _other_channels(context, row, form.environment),
+        "held": held_count(context, row.id) if row is not None and not row.active else 0,
+        "form_key": once.form_key(context),
+        **_preview(context, form, example),
     }
     return Page("form.html", values, status)
 
 
-def _other_channels(visit: PageContext, row: Subscription | None, environment: str) -> list[str]:
+def _other_channels(context: PageContext, row: Subscription | None, environment: str) -> list[str]:
     """Return channels of the owner's other active webhooks: at most two.
 
     A channel that is exclusive for the owner cannot be picked if another channel is among them; with two, there always
     is another one.
     """
-    owner = row.owner if row is not None else _account(visit)
+    owner = row.owner if row is not None else _account(context)
     own = row.id if row is not None else None
-    others = subscriptions.listened_to(visit.session, owner, environment, besides=own)
+    others = subscriptions.listened_to(context.session, owner, environment, besides=own)
     return sorted({pattern.partition(".")[0] for pattern in others})[:2]
 
 
@@ -168,15 +168,15 @@ def _other_channels(visit: PageContext, row: Subscription | None, environment: s
 
 
 @page("POST", "/check-url", right="write")
-def check_url(visit: PageContext) -> Page:
+def check_url(context: PageContext) -> Page:
     """Show the mistakes in a URL, as saving would."""
-    url = visit.form.get("url", "").strip()
+    url = context.form.get("url", "").strip()
     if url in ("", "https://"):
         return _url_page(checked=False)
-    faults = subscriptions.examine(visit.state, SubscriptionInput(url=url)).get("url", [])
-    if not faults and visit.state.transport.needs_lookup(url):
-        with throttle.turn(visit.state, visit.session, visit.account):
-            faults = subscriptions.look_up(visit.state, url)
+    faults = subscriptions.examine(context.state, SubscriptionInput(url=url)).get("url", [])
+    if not faults and context.state.transport.needs_lookup(url):
+        with throttle.turn(context.state, context.session, context.account):
+            faults = subscriptions.look_up(context.state, url)
     return _url_page(*faults)
 
 
@@ -186,18 +186,18 @@ def _url_page(*faults: str, checked: bool = True, **more: t.Any) -> Page:
 
 
 @page("POST", "/probe", right="write")
-def probe(visit: PageContext) -> Page:
+def probe(context: PageContext) -> Page:
     """Send one test to a URL, and show the request and the response."""
-    url = visit.form.get("url", "").strip()
-    faults = subscriptions.examine(visit.state, SubscriptionInput(url=url)).get("url", [])
+    url = context.form.get("url", "").strip()
+    faults = subscriptions.examine(context.state, SubscriptionInput(url=url)).get("url", [])
     if faults:
         return _url_page(*faults)
-    key = visit.form.get("subscription", "")
-    own = secrets_of(visit, key) if is_id(key) else None
+    key = context.form.get("subscription", "")
+    own = secrets_of(context, key) if is_id(key) else None
     # One at a time for an account: otherwise the form would be a tool to flood any public URL from our address.
-    with throttle.turn(visit.state, visit.session, visit.account):
-        limit = visit.state.settings.manual_timeout
-        outbound, reply = run_probe(visit.state, url, own or [signing.generate()], limit=limit)
+    with throttle.turn(context.state, context.session, context.account):
+        limit = context.state.settings.manual_timeout
+        outbound, reply = run_probe(context.state, url, own or [signing.generate()], limit=limit)
     # One answer for both: the difference would reveal which internal names exist.
     if reply.failure in (Failure.DNS, Failure.BLOCKED_ADDRESS):
         return _url_page(REFUSED)
@@ -205,28 +205,28 @@ def probe(visit: PageContext) -> Page:
 
 
 @page("POST", "/preview", right="read")
-def preview(visit: PageContext) -> Page:
+def preview(context: PageContext) -> Page:
     """Show the body of an event in a format."""
-    form = of_form(visit.form)
-    name = visit.form.get("preview_event", "")
-    if name not in visit.state.catalog.events:
+    form = of_form(context.form)
+    name = context.form.get("preview_event", "")
+    if name not in context.state.catalog.events:
         raise Refused(404, _("There is no such event."))
-    return Page("_preview.html", _preview(visit, form, name))
+    return Page("_preview.html", _preview(context, form, name))
 
 
-def _preview(visit: PageContext, form: Form, name: str) -> dict[str, t.Any]:
-    event = visit.state.catalog.events[name]
-    format = form.format if form.format in visit.state.formats else event.format
+def _preview(context: PageContext, form: Form, name: str) -> dict[str, t.Any]:
+    event = context.state.catalog.events[name]
+    format = form.format if form.format in context.state.formats else event.format
     includes = {
         include
         for pattern, names in form.wanted.items()
-        if event in visit.state.catalog.expand(pattern)
+        if event in context.state.catalog.expand(pattern)
         for include in names
     }
     environment = form.environment or ENVIRONMENTS[0]
     return {
         "preview_event": name,
         "preview_format": format,
-        "preview": example_text(visit.state, event, format, environment, includes),
+        "preview": example_text(context.state, event, format, environment, includes),
         "is_offered": format in event.formats,
     }

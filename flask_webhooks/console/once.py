@@ -35,40 +35,40 @@ LIFE = timedelta(minutes=10)
 """How long a token works: a browser follows the redirect at once, so minutes are ample."""
 
 
-def form_key(visit: PageContext) -> str:
+def form_key(context: PageContext) -> str:
     """Return the key of a form: a new one, or the submitted one if the form is shown again with its errors.
 
     It is random, because the form with a known key is answered with the secret of the webhook that it created.
     """
-    return visit.form.get(FORM_KEY, "")[:LONGEST_KEY] or secrets.token_urlsafe(18)
+    return context.form.get(FORM_KEY, "")[:LONGEST_KEY] or secrets.token_urlsafe(18)
 
 
-def made_by_form(visit: PageContext) -> idempotency.Slot | None:
+def made_by_form(context: PageContext) -> idempotency.Slot | None:
     """Return the idempotency slot of this form; None for a form without a key."""
-    if not visit.form.get(FORM_KEY):
+    if not context.form.get(FORM_KEY):
         return None
     # Without the CSRF token, which differs each time the same form is shown.
-    filled = sorted((name, value) for name, value in visit.form.items(multi=True) if name != csrf.FIELD)
+    filled = sorted((name, value) for name, value in context.form.items(multi=True) if name != csrf.FIELD)
     digest = hashlib.sha256(json.dumps(filled).encode()).hexdigest()
-    return idempotency.begin(visit, f"console:{digest}", digest, is_limited=False)
+    return idempotency.begin(context, f"console:{digest}", digest, is_limited=False)
 
 
-def show_once(visit: PageContext, made: t.Sequence[str]) -> str:
-    """Store ids that a page may show once, in the visit's transaction; return the token for its URL."""
+def show_once(context: PageContext, made: t.Sequence[str]) -> str:
+    """Store ids that a page may show once, in the transaction of the request; return the token for its URL."""
     token = secrets.token_urlsafe(18)
-    idempotency.keep(visit, _key(token), made)
+    idempotency.keep(context, _key(token), made)
     return token
 
 
-def shown_once(visit: PageContext) -> t.Sequence[str] | None:
+def shown_once(context: PageContext) -> t.Sequence[str] | None:
     """Return the ids that this URL may show, and delete them; None if there are none, or were shown already.
 
     A prefetch of the browser deletes nothing: the visitor may open the page later.
     """
-    token = visit.query.get(SHOWN_ONCE, "")
+    token = context.query.get(SHOWN_ONCE, "")
     if not token or request.method != "GET" or "prefetch" in request.headers.get("Sec-Purpose", ""):
         return None
-    return idempotency.take(visit, _key(token), LIFE)
+    return idempotency.take(context, _key(token), LIFE)
 
 
 def _key(token: str) -> str:

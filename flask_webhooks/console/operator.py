@@ -17,37 +17,37 @@ SHOWN = 20
 
 
 @page("GET", "/operator", right="read", operators=True)
-def operator(visit: PageContext) -> Page:
+def operator(context: PageContext) -> Page:
     """Show lag, backlog, queue, workers, the worst receivers, retention."""
-    queue = _depth(visit)  # asks Redis before a database connection is held
-    now = outbox.now(visit.session.connection())
-    ours = visit.state.settings.sent_environments
-    found = queries.engine_status(visit.session.connection(), now, environments=ours)
+    queue = _depth(context)  # asks Redis before a database connection is held
+    now = outbox.now(context.session.connection())
+    ours = context.state.settings.sent_environments
+    found = queries.engine_status(context.session.connection(), now, environments=ours)
     values = {
         "engine": found,
         "lag": found.lag(now),
         "queue": queue,
-        "queue_name": visit.state.settings.queue,
+        "queue_name": context.state.settings.queue,
         "now": now,
         "alive": ALIVE,
-        "broken": list_broken(visit.session.connection(), most=SHOWN) if found.broken else [],
+        "broken": list_broken(context.session.connection(), most=SHOWN) if found.broken else [],
         "sends_for": sorted(ours or ENVIRONMENTS),
     }
-    return Page("_operator.html" if visit.is_partial else "operator.html", values)
+    return Page("_operator.html" if context.is_partial else "operator.html", values)
 
 
 @page("POST", "/operator/repair", right="write", operators=True)
-def repair(visit: PageContext) -> Redirect:
+def repair(context: PageContext) -> Redirect:
     """Make the data of the broken messages on the page again."""
-    visit.session.rollback()  # returns the connection: each repair takes one of its own
-    found = [repair_message(visit.state, key) for key in visit.form.getlist("id")[:SHOWN] if is_id(key)]
+    context.session.rollback()  # returns the connection: each repair takes one of its own
+    found = [repair_message(context.state, key) for key in context.form.getlist("id")[:SHOWN] if is_id(key)]
     is_done = all(each is None or each.error is None for each in found)
     return Redirect("operator", {}, notice="repaired" if is_done else "still_broken")
 
 
-def _depth(visit: PageContext) -> int | None:
+def _depth(context: PageContext) -> int | None:
     """Return the number of jobs in the queue; None: Redis cannot be reached."""
     try:
-        return visit.state.bell.depth()
+        return context.state.bell.depth()
     except QueueError:
         return None

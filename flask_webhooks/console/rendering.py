@@ -108,13 +108,13 @@ def _respond(route: Route, arguments: dict[str, str]) -> Answered:
     language()
 
     def run(session: Session) -> tuple[PageContext, Answer]:
-        visit = PageContext(state, principal, session, form, request.args, _is_partial())
-        found = route.function(visit, **arguments)
+        context = PageContext(state, principal, session, form, request.args, _is_partial())
+        found = route.function(context, **arguments)
         if route.writes:
             session.commit()
-        if isinstance(found, Page) and not visit.is_partial:
+        if isinstance(found, Page) and not context.is_partial:
             _check_workers(session.connection())
-        return visit, found
+        return context, found
 
     # The page is rendered without a connection: the host's templates and context processors may take one.
     response = _shown(*run_in_session(state, run))
@@ -178,7 +178,7 @@ def _check_token(state: AppState, principal: Principal) -> None:
 # ---- answering -------------------------------------------------------------------------------------------
 
 
-def _shown(visit: PageContext, found: Answer) -> Answered:
+def _shown(context: PageContext, found: Answer) -> Answered:
     if isinstance(found, Raw):
         response = Response(found.body, found.status, mimetype=found.mimetype)
         response.headers["Cache-Control"] = "private, no-cache"
@@ -188,11 +188,10 @@ def _shown(visit: PageContext, found: Answer) -> Answered:
     if isinstance(found, Redirect):
         values = {**found.values, **({"notice": found.notice} if found.notice else {})}
         address = url_for(f".{found.endpoint}", **values)
-        if visit.is_partial:  # htmx would follow a redirect and put a whole page into a part of this one
+        if context.is_partial:  # htmx would follow a redirect and put a whole page into a part of this one
             return Response(status=204, headers={"HX-Redirect": address})
         return redirect(address, 303)
-    g.webhooks_visit = visit
-    html = render_template(f"webhooks/{found.template}", visit=visit, **found.values)
+    html = render_template(f"webhooks/{found.template}", **found.values)
     return Response(html, found.status, headers={"Cache-Control": "private, no-cache", **found.headers})
 
 

@@ -28,61 +28,61 @@ LONGEST_NAME, MOST_EVENTS = 255, 100
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/replay", right="write")
-def new_replay(visit: PageContext, subscription_id: object) -> Page:
+def new_replay(context: PageContext, subscription_id: object) -> Page:
     """Show the filter, and the previous replays."""
-    row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
-    return _wizard(visit, row, _asked(visit.query))
+    row = subscriptions.find(context.session, str(subscription_id), owner=context.owner)
+    return _wizard(context, row, _asked(context.query))
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/replay/count", right="write")
-def count_replay(visit: PageContext, subscription_id: object) -> Page:
+def count_replay(context: PageContext, subscription_id: object) -> Page:
     """Show how many deliveries match the filter."""
     key = str(subscription_id)
-    row = subscriptions.find(visit.session, key, owner=visit.owner)
-    asked = _asked(visit.form)
-    total = manual.count_replay(visit, key, _filter(visit, asked))
-    if visit.is_partial:
+    row = subscriptions.find(context.session, key, owner=context.owner)
+    asked = _asked(context.form)
+    total = manual.count_replay(context, key, _filter(context, asked))
+    if context.is_partial:
         return Page("_replay_count.html", {"subscription": row, "asked": asked, "total": total})
-    return _wizard(visit, row, asked, total=total)
+    return _wizard(context, row, asked, total=total)
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/replay", right="write")
-def start_replay(visit: PageContext, subscription_id: object) -> Page | Redirect:
+def start_replay(context: PageContext, subscription_id: object) -> Page | Redirect:
     """Start a replay."""
     key = str(subscription_id)
-    subscriptions.find(visit.session, key, owner=visit.owner)
-    asked = _asked(visit.form)
+    subscriptions.find(context.session, key, owner=context.owner)
+    asked = _asked(context.form)
     try:
-        found = manual.start_replay(visit, key, _filter(visit, asked))
+        found = manual.start_replay(context, key, _filter(context, asked))
     except SubscriptionMissingError:  # a SubscriptionError too, but shown as a page of its own
         raise
     except SubscriptionError as error:
-        visit.session.rollback()
-        row = subscriptions.find(visit.session, key, owner=visit.owner)
-        return _wizard(visit, row, asked, status=409, fault=sentence_of(error))
+        context.session.rollback()
+        row = subscriptions.find(context.session, key, owner=context.owner)
+        return _wizard(context, row, asked, status=409, fault=sentence_of(error))
     return Redirect("replay", {"replay_id": found.id}, notice="replaying")
 
 
 @page("GET", "/replays/<uuid:replay_id>", right="read")
-def replay(visit: PageContext, replay_id: object) -> Page:
+def replay(context: PageContext, replay_id: object) -> Page:
     """Show the progress of a replay."""
-    row, subscription = _find(visit, str(replay_id))
+    row, subscription = _find(context, str(replay_id))
     values = {"replay": row, "subscription": subscription}
-    return Page("_replay.html" if visit.is_partial else "replay.html", values)
+    return Page("_replay.html" if context.is_partial else "replay.html", values)
 
 
 @page("POST", "/replays/<uuid:replay_id>/stop", right="write")
-def stop_replay(visit: PageContext, replay_id: object) -> Redirect:
+def stop_replay(context: PageContext, replay_id: object) -> Redirect:
     """Stop a replay: no further deliveries are queued."""
-    row, _subscription = _find(visit, str(replay_id))
+    row, _subscription = _find(context, str(replay_id))
     key = row.id
-    manual.stop_replay(visit, key)
+    manual.stop_replay(context, key)
     return Redirect("replay", {"replay_id": key}, notice="stopped")
 
 
-def _find(visit: PageContext, replay_id: str) -> tuple[models.Replay, models.Subscription]:
-    row = find(visit.session, replay_id, owner=visit.owner)
-    subscription = visit.session.get(models.Subscription, row.subscription_id) if row is not None else None
+def _find(context: PageContext, replay_id: str) -> tuple[models.Replay, models.Subscription]:
+    row = find(context.session, replay_id, owner=context.owner)
+    subscription = context.session.get(models.Subscription, row.subscription_id) if row is not None else None
     if row is None or subscription is None:
         raise nothing()
     return row, subscription
@@ -97,11 +97,11 @@ def _asked(sent: t.Any) -> dict[str, t.Any]:
     }
 
 
-def _filter(visit: PageContext, asked: t.Mapping[str, t.Any]) -> Filter:
+def _filter(context: PageContext, asked: t.Mapping[str, t.Any]) -> Filter:
     now = datetime.now(UTC)
     events = tuple(filter(None, asked["events"]))
     # An empty filter means all events, so an unknown event must not be dropped from it.
-    if not visit.state.catalog.events.keys() >= set(events):
+    if not context.state.catalog.events.keys() >= set(events):
         raise Refused(404, _("There is no such event."))
     return Filter(
         states=MODES[asked["mode"]],
@@ -113,25 +113,30 @@ def _filter(visit: PageContext, asked: t.Mapping[str, t.Any]) -> Filter:
 
 
 def _wizard(
-    visit: PageContext, row: models.Subscription, asked: dict[str, t.Any], *, status: int = 200, **more: t.Any
+    context: PageContext,
+    row: models.Subscription,
+    asked: dict[str, t.Any],
+    *,
+    status: int = 200,
+    **more: t.Any,
 ) -> Page:
     values = {
         "subscription": row,
         "asked": asked,
-        "modes": _modes(visit),
+        "modes": _modes(context),
         "spans": list(SPANS),
-        "events": few(sorted(listened_to(visit.state, row))),
-        "replays": newest(visit.session, row.id, SHOWN),
+        "events": few(sorted(listened_to(context.state, row))),
+        "replays": newest(context.session, row.id, SHOWN),
         **more,
     }
     return Page("replay_new.html", values, status)
 
 
-def _modes(visit: PageContext) -> list[tuple[str, str, str]]:
+def _modes(context: PageContext) -> list[tuple[str, str, str]]:
     missed = _(
         "Events that this webhook listens to now but has no delivery of, because they happened before it was set up."
     )
-    if visit.state.settings.record != "all":
+    if context.state.settings.record != "all":
         missed += " " + _("Only events that matched a webhook were stored.")
     return [
         ("failed", _("Failed"), _("Deliveries that failed after all retries.")),

@@ -35,7 +35,7 @@ class ShownSecret:
 
 
 def shown_secrets(
-    visit: PageContext, row: Subscription, now: datetime, *, clear: bool = False
+    context: PageContext, row: Subscription, now: datetime, *, clear: bool = False
 ) -> list[ShownSecret]:
     """Return the valid secrets, the current one first.
 
@@ -44,83 +44,83 @@ def shown_secrets(
     if clear:
         return [
             ShownSecret(kept.created_at, kept.expires_at, secret.shown, secret.public is not None)
-            for kept, secret in subscriptions.reveal(visit.state, row, now)
+            for kept, secret in subscriptions.reveal(context.state, row, now)
         ]
     current = [kept for kept in row.secrets if kept.expires_at is None or kept.expires_at > now]
     current.sort(key=lambda kept: (kept.expires_at is None, kept.id), reverse=True)
-    public = _public(visit, row, now)
+    public = _public(context, row, now)
     return [ShownSecret(kept.created_at, kept.expires_at, "", kept.id in public) for kept in current]
 
 
-def _public(visit: PageContext, row: Subscription, now: datetime) -> set[str]:
+def _public(context: PageContext, row: Subscription, now: datetime) -> set[str]:
     """Return the ids of the secrets that are key pairs. If one cannot be decrypted, the scheme of new ones decides."""
     try:
-        return {kept.id for kept, secret in subscriptions.reveal(visit.state, row, now) if secret.public}
+        return {kept.id for kept, secret in subscriptions.reveal(context.state, row, now) if secret.public}
     except SecretError:
         return {kept.id for kept in row.secrets} if row.signature == "v1a" else set()
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/secret", right="secrets", stores=False)
-def reveal(visit: PageContext, subscription_id: object) -> Page:
+def reveal(context: PageContext, subscription_id: object) -> Page:
     """Show the secrets. It is a POST, so that neither the browser's history nor a link shows them again."""
-    row = subscriptions.find(visit.session, str(subscription_id), owner=visit.owner)
-    return _page(visit, row)
+    row = subscriptions.find(context.session, str(subscription_id), owner=context.owner)
+    return _page(context, row)
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/rotate", right="secrets", stores=False)
-def rotate(visit: PageContext, subscription_id: object) -> Page | Redirect:
+def rotate(context: PageContext, subscription_id: object) -> Page | Redirect:
     """Rotate to a new secret and show it."""
     key = str(subscription_id)
-    given = visit.form.get("overlap", "86400")
+    given = context.form.get("overlap", "86400")
     overlap = (
         int(given) if re.fullmatch(r"[0-9]{1,9}", given) else -1
     )  # `rotate` refuses -1 with a sentence for the field
-    row = subscriptions.find(visit.session, key, owner=visit.owner, to_change=True)
+    row = subscriptions.find(context.session, key, owner=context.owner, to_change=True)
     try:
         subscriptions.rotate(
-            visit.state,
-            visit.session,
+            context.state,
+            context.session,
             row,
             now=datetime.now(UTC),
             overlap=timedelta(seconds=overlap),
         )
     except SubscriptionError as error:
-        visit.session.rollback()  # ends the lock on the row
-        row = subscriptions.find(visit.session, key, owner=visit.owner)
-        return _page(visit, row, fault=sentence_of(error), status=422)
-    if not visit.is_partial:  # a redirect, so that a reload of the page does not rotate again
-        return Redirect("renewed", {"subscription_id": key, once.SHOWN_ONCE: once.show_once(visit, [key])})
-    visit.session.commit()
-    visit.session.expire(row, ["secrets"])
-    return _page(visit, row, is_new=True)
+        context.session.rollback()  # ends the lock on the row
+        row = subscriptions.find(context.session, key, owner=context.owner)
+        return _page(context, row, fault=sentence_of(error), status=422)
+    if not context.is_partial:  # a redirect, so that a reload of the page does not rotate again
+        return Redirect("renewed", {"subscription_id": key, once.SHOWN_ONCE: once.show_once(context, [key])})
+    context.session.commit()
+    context.session.expire(row, ["secrets"])
+    return _page(context, row, is_new=True)
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>/renewed", right="secrets", stores=False)
-def renewed(visit: PageContext, subscription_id: object) -> Page:
+def renewed(context: PageContext, subscription_id: object) -> Page:
     """Show the secrets once after a rotation; later the page says that they are hidden."""
     key = str(subscription_id)
-    is_new = once.shown_once(visit) == [key]
-    row = subscriptions.find(visit.session, key, owner=visit.owner)
-    return _page(visit, row, is_new=is_new, is_clear=is_new)
+    is_new = once.shown_once(context) == [key]
+    row = subscriptions.find(context.session, key, owner=context.owner)
+    return _page(context, row, is_new=is_new, is_clear=is_new)
 
 
-def secrets_of(visit: PageContext, key: str) -> list[Secret] | None:
+def secrets_of(context: PageContext, key: str) -> list[Secret] | None:
     """Return the secrets that a webhook signs with; None if it is not the visitor's, or one cannot be decrypted."""
     try:
-        row = subscriptions.find(visit.session, key, owner=visit.owner)
-        return [secret for _kept, secret in subscriptions.reveal(visit.state, row, datetime.now(UTC))]
+        row = subscriptions.find(context.session, key, owner=context.owner)
+        return [secret for _kept, secret in subscriptions.reveal(context.state, row, datetime.now(UTC))]
     except (SubscriptionMissingError, SecretError):
         return None
 
 
-def _page(visit: PageContext, row: Subscription, status: int = 200, **more: t.Any) -> Page:
+def _page(context: PageContext, row: Subscription, status: int = 200, **more: t.Any) -> Page:
     values = {
         "subscription": row,
         "secrets": shown_secrets(
-            visit, row, datetime.now(UTC), clear="fault" not in more and more.get("is_clear", True)
+            context, row, datetime.now(UTC), clear="fault" not in more and more.get("is_clear", True)
         ),
         "overlaps": OVERLAPS,
         "is_clear": True,
         **more,
     }
-    return Page("_secret.html" if visit.is_partial else "secret.html", values, status)
+    return Page("_secret.html" if context.is_partial else "secret.html", values, status)

@@ -33,6 +33,7 @@ def template_values() -> dict[str, t.Any]:
         "base_template": state.settings.console.base or "webhooks/base.html",
         "principal": principal,
         "settings": state.settings,
+        "is_developing": state.is_developing,
         "token_field": csrf.FIELD,
         "token": functools.partial(csrf.make, state, principal) if principal is not None else str,
         "asset": asset,

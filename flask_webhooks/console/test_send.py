@@ -15,18 +15,18 @@ __all__ = ["send_test"]
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/test", right="write")
-def send_test(visit: PageContext, subscription_id: object) -> Page | Redirect:
+def send_test(context: PageContext, subscription_id: object) -> Page | Redirect:
     """Send a test through the same guard, signature and log as a real delivery."""
     key = str(subscription_id)
-    asked = subscriptions.find(visit.session, key, owner=visit.owner).format
-    subject = _subject(visit, visit.form.get("event", TEST_EVENT))
+    asked = subscriptions.find(context.session, key, owner=context.owner).format
+    subject = _subject(context, context.form.get("event", TEST_EVENT))
     try:
-        delivery_id = manual.send_test(visit, key, subject, asked)
+        delivery_id = manual.send_test(context, key, subject, asked)
     except PayloadError as error:
         raise Refused(422, str(error)) from error
-    if not visit.is_partial:
+    if not context.is_partial:
         return Redirect("delivery", {"delivery_id": delivery_id})
-    detail = queries.delivery_detail(visit.session, delivery_id, owner=visit.owner)
+    detail = queries.delivery_detail(context.session, delivery_id, owner=context.owner)
     assert detail is not None  # noqa: S101  # it has just been written
     return Page(
         "_test_send.html",
@@ -34,10 +34,10 @@ def send_test(visit: PageContext, subscription_id: object) -> Page | Redirect:
     )
 
 
-def _subject(visit: PageContext, name: str) -> Subject:
+def _subject(context: PageContext, name: str) -> Subject:
     if name in ("", TEST_EVENT):
         return Subject()
-    event = visit.state.catalog.events.get(name)
+    event = context.state.catalog.events.get(name)
     if event is None:
         raise Refused(404, _("There is no such event."))
-    return Subject(name, example_data(visit.state.bound[event.channel], event))
+    return Subject(name, example_data(context.state.bound[event.channel], event))

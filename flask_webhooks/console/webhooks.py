@@ -30,13 +30,13 @@ STATES = ("on", "failing", "paused", "disabled", "off")
 
 
 @page("GET", "/", right="read")
-def index(visit: PageContext) -> Page:
+def index(context: PageContext) -> Page:
     """List webhooks."""
-    query = {name: visit.query.get(name, "").strip() for name in ("q", "environment", "state")}
-    before = visit.identifier("before")
+    query = {name: context.query.get(name, "").strip() for name in ("q", "environment", "state")}
+    before = context.identifier("before")
     found = queries.overviews(
-        visit.session,
-        owner=visit.owner,
+        context.session,
+        owner=context.owner,
         now=datetime.now(UTC),
         text=query["q"][:200],
         environment=query["environment"],
@@ -51,35 +51,35 @@ def index(visit: PageContext) -> Page:
         "is_first": not found and not before and not any(query.values()),
         "query": query,
         "states": STATES,
-        "catalog": visit.state.catalog,
+        "catalog": context.state.catalog,
     }
-    return Page("_webhooks.html" if visit.is_partial else "webhooks.html", values)
+    return Page("_webhooks.html" if context.is_partial else "webhooks.html", values)
 
 
-def overview_of(visit: PageContext, subscription_id: str) -> Overview:
+def overview_of(context: PageContext, subscription_id: str) -> Overview:
     """Return one webhook with its health.
 
     :raises SubscriptionMissingError: it does not exist, or belongs to another owner.
     """
-    row = subscriptions.find(visit.session, subscription_id, owner=visit.owner)
-    return queries.one_overview(visit.session, row, datetime.now(UTC))
+    row = subscriptions.find(context.session, subscription_id, owner=context.owner)
+    return queries.one_overview(context.session, row, datetime.now(UTC))
 
 
 # ---- the page of one -------------------------------------------------------------------------------------
 
 
 @page("GET", "/webhooks/<uuid:subscription_id>", right="read")
-def webhook(visit: PageContext, subscription_id: object) -> Page:
+def webhook(context: PageContext, subscription_id: object) -> Page:
     """Show a webhook."""
     now = datetime.now(UTC)
-    overview = overview_of(visit, str(subscription_id))
+    overview = overview_of(context, str(subscription_id))
     row = overview.subscription
-    connection = visit.session.connection()
-    window = window_of(visit)
+    connection = context.session.connection()
+    window = window_of(context)
     oldest = queries.oldest_waiting(connection, row.id, State.PENDING)
     values = {
         "overview": overview,
-        "tagged": _other_environment(visit, row.environment),
+        "tagged": _other_environment(context, row.environment),
         "subscription": row,
         "note": standing_note(overview),
         "week": queries.series(connection, row.id, "7d", now).total,
@@ -90,30 +90,30 @@ def webhook(visit: PageContext, subscription_id: object) -> Page:
         "window": window,
         "windows": list(WINDOWS),
         "series": queries.series(connection, row.id, window, now),
-        "secrets": shown_secrets(visit, row, now),
+        "secrets": shown_secrets(context, row, now),
         "overlaps": OVERLAPS,
         "snippets": snippets(row),
-        "events": count_events(visit.state.catalog, [listener.event for listener in row.listeners]),
-        "test_events": _test_events(visit, row),
-        "settings_shown": settings_of(row, _waits(visit, row)),
+        "events": count_events(context.state.catalog, [listener.event for listener in row.listeners]),
+        "test_events": _test_events(context, row),
+        "settings_shown": settings_of(row, _waits(context, row)),
     }
     return Page("webhook.html", values)
 
 
-def _other_environment(visit: PageContext, environment: str) -> str:
+def _other_environment(context: PageContext, environment: str) -> str:
     """Return the only environment of this app's events, if the webhook's differs from it; else an empty text."""
-    tagged = visit.state.settings.only_environment
+    tagged = context.state.settings.only_environment
     return tagged if tagged is not None and tagged != environment else ""
 
 
-def _test_events(visit: PageContext, row: models.Subscription) -> Names:
-    expand = visit.state.catalog.expand
+def _test_events(context: PageContext, row: models.Subscription) -> Names:
+    expand = context.state.catalog.expand
     names = sorted({event.name for listener in row.listeners for event in expand(listener.event)})
     return few([TEST_EVENT, *names])
 
 
-def _waits(visit: PageContext, row: models.Subscription) -> tuple[float, ...]:
-    return schedule(row.retry) if row.retry is not None else visit.state.settings.retry
+def _waits(context: PageContext, row: models.Subscription) -> tuple[float, ...]:
+    return schedule(row.retry) if row.retry is not None else context.state.settings.retry
 
 
 def standing_note(overview: Overview) -> str:
@@ -150,35 +150,35 @@ def standing_note(overview: Overview) -> str:
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/switch", right="write")
-def switch(visit: PageContext, subscription_id: object) -> Page | Redirect:
+def switch(context: PageContext, subscription_id: object) -> Page | Redirect:
     """Switch a webhook on or off. If deliveries are held, redirect to its page, which asks what to do with them."""
     key = str(subscription_id)
-    on = visit.form.get("active") == "on"
-    held = visit.form.get("held") or None
+    on = context.form.get("active") == "on"
+    held = context.form.get("held") or None
     try:
         given = SubscriptionInput(active=on, held=held)
-        subscriptions.change(visit.state, visit.session, key, given, owner=visit.owner)
+        subscriptions.change(context.state, context.session, key, given, owner=context.owner)
     except SubscriptionError as error:
         if "held" not in error.fields:
             raise
-        visit.session.rollback()  # nothing was changed, but the rows are locked
+        context.session.rollback()  # nothing was changed, but the rows are locked
         return Redirect("webhook", {"subscription_id": key, "_anchor": "held"})
-    visit.session.flush()
-    if visit.is_partial and visit.form.get("place") == "list":
-        visit.session.commit()
+    context.session.flush()
+    if context.is_partial and context.form.get("place") == "list":
+        context.session.commit()
         return Page(
-            "_webhook_row.html", {"overview": overview_of(visit, key), "catalog": visit.state.catalog}
+            "_webhook_row.html", {"overview": overview_of(context, key), "catalog": context.state.catalog}
         )
     return Redirect("webhook", {"subscription_id": key}, notice="on" if on else "off")
 
 
 @page("POST", "/webhooks/<uuid:subscription_id>/remove", right="write")
-def remove(visit: PageContext, subscription_id: object) -> Redirect:
+def remove(context: PageContext, subscription_id: object) -> Redirect:
     """Remove a webhook; its pending and held deliveries are cancelled."""
-    subscriptions.remove(visit.state, visit.session, str(subscription_id), owner=visit.owner)
+    subscriptions.remove(context.state, context.session, str(subscription_id), owner=context.owner)
     return Redirect("index", notice="removed")
 
 
-def held_count(visit: PageContext, subscription_id: str) -> int:
+def held_count(context: PageContext, subscription_id: str) -> int:
     """Return the number of deliveries that are held while the webhook is off."""
-    return outbox.count_in_state(visit.session.connection(), subscription_id, State.HELD.value)
+    return outbox.count_in_state(context.session.connection(), subscription_id, State.HELD.value)
