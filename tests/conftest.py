@@ -32,6 +32,8 @@ from tests.stage import wait_until
 
 DATABASES = tuple(os.environ.get("WEBHOOKS_TEST_DATABASES", "sqlite,postgresql").split(","))
 SERVERS = tuple(name for name in DATABASES if name != "sqlite")
+on_servers = pytest.mark.parametrize("database_url", SERVERS, indirect=True)
+"""For what SQLite does not have: several writers at a time, and a clock of the server's own."""
 _numbers = itertools.count(1)
 # Whether a run is green must not depend on chance, nor on what else the machine does.
 hypothesis.settings.register_profile(

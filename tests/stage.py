@@ -1,10 +1,10 @@
-"""Steps that many tests share: subscribe, read what was recorded, wait for a condition."""
+"""Steps that many tests share: subscribe, read what was recorded, wait for a condition, set a clock ahead."""
 
 from __future__ import annotations
 
 import time
 import typing as t
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -114,3 +114,19 @@ def deliveries(state: AppState) -> list[Delivery]:
     """All deliveries, in the order they were recorded."""
     with Session(state.engine, expire_on_commit=False) as session:
         return list(session.scalars(sa.select(Delivery).order_by(Delivery.id)))
+
+
+def states(state: AppState) -> list[str]:
+    """The states of all deliveries, in the order they were recorded."""
+    return [delivery.state for delivery in deliveries(state)]
+
+
+def rows_of(state: AppState, *models: type[t.Any]) -> list[int]:
+    """How many rows the table of each model has."""
+    with state.engine.connect() as connection:
+        return [connection.scalar(sa.select(sa.func.count()).select_from(model)) or 0 for model in models]
+
+
+def clock_ahead(**terms: float) -> t.Callable[[], datetime]:
+    """A clock that is ahead of this machine's by so much (behind, if negative)."""
+    return lambda: datetime.now(UTC) + timedelta(**terms)

@@ -17,8 +17,7 @@ from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Attempt, Subscription
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.subscriptions import headers
-from tests.console.conftest import Visitor, on_one_database
-from tests.console.test_webhooks import FORM
+from tests.console.conftest import FORM, Visitor, on_one_database
 from tests.stage import fill, subscribe
 from tests.worker.answers import run
 

@@ -14,7 +14,7 @@ from flask_webhooks.replay import manual
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.subscriptions import SubscriptionInput
 from tests.receivers import Receiver, Talk, ok, response
-from tests.stage import attempts, deliveries, fill, lane_of, subscribe, wait_until
+from tests.stage import attempts, clock_ahead, deliveries, fill, lane_of, subscribe, wait_until
 from tests.worker.answers import background, one_after_another, run
 
 
@@ -27,10 +27,6 @@ def set_lane(state: AppState, subscription: Subscription, **columns: object) -> 
     with state.engine.begin() as connection:
         connection.execute(sa.delete(Lane))
         connection.execute(sa.insert(Lane.__table__), {"subscription_id": subscription.id, **columns})
-
-
-def later(**terms: float):
-    return lambda: datetime.now(UTC) + timedelta(**terms)
 
 
 class TestBreaker:
@@ -54,7 +50,7 @@ class TestBreaker:
             subscription = subscribe(state, receiver.url())
             fill(state, [subscription], 50)
             run(state)
-            run(state, clock=later(seconds=31))
+            run(state, clock=clock_ahead(seconds=31))
 
         lane = lane_of(state, subscription)
         assert len(receiver.requests) == 11
@@ -66,7 +62,7 @@ class TestBreaker:
             subscription = subscribe(state, receiver.url())
             fill(state, [subscription], 50)
             run(state)
-            report = run(state, clock=later(seconds=31))
+            report = run(state, clock=clock_ahead(seconds=31))
 
         lane = lane_of(state, subscription)
         assert report.delivered == 40
@@ -97,7 +93,7 @@ class TestBreaker:
         with Receiver(ok(status=500)) as receiver:
             fill(state, [subscribe(state, receiver.url())], 50)
             for seconds in (0, 31, 100, 300):
-                run(state, clock=later(seconds=seconds))
+                run(state, clock=clock_ahead(seconds=seconds))
 
         told = [record.reason for record in caplog.records if record.message == "subscription.paused"]
         assert told == [
@@ -321,7 +317,7 @@ class TestRetries:
             with state.engine.begin() as connection:
                 assert manual.retry(connection, waiting.id, datetime.now(UTC))
             run(state)
-            run(state, clock=later(seconds=2 * 3600))  # when it would have been due
+            run(state, clock=clock_ahead(seconds=2 * 3600))  # when it would have been due
 
         [delivery] = deliveries(state)
         assert waiting.due_at - datetime.now(UTC) > timedelta(minutes=50)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import typing as t
 from datetime import UTC, datetime
 
@@ -19,6 +18,7 @@ from flask_webhooks.queries import log
 from flask_webhooks.state import AppState, state_of
 from tests.conftest import DATABASES, new_database, new_mariadb_database
 from tests.host import db
+from tests.query_plans import plans, scans, statements
 
 from .conftest import Customer, lasting
 
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.long
 
 ROWS = 60_000
 """Enough that PostgreSQL, which has counted them, would rather read an index than the table."""
-LOG = ("webhook_messages", "webhook_deliveries", "webhook_attempts")
 TIME = "since=2026-01-01T00:00:00Z&until=2036-01-01T00:00:00Z"
 MESSAGES = [
     "&".join(filter(None, some))
@@ -100,36 +99,6 @@ def as_operator(state: AppState) -> t.Iterator[None]:
         yield
     finally:
         object.__setattr__(state, "load_principal", before)
-
-
-def statements(state: AppState, work: t.Callable[[], object]) -> list[tuple[str, t.Any]]:
-    """Return every statement about the log that `work` makes, with its parameters."""
-    seen: list[tuple[str, t.Any]] = []
-
-    def keep(_: t.Any, __: t.Any, statement: str, parameters: t.Any, *___: t.Any) -> None:
-        if any(name in statement for name in LOG):
-            seen.append((statement, parameters))
-
-    sa.event.listen(state.engine, "before_cursor_execute", keep)
-    work()
-    sa.event.remove(state.engine, "before_cursor_execute", keep)
-    return seen
-
-
-def plans(state: AppState, seen: t.Sequence[tuple[str, t.Any]]) -> list[str]:
-    """Return the plan of each of some statements, as the database makes it for a log that it has counted."""
-    ask = "EXPLAIN QUERY PLAN " if state.engine.dialect.name == "sqlite" else "EXPLAIN "
-    with state.engine.connect() as connection:
-        return [
-            "\n".join(str(row) for row in connection.exec_driver_sql(ask + statement, parameters))
-            for statement, parameters in seen
-        ]
-
-
-def scans(plan: str) -> list[str]:
-    """Return the tables of the log that a plan reads from end to end."""
-    found = re.findall(r"SCAN (webhook_\w+)(?! USING)|Seq Scan on (webhook_\w+)", plan)
-    return [one or other for one, other in found if (one or other) in LOG]
 
 
 @pytest.mark.parametrize("operator", [False, True], ids=["owner", "operator"])

@@ -11,13 +11,14 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import Session
 
 from flask_webhooks import Webhooks
 from flask_webhooks.models import Base, Message
 from flask_webhooks.state import AppState, state_of
 from tests.capture import valued_models
 from tests.conftest import DATABASES, release
-from tests.host import db, make_host, make_tables
+from tests.host import Invoice, db, make_host, make_tables
 from tests.stage import recorded, subscribe
 
 NOWHERE = "http://127.0.0.1:9/"
@@ -148,3 +149,16 @@ def changes(message: Message) -> dict[str, t.Any]:
 def last_changes(state: AppState, event: str) -> dict[str, t.Any]:
     """What the last message of an event says was changed."""
     return changes([message for message in recorded(state) if message.event == event][-1])
+
+
+def quietly(state: AppState, *objects: object) -> None:
+    """Commit objects in another transaction, without events."""
+    with Session(state.engine, info={"webhooks": False}) as session:
+        session.add_all(objects)
+        session.commit()
+
+
+def invoices_left(state: AppState) -> list[int]:
+    """The keys of the invoices that are in the table."""
+    with Session(state.engine) as session:
+        return list(session.scalars(sa.select(Invoice.id).order_by(Invoice.id)))

@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks.errors import BulkStatementError
 from flask_webhooks.state import AppState, state_of
-from tests.capture.conftest import NOWHERE, SERVERS, counting, events, kinds
-from tests.capture.test_bulk_rows import left, quietly
+from tests.capture.conftest import NOWHERE, SERVERS, counting, events, invoices_left, kinds, quietly
 from tests.host import Invoice, Line, Note, db
 from tests.stage import subscribe
 
@@ -75,7 +74,7 @@ class TestMoreThanTheLimit:
         db.session.commit()
 
         assert events(small) == []
-        assert len(left(small)) == {"update": 3, "delete": 0}.get(words, 6)
+        assert len(invoices_left(small)) == {"update": 3, "delete": 0}.get(words, 6)
 
     @pytest.mark.parametrize("words", STATEMENTS)
     def test_is_refused_before_it_runs_with_a_subscription(self, small: AppState, words: str) -> None:
@@ -85,7 +84,7 @@ class TestMoreThanTheLimit:
         db.session.rollback()
 
         assert {kind for kind in kinds(sent) if "invoice" in kind} <= {"SELECT invoice", "DELETE invoice"}
-        assert left(small) == [101, 102, 103]
+        assert invoices_left(small) == [101, 102, 103]
 
     @pytest.mark.parametrize("database_url", SERVERS, indirect=True)
     def test_is_refused_when_the_transaction_cannot_see_who_listens(self, small: AppState) -> None:

@@ -11,8 +11,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from flask_webhooks.state import AppState
-from tests.capture.conftest import NOWHERE, events
-from tests.capture.test_bulk_rows import quietly
+from tests.capture.conftest import NOWHERE, events, quietly
 from tests.host import Invoice
 from tests.stage import subscribe
 

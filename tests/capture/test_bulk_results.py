@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 
 from flask_webhooks.errors import BulkStatementError
 from flask_webhooks.state import AppState
-from tests.capture.conftest import NOWHERE, events
-from tests.capture.test_bulk_rows import quietly
+from tests.capture.conftest import NOWHERE, events, quietly
 from tests.host import Invoice
 from tests.stage import subscribe
 

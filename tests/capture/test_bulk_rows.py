@@ -12,7 +12,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, aliased, with_loader_criter
 
 from flask_webhooks.errors import BulkStatementError
 from flask_webhooks.state import AppState
-from tests.capture.conftest import NOWHERE, SERVERS, counting, kinds
+from tests.capture.conftest import NOWHERE, SERVERS, counting, invoices_left, kinds, quietly
 from tests.capture.valued_models import Animal, Dog, Pup
 from tests.capture.valued_models import db as valued_db
 from tests.host import Invoice, Line, db
@@ -30,20 +30,8 @@ def four() -> list[Line]:
     return [Line(text="a") for _ in range(4)]
 
 
-def quietly(state: AppState, *objects: object) -> None:
-    """Commit objects in another transaction, without events."""
-    with Session(state.engine, info={"webhooks": False}) as session:
-        session.add_all(objects)
-        session.commit()
-
-
 def recorded_events(state: AppState) -> list[tuple[str, str | None]]:
     return [(message.event, message.entity_id) for message in recorded(state)]
-
-
-def left(state: AppState) -> list[int]:
-    with Session(state.engine) as session:
-        return list(session.scalars(sa.select(Invoice.id).order_by(Invoice.id)))
 
 
 @contextlib.contextmanager
@@ -155,7 +143,7 @@ class TestFilters:
         session.commit()
 
         assert recorded_events(state) == [(f"invoices.{verb}d", "1"), (f"invoices.{verb}d", "2")]
-        assert left(state) == ([3] if verb == "delete" else [1, 2, 3])
+        assert invoices_left(state) == ([3] if verb == "delete" else [1, 2, 3])
 
     @pytest.mark.parametrize("verb", ["update", "delete", "restore", "insert"])
     def test_what_hides_rows_from_all_sessions_hides_none_from_us(self, state: AppState, verb: str) -> None:
@@ -186,7 +174,7 @@ class TestFilters:
             verb, ("deleted" if verb == "delete" else "updated", "2")
         )
         assert recorded_events(state) == [(f"invoices.{event}", key)]
-        assert left(state) == {"delete": [1, 3], "insert": [1, 2, 3, 9]}.get(verb, [1, 2, 3])
+        assert invoices_left(state) == {"delete": [1, 3], "insert": [1, 2, 3, 9]}.get(verb, [1, 2, 3])
 
     def test_what_is_filtered_out_does_not_count(self, make_app: t.Callable[..., Flask]) -> None:
         app = make_app(WEBHOOKS_BULK_LIMIT=2)
@@ -203,7 +191,7 @@ class TestFilters:
         session.commit()
 
         assert recorded_events(state) == []
-        assert left(state) == [1, 2, 3]
+        assert invoices_left(state) == [1, 2, 3]
 
     def test_a_filter_that_only_the_engine_knows(self, state: AppState) -> None:
         def narrow(_: t.Any, statement: t.Any, many: t.Any, one: t.Any, __: t.Any) -> t.Any:
@@ -231,7 +219,7 @@ class TestFilters:
             db.session.commit()
 
         assert len(recorded(state)) == (4 if has_limit else 6)
-        assert len(left(state)) == (1 if has_limit else 0)
+        assert len(invoices_left(state)) == (1 if has_limit else 0)
 
 
 @pytest.mark.usefixtures("rows")

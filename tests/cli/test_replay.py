@@ -16,7 +16,7 @@ from flask_webhooks.state import AppState
 from flask_webhooks.worker import Coordinator
 from tests.host import Client, Invoice, db
 from tests.receivers import Receiver
-from tests.stage import deliveries, fill, recorded, subscribe
+from tests.stage import deliveries, fill, recorded, states, subscribe
 
 from .conftest import Command
 
@@ -28,10 +28,6 @@ def app(make_app: t.Callable[..., Flask]) -> t.Iterator[Flask]:
     app = make_app(WEBHOOKS_REPLAY_RATE=10_000)
     with app.app_context():
         yield app
-
-
-def states(state: AppState) -> list[str]:
-    return [row.state for row in deliveries(state)]
 
 
 def make(model: t.Any, count: int, owner: str = "1") -> None:

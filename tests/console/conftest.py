@@ -24,6 +24,17 @@ from tests.stage import subscribe
 ALL = "read,write,secrets"
 on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For what is about HTML and not about SQL."""
+SECRET = r"whsec_[A-Za-z0-9+/=]{40,}"
+FORM: dict[str, t.Any] = {
+    "url": "https://93.184.215.14/hooks",
+    "description": "Mine",
+    "active": "on",
+    "environment": "staging",
+    "signature": "v1",
+    "event": ["invoices.created", "invoices.updated"],
+    "include": ["invoices.updated lines", "invoices.updated changes"],
+}
+"""What the form sends for a webhook."""
 
 
 def load_principal() -> Principal | None:
@@ -197,3 +208,9 @@ def state_in_database(state: AppState, delivery_id: str) -> str:
     """Return the state of a delivery."""
     with state.engine.connect() as connection:
         return str(connection.scalar(sa.select(Delivery.state).where(Delivery.id == delivery_id)))
+
+
+def only(state: AppState) -> Subscription:
+    """Return the only webhook."""
+    with Session(state.engine, expire_on_commit=False) as session:
+        return session.scalars(sa.select(Subscription)).one()

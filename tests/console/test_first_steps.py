@@ -17,8 +17,7 @@ from flask_webhooks.console.event_types import occasion
 from flask_webhooks.models import IdempotentReply, Secret
 from flask_webhooks.signing import parse, place_of
 from flask_webhooks.state import AppState
-from tests.console.conftest import Log, Visitor, on_one_database, write_log
-from tests.console.test_webhooks import FORM, SECRET, only
+from tests.console.conftest import FORM, SECRET, Log, Visitor, on_one_database, only, write_log
 from tests.receivers import Receiver
 from tests.stage import subscribe
 

@@ -13,29 +13,11 @@ from flask import Flask
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from flask_webhooks.models import Delivery, Lane, Subscription, Worker
+from flask_webhooks.models import Delivery, Lane, Worker
 from flask_webhooks.state import AppState
-from tests.console.conftest import Log, Visitor, on_one_database, write_log
+from tests.console.conftest import FORM, SECRET, Log, Visitor, on_one_database, only, write_log
 from tests.receivers import Receiver
 from tests.stage import subscribe
-
-SECRET = r"whsec_[A-Za-z0-9+/=]{40,}"
-FORM: dict[str, t.Any] = {
-    "url": "https://93.184.215.14/hooks",
-    "description": "Mine",
-    "active": "on",
-    "environment": "staging",
-    "signature": "v1",
-    "event": ["invoices.created", "invoices.updated"],
-    "include": ["invoices.updated lines", "invoices.updated changes"],
-}
-
-
-def only(state: AppState) -> Subscription:
-    """Return the only webhook."""
-    with Session(state.engine, expire_on_commit=False) as session:
-        return session.scalars(sa.select(Subscription)).one()
-
 
 # ---- list ------------------------------------------------------------------------------------------------
 

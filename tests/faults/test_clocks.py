@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flask_webhooks.state import AppState
-from tests.conftest import SERVERS
+from tests.conftest import on_servers
 from tests.faults.conftest import IS_DEEP, Account
 from tests.processes import Process, Processes
 from tests.receivers import Receiver, Talk, response
@@ -20,7 +20,6 @@ from tests.stage import attempts
 
 pytestmark = pytest.mark.long
 
-on_servers = pytest.mark.parametrize("database_url", SERVERS, indirect=True)  # SQLite's users share a machine
 LIMIT = 4
 """`WEBHOOKS_SUBSCRIPTION_CONCURRENCY`, by default."""
 

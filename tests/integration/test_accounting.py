@@ -13,9 +13,10 @@ from flask.testing import FlaskClient
 from standardwebhooks import Webhook
 
 from example_app.models import BusinessLoan, db
-from example_app.seed import demo_token, seed
+from example_app.seed import seed
 from flask_webhooks.state import state_of
 from flask_webhooks.worker import Coordinator
+from tests.example_app.conftest import client_of
 from tests.receivers import Receiver
 
 API = "/webhooks/api/subscriptions"
@@ -42,12 +43,6 @@ def app(database_url: str, tmp_path: t.Any, monkeypatch: pytest.MonkeyPatch) -> 
     state_of(app).transport.close()
     with app.app_context():
         db.engine.dispose()
-
-
-def client_of(app: Flask, email: str) -> FlaskClient:
-    client = app.test_client()
-    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {demo_token(email)}"
-    return client
 
 
 @pytest.fixture

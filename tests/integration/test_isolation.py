@@ -19,12 +19,11 @@ from flask_webhooks.sql.transactions import is_conflict, may_be_repeated, repeat
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.worker import Coordinator
 from flask_webhooks.worker.outage import is_cut_short
-from tests.conftest import SERVERS
+from tests.conftest import on_servers
 from tests.host import Note, db
 from tests.receivers import Receiver
 from tests.stage import fill, subscribe
 
-on_servers = pytest.mark.parametrize("database_url", SERVERS, indirect=True)
 STRICT = ("database: repeatable read", "database: serializable", "engine: SERIALIZABLE", "engine: AUTOCOMMIT")
 
 

@@ -16,9 +16,9 @@ from flask_webhooks.ids import uuid7
 from flask_webhooks.models import Delivery, Subscription
 from flask_webhooks.outbox import Lease, Window
 from flask_webhooks.state import AppState, state_of
-from tests.api.test_plans import plans, scans, statements
 from tests.conftest import DATABASES, new_database, new_mariadb_database, release
 from tests.host import make_host
+from tests.query_plans import plans, scans, statements
 from tests.stage import fill, subscribe
 
 DUE = "ix_webhook_deliveries_due"

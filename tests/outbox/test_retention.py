@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from flask_webhooks import outbox
 from flask_webhooks.models import Hour, IdempotentReply, Throttle
 from flask_webhooks.state import AppState
+from tests.stage import rows_of
 
 NOW = datetime.now(UTC)
 MONTH = NOW - timedelta(days=30)
@@ -30,14 +31,6 @@ def keep(state: AppState, at: datetime) -> None:
             connection.execute(sa.insert(model), row)
 
 
-def left(state: AppState) -> list[int]:
-    with state.engine.connect() as connection:
-        return [
-            connection.scalar(sa.select(sa.func.count()).select_from(model)) or 0
-            for model in (Hour, Throttle, IdempotentReply)
-        ]
-
-
 @pytest.mark.parametrize(("is_log_only", "rest"), [(False, [2, 1, 1]), (True, [3, 3, 3])])
 def test_each_kind_has_an_age_of_its_own(state: AppState, *, is_log_only: bool, rest: list[int]) -> None:
     for age in (timedelta(days=40), timedelta(days=2), -timedelta(hours=1)):
@@ -45,4 +38,4 @@ def test_each_kind_has_an_age_of_its_own(state: AppState, *, is_log_only: bool, 
 
     assert list(outbox.purge(state.own_engine, MONTH, NOW, is_log_only=is_log_only)) == []
 
-    assert left(state) == rest
+    assert rows_of(state, Hour, Throttle, IdempotentReply) == rest

@@ -19,14 +19,11 @@ from flask_webhooks.outbox import Lease
 from flask_webhooks.sql.parameters import KeyedStatement
 from flask_webhooks.state import AppState
 from flask_webhooks.worker import completer
-from tests.conftest import SERVERS
+from tests.conftest import on_servers
 from tests.stage import deliveries, fill, subscribe
 
 NOWHERE = "http://127.0.0.1:1/"
 OURS, THIEF = (f"00000000-0000-7000-8000-00000000000{number}" for number in (1, 2))
-on_servers = pytest.mark.parametrize(
-    "database_url", SERVERS, indirect=True
-)  # SQLite has one writer at a time
 
 
 def at(**ahead: float) -> datetime:

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from flask_webhooks.sql.clock import Clock, now
 from flask_webhooks.state import AppState
-from tests.conftest import SERVERS
+from tests.conftest import on_servers
+from tests.stage import clock_ahead
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -81,9 +82,9 @@ class TestClock:
         clock.set(t.cast("t.Any", server))
         assert abs(clock() - server.now) <= timedelta(seconds=1)
 
-    @pytest.mark.parametrize("database_url", SERVERS, indirect=True)
+    @on_servers
     def test_a_real_server_returns_the_time_in_utc(self, state: AppState) -> None:
-        clock = Clock(local=lambda: datetime.now(UTC) + timedelta(days=1))
+        clock = Clock(local=clock_ahead(days=1))
         with state.engine.connect() as connection:
             before = datetime.now(UTC)
             clock.set(connection)

@@ -17,18 +17,12 @@ from flask_webhooks.outbox import Clock, Lease
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.worker import Coordinator
 from flask_webhooks.worker.maintenance import Maintenance
-from tests.conftest import SERVERS
+from tests.conftest import on_servers
 from tests.receivers import Receiver, ok
-from tests.stage import deliveries, fill, lane_of, subscribe, wait_until
+from tests.stage import clock_ahead, deliveries, fill, lane_of, subscribe, wait_until
 from tests.worker.answers import Gate, background, run
 
-on_servers = pytest.mark.parametrize("database_url", SERVERS, indirect=True)
 NOWHERE = "http://127.0.0.1:1/"
-
-
-def off(**terms: float) -> t.Callable[[], datetime]:
-    """A clock that is wrong."""
-    return lambda: datetime.now(UTC) + timedelta(**terms)
 
 
 @on_servers
@@ -46,8 +40,8 @@ class TestWorkersWithOtherClocks:
             receivers = [stack.enter_context(Receiver(gate)) for gate in gates]
             ids = fill(state, [subscribe(state, each.url(), rate_limit=rate) for each in receivers], 300)
             with (
-                background(state, "fast", clock=Clock(off(seconds=180)), renew=0.05) as fast,
-                background(state, "slow", clock=Clock(off(seconds=-180)), renew=0.05) as slow,
+                background(state, "fast", clock=Clock(clock_ahead(seconds=180)), renew=0.05) as fast,
+                background(state, "slow", clock=Clock(clock_ahead(seconds=-180)), renew=0.05) as slow,
             ):
                 reports = [fast.wait(), slow.wait()]
                 while {row.state for row in deliveries(state)} != {"delivered"}:
@@ -64,7 +58,7 @@ class TestWorkersWithOtherClocks:
 
     def test_what_falls_due_soon_is_waited_for_and_not_longer(self, state: AppState) -> None:
         fill(state, [subscribe(state, NOWHERE)], 1, due_at=datetime.now(UTC) + timedelta(seconds=30))
-        report = Coordinator(state, holder="fast", clock=Clock(off(seconds=180))).run()
+        report = Coordinator(state, holder="fast", clock=Clock(clock_ahead(seconds=180))).run()
 
         assert report.failed == 0
         assert report.next_in is not None
@@ -95,7 +89,7 @@ class TestClockPutBack:
         with Receiver(ok(status=500)) as receiver:
             subscription = subscribe(state, receiver.url(), retry=[3600.0])
             fill(state, [subscription], 50)
-            run(state, clock=off(hours=1))
+            run(state, clock=clock_ahead(hours=1))
             sent = len(receiver.requests)
             assert (sent >= 10, lane_of(state, subscription).pauses) == (True, 1)
             report = run(state)

@@ -17,15 +17,7 @@ from flask_webhooks.models import Delivery, Lane, Message, Secret, Subscription
 from flask_webhooks.state import AppState, state_of
 from flask_webhooks.subscriptions import SubscriptionInput
 from tests.receivers import Receiver, ok
-from tests.stage import (
-    attempts,
-    deliveries,
-    fill,
-    lane_of,
-    secret_of,
-    subscribe,
-    wait_until,
-)
+from tests.stage import attempts, deliveries, fill, lane_of, secret_of, states, subscribe, wait_until
 from tests.worker.answers import Gate, background, one_after_another, run
 
 MakeApp = t.Callable[..., Flask]
@@ -33,10 +25,6 @@ MakeApp = t.Callable[..., Flask]
 
 def in_context(make_app: MakeApp, **settings: t.Any) -> AppState:
     return state_of(make_app(WEBHOOKS_TIMEOUT=(2, 5), **settings))
-
-
-def states(state: AppState) -> list[str]:
-    return [delivery.state for delivery in deliveries(state)]
 
 
 def update(app_state: AppState, model: t.Any, /, **columns: t.Any) -> None:

@@ -16,13 +16,9 @@ from flask_webhooks.state import AppState
 from flask_webhooks.subscriptions import SubscriptionInput
 from flask_webhooks.worker.maintenance import Maintenance
 from tests.host import Client, db
-from tests.stage import deliveries, fill, subscribe, wait_until
+from tests.stage import deliveries, fill, states, subscribe, wait_until
 
 NOWHERE = "http://127.0.0.1:1/"
-
-
-def states(state: AppState) -> list[str]:
-    return [row.state for row in deliveries(state)]
 
 
 def later() -> datetime:

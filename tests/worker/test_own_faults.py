@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 import typing as t
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -22,7 +22,7 @@ from flask_webhooks.transport import Transport
 from flask_webhooks.transport.dialer import TunnelFailed
 from flask_webhooks.transport.outage import Outage
 from tests.receivers import Receiver, Talk, ok, response
-from tests.stage import attempts, deliveries, fill, lane_of, subscribe, wait_until
+from tests.stage import attempts, clock_ahead, deliveries, fill, lane_of, subscribe, wait_until
 from tests.worker.answers import background, run
 
 pytestmark = pytest.mark.long
@@ -97,10 +97,6 @@ def has_lane(state: AppState, subscription: Subscription) -> bool:
         return bool(connection.scalar(sa.select(sa.func.count()).select_from(Lane).where(mine)))
 
 
-def later(**terms: float) -> t.Callable[[], datetime]:
-    return lambda: datetime.now(UTC) + timedelta(**terms)
-
-
 def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
@@ -148,7 +144,7 @@ class TestTheKeys:
             connection.execute(table.values({column.key: sealed}))
         fill(state, [shut, sound], 2 * COUNT)
         for _ in range(3):
-            run(state, clock=later(minutes=_))
+            run(state, clock=clock_ahead(minutes=_))
 
         assert len(inbox.requests) == COUNT
         rows = [row for row in deliveries(state) if row.subscription_id == shut.id]
@@ -159,7 +155,7 @@ class TestTheKeys:
 
         with state.engine.begin() as connection:
             connection.execute(table.values({column.key: before}))
-        run(state, clock=later(minutes=10))
+        run(state, clock=clock_ahead(minutes=10))
         assert {row.state for row in deliveries(state)} == {"delivered"}
 
 
@@ -271,7 +267,7 @@ class TestTheProxy:
         server = socket.create_server(("127.0.0.1", port))
         thread = threading.Thread(target=_serve, args=(server,), daemon=True)
         thread.start()
-        run(state, clock=later(seconds=60))
+        run(state, clock=clock_ahead(seconds=60))
 
         assert {row.state for row in deliveries(state)} == {"delivered"}
         assert [record.message for record in caplog.records].count("sender.back") == 1

@@ -18,7 +18,7 @@ from flask_webhooks.state import AppState, state_of
 from flask_webhooks.subscriptions import SubscriptionInput
 from tests.faults.conftest import IS_DEEP
 from tests.receivers import Receiver, Talk, ok, response
-from tests.stage import attempts, deliveries, fill, lane_of, subscribe, wait_until
+from tests.stage import attempts, clock_ahead, deliveries, fill, lane_of, subscribe, wait_until
 from tests.worker.answers import background, run
 
 pytestmark = pytest.mark.long
@@ -81,10 +81,6 @@ def state(make_app: t.Any) -> AppState:
     return state_of(make_app(WEBHOOKS_RETRY="none", WEBHOOKS_DISABLE_AFTER=(1, 0.001)))
 
 
-def later(**terms: float) -> t.Callable[[], datetime]:
-    return lambda: datetime.now(UTC) + timedelta(**terms)
-
-
 def deliver_all(state: AppState, seconds: float) -> float:
     """Deliver until nothing is pending, as a worker does; return how long that took."""
     began = time.monotonic()
@@ -140,7 +136,7 @@ def test_the_log_shows_refusals_as_what_they_are_and_no_attempt_is_used_up(state
         assert receiver.seen == seen  # the lane's wait holds for every worker
         receiver.most = 1_000
         for seconds in range(101, 161, 5):  # at the rate that it was learnt to take
-            run(state, clock=later(seconds=seconds))
+            run(state, clock=clock_ahead(seconds=seconds))
 
     assert [row.state for row in deliveries(state)] == ["delivered"] * 10
     assert lane.waits_for == "receiver"
@@ -243,7 +239,7 @@ def test_one_that_stopped_taking_anything_uses_it_up_after_ten_refusals_in_a_row
         fill(state, [subscription], 2)
         ahead = 0.0
         for _ in range(30):
-            run(state, clock=later(seconds=ahead))
+            run(state, clock=clock_ahead(seconds=ahead))
             used.append(max(row.attempts for row in deliveries(state) if row.state == "pending"))
             ahead += 90
             if used[-1]:

@@ -19,7 +19,7 @@ from flask_webhooks.state import AppState
 from flask_webhooks.worker.maintenance import Maintenance
 from tests.api.conftest import Customer
 from tests.console.conftest import on_one_database
-from tests.stage import fill, subscribe
+from tests.stage import fill, rows_of, subscribe
 
 AGO = datetime.now(UTC) - timedelta(hours=2)
 
@@ -55,14 +55,6 @@ def ended(state: AppState, rows: t.Sequence[Subscription], count: int) -> list[s
     return ids
 
 
-def left(state: AppState) -> list[int]:
-    with state.engine.connect() as connection:
-        return [
-            connection.scalar(sa.select(sa.func.count()).select_from(model)) or 0
-            for model in (Subscription, Lane, Hour, Replay)
-        ]
-
-
 def test_what_has_no_delivery_any_more_goes_with_all_that_is_kept_of_it(state: AppState) -> None:
     gone, logged = removed(state, 3), removed(state, 1)
     removed(state, 1, datetime.now(UTC))  # a commit may still be under way
@@ -75,7 +67,7 @@ def test_what_has_no_delivery_any_more_goes_with_all_that_is_kept_of_it(state: A
         kept = set(connection.scalars(sa.select(Subscription.id)))
     assert not kept & {row.id for row in gone}
     assert {on.id, logged[0].id} < kept
-    assert left(state) == [3, 2, 2, 2]
+    assert rows_of(state, Subscription, Lane, Hour, Replay) == [3, 2, 2, 2]
 
 
 def test_it_goes_with_its_last_delivery(app: Flask, state: AppState) -> None:
@@ -89,7 +81,7 @@ def test_it_goes_with_its_last_delivery(app: Flask, state: AppState) -> None:
     result = app.test_cli_runner().invoke(webhooks_cli, ["purge"])
 
     assert result.exit_code == 0, result.output
-    assert left(state) == [0, 0, 0, 0]
+    assert rows_of(state, Subscription, Lane, Hour, Replay) == [0, 0, 0, 0]
 
 
 def test_it_is_done_in_steps(state: AppState) -> None:
