@@ -5,8 +5,7 @@
 `scaffold`       the catalogue that `init` writes
 `worker`         `worker`, `deliver`, `status`, `purge`
 `dev`            `dev`
-`subscriptions`  `subscriptions`, `send-test`
-`subscribe`      `subscribe`
+`subscriptions`  `subscribe`, `subscriptions`, `send-test`
 `certificates`   `client-certificates`
 `encryption`     `rotate-encryption`
 `replay`         `replay`, `backfill`
@@ -38,8 +37,7 @@ from .dev import dev
 from .encryption import rotate_encryption
 from .repair import repair
 from .replay import backfill, replay
-from .subscribe import subscribe
-from .subscriptions import send_test, subscriptions
+from .subscriptions import send_test, subscribe, subscriptions
 from .tail import tail
 from .worker import deliver, purge, status, worker
 

@@ -153,7 +153,7 @@ def check(
     if offline and rows:
         raise click.UsageError("--rows needs the database: leave out --offline.")
     if channel is not None and not rows:
-        raise click.UsageError("--channel goes with --rows.")
+        raise click.UsageError("--channel needs --rows: add --rows, or leave out --channel.")
     app, setback = _load(context)
     checks = list(_checks(app, setback, lock, update=update, offline=offline))
     if production and EXTENSION in app.extensions:

@@ -1,4 +1,4 @@
-"""Commands about one customer's webhooks: what there is, and whether it answers."""
+"""Commands about subscriptions: create one, list them, and send one a test request."""
 
 from __future__ import annotations
 
@@ -13,18 +13,72 @@ from sqlalchemy.orm import Session
 from .. import queries
 from ..config import ENVIRONMENTS
 from ..delivery import TEST_EVENT, Subject, send_test_request
+from ..errors import SubscriptionError
 from ..models import Attempt
 from ..principal import ALL_OWNERS, Whose
 from ..reference import sample_data
+from ..sql.transactions import repeated
 from ..state import AppState
-from ..subscriptions import find
+from ..subscriptions import SubscriptionInput, create, find, shown
 from ..visible import is_storable
 from .context import open_session, open_state, refusals
 from .output import say
 
-__all__ = ["send_test", "subscriptions"]
+__all__ = ["send_test", "subscribe", "subscriptions"]
 
 PAGE = 100
+
+
+# ---- subscribe -------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--owner", required=True, help="The owner of the subscription.")
+@click.option("--url", required=True, help="The URL to send to.")
+@click.option(
+    "--event",
+    "events",
+    multiple=True,
+    required=True,
+    help="The events to listen to: a name, `invoices.*` or `*`.",
+)
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Default: the environment of the app.")
+@click.option("--description", default="", help="A description.")
+@click.option("--json", "as_json", is_flag=True, help="Print it in the form of the API, as JSON.")
+@with_appcontext
+def subscribe(
+    owner: str,
+    url: str,
+    events: tuple[str, ...],
+    environment: str | None,
+    description: str,
+    as_json: bool,
+) -> None:
+    """Create a subscription and print its secret, which is shown only once. --event can be given several times.
+
+    The checks are those of the API, except for the limits on the number of subscriptions per owner.
+    """
+    state = open_state()
+    given = SubscriptionInput(url=url, events=events, environment=environment, description=description)
+
+    def make(session: Session) -> dict[str, t.Any]:
+        row, secret = create(state, session, given, owner=owner, limited=False)
+        session.commit()
+        return {**shown(state, row), "secret": secret.shown}
+
+    try:
+        made = repeated(state.own_engine, make)
+    except SubscriptionError as error:
+        lines = [f"{field}: {text}" for field, texts in error.fields.items() for text in texts]
+        raise click.ClickException("\n".join(lines or [str(error)])) from error
+    if as_json:
+        say(json.dumps(made, indent=2, default=lambda moment: moment.isoformat()))
+        return
+    names = " ".join(each["event"] for each in made["events"])
+    say(f"{made['id']}: {names} of {made['owner']} in {made['environment']} go to {made['url']}")
+    say(f"Its secret, which is shown only once: {made['secret']}")
+    if made["note"] is not None:
+        say(f"{made['note']} (WEBHOOKS_ENVIRONMENT)")
 
 
 # ---- subscriptions ---------------------------------------------------------------------------------------

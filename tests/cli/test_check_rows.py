@@ -239,7 +239,7 @@ def test_a_row_without_owner_one_that_is_too_large_and_a_missing_table(state: Ap
     ("words", "said"),
     [
         (("--rows", "--offline"), "--rows needs the database"),
-        (("--channel", "orders"), "--channel goes with --rows"),
+        (("--channel", "orders"), "--channel needs --rows"),
         (("--rows", "--channel", "nothing"), "The channel 'nothing' does not exist"),
         (("--rows", "--channel", "reports"), "The channel 'reports' has no model"),
     ],
