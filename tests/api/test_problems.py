@@ -46,7 +46,7 @@ def test_unknown_methods_are_problems(shared: Customer, method: str, path: str) 
     assert len(json.dumps(body)) < 500
 
 
-def test_options_tell_the_methods_to_anybody(shared_app: Flask) -> None:
+def test_options_list_the_methods_without_a_principal(shared_app: Flask) -> None:
     for path, allowed in (
         ("/subscriptions", "GET, HEAD, OPTIONS, POST"),
         ("/subscriptions/x/test", "OPTIONS, POST"),

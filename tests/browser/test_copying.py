@@ -13,7 +13,7 @@ from flask_webhooks.models import Attempt, Delivery
 from flask_webhooks.state import state_of
 from tests.browser.conftest import Customer, Looks, Site
 from tests.console.conftest import write_log
-from tests.console.test_curl import ODD, SHELLS, pasted
+from tests.console.shells import ODD, SHELLS, pasted
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.long

@@ -85,7 +85,7 @@ def capturing(
 
 @pytest.fixture
 def valued(database_url: str, tmp_path: Path) -> t.Iterator[AppState]:
-    """The app with difficult models, inside its context; somebody listens to everything."""
+    """The app with difficult models, inside its context, and a subscription to all events."""
     with capturing(valued_models.db, valued_models.CATALOG, database_url, tmp_path) as state:
         subscribe(state, NOWHERE, "*", includes=["changes"])
         yield state

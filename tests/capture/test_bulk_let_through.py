@@ -1,4 +1,4 @@
-"""Rows of a generator in a bulk statement that is looked at and then left to SQLAlchemy: each is inserted."""
+"""Rows of a generator in a bulk statement that capture examines and then leaves to SQLAlchemy: each is inserted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Parcel(db.Model):  # type: ignore[name-defined, misc, unused-ignore]
 
 
 class Crate(db.Model):  # type: ignore[name-defined, misc, unused-ignore]
-    """Its channel captures bulk statements: so each is looked at, whatever the channel of parcels says."""
+    """Its channel captures bulk statements: so capture examines each, whatever the channel of parcels says."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     owner: Mapped[str] = mapped_column(sa.String(20))

@@ -763,7 +763,7 @@ STEPS: dict[str, t.Callable[[Account, int], t.Any]] = {
 
 
 def careless(name: str) -> Deed:
-    """Do it, and go on whatever comes of it: one deed may leave nothing to do for the next."""
+    """Do it, and ignore an error: one deed may leave nothing to do for the next."""
 
     def deed(row: Account) -> None:
         with contextlib.suppress(Exception):

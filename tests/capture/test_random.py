@@ -1,7 +1,7 @@
 """Random transactions against a model in plain Python of what must have been recorded.
 
 The model knows two states, the committed one and the one that the transaction has come to, and a copy for each open
-savepoint. What must be told is the difference between the two; only for transitions it keeps what happened between.
+savepoint. The messages must be the difference between the two; only for transitions it keeps what happened between.
 """
 
 from __future__ import annotations

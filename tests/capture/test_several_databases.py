@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("no_other_app")
 
 @pytest.fixture
 def second(tmp_path: Path) -> t.Iterator[Flask]:
-    """Another app with the same models, on a database of its own; somebody listens there too."""
+    """Another app with the same models, on a database of its own, which has a subscription too."""
     app = make_host(f"sqlite:///{tmp_path / 'second.sqlite'}", tmp_path / "second")
     with app.app_context():
         subscribe(state_of(app), NOWHERE, "invoices.*", "clients.*")
@@ -311,7 +311,7 @@ class TestHostListeners:
 class TestCommitsThatFail:
     @pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
     def test_at_the_database(self, state: AppState) -> None:
-        """A constraint that is looked at only by COMMIT, which MariaDB does not have."""
+        """A constraint that only COMMIT checks; MariaDB has none of these."""
         with state.engine.begin() as connection:
             reference = "REFERENCES client (id) DEFERRABLE INITIALLY DEFERRED"
             connection.exec_driver_sql(f"CREATE TABLE deferred (client_id INTEGER {reference})")

@@ -140,7 +140,7 @@ class RackSchema(ma.Schema):
 
 
 class Keeper(db.Model):  # type: ignore[name-defined]
-    """In no channel, and read by nobody but the host."""
+    """In no channel; only the host reads it."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(sa.String(20), default="")
@@ -217,14 +217,14 @@ class Chief(Hand):
 
 
 class Gate(db.Model):  # type: ignore[name-defined]
-    """Whose owner cannot be told."""
+    """Its owner cannot be found."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(sa.String(20), default="")
 
     @property
     def owner(self) -> str:
-        """Of somebody, unless it is shut."""
+        """It has an owner unless it is shut."""
         if self.name == "shut":
             raise ZeroDivisionError("no owner today")
         return "1"

@@ -8,9 +8,7 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
-import subprocess
 import typing as t
 from pathlib import Path
 
@@ -24,17 +22,13 @@ from flask_webhooks.delivery.request import MASK
 from flask_webhooks.models import Attempt
 from flask_webhooks.state import AppState
 from tests.console.conftest import Visitor
+from tests.console.shells import ODD, SHELLS, pasted
 from tests.receivers import Received, Receiver
 from tests.stage import deliveries, fill, subscribe, wait_until
 from tests.worker.answers import run
 
-SHELLS = [name for name in ("bash", "zsh") if shutil.which(name)]
 in_each_shell = pytest.mark.parametrize("shell", SHELLS)
 HEADERS = {"Content-Type": "application/json", "User-Agent": "Flask-Webhooks/1", "webhook-id": "1"}
-ODD = (
-    "\u200d\u200b\u00a0\u202e\u2066\ufeff\U0001f469\u200d\U0001f4bb\U000e0067\u0301"
-    "'\"\\ $HOME `id` $(id) !! !x %s \t\r\n\x7f\x9b31m\x1b[201~; touch /tmp/x\x00 *?[a-z]{a,b} ~ # & | < >"
-)
 TARGETS = (
     "/hook",
     "/hook?f[a-c]=1&g={a,b}",
@@ -60,17 +54,6 @@ BODIES = {
 def as_sent(target: str) -> str:
     """As it goes into the request line: no shell reads it there, but a copied URL may be of an older version."""
     return target.replace("{", "%7B").replace("}", "%7D").replace("`", "%60")
-
-
-def pasted(shell: str, text: str, folder: Path) -> str:
-    """Let a shell read a command as a script; return what it says. It is given nothing but the command."""
-    words = [shell, *({"bash": ["--norc"], "zsh": ["-f"]}[shell])]
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C"}
-    made = subprocess.run(
-        words, input=text.encode("ascii"), env=env, cwd=folder, capture_output=True, check=True, timeout=60
-    )
-    assert not list(folder.iterdir())
-    return made.stdout.decode("latin-1")
 
 
 @in_each_shell

@@ -24,9 +24,9 @@ from flask_webhooks import payload
 from flask_webhooks.models import Base as OurBase
 from flask_webhooks.models import Message
 from flask_webhooks.state import AppState
-from tests.capture.test_published import are_published
 from tests.hosts.app import House, Play
 from tests.hosts.examples import Example, Mood, examples
+from tests.published import are_published
 
 pytestmark = pytest.mark.long
 

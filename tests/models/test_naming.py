@@ -21,7 +21,6 @@ from flask_webhooks.models import LONGEST_PREFIX, Base, Naming, attach
 from flask_webhooks.state import state_of
 from flask_webhooks.worker import Coordinator
 from tests.host import make_transactional
-from tests.models.test_tables import loggers  # noqa: F401  # Flask-Migrate silences them
 from tests.receivers import Receiver
 
 _names = itertools.count(1)

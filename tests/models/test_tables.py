@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import typing as t
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -18,17 +17,6 @@ from flask_webhooks import Webhooks
 from flask_webhooks.models import Base, Message, attach
 from flask_webhooks.state import AppState
 from tests.host import db
-
-
-@pytest.fixture(autouse=True)
-def loggers() -> t.Iterator[None]:
-    """Switch loggers on again: the env.py that Flask-Migrate writes silences all that exist."""
-    yield
-    for logger in logging.root.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):
-            logger.disabled = False
-    logging.root.setLevel(logging.WARNING)
-
 
 TABLES = {table.name for table in Base.metadata.sorted_tables}
 

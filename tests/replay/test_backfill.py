@@ -24,7 +24,7 @@ from tests.host import Client, Invoice, InvoiceSchema, Status, db
 from tests.receivers import Receiver, Talk, response
 from tests.stage import attempts, deliveries, subscribe, wait_until
 from tests.worker.answers import run as deliver_due
-from tests.worker.test_prefetch import Reader
+from tests.worker.reader import Reader
 
 
 def add(state: AppState, *names: str) -> None:

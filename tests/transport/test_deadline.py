@@ -33,7 +33,7 @@ MARGIN = 10.0
 
 
 def play(scene: t.Callable[[float], bool]) -> None:
-    """Play a scene with a limit; with a longer one if the machine was too busy to come to the point within it."""
+    """Play a scene with a limit; with a longer one if the machine was too busy to begin within it."""
     assert scene(LIMIT) or scene(LONGER)
 
 

@@ -8,16 +8,13 @@ import typing as t
 import pytest
 import sqlalchemy as sa
 
-from flask_webhooks.delivery import utcnow
 from flask_webhooks.models import Lane, Message, Subscription
 from flask_webhooks.state import AppState
-from flask_webhooks.worker.held_lane import Scheduler
-from flask_webhooks.worker.lanes import Lanes
-from flask_webhooks.worker.prefetch import BUDGET, read
-from flask_webhooks.worker.scheduler import FairScheduler
+from flask_webhooks.worker.prefetch import BUDGET
 from tests.receivers import Receiver, ok
 from tests.stage import deliveries, fill, subscribe
 from tests.worker.answers import background
+from tests.worker.reader import Reader
 
 pytestmark = pytest.mark.long
 
@@ -38,34 +35,6 @@ def fail(state: AppState, subscriptions: t.Sequence[Subscription]) -> None:
     with state.engine.begin() as connection:
         rows = [{"subscription_id": each.id, "failures": 1} for each in subscriptions]
         connection.execute(sa.insert(t.cast("sa.Table", Lane.__table__)), rows)
-
-
-class Reader:
-    """The reading half of a run: takes lanes and reads ahead, without senders."""
-
-    def __init__(self, state: AppState) -> None:
-        self.scheduler: Scheduler = FairScheduler(cap=4)
-        self.lanes = Lanes(state, "test", self.scheduler, utcnow)
-        self._engine = state.engine
-
-    def read(self, lanes: int) -> None:
-        with self._engine.connect() as connection:
-            self.lanes.take(connection, lanes)
-            read(self.lanes, connection)
-
-    @property
-    def bytes(self) -> int:
-        return sum(lane.bytes for lane in self.lanes.held.values())
-
-    @property
-    def fed(self) -> set[str]:
-        return {key for key, lane in self.lanes.held.items() if lane.buffered}
-
-    def take_back(self) -> None:
-        """What all lanes had is done."""
-        for lane in self.lanes.held.values():
-            lane.drop(set(lane.buffered.values()))
-            lane.read_at = 0.0
 
 
 @pytest.fixture

@@ -589,7 +589,7 @@ class Machine(RuleBasedStateMachine):
         hungry = {key for key, items in self.waiting.items() if items}
         for _ in range(len(hungry)):
             item = self.scheduler.take(self.now)
-            assert item is not None, "nothing is in flight and work waits, yet nobody may send"
+            assert item is not None, "nothing is in flight and work waits, yet no lane may send"
             assert item == self.waiting[item[0]].pop(0)
             hungry.discard(item[0])
             self.scheduler.done(item[0], ok=False, seconds=5.0, now=self.now, suspect=True)
@@ -605,7 +605,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_books_balance(self):
-        """Inside: the share is what its lanes hold, everyone stands in one place, nobody waits in vain."""
+        """Inside: the share is what its lanes hold, each lane stands in one place, none waits in vain."""
         scheduler = self.scheduler
         lanes, places = list(scheduler.known.values()), scheduler._places
         held = {lane.key: lane.in_flight + (lane.key in places.ready.lanes) for lane in lanes}
