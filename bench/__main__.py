@@ -8,7 +8,7 @@ import typing as t
 from pathlib import Path
 
 PARTS = {"hosts", "receiver", "stage", "scene"}
-"""Modules here that are no bench of their own, or that need arguments."""
+"""Modules that are not a bench, or that need arguments."""
 RUNS = {
     "drain": (
         "",
@@ -18,7 +18,7 @@ RUNS = {
     ),
     "backlog": ("--plans",),
 }
-"""What those are run with that have more to show than by their defaults."""
+"""Further runs of a bench, by their arguments."""
 
 
 def commands(given: t.Sequence[str]) -> t.Iterator[list[str]]:

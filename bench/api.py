@@ -2,8 +2,8 @@
 
 python -m bench.api [--rows 1000000] [--database sqlite postgresql] [--json]
 
-Each number has a yardstick: the same request on a log of 10,000, which a request that scans could not come
-near to; and for the statistics the plain `GROUP BY` over the attempts that they replace. Printed are medians of
+Each number has a yardstick: the same request on a log of 10,000, where a request that scans
+is much faster; and for the statistics the plain `GROUP BY` over the attempts that they replace. Printed are medians of
 milliseconds, the whole request with authentication and JSON.
 """
 

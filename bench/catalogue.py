@@ -1,4 +1,4 @@
-"""Reading a catalogue of 31 channels with 310 events, and finding who listens among 10,000 subscriptions.
+"""Reading a catalogue of 31 channels with 310 events, and matching an event with 10,000 subscriptions.
 
 python -m bench.catalogue [--subscriptions 10000] [--rounds 30] [--database sqlite postgresql] [--json]
 

@@ -2,8 +2,8 @@
 
 python -m bench.console [--rows 1000000] [--database sqlite postgresql] [--json]
 
-The yardstick of each number is the same page on a log of 10,000, which a page that counts or scans could not come
-near to. Printed are medians of milliseconds: the whole request, with authentication and the rendered HTML.
+The yardstick of each number is the same page on a log of 10,000, where a page that counts or scans
+is much faster. Printed are medians of milliseconds: the whole request, with authentication and the rendered HTML.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Draining a backlog: one worker process with the full attempt log, compared to bare `requests` posting the same bytes.
 
 python -m bench.drain [--deliveries 10000] [--subscriptions 1 100 1000] [--database sqlite postgresql] [--json]
-    --delay 100      receivers take so many milliseconds; the yardstick is what the concurrency allows
+    --delay 100      receivers answer after so many milliseconds; the yardstick is what the concurrency allows
     --workers 2      several worker processes at once, compared to one
     --database debian
                      Debian's PostgreSQL, which is older than the wheel's
-    --bursts 4       bursts one after the other, the database's statistics always of what was before: deliver, ANALYZE,
-                     purge, burst; the yardstick is the first one
+    --bursts 4       bursts one after the other; the database's statistics are always older than the burst:
+                     deliver, ANALYZE, purge, burst; the yardstick is the first one
     --pin            keep the worker, and bare `requests` too, on one core, as `taskset -c 1` does
 """
 

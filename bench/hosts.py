@@ -1,11 +1,10 @@
-"""Whether a public Flask app takes us in: its own tests before, without a subscription, and with everything subscribed.
+"""Whether a public Flask app works with this extension: its own tests before, unsubscribed, and fully subscribed.
 
 python -m bench.hosts microblog --source CHECKOUT [--work FOLDER] [--modes nobody star everything] [--json] [-- …]
 
-`bench/hosts/<name>.toml` says of an app where it is, how to install it, what makes the app, and how its tests run.
-`--source` is a checkout, a bare git directory or a URL, and goes before the one that stands there; what comes
-after `--` goes to pytest instead of what stands there. Everything is made below `--work` and may be used again;
-nothing of an app is kept here.
+`bench/hosts/<name>.toml` names an app's repository, how to install it, its factory, and how its tests run. `--source`
+(a checkout, a bare git directory or a URL) replaces the repository of that file, and what comes after `--` replaces
+its arguments of pytest. All files are made below `--work`, where a later run uses them again.
 
 The extension is added by a pytest plugin, `bench/hosts/guest.py`, that wraps the app's factory; no file of the app is
 changed. The catalogue has a channel for each model, and one owner for all rows. `star` is one subscription to `*` with

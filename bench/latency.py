@@ -2,7 +2,7 @@
 
 python -m bench.latency [--events 200] [--database sqlite postgresql] [--json]
 
-The yardstick: the same bytes posted by `requests` in the process that commits, which is the least that is possible.
+The yardstick: the same bytes posted by `requests` in the process that commits, a lower bound for any outbox.
 """
 
 from __future__ import annotations

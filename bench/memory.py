@@ -2,7 +2,7 @@
 
 python -m bench.memory [--deliveries 100000] [--database sqlite postgresql] [--json]
 
-The yardstick is the same process after the first tenth: what it needs at all.
+The yardstick is the same process after the first tenth, when its caches are filled.
 """
 
 from __future__ import annotations

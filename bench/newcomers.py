@@ -2,8 +2,8 @@
 
 python -m bench.newcomers [--dead 500] [--backlog 20] [--newcomers 20] [--database sqlite postgresql] [--json]
 
-Each dead one hangs and has a backlog, and its last attempt failed. Measured is the time from being recorded to the
-first attempt, for one new subscription after the other, with the dead ones and, as the yardstick, without them.
+Each dead subscription hangs and has a backlog, and its last attempt failed. Measured is the time from recording to the
+first attempt, for one new subscription after the other. The yardstick is the same without the dead ones.
 
 The second row is about owners: 100 new subscriptions of one owner hang, and those that are measured are
 another owner's. Their p95 is to be at most 1,000 ms.

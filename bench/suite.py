@@ -9,7 +9,7 @@ SQLAlchemy's `Session`), `nobody` (without a subscription), `star` (each busines
 what it takes to subscribe. Printed is the median, over the rounds, of the ratio to `without` of the same round.
 
 As in most suites there is one app for all tests, on a database that each test finds new. The example app's own tests
-make an app each, which no host of ours does so: the time of `init_app`, and the garbage that each app of 31 channels
+make an app each, which is unusual: the time of `init_app`, and the garbage that each app of 31 channels
 leaves to Python's collector, would be most of what is measured. What `init_app` takes is printed too.
 
 Left out are the files that no host would have: of the catalogue alone (`test_catalog.py`), of the docs
@@ -58,8 +58,9 @@ class Round:
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
         self.starts: list[float] = []
-        """What each `init_app` took."""
-        self._aside = 0.0
+        """CPU seconds of each `init_app`."""
+        self._excluded = 0.0
+        """CPU seconds of the running test that are not the app's."""
         self._app: Flask | None = None
         """The one that all tests share."""
 
@@ -77,15 +78,15 @@ class Round:
         def make_app(database: Path, **config: t.Any) -> Flask:
             if config or not Path(database).exists():  # it is made to be seeded
                 return t.cast("Flask", make(database, **config))
-            with self.aside():
+            with self.excluded():
                 for old in folder.glob("shared.sqlite*"):
                     old.unlink()
             shutil.copy(subscribed if subscribed.exists() else database, file)
             if self._app is None:
-                with self.aside():
+                with self.excluded():
                     gc.collect()  # the app that was seeded: among several, each commit has to find its own
                 self._app = make(file)
-                with self.aside(), self._app.app_context():
+                with self.excluded(), self._app.app_context():
                     if EXTENSION in self._app.extensions and self.way != "nobody":
                         self.listen(state_of(self._app))
                     fixtures.close(self._app)
@@ -102,9 +103,9 @@ class Round:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> t.Generator[None, t.Any, t.Any]:
         """Take the CPU time of one test, with its fixtures."""
-        began, self._aside = time.process_time(), 0.0
+        began, self._excluded = time.process_time(), 0.0
         found = yield
-        self.seconds[item.nodeid] = time.process_time() - began - self._aside
+        self.seconds[item.nodeid] = time.process_time() - began - self._excluded
         return found
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -113,11 +114,11 @@ class Round:
             self.failed.add(report.nodeid)
 
     @contextlib.contextmanager
-    def aside(self) -> t.Iterator[None]:
-        """What is done inside is not the app's."""
+    def excluded(self) -> t.Iterator[None]:
+        """Do not count the CPU time of the block: a host's own tests would not spend it."""
         began = time.process_time()
         yield
-        self._aside += time.process_time() - began
+        self._excluded += time.process_time() - began
 
     @contextlib.contextmanager
     def installed(self) -> t.Iterator[None]:
