@@ -1,13 +1,13 @@
-"""Deliveries sent again: one by hand, or many at a bounded rate.
+"""Sends deliveries again: one at a user's request, or many at a bounded rate.
 
 The law of this room: a delivery is never copied. It is the same row, the same idempotency key and the same bytes; only
-its state goes back to `pending`, so that a second click finds nothing to do. What was attempted before stays in the
-log. Nothing here commits, but `enqueue_batches`.
+its state returns to `pending`, so a second click finds nothing to do. Earlier attempts stay in the log. Only
+`enqueue_batches`, `backfill` and `repair` commit; elsewhere the caller does.
 
 ==========  ======================================================
 `filters`   which deliveries, and which messages were missed
 `replays`   make a replay, queue its next few, cancel it
-`budget`    how fast: what an owner and a host get together
+`budget`    the rate that one owner and one host share
 `manual`    one delivery: retry, cancel
 `backfill`  messages that were missed, recorded afterwards
 `repair`    broken messages, made anew from their rows or given up

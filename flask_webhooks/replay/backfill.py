@@ -1,11 +1,11 @@
-"""Rows that were there before a subscription: each becomes one `created` event for that subscription alone.
+"""Sends rows that are older than a subscription: each becomes one `created` event for that subscription alone.
 
-The law of this room: a message of a backfill carries a dedupe key made of the subscription and the row's primary key,
-so that no second run doubles anything; a run that was broken off goes on where it was, because what has its message
-already is passed over. Rows are read a few at a time, in the order of their primary key, and fall due one after the
-other at a bounded rate, so that live events are sent in between. What has become older by that than what was sent is
-not sent: see `outbox.superseded`. Rows that another transaction has locked are passed over and taken one by one at
-last, so that no transaction of the host's meets us in a deadlock.
+The law of this room: a message of a backfill carries a dedupe key made of the subscription and the row's primary key.
+So a second run records nothing twice, and a run after an interrupted one skips the rows that have a message. Rows are
+read in batches, in the order of their primary key, and fall due one after the other at a bounded rate, so that live
+events are sent in between. If a newer state of a row has been sent meanwhile, its older one is not sent: see
+`outbox.superseded`. Rows that another transaction has locked are skipped, and tried again one by one at the end: a
+transaction that waits for one lock and holds no other cannot end in a deadlock with the host's.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ if t.TYPE_CHECKING:
 __all__ = ["Backfill", "Batch"]
 
 Key = tuple[t.Any, ...]
-"""Of a row: its primary key."""
+"""The primary key of a row."""
 AHEAD = 5.0
-"""Seconds of sending that one turn queues: what a run that is broken off still sends at most."""
+"""Seconds of sending that one batch queues; an interrupted run still sends at most these."""
 MOST = 250
-"""Rows of one turn: their locks are held for the time it takes to dump them."""
+"""Rows of one batch: their locks are held for the time it takes to dump them."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Batch:
     """What one transaction did."""
 
     seen: int
-    """Rows looked at."""
+    """Rows that were read."""
     queued: int
-    """Of these, rows that are sent now; the others had been sent before, or are another owner's."""
+    """Rows among these that were queued; the others had been sent before, or are another owner's."""
 
 
 class Backfill:
@@ -82,13 +82,13 @@ class Backfill:
             self._owner = self._subscription(session, to_change=False).owner
 
     def count(self) -> int:
-        """Return how many rows there are to look at."""
+        """Return how many rows the run will read."""
         with self._session() as session:
             rows = self._where(sa.select(*self._mapper.primary_key).select_from(self._mapper))
             return session.scalar(sa.select(sa.func.count()).select_from(rows.subquery())) or 0
 
     def batches(self) -> t.Iterator[Batch]:
-        """Yield turn after turn, each committed. Who waits `queued / rate` seconds in between keeps to the rate."""
+        """Yield each batch after its commit. A caller keeps to the rate by waiting `queued / rate` s."""
         after: Key | None = None
         most = max(1, min(MOST, int(self.rate * AHEAD)))
         busy: list[Key] = []
@@ -120,13 +120,13 @@ class Backfill:
         session.commit()
         return [key for key in keys if key not in found], recorded
 
-    # ---- who gets it -----------------------------------------------------------------------------------
+    # ---- the subscription -----------------------------------------------------------------------------------
 
     def _session(self) -> Session:
         return Session(self.state.own_engine, info={"webhooks": False})
 
     def _subscription(self, session: Session, *, to_change: bool) -> MatchedSubscription:
-        """Look whether it may still be sent to: with its owner's row locked, it cannot be switched off meanwhile."""
+        """Check that it may be sent to. `to_change` locks its owner's row, so no request can switch it off."""
         row = subscriptions.find(session, self._key, owner=ALL_OWNERS, to_change=to_change)
         if not row.active:
             raise SubscriptionError(ErrorText("switched_off"))
@@ -149,12 +149,12 @@ class Backfill:
     # ---- which rows ------------------------------------------------------------------------------------
 
     def _where(self, rows: sa.Select[t.Any]) -> sa.Select[t.Any]:
-        """Only the owner's, where that can be said in SQL; `_record` looks at each row in any case."""
+        """Select only the owner's rows if SQL can express that; `_is_for` checks each row in any case."""
         path = self._bound.owner_path or ()
         if len(path) != 1 or path[0] not in self._mapper.column_attrs:
             return rows
         column = self._mapper.column_attrs[path[0]].columns[0]
-        # Only types whose text has one form: of others the database might compare otherwise than we do.
+        # Only types whose text has one form: a database might compare values of other types differently than Python.
         if isinstance(column.type, sa.Integer) and self._owner.isdecimal():
             return rows.where(column == int(self._owner))
         return rows.where(column == self._owner) if type(column.type) in (sa.String, sa.Text) else rows
@@ -173,10 +173,10 @@ class Backfill:
     def _locked_rows(
         self, session: Session, wanted: MatchedSubscription, keys: t.Sequence[Key], *, waits: bool
     ) -> t.Sequence[t.Any]:
-        """Return rows, locked: a change that comes meanwhile is recorded after us, as the newer one.
+        """Return rows, locked: a change that another transaction makes meanwhile is recorded later, as the newer one.
 
-        :param waits: for whoever has locked them. Only with one key: who waits while it holds others can make a
-            deadlock, and the database might end the host's transaction for it.
+        :param waits: wait for a lock instead of skipping the row. Only with one key: a wait while other locks are held
+            can end in a deadlock, and the database might roll back the host's transaction.
         """
         bound, model = self._bound, t.cast("type", self._bound.model)
         columns = self._mapper.primary_key
@@ -206,7 +206,7 @@ class Backfill:
         held = load_linked((self._bound, row, {}) for row in rows)
         items = {self._dedupe_key(row): row for row in rows if self._is_for(row, wanted)}
         del held
-        # The unique index would drop them too, but only after each had been dumped.
+        # The unique index would refuse them too, but only after each row has been dumped.
         for key in recorded_keys(connection, wanted.owner, wanted.environment, self._event.name, list(items)):
             del items[key]
         occurrences = [
@@ -227,7 +227,7 @@ class Backfill:
         return environment(self._event.name, data, wanted.owner) == wanted.environment
 
     def _dedupe_key(self, row: t.Any) -> str:
-        """The column holds 255 characters, and a primary key may have more."""
+        """Return the dedupe key: a hash, because the column holds 255 characters and a primary key may have more."""
         key = repr([str(part) for part in self._mapper.primary_key_from_instance(row)])
         return f"{BACKFILL}:{self._key}:{hashlib.sha256(key.encode()).hexdigest()}"
 
@@ -253,8 +253,8 @@ def recorded_keys(
     done = sa.select(MESSAGES.c.dedupe_key)
     if connection.dialect.name != "postgresql":
         return list(connection.scalars(done.where(*of_event, MESSAGES.c.dedupe_key.in_(keys))))
-    # One probe of the index for each key. Of a table that is not counted the planner takes every index for as good; the
-    # key as a range, and the order of it, is what only the right one has.
+    # One probe of the index for each key. Without statistics of the table the planner takes every index for equally
+    # good. A range of keys in their order can be answered only by the right one.
     given = sa.bindparam("keys", list(keys), type_=postgresql.ARRAY(MESSAGES.c.dedupe_key.type))
     each = parameters.each_of(given)
     of_key = MESSAGES.c.dedupe_key.between(each.c.key, each.c.key)
@@ -268,7 +268,7 @@ def recorded_keys(
 
 
 def _event_of(state: AppState, channel: str) -> EventType:
-    """Return the event that says that a row of the channel was made."""
+    """Return the channel's unconditional event for created rows."""
     found = state.catalog.channels.get(channel)
     if found is None:
         raise SubscriptionError(

@@ -1,7 +1,7 @@
-"""How much of what is sent again one owner, and one host, gets together: `WEBHOOKS_REPLAY_RATE`.
+"""Divides `WEBHOOKS_REPLAY_RATE` among the replays that send to one owner or to one host.
 
-A rate for each replay would be none: a hundred subscriptions with a replay each, all to one server, would be a hundred
-times as fast. So the rate belongs to the owner and to the destination's host, and running replays share it.
+A rate for each replay would not protect a server: a hundred subscriptions with a replay each, all to one server, would
+send a hundred times as fast. So the rate belongs to the owner and to the destination's host; running replays share it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if t.TYPE_CHECKING:
 __all__ = ["begins_at", "hosts_of", "rate_of"]
 
 SOON = timedelta(seconds=1)
-"""So much of a replay that has ended may still be sent when the next begins."""
+"""A new replay does not wait for less than this of one that has queued everything."""
 
 LOOKS_UP = 2.0
-"""Seconds that names are looked up for in a turn."""
+"""Seconds for all name lookups of one batch: a slow resolver must not stop the replays."""
 
 
 class Place(t.Protocol):
@@ -35,8 +35,8 @@ class Place(t.Protocol):
 def rate_of(state: AppState, replay: Place, running: t.Sequence[Place], hosts: t.Mapping[str, str]) -> float:
     """Return the deliveries a second of one replay.
 
-    :param running: all that run, this one among them.
-    :param hosts: theirs, by `hosts_of`.
+    :param running: all running replays, this one included.
+    :param hosts: the result of `hosts_of` for them.
     """
     owners = sum(1 for each in running if each.owner == replay.owner)
     # The larger of both counts: neither the owner nor the host gets more than the rate.
@@ -46,10 +46,10 @@ def rate_of(state: AppState, replay: Place, running: t.Sequence[Place], hosts: t
 
 
 def hosts_of(state: AppState, running: t.Iterable[Place]) -> dict[str, str]:
-    """Return what each host counts as: a name counts as the address that another URL spells, if it leads to it.
+    """Return by host the host that it counts as: a name that resolves to the address in another URL counts as that.
 
-    Names are looked up only where there is such a URL: those of two customers may well lead to one address, that of a
-    network that stands before both of their servers. No transaction may be open.
+    Names are looked up only if a URL contains an address. Two names that resolve to one address count as two hosts:
+    it may be the address of a content delivery network in front of two customers' servers. No transaction may be open.
     """
     hosts = {_host(each) for each in running}
     addresses = {host for host in hosts if parse_address(host) is not None}
@@ -63,24 +63,24 @@ def hosts_of(state: AppState, running: t.Iterable[Place]) -> dict[str, str]:
 
 
 def begins_at(now: datetime, subscription: Place, ended: t.Iterable[t.Any]) -> datetime:
-    """Return when a new replay may begin: what others to the same owner or host have queued is sent first.
+    """Return when a new replay may begin: after the deliveries that others have queued for the same owner or host.
 
-    :param ended: replays that queue no more, with `next_at`, by when that is sent.
+    :param ended: replays that have queued all their deliveries; `next_at` is when the last of these is sent.
     """
     theirs = [
         each.next_at
         for each in ended
         if each.owner == subscription.owner or _host(each) == _host(subscription)
     ]
-    # Less than a second of it is not waited for: the worker sends that first in any case.
+    # The worker sends the older deliveries first anyway, so less than `SOON` is not worth a wait.
     latest = max(theirs, default=now)
     return latest if latest - now > SOON else now
 
 
 def _host(place: Place) -> str:
-    """The host without its port: another port of the same machine is the same machine.
+    """The host without its port, because all ports are of the same machine.
 
-    URLs are saved in their normal form; an address has several all the same.
+    Stored URLs are normalised, but one IP address can still be written in several ways.
     """
     host = (urlsplit(place.url or "").hostname or "").rstrip(".").lower()
     address = parse_address(host)

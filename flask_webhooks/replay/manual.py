@@ -1,4 +1,4 @@
-"""One delivery, moved by hand. Each statement says which state it must be in, so that two clicks are one."""
+"""Retries or cancels one delivery for a user. The state is a condition of each statement: two clicks act once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["cancel", "is_broken", "retry"]
 
 
 def retry(connection: sa.Connection, delivery_id: str, now: datetime) -> bool:
-    """Make a delivery due at once, with its whole schedule before it again; say whether it was possible.
+    """Make a delivery due at once, with its whole retry schedule again; return whether it is due now.
 
-    Possible from every state while its subscription is on, unless its message is broken. One that is due already stays
-    as it is.
+    It works from every state while the subscription is active, unless the message is broken. A delivery that is due
+    already is not changed.
     """
     is_whole = ~sa.exists().where(BROKEN_MESSAGES.c.message_id == DELIVERIES.c.message_id)
     is_on = (
@@ -53,7 +53,7 @@ def retry(connection: sa.Connection, delivery_id: str, now: datetime) -> bool:
     )
     if connection.execute(due).rowcount:
         return True
-    # The state is no condition next to the key: the index of what is due could seem to answer that faster.
+    # The state is no condition here: the planner could prefer the index of due deliveries to the primary key.
     found = connection.execute(
         sa.select(DELIVERIES.c.due_at).where(DELIVERIES.c.id == delivery_id, is_on)
     ).one_or_none()
@@ -61,7 +61,7 @@ def retry(connection: sa.Connection, delivery_id: str, now: datetime) -> bool:
 
 
 def is_broken(connection: sa.Connection, delivery_id: str) -> bool:
-    """Say whether there is nothing to send: the data of its message could not be made, and was not repaired."""
+    """Whether there is nothing to send: the data of its message could not be made, and was not repaired."""
     found = (
         sa.select(DELIVERIES.c.id)
         .join(BROKEN_MESSAGES, BROKEN_MESSAGES.c.message_id == DELIVERIES.c.message_id)
@@ -71,9 +71,9 @@ def is_broken(connection: sa.Connection, delivery_id: str) -> bool:
 
 
 def cancel(connection: sa.Connection, delivery_id: str, now: datetime) -> bool:
-    """Call off a delivery that is pending, held or broken; say whether it is cancelled now.
+    """Cancel a delivery that is pending, held or broken; return whether it is cancelled now.
 
-    A request that is under way already is not called back.
+    A request that is in flight is not interrupted.
     """
     off = (
         sa.update(DELIVERIES)

@@ -1,7 +1,7 @@
-"""Broken messages: their data made anew from the rows as they are now, or given up with a reason.
+"""Repairs broken messages: makes their data anew from the current rows, or gives them up with a reason.
 
-Each in a transaction of its own, so that one which still fails keeps no other waiting. Of two processes the first one
-has it: the first statement writes the row of the broken message, and so locks it.
+Each message has a transaction of its own, so one that still fails does not block the others. Two processes cannot
+repair the same message: the first statement writes the row of the broken message, and so locks it.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ LONGEST_REASON = 64
 
 @dataclass(frozen=True)
 class Repair:
-    """What came of it."""
+    """The result for one message."""
 
     message_id: str
     event: str
     error: str | None
-    """Why it is still broken; None: its deliveries are on their way."""
+    """Why it is still broken; None: it is repaired, and its deliveries are due or held."""
     deliveries: int = 0
-    """How many are due or held now."""
+    """Deliveries that are due or held now."""
 
 
 def list_broken(
@@ -68,7 +68,7 @@ def list_broken(
 ) -> t.Sequence[sa.Row[t.Any]]:
     """Return broken messages that were not given up, oldest first: their columns but the data, and `error`.
 
-    :param after: the id behind which to begin.
+    :param after: only messages with a greater id; for the next page.
     """
     columns = [column for column in MESSAGES.c if column.name not in ("data", "extras")]
     found: sa.Select[t.Any] = sa.select(*columns, BROKEN_MESSAGES.c.error, BROKEN_MESSAGES.c.broken_at).join(
@@ -85,7 +85,7 @@ def list_broken(
 def repair_message(state: AppState, message_id: str, *, dry_run: bool = False) -> Repair | None:
     """Make the data of a broken message anew and its deliveries due; None if it is not broken.
 
-    :param dry_run: only say what would come of it.
+    :param dry_run: return the result, and roll everything back.
     """
     with Session(state.own_engine, info={"webhooks": False}, autoflush=False) as session:
         row = _lock_broken(session, message_id)
@@ -114,17 +114,18 @@ def repair_message(state: AppState, message_id: str, *, dry_run: bool = False) -
 
 
 def _reason_of(session: Session, event: str, error: EmitError | sa.exc.DBAPIError) -> str:
-    """Say what was wrong. After an error of the database only a new transaction can note it."""
+    """Return the reason to store. After an error of the database it rolls back: only a new transaction can store it."""
     if isinstance(error, EmitError):
         return str(error)
     if error.connection_invalidated:  # no fault of this message: the caller may try again
         raise error
+    # PostgreSQL refuses every statement of a transaction after one has failed.
     session.rollback()
     return f"{event} cannot be serialised: {type(error).__name__}: {error.orig}."
 
 
 def give_up(state: AppState, message_id: str, reason: str) -> bool:
-    """Cancel what waits for a broken message, with a reason; say whether it was broken."""
+    """Cancel the deliveries that wait for a broken message, with a reason; return whether it was broken."""
     with state.own_engine.begin() as connection:
         return _given_up(connection, message_id, reason)
 
@@ -141,7 +142,7 @@ def _given_up(connection: sa.Connection, message_id: str, reason: str) -> bool:
 
 
 def _broken_deliveries(message_id: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """What waits for a message to be repaired; no index of states is read for it (decision 37)."""
+    """The condition for the deliveries that wait for a repair; it reads no index of states (decision 37)."""
     return DELIVERIES.c.message_id == message_id, unindexed(DELIVERIES.c.state) == State.BROKEN.value
 
 
@@ -150,6 +151,7 @@ def _lock_broken(session: Session, message_id: str) -> sa.Row[t.Any] | None:
     mine = sa.update(BROKEN_MESSAGES).where(
         BROKEN_MESSAGES.c.message_id == message_id, BROKEN_MESSAGES.c.given_up.is_(None)
     )
+    # It changes nothing, but locks the row also on SQLite, which has no SELECT ... FOR UPDATE.
     connection.execute(mine.values(broken_at=BROKEN_MESSAGES.c.broken_at))
     found = sa.select(MESSAGES).join(BROKEN_MESSAGES, BROKEN_MESSAGES.c.message_id == MESSAGES.c.id)
     return connection.execute(
@@ -177,7 +179,7 @@ def _made_anew(state: AppState, session: Session, row: sa.Row[t.Any]) -> tuple[P
         event, owner, bound, obj, {}, text, row.entity_id, row.status, row.dedupe_key, listeners
     )
     message = remade(state, item)
-    if row.environment != UNKNOWN:  # it was chosen at the commit, and its deliveries are of that one
+    if row.environment != UNKNOWN:  # it was chosen at the commit, and the deliveries belong to it
         message["environment"] = row.environment
     return item, {**message, "id": row.id}
 
@@ -189,11 +191,11 @@ def _row_of(session: Session, bound: BoundChannel, event: EventType, key: str | 
         )
     if bound.model is None or key is None:
         raise EmitError(
-            f"Nothing is known of what {event.name} is about: its data cannot be made anew. {_GIVE_UP}"
+            f"The message of {event.name} names no row of a model, so its data cannot be made anew. {_GIVE_UP}"
         )
     mapper: t.Any = sa.inspect(bound.model)
     columns = mapper.primary_key
-    # Commas part the columns of a key; a key of one column may have commas of its own.
+    # Commas separate the columns of a key; the value of a single column may contain commas.
     parts = [key] if len(columns) == 1 else key.split(",")
     row = None
     if len(parts) == len(columns):
@@ -202,7 +204,7 @@ def _row_of(session: Session, bound: BoundChannel, event: EventType, key: str | 
             row = _get(session, bound.model, identity, key)
     if row is None:
         raise EmitError(
-            f"The row {key} of {bound.model.__name__} is gone: its data cannot be made anew. {_GIVE_UP}"
+            f"The row {key} of {bound.model.__name__} no longer exists, so its data cannot be made anew. {_GIVE_UP}"
         )
     return row
 
@@ -212,16 +214,16 @@ def _get(session: Session, model: type, identity: tuple[t.Any, ...], key: str) -
         return session.get(model, identity)
     except sa.exc.DBAPIError:
         raise
-    except Exception as error:  # whatever a column's type raises for a text that it does not take
+    except Exception as error:  # a column's type may raise anything for a text that it cannot convert
         said = getattr(error, "orig", error)
-        raise EmitError(f"No key of {model.__name__} can be made of {key}: {said}. {_GIVE_UP}") from error
+        raise EmitError(f"{key} is not a valid key of {model.__name__}: {said}. {_GIVE_UP}") from error
 
 
 _GIVE_UP = "Give the message up."
 
 
 def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
-    """The value of a column of a key, out of the text that it has in `entity_id`."""
+    """Convert the text in `entity_id` to the type of a key column; a text that it refuses is returned unchanged."""
     try:
         kind: t.Any = column.type.python_type
         if issubclass(kind, enum.Enum):
@@ -234,7 +236,7 @@ def _typed(column: sa.Column[t.Any], text: str) -> t.Any:
 
 
 def _owner(session: Session, bound: BoundChannel, event: EventType, row: sa.Row[t.Any]) -> str:
-    """Return whose the row is. It must be whose it was: no owner may get another owner's data."""
+    """Return the owner of the row. It must be the owner at the commit: no owner may get another owner's data."""
     try:
         owner = _current_owner(session, bound, event, row.entity_id)
     except EmitError:
@@ -248,17 +250,17 @@ def _owner(session: Session, bound: BoundChannel, event: EventType, row: sa.Row[
         if owner is None:
             raise OwnerMissingError(f"The row of {event.name} has no owner. {_GIVE_UP}", event=event.name)
         return owner
-    if owner is None and event.on:  # what the host's code emits may have an owner that the call has named
+    if owner is None and event.on:  # for an event that the host emits, the call may have named the owner
         raise OwnerMissingError(
             f"The row of {event.name} has no owner any more. {_GIVE_UP}", event=event.name
         )
     if owner not in (None, before):
-        raise EmitError(f"What {event.name} is about belongs to another owner by now. {_GIVE_UP}")
+        raise EmitError(f"The row of {event.name} belongs to another owner now. {_GIVE_UP}")
     return before
 
 
 def _current_owner(session: Session, bound: BoundChannel, event: EventType, key: str) -> str | None:
-    """Read it behind the host's filters, in a session of its own: a dump shall not see what they hide."""
+    """Read the owner without the host's filters, in a separate session: a dump must not see the rows that they hide."""
     info = {"webhooks": False}
     connection = session.connection()
     with (
@@ -273,10 +275,9 @@ def _current_owner(session: Session, bound: BoundChannel, event: EventType, key:
 def _matches_of(
     state: AppState, connection: sa.Connection, row: sa.Row[t.Any], owner: str
 ) -> list[MatchedSubscription]:
-    """Return the subscriptions that it was recorded for, or, if its owner was not known, those that listen now."""
-    if (
-        row.owner == UNREADABLE_OWNER
-    ):  # nothing was recorded for it: at the commit there was no owner to look up
+    """Return the subscriptions that it was recorded for; if its owner could not be read, those that match now."""
+    if row.owner == UNREADABLE_OWNER:
+        # The commit recorded no deliveries: without an owner it could not look subscriptions up.
         patterns = registry_of(state).patterns(frozenset({row.event}))
         found, _ = recording.find_matches(connection, {owner}, patterns)
         by_id: dict[str, MatchedSubscription] = {}
@@ -308,7 +309,7 @@ def _write(connection: sa.Connection, row: sa.Row[t.Any], item: PendingEvent, me
     )
     connection.execute(sa.delete(BROKEN_MESSAGES).where(BROKEN_MESSAGES.c.message_id == row.id))
     now = datetime.now(UTC)
-    if row.owner == UNREADABLE_OWNER:  # there are none that wait
+    if row.owner == UNREADABLE_OWNER:  # the commit recorded no deliveries
         deliveries = deliveries_of(item, message, now)
         if deliveries:
             connection.execute(DELIVERIES.insert(), deliveries)
@@ -317,7 +318,7 @@ def _write(connection: sa.Connection, row: sa.Row[t.Any], item: PendingEvent, me
 
 
 def _release(connection: sa.Connection, message_id: str, environment: str, now: datetime) -> int:
-    """Let its deliveries go the way that they would have gone."""
+    """Make each waiting delivery due, held or cancelled, as its subscription is now; count those not cancelled."""
     columns = (
         DELIVERIES.c.id,
         SUBSCRIPTIONS.c.environment,
@@ -338,7 +339,7 @@ def _release(connection: sa.Connection, message_id: str, environment: str, now: 
         else:
             values = {"state": State.HELD.value, "reason": disabled or "off"}
         count += values["state"] != State.CANCELLED.value
-        # By hand it may have been cancelled since it was read.
+        # The state is a condition again: a user may have cancelled the delivery since it was read.
         still = DELIVERIES.c.id == key, unindexed(DELIVERIES.c.state) == State.BROKEN.value
         connection.execute(sa.update(DELIVERIES).where(*still).values(values))
     return count

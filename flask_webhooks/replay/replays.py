@@ -1,8 +1,8 @@
-"""A replay from its beginning to its end: `start`, then `turn` after `turn`, or `stop`.
+"""A replay from its beginning to its end: `start`, then `enqueue_batches` again and again, or `stop`.
 
-A turn queues what can be sent in the next seconds, each delivery due a moment after the one before: that is the bounded
-rate, and live events that fall due in between are sent in between. It is one short transaction whose first statement
-takes the replay for itself, so that it does not matter how many processes take turns.
+A batch queues what can be sent in the next seconds, each delivery due a moment after the one before: this bounds the
+rate, and live events that fall due in between are sent in between. A batch is one short transaction whose first
+statement locks the replay, so any number of processes may enqueue batches.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["enqueue_batches", "find", "listened_to", "newest", "start", "stop"]
 logger = logging.getLogger("flask_webhooks.replaying")
 
 AHEAD = 5.0
-"""Seconds of sending that one turn queues: what a cancelled replay still sends at most."""
+"""Seconds of sending that one batch queues; a cancelled replay still sends at most these."""
 
 
 def listened_to(state: AppState, subscription: Subscription) -> dict[str, set[str]]:
@@ -72,9 +72,9 @@ def newest(session: Session, subscription_id: str, count: int) -> t.Sequence[Rep
 def start(
     state: AppState, session: Session, subscription: Subscription, wanted: Filter
 ) -> tuple[Replay, bool]:
-    """Return a replay that begins with the next turn, and whether it is a new one.
+    """Return a replay that begins with the next batch, and whether it is a new one.
 
-    Call it with the owner's row locked: the same asked for twice is one replay. The caller commits and rings the bell.
+    Call it with the owner's row locked: then two equal requests make one replay. The caller commits and rings the bell.
 
     :raises SubscriptionError: it is switched off, or another replay of it is running.
     """
@@ -112,7 +112,7 @@ def start(
 
 
 def stop(connection: sa.Connection, replay_id: str, now: datetime) -> None:
-    """Queue no more of a replay; one that has ended stays as it is."""
+    """Cancel a replay: it queues no more deliveries. A replay that has ended is not changed."""
     connection.execute(
         sa.update(REPLAYS)
         .where(REPLAYS.c.id == replay_id, REPLAYS.c.state == "running")
@@ -125,7 +125,7 @@ def enqueue_batches(state: AppState) -> int:
     with state.own_engine.connect() as connection:
         now = outbox.now(connection)
         running = connection.execute(_running().where(REPLAYS.c.state == "running")).all()
-    # The others wait for workers of their environment.
+    # The other replays wait for workers of their environment.
     ours = [row for row in running if row.environment is None or state.settings.sends_to(row.environment)]
     due = [row for row in ours if row.next_at <= now]
     # Names are looked up before a transaction begins: a name server may take seconds.
@@ -154,14 +154,14 @@ def _enqueue_next(state: AppState, replay_id: str, now: datetime, rate: float) -
 def _enqueue_batch(state: AppState, session: Session, replay_id: str, now: datetime, rate: float) -> int:
     if not _lock_unless_taken(session, replay_id):
         return 0
-    # The first write, so that on SQLite the replay is locked by it; `next_at` keeps others away for this turn's length.
+    # The first statement writes: on SQLite only a write locks. Other processes leave the replay alone until `next_at`.
     mine = session.execute(
         sa.update(REPLAYS)
         .where(REPLAYS.c.id == replay_id, REPLAYS.c.state == "running", REPLAYS.c.next_at <= now)
         .values(next_at=now + timedelta(seconds=max(AHEAD, 1 / rate)))
     )
     if not t.cast("t.Any", mine).rowcount:
-        return 0  # cancelled meanwhile, or another process has taken this turn
+        return 0  # cancelled meanwhile, or another process has taken this batch
     replay = session.get_one(Replay, replay_id)
     subscription = session.get(Subscription, replay.subscription_id)
     if subscription is None or subscription.deleted_at is not None or not subscription.active:
@@ -174,10 +174,10 @@ def _enqueue_batch(state: AppState, session: Session, replay_id: str, now: datet
 
 
 def _lock_unless_taken(session: Session, replay_id: str) -> bool:
-    """Lock a replay, unless another process is just taking a turn; SQLite's only lock is taken by writing.
+    """Lock a replay unless another process has locked it; return whether the caller may go on.
 
-    By its key alone: on MariaDB an UPDATE that also asks for the state locks the index on that first, and two of them
-    lock each other.
+    On SQLite the write that follows takes the only lock. The key is the only condition: on MariaDB an UPDATE with a
+    condition on the state locks the index of states first, and two of them end in a deadlock.
     """
     if session.get_bind().dialect.name == "sqlite":
         return True
@@ -188,9 +188,9 @@ def _lock_unless_taken(session: Session, replay_id: str) -> bool:
 def _fill_batch(
     state: AppState, session: Session, replay: Replay, subscription: Subscription, now: datetime, rate: float
 ) -> int:
-    """Queue a few, stage by stage; end the replay when no stage has more.
+    """Queue one batch, stage by stage; end the replay when no stage has more.
 
-    :param rate: deliveries a second: its share of what its owner and its destination's host get together.
+    :param rate: deliveries a second: the replay's share of the rate of its owner and of its destination's host.
     """
     room = max(1, int(rate * AHEAD))
     listened = listened_to(state, subscription)
@@ -198,21 +198,21 @@ def _fill_batch(
     queued = 0
     while queued < room and replay.stage < len(wanted.states):
         step = replay.states[replay.stage]
-        # Each due a moment after the one before: that is the rate, and live events are sent in between.
+        # Spread due times bound the rate, and live events are sent in between.
         times = [now + timedelta(seconds=(queued + n) / rate) for n in range(room - queued)]
         if step == MISSED:
             found = _enqueue_missed(state, session, subscription, wanted, listened, replay.cursor, times)
         else:
             found = _enqueue_again(state, session, subscription, wanted, step, replay.cursor, times)
         queued += len(found)
-        if len(found) < len(times):  # this state has no more: the next one begins at its oldest
+        if len(found) < len(times):  # this state has no more: the next stage begins with its oldest delivery
             replay.stage, replay.cursor = replay.stage + 1, None
         else:
             replay.cursor = found[-1]
     replay.queued += queued
     if replay.stage >= len(wanted.states):
         replay.state, replay.finished_at = "done", now
-        # When the last is sent, and another may begin.
+        # The last delivery is sent then, and another replay may begin.
         replay.next_at = now + timedelta(seconds=queued / rate)
     logger.info("replay.turned", extra={"replay": replay.id, "queued": queued, "state": replay.state})
     return queued
@@ -220,9 +220,8 @@ def _fill_batch(
 
 _AGAIN = (
     sa.update(DELIVERIES)
-    .where(
-        DELIVERIES.c.id == sa.bindparam("delivery"), DELIVERIES.c.due_at.is_(None)
-    )  # a click may have been faster
+    # A user may have retried it since the batch was read: then it is due, and keeps its time.
+    .where(DELIVERIES.c.id == sa.bindparam("delivery"), DELIVERIES.c.due_at.is_(None))
     .values(
         state=State.PENDING.value,
         due_at=sa.bindparam("due"),
@@ -243,7 +242,7 @@ def _enqueue_again(
     cursor: str | None,
     times: t.Sequence[datetime],
 ) -> list[str]:
-    """Make those due that are listened to; return which were looked at."""
+    """Make due the next deliveries whose event is still listened to; return the ids of all that were read."""
     connection = session.connection()
     found = filters.delivered(connection.dialect, subscription.id, wanted, step, cursor)
     ids = list(connection.scalars(first(found, len(times))))

@@ -203,7 +203,7 @@ def test_a_deleted_row_can_no_longer_be_repaired(state: AppState, fault: Fault) 
     created, deleted = (repair.repair_message(state, each.message_id) for each in broken(state))
 
     assert created is not None
-    assert "The row 7 of Invoice is gone" in str(created.error)
+    assert "The row 7 of Invoice no longer exists" in str(created.error)
     assert deleted is not None
     assert "is about a row that has been deleted" in str(deleted.error)
 
@@ -219,7 +219,7 @@ def test_a_row_that_moved_to_another_owner_is_not_sent_to_the_first(state: AppSt
     tried = repair.repair_message(state, one.message_id)
 
     assert tried is not None
-    assert "belongs to another owner by now" in str(tried.error)
+    assert "belongs to another owner now" in str(tried.error)
     assert [message.data for message in recorded(state) if message.id == one.message_id] == ["null"]
 
 
