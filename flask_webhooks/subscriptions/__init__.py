@@ -1,25 +1,25 @@
-"""Subscriptions made, changed and removed; their secrets.
+"""Creates, changes and removes subscriptions, and manages their secrets.
 
-The law of this room: whatever looks at all subscriptions of an owner (exclusivity, limits) does so behind the lock of
-that owner's row, which is the *first* statement of the transaction, or of our savepoint in one of the host's. Nothing
-here commits: the session is the caller's own and short, with nothing of the host's in it. Signals and the bell wait for
-its commit; in a transaction of the host's, for that of the host.
+The law of this room: checks of all subscriptions of an owner (exclusivity, limits) run behind the lock of the owner's
+row, which is the *first* statement of the transaction, or of our savepoint in one of the host. The caller commits,
+except where a docstring says otherwise. Its session is short and has no objects of the host. Signals and bell wait
+for its commit; in a transaction of the host, for the host's commit.
 
 ===================  ========================================================================
-`input`              what is given of a subscription, and what it says of itself
-`validation`         what the customer wrote, checked; every mistake at once
-`validation_errors`  collects what is wrong, by field
-`patterns`           the part of it that is about events and their envelope
-`headers`            custom headers, the part of it that could be turned against a receiver
+`input`              the fields of a subscription that a caller gives
+`validation`         checks a customer's input, and reports every mistake at once
+`validation_errors`  collects the mistakes by field
+`patterns`           checks the events of the input and their envelope
+`headers`            checks custom headers, which could be used to attack a receiver
 `owner_lock`         one change of an owner's subscriptions at a time
-`changes`            lock, look, write
-`switching`          off and on, and what was held meanwhile
-`lists`              what is shown of one, and lists of them
-`joined_session`     inside a transaction of the host's
-`secrets`            reveal and rotate
-`certificates`       client certificates, by an operator
-`after_commit`       what waits for the commit
-`reencryption`       every stored secret sealed anew with the first key
+`changes`            create, change, find, remove
+`switching`          switches off and on; held deliveries
+`lists`              lists of subscriptions, and the fields that are shown
+`joined_session`     our session inside a transaction of the host
+`secrets`            reveals and rotates signing secrets
+`certificates`       client certificates, which only an operator sets
+`after_commit`       work that runs after the commit
+`reencryption`       seals every stored secret again with the first key
 ===================  ========================================================================
 """
 

@@ -1,4 +1,4 @@
-"""What waits for a session's commit: signals, and the bell."""
+"""Work that waits for a session's commit: signals, and the bell."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Work = t.Callable[[], object]
 def afterwards(session: Session, work: Work) -> None:
     """Call `work` once the session's transaction is committed; forget it if that, or the savepoint, is rolled back.
 
-    In a transaction of the host's that is the commit of the host. It is called when the session has given its
-    connection back: `work` may ask Redis, or call receivers of signals that need a connection themselves.
+    In a transaction of the host it waits for the host's commit. It runs after the session has returned its connection
+    to the pool: `work` may call Redis, or receivers of signals that need a connection themselves.
     """
     if _WAITING not in session.info:
         session.info[_WAITING], session.info[_DUE] = [], []
@@ -39,7 +39,7 @@ def _committed(session: Session) -> None:
     if released is None:
         session.info[_DUE] += [work for _, work in waiting]
         session.info[_WAITING] = []
-    else:
+    else:  # SQLAlchemy also calls `after_commit` for a savepoint: the work moves to the one around it
         around = _around(released)
         session.info[_WAITING] = [(around if place is released else place, work) for place, work in waiting]
 

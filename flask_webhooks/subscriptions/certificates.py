@@ -1,7 +1,7 @@
-"""Client certificates (mTLS): given by an operator, sealed with their key, and shown to one host alone.
+"""Client certificates (mTLS): an operator sets them; they are stored encrypted and presented to one host only.
 
-A certificate says who *we* are, so no customer can give or see one. It is bound to the host that the operator gave it
-for: a customer who changes the URL to another host does not take it there.
+A certificate identifies *us*, so no customer can set or see one. It is bound to the host that the operator chose: if a
+customer changes the URL to another host, it is not presented there.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def give_client_certificate(
 
     :param certificate: PEM, ours first, then its chain.
     :param key: PEM, not encrypted.
-    :raises SubscriptionError: they do not fit, have expired, cannot be read; or the URL is not https.
+    :raises SubscriptionError: key and certificate do not match, are unreadable or expired; or the URL is not https.
     """
     parts = urlsplit(subscription.url)
     if parts.scheme != "https":

@@ -1,4 +1,4 @@
-"""Lock, look, write: a subscription made, changed, removed."""
+"""Creates, changes, finds and removes subscriptions. Each change locks the owner, then checks, then writes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if t.TYPE_CHECKING:
 __all__ = ["change", "create", "find", "remove"]
 
 OPERATORS = ""
-"""Whose places operators take who change what is others': no owner is called so."""
+"""The owner whose lookups operators share with each other: no owner has an empty name."""
 
 
 def find(
@@ -75,14 +75,14 @@ def create(
     look_up: bool = True,
     limited: bool = True,
 ) -> tuple[Subscription, signing.Secret]:
-    """Make a subscription and return it with its secret, which is not kept in the clear.
+    """Create a subscription and return it with its secret, which is stored only encrypted.
 
     Looks the URL's name up before anything is locked. Flushes; the caller commits.
 
-    :param look_up: False: the URL's name is judged by the attempts alone.
+    :param look_up: False: only the attempts resolve the URL's name and check its address.
     :param limited: False: the owner may have any number of subscriptions.
     :raises SubscriptionError: with every mistake of every field; `ExclusivityError` if that is the only one.
-    :raises ThrottledError: the owner has made as many as a day may have.
+    :raises ThrottledError: the owner has created as many as one day allows.
     """
     faults, given = ValidationErrors(), given.completed()
     row = Subscription(id=uuid7(), version=1)
@@ -125,8 +125,8 @@ def change(
 ) -> Subscription:
     """Change what is given and return the subscription. Ends the session's transaction first; the caller commits.
 
-    What is pending stays pending when it listens to something else. Of very many deliveries, switching holds or sends a
-    portion, and workers the rest. Discarding commits on the way.
+    Pending deliveries stay pending when the events change. If there are very many deliveries, switching holds or sends
+    one portion, and workers do the rest. Discarding commits after each portion but the last.
 
     :param owner: whose it must be.
     :param version: the one the caller has seen; None for any.
@@ -154,7 +154,7 @@ def change(
         row = _discard(state, session, row, patterns)
     switch(session, row, becomes_active, held, _now())
     if columns.get("rate_limit", row.rate_limit) != row.rate_limit:
-        # What the old one has put off is due again.
+        # Deliveries that the old limit postponed are due again.
         session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(sendable_at=None))
     _set(row, columns)
     if given.names_events:
@@ -171,7 +171,7 @@ def remove(
 ) -> None:
     """Remove a subscription and cancel what is pending or held for it. Its log stays until it is purged.
 
-    Of very many a portion; workers cancel the rest.
+    If there are very many it cancels one portion; workers cancel the rest.
 
     :raises SubscriptionMissingError: there is none of that owner.
     :raises SubscriptionChangedError: it has another version.
@@ -192,9 +192,9 @@ def remove(
 def _url(
     state: AppState, session: Session, owner: Whose, value: object, faults: ValidationErrors, *, look_up: bool
 ) -> str:
-    """Return a URL, checked; its name is looked up while no other lookup of its owner holds a thread.
+    """Return a checked URL; its name is looked up unless other lookups of its owner take all their places.
 
-    Else it is taken without: each attempt looks it up anyway. Ends the session's transaction.
+    Without a lookup the URL is accepted: each attempt resolves it anyway. Ends the session's transaction.
     """
     url = validation.url(state, value, faults)
     if not url or not look_up or not state.transport.needs_lookup(url):
@@ -211,13 +211,13 @@ def _set(row: Subscription, columns: t.Mapping[str, t.Any]) -> None:
         setattr(row, name, value)
 
 
-# ---- looking at the owner's other subscriptions ----------------------------------------------------------
+# ---- the owner's other subscriptions ---------------------------------------------------------------------
 
 
 def _check_together(
     state: AppState, session: Session, owner: str, environment: str, patterns: Patterns, own: str | None
 ) -> None:
-    """Refuse what the owner's other active subscriptions exclude.
+    """Refuse patterns that the owner's other active subscriptions exclude.
 
     :raises ExclusivityError: names both channels.
     """
@@ -242,7 +242,7 @@ def _check_limit(state: AppState, session: Session, owner: str, environment: str
         raise SubscriptionError(ErrorText("too_many_subscriptions", count=count or 0, name=environment))
 
 
-# ---- listeners, what was held --------------------------------------------------------------------------------
+# ---- listeners, held deliveries --------------------------------------------------------------------------------
 
 
 def _listeners(row: Subscription, patterns: Patterns) -> list[Listener]:
@@ -253,7 +253,7 @@ def _listeners(row: Subscription, patterns: Patterns) -> list[Listener]:
 
 
 def _listen(session: Session, row: Subscription, patterns: Patterns) -> None:
-    """Replace what it listens to: a listener that stays keeps its row."""
+    """Replace the listeners of a subscription; one whose pattern stays keeps its row."""
     for listener in list(row.listeners):
         if listener.event not in patterns:
             row.listeners.remove(listener)
@@ -265,9 +265,9 @@ def _listen(session: Session, row: Subscription, patterns: Patterns) -> None:
 
 
 def _discard(state: AppState, session: Session, row: Subscription, patterns: Patterns) -> Subscription:
-    """Cancel what is held, each portion but the last in a transaction of its own; return the row, locked again.
+    """Cancel held deliveries, each portion but the last in a transaction of its own; return the row, locked again.
 
-    While it is still off, unlike what workers do afterwards: what is held for one that is on they send.
+    The subscription must still be off: workers would send the held deliveries of one that is on.
 
     :raises SubscriptionChangedError: another request has changed it meanwhile.
     :raises ExclusivityError: or another subscription of its owner.

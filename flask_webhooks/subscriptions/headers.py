@@ -1,7 +1,7 @@
-"""Custom headers of a subscription: which are taken, and how they are kept.
+"""Custom headers of a subscription: which ones are accepted, and how they are stored.
 
-A customer may name a header and we send it, so a customer could try to smuggle a second
-request, to pass for us, or to break a connection that other deliveries share.
+We send headers that a customer chooses. So a customer could try to smuggle a second request, to impersonate us or a
+proxy, or to break a connection that other deliveries share.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RESERVED = frozenset(
     "accept-encoding connection content-encoding content-length content-type cookie date expect host http2-settings "
     "keep-alive max-forwards set-cookie te trailer transfer-encoding upgrade user-agent "
     # What proxies say of a request: who sent it, from where, how and to what. CGI makes HTTP_PROXY of `Proxy`, which
-    # many programs take for the proxy that they shall use (CVE-2016-5385).
+    # many programs read as the proxy to use (CVE-2016-5385).
     "ali-cdn-real-ip cdn-loop cf-ipcountry cf-ray cf-visitor client-ip do-connecting-ip early-data fly-client-ip "
     "front-end-https http-client-ip incap-client-ip proxy remote-addr remote-email remote-groups remote-name "
     "remote-user true-client-ip via wl-proxy-client-ip wl-proxy-ssl x-amzn-trace-id x-arr-ssl x-authenticated-user "

@@ -1,7 +1,7 @@
-"""What is given about a subscription, and the checks of the fields that stand each for itself.
+"""The fields of a subscription that a caller gives, and the checks of fields that depend on nothing else.
 
-The API makes a `SubscriptionInput` of a body, the console of a form, the command line of options, `manager` of
-arguments. What is checked against other fields, the catalogue or the settings is in `validation`.
+The API makes a `SubscriptionInput` from a body, the console from a form, the command line from options, `manager` from
+arguments. Checks against other fields, the catalogue or the settings are in `validation`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["PLAIN", "UNSET", "SubscriptionInput", "Unset"]
 
 LONGEST_DESCRIPTION = 1024
 SLOWEST, FASTEST = 0.001, 1000.0
-"""Requests a second that a rate limit may name: slower than that is switched off, faster is no limit."""
+"""Requests a second that a rate limit may have: a slower one is like switching off, a faster one limits nothing."""
 
 
 class Unset:
-    """The type of `UNSET`: a field that was not given, where None says something."""
+    """The type of `UNSET`, the value of a field that was not given; None is a value with a meaning."""
 
     def __repr__(self) -> str:
         return "UNSET"
@@ -35,22 +35,22 @@ UNSET = Unset()
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class SubscriptionInput:
-    """What a subscription is to be, or what of it is to be changed: only the fields that are given.
+    """The fields of a new subscription, or those that a change sets.
 
-    It has no `repr`, for it may hold credentials. Nothing is checked here, whatever the types say.
+    It has no `repr`, because it may hold credentials. The values are not checked yet, so they may have any type.
     """
 
     url: str | Unset = UNSET
     events: Sequence[t.Any] | Unset = UNSET
-    """Patterns, or ``{"event": pattern, "includes": [names]}``; together with `channels` all that it listens to."""
+    """Patterns, or ``{"event": pattern, "includes": [names]}``; with `channels` all that it listens to."""
     channels: Sequence[str] | Unset = UNSET
-    """Short for every event of each."""
+    """Names of channels; each stands for all events of the channel."""
     environment: str | Unset | None = UNSET
     """None: the app's own. It cannot be changed."""
     description: str | Unset = UNSET
     active: bool | Unset = UNSET
     format: str | Unset | None = UNSET
-    """The envelope; None: what the catalogue gives each event."""
+    """The envelope; None: the one that the catalogue sets for each event."""
     headers: Mapping[str, str | None] | Unset | None = UNSET
     """Merged by name when changed: None removes one, None for all of them clears (RFC 7396)."""
     retry: t.Any = UNSET
@@ -62,13 +62,13 @@ class SubscriptionInput:
     signature: str | Unset = UNSET
     """The scheme that secrets are made for."""
     secret: str | Unset | None = UNSET
-    """The customer's own, when a subscription is made; None: one is made."""
+    """The customer's own secret, only for a new subscription; None: we generate one."""
     held: str | Unset | None = UNSET
-    """With `active`, when it is switched on: `send` or `discard` what was held while it was off."""
+    """With `active`, to switch on: `send` or `discard` the deliveries that were held meanwhile."""
 
     @classmethod
     def of(cls, values: Mapping[str, t.Any]) -> SubscriptionInput:
-        """Return what is given of a subscription among other values."""
+        """Pick the fields of a subscription out of other values."""
         return cls(**{name: value for name, value in values.items() if name in NAMES})
 
     def given(self) -> dict[str, t.Any]:
@@ -77,12 +77,12 @@ class SubscriptionInput:
         return {name: value for name, value in every.items() if not isinstance(value, Unset)}
 
     def completed(self) -> SubscriptionInput:
-        """Return what a new subscription is to be, with what is taken for fields that are not given."""
+        """Return the input of a new subscription, with defaults for fields that were not given."""
         return dataclasses.replace(NEW, **self.given())
 
     @property
     def names_events(self) -> bool:
-        """Whether it says what to listen to."""
+        """Whether `events` or `channels` was given."""
         return not (isinstance(self.events, Unset) and isinstance(self.channels, Unset))
 
 
@@ -104,7 +104,7 @@ NEW = SubscriptionInput(
 
 
 def _retry(value: object, faults: ValidationErrors) -> t.Any:
-    """Return the schedule as it is kept: None, a name, or seconds."""
+    """Return the schedule as it is stored: None, a name, or seconds."""
     try:
         retry.customers_schedule(t.cast("t.Any", value))
     except ValueError as error:
@@ -128,7 +128,6 @@ def _number(name: str, least: float, most: float) -> t.Callable[[object, Validat
 
 
 def _description(value: object, faults: ValidationErrors) -> str:
-    """Return the customer's own words."""
     if not isinstance(value, str) or len(value) > LONGEST_DESCRIPTION or not is_storable(value):
         faults.add("description", ErrorText("description_text", most=LONGEST_DESCRIPTION))
         return ""
@@ -136,7 +135,6 @@ def _description(value: object, faults: ValidationErrors) -> str:
 
 
 def _active(value: object, faults: ValidationErrors) -> bool:
-    """Return true or false."""
     if not isinstance(value, bool):
         faults.add("active", ErrorText("not_a_flag"))
         return False

@@ -1,7 +1,7 @@
-"""Sessions of our own inside a transaction of the host's.
+"""Sessions of our own inside a transaction of the host.
 
-The law of this room: our session ends with a savepoint, never with the transaction. What is refused leaves the host's
-transaction as it was, and what is done becomes true when the host commits, and only then.
+The law of this room: our session ends a savepoint, never the transaction. A refused change is rolled back to the
+savepoint and leaves the host's transaction intact; an accepted one is committed by the host.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _HOST = "webhooks_host"
 def joined(own: sa.Engine, host: Session, connection: sa.Connection) -> t.Iterator[Session]:
     """Yield a session of our own on the connection of the host's transaction, behind a savepoint.
 
-    Where the host's engine commits each statement there is no transaction to join: it has one of its own then.
+    If the host's engine commits each statement, there is no transaction to join: the session then has its own.
 
-    :param own: for that.
-    :param connection: that of `host` to our tables.
+    :param own: the engine of that transaction.
+    :param connection: the connection of `host` to our tables.
     """
     info: dict[str, t.Any] = {"webhooks": False}
     if is_autocommit(connection):

@@ -1,4 +1,4 @@
-"""What is shown of a subscription, and lists of them."""
+"""Lists of subscriptions, and the fields of one that all doors show."""
 
 from __future__ import annotations
 

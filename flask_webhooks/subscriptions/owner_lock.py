@@ -1,4 +1,4 @@
-"""The lock behind which all subscriptions of an owner are looked at."""
+"""The lock of an owner: it serialises all changes that depend on the owner's other subscriptions."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def lock(session: Session, owner: str, environment: str) -> None:
         statement = statement.on_conflict_do_update(
             index_elements=[OWNERS.c.owner, OWNERS.c.environment], set_={"changes": OWNERS.c.changes + 1}
         )
+    # On MariaDB a snapshot that is older than the lock would hide what others have committed since.
     before = _changes(session, owner, environment) if is_joined(session) else None
     session.execute(statement)
     if before is not None and _changes(session, owner, environment) != before + 1:
@@ -40,9 +41,9 @@ def lock(session: Session, owner: str, environment: str) -> None:
 
 
 def _changes(session: Session, owner: str, environment: str) -> int | None:
-    """Count the changes that a transaction of the host's sees, where its snapshot may be older than the lock.
+    """Return the count of changes that a transaction of the host sees, if its snapshot may be older than the lock.
 
-    PostgreSQL refuses the lock itself then, and SQLite any writing: None.
+    None on PostgreSQL, which refuses the lock then, and on SQLite, which refuses any write.
     """
     if session.get_bind().dialect.name not in ("mysql", "mariadb"):
         return None

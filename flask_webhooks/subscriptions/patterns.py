@@ -1,4 +1,4 @@
-"""What a subscription is to listen to, in which envelope: checked against the catalogue."""
+"""Checks the events and the envelope of a subscription against the catalogue."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def patterns_of(state: AppState, events: object, channels: object, faults: Valid
     mistakes = len(faults.fields)
     some, whole = _list(events, "events", faults), _list(channels, "channels", faults)
     count, most = len(some) + len(whole), state.settings.listener_limit
-    if count > most:  # before any is looked at: looking for what was meant takes its time
+    if count > most:  # before any is checked: the search for similar names takes milliseconds each
         faults.add("events", ErrorText("too_many_listeners", count=count, most=most))
         return found
     for at, given in enumerate(some):

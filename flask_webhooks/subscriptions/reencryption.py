@@ -1,7 +1,7 @@
 """Seals every stored secret again, with the first of the encryption keys and for its own row.
 
 Each row is changed by compare-and-set, so workers and the API go on meanwhile, two runs at once do no harm, and a run
-that was interrupted is started again. A row that no key opens is counted and left as it is.
+that was interrupted is started again. A row that no key decrypts is counted and not changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PLACES: tuple[Place, ...] = (
     (SUBSCRIPTIONS.c.headers, "headers", (SUBSCRIPTIONS.c.id,)),
     (SUBSCRIPTIONS.c.client_certificate, "certificate", (SUBSCRIPTIONS.c.id,)),
 )
-"""Where sealed text stands (signing secrets, custom headers, client certificates), and what says whose it is."""
+"""Columns with sealed text (signing secrets, custom headers, client certificates), and the ids that it is bound to."""
 BATCH = 200
 
 

@@ -1,4 +1,4 @@
-"""The signing secrets of a subscription: shown to those who may, and rotated without a gap."""
+"""Reveals and rotates the signing secrets of a subscription; during a rotation old and new ones sign together."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reveal(
 ) -> list[tuple[models.Secret, signing.Secret]]:
     """Return the secrets in force, the current one first.
 
-    :raises SecretError: one was sealed with a key that is gone.
+    :raises SecretError: one was sealed with a key that is not configured any more.
     """
     return [(row, signing.parse(_open(state, row))) for row in _in_force(subscription, now)]
 

@@ -1,4 +1,4 @@
-"""A subscription is switched off: what is pending is held. It is switched on: its owner says what becomes of that."""
+"""Switches subscriptions: off holds the pending deliveries; on sends or discards the held ones, as the owner says."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ HEALTHY: dict[str, t.Any] = {
     "waits_for": None,
     "sendable_at": None,
 }
-"""A lane's health when its subscription is switched on again: what was before does not count."""
+"""The health of a lane when its subscription is switched on: earlier failures do not count."""
 
 
 def check_held(
     session: Session, row: Subscription, active: bool, held: str | None, faults: ValidationErrors
 ) -> None:
-    """Refuse a change that says nothing of what is held, or says it where nothing is switched on."""
+    """Refuse to switch on without a choice for the held deliveries, and such a choice without switching on."""
     if held not in (None, "send", "discard"):
         faults.add("held", ErrorText("unknown_held"))
     elif held is not None and (row.active or not active):
@@ -54,7 +54,7 @@ def _said_of_held(count: int) -> ErrorText:
 
 
 def _count_held(session: Session, subscription_id: str) -> int:
-    """Count what is held for a subscription that is off, and what is still to be; counting ends at `COUNTED`."""
+    """Count the held deliveries, and pending ones that workers have yet to hold; counting ends at `COUNTED`."""
     connection, total = session.connection(), 0
     for state in (State.HELD, State.PENDING):
         total += outbox.count_in_state(connection, subscription_id, state.value, COUNTED - total)
@@ -62,16 +62,16 @@ def _count_held(session: Session, subscription_id: str) -> int:
 
 
 def switch(session: Session, row: Subscription, active: bool, held: str | None, now: datetime) -> None:
-    """Hold what is pending when it goes off; when it comes on, forgive its receiver and free what was held.
+    """Switch off and hold pending deliveries, or switch on, reset the lane's health and send the held ones.
 
-    The lane's row is locked before the subscription's, as a worker does that disables.
+    It locks the lane's row before the subscription's, in the order of a worker that disables a subscription.
     """
     connection = session.connection()
     if row.active and not active:
         outbox.hold(connection, row.id, "off")
     elif active and not row.active:
         session.execute(sa.update(Lane).where(Lane.subscription_id == row.id).values(**HEALTHY))
-        if held != "discard":  # which has been done
-            # Also without `held`: what is recorded from the check on to here would stay held for ever.
+        if held != "discard":  # `changes` has discarded them already
+            # Also without `held`: a delivery that was recorded after `check_held` would stay held for ever.
             outbox.send_held(connection, row.id, now)
         row.disabled_reason = row.disabled_at = None

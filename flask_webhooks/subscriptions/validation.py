@@ -1,4 +1,4 @@
-"""What a customer wrote about a subscription, checked against the catalogue, the guard and the limits.
+"""Checks a customer's input for a subscription against the catalogue, the guard and the limits.
 
 Every function collects into `ValidationErrors`, so that the answer names all mistakes at once. Nothing here reads the
 database; only `url` resolves a name, and only with `resolve`.
@@ -33,10 +33,10 @@ DEEPEST = 20
 def check(
     state: AppState, given: SubscriptionInput, faults: ValidationErrors, row: Subscription
 ) -> tuple[dict[str, t.Any], Patterns]:
-    """Check what is given, but for the URL, the environment and the secret.
+    """Check all given fields except the URL, the environment and the secret.
 
-    :param row: what is kept so far; of a new subscription, its id alone.
-    :returns: what to keep, by column, and what the subscription listens to then.
+    :param row: the stored subscription; a new one has only its id.
+    :returns: the values to store by column, and the patterns that the subscription then listens to.
     """
     values = given.given()
     columns = {name: is_kept(values[name], faults) for name, is_kept in PLAIN.items() if name in values}
@@ -55,8 +55,8 @@ def check(
 def examine(state: AppState, given: SubscriptionInput) -> dict[str, list[str]]:
     """Return what is wrong with the fields that are given, so that a form can show all mistakes at once.
 
-    Only what can be judged by itself, and no name is looked up: a creation or change may still be refused for what is
-    missing, or for what the owner's other subscriptions exclude.
+    It checks each field by itself and resolves no name. So a creation or change may still be refused, for a missing
+    field or because the owner's other subscriptions exclude it.
     """
     faults = ValidationErrors()
     if not isinstance(given.url, Unset):
@@ -70,19 +70,19 @@ def examine(state: AppState, given: SubscriptionInput) -> dict[str, list[str]]:
 
 
 def listening(row: Subscription) -> Patterns:
-    """Return what a subscription listens to so far."""
+    """Return the stored patterns of a subscription."""
     return {listener.event: list(listener.includes) for listener in row.listeners}
 
 
 def look_up(state: AppState, value: str) -> list[str]:
-    """Return what is wrong with a URL when its name is resolved as well."""
+    """Return the mistakes of a URL, those found by resolving its name included."""
     faults = ValidationErrors()
     url(state, value, faults, resolve=True)
     return faults.fields.get("url", [])
 
 
 def url(state: AppState, value: object, faults: ValidationErrors, *, resolve: bool = False) -> str:
-    """Return the normal form of a URL that the guard lets through.
+    """Return the normal form of a URL that the guard accepts.
 
     :param resolve: also look its name up, which takes up to `WEBHOOKS_MANUAL_TIMEOUT`.
     """
@@ -100,7 +100,7 @@ def url(state: AppState, value: object, faults: ValidationErrors, *, resolve: bo
 
 
 def owner(value: object, faults: ValidationErrors) -> str:
-    """Return whose it is: a text that a principal may have as its owner."""
+    """Return the owner: a text that is valid as the owner of a principal."""
     if value is ALL_OWNERS:
         faults.add("owner", ErrorText("no_owner"))
     elif not isinstance(value, str) or not is_owner(value):
@@ -124,7 +124,7 @@ def environment(state: AppState, value: object, faults: ValidationErrors) -> str
 
 
 def secret(value: object, kind: t.Literal["v1", "v1a"], faults: ValidationErrors) -> signing.Secret | None:
-    """Return the secret to sign with: the customer's own, or a new one. What was given never reaches a message."""
+    """Return the secret to sign with: the customer's own, or a new one. No error message contains the given secret."""
     if value is None:
         return signing.generate(kind)
     try:
@@ -142,7 +142,7 @@ def secret(value: object, kind: t.Literal["v1", "v1a"], faults: ValidationErrors
 
 
 def _headers(state: AppState, row: Subscription, given: object, faults: ValidationErrors) -> str | None:
-    """Return custom headers as they are kept: what was kept, with what was given."""
+    """Merge the given custom headers into the stored ones; return them encrypted."""
     if given is None:
         return None
     checked, wrong = headers.check(given, state.settings.header_limit)
@@ -157,8 +157,8 @@ def _headers(state: AppState, row: Subscription, given: object, faults: Validati
 def _metadata(
     state: AppState, known: Mapping[str, t.Any], given: object, faults: ValidationErrors
 ) -> dict[str, t.Any]:
-    """Return the customer's own notes as they are kept: what was kept, with what was given; None removes (RFC 7396,
-    without its depth). It is an object of at most `WEBHOOKS_METADATA_LIMIT` bytes of JSON."""
+    """Merge the given metadata into the stored ones; None removes a name (RFC 7396, first level only). The result is an
+    object of at most `WEBHOOKS_METADATA_LIMIT` bytes of JSON."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -174,14 +174,14 @@ def _metadata(
         faults.add("metadata", ErrorText("metadata_too_large", size=size, most=state.settings.metadata_limit))
     if _is_deeper(value, DEEPEST):
         faults.add("metadata", ErrorText("metadata_too_deep", most=DEEPEST))
-    # Without the backslashes that stand in the text themselves: one before `u0000` makes no NUL.
+    # An escaped backslash before `u0000` is text and makes no NUL, so it is removed first.
     if r"\u0000" in json.dumps(value).replace(r"\\", ""):
         faults.add("metadata", ErrorText("metadata_nul"))
     return value
 
 
 def _is_deeper(value: object, most: int) -> bool:
-    """Whether more than so many objects and lists are inside each other; without recursion, which has an end."""
+    """Whether objects and lists are nested deeper than `most`; a loop, because Python limits recursion."""
     level = [value]
     for _ in range(most):
         level = [

@@ -8,11 +8,11 @@ from ..errors import ErrorText, ExclusivityError, SubscriptionError
 __all__ = ["ValidationErrors", "short"]
 
 MOST_SUGGESTIONS = 5
-"""Misspelt names for which one answer says what was probably meant."""
+"""Misspelt names for which one answer suggests the right one: each search takes milliseconds."""
 
 
 class ValidationErrors:
-    """What is wrong, by field."""
+    """The mistakes of one input, by field, in the order in which they were found."""
 
     def __init__(self) -> None:
         self.fields: dict[str, list[str]] = {}
@@ -20,28 +20,28 @@ class ValidationErrors:
         self._suggestions = MOST_SUGGESTIONS
 
     def may_suggest(self) -> bool:
-        """Whether to look for what was meant: for the first few, since that takes milliseconds each."""
+        """Whether to search for a similar name; counts down from `MOST_SUGGESTIONS`."""
         self._suggestions -= 1
         return self._suggestions >= 0
 
     def add(self, field: str, *messages: str) -> None:
-        """Note messages about a field: `ErrorText`, except for what a check of the host's own has said."""
+        """Note messages about a field: `ErrorText`, except for texts of the host's own checks."""
         for message in messages:
             known = self.fields.setdefault(field, [])
             if message not in known:
                 known.append(message)
 
     def take(self, error: SubscriptionError) -> None:
-        """Note what another check raised; a refusal that is nothing but exclusivity stays one."""
+        """Add the mistakes of another check. An error about exclusivity alone keeps its type."""
         if isinstance(error, ExclusivityError) and not self.fields:
             self._kind = ExclusivityError
         for field, messages in error.fields.items():
             self.add(field, *messages)
 
     def raise_if_any(self) -> None:
-        """Raise if there is any fault.
+        """Raise if there is a mistake.
 
-        :raises SubscriptionError: with every fault in `fields`.
+        :raises SubscriptionError: with every mistake in `fields`.
         """
         if not self.fields:
             return
@@ -57,5 +57,5 @@ class ValidationErrors:
 
 
 def short(value: object) -> str:
-    """A value as a message shows it: an answer must not be as large as what was sent."""
+    """Return a value as messages show it: cut, so that an answer is not as large as the request."""
     return repr(value[:80] if isinstance(value, str) else value)[:100]
