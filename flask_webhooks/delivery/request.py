@@ -40,27 +40,23 @@ __all__ = [
 ]
 
 MASK = "•••"
+"""Replaces values in the log: of custom headers, and of any header of ours that is not in `SHOWN`."""
 SHOWN = frozenset(
-    {
-        *(
-            "Content-Type",
-            "User-Agent",
-            "webhook-id",
-            "webhook-timestamp",
-            "webhook-signature",
-            "webhook-event",
-        ),
-        *(
-            "webhook-occurred-at",
-            "webhook-sequence",
-            "webhook-attempt",
-            "webhook-delivery",
-            "webhook-trigger",
-        ),
-    }
+    (
+        "Content-Type",
+        "User-Agent",
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+        "webhook-event",
+        "webhook-occurred-at",
+        "webhook-sequence",
+        "webhook-attempt",
+        "webhook-delivery",
+        "webhook-trigger",
+    )
 )
 """Headers whose values the log keeps. All others are masked, so that one that is added cannot show a credential."""
-"""Replaces the values of custom headers in the log: they may be credentials."""
 _ASKED_FOR = frozenset({Trigger.REPLAY.value, Trigger.MANUAL.value})
 
 

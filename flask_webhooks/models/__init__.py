@@ -30,7 +30,7 @@ from .base import COLLATION, Base, text
 from .log import Attempt, BrokenMessage, Delivery, Message, State, Trigger
 from .naming import DEFAULT_PREFIX, LONGEST_PREFIX, Naming
 from .runtime import HOUR_BUCKETS, Hour, IdempotentReply, Replay, Throttle, Worker
-from .subscriptions import Lane, Listener, Owner, Secret, Subscription
+from .subscriptions import SEALED, Lane, Listener, Owner, Secret, Subscription
 from .tables import (
     ATTEMPTS,
     BROKEN_MESSAGES,
@@ -64,6 +64,7 @@ __all__ = [
     "MESSAGES",
     "OWNERS",
     "REPLAYS",
+    "SEALED",
     "SECRETS",
     "SUBSCRIPTIONS",
     "THROTTLES",

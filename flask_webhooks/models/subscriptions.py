@@ -14,6 +14,11 @@ from .types import LONG_TEXT, UUID, Id, Name, Word
 __all__ = ["Lane", "Listener", "Owner", "Secret", "Subscription"]
 
 
+SEALED: t.Final[t.Mapping[str, str]] = {"headers": "headers", "client_certificate": "certificate"}
+"""Columns of a subscription that hold encrypted text, each with the place that the text is bound to. Whatever opens,
+re-encrypts or clears such text goes by this list."""
+
+
 class Subscription(Base):
     """A destination URL of one owner: what it listens to, how it is signed, whether it is on."""
 

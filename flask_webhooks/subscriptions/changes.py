@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from .. import outbox, signals, signing, throttle
 from ..errors import ErrorText, SubscriptionChangedError, SubscriptionError, SubscriptionMissingError
 from ..ids import is_id, uuid7
-from ..models import Lane, Listener, Subscription
+from ..models import SEALED, Lane, Listener, Subscription
 from ..principal import ALL_OWNERS, Whose
 from ..sql.transactions import may_be_repeated
 from . import secrets, validation
@@ -181,7 +181,8 @@ def remove(
     outbox.cancel_all(session.connection(), row.id, "removed", now)  # locks the lane: see `switching`
     row.deleted_at = row.updated_at = now
     row.active = False
-    row.headers = row.client_certificate = None
+    for name in SEALED:
+        setattr(row, name, None)
     row.version += 1
     row.listeners.clear()
     row.secrets.clear()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from ..errors import SecretError
-from ..models import SECRETS, SUBSCRIPTIONS
+from ..models import SEALED, SECRETS, SUBSCRIPTIONS
 from ..signing import place_of
 
 if t.TYPE_CHECKING:
@@ -23,8 +23,7 @@ __all__ = ["Resealed", "reseal"]
 Place = tuple[sa.Column[t.Any], t.Any, tuple[sa.Column[t.Any], ...]]
 PLACES: tuple[Place, ...] = (
     (SECRETS.c.sealed, "secret", (SECRETS.c.subscription_id, SECRETS.c.id)),
-    (SUBSCRIPTIONS.c.headers, "headers", (SUBSCRIPTIONS.c.id,)),
-    (SUBSCRIPTIONS.c.client_certificate, "certificate", (SUBSCRIPTIONS.c.id,)),
+    *((SUBSCRIPTIONS.c[name], place, (SUBSCRIPTIONS.c.id,)) for name, place in SEALED.items()),
 )
 """Columns with sealed text (signing secrets, custom headers, client certificates), and the ids that it is bound to."""
 BATCH = 200

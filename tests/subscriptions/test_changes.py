@@ -256,13 +256,15 @@ def test_discarding_cancels_what_was_held(state: AppState, session: Session) -> 
 
 
 def test_removing_keeps_the_row_and_cancels(state: AppState, session: Session) -> None:
-    row = make(state, session)
+    row = make(state, session, headers={"X-Api-Key": "k"})
     key = pending(session, row)
 
     subscriptions.remove(state, session, row.id, owner="1")
     session.commit()
 
-    assert session.get_one(Subscription, row.id, populate_existing=True).deleted_at is not None
+    removed = session.get_one(Subscription, row.id, populate_existing=True)
+    assert removed.deleted_at is not None
+    assert {getattr(removed, name) for name in models.SEALED} == {None}
     assert session.scalars(sa.select(Listener)).all() == []
     assert session.scalars(sa.select(models.Secret)).all() == []
     assert session.get_one(Delivery, key, populate_existing=True).state == "cancelled"
