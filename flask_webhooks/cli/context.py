@@ -1,4 +1,4 @@
-"""What commands begin with: the app's bundle, a session, and our errors as one line instead of a traceback."""
+"""What commands share: the app's state, a session, and errors as one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = ["database_fault", "driver_fault", "open_session", "open_state", "refu
 
 
 def open_state() -> AppState:
-    """Return the bundle itself, not the proxy: threads and generators outlive the place where it is looked up."""
+    """Return the state itself, not the proxy: threads and generators use it after the app context has ended."""
     return state_of(current_app._get_current_object())  # type: ignore[attr-defined]
 
 
 def open_session(state: AppState) -> Session:
-    """Return a session of our own, whose changes are no events."""
+    """Return a session of our own, whose changes are not captured as events."""
     return Session(state.own_engine, info={"webhooks": False}, expire_on_commit=False)
 
 
 def database_fault(app: Flask, error: sa.exc.SQLAlchemyError) -> str | None:
     """Return in one sentence why the database did not respond, or None for a bug of ours.
 
-    The database itself is asked, and not the error: each driver has words of its own for a table that is missing.
+    It checks the database instead of reading the error: each driver words a missing table differently.
     """
     with app.app_context():
         check = checks.check_database(state_of(app).engine)
@@ -46,10 +46,10 @@ def database_fault(app: Flask, error: sa.exc.SQLAlchemyError) -> str | None:
 
 
 def driver_fault(error: BaseException) -> str | None:
-    """Return in one sentence why an app cannot be made whose `postgresql://` means another driver by now.
+    """Return in one sentence why an app fails whose `postgresql://` means another driver since SQLAlchemy 2.1.
 
-    It ends in `db.init_app`, before the extension is asked, so that a command is the only one to see it. Of a module
-    that makes an app when it is imported, Flask reports by an error of its own.
+    The app fails in `db.init_app`, before the extension's own code runs, so only a command can explain it. If a module
+    creates the app at import, Flask wraps the error in one of its own: therefore `__context__`.
     """
     for each in (error, error.__context__):
         if isinstance(each, ModuleNotFoundError) and each.name == "psycopg":
@@ -65,7 +65,7 @@ def driver_fault(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def refusals() -> t.Iterator[None]:
-    """Print what one of our errors says, and exit 1."""
+    """Print the message of an error of ours, and exit with code 1."""
     try:
         yield
     except WebhooksError as error:

@@ -20,7 +20,7 @@ from .output import say
 __all__ = ["dev"]
 
 PATIENCE = 25.0
-"""Seconds that a child has to end in good order: longer than one attempt."""
+"""Seconds that a child has to end before it is killed: longer than one attempt."""
 
 
 @click.command()
@@ -62,7 +62,7 @@ def _run(commands: t.Mapping[str, t.Sequence[str]]) -> bool:
     try:
         with contextlib.suppress(KeyboardInterrupt), jobs.stopping() as stop:
             for name, words in commands.items():
-                # In a group of its own: Ctrl-C reaches us alone, and the reloader's child is found with its parent.
+                # In a session of its own: Ctrl-C reaches only us, and a signal to its group also the reloader's child.
                 children[name] = subprocess.Popen(words, env=environ, start_new_session=True)  # noqa: S603
             while not stop.wait(0.2):
                 for name, child in children.items():

@@ -1,4 +1,4 @@
-"""`flask webhooks repair`: messages whose data could not be made at the commit."""
+"""`flask webhooks repair`: renders messages again whose schema or property failed at the commit."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _check(
         try:
             uuid.UUID(key)
         except ValueError as error:
-            raise click.BadParameter(f"{key!r} is no id of a message.", param_hint="ID") from error
+            raise click.BadParameter(f"{key!r} is not the id of a message.", param_hint="ID") from error
     if channel is not None and channel not in state.catalog.channels:
         names = ", ".join(sorted(state.catalog.channels))
         raise click.BadParameter(f"There is no channel {channel!r}: {names}.", param_hint="--channel")
@@ -89,7 +89,7 @@ def _ids(state: AppState, message_ids: t.Sequence[str], channel: str | None) -> 
         yield from (row.id for row in rows)
         if not rows:
             return
-        after = rows[-1].id
+        after = rows[-1].id  # by id and not by offset: repaired messages leave the list meanwhile
 
 
 def _one(state: AppState, key: str, reason: str | None, dry_run: bool) -> Repair:

@@ -1,4 +1,4 @@
-"""Commands that send much, slowly: replay what was recorded, backfill what was there before."""
+"""Commands that send many deliveries at a bounded rate: recorded ones (`replay`), and existing rows (`backfill`)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _moment(text: str | None, option: str) -> datetime | None:
             return datetime.now(UTC) - age
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
-        message = f"{text!r} is no time. Give 2026-05-01T12:00Z, or an age: 90m, 24h, 7d."
+        message = f"{text!r} is not a time. Use 2026-05-01T12:00Z, or an age: 90m, 24h, 7d."
         raise click.BadParameter(message, param_hint=option) from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
@@ -85,7 +85,9 @@ def replay(
         events=_events(state, events),
         since=_moment(since, "--since") or now - state.settings.retention,
         until=min(_moment(until, "--until") or now, now),
-        digest=filters.digest("cli", chosen, events, since, until),  # an age stays an age
+        digest=filters.digest(
+            "cli", chosen, events, since, until
+        ),  # the age itself: the same command later finds the running replay
     )
     with refusals():
         if dry_run:
@@ -125,7 +127,7 @@ def _begin(state: AppState, subscription_id: str, wanted: filters.Filter) -> str
 
 
 def _follow(state: AppState, replay_id: str, is_quiet: bool) -> tuple[int, int, str]:
-    """Enqueue batches, in addition to the workers, until all is queued or the replay has been cancelled."""
+    """Enqueue batches, as workers do too, until all deliveries are queued or the replay is cancelled."""
     pause = threading.Event()
     with open_session(state) as session:
         row = session.get_one(Replay, replay_id)
@@ -173,10 +175,10 @@ def backfill(channel: str, subscription_id: str, rate: float | None, as_json: bo
     with refusals():
         job = Backfill(state, channel, subscription_id, rate=rate)
         with progress(range(job.count()), label="Queueing", hidden=as_json) as bar:
-            for turn in job.batches():
-                bar.update(turn.seen)
-                seen, queued = seen + turn.seen, queued + turn.queued
-                pause.wait(turn.queued / job.rate)
+            for batch in job.batches():
+                bar.update(batch.seen)
+                seen, queued = seen + batch.seen, queued + batch.queued
+                pause.wait(batch.queued / job.rate)
     if as_json:
         say(json.dumps({"rows": seen, "queued": queued}))
     else:

@@ -1,4 +1,4 @@
-"""`flask webhooks check --rows`: what becomes of the newest row of each channel, as a table."""
+"""`flask webhooks check --rows`: dumps the newest row of each channel and prints a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEAD = ("channel", "row", "ms", "statements", "bytes")
 
 
 def look_at_rows(state: AppState, channel: str | None, *, is_hidden: bool) -> list[RowCheck]:
-    """Look at rows, with a bar on a terminal."""
+    """Check the newest row of each channel, with a progress bar on a terminal."""
     channels = checks.checked_channels(state, channel)
     is_hidden = is_hidden or not sys.stderr.isatty()
     bar = progress(
@@ -34,12 +34,12 @@ def look_at_rows(state: AppState, channel: str | None, *, is_hidden: bool) -> li
 
 
 def values_of_rows(found: t.Sequence[RowCheck]) -> list[dict[str, t.Any]]:
-    """Return what was found, as JSON values."""
+    """Return the results as JSON values."""
     return [{"ok": each.ok, **dataclasses.asdict(each)} for each in found]
 
 
 def tell_of_rows(found: t.Sequence[RowCheck]) -> None:
-    """Print a line for each channel, and below it what is wrong."""
+    """Print a line for each channel, and below it the errors and warnings."""
     lines = [(each, _cells(each)) for each in found]
     widths = [max(map(len, column)) for column in zip(_HEAD, *(cells for _, cells in lines), strict=True)]
     say("\n      ", _line(_HEAD, widths))
@@ -62,7 +62,7 @@ def _cells(each: RowCheck) -> tuple[str, ...]:
 
 
 def _line(cells: t.Sequence[str], widths: t.Sequence[int]) -> str:
-    """Names to the left, numbers to the right."""
+    """Align names to the left, numbers to the right."""
     padded = [
         cell.ljust(width) if at < 2 else cell.rjust(width)
         for at, (cell, width) in enumerate(zip(cells, widths, strict=True))

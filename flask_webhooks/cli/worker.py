@@ -1,4 +1,4 @@
-"""Commands that deliver, and that show the state of deliveries."""
+"""Commands that deliver, show the state of deliveries, and delete old ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def worker(burst: bool, verbose: bool) -> None:
     checks.refuse_missing_tables(state.engine)
     url = state.settings.redis_url or state.embedded.start()
     name = jobs.worker_name()
-    with jobs.stopping() as stop:  # first: who reads that it waits may stop it at once
+    with jobs.stopping() as stop:  # first: a caller that reads the next line may send SIGTERM at once
         say(
             f"Worker {name} waits on queue {state.settings.queue!r} at {queue.shown(url)}, and sends for "
             f"{', '.join(sorted(state.settings.sent_environments or ENVIRONMENTS))}. Ctrl-C stops it."
@@ -108,7 +108,7 @@ def _sweep(state: AppState, stop: ShutdownFlag) -> Maintenance:
 
 def _deliver_once(state: AppState, stop: ShutdownFlag, *, is_swept: bool) -> Report:
     if state.settings.enabled:
-        with suppress(*TRANSIENT_ERRORS):  # which the run bears, and says once
+        with suppress(*TRANSIENT_ERRORS):  # the run that follows retries and logs it once
             if not is_swept:
                 reconcile_all(state, stop)
             replay.enqueue_batches(state)
@@ -223,7 +223,9 @@ def purge(age: timedelta | None) -> None:
     try:
         before = now - (state.settings.retention if age is None else age)
     except OverflowError as error:
-        raise click.BadParameter(f"{age} ago is before all time.", param_hint="--older-than") from error
+        raise click.BadParameter(
+            f"{age} ago is before the first possible date.", param_hint="--older-than"
+        ) from error
     with click.progressbar(length=0, label="Purging", show_percent=False, show_eta=False) as bar:
         for gone in outbox.purge(state.own_engine, before, now, is_log_only=True):
             count += gone

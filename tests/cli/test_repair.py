@@ -73,7 +73,7 @@ def test_giving_up_cancels_with_the_reason(state: AppState, mend: t.Any, flask_w
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nonsense"], "no id of a message"),
+        (["nonsense"], "is not the id of a message"),
         (["--channel", "nonsense"], "There is no channel"),
         (["--all", "--channel", "invoices"], "only one of"),
         (["--give-up", "x"], "Select the messages to give up"),
