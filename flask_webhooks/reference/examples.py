@@ -1,4 +1,4 @@
-"""Examples of bodies, made by the very formats that make the real ones."""
+"""Examples of bodies, rendered by the same formats as real bodies."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _message(state: AppState, event: EventType, environment: str, data: t.Any) -
 
 
 def _status(event: EventType, data: dict[str, t.Any]) -> str | None:
-    """What the column would say after the event, by the event's own condition; else what the example says."""
+    """The value of the column after the event: by the event's condition if it has one, else that of the example."""
     for condition in event.when.values():
         if condition.enters:
             return str(condition.enters[0])

@@ -34,7 +34,7 @@ _EXAMPLES = {
 
 
 def data_schema(bound: BoundChannel, event: EventType) -> Json:
-    """Return the JSON Schema of `data`, without includes; of what code emits freely nothing is known."""
+    """Return the JSON Schema of `data`, without includes; `{}`, which allows anything, if none is known."""
     schema = bound.schemas.get(event.name)
     if schema is not None:
         return of_schema(schema, _mapper(bound.model))

@@ -53,18 +53,18 @@ def _channel_values(state: AppState, channel: Channel) -> Json:
 
 
 def event_values(event: EventType) -> Json:
-    """Return what is to be said about an event."""
+    """Return the fields of an event that the API and the console show."""
     names = ("name", "title", "description", "message", "format", "formats", "transition")
     return {name: getattr(event, name) for name in names} | {"deprecated": event.deprecated is not None}
 
 
 def includes(state: AppState, channel: Channel) -> list[str]:
-    """Return what a listener to a channel may ask for."""
+    """Return the includes that a listener to a channel may name."""
     return ["changes", *state.bound[channel.name].includes]
 
 
 def table(state: AppState) -> str:
-    """Return a line for each event: what it is called, what makes it happen, its formats and its includes."""
+    """Return a line for each event: its name, its cause, its formats and its includes."""
     head = ("EVENT", "HAPPENS", "FORMATS", "INCLUDES")
     rows = [head]
     for channel in state.catalog.channels.values():

@@ -71,7 +71,7 @@ def _cell(text: str) -> str:
 
 
 def _anchor(heading: str) -> str:
-    """The id that GitHub, and what follows it, gives a heading."""
+    """The id that GitHub and compatible renderers give a heading."""
     return "".join(letter for letter in heading.lower() if letter.isalnum() or letter in "_-")
 
 

@@ -18,7 +18,7 @@ Json = dict[str, t.Any]
 
 
 def document(state: AppState) -> Json:
-    """Return an OpenAPI document that has nothing but the events."""
+    """Return an OpenAPI document that contains only the events."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -109,7 +109,7 @@ _KEY = {"type": "string", "format": "uuid"}
 
 
 def _envelope(format: str, data: Json) -> Json:
-    """The JSON Schema of a body. Slack's is Slack's own to describe, a custom one its author's."""
+    """The JSON Schema of a body. Slack documents its own bodies, and the author of a custom format its own."""
     if format not in payload.ENVELOPES:
         return {"title": format, "type": "object"}
     properties, place = payload.ENVELOPES[format]
