@@ -39,16 +39,20 @@ class HostDatabase:
             fresh[1].dispose()
         self._is_installed = False
 
-    def is_installed(self, connection: sa.Connection) -> bool:
+    def is_installed(self, connection: sa.Connection, *, apart: bool = False) -> bool:
         """Say whether this is the app's database and has our tables: elsewhere there can be no subscription.
 
         :raises EmitError: the host has not migrated, and `WEBHOOKS_ON_ERROR` is `raise`.
         """
-        return is_same_database(connection.engine, self.state.engine) and self.has_tables(connection)
+        return is_same_database(connection.engine, self.state.engine) and self.has_tables(
+            connection, apart=apart
+        )
 
-    def has_tables(self, connection: sa.Connection) -> bool:
+    def has_tables(self, connection: sa.Connection, *, apart: bool = False) -> bool:
         """Say whether the app's database, which this leads to, has our tables. Asked once in a process that finds them.
 
+        :param apart: ask on a connection of our own. On SQLite a transaction that has read cannot write any more once
+            another one has written, so none of the host's may begin with a question of ours.
         :raises EmitError: as `is_installed` does.
         """
         # Tables are not taken away while an app runs; that they are missing is asked each time.
@@ -58,7 +62,11 @@ class HostDatabase:
         name = naming.name(Listener.__tablename__)
         schemas = connection.get_execution_options().get("schema_translate_map") or {}
         schema = naming.schema or schemas.get(None)
-        self._is_installed = sa.inspect(connection).has_table(name, schema=schema)
+        if apart:
+            with self.fresh_engine(connection).connect() as fresh:
+                self._is_installed = sa.inspect(fresh).has_table(name, schema=schema)
+        else:
+            self._is_installed = sa.inspect(connection).has_table(name, schema=schema)
         if not self._is_installed:
             what = (
                 f"There is no table {name} in {self.state.engine.url!r}, so there are no subscriptions. Migrate "

@@ -66,8 +66,9 @@ class SubscriptionLookup:
         # The first question asked by what is in memory; mostly it covers what the events then are.
         if owners <= self._owners and events <= self._events:
             return
-        registry = self._registry
-        if not (registry.has_tables(connection) if is_home else registry.is_installed(connection)):
+        registry, is_apart = self._registry, not has_written and _is_shared(connection)
+        ask = registry.has_tables if is_home else registry.is_installed
+        if not ask(connection, apart=is_apart):
             self.reason = "tables"
             return
         self.reason = None
@@ -75,7 +76,7 @@ class SubscriptionLookup:
         self._events |= events
         patterns = self._registry.patterns(frozenset(self._events))
         # What the transaction itself has subscribed is seen on its own connection alone.
-        if has_written or not _is_shared(connection):
+        if not is_apart:
             self._found, is_snapshot = recording.find_matches(connection, self._owners, patterns)
             if not is_snapshot:
                 return
