@@ -197,15 +197,19 @@ def test_a_refused_form_shows_no_value_of_a_header_again(visitor: Visitor, log: 
 
 @on_one_database
 def test_many_misspelt_events_take_no_time(visitor: Visitor) -> None:
-    form = {"url": "https://93.184.215.14/", "environment": "staging",
-            "event": [f"invoises.creatd{number}" for number in range(500)]}  # fmt: skip
-    began = time.process_time()
+    """Only the first few are compared with all names: 500 of them may not cost a hundred times what 5 do."""
+    used = {}
+    for count in (1, 5, 500):  # the first compiles the template
+        form = {"url": "https://93.184.215.14/", "environment": "staging",
+                "event": [f"invoises.creatd{number}" for number in range(count)]}  # fmt: skip
+        began = time.process_time()
+        answer = visitor.post("/webhooks/new", form)
+        used[count] = time.process_time() - began
 
-    answer = visitor.post("/webhooks/new", form)
+        assert answer.status_code == 422
+        assert 1 <= answer.text.count("Did you mean") <= 5
 
-    assert answer.status_code == 422
-    assert 1 <= answer.text.count("Did you mean") <= 5
-    assert time.process_time() - began < 0.5
+    assert used[500] < 20 * used[5]
 
 
 def test_an_account_may_be_anything_but_nothing(app: Flask, state: AppState) -> None:
